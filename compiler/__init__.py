@@ -1,0 +1,1 @@
+"""From a network description to derivative graphs; no training here."""

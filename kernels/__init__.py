@@ -1,0 +1,1 @@
+"""Kernel algorithms, each beside its PyTorch oracle; knows neither compiler nor runtime."""

@@ -1,0 +1,1 @@
+"""newtriton: a compiler for second-order neural-network training."""

@@ -1,0 +1,1 @@
+"""Executors, compiled models, curvature, solvers, optimizers, training and the command line."""
