@@ -178,7 +178,7 @@ def rewrite(outputs: Mapping[str, Node], rule: Callable[[Node, tuple[Node, ...]]
     return {name: new[node] for name, node in outputs.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """Named outputs over nodes, and the nodes that are given from outside (leaves and the tape)."""
 

@@ -217,8 +217,8 @@ class BatchNorm2d:
         squares = ops.reduce_sum(ops.map_(var(0) * var(0), centred), axes)
         variance = ops.scale(squares, scalar.reciprocal(count))
         unbiased = ops.scale(squares, scalar.reciprocal(count - 1.0))
-        running_mean = scope.running("running_mean", c, 0.0, mean)
-        running_var = scope.running("running_var", c, 1.0, unbiased)
+        running_mean = scope.running("running_mean", 0.0, mean, h * w)
+        running_var = scope.running("running_var", 1.0, unbiased, h * w)
         scope.momentum(self.momentum)
         if not scope.training:
             centred = ops.map_(var(0) - var(1), x, everywhere(running_mean))

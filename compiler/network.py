@@ -30,6 +30,19 @@ class Parameter:
     order: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Running:
+    """A running statistic: its input node, first value, and what a batch contributes to it.
+
+    `positions` values per sample go into each.
+    """
+
+    node: Node
+    start: float
+    now: Node
+    positions: int
+
+
 class Layer(Protocol):
     """Anything that turns one node into another."""
 
@@ -45,10 +58,8 @@ class _Record:
     training: bool
     parameters: dict[str, Parameter] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
-    buffers: dict[str, float] = field(default_factory=dict)  # running statistics: first value
-    buffer_sizes: dict[str, int] = field(default_factory=dict)
-    momenta: dict[str, float | None] = field(default_factory=dict)  # per batch norm layer
-    statistics: dict[str, Node] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
+    momenta: dict[str, float | None] = field(default_factory=dict)
     seen: dict[int, str] = field(default_factory=dict)
 
 
@@ -101,13 +112,12 @@ class Scope:
         self.record.parameters[full] = Parameter(full, shape, init, *fans, order)
         return self.record.nodes.setdefault(full, ops.param(full, shape))
 
-    def running(self, name: str, size: int, start: float, now: Node) -> Node:
+    def running(self, name: str, start: float, now: Node, positions: int) -> Node:
         """A running statistic as an input; `now` is what this batch contributes to it."""
         full = self.prefix + name
-        self.record.buffers[full] = start
-        self.record.buffer_sizes[full] = size
-        self.record.statistics[full] = now
-        return ops.input_(full, (size,))
+        node = ops.input_(full, now.shape)
+        self.record.running[full] = Running(node, start, now, positions)
+        return node
 
     def momentum(self, value: float | None) -> None:
         """The weight of a new batch in this layer's running statistics; None averages all."""
@@ -127,7 +137,8 @@ class Traced:
     """The forward graph of a network with its loss, in training or evaluation mode.
 
     x: the input N×C×H×W or N×D. y: the labels. z: outputs N×K. losses: N per-sample losses.
-    loss: their mean, the data term of h. parameters and buffers by name, in PyTorch's order.
+    loss: their mean, the data term of h. parameters and running statistics by name, in PyTorch's order.
+    momenta: of batch norm layers. training: whether batch statistics are used.
     """
 
     x: Node
@@ -138,9 +149,9 @@ class Traced:
     criterion: Criterion
     parameters: Mapping[str, Parameter]
     nodes: Mapping[str, Node]
-    buffers: Mapping[str, tuple[int, float]]
-    statistics: Mapping[str, Node]
+    running: Mapping[str, Running]
     momenta: Mapping[str, float | None]
+    training: bool
 
 
 class Criterion(Protocol):
@@ -192,8 +203,7 @@ def trace(net: Layer, input_shape: tuple[int, ...], criterion: Criterion, traini
         y = criterion.labels(z)
         losses = criterion.losses(z, y)
         loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
-    buffers = {k: (record.buffer_sizes[k], v) for k, v in record.buffers.items()}
     return Traced(
-        x, y, z, losses, loss, criterion, record.parameters, record.nodes, buffers,
-        record.statistics if training else {}, record.momenta,
+        x, y, z, losses, loss, criterion, record.parameters, record.nodes,
+        record.running, record.momenta, training,
     )  # fmt: skip

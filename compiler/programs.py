@@ -53,11 +53,17 @@ class Programs:
         return Graph("evaluate", simplify(outputs))
 
     @cached_property
+    def outputs(self) -> Graph:
+        """`outputs` alone."""
+        return Graph("outputs", simplify({"outputs": self.traced.z}))
+
+    @cached_property
     def linearize(self) -> Graph:
         """`losses`, `outputs`, `gradient:*`, and the batch's `statistics:*`."""
         outputs = {"losses": self.traced.losses, "outputs": self.traced.z}
         outputs |= self._by_parameter("gradient", self.adjoints)
-        outputs |= {f"statistics:{name}": node for name, node in self.traced.statistics.items()}
+        if self.traced.training:
+            outputs |= {f"statistics:{name}": r.now for name, r in self.traced.running.items()}
         return Graph("linearize", simplify(outputs))
 
     @cached_property

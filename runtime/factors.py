@@ -1,0 +1,46 @@
+"""Kronecker factors as the user gets them: stored as computed, in PyTorch's order on access."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KroneckerFactors:
+    """The pair of one layer: its curvature block is A ⊗ G (a pair per group on a leading axis).
+
+    A_stored: D×D in (tap, channel) order, the homogeneous 1 last where the layer has a bias.
+    G: O×O over output channels. kernel: taps per axis, (1, 1) for a linear layer.
+    """
+
+    A_stored: Tensor
+    G: Tensor
+    kernel: tuple[int, int]
+    homogeneous: bool
+
+    @property
+    def order(self) -> Tensor:
+        """Positions of the stored rows in PyTorch's (channel, tap) order, the 1 last."""
+        taps = self.kernel[0] * self.kernel[1]
+        size = self.A_stored.shape[-1] - self.homogeneous
+        order = torch.arange(size, device=self.A_stored.device).view(taps, -1).T.reshape(-1)
+        return torch.cat([order, order.new_tensor([size])]) if self.homogeneous else order
+
+    @property
+    def A(self) -> Tensor:  # noqa: N802
+        """A acting on [weight.flatten(1), bias] in PyTorch's order."""
+        if self.kernel == (1, 1):
+            return self.A_stored
+        order = self.order
+        return self.A_stored.index_select(-1, order).index_select(-2, order)
+
+
+@dataclass(frozen=True)
+class DiagonalFactors:
+    """The diagonal block of a layer's parameters: mean of (∂ℓ_n/∂p)², by parameter name."""
+
+    diagonal: Mapping[str, Tensor]

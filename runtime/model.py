@@ -1,0 +1,257 @@
+"""A compiled network: its parameters in one flat tensor, its programs, and calls that run them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..compiler.errors import NewtritonError
+from ..compiler.factors import Block, DiagonalBlock, blocks
+from ..compiler.ir import Graph, Node
+from ..compiler.network import Criterion, Layer, Traced, trace
+from ..compiler.programs import Programs
+from .checks import check_inputs, check_labels, check_option
+from .executor import Executor
+from .explain import explain
+from .initialise import initialise
+from .layout import Layout, faults, raise_faults
+from .linearization import Linearization
+from .pointwise import Run
+
+BACKENDS = ("auto", "aten", "triton")
+PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
+DTYPES = (torch.float32, torch.float64)
+TRACKED = "num_batches_tracked"
+
+
+class Model:
+    """What `newtriton.compile` returns.
+
+    params: all parameters, one flat tensor in the model's layout; change it in place.
+    buffers: running statistics by PyTorch's names.
+    """
+
+    def __init__(
+        self,
+        net: Layer,
+        input_shape: tuple[int, ...],
+        criterion: Criterion,
+        device: torch.device,
+        dtype: torch.dtype,
+        weight_decay: float,
+        seed: int,
+    ) -> None:
+        self.net, self.device, self.dtype, self.weight_decay = net, device, dtype, weight_decay
+        self.input_shape = input_shape
+        self._traced = {mode: trace(net, input_shape, criterion, training=mode) for mode in (True, False)}
+        self.programs = {mode: Programs(traced) for mode, traced in self._traced.items()}
+        traced = self._traced[True]
+        self.layout = Layout(traced.parameters.values())
+        self.params = torch.empty(self.layout.numel, dtype=dtype, device=device)
+        generator = torch.Generator().manual_seed(seed)
+        for name, view in self.layout.torch_views(self.params).items():
+            initialise(traced.parameters[name], view, generator)
+        self.buffers = {
+            name: torch.full(r.node.shape, r.start, dtype=dtype, device=device)
+            for name, r in traced.running.items()
+        }
+        for layer in traced.momenta:
+            self.buffers[f"{layer}.{TRACKED}"] = torch.zeros((), dtype=torch.int64, device=device)
+        self._executors: dict[tuple[Graph, bool], Executor] = {}
+
+    # --- parameters -----------------------------------------------------------------------------
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and views of `params` in PyTorch's shapes."""
+        yield from self.layout.torch_views(self.params).items()
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Views of `params` in PyTorch's shapes."""
+        yield from self.layout.torch_views(self.params).values()
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """One flat vector in the model's layout from tensors in PyTorch's shapes, by name."""
+        return self.layout.flatten(tensors, self.params)
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """Views of a flat vector in PyTorch's shapes, by name."""
+        return self.layout.torch_views(self.layout.check(vector, "the vector"))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of parameters and running statistics under PyTorch's names and shapes."""
+        by_name = {**self.layout.torch_views(self.params), **self.buffers}
+        return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in by_name.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over all entries; where any is missing, unexpected or misshapen, none.
+
+        Raises:
+            NewtritonError: lists every fault at once.
+        """
+        targets = {**self.layout.torch_views(self.params), **self.buffers}
+        raise_faults("load_state_dict", faults({n: tuple(t.shape) for n, t in targets.items()}, state))
+        for name, target in targets.items():
+            target.copy_(state[name])
+
+    @cached_property
+    def blocks(self) -> list[Block | DiagonalBlock]:
+        """The curvature blocks, a layer each."""
+        return blocks(self._traced[True])
+
+    # --- running --------------------------------------------------------------------------------
+
+    def executor(self, graph: Graph, tape: bool = False, training: bool = True) -> Executor:
+        """The executor of a program, compiled on first use; with `tape`, one that keeps the tape."""
+        key = (graph, tape)
+        if key not in self._executors:
+            self._executors[key] = Executor(graph, self.programs[training].tape if tape else ())
+        return self._executors[key]
+
+    def run(self, batch: int) -> Run:
+        """The context of a call at a batch size."""
+        return Run(batch, self.dtype, self.device)
+
+    def feed(self, traced: Traced, x: Tensor, y: Tensor | None = None) -> dict[Node, Tensor]:
+        """Tensors of data, parameters and running statistics, by leaf."""
+        if len(self.input_shape) == 3:
+            x = x.contiguous(memory_format=torch.channels_last)
+        views = self.layout.views(self.params)
+        feed = {node: views[name] for name, node in traced.nodes.items()}
+        feed |= {r.node: self.buffers[name] for name, r in traced.running.items()}
+        feed[traced.x] = x
+        if y is not None:
+            feed[traced.y] = y
+        return feed
+
+    def check(self, traced: Traced, x: Tensor, y: Tensor | None) -> Tensor | None:
+        """Labels as the loss wants them, after data and labels have been checked."""
+        check_inputs(traced, x, self.dtype, self.device)
+        for name, running in traced.running.items():
+            if traced.training and len(x) * running.positions == 1:
+                raise NewtritonError(
+                    f"batch norm {name} has one value per channel: give at least 2 samples to train on"
+                )
+        return None if y is None else check_labels(traced, y, len(x), self.dtype, self.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs N×K, batch norm by its running statistics."""
+        return self._evaluate(x, None, training=False)["outputs"]
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """h: mean loss and weight decay, a scalar; batch norm by its running statistics."""
+        return torch.tensor(self.objective(x, y, training=False), dtype=self.dtype, device=self.device)
+
+    def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
+        """h with per-sample losses summed in float64; batch statistics if `training`. Changes nothing."""
+        return self.total(self._evaluate(x, y, training)["losses"])
+
+    def total(self, losses: Tensor) -> float:
+        """h from per-sample losses: their mean plus λ/2 ‖θ‖², in float64."""
+        decay = self.weight_decay and 0.5 * self.weight_decay * float(self.params.double().square().sum())
+        return float(losses.double().mean()) + decay
+
+    def _evaluate(self, x: Tensor, y: Tensor | None, training: bool) -> dict[str, Tensor]:
+        traced, program = self._traced[training], self.programs[training].evaluate
+        y = self.check(traced, x, y)
+        if y is None:
+            program = self.programs[training].outputs
+        values = self.executor(program)(self.run(len(x)), self.feed(traced, x, y))
+        return {name: values[node] for name, node in program.outputs.items()}
+
+    def gradient(self, x: Tensor, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
+        """(h, its gradient, the batch's statistics) without a tape: what first-order methods need."""
+        traced, program = self._traced[True], self.programs[True].linearize
+        y = self.check(traced, x, y)
+        values = self.executor(program)(self.run(len(x)), self.feed(traced, x, y))
+        named = {name: values[node] for name, node in program.outputs.items()}
+        return self.total(named["losses"]), self.collect("gradient", named, self.params), statistics(named)
+
+    def collect(self, kind: str, named: Mapping[str, Tensor], point: Tensor) -> Tensor:
+        """The flat vector of outputs `kind:*`, plus λ times `point`."""
+        flat = self.layout.gather(_of_kind(kind, named), self.params)
+        return flat.add_(point, alpha=self.weight_decay) if self.weight_decay else flat
+
+    def linearize(self, x: Tensor, y: Tensor, training: bool = True) -> Linearization:
+        """Forward and backward once at `params`; everything is kept for second-order calls.
+
+        Args:
+            x: N×C×H×W or N×D inputs.
+            y: labels.
+            training: batch norm by batch statistics (and derivatives through them) or running ones.
+        """
+        return Linearization(self, self._traced[training], self.programs[training], x, y, training)
+
+    def update_statistics(self, batch: Mapping[str, Tensor]) -> None:
+        """Moves the running statistics towards a batch's, once per accepted step."""
+        if not batch:
+            return
+        for layer, momentum in self._traced[True].momenta.items():
+            count = self.buffers[f"{layer}.{TRACKED}"].add_(1)
+            weight = 1.0 / float(count) if momentum is None else momentum
+            for name in (f"{layer}.running_mean", f"{layer}.running_var"):
+                self.buffers[name].lerp_(batch[name], weight)
+
+    def explain(self, batch: int = 64) -> str:
+        """Per program: ops, units of work, FLOPs and bytes at a batch size."""
+        return explain(self.programs[True], batch, self.dtype.itemsize)
+
+
+def _of_kind(kind: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{kind}:"): t for name, t in named.items() if name.startswith(f"{kind}:")}
+
+
+def statistics(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs `statistics:*`."""
+    return _of_kind("statistics", named)
+
+
+def compile(
+    net: Layer,
+    input_shape: tuple[int, ...],
+    loss: Criterion,
+    *,
+    backend: str = "auto",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    precision: str = "ieee",
+    weight_decay: float = 0.0,
+    seed: int = 0,
+) -> Model:
+    """Compiles a network with its loss.
+
+    Args:
+        net: layers of newtriton's DSL.
+        input_shape: of one sample, (C, H, W) or (D,).
+        loss: h is its mean over the batch plus weight_decay/2 ‖θ‖².
+        backend: "aten" runs on PyTorch's operators; "auto" takes the best there is.
+        device: where parameters live and programs run; the CPU unless given.
+        dtype: float32 or float64.
+        precision: of contractions; "ieee" on the ATen backend.
+        weight_decay: λ ≥ 0, on all parameters.
+        seed: of the first parameter values.
+
+    Raises:
+        ShapeError: names the layer at which the shapes do not fit.
+        NewtritonError: an option that is unknown or not available here.
+    """
+    check_option("backend", backend, BACKENDS)
+    check_option("precision", precision, PRECISIONS)
+    if backend == "triton":
+        raise NewtritonError("backend 'triton' is not available in this version: use backend='aten'")
+    if precision != "ieee":
+        raise NewtritonError(f"precision {precision!r} needs the triton backend: use precision='ieee'")
+    if dtype not in DTYPES:
+        raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
+    if not all(hasattr(loss, a) for a in ("losses", "labels", "draw")):
+        raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
+    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
+    if len(shape) not in (1, 3) or not all(isinstance(d, int) and d > 0 for d in shape):
+        raise NewtritonError(f"input_shape is {input_shape!r}: give (C, H, W) or (D,) of one sample")
+    if not (isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0):
+        raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
+    place = torch.device("cpu" if device is None else device)
+    return Model(net, shape, loss, place, dtype, float(weight_decay), seed)
