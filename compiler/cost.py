@@ -1,0 +1,97 @@
+"""What a graph costs: units of work, floating-point operations, bytes. Counted, never timed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from . import scalar
+from .ir import CONTRACTIONS, LEAVES, VIEWS, Graph, Node, Op, concrete
+
+
+def _numel(node: Node, batch: int) -> int:
+    return node.type.numel(batch)
+
+
+def _contraction(position: int) -> Callable[[Node, int], int]:
+    """Two operations per weight and output position; `position` finds the operand shaped like the output."""
+
+    def rule(node: Node, batch: int) -> int:
+        image = node if position < 0 else node.inputs[position]
+        weights = node if node.op is Op.CONV_WEIGHT_GRAD else node.inputs[1]
+        positions = math.prod(concrete(image.shape[:-1], batch))
+        return 2 * positions * _numel(weights, batch)
+
+    return rule
+
+
+def _matmul(node: Node, batch: int) -> int:
+    x = node.inputs[0]
+    inner = concrete(x.shape, batch)[-2 if node["transpose_a"] else -1]
+    return 2 * inner * _numel(node, batch)
+
+
+def _gram(node: Node, batch: int) -> int:
+    rows = math.prod(concrete(node.inputs[0].shape[:-1], batch))
+    return 2 * rows * _numel(node, batch)
+
+
+def _map(node: Node, batch: int) -> int:
+    arithmetic = sum(
+        max(1, len(e.args) - 1) for e in scalar.subexpressions([node["expr"]]) if e.args
+    )
+    return arithmetic * _numel(node, batch)
+
+
+def _window(node: Node, batch: int) -> int:
+    return math.prod(node["kernel"]) * _numel(node if node.op is not Op.AVG_UNPOOL else node.inputs[0], batch)
+
+
+def _read(node: Node, batch: int) -> int:
+    return _numel(node.inputs[0], batch)
+
+
+def _nothing(node: Node, batch: int) -> int:
+    return 0
+
+
+FLOPS: dict[Op, Callable[[Node, int], int]] = {
+    **dict.fromkeys(LEAVES | VIEWS, _nothing),
+    Op.MAP: _map,
+    Op.MATMUL: _matmul,
+    Op.CONV: _contraction(-1),
+    Op.CONV_INPUT_GRAD: _contraction(0),
+    Op.CONV_WEIGHT_GRAD: _contraction(0),
+    Op.REDUCE_SUM: _read,
+    Op.PAD: _nothing,
+    Op.CONCAT: _nothing,
+    Op.AVG_POOL: _window,
+    Op.AVG_UNPOOL: _window,
+    Op.ARGMAX_POOL: _window,
+    Op.GATHER_MAX: _nothing,
+    Op.SCATTER_MAX: _read,
+    Op.ONE_HOT: _nothing,
+    Op.SAMPLE: _read,
+    Op.ROW_MAX: _read,
+    Op.GRAM: _gram,
+    Op.PATCH_GRAM: _gram,  # the products of the definition; the lag form needs fewer
+}
+
+
+def flops(graph: Graph, batch: int) -> int:
+    """Floating-point operations at a batch size."""
+    return sum(FLOPS[node.op](node, batch) for node in graph.computed())
+
+
+def traffic(graph: Graph, batch: int, itemsize: int) -> int:
+    """Bytes read and written if every op ran alone; views are free."""
+    return itemsize * sum(
+        _numel(node, batch) + sum(_numel(i, batch) for i in node.inputs if i.op is not Op.CONST)
+        for node in graph.computed()
+        if node.op not in VIEWS
+    )
+
+
+def units(graph: Graph) -> int:
+    """Units of work: a convolution or matrix product of a layer over the batch, bias included."""
+    return sum(node.op in CONTRACTIONS for node in graph.computed())

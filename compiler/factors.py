@@ -1,0 +1,140 @@
+"""Kronecker statistics: Grams appended at the nodes that consume parameters.
+
+For a layer with homogeneous input ā and per-sample pre-activation gradient g, over N samples and T
+positions,  A = 1/(N·T) Σ ā āᵀ,  G = 1/N Σ g gᵀ,  block ≈ A ⊗ G  (Martens & Grosse 2015, Grosse &
+Martens 2016). Adjoints of the mean loss carry 1/N, so g = N s̄. Parameters that enter by a broadcast
+(affine batch norm) get the diagonal, the mean of (∂ℓ_n/∂p)².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import ops, scalar
+from .copies import copies
+from .errors import MissingRule, NewtritonError
+from .ir import N, Node, Op, rewrite, topological
+from .network import Traced
+from .scalar import BATCH
+from .transpose import vjp
+
+KINDS = ("kfac", "empirical")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A layer whose curvature block is A ⊗ G; `kernel` is (1, 1) for a linear layer."""
+
+    layer: str
+    weight: str
+    bias: str | None
+    groups: int
+    kernel: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DiagonalBlock:
+    """A layer whose curvature block is diagonal, by parameter name."""
+
+    layer: str
+    names: tuple[str, ...]
+
+
+def consumers(traced: Traced) -> dict[Node, list[Node]]:
+    """Nodes that take parameters, and which."""
+    found = {n: [i for i in n.inputs if i.op is Op.PARAM] for n in topological([traced.loss])}
+    return {n: params for n, params in found.items() if params}
+
+
+def blocks(traced: Traced) -> list[Block | DiagonalBlock]:
+    """The curvature blocks of a network, in the order of its layers."""
+    result: list[Block | DiagonalBlock] = []
+    diagonal: dict[str, list[str]] = {}
+    for node, params in consumers(traced).items():
+        names = [p["name"] for p in params]
+        layer = names[0].rpartition(".")[0]
+        if node.op in (Op.CONV, Op.MATMUL):
+            conv = node.op is Op.CONV
+            kernel = params[0].shape[1:3] if conv else (1, 1)
+            groups = node["groups"] if conv else 1
+            result.append(Block(layer, names[0], names[1] if names[1:] else None, groups, kernel))  # type: ignore[arg-type]
+        elif node.op is Op.BROADCAST:
+            diagonal.setdefault(layer, []).extend(names)
+        else:
+            raise MissingRule(f"no Kronecker or diagonal rule for the parameters of {node!r}")
+    return result + [DiagonalBlock(layer, tuple(names)) for layer, names in diagonal.items()]
+
+
+def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) -> dict[Node, Node]:
+    """Adjoints of the parameters' consumers for labels drawn from the model, a leading axis of `count`."""
+    y_drawn, noise = traced.criterion.draw(traced.z)
+    z_bar = rewrite(
+        {"z_bar": adjoints[traced.z]},
+        lambda node, inputs: y_drawn if node is traced.y else ops.remake(node, inputs),
+    )["z_bar"]
+    sampled = vjp({traced.z: z_bar}, traced.nodes.values())
+    wanted = {node: sampled[node] for node in consumers(traced)}
+    repeated = copies(wanted.values(), {noise: ops.input_("noise", (count, *noise.shape))}, count)
+    return {node: repeated[adjoint] for node, adjoint in wanted.items()}
+
+
+def _inputs_gram(node: Node) -> Node:
+    """A of a contraction."""
+    homogeneous = len(node.inputs) == 3
+    if node.op is Op.MATMUL:
+        return ops.make(
+            Op.GRAM, node.inputs[0], groups=1, homogeneous=homogeneous, scale=scalar.reciprocal(BATCH)
+        )
+    height, width = node.shape[-3:-1]
+    return ops.make(
+        Op.PATCH_GRAM,
+        node.inputs[0],
+        kernel=node.inputs[1].shape[1:3],
+        homogeneous=homogeneous,
+        scale=scalar.reciprocal(BATCH * float(height * width)),  # type: ignore[operator]
+        **node.attributes,
+    )
+
+
+def _gradients_gram(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
+    """G of a contraction."""
+    groups = node["groups"] if node.op is Op.CONV else 1
+    return ops.make(Op.GRAM, adjoint, groups=groups, homogeneous=False, scale=factor)
+
+
+def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
+    """Mean of squared per-sample gradients of a parameter that enters by the broadcast `node`."""
+    lead = ops.rank(adjoint) - ops.rank(node)
+    batch = node.shape.index(N)
+    per_sample = ops.reduce_sum(adjoint, [lead + a for a in node["axes"] if a != batch])
+    squared = ops.map_(scalar.var(0) * scalar.var(0) * factor, per_sample)
+    return ops.reduce_sum(squared, range(lead + 1))
+
+
+def factors(traced: Traced, adjoints: Mapping[Node, Node], kind: str, samples: int) -> dict[str, Node]:
+    """Outputs `A:layer`, `G:layer` and `diagonal:parameter`.
+
+    Args:
+        traced: the network.
+        adjoints: of the mean loss with the true labels.
+        kind: "kfac", labels drawn from the model, or "empirical", the true ones.
+        samples: draws per input; G is their mean.
+    """
+    if kind == "kfac":
+        by_node = sampled_adjoints(traced, adjoints, samples)
+    elif kind == "empirical":
+        by_node, samples = dict(adjoints), 1
+    else:
+        raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
+    factor = BATCH / float(samples)
+    outputs: dict[str, Node] = {}
+    for node, params in consumers(traced).items():
+        name = params[0]["name"]
+        layer = name.rpartition(".")[0]
+        if node.op is Op.BROADCAST:
+            outputs[f"diagonal:{name}"] = _squares(node, by_node[node], factor)
+        else:
+            outputs[f"A:{layer}"] = _inputs_gram(node)
+            outputs[f"G:{layer}"] = _gradients_gram(node, by_node[node], factor)
+    return outputs

@@ -1,0 +1,209 @@
+"""The graph: interned nodes with types, and named outputs over them.
+
+A `Node` is op, inputs, attributes and type; equal nodes are one object, so common subexpressions
+cannot arise. Images are N×H×W×C; convolution weights O×kh×kw×C; N, the batch size, is a symbol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+from weakref import WeakValueDictionary
+
+
+class Op(str, Enum):
+    """The closed op set. Every table of rules has an entry for every op (tests walk this list)."""
+
+    # leaves: data, parameters, numbers
+    INPUT = "input"
+    PARAM = "param"
+    CONST = "const"
+    # elementwise, one scalar expression over operands of one shape
+    MAP = "map"
+    # contractions; matmul and conv take an optional bias as third operand
+    MATMUL = "matmul"
+    CONV = "conv"
+    CONV_INPUT_GRAD = "conv_input_grad"
+    CONV_WEIGHT_GRAD = "conv_weight_grad"
+    # sums, copies and views
+    REDUCE_SUM = "reduce_sum"
+    BROADCAST = "broadcast"
+    RESHAPE = "reshape"
+    TRANSPOSE = "transpose"
+    SLICE = "slice"
+    PAD = "pad"
+    CONCAT = "concat"
+    # pooling: linear averages, and gathers at the indices of maxima
+    AVG_POOL = "avg_pool"
+    AVG_UNPOOL = "avg_unpool"
+    ARGMAX_POOL = "argmax_pool"
+    GATHER_MAX = "gather_max"
+    SCATTER_MAX = "scatter_max"
+    # rows: labels and the stabiliser of a softmax
+    ONE_HOT = "one_hot"
+    SAMPLE = "sample"
+    ROW_MAX = "row_max"
+    # Kronecker statistics
+    GRAM = "gram"
+    PATCH_GRAM = "patch_gram"
+
+
+LEAVES = frozenset({Op.INPUT, Op.PARAM, Op.CONST})
+CONTRACTIONS = frozenset({Op.MATMUL, Op.CONV, Op.CONV_INPUT_GRAD, Op.CONV_WEIGHT_GRAD})
+VIEWS = frozenset({Op.BROADCAST, Op.RESHAPE, Op.TRANSPOSE, Op.SLICE})
+
+
+class _Batch:
+    """The batch size as a dimension."""
+
+    def __repr__(self) -> str:
+        return "N"
+
+
+N = _Batch()
+Dim = int | _Batch
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Type:
+    """Shape and kind ("float", or "int" for labels and indices) of a value."""
+
+    shape: Shape
+    kind: str = "float"
+
+    def __str__(self) -> str:
+        text = show(self.shape)
+        return text if self.kind == "float" else f"{text} {self.kind}"
+
+    def numel(self, batch: int) -> int:
+        """Number of elements at a batch size."""
+        return math.prod(concrete(self.shape, batch))
+
+
+def show(shape: Iterable[Dim]) -> str:
+    """A shape as people write it: N×8×8×1."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def concrete(shape: Shape, batch: int) -> tuple[int, ...]:
+    """The shape at a batch size."""
+    return tuple(batch if isinstance(d, _Batch) else d for d in shape)
+
+
+_place: ContextVar[str] = ContextVar("place", default="")
+_interned: WeakValueDictionary[tuple, Node] = WeakValueDictionary()
+
+
+@contextmanager
+def made_at(place: str):
+    """Nodes made inside remember `place`, which errors name: "layer 3 (Conv2d)"."""
+    token = _place.set(place)
+    try:
+        yield
+    finally:
+        _place.reset(token)
+
+
+class Node:
+    """One value of a graph: frozen, interned, equal by identity."""
+
+    __slots__ = ("__weakref__", "attributes", "inputs", "op", "place", "type")
+    op: Op
+    inputs: tuple[Node, ...]
+    attributes: Mapping[str, Any]
+    type: Type
+    place: str
+
+    def __new__(cls, op: Op, inputs: tuple[Node, ...], attributes: dict[str, Any], type: Type) -> Node:
+        key = (op, inputs, tuple(sorted(attributes.items(), key=lambda kv: kv[0])), type)
+        found = _interned.get(key)
+        if found is None:
+            found = super().__new__(cls)
+            for name, value in (
+                ("op", op),
+                ("inputs", inputs),
+                ("attributes", MappingProxyType(attributes)),
+                ("type", type),
+                ("place", _place.get()),
+            ):
+                object.__setattr__(found, name, value)
+            _interned[key] = found
+        return found
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Node is frozen; cannot set {name}")
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the value."""
+        return self.type.shape
+
+    def __getitem__(self, attribute: str) -> Any:
+        return self.attributes[attribute]
+
+    def __repr__(self) -> str:
+        operands = ", ".join(str(i.type) for i in self.inputs)
+        made = f", made at {self.place}" if self.place else ""
+        return f"{self.op.value}({operands}) → {self.type}{made}"
+
+
+def topological(outputs: Iterable[Node], stop: Callable[[Node], bool] = lambda _: False) -> list[Node]:
+    """Every node that `outputs` need, operands first; nodes where `stop` holds are not entered."""
+    order: dict[Node, None] = {}
+    stack = [(node, False) for node in reversed(list(outputs))]
+    while stack:
+        node, entered = stack.pop()
+        if node in order:
+            continue
+        if entered or stop(node):
+            order[node] = None
+            continue
+        stack.append((node, True))
+        stack.extend((i, False) for i in reversed(node.inputs) if i not in order)
+    return list(order)
+
+
+def rewrite(outputs: Mapping[str, Node], rule: Callable[[Node, tuple[Node, ...]], Node]) -> dict[str, Node]:
+    """Outputs rebuilt bottom-up: `rule(node, new_inputs)` gives each node's replacement."""
+    new: dict[Node, Node] = {}
+    for node in topological(outputs.values()):
+        new[node] = rule(node, tuple(new[i] for i in node.inputs))
+    return {name: new[node] for name, node in outputs.items()}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Named outputs over nodes, and the nodes that are given from outside (leaves and the tape)."""
+
+    name: str
+    outputs: Mapping[str, Node]
+    given: frozenset[Node] = frozenset()
+
+    def nodes(self) -> list[Node]:
+        """Nodes in execution order, operands first, from the given ones and the leaves up."""
+        return topological(self.outputs.values(), stop=self.given.__contains__)
+
+    def computed(self) -> list[Node]:
+        """The nodes that this graph computes."""
+        return [n for n in self.nodes() if n.op not in LEAVES and n not in self.given]
+
+    def __str__(self) -> str:
+        number = {node: i for i, node in enumerate(self.nodes())}
+        lines = [f"{self.name}: {len(self.computed())} ops"]
+        for node, i in number.items():
+            if node in self.given and node.op not in LEAVES:
+                text = f"tape {node.op.value}"
+            else:
+                attributes = " ".join(f"{k}={v}" for k, v in node.attributes.items())
+                operands = " ".join(f"%{number[x]}" for x in node.inputs)
+                text = " ".join(filter(None, (node.op.value, operands, attributes)))
+            lines.append(f"  %{i:<4} {node.type!s:<18} {text}" + (f"   # {node.place}" if node.place else ""))
+        lines += [f"  {name} = %{number[node]}" for name, node in self.outputs.items()]
+        return "\n".join(lines)

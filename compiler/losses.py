@@ -1,0 +1,92 @@
+"""The losses: per-sample values, summed over a sample's outputs, and the labels they stand for.
+
+`draw` samples labels from the model's own predictive distribution, so that E[z̄ z̄ᵀ] = B, from random
+numbers that are given: a run repeats exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from . import ops, scalar
+from .ir import N, Node, Op
+from .scalar import var
+
+
+def _row(x: Node, like: Node) -> Node:
+    """One number per row, copied along the columns of `like`."""
+    return ops.broadcast(x, like.shape, (ops.rank(like) - 1,))
+
+
+class _Loss:
+    """Value semantics and a name; subclasses say the rest."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+@dataclass(frozen=True, repr=False)
+class CrossEntropyLoss(_Loss):
+    """ℓ = log Σ_k e^{z_k} − z_y; labels int64 (N,), in 0…K−1."""
+
+    noise = "uniform"
+
+    def labels(self, z: Node) -> Node:
+        """Class indices (N,)."""
+        return ops.input_("y", (N,), "int")
+
+    def losses(self, z: Node, y: Node) -> Node:
+        """N losses; the maximum of a row is taken out first, so that no exponential overflows."""
+        shifted = ops.map_(var(0) - var(1), z, _row(ops.make(Op.ROW_MAX, z), z))
+        columns = (ops.rank(z) - 1,)
+        total = ops.reduce_sum(ops.map_(scalar.exp(var(0)), shifted), columns)
+        hit = ops.make(Op.ONE_HOT, y, classes=z.shape[-1])
+        chosen = ops.reduce_sum(ops.multiply(shifted, hit), columns)
+        return ops.map_(scalar.log(var(0)) - var(1), total, chosen)
+
+    def draw(self, z: Node) -> tuple[Node, Node]:
+        """Categorical labels by inverse CDF from N uniforms."""
+        u = ops.input_("noise", (N,))
+        return ops.make(Op.SAMPLE, z, u), u
+
+
+@dataclass(frozen=True, repr=False)
+class MSELoss(_Loss):
+    """ℓ = Σ_k (z_k − y_k)²: summed over outputs, without ½; labels float (N, K)."""
+
+    noise = "normal"
+
+    def labels(self, z: Node) -> Node:
+        """Targets (N, K)."""
+        return ops.input_("y", z.shape)
+
+    def losses(self, z: Node, y: Node) -> Node:
+        """N losses."""
+        error = ops.map_(var(0) - var(1), z, y)
+        return ops.reduce_sum(ops.map_(var(0) * var(0), error), (1,))
+
+    def draw(self, z: Node) -> tuple[Node, Node]:
+        """y = z + ε/√2, ε standard normal, (N, K)."""
+        noise = ops.input_("noise", z.shape)
+        return ops.map_(var(0) + var(1) * math.sqrt(0.5), z, noise), noise
+
+
+@dataclass(frozen=True, repr=False)
+class BCEWithLogitsLoss(_Loss):
+    """ℓ = Σ_k softplus(z_k) − z_k y_k; labels float (N, K) in [0, 1]."""
+
+    noise = "uniform"
+
+    def labels(self, z: Node) -> Node:
+        """Targets (N, K)."""
+        return ops.input_("y", z.shape)
+
+    def losses(self, z: Node, y: Node) -> Node:
+        """N losses."""
+        return ops.reduce_sum(ops.map_(scalar.softplus(var(0)) - var(0) * var(1), z, y), (1,))
+
+    def draw(self, z: Node) -> tuple[Node, Node]:
+        """y = 1 where u < σ(z), (N, K) uniforms u."""
+        u = ops.input_("noise", z.shape)
+        return ops.map_(scalar.where(scalar.sigmoid(var(0)) - var(1), 1.0, 0.0), z, u), u

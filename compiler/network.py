@@ -1,0 +1,199 @@
+"""From a tree of layers to the forward graph: what a layer sees while it is traced.
+
+A layer's `build(x, scope)` returns its output node. The scope names its parameters and buffers as
+PyTorch would, and says whether batch statistics or running ones are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from . import ops, scalar
+from .errors import NewtritonError, ShapeError
+from .ir import N, Node, Shape, made_at, show
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its PyTorch name, its own shape, and how PyTorch stores and initialises it.
+
+    `order` permutes the own axes into PyTorch's: (0, 3, 1, 2) for the weights of a convolution.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    init: str
+    fan_in: int
+    fan_out: int
+    order: tuple[int, ...]
+
+
+class Layer(Protocol):
+    """Anything that turns one node into another."""
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """The layer's output for the input x."""
+        ...
+
+
+@dataclass
+class _Record:
+    """What a trace collects, shared by all of its scopes."""
+
+    training: bool
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    buffers: dict[str, float] = field(default_factory=dict)  # running statistics: first value
+    buffer_sizes: dict[str, int] = field(default_factory=dict)
+    momenta: dict[str, float | None] = field(default_factory=dict)  # per batch norm layer
+    statistics: dict[str, Node] = field(default_factory=dict)
+    seen: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a layer stands: the prefix of its names, and the trace's record."""
+
+    record: _Record
+    prefix: str = ""
+
+    @property
+    def training(self) -> bool:
+        """Whether batch statistics are used."""
+        return self.record.training
+
+    def child(self, name: str) -> Scope:
+        """The scope of a layer inside this one."""
+        return Scope(self.record, f"{self.prefix}{name}.")
+
+    def build(self, name: str, layer: Layer, x: Node) -> Node:
+        """Traces `layer` as the child `name`; its errors say where it stands and what it got."""
+        scope = self.child(name)
+        place = scope.prefix[:-1]
+        if not hasattr(layer, "build"):
+            raise NewtritonError(f"layer {place} is {layer!r}: use newtriton's own layers")
+        first = self.record.seen.setdefault(id(layer), place)
+        if first != place:
+            raise NewtritonError(f"{layer!r} stands at {first} and at {place}: make a second one for {place}")
+        with made_at(f"{place} ({type(layer).__name__})"):
+            try:
+                return layer.build(x, scope)
+            except ShapeError as error:
+                if getattr(error, "placed", False):
+                    raise
+                placed = ShapeError(f"{layer!r} at layer {place} got {describe(x.shape)}: {error}")
+                placed.placed = True  # type: ignore[attr-defined]
+                raise placed from None
+
+    def parameter(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        init: str,
+        fans: tuple[int, int],
+        order: tuple[int, ...] | None = None,
+    ) -> Node:
+        """A parameter of this layer, initialised by the rule `init`."""
+        full = self.prefix + name
+        order = tuple(range(len(shape))) if order is None else order
+        self.record.parameters[full] = Parameter(full, shape, init, *fans, order)
+        return self.record.nodes.setdefault(full, ops.param(full, shape))
+
+    def running(self, name: str, size: int, start: float, now: Node) -> Node:
+        """A running statistic as an input; `now` is what this batch contributes to it."""
+        full = self.prefix + name
+        self.record.buffers[full] = start
+        self.record.buffer_sizes[full] = size
+        self.record.statistics[full] = now
+        return ops.input_(full, (size,))
+
+    def momentum(self, value: float | None) -> None:
+        """The weight of a new batch in this layer's running statistics; None averages all."""
+        self.record.momenta[self.prefix[:-1]] = value
+
+
+def describe(shape: Shape) -> str:
+    """A shape without the batch, in PyTorch's order and in words."""
+    if len(shape) == 4:
+        _, h, w, c = shape
+        return f"a {show((c, h, w))} image"
+    return f"{show(shape[1:])} features"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The forward graph of a network with its loss, in training or evaluation mode.
+
+    x: the input N×C×H×W or N×D. y: the labels. z: outputs N×K. losses: N per-sample losses.
+    loss: their mean, the data term of h. parameters and buffers by name, in PyTorch's order.
+    """
+
+    x: Node
+    y: Node
+    z: Node
+    losses: Node
+    loss: Node
+    criterion: Criterion
+    parameters: Mapping[str, Parameter]
+    nodes: Mapping[str, Node]
+    buffers: Mapping[str, tuple[int, float]]
+    statistics: Mapping[str, Node]
+    momenta: Mapping[str, float | None]
+
+
+class Criterion(Protocol):
+    """A loss: per-sample values on outputs and labels, and the distribution that it stands for.
+
+    `noise` names the random numbers that `draw` takes: "uniform" or "normal".
+    """
+
+    @property
+    def noise(self) -> str:
+        """Their distribution."""
+        ...
+
+    def labels(self, z: Node) -> Node:
+        """The input node of the labels for outputs z."""
+        ...
+
+    def losses(self, z: Node, y: Node) -> Node:
+        """N per-sample losses."""
+        ...
+
+    def draw(self, z: Node) -> tuple[Node, Node]:
+        """Labels drawn from the model's distribution, and the input node of the random numbers."""
+        ...
+
+
+def trace(net: Layer, input_shape: tuple[int, ...], criterion: Criterion, training: bool = True) -> Traced:
+    """Builds the forward graph.
+
+    Args:
+        net: the network.
+        input_shape: of one sample: (C, H, W) or (D,).
+        criterion: the loss.
+        training: batch norm by batch statistics instead of running ones.
+
+    Raises:
+        ShapeError: names the layer at which the shapes do not fit.
+    """
+    x = ops.input_("x", (N, *input_shape))
+    image = ops.transpose(x, (0, 2, 3, 1)) if len(input_shape) == 3 else x
+    record = _Record(training)
+    scope = Scope(record)
+    z = net.build(image, scope)
+    if ops.rank(z) != 2:
+        raise ShapeError(f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()")
+    if not record.parameters:
+        raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
+    with made_at(type(criterion).__name__):
+        y = criterion.labels(z)
+        losses = criterion.losses(z, y)
+        loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
+    buffers = {k: (record.buffer_sizes[k], v) for k, v in record.buffers.items()}
+    return Traced(
+        x, y, z, losses, loss, criterion, record.parameters, record.nodes, buffers,
+        record.statistics if training else {}, record.momenta,
+    )  # fmt: skip

@@ -1,0 +1,314 @@
+"""One constructor and one type rule per op: what is a valid node, and what it gives.
+
+Conventions: images are (*lead, H, W, C), where lead is (N,) or (copies, N); convolution weights
+(O, kh, kw, C/groups); matrices (*lead, rows, columns). `axes` are never negative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import scalar
+from .errors import MissingRule, ShapeError
+from .ir import Dim, N, Node, Op, Shape, Type, show
+from .scalar import Expr
+
+Pair = tuple[int, int]
+
+
+def window_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
+    """Output size of a convolution or pool: ⌊(h + 2p − d(k−1) − 1)/s⌋ + 1 on each axis."""
+    h, w = (
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
+    if h < 1 or w < 1:
+        raise ShapeError(
+            f"a {show(kernel)} window with stride {show(stride)}, padding {show(padding)} and dilation "
+            f"{show(dilation)} does not fit a {show(size)} image: use a smaller kernel or more padding"
+        )
+    return h, w
+
+
+def rank(node: Node) -> int:
+    """Number of axes."""
+    return len(node.shape)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ShapeError(message)
+
+
+def _size(shape: Shape) -> tuple[int, bool]:
+    """Product of the known dimensions, and whether the batch size is among them."""
+    return math.prod(d for d in shape if isinstance(d, int)), N in shape
+
+
+# --- type rules: (input types, attributes) → type -------------------------------------------------
+
+
+def _leaf(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    return Type(tuple(a.get("shape", ())), a.get("kind", "float"))
+
+
+def _map(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    _require(all(t.kind == "float" for t in inputs), "map takes float operands")
+    _require(len({t.shape for t in inputs}) == 1, f"map needs equal shapes, got {[str(t) for t in inputs]}")
+    _require(
+        set(scalar.operands(a["expr"])) <= set(range(len(inputs))),
+        f"map of {len(inputs)} operands reads {scalar.operands(a['expr'])}",
+    )
+    return inputs[0]
+
+
+def _matmul(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    x, y, *bias = (t.shape for t in inputs)
+    lead = max(x[:-2], y[:-2], key=len)
+    _require(all(s in (lead, ()) for s in (x[:-2], y[:-2])), f"matmul of {show(x)} and {show(y)}: lead axes")
+    m, k = x[-2:][::-1] if a["transpose_a"] else x[-2:]
+    k2, n = y[-2:][::-1] if a["transpose_b"] else y[-2:]
+    _require(k == k2, f"matmul contracts {k} with {k2}")
+    _require(all(b == (n,) for b in bias), f"the bias of a matmul with {n} columns has shape {bias}")
+    return Type((*lead, m, n))
+
+
+def _conv(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    x, w, *bias = (t.shape for t in inputs)
+    _require(len(x) >= 4 and len(w) == 4, f"conv of {show(x)} with weights {show(w)}")
+    o, kh, kw, c = w
+    _require(x[-1] == c * a["groups"], f"conv of {x[-1]} channels with weights for {c} in {a['groups']} groups")
+    _require(o % a["groups"] == 0, f"{o} output channels do not divide into {a['groups']} groups")
+    _require(all(b == (o,) for b in bias), f"the bias of a conv with {o} channels has shape {bias}")
+    size = window_size(x[-3:-1], (kh, kw), a["stride"], a["padding"], a["dilation"])
+    return Type((*x[:-3], *size, o))
+
+
+def _conv_input_grad(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    ct, w = (t.shape for t in inputs)
+    result = Type((*ct[:-3], *a["size"], w[-1] * a["groups"]))
+    _require(_conv([result, inputs[1]], a) == inputs[0], f"conv_input_grad of {show(ct)} to {result}")
+    return result
+
+
+def _conv_weight_grad(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    ct, x = (t.shape for t in inputs)
+    result = Type((ct[-1], *a["kernel"], x[-1] // a["groups"]))
+    _require(_conv([inputs[1], result], a) == inputs[0], f"conv_weight_grad of {show(ct)} and {show(x)}")
+    return result
+
+
+def _reduce_sum(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    return Type(tuple(d for i, d in enumerate(inputs[0].shape) if i not in a["axes"]))
+
+
+def _broadcast(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    kept = tuple(d for i, d in enumerate(a["shape"]) if i not in a["axes"])
+    _require(kept == inputs[0].shape, f"broadcast of {inputs[0]} to {show(a['shape'])} along {a['axes']}")
+    return Type(a["shape"])
+
+
+def _reshape(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    _require(_size(inputs[0].shape) == _size(a["shape"]), f"reshape of {inputs[0]} to {show(a['shape'])}")
+    return Type(a["shape"], inputs[0].kind)
+
+
+def _transpose(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    x = inputs[0]
+    _require(sorted(a["order"]) == list(range(len(x.shape))), f"transpose of {x} by {a['order']}")
+    return Type(tuple(x.shape[i] for i in a["order"]), x.kind)
+
+
+def _with_axis(x: Type, axis: int, size: int) -> Type:
+    return Type((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.kind)
+
+
+def _slice(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    _require(0 <= a["start"] < a["stop"] <= inputs[0].shape[a["axis"]], f"slice {a} of {inputs[0]}")
+    return _with_axis(inputs[0], a["axis"], a["stop"] - a["start"])
+
+
+def _pad(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    return _with_axis(inputs[0], a["axis"], a["low"] + inputs[0].shape[a["axis"]] + a["high"])
+
+
+def _concat(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    axis, first = a["axis"], inputs[0]
+    _require(len({_with_axis(t, axis, 0) for t in inputs}) == 1, f"concat of {[str(t) for t in inputs]}")
+    return _with_axis(first, axis, sum(t.shape[axis] for t in inputs))
+
+
+def _pool(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    x = inputs[0].shape
+    _require(len(x) >= 4, f"a pool needs an image, got {show(x)}")
+    _require(
+        all(2 * p <= k for p, k in zip(a["padding"], a["kernel"], strict=True)),
+        f"pool padding {show(a['padding'])} is more than half of the window {show(a['kernel'])}",
+    )
+    size = window_size(x[-3:-1], a["kernel"], a["stride"], a["padding"], a.get("dilation", (1, 1)))
+    return Type((*x[:-3], *size, x[-1]))
+
+
+def _unpool(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    ct = inputs[0].shape
+    result = Type((*ct[:-3], *a["size"], ct[-1]))
+    _require(_pool([result], a) == inputs[0], f"unpool of {show(ct)} to {result}")
+    return result
+
+
+def _gather_max(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    x, index = inputs
+    _require(index.kind == "int" and x.shape[-1] == index.shape[-1], f"gather_max of {x} at {index}")
+    return Type((*x.shape[:-3], *index.shape[-3:]))
+
+
+def _scatter_max(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    ct, index = inputs
+    _require(index.kind == "int" and ct.shape[-3:] == index.shape[-3:], f"scatter_max of {ct} at {index}")
+    return Type((*ct.shape[:-3], *a["size"], ct.shape[-1]))
+
+
+def _one_hot(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    _require(inputs[0].kind == "int", f"one_hot of {inputs[0]}")
+    return Type((*inputs[0].shape, a["classes"]))
+
+
+def _sample(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    z, u = inputs
+    _require(u.shape[-1:] == z.shape[:1], f"sample from {z} by uniforms {u}")
+    return Type(u.shape, "int")
+
+
+def _gram(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    groups, columns = a["groups"], inputs[0].shape[-1]
+    d = columns // groups + a.get("homogeneous", False)
+    return Type((d, d) if groups == 1 else (groups, d, d))
+
+
+def _patch_gram(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    x = inputs[0].shape
+    window_size(x[-3:-1], a["kernel"], a["stride"], a["padding"], a["dilation"])
+    d = math.prod(a["kernel"]) * (x[-1] // a["groups"]) + a["homogeneous"]
+    return Type((d, d) if a["groups"] == 1 else (a["groups"], d, d))
+
+
+TYPE: dict[Op, Callable[[Sequence[Type], dict[str, Any]], Type]] = {
+    Op.INPUT: _leaf,
+    Op.PARAM: _leaf,
+    Op.CONST: _leaf,
+    Op.MAP: _map,
+    Op.MATMUL: _matmul,
+    Op.CONV: _conv,
+    Op.CONV_INPUT_GRAD: _conv_input_grad,
+    Op.CONV_WEIGHT_GRAD: _conv_weight_grad,
+    Op.REDUCE_SUM: _reduce_sum,
+    Op.BROADCAST: _broadcast,
+    Op.RESHAPE: _reshape,
+    Op.TRANSPOSE: _transpose,
+    Op.SLICE: _slice,
+    Op.PAD: _pad,
+    Op.CONCAT: _concat,
+    Op.AVG_POOL: _pool,
+    Op.AVG_UNPOOL: _unpool,
+    Op.ARGMAX_POOL: lambda inputs, a: Type(_pool(inputs, a).shape, "int"),
+    Op.GATHER_MAX: _gather_max,
+    Op.SCATTER_MAX: _scatter_max,
+    Op.ONE_HOT: _one_hot,
+    Op.SAMPLE: _sample,
+    Op.ROW_MAX: lambda inputs, a: Type(inputs[0].shape[:-1]),
+    Op.GRAM: _gram,
+    Op.PATCH_GRAM: _patch_gram,
+}
+
+
+def make(op: Op, *inputs: Node, **attributes: Any) -> Node:
+    """The node of `op`, its type inferred and checked."""
+    return Node(op, inputs, attributes, TYPE[op]([i.type for i in inputs], attributes))
+
+
+def remake(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """The same op on other inputs."""
+    return node if inputs == node.inputs else make(node.op, *inputs, **node.attributes)
+
+
+def rule_of(table: dict[Op, Any], node: Node, meaning: str) -> Any:
+    """The entry of a rule table, or an error that names the op, its types and where it was made."""
+    if node.op not in table:
+        raise MissingRule(f"no {meaning} rule for {node!r}")
+    return table[node.op]
+
+
+# --- constructors that add something to `make` ----------------------------------------------------
+
+
+def input_(name: str, shape: Shape, kind: str = "float") -> Node:
+    """Data given at run time under `name`."""
+    return make(Op.INPUT, name=name, shape=shape, kind=kind)
+
+
+def param(name: str, shape: Shape) -> Node:
+    """A parameter of the network."""
+    return make(Op.PARAM, name=name, shape=shape)
+
+
+def const(value: Expr | float) -> Node:
+    """A scalar number; an expression without operands may use the batch size."""
+    return make(Op.CONST, value=value if isinstance(value, Expr) else scalar.const(value))
+
+
+def map_(expr: Expr, *inputs: Node) -> Node:
+    """Elementwise `expr` of the inputs, all of one shape."""
+    return make(Op.MAP, *inputs, expr=expr)
+
+
+def add(*terms: Node | None) -> Node | None:
+    """Sum; None is a symbolic zero."""
+    present = [t for t in terms if t is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    return map_(scalar.add(*map(scalar.var, range(len(present)))), *present)
+
+
+def multiply(x: Node, y: Node) -> Node:
+    """Elementwise product."""
+    return map_(scalar.var(0) * scalar.var(1), x, y)
+
+
+def scale(x: Node, factor: Expr | float) -> Node:
+    """x times a number or an expression in the batch size."""
+    return map_(scalar.var(0) * factor, x)
+
+
+def broadcast(x: Node, shape: Shape, axes: Sequence[int] | None = None) -> Node:
+    """x copied along the new `axes` of `shape` (default: the leading ones)."""
+    axes = range(len(shape) - rank(x)) if axes is None else axes
+    return make(Op.BROADCAST, x, shape=tuple(shape), axes=tuple(axes)) if axes else x
+
+
+def reduce_sum(x: Node, axes: Sequence[int] | None = None) -> Node:
+    """Sum over `axes` (default: all)."""
+    axes = range(rank(x)) if axes is None else axes
+    return make(Op.REDUCE_SUM, x, axes=tuple(axes)) if axes else x
+
+
+def dot(x: Node, y: Node) -> Node:
+    """⟨x, y⟩, a scalar."""
+    return reduce_sum(multiply(x, y))
+
+
+def reshape(x: Node, shape: Sequence[Dim]) -> Node:
+    """The same elements in another shape."""
+    return make(Op.RESHAPE, x, shape=tuple(shape))
+
+
+def transpose(x: Node, order: Sequence[int]) -> Node:
+    """Axis i of the result is axis order[i] of x."""
+    return make(Op.TRANSPOSE, x, order=tuple(order))
+
+
+def matmul(x: Node, y: Node, bias: Node | None = None, *, ta: bool = False, tb: bool = False) -> Node:
+    """op(x) op(y) + bias over the last two axes, op the transpose where asked."""
+    operands = (x, y) if bias is None else (x, y, bias)
+    return make(Op.MATMUL, *operands, transpose_a=ta, transpose_b=tb)

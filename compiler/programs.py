@@ -1,0 +1,132 @@
+"""The programs of a network: one forward graph, and what the transformations derive from it.
+
+A linearization runs forward and backward once. What later programs need of it is its tape: values
+of contractions, pools, activations and adjoints. Views are made again, never kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+from . import ops
+from .errors import NewtritonError
+from .factors import KINDS, factors
+from .ir import LEAVES, VIEWS, Graph, Node, Op, topological
+from .jvp import jvp
+from .network import Traced
+from .quadratic import quadratic_forms
+from .simplify import simplify
+from .transpose import vjp
+
+CURVATURES = ("hessian", "ggn")
+
+
+class Programs:
+    """Graphs derived from one traced network, each made on first use and kept.
+
+    Outputs are named `kind:parameter`: "gradient:0.weight". An output that is identically zero is
+    missing. Directions are inputs called "v0:0.weight".
+    """
+
+    def __init__(self, traced: Traced) -> None:
+        self.traced = traced
+        self._graphs: dict[tuple, Graph] = {}
+
+    @cached_property
+    def adjoints(self) -> dict[Node, Node]:
+        """∂h/∂node of the data term, for every node that depends on a parameter."""
+        return vjp({self.traced.loss: ops.const(1.0)}, self.traced.nodes.values())
+
+    def direction(self, i: int = 0) -> dict[Node, Node]:
+        """Tangents of the parameters: the inputs of direction i."""
+        return {p: ops.input_(f"v{i}:{name}", p.shape) for name, p in self.traced.nodes.items()}
+
+    def _by_parameter(self, kind: str, values: Mapping[Node, Node | None]) -> dict[str, Node]:
+        found = {f"{kind}:{name}": values.get(p) for name, p in self.traced.nodes.items()}
+        return {name: node for name, node in found.items() if node is not None}
+
+    @cached_property
+    def evaluate(self) -> Graph:
+        """`losses` and `outputs`."""
+        outputs = {"losses": self.traced.losses, "outputs": self.traced.z}
+        return Graph("evaluate", simplify(outputs))
+
+    @cached_property
+    def linearize(self) -> Graph:
+        """`losses`, `outputs`, `gradient:*`, and the batch's `statistics:*`."""
+        outputs = {"losses": self.traced.losses, "outputs": self.traced.z}
+        outputs |= self._by_parameter("gradient", self.adjoints)
+        outputs |= {f"statistics:{name}": node for name, node in self.traced.statistics.items()}
+        return Graph("linearize", simplify(outputs))
+
+    @cached_property
+    def _linearized(self) -> frozenset[Node]:
+        return frozenset(self.linearize.nodes())
+
+    def _frontier(self, outputs: Iterable[Node]) -> frozenset[Node]:
+        """The values of the linearization that `outputs` start from."""
+
+        def given(node: Node) -> bool:
+            return node in self._linearized and node.op not in VIEWS
+
+        reached = topological(outputs, stop=given)
+        return frozenset(n for n in reached if given(n) and n.op not in LEAVES)
+
+    def _program(self, name: str, outputs: Mapping[str, Node]) -> Graph:
+        simplified = simplify(outputs)
+        return Graph(name, simplified, self._frontier(simplified.values()))
+
+    @cached_property
+    def tape(self) -> frozenset[Node]:
+        """Values that a linearization keeps for the programs below."""
+        given = (p.given for p in (self.hvp, self.ggnvp, self.quadratic(1), *map(self.factors, KINDS)))
+        return frozenset().union(*given)
+
+    @cached_property
+    def hvp(self) -> Graph:
+        """`hvp:*`, R-backward = jvp of the gradient; the data term's Hessian times v0."""
+        gradient = {p: self.adjoints[p] for p in self.traced.nodes.values() if p in self.adjoints}
+        tangents = jvp(gradient.values(), self.direction())
+        return self._program("hvp", self._by_parameter("hvp", {p: tangents[g] for p, g in gradient.items()}))
+
+    def _outputs_tangent(self, i: int) -> Node:
+        z_dot = jvp([self.traced.z], self.direction(i))[self.traced.z]
+        if z_dot is None:
+            raise NewtritonError("the network's outputs do not depend on its parameters")
+        return z_dot
+
+    @cached_property
+    def ggnvp(self) -> Graph:
+        """`ggnvp:*`: Jᵀ B J v0, R-forward, B = ∇²_z ℓ, and a backward pass without φ''."""
+        z, z_bar = self.traced.z, self.adjoints[self.traced.z]
+        b_z_dot = jvp([z_bar], {z: self._outputs_tangent(0)})[z_bar]
+        values = {} if b_z_dot is None else vjp({z: b_z_dot}, self.traced.nodes.values())
+        return self._program("ggnvp", self._by_parameter("ggnvp", values))
+
+    def quadratic(self, directions: int, curvature: str = "hessian", two_products: bool = True) -> Graph:
+        """`form:i,j` for i ≤ j < directions; `two_products`: see `compiler.quadratic`."""
+        key = ("quadratic", directions, curvature, two_products)
+        if key not in self._graphs:
+            if curvature == "hessian":
+                sources: Sequence[Mapping[Node, Node]] = [self.direction(i) for i in range(directions)]
+            elif curvature == "ggn":
+                sources = [{self.traced.z: self._outputs_tangent(i)} for i in range(directions)]
+            else:
+                raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(CURVATURES)}")
+            forms = quadratic_forms(self.traced.loss, self.adjoints, sources, two_products=two_products)
+            outputs = {f"form:{i},{j}": node for (i, j), node in forms.items()}
+            self._graphs[key] = self._program(f"quadratic({directions}, {curvature})", outputs)
+        return self._graphs[key]
+
+    def factors(self, kind: str, samples: int = 1) -> Graph:
+        """`A:layer`, `G:layer`, `diagonal:parameter`; see `compiler.factors`."""
+        key = ("factors", kind, samples)
+        if key not in self._graphs:
+            outputs = factors(self.traced, self.adjoints, kind, samples)
+            self._graphs[key] = self._program(f"factors({kind}, {samples})", outputs)
+        return self._graphs[key]
+
+    def leaves(self, graph: Graph) -> list[Node]:
+        """Inputs and parameters that a graph reads."""
+        return [n for n in graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]

@@ -1,0 +1,310 @@
+"""Scalar expressions: what one element of a `map` computes.
+
+A small interned tree, kept in a canonical form by its constructors (constants folded, sums and
+products flattened and sorted, equal terms collected), differentiated symbolically, and handed to a backend as
+straight-line code. Two equal expressions are one object, so backends look fused forms up by identity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
+
+_interned: WeakValueDictionary[tuple, Expr] = WeakValueDictionary()
+
+UNARY = ("exp", "log", "sqrt", "reciprocal", "sigmoid", "tanh", "erf", "softplus")
+
+
+class Expr:
+    """`op` with `args`: const, var, batch (the batch size N), add, mul, where, or one of `UNARY`.
+
+    `where(c, a, b)` is a where c > 0, b elsewhere: the only branch, hence the only kink.
+    """
+
+    __slots__ = ("__weakref__", "args", "op", "text", "value")
+    op: str
+    args: tuple[Expr, ...]
+    value: float | int | None
+    text: str  # as printed; also the order of terms and factors
+
+    def __new__(cls, op: str, args: tuple[Expr, ...] = (), value: float | int | None = None) -> Expr:
+        key = (op, args, value)
+        found = _interned.get(key)
+        if found is None:
+            found = super().__new__(cls)
+            found.op, found.args, found.value = op, args, value
+            found.text = _text(found)
+            _interned[key] = found
+        return found
+
+    def __add__(self, other: Expr | float) -> Expr:
+        return add(self, other)
+
+    def __mul__(self, other: Expr | float) -> Expr:
+        return mul(self, other)
+
+    def __neg__(self) -> Expr:
+        return mul(-1.0, self)
+
+    def __sub__(self, other: Expr | float) -> Expr:
+        return add(self, mul(-1.0, other))
+
+    def __rsub__(self, other: Expr | float) -> Expr:
+        return add(other, mul(-1.0, self))
+
+    def __truediv__(self, other: Expr | float) -> Expr:
+        return mul(self, reciprocal(other))
+
+    def __rtruediv__(self, other: Expr | float) -> Expr:
+        return mul(other, reciprocal(self))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _text(expr: Expr) -> str:
+    if expr.op == "const":
+        return f"{expr.value:g}"
+    if expr.op == "var":
+        return f"x{expr.value}"
+    if expr.op == "batch":
+        return "N"
+    parts = [a.text for a in expr.args]
+    if expr.op == "add":
+        return "(" + " + ".join(parts) + ")"
+    if expr.op == "mul":
+        return "*".join(parts)
+    return f"{expr.op}({', '.join(parts)})"
+
+
+def _by_text(expr: Expr) -> str:
+    return expr.text
+
+
+def const(value: float) -> Expr:
+    """A number."""
+    return Expr("const", value=float(value))
+
+
+def var(index: int) -> Expr:
+    """The element of the map's operand `index`."""
+    return Expr("var", value=index)
+
+
+BATCH = Expr("batch")
+ZERO, ONE = const(0.0), const(1.0)
+
+
+def _expr(x: Expr | float) -> Expr:
+    return x if isinstance(x, Expr) else const(x)
+
+
+def _number(x: Expr) -> float | None:
+    return float(x.value) if x.op == "const" and x.value is not None else None
+
+
+def coefficient(term: Expr) -> tuple[float, Expr]:
+    """A term as (number, rest): 3*x*y is (3, x*y). Products carry their number first."""
+    if term.op == "mul" and (number := _number(term.args[0])) is not None:
+        rest = term.args[1:]
+        return number, rest[0] if len(rest) == 1 else Expr("mul", rest)
+    return 1.0, term
+
+
+def add(*terms: Expr | float) -> Expr:
+    """Sum, flattened, equal terms collected, the constant last."""
+    total, collected = 0.0, {}
+    for term in map(_expr, terms):
+        for part in term.args if term.op == "add" else (term,):
+            if (number := _number(part)) is not None:
+                total += number
+            else:
+                factor, rest = coefficient(part)
+                collected[rest] = collected.get(rest, 0.0) + factor
+    parts = [mul(factor, rest) for rest, factor in collected.items() if factor != 0.0]
+    parts.sort(key=_by_text)
+    if total != 0.0:
+        parts.append(const(total))
+    if not parts:
+        return ZERO
+    return parts[0] if len(parts) == 1 else Expr("add", tuple(parts))
+
+
+def mul(*factors: Expr | float) -> Expr:
+    """Product, flattened, the constant first; an indicator where(c, 1, 0) takes the rest inside."""
+    number, parts = 1.0, []
+    for factor in map(_expr, factors):
+        for part in factor.args if factor.op == "mul" else (factor,):
+            if (value := _number(part)) is not None:
+                number *= value
+            else:
+                parts.append(part)
+    if number == 0.0:
+        return ZERO
+    for i, part in enumerate(parts):
+        if part.op == "where" and part.args[2] is ZERO and len(parts) + (number != 1.0) > 1:
+            rest = parts[:i] + parts[i + 1 :]
+            return where(part.args[0], mul(number, part.args[1], *rest), ZERO)
+    parts.sort(key=_by_text)
+    if number != 1.0 or not parts:
+        parts.insert(0, const(number))
+    return parts[0] if len(parts) == 1 else Expr("mul", tuple(parts))
+
+
+def where(condition: Expr, positive: Expr | float, otherwise: Expr | float) -> Expr:
+    """`positive` where condition > 0, `otherwise` elsewhere (at 0 too)."""
+    a, b = _expr(positive), _expr(otherwise)
+    return a if a is b else Expr("where", (condition, a, b))
+
+
+_FOLD = {
+    "exp": math.exp,
+    "log": math.log,
+    "sqrt": math.sqrt,
+    "reciprocal": lambda x: 1.0 / x,
+    "sigmoid": lambda x: 1.0 / (1.0 + math.exp(-x)),
+    "tanh": math.tanh,
+    "erf": math.erf,
+    "softplus": lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))),
+}
+
+
+def unary(op: str, x: Expr | float) -> Expr:
+    """One of `UNARY`, folded on constants."""
+    x = _expr(x)
+    if (number := _number(x)) is not None:
+        return const(_FOLD[op](number))
+    if op == "reciprocal" and x.op == "reciprocal":
+        return x.args[0]
+    return Expr(op, (x,))
+
+
+def exp(x: Expr | float) -> Expr:
+    """e^x."""
+    return unary("exp", x)
+
+
+def log(x: Expr | float) -> Expr:
+    """Natural logarithm."""
+    return unary("log", x)
+
+
+def sqrt(x: Expr | float) -> Expr:
+    """Square root."""
+    return unary("sqrt", x)
+
+
+def reciprocal(x: Expr | float) -> Expr:
+    """1/x."""
+    return unary("reciprocal", x)
+
+
+def sigmoid(x: Expr | float) -> Expr:
+    """1/(1+e^-x)."""
+    return unary("sigmoid", x)
+
+
+def tanh(x: Expr | float) -> Expr:
+    """Hyperbolic tangent."""
+    return unary("tanh", x)
+
+
+def erf(x: Expr | float) -> Expr:
+    """Error function."""
+    return unary("erf", x)
+
+
+def softplus(x: Expr | float) -> Expr:
+    """log(1 + e^x), without overflow."""
+    return unary("softplus", x)
+
+
+# d op(x) / dx, given the node itself, so that the value computed forward is used again.
+_DERIVATIVE = {
+    "exp": lambda node, x: node,
+    "log": lambda node, x: reciprocal(x),
+    "sqrt": lambda node, x: 0.5 * reciprocal(node),
+    "reciprocal": lambda node, x: -1.0 * node * node,
+    "sigmoid": lambda node, x: node * (1.0 - node),
+    "tanh": lambda node, x: 1.0 - node * node,
+    "erf": lambda node, x: (2.0 / math.sqrt(math.pi)) * exp(-1.0 * x * x),
+    "softplus": lambda node, x: sigmoid(x),
+}
+
+
+def derivative(expr: Expr, index: int) -> Expr:
+    """∂expr/∂x_index, symbolically. At a kink the branch `otherwise` counts, as in PyTorch."""
+    if expr.op == "var":
+        return ONE if expr.value == index else ZERO
+    if expr.op in ("const", "batch"):
+        return ZERO
+    if expr.op == "add":
+        return add(*(derivative(a, index) for a in expr.args))
+    if expr.op == "mul":
+        terms = []
+        for i, factor in enumerate(expr.args):
+            slope = derivative(factor, index)
+            terms.append(mul(slope, *(a for j, a in enumerate(expr.args) if j != i)))
+        return add(*terms)
+    if expr.op == "where":
+        condition, a, b = expr.args
+        return where(condition, derivative(a, index), derivative(b, index))
+    (x,) = expr.args
+    return mul(_DERIVATIVE[expr.op](expr, x), derivative(x, index))
+
+
+def substitute(expr: Expr, operands: Mapping[int, Expr]) -> Expr:
+    """`expr` with operand i replaced by `operands[i]`, canonical again."""
+    new: dict[Expr, Expr] = {}
+    for e in subexpressions([expr]):
+        args = [new[a] for a in e.args]
+        if e.op == "var" and e.value is not None:
+            new[e] = operands.get(int(e.value), e)
+        elif e.op in _REBUILD:
+            new[e] = _REBUILD[e.op](*args)
+        else:
+            new[e] = unary(e.op, args[0]) if args else e
+    return new[expr]
+
+
+_REBUILD = {"add": add, "mul": mul, "where": where}
+
+
+def subexpressions(roots: Sequence[Expr]) -> list[Expr]:
+    """Every distinct subexpression once, operands before users: straight-line code."""
+    order: dict[Expr, None] = {}
+
+    def visit(expr: Expr) -> None:
+        if expr not in order:
+            for a in expr.args:
+                visit(a)
+            order[expr] = None
+
+    for root in roots:
+        visit(root)
+    return list(order)
+
+
+def operands(expr: Expr) -> list[int]:
+    """Indices of the operands that `expr` reads, ascending."""
+    return sorted(int(e.value) for e in subexpressions([expr]) if e.op == "var" and e.value is not None)
+
+
+def evaluate(expr: Expr, batch: int) -> float:
+    """The value of an expression without operands at a batch size."""
+    if expr.op == "batch":
+        return float(batch)
+    if (number := _number(expr)) is not None:
+        return number
+    args = [evaluate(a, batch) for a in expr.args]
+    if expr.op == "add":
+        return math.fsum(args)
+    if expr.op == "mul":
+        return math.prod(args)
+    if expr.op == "where":
+        return args[1] if args[0] > 0 else args[2]
+    return _FOLD[expr.op](args[0])
