@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from newtriton.compiler.errors import NewtritonError
 from newtriton.runtime.data import Batches, Samples, digits, split
 

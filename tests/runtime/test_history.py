@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+
 from newtriton.compiler.errors import NewtritonError
 from newtriton.runtime.history import Epoch, History
 from newtriton.runtime.plots import plot_histories

@@ -8,11 +8,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy, mse_loss, one_hot
+
 from newtriton.compiler.errors import NewtritonError
 from newtriton.runtime.data import Batches
 from newtriton.runtime.history import History
 from newtriton.runtime.training import evaluate, fit
-from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
