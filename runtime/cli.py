@@ -1,0 +1,200 @@
+"""The command line: `newtriton train | inspect | bench`.
+
+What cannot be done is said in one line on stderr, with exit status 2.
+"""
+
+import argparse
+import pkgutil
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm.auto import tqdm
+
+import newtriton as nt
+
+from .. import bench
+from ..compiler.errors import NewtritonError
+from ..compiler.losses import CrossEntropyLoss
+from ..compiler.network import trace
+from ..compiler.programs import Programs
+from .choices import DATA, LOSSES, NETWORKS, OPTIMIZERS, PROGRAMS
+from .data import Batches
+from .history import History
+from .runs import RunFolder
+from .training import fit
+
+BACKENDS = ("auto", "aten", "triton")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors take one line; its sub-commands get the same class."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2."""
+        self.exit(2, f"error: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (NewtritonError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> Parser:
+    """The commands and their options."""
+    top = Parser(prog="newtriton", description=nt.__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="train a network, and keep the run in a folder"))
+    _add_inspect(commands.add_parser("inspect", help="show what a network compiles to"))
+    _add_bench(commands.add_parser("bench", help="run a measurement, or list them"))
+    return top
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_train)
+    command.add_argument("--data", choices=DATA, default="digits")
+    command.add_argument("--net", choices=NETWORKS, default="cnn")
+    command.add_argument("--optimizer", choices=OPTIMIZERS, default="fitre")
+    command.add_argument("--epochs", type=int, default=10, help="length of the whole run")
+    command.add_argument("--batch-size", type=int, default=128)
+    command.add_argument("--damping", type=float, help="for fitre")
+    command.add_argument("--radius", type=float, help="of the largest trust region, for fitre")
+    command.add_argument("--lr", type=float, help="learning rate, for sgd and adam")
+    command.add_argument("--weight-decay", type=float, default=0.0)
+    command.add_argument("--seed", type=int, default=0, help="of weights and order of the data")
+    command.add_argument("--backend", choices=BACKENDS, default="auto")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR")
+    command.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Trains, prints a row per epoch, and leaves history, picture and weights in the folder."""
+    if options.epochs < 1:
+        raise NewtritonError(f"--epochs is {options.epochs}: it must be at least 1")
+    keywords = _optimizer_keywords(options)
+    train, validation = DATA[options.data]()
+    model = nt.compile(
+        NETWORKS[options.net](),
+        input_shape=tuple(train.x.shape[1:]),
+        loss=CrossEntropyLoss(),
+        backend=options.backend,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+    )
+    optimizer = OPTIMIZERS[options.optimizer].make(model, **keywords)
+    batches = Batches(*train, options.batch_size, seed=options.seed)
+    folder = RunFolder(options.output, _run_options(options))
+    history = folder.load(model, optimizer, batches) if options.resume else folder.begin()
+
+    def after_epoch(history: History) -> None:
+        folder.save(model, optimizer, batches, history)
+        tqdm.write(_row(history))
+
+    print(f"{'epoch':>5}  {'loss':>9}  {'val. loss':>9}  {'accuracy':>8}  {'seconds':>8}")
+    remaining = options.epochs - len(history.epochs)
+    if remaining > 0:
+        fit(
+            model,
+            optimizer,
+            batches,
+            Batches(*validation, 500, shuffle=False),
+            remaining,
+            progress=sys.stderr.isatty(),
+            callbacks=[after_epoch],
+            history=history,
+        )
+    if history.interrupted:
+        print("interrupted: --resume goes on from the last complete epoch")
+    if history.epochs:
+        history.plot(options.output / "plot.png", against=("epochs", "seconds"))
+        print(f"history, picture and weights are in {options.output}")
+
+
+def _optimizer_keywords(options: argparse.Namespace) -> dict[str, float]:
+    """The options given for the optimizer, by its keywords."""
+    keywords = OPTIMIZERS[options.optimizer].keywords
+    given = {
+        name: value
+        for name in ("damping", "radius", "lr")
+        if (value := getattr(options, name)) is not None
+    }
+    for name in given:
+        if name not in keywords:
+            takes = ", ".join(f"--{keyword}" for keyword in keywords)
+            raise NewtritonError(f"--{name} is not for {options.optimizer}, which takes {takes}")
+    return {keywords[name]: value for name, value in given.items()}
+
+
+def _run_options(options: argparse.Namespace) -> Mapping[str, Any]:
+    """What has to be the same when a run goes on."""
+    free = ("run", "epochs", "output", "resume")
+    return {name: value for name, value in vars(options).items() if name not in free}
+
+
+def _row(history: History) -> str:
+    """The last epoch as a row of the table."""
+    epoch = history.epochs[-1]
+    return (
+        f"{epoch.number:5}  {epoch.loss:9.4f}  {epoch.validation_loss:9.4f}  "
+        f"{epoch.validation_accuracy:8.2%}  {epoch.seconds:8.1f}"
+    )
+
+
+def _add_inspect(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_inspect)
+    command.add_argument("--net", choices=NETWORKS, required=True)
+    command.add_argument("--input", type=shape, required=True, metavar="CxHxW")
+    command.add_argument("--loss", choices=LOSSES, default="ce")
+    command.add_argument("--backend", choices=BACKENDS, default="auto")
+    command.add_argument("--graph", action="store_true", help="the graphs instead of the kernels")
+    command.add_argument("--program", choices=PROGRAMS, help="the graph of this program alone")
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """The sizes in "3x32x32"."""
+    sizes = text.lower().split("x")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape: write it like 3x32x32 or 784")
+    return tuple(map(int, sizes))
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    """Prints what the network compiles to, or the graphs of its programs."""
+    net, loss = NETWORKS[options.net](), LOSSES[options.loss]()
+    if not (options.graph or options.program):
+        print(nt.compile(net, options.input, loss, backend=options.backend).explain())
+        return
+    programs = Programs(trace(net, options.input, loss))
+    for name in [options.program] if options.program else PROGRAMS:
+        print(PROGRAMS[name](programs))
+
+
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_bench)
+    command.add_argument("name", nargs="?", help="of the measurement; without it they are listed")
+    command.add_argument("rest", nargs=argparse.REMAINDER, help="passed on to the measurement")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    """Does what `python -m newtriton.bench.NAME` does."""
+    names = [module.name for module in pkgutil.iter_modules(bench.__path__)]
+    if options.name is None:
+        print("\n".join(names))
+        return
+    if options.name not in names:
+        listed = ", ".join(names) or "there are none"
+        raise NewtritonError(f"there is no measurement {options.name!r}: {listed}")
+    sys.argv[1:] = options.rest
+    runpy.run_module(f"{bench.__name__}.{options.name}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
