@@ -1,24 +1,40 @@
 """newtriton: a compiler for second-order neural-network training."""
 
-from newtriton.compiler.errors import MissingRule, NewtritonError, ShapeError
-from newtriton.compiler.layers import (
-    GELU,
-    Add,
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Flatten,
-    LeakyReLU,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Residual,
-    Sequential,
-    Sigmoid,
-    SiLU,
-    Softplus,
-    Tanh,
-)
-from newtriton.compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
-from newtriton.runtime.linearization import Linearization
-from newtriton.runtime.model import Model, compile
+from newtriton.compiler import models as models
+from newtriton.compiler.errors import MissingRule as MissingRule
+from newtriton.compiler.errors import NewtritonError as NewtritonError
+from newtriton.compiler.errors import ShapeError as ShapeError
+from newtriton.compiler.layers import GELU as GELU
+from newtriton.compiler.layers import Add as Add
+from newtriton.compiler.layers import AvgPool2d as AvgPool2d
+from newtriton.compiler.layers import BatchNorm2d as BatchNorm2d
+from newtriton.compiler.layers import Conv2d as Conv2d
+from newtriton.compiler.layers import Flatten as Flatten
+from newtriton.compiler.layers import LeakyReLU as LeakyReLU
+from newtriton.compiler.layers import Linear as Linear
+from newtriton.compiler.layers import MaxPool2d as MaxPool2d
+from newtriton.compiler.layers import ReLU as ReLU
+from newtriton.compiler.layers import Residual as Residual
+from newtriton.compiler.layers import Sequential as Sequential
+from newtriton.compiler.layers import Sigmoid as Sigmoid
+from newtriton.compiler.layers import SiLU as SiLU
+from newtriton.compiler.layers import Softplus as Softplus
+from newtriton.compiler.layers import Tanh as Tanh
+from newtriton.compiler.losses import BCEWithLogitsLoss as BCEWithLogitsLoss
+from newtriton.compiler.losses import CrossEntropyLoss as CrossEntropyLoss
+from newtriton.compiler.losses import MSELoss as MSELoss
+from newtriton.runtime.data import Batches as Batches
+from newtriton.runtime.data import Samples as Samples
+from newtriton.runtime.data import digits as digits
+from newtriton.runtime.data import split as split
+from newtriton.runtime.factors import DiagonalFactors as DiagonalFactors
+from newtriton.runtime.factors import KroneckerFactors as KroneckerFactors
+from newtriton.runtime.history import History as History
+from newtriton.runtime.linearization import Linearization as Linearization
+from newtriton.runtime.model import Model as Model
+from newtriton.runtime.model import compile as compile
+from newtriton.runtime.optimizer import FITRE as FITRE
+from newtriton.runtime.optimizer import StepReport as StepReport
+from newtriton.runtime.plots import plot_histories as plot_histories
+from newtriton.runtime.torch_optimizer import TorchOptimizer as TorchOptimizer
+from newtriton.runtime.training import fit as fit

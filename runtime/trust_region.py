@@ -1,0 +1,201 @@
+"""The trust region of FITRE: the best step in a small subspace, and the radius that follows ρ.
+
+The model m(s) = gᵀs + ½ sᵀHs is minimised over ‖s‖ ≤ Δ within the span of a few directions, from
+their inner products, quadratic forms and slopes alone: k×k matrices in float64. (FITRE, Algorithm 1;
+its closed form in section 3.2 is not the minimiser and is not followed.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..compiler.errors import NewtritonError
+from .linearization import Linearization
+
+CASES = ("kfac", "kfac+gradient", "subspace")
+GROW, KEEP = 0.75, 0.25  # ρ from which the radius doubles, and below which it halves
+Matrix = NDArray[np.float64]
+
+
+def minimise_in_ball(slope: Matrix, curvature: Matrix, metric: Matrix, radius: float) -> Matrix:
+    """Coefficients c of the global minimiser of slopeᵀc + ½ cᵀ curvature c over cᵀ metric c ≤ radius².
+
+    Args:
+        slope: k inner products gᵀvᵢ.
+        curvature: k×k forms vᵢᵀHvⱼ, of any sign.
+        metric: k×k inner products vᵢᵀvⱼ; dependent directions are dropped.
+        radius: Δ.
+    """
+    scales, axes = np.linalg.eigh(metric)
+    kept = scales > 1e-12 * max(scales.max(), 0.0)
+    if not kept.any():
+        return np.zeros_like(slope)
+    basis = axes[:, kept] / np.sqrt(scales[kept])  # metric-orthonormal
+    values, vectors = np.linalg.eigh(basis.T @ curvature @ basis)
+    b = vectors.T @ (basis.T @ slope)
+    return basis @ (vectors @ _secular(b, values, radius))
+
+
+def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
+    """Minimiser of bᵀy + ½ Σ valuesᵢ yᵢ² over ‖y‖ ≤ radius (values ascending): Moré & Sorensen 1983."""
+    lowest = values[0]
+    scale = max(np.abs(values).max(), np.linalg.norm(b) / radius, np.finfo(float).tiny)
+    if not b.any():
+        y = np.zeros_like(b)
+        if lowest < 0:
+            y[0] = radius
+        return y
+
+    def step(shift: float) -> Matrix:
+        denominators = values + shift
+        return np.divide(-b, denominators, out=np.zeros_like(b), where=(b != 0) & (denominators != 0))
+
+    if lowest > 0 and np.linalg.norm(step(0.0)) <= radius:
+        return step(0.0)
+    low = max(0.0, -lowest)
+    singular = np.abs(values + low) <= 1e-14 * scale
+    if not (np.abs(b[singular]) > 1e-14 * np.linalg.norm(b)).any():
+        # The hard case: the shifted system is singular but solvable; a null vector reaches the boundary.
+        y = np.where(singular, 0.0, step(low))
+        short = radius**2 - y @ y
+        if short >= 0:
+            if lowest < 0:
+                y[0] = math.sqrt(short)
+            return y
+    high = low + np.linalg.norm(b) / radius + scale
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        inside = np.linalg.norm(step(middle)) <= radius
+        low, high = (low, middle) if inside else (middle, high)
+    return step(high)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A step s and what the model says of it: predicted = −m(s) ≥ 0."""
+
+    step: Tensor
+    norm: float
+    predicted: float
+
+
+class TrustRegion:
+    """Proposes steps within a radius, and judges them.
+
+    Args:
+        max_radius: Δ_max.
+        initial_radius: Δ₀, Δ_max unless given.
+        min_radius: Δ never falls below it.
+        case: "kfac" searches along the direction; "kfac+gradient" takes the better of the best points
+            along it and along the gradient; "subspace" minimises over the span of both.
+        momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ.
+        reject_below: a step with a smaller ρ is rejected.
+    """
+
+    def __init__(
+        self,
+        max_radius: float = 1.0,
+        *,
+        initial_radius: float | None = None,
+        min_radius: float = 1e-8,
+        case: str = "kfac",
+        momentum: float = 0.0,
+        reject_below: float = KEEP,
+    ) -> None:
+        if case not in CASES:
+            raise NewtritonError(f"case is {case!r}: one of {', '.join(CASES)}")
+        radius = max_radius if initial_radius is None else initial_radius
+        if not 0 < min_radius <= radius <= max_radius < math.inf:
+            raise NewtritonError(
+                f"radii are min {min_radius}, initial {radius}, max {max_radius}: give 0 < min ≤ initial ≤ max"
+            )
+        if not 0.0 <= momentum < 1.0:
+            raise NewtritonError(f"momentum is {momentum}: give a number in [0, 1)")
+        self.max_radius, self.min_radius, self.radius = max_radius, min_radius, radius
+        self.case, self.momentum, self.reject_below = case, momentum, reject_below
+        self.last: Tensor | None = None  # the last accepted step, where there is momentum
+
+    def propose(self, direction: Tensor, lin: Linearization) -> Proposal:
+        """The step from the solver's direction r ≈ C⁻¹g."""
+        vectors = [direction] if self.case == "kfac" else [direction, lin.gradient]
+        if self.momentum and self.last is not None:
+            vectors.append(self.last)
+        norms = [float(v.double().norm()) for v in vectors]
+        units = [v / n for v, n in zip(vectors, norms, strict=True) if n > 0]
+        if not units or norms[0] == 0:
+            return Proposal(torch.zeros_like(direction), 0.0, 0.0)
+        slope = np.array([_dot(lin.gradient, u) for u in units])
+        metric = np.array([[_dot(u, v) for v in units] for u in units])
+        curvature = lin.quadratic_forms(units).double().cpu().numpy()
+        searched = len(units) - (self.momentum > 0 and self.last is not None)
+        c = self._search(slope, curvature, metric, searched)
+        if searched < len(units):
+            c[-1] = self.momentum * norms[-1]
+            length = math.sqrt(c @ metric @ c)
+            c *= min(1.0, self.radius / length) if length > 0 else 1.0
+        predicted = -(slope @ c + 0.5 * c @ curvature @ c)
+        step = torch.zeros_like(direction)
+        for factor, unit in zip(c, units, strict=True):
+            step.add_(unit, alpha=float(factor))
+        return Proposal(step, math.sqrt(max(0.0, c @ metric @ c)), float(predicted))
+
+    def _search(self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int) -> Matrix:
+        """Coefficients of the best step over the first `searched` directions."""
+
+        def over(*chosen: int) -> Matrix:
+            c = np.zeros_like(slope)
+            part = np.ix_(chosen, chosen)
+            if slope[list(chosen)].any():  # along a direction without slope the step is 0
+                c[list(chosen)] = minimise_in_ball(
+                    slope[list(chosen)], curvature[part], metric[part], self.radius
+                )
+            return c
+
+        if self.case == "subspace":
+            return over(*range(searched))
+        candidates = [over(i) for i in range(searched)]
+        return min(candidates, key=lambda c: slope @ c + 0.5 * c @ curvature @ c)
+
+    def judge(self, loss: float, new_loss: float, proposal: Proposal, eps: float) -> tuple[bool, float]:
+        """(accepted, ρ); the radius follows. ρ := 1 where the model's change is below rounding error."""
+        if not math.isfinite(new_loss):
+            rho = -math.inf
+        elif abs(proposal.predicted) <= 10 * eps * abs(loss):
+            rho = 1.0
+        else:
+            rho = (loss - new_loss) / proposal.predicted
+        accepted = rho >= self.reject_below
+        if rho >= GROW:
+            self.radius = min(2 * self.radius, self.max_radius)
+        elif rho < KEEP:
+            self.tighten()
+        if accepted and self.momentum:
+            self.last = proposal.step
+        return accepted, rho
+
+    def tighten(self) -> None:
+        """Halves the radius."""
+        self.radius = max(self.radius / 2, self.min_radius)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Radius and last step."""
+        return {"radius": self.radius, "last": None if self.last is None else self.last.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        self.radius = state["radius"]
+        self.last = None if state["last"] is None else state["last"].clone()
+
+
+def _dot(u: Tensor, v: Tensor) -> float:
+    return float(torch.dot(u.double(), v.double()))
