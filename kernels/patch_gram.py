@@ -1,0 +1,215 @@
+"""The Gram matrix of convolution patches without im2col.
+
+Block (δ, ε) of Σ p pᵀ, for taps δ and ε, is a sum of a(q) a(q + ε − δ)ᵀ over those positions q that the
+tap δ visits and for which both positions lie in the image. For a given lag ε − δ (and phase of δ under a
+stride) these sets differ between taps only at the border. So each lag's range of q is cut into rectangles,
+at most 3×3 for a 3×3 kernel; one product per rectangle; every block is a sum of rectangle products.
+Nothing is computed twice, nothing is subtracted, and no patch is ever written.
+
+Images are N×H×W×C; results are in (tap, channel) order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis at one lag and phase.
+
+    lag: between the positions of the two taps. segments: disjoint ranges of q, cut so that every tap's
+    range is a run of them. taps: (tap δ, tap ε, first segment, last segment + 1).
+    """
+
+    lag: int
+    segments: tuple[range, ...]
+    taps: tuple[tuple[int, int, int, int], ...]
+
+
+@lru_cache(maxsize=1024)
+def axis_plan(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[Axis, ...]:
+    """All lags and phases of one axis that have anything to sum."""
+    count = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    ranges: dict[Pair, dict[Pair, range]] = {}
+    for tap in range(kernel):
+        first = dilation * tap - padding
+        for other in range(kernel):
+            lag = dilation * (other - tap)
+            visited = range(first, first + stride * count, stride)
+            inside = [q for q in visited if 0 <= q < size and 0 <= q + lag < size]
+            if inside:
+                key = (lag, first % stride)
+                ranges.setdefault(key, {})[tap, other] = range(inside[0], inside[-1] + stride, stride)
+    return tuple(_cut(lag, stride, taps) for (lag, _), taps in ranges.items())
+
+
+def _cut(lag: int, stride: int, ranges: dict[Pair, range]) -> Axis:
+    edges = sorted({edge for r in ranges.values() for edge in (r.start, r.stop)})
+    segments = tuple(range(a, b, stride) for a, b in zip(edges, edges[1:], strict=False))
+    taps = tuple((*pair, edges.index(r.start), edges.index(r.stop)) for pair, r in ranges.items())
+    return Axis(lag, segments, taps)
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Two axes together: rectangles `y.segments` × `x.segments`, and the blocks that they sum to."""
+
+    y: Axis
+    x: Axis
+
+    def blocks(self, width: int) -> Iterator[tuple[int, int, slice, slice]]:
+        """(tap, other tap, rectangles on y, rectangles on x); taps are numbered row by row."""
+        for i, j, y0, y1 in self.y.taps:
+            for k, m, x0, x1 in self.x.taps:
+                yield i * width + k, j * width + m, slice(y0, y1), slice(x0, x1)
+
+
+@lru_cache(maxsize=1024)
+def plan(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Lag, ...]:
+    """The lags up to sign: block (ε, δ) is the transpose of block (δ, ε)."""
+    ys, xs = (axis_plan(*a) for a in zip(size, kernel, stride, padding, dilation, strict=True))
+    return tuple(Lag(y, x) for y in ys for x in xs if y.lag > 0 or (y.lag == 0 and x.lag >= 0))
+
+
+def multiplications(lags: tuple[Lag, ...]) -> int:
+    """Products of pixels that a plan sums, per sample and pair of channels."""
+    return sum(sum(map(len, lag.y.segments)) * sum(map(len, lag.x.segments)) for lag in lags)
+
+
+def patch_gram(
+    a: Tensor,
+    kernel: Pair,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    homogeneous: bool = False,
+    scale: float = 1.0,
+    out: Tensor | None = None,
+) -> Tensor:
+    """scale · Σ p pᵀ over all patches p of an image batch, a final 1 in p if `homogeneous`.
+
+    Args:
+        a: N×H×W×C.
+        kernel: taps per axis; stride, padding, dilation and groups as of a convolution.
+        stride: step between patches.
+        padding: zeros around the image.
+        dilation: step between taps.
+        groups: channel groups; each has a Gram of its own.
+        homogeneous: whether patches end in a 1.
+        scale: factor of the result.
+        out: where to write, of the result's shape.
+
+    Returns:
+        D×D with D = kh·kw·C/groups (+ 1), rows in (tap, channel) order; groups×D×D for several groups.
+    """
+    batch, height, width, channels = a.shape
+    taps, c = math.prod(kernel), channels // groups
+    d = taps * c + homogeneous
+    result = _empty((groups, d, d), a) if out is None else out.view(groups, d, d)
+    blocks = result[:, : taps * c, : taps * c].unflatten(1, (taps, c)).unflatten(3, (taps, c))
+    lags = plan((height, width), kernel, stride, padding, dilation)
+    if sum(len(lag.y.taps) * len(lag.x.taps) for lag in lags) < taps * (taps + 1) // 2:
+        result.zero_()  # taps that never meet inside the image
+    image = a.permute(1, 2, 0, 3).contiguous()
+    most = max((len(lag.y.segments) * len(lag.x.segments) for lag in lags), default=0)
+    spare = a.new_empty(most * groups * c * c)
+    for lag in lags:
+        rectangles = (len(lag.y.segments), len(lag.x.segments))
+        products = spare[: math.prod(rectangles) * groups * c * c].view(*rectangles, groups, c, c)
+        for i, y in enumerate(lag.y.segments):
+            for j, x in enumerate(lag.x.segments):
+                here = _pixels(image, y, x, groups)
+                there = _pixels(image, _shifted(y, lag.y.lag), _shifted(x, lag.x.lag), groups)
+                torch.baddbmm(
+                    products[i, j], here.mT, there, beta=0, alpha=scale, out=products[i, j]
+                )
+        for tap, other, ys, xs in lag.blocks(kernel[1]):
+            block = blocks[:, tap, :, other]
+            torch.sum(products[ys, xs], dim=(0, 1), out=block)
+            if other != tap:
+                blocks[:, other, :, tap].copy_(block.mT)
+    if homogeneous:
+        _append_ones(result, image, lags, kernel, stride, padding, dilation, scale)
+    return result.view(d, d) if groups == 1 and out is None else (result if out is None else out)
+
+
+def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Fresh memory; NumPy's lies on huge pages, which spares large results most page faults."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, {torch.float32: np.float32, torch.float64: np.float64}[like.dtype]))
+
+
+def _shifted(r: range, by: int) -> range:
+    return range(r.start + by, r.stop + by, r.step)
+
+
+def _pixels(image: Tensor, y: range, x: range, groups: int) -> Tensor:
+    """Rows of a rectangle of the H×W×N×C image: groups×(pixels·N)×C/groups."""
+    part = image[y.start : y.stop : y.step, x.start : x.stop : x.step]
+    return part.reshape(-1, groups, image.shape[-1] // groups).transpose(0, 1)
+
+
+def _append_ones(
+    result: Tensor, image: Tensor, lags: tuple[Lag, ...], kernel: Pair, stride: Pair, padding: Pair,
+    dilation: Pair, scale: float,
+) -> None:  # fmt: skip
+    """Last row and column: sums of the pixels that each tap visits; the corner counts the patches."""
+    height, width, batch, channels = image.shape
+    groups, d, _ = result.shape
+    sums = image.sum(2).mul_(scale).view(height, width, groups, -1)
+    for lag in lags:
+        if lag.y.lag == lag.x.lag == 0:
+            for i, _, y0, y1 in lag.y.taps:
+                rows = sums[_span(lag.y, y0, y1)].sum(0)
+                for k, _, x0, x1 in lag.x.taps:
+                    c = channels // groups
+                    start = (i * kernel[1] + k) * c
+                    result[:, -1, start : start + c] = rows[_span(lag.x, x0, x1)].sum(0)
+    result[:, :-1, -1] = result[:, -1, :-1]
+    count = [
+        (n + 2 * p - e * (k - 1) - 1) // s + 1
+        for n, k, s, p, e in zip((height, width), kernel, stride, padding, dilation, strict=True)
+    ]
+    result[:, -1, -1] = scale * batch * math.prod(count)
+
+
+def _span(axis: Axis, first: int, stop: int) -> slice:
+    """The positions of a run of segments."""
+    segments = axis.segments[first:stop]
+    return slice(segments[0].start, segments[-1].stop, segments[0].step)
+
+
+def patch_gram_reference(
+    a: Tensor,
+    kernel: Pair,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    homogeneous: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
+    """The oracle: the same by im2col and one matrix product."""
+    batch, _, _, channels = a.shape
+    patches = torch.nn.functional.unfold(
+        a.permute(0, 3, 1, 2), kernel, dilation=dilation, padding=padding, stride=stride
+    )
+    taps, count = math.prod(kernel), patches.shape[-1]
+    rows = patches.view(batch, groups, channels // groups, taps, count).permute(1, 0, 4, 3, 2)
+    rows = rows.reshape(groups, batch * count, -1)
+    if homogeneous:
+        rows = torch.cat([rows, rows.new_ones(groups, batch * count, 1)], -1)
+    result = scale * rows.mT @ rows
+    return result[0] if groups == 1 else result
