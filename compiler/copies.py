@@ -16,7 +16,9 @@ from .ir import Node, Op, topological
 Rule = Callable[[Node, tuple[Node, ...], tuple[bool, ...], int], Node]
 
 
-def _everywhere(node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: int) -> tuple[Node, ...]:
+def _everywhere(
+    node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: int
+) -> tuple[Node, ...]:
     """The inputs, those without copies repeated."""
     return tuple(
         x if is_copied else ops.broadcast(x, (count, *x.shape), (0,))
@@ -39,7 +41,9 @@ def _shifted(**change: Callable[[Any, int], Any]) -> Rule:
     """Ops whose attributes name axes or shapes: each is moved behind the axis of copies."""
 
     def rule(node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: int) -> Node:
-        attributes = {k: change[k](v, count) if k in change else v for k, v in node.attributes.items()}
+        attributes = {
+            k: change[k](v, count) if k in change else v for k, v in node.attributes.items()
+        }
         return ops.make(node.op, *_everywhere(node, inputs, copied, count), **attributes)
 
     return rule
@@ -85,7 +89,7 @@ COPIES: dict[Op, Rule] = {
 
 
 def copies(outputs: Iterable[Node], given: Mapping[Node, Node], count: int) -> dict[Node, Node]:
-    """Nodes below `outputs` that depend on the keys of `given`, with a leading axis of `count` copies.
+    """Nodes below `outputs` that depend on the keys of `given`, `count` copies on a leading axis.
 
     `given` replaces nodes by their copies, of shape (count, *shape).
     """

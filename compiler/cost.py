@@ -14,7 +14,7 @@ def _numel(node: Node, batch: int) -> int:
 
 
 def _contraction(position: int) -> Callable[[Node, int], int]:
-    """Two operations per weight and output position; `position` finds the operand shaped like the output."""
+    """Two operations per weight and position of the output: operand `position`, or the node."""
 
     def rule(node: Node, batch: int) -> int:
         image = node if position < 0 else node.inputs[position]
@@ -44,7 +44,9 @@ def _map(node: Node, batch: int) -> int:
 
 
 def _window(node: Node, batch: int) -> int:
-    return math.prod(node["kernel"]) * _numel(node if node.op is not Op.AVG_UNPOOL else node.inputs[0], batch)
+    return math.prod(node["kernel"]) * _numel(
+        node if node.op is not Op.AVG_UNPOOL else node.inputs[0], batch
+    )
 
 
 def _read(node: Node, batch: int) -> int:

@@ -8,6 +8,8 @@ class NewtritonError(ValueError):
 class ShapeError(NewtritonError):
     """A layer cannot take the shape that reaches it, or data do not fit the network."""
 
+    placed = False  # whether the message says at which layer
+
 
 class MissingRule(NewtritonError):
     """A transformation meets an op for which it has no rule."""

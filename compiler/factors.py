@@ -58,7 +58,7 @@ def blocks(traced: Traced) -> list[Block | DiagonalBlock]:
             conv = node.op is Op.CONV
             kernel = params[0].shape[1:3] if conv else (1, 1)
             groups = node["groups"] if conv else 1
-            result.append(Block(layer, names[0], names[1] if names[1:] else None, groups, kernel))  # type: ignore[arg-type]
+            result.append(Block(layer, names[0], names[1] if names[1:] else None, groups, kernel))
         elif node.op is Op.BROADCAST:
             diagonal.setdefault(layer, []).extend(names)
         else:
@@ -67,7 +67,7 @@ def blocks(traced: Traced) -> list[Block | DiagonalBlock]:
 
 
 def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) -> dict[Node, Node]:
-    """Adjoints of the parameters' consumers for labels drawn from the model, a leading axis of `count`."""
+    """Adjoints of the parameters' consumers for `count` labels per input, drawn from the model."""
     y_drawn, noise = traced.criterion.draw(traced.z)
     z_bar = rewrite(
         {"z_bar": adjoints[traced.z]},
@@ -84,7 +84,11 @@ def _inputs_gram(node: Node) -> Node:
     homogeneous = len(node.inputs) == 3
     if node.op is Op.MATMUL:
         return ops.make(
-            Op.GRAM, node.inputs[0], groups=1, homogeneous=homogeneous, scale=scalar.reciprocal(BATCH)
+            Op.GRAM,
+            node.inputs[0],
+            groups=1,
+            homogeneous=homogeneous,
+            scale=scalar.reciprocal(BATCH),
         )
     height, width = node.shape[-3:-1]
     return ops.make(
@@ -92,7 +96,7 @@ def _inputs_gram(node: Node) -> Node:
         node.inputs[0],
         kernel=node.inputs[1].shape[1:3],
         homogeneous=homogeneous,
-        scale=scalar.reciprocal(BATCH * float(height * width)),  # type: ignore[operator]
+        scale=scalar.reciprocal(BATCH * float(height * width)),
         **node.attributes,
     )
 
@@ -112,7 +116,9 @@ def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
     return ops.reduce_sum(squared, range(lead + 1))
 
 
-def factors(traced: Traced, adjoints: Mapping[Node, Node], kind: str, samples: int) -> dict[str, Node]:
+def factors(
+    traced: Traced, adjoints: Mapping[Node, Node], kind: str, samples: int
+) -> dict[str, Node]:
     """Outputs `A:layer`, `G:layer` and `diagonal:parameter`.
 
     Args:

@@ -67,7 +67,7 @@ class _Batch:
 
 
 N = _Batch()
-Dim = int | _Batch
+Dim = Any  # an int, or N
 Shape = tuple[Dim, ...]
 
 
@@ -121,7 +121,9 @@ class Node:
     type: Type
     place: str
 
-    def __new__(cls, op: Op, inputs: tuple[Node, ...], attributes: dict[str, Any], type: Type) -> Node:
+    def __new__(  # noqa: D102
+        cls, op: Op, inputs: tuple[Node, ...], attributes: dict[str, Any], type: Type
+    ) -> Node:
         key = (op, inputs, tuple(sorted(attributes.items(), key=lambda kv: kv[0])), type)
         found = _interned.get(key)
         if found is None:
@@ -154,7 +156,9 @@ class Node:
         return f"{self.op.value}({operands}) → {self.type}{made}"
 
 
-def topological(outputs: Iterable[Node], stop: Callable[[Node], bool] = lambda _: False) -> list[Node]:
+def topological(
+    outputs: Iterable[Node], stop: Callable[[Node], bool] = lambda _: False
+) -> list[Node]:
     """Every node that `outputs` need, operands first; nodes where `stop` holds are not entered."""
     order: dict[Node, None] = {}
     stack = [(node, False) for node in reversed(list(outputs))]
@@ -170,7 +174,9 @@ def topological(outputs: Iterable[Node], stop: Callable[[Node], bool] = lambda _
     return list(order)
 
 
-def rewrite(outputs: Mapping[str, Node], rule: Callable[[Node, tuple[Node, ...]], Node]) -> dict[str, Node]:
+def rewrite(
+    outputs: Mapping[str, Node], rule: Callable[[Node, tuple[Node, ...]], Node]
+) -> dict[str, Node]:
     """Outputs rebuilt bottom-up: `rule(node, new_inputs)` gives each node's replacement."""
     new: dict[Node, Node] = {}
     for node in topological(outputs.values()):
@@ -204,6 +210,8 @@ class Graph:
                 attributes = " ".join(f"{k}={v}" for k, v in node.attributes.items())
                 operands = " ".join(f"%{number[x]}" for x in node.inputs)
                 text = " ".join(filter(None, (node.op.value, operands, attributes)))
-            lines.append(f"  %{i:<4} {node.type!s:<18} {text}" + (f"   # {node.place}" if node.place else ""))
+            lines.append(
+                f"  %{i:<4} {node.type!s:<18} {text}" + (f"   # {node.place}" if node.place else "")
+            )
         lines += [f"  {name} = %{number[node]}" for name, node in self.outputs.items()]
         return "\n".join(lines)

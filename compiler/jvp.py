@@ -94,7 +94,7 @@ JVP: dict[Op, Rule] = {
 
 
 def jvp(outputs: Iterable[Node], tangents: Mapping[Node, Node]) -> dict[Node, Node | None]:
-    """Tangents of every node below `outputs`, given those of some nodes; the others start at zero."""
+    """Tangents of every node below `outputs`, given those of some; other leaves have none."""
     result: dict[Node, Node | None] = dict(tangents)
     for node in topological(outputs, stop=tangents.__contains__):
         if node not in result:

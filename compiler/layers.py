@@ -39,14 +39,14 @@ def _init(value: str) -> str:
 def _image(x: Node) -> tuple[int, int, int]:
     if ops.rank(x) != 4:
         raise ShapeError("it needs a C×H×W image: move it before Flatten()")
-    return x.shape[1:]  # type: ignore[return-value]
+    return x.shape[1:]
 
 
 class Conv2d:
-    """Convolution; `padding` may be "same" at stride 1. Weights O×C/groups×kh×kw in PyTorch's order.
+    """Convolution; `padding` may be "same" at stride 1.
 
-    `init` is "default" (PyTorch's), "kaiming" (He normal, fan in) or "xavier" (uniform); biases start at
-    0 under the last two.
+    `init` is "default" (PyTorch's), "kaiming" (He normal, fan in) or "xavier" (uniform); biases
+    start at 0 under the last two.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class Conv2d:
         *_, c = _image(x)
         for what, channels in (("input", c), ("output", self.out_channels)):
             if channels % self.groups:
-                raise ShapeError(f"{channels} {what} channels do not divide into {self.groups} groups")
+                raise ShapeError(
+                    f"{channels} {what} channels do not divide into {self.groups} groups"
+                )
         taps = math.prod(self.kernel)
         fans = (c // self.groups * taps, self.out_channels * taps)
         shape = (self.out_channels, *self.kernel, c // self.groups)
@@ -116,10 +118,10 @@ class Linear:
         if ops.rank(x) != 2:
             raise ShapeError("add Flatten() before it")
         fans = (x.shape[1], self.out_features)
-        weight = scope.parameter("weight", fans[::-1], self.init, fans)  # type: ignore[arg-type]
+        weight = scope.parameter("weight", fans[::-1], self.init, fans)
         bias = None
         if self.bias:
-            bias = scope.parameter("bias", (self.out_features,), f"{self.init} bias", fans)  # type: ignore[arg-type]
+            bias = scope.parameter("bias", (self.out_features,), f"{self.init} bias", fans)
         return ops.matmul(x, weight, bias, tb=True)
 
 
@@ -190,12 +192,15 @@ class AvgPool2d(_Pool):
 
 
 class BatchNorm2d:
-    """(x − mean)/√(var + eps)·γ + β per channel; derivatives go through the batch's mean and variance.
+    """(x − mean)/√(var + eps)·γ + β per channel; derivatives go through mean and variance.
 
-    In evaluation mode the running statistics serve; `momentum` None averages all batches, as in PyTorch.
+    In evaluation mode the running statistics serve; `momentum` None averages all batches, as in
+    PyTorch.
     """
 
-    def __init__(self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
+    def __init__(
+        self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
+    ) -> None:
         if eps <= 0:
             raise NewtritonError(f"eps is {eps!r}: give a positive number")
         self.eps, self.momentum, self.affine = float(eps), momentum, affine
@@ -247,39 +252,39 @@ class Activation:
         return ops.map_(self.expr, x)
 
 
-def ReLU() -> Activation:  # noqa: N802
+def ReLU() -> Activation:
     """max(x, 0); derivative 0 at 0."""
     return Activation(scalar.where(var(0), var(0), 0.0), "ReLU")
 
 
-def LeakyReLU(negative_slope: float = 0.01) -> Activation:  # noqa: N802
+def LeakyReLU(negative_slope: float = 0.01) -> Activation:
     """X where x > 0, negative_slope·x elsewhere."""
     return Activation(scalar.where(var(0), var(0), negative_slope * var(0)), "LeakyReLU")
 
 
-def Sigmoid() -> Activation:  # noqa: N802
+def Sigmoid() -> Activation:
     """1/(1 + e^−x)."""
     return Activation(scalar.sigmoid(var(0)), "Sigmoid")
 
 
-def Tanh() -> Activation:  # noqa: N802
+def Tanh() -> Activation:
     """Hyperbolic tangent."""
     return Activation(scalar.tanh(var(0)), "Tanh")
 
 
-def SiLU() -> Activation:  # noqa: N802
+def SiLU() -> Activation:
     """x·σ(x), also called swish."""
     return Activation(var(0) * scalar.sigmoid(var(0)), "SiLU")
 
 
-def Softplus(beta: float = 1.0) -> Activation:  # noqa: N802
+def Softplus(beta: float = 1.0) -> Activation:
     """log(1 + e^βx)/β."""
     if beta <= 0:
         raise NewtritonError(f"beta is {beta!r}: give a positive number")
     return Activation(scalar.softplus(var(0) * beta) / beta, "Softplus")
 
 
-def GELU(approximate: str = "none") -> Activation:  # noqa: N802
+def GELU(approximate: str = "none") -> Activation:
     """x·Φ(x), Φ the normal distribution function; `approximate="tanh"` as in PyTorch."""
     x = var(0)
     if approximate == "none":
@@ -301,7 +306,7 @@ class Flatten:
         """N×H×W×C → N×CHW."""
         if ops.rank(x) != 4:
             return x
-        return ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (N, math.prod(x.shape[1:])))  # type: ignore[arg-type]
+        return ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (N, math.prod(x.shape[1:])))
 
 
 class Sequential:
@@ -356,6 +361,4 @@ def _sum(terms: list[Node]) -> Node:
     if len(shapes) > 1:
         kinds = " and ".join(sorted(describe(s) for s in shapes))
         raise ShapeError(f"its branches give {kinds}: give them one shape, e.g. by a 1×1 Conv2d")
-    total = ops.add(*terms)
-    assert total is not None
-    return total
+    return ops.total(terms)

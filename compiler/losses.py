@@ -67,7 +67,7 @@ class MSELoss(_Loss):
         return ops.reduce_sum(ops.map_(var(0) * var(0), error), (1,))
 
     def draw(self, z: Node) -> tuple[Node, Node]:
-        """y = z + ε/√2, ε standard normal, (N, K)."""
+        """Y = z + ε/√2, ε standard normal, (N, K)."""
         noise = ops.input_("noise", z.shape)
         return ops.map_(var(0) + var(1) * math.sqrt(0.5), z, noise), noise
 
@@ -87,6 +87,6 @@ class BCEWithLogitsLoss(_Loss):
         return ops.reduce_sum(ops.map_(scalar.softplus(var(0)) - var(0) * var(1), z, y), (1,))
 
     def draw(self, z: Node) -> tuple[Node, Node]:
-        """y = 1 where u < σ(z), (N, K) uniforms u."""
+        """Y = 1 where u < σ(z), (N, K) uniforms u."""
         u = ops.input_("noise", z.shape)
         return ops.map_(scalar.where(scalar.sigmoid(var(0)) - var(1), 1.0, 0.0), z, u), u

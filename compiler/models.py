@@ -66,7 +66,9 @@ def cnn3(classes: int = 10) -> Sequential:
 
 def cnn5(classes: int = 10) -> Sequential:
     """The 5-layer CNN of Wang, Tan & Lin (2020), Table 4."""
-    return _cnn(((32, 5, True), (32, 3, False), (64, 3, True), (64, 3, False), (128, 3, True)), classes)
+    return _cnn(
+        ((32, 5, True), (32, 3, False), (64, 3, True), (64, 3, False), (128, 3, True)), classes
+    )
 
 
 def autoencoder(inputs: int = 784) -> Sequential:
@@ -81,7 +83,9 @@ def autoencoder(inputs: int = 784) -> Sequential:
     return Sequential(*layers, Linear(inputs, init="xavier"))
 
 
-def mlp(hidden: tuple[int, ...] = (1024, 512, 256, 128, 64, 32, 16), classes: int = 10) -> Sequential:
+def mlp(
+    hidden: tuple[int, ...] = (1024, 512, 256, 128, 64, 32, 16), classes: int = 10
+) -> Sequential:
     """The sigmoid MLP of Chen, Chou & Chang (2018), Xavier weights; takes images or features."""
     if not hidden:
         raise NewtritonError("hidden is empty: give at least one width")

@@ -87,15 +87,17 @@ class Scope:
             raise NewtritonError(f"layer {place} is {layer!r}: use newtriton's own layers")
         first = self.record.seen.setdefault(id(layer), place)
         if first != place:
-            raise NewtritonError(f"{layer!r} stands at {first} and at {place}: make a second one for {place}")
+            raise NewtritonError(
+                f"{layer!r} stands at {first} and at {place}: make a second one for {place}"
+            )
         with made_at(f"{place} ({type(layer).__name__})"):
             try:
                 return layer.build(x, scope)
             except ShapeError as error:
-                if getattr(error, "placed", False):
+                if error.placed:
                     raise
                 placed = ShapeError(f"{layer!r} at layer {place} got {describe(x.shape)}: {error}")
-                placed.placed = True  # type: ignore[attr-defined]
+                placed.placed = True
                 raise placed from None
 
     def parameter(
@@ -137,7 +139,8 @@ class Traced:
     """The forward graph of a network with its loss, in training or evaluation mode.
 
     x: the input N×C×H×W or N×D. y: the labels. z: outputs N×K. losses: N per-sample losses.
-    loss: their mean, the data term of h. parameters and running statistics by name, in PyTorch's order.
+    loss: their mean, the data term of h. parameters and running statistics by name, in PyTorch's
+        order.
     momenta: of batch norm layers. training: whether batch statistics are used.
     """
 
@@ -178,7 +181,9 @@ class Criterion(Protocol):
         ...
 
 
-def trace(net: Layer, input_shape: tuple[int, ...], criterion: Criterion, training: bool = True) -> Traced:
+def trace(
+    net: Layer, input_shape: tuple[int, ...], criterion: Criterion, training: bool = True
+) -> Traced:
     """Builds the forward graph.
 
     Args:
@@ -196,7 +201,9 @@ def trace(net: Layer, input_shape: tuple[int, ...], criterion: Criterion, traini
     scope = Scope(record)
     z = net.build(image, scope)
     if ops.rank(z) != 2:
-        raise ShapeError(f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()")
+        raise ShapeError(
+            f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()"
+        )
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
     with made_at(type(criterion).__name__):

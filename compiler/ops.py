@@ -18,7 +18,7 @@ from .scalar import Expr
 Pair = tuple[int, int]
 
 
-def window_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
+def window_size(size: Shape, kernel: Shape, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
     """Output size of a convolution or pool: ⌊(h + 2p − d(k−1) − 1)/s⌋ + 1 on each axis."""
     h, w = (
         (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -26,8 +26,9 @@ def window_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation:
     )
     if h < 1 or w < 1:
         raise ShapeError(
-            f"a {show(kernel)} window with stride {show(stride)}, padding {show(padding)} and dilation "
-            f"{show(dilation)} does not fit a {show(size)} image: use a smaller kernel or more padding"
+            f"a {show(kernel)} window with stride {show(stride)}, padding {show(padding)} and "
+            f"dilation {show(dilation)} does not fit a {show(size)} image: use a smaller kernel or "
+            "more padding"
         )
     return h, w
 
@@ -56,7 +57,10 @@ def _leaf(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 
 def _map(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     _require(all(t.kind == "float" for t in inputs), "map takes float operands")
-    _require(len({t.shape for t in inputs}) == 1, f"map needs equal shapes, got {[str(t) for t in inputs]}")
+    _require(
+        len({t.shape for t in inputs}) == 1,
+        f"map needs equal shapes, got {[str(t) for t in inputs]}",
+    )
     _require(
         set(scalar.operands(a["expr"])) <= set(range(len(inputs))),
         f"map of {len(inputs)} operands reads {scalar.operands(a['expr'])}",
@@ -67,19 +71,27 @@ def _map(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 def _matmul(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     x, y, *bias = (t.shape for t in inputs)
     lead = max(x[:-2], y[:-2], key=len)
-    _require(all(s in (lead, ()) for s in (x[:-2], y[:-2])), f"matmul of {show(x)} and {show(y)}: lead axes")
+    _require(
+        all(s in (lead, ()) for s in (x[:-2], y[:-2])),
+        f"matmul of {show(x)} and {show(y)}: lead axes",
+    )
     m, k = x[-2:][::-1] if a["transpose_a"] else x[-2:]
     k2, n = y[-2:][::-1] if a["transpose_b"] else y[-2:]
     _require(k == k2, f"matmul contracts {k} with {k2}")
-    _require(all(b == (n,) for b in bias), f"the bias of a matmul with {n} columns has shape {bias}")
+    _require(
+        all(b == (n,) for b in bias), f"the bias of a matmul with {n} columns has shape {bias}"
+    )
     return Type((*lead, m, n))
 
 
 def _conv(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     x, w, *bias = (t.shape for t in inputs)
     _require(len(x) >= 4 and len(w) == 4, f"conv of {show(x)} with weights {show(w)}")
-    o, kh, kw, c = w
-    _require(x[-1] == c * a["groups"], f"conv of {x[-1]} channels with weights for {c} in {a['groups']} groups")
+    (*_, channels), (o, kh, kw, c) = x, w
+    _require(
+        channels == c * a["groups"],
+        f"conv of {channels} channels with weights for {c} in {a['groups']} groups",
+    )
     _require(o % a["groups"] == 0, f"{o} output channels do not divide into {a['groups']} groups")
     _require(all(b == (o,) for b in bias), f"the bias of a conv with {o} channels has shape {bias}")
     size = window_size(x[-3:-1], (kh, kw), a["stride"], a["padding"], a["dilation"])
@@ -89,14 +101,18 @@ def _conv(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 def _conv_input_grad(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     ct, w = (t.shape for t in inputs)
     result = Type((*ct[:-3], *a["size"], w[-1] * a["groups"]))
-    _require(_conv([result, inputs[1]], a) == inputs[0], f"conv_input_grad of {show(ct)} to {result}")
+    _require(
+        _conv([result, inputs[1]], a) == inputs[0], f"conv_input_grad of {show(ct)} to {result}"
+    )
     return result
 
 
 def _conv_weight_grad(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     ct, x = (t.shape for t in inputs)
     result = Type((ct[-1], *a["kernel"], x[-1] // a["groups"]))
-    _require(_conv([inputs[1], result], a) == inputs[0], f"conv_weight_grad of {show(ct)} and {show(x)}")
+    _require(
+        _conv([inputs[1], result], a) == inputs[0], f"conv_weight_grad of {show(ct)} and {show(x)}"
+    )
     return result
 
 
@@ -106,12 +122,16 @@ def _reduce_sum(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 
 def _broadcast(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     kept = tuple(d for i, d in enumerate(a["shape"]) if i not in a["axes"])
-    _require(kept == inputs[0].shape, f"broadcast of {inputs[0]} to {show(a['shape'])} along {a['axes']}")
+    _require(
+        kept == inputs[0].shape, f"broadcast of {inputs[0]} to {show(a['shape'])} along {a['axes']}"
+    )
     return Type(a["shape"])
 
 
 def _reshape(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
-    _require(_size(inputs[0].shape) == _size(a["shape"]), f"reshape of {inputs[0]} to {show(a['shape'])}")
+    _require(
+        _size(inputs[0].shape) == _size(a["shape"]), f"reshape of {inputs[0]} to {show(a['shape'])}"
+    )
     return Type(a["shape"], inputs[0].kind)
 
 
@@ -136,7 +156,9 @@ def _pad(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 
 def _concat(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     axis, first = a["axis"], inputs[0]
-    _require(len({_with_axis(t, axis, 0) for t in inputs}) == 1, f"concat of {[str(t) for t in inputs]}")
+    _require(
+        len({_with_axis(t, axis, 0) for t in inputs}) == 1, f"concat of {[str(t) for t in inputs]}"
+    )
     return _with_axis(first, axis, sum(t.shape[axis] for t in inputs))
 
 
@@ -160,13 +182,17 @@ def _unpool(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 
 def _gather_max(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     x, index = inputs
-    _require(index.kind == "int" and x.shape[-1] == index.shape[-1], f"gather_max of {x} at {index}")
+    _require(
+        index.kind == "int" and x.shape[-1] == index.shape[-1], f"gather_max of {x} at {index}"
+    )
     return Type((*x.shape[:-3], *index.shape[-3:]))
 
 
 def _scatter_max(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     ct, index = inputs
-    _require(index.kind == "int" and ct.shape[-3:] == index.shape[-3:], f"scatter_max of {ct} at {index}")
+    _require(
+        index.kind == "int" and ct.shape[-3:] == index.shape[-3:], f"scatter_max of {ct} at {index}"
+    )
     return Type((*ct.shape[:-3], *a["size"], ct.shape[-1]))
 
 
@@ -263,12 +289,17 @@ def map_(expr: Expr, *inputs: Node) -> Node:
     return make(Op.MAP, *inputs, expr=expr)
 
 
+def total(terms: Sequence[Node]) -> Node:
+    """Sum of at least one term."""
+    if len(terms) == 1:
+        return terms[0]
+    return map_(scalar.add(*map(scalar.var, range(len(terms)))), *terms)
+
+
 def add(*terms: Node | None) -> Node | None:
     """Sum; None is a symbolic zero."""
     present = [t for t in terms if t is not None]
-    if len(present) < 2:
-        return present[0] if present else None
-    return map_(scalar.add(*map(scalar.var, range(len(present)))), *present)
+    return total(present) if present else None
 
 
 def multiply(x: Node, y: Node) -> Node:
@@ -277,12 +308,12 @@ def multiply(x: Node, y: Node) -> Node:
 
 
 def scale(x: Node, factor: Expr | float) -> Node:
-    """x times a number or an expression in the batch size."""
+    """X times a number or an expression in the batch size."""
     return map_(scalar.var(0) * factor, x)
 
 
 def broadcast(x: Node, shape: Shape, axes: Sequence[int] | None = None) -> Node:
-    """x copied along the new `axes` of `shape` (default: the leading ones)."""
+    """X copied along the new `axes` of `shape` (default: the leading ones)."""
     axes = range(len(shape) - rank(x)) if axes is None else axes
     return make(Op.BROADCAST, x, shape=tuple(shape), axes=tuple(axes)) if axes else x
 
@@ -308,7 +339,9 @@ def transpose(x: Node, order: Sequence[int]) -> Node:
     return make(Op.TRANSPOSE, x, order=tuple(order))
 
 
-def matmul(x: Node, y: Node, bias: Node | None = None, *, ta: bool = False, tb: bool = False) -> Node:
+def matmul(
+    x: Node, y: Node, bias: Node | None = None, *, ta: bool = False, tb: bool = False
+) -> Node:
     """op(x) op(y) + bias over the last two axes, op the transpose where asked."""
     operands = (x, y) if bias is None else (x, y, bias)
     return make(Op.MATMUL, *operands, transpose_a=ta, transpose_b=tb)

@@ -86,7 +86,9 @@ class Programs:
     @cached_property
     def tape(self) -> frozenset[Node]:
         """Values that a linearization keeps for the programs below."""
-        given = (p.given for p in (self.hvp, self.ggnvp, self.quadratic(1), *map(self.factors, KINDS)))
+        given = (
+            p.given for p in (self.hvp, self.ggnvp, self.quadratic(1), *map(self.factors, KINDS))
+        )
         return frozenset().union(*given)
 
     @cached_property
@@ -94,7 +96,9 @@ class Programs:
         """`hvp:*`, R-backward = jvp of the gradient; the data term's Hessian times v0."""
         gradient = {p: self.adjoints[p] for p in self.traced.nodes.values() if p in self.adjoints}
         tangents = jvp(gradient.values(), self.direction())
-        return self._program("hvp", self._by_parameter("hvp", {p: tangents[g] for p, g in gradient.items()}))
+        return self._program(
+            "hvp", self._by_parameter("hvp", {p: tangents[g] for p, g in gradient.items()})
+        )
 
     def _outputs_tangent(self, i: int) -> Node:
         z_dot = jvp([self.traced.z], self.direction(i))[self.traced.z]
@@ -110,17 +114,23 @@ class Programs:
         values = {} if b_z_dot is None else vjp({z: b_z_dot}, self.traced.nodes.values())
         return self._program("ggnvp", self._by_parameter("ggnvp", values))
 
-    def quadratic(self, directions: int, curvature: str = "hessian", two_products: bool = True) -> Graph:
+    def quadratic(
+        self, directions: int, curvature: str = "hessian", two_products: bool = True
+    ) -> Graph:
         """`form:i,j` for i ≤ j < directions; `two_products`: see `compiler.quadratic`."""
         key = ("quadratic", directions, curvature, two_products)
         if key not in self._graphs:
             if curvature == "hessian":
-                sources: Sequence[Mapping[Node, Node]] = [self.direction(i) for i in range(directions)]
+                sources: Sequence[Mapping[Node, Node]] = [
+                    self.direction(i) for i in range(directions)
+                ]
             elif curvature == "ggn":
                 sources = [{self.traced.z: self._outputs_tangent(i)} for i in range(directions)]
             else:
                 raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(CURVATURES)}")
-            forms = quadratic_forms(self.traced.loss, self.adjoints, sources, two_products=two_products)
+            forms = quadratic_forms(
+                self.traced.loss, self.adjoints, sources, two_products=two_products
+            )
             outputs = {f"form:{i},{j}": node for (i, j), node in forms.items()}
             self._graphs[key] = self._program(f"quadratic({directions}, {curvature})", outputs)
         return self._graphs[key]

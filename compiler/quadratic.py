@@ -9,6 +9,7 @@ a bilinear one and Σ_ij ∂_ij φ u̇_i v̇_j for an elementwise map: one rule 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from itertools import combinations_with_replacement
 
 from . import ops, scalar
@@ -109,13 +110,14 @@ def _dividing(x: scalar.Expr, y: scalar.Expr) -> scalar.Expr:
 
 
 class TwoProducts(Plain):
-    """Two products a layer instead of three (Karatsuba's idea), since s = f(a, W) is known:
+    """Two products a layer instead of three (Karatsuba's idea), since s = f(a, W) is known.
 
         q = f(ȧ, V)        ṡ = [f(a + tȧ, W + tV) − s − t² q] / t
 
-    t balances the terms; ten times off costs at most a factor 5 in rounding error. It is taken from the
-    parameters alone, t = 1 / max(‖V‖/‖W‖, Σ over the layers below), so that a + tȧ can be written by
-    the kernel that computes ȧ. Mixed forms polarise with the same t: one more product per pair.
+    t balances the terms; ten times off costs at most a factor 5 in rounding error. It is taken
+    from the parameters alone, t = 1 / max(‖V‖/‖W‖, Σ over the layers below), so that a + tȧ can be
+    written by the kernel that computes ȧ. Mixed forms polarise with the same t: one more product
+    per pair.
     """
 
     def __init__(self) -> None:
@@ -134,17 +136,17 @@ class TwoProducts(Plain):
         below = [self.load.get(i, nothing) for i in node.inputs] or [nothing]
         bilinear = node.op in CONTRACTIONS
         self.load[node] = [
-            ops.add(*loads[:2]) if bilinear else _largest(loads) for loads in zip(*below, strict=True)
+            ops.add(*loads[:2]) if bilinear else _largest(loads)
+            for loads in zip(*below, strict=True)
         ]
         if not bilinear or any(t is None for d in x_dots for t in d[:2]):
             return super().forward(node, x_dots)
-        x, w, *_ = node.inputs
         results: list[Node | None] = []
         for d, x_load, w_load in zip(x_dots, *below[:2], strict=True):
             t = _step(_largest([x_load, w_load]))
             shifted = (_shift(a, a_dot, t) for a, a_dot in zip(node.inputs, d, strict=True))
             total = ops.remake(node, tuple(shifted))
-            q = ops.remake(node, (d[0], d[1]))  # type: ignore[arg-type]
+            q = ops.remake(node, (d[0], d[1]))
             expr = (var(0) - var(1)) / var(3) - var(2) * var(3)
             results.append(ops.map_(expr, total, node, q, ops.broadcast(t, node.shape)))
             self.products.setdefault(node, []).append((q, t))
@@ -161,7 +163,10 @@ class TwoProducts(Plain):
             node,
             tuple(
                 ops.map_(
-                    var(0) * var(2) + var(1) * var(3), u, v, *(ops.broadcast(t, u.shape) for t in (t_i, t_j))
+                    var(0) * var(2) + var(1) * var(3),
+                    u,
+                    v,
+                    *(ops.broadcast(t, u.shape) for t in (t_i, t_j)),
                 )
                 for u, v in zip(x_dots[i][:2], x_dots[j][:2], strict=True)
                 if u is not None and v is not None
@@ -173,15 +178,13 @@ class TwoProducts(Plain):
 
 
 def _largest(loads: Sequence[Node | None]) -> Node | None:
-    first, *rest = [x for x in loads if x is not None] or [None]
-    for other in rest:
-        if other is not first:
-            first = ops.map_(scalar.where(var(0) - var(1), var(0), var(1)), first, other)  # type: ignore[arg-type]
-    return first
+    known = list(dict.fromkeys(x for x in loads if x is not None))
+    larger = scalar.where(var(0) - var(1), var(0), var(1))
+    return reduce(lambda x, y: ops.map_(larger, x, y), known) if known else None
 
 
 def _step(load: Node | None) -> Node:
-    """t = 1/load, and 1 where nothing is known."""
+    """T = 1/load, and 1 where nothing is known."""
     if load is None:
         return ops.const(1.0)
     positive = scalar.where(var(0), var(0), 1.0)
@@ -189,7 +192,7 @@ def _step(load: Node | None) -> Node:
 
 
 def _shift(x: Node, x_dot: Node | None, t: Node) -> Node:
-    """x + t ẋ."""
+    """X + t ẋ."""
     if x_dot is None:
         return x
     return ops.map_(var(0) + var(1) * var(2), x, x_dot, ops.broadcast(t, x.shape))

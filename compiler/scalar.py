@@ -1,8 +1,9 @@
 """Scalar expressions: what one element of a `map` computes.
 
 A small interned tree, kept in a canonical form by its constructors (constants folded, sums and
-products flattened and sorted, equal terms collected), differentiated symbolically, and handed to a backend as
-straight-line code. Two equal expressions are one object, so backends look fused forms up by identity.
+products flattened and sorted, equal terms collected), differentiated symbolically, and handed to a
+backend as straight-line code. Two equal expressions are one object, so backends look fused forms up
+by identity.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Expr:
     value: float | int | None
     text: str  # as printed; also the order of terms and factors
 
-    def __new__(cls, op: str, args: tuple[Expr, ...] = (), value: float | int | None = None) -> Expr:
+    def __new__(  # noqa: D102
+        cls, op: str, args: tuple[Expr, ...] = (), value: float | int | None = None
+    ) -> Expr:
         key = (op, args, value)
         found = _interned.get(key)
         if found is None:
@@ -291,7 +294,9 @@ def subexpressions(roots: Sequence[Expr]) -> list[Expr]:
 
 def operands(expr: Expr) -> list[int]:
     """Indices of the operands that `expr` reads, ascending."""
-    return sorted(int(e.value) for e in subexpressions([expr]) if e.op == "var" and e.value is not None)
+    return sorted(
+        int(e.value) for e in subexpressions([expr]) if e.op == "var" and e.value is not None
+    )
 
 
 def evaluate(expr: Expr, batch: int) -> float:

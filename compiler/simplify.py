@@ -30,10 +30,16 @@ def _map(node: Node) -> Node:
     expr = scalar.substitute(node["expr"], operands)
     kept_inputs = [x for x, v in kept.items() if int(v.value or 0) in scalar.operands(expr)]
     if len(kept_inputs) < len(kept):
-        return _map(ops.map_(expr, *kept)) if kept_inputs else ops.broadcast(ops.const(expr), node.shape)
+        return (
+            _map(ops.map_(expr, *kept))
+            if kept_inputs
+            else ops.broadcast(ops.const(expr), node.shape)
+        )
     if expr.op == "var":
         return kept_inputs[0]
-    return ops.map_(expr, *kept_inputs) if kept_inputs else ops.broadcast(ops.const(expr), node.shape)
+    return (
+        ops.map_(expr, *kept_inputs) if kept_inputs else ops.broadcast(ops.const(expr), node.shape)
+    )
 
 
 def _reshape(node: Node) -> Node:

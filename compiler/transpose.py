@@ -174,7 +174,7 @@ def vjp(adjoints: Mapping[Node, Node], wrt: Iterable[Node]) -> dict[Node, Node]:
     for node in reversed(order):
         if node in parts:
             given = [result[node]] if node in result else []
-            result[node] = ops.add(*given, *parts.pop(node))  # type: ignore[assignment]
+            result[node] = ops.total([*given, *parts.pop(node)])
         if node not in result or node in sources:
             continue
         for i, x in enumerate(node.inputs):

@@ -1,10 +1,10 @@
 """The Gram matrix of convolution patches without im2col.
 
-Block (δ, ε) of Σ p pᵀ, for taps δ and ε, is a sum of a(q) a(q + ε − δ)ᵀ over those positions q that the
-tap δ visits and for which both positions lie in the image. For a given lag ε − δ (and phase of δ under a
-stride) these sets differ between taps only at the border. So each lag's range of q is cut into rectangles,
-at most 3×3 for a 3×3 kernel; one product per rectangle; every block is a sum of rectangle products.
-Nothing is computed twice, nothing is subtracted, and no patch is ever written.
+Block (δ, ε) of Σ p pᵀ, for taps δ and ε, is a sum of a(q) a(q + ε − δ)ᵀ over those positions q that
+the tap δ visits and for which both positions lie in the image. For a given lag ε − δ (and phase of
+δ under a stride) these sets differ between taps only at the border. So each lag's range of q is cut
+into rectangles, at most 3×3 for a 3×3 kernel; one product per rectangle; every block is a sum of
+rectangle products. Nothing is computed twice, nothing is subtracted, and no patch is ever written.
 
 Images are N×H×W×C; results are in (tap, channel) order.
 """
@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ Pair = tuple[int, int]
 class Axis:
     """One axis at one lag and phase.
 
-    lag: between the positions of the two taps. segments: disjoint ranges of q, cut so that every tap's
-    range is a run of them. taps: (tap δ, tap ε, first segment, last segment + 1).
+    lag: between the positions of the two taps. segments: disjoint ranges of q, cut so that every
+    tap's range is a run of them. taps: (tap δ, tap ε, first segment, last segment + 1).
     """
 
     lag: int
@@ -49,20 +50,22 @@ def axis_plan(size: int, kernel: int, stride: int, padding: int, dilation: int) 
             inside = [q for q in visited if 0 <= q < size and 0 <= q + lag < size]
             if inside:
                 key = (lag, first % stride)
-                ranges.setdefault(key, {})[tap, other] = range(inside[0], inside[-1] + stride, stride)
+                ranges.setdefault(key, {})[tap, other] = range(
+                    inside[0], inside[-1] + stride, stride
+                )
     return tuple(_cut(lag, stride, taps) for (lag, _), taps in ranges.items())
 
 
 def _cut(lag: int, stride: int, ranges: dict[Pair, range]) -> Axis:
     edges = sorted({edge for r in ranges.values() for edge in (r.start, r.stop)})
-    segments = tuple(range(a, b, stride) for a, b in zip(edges, edges[1:], strict=False))
+    segments = tuple(range(a, b, stride) for a, b in pairwise(edges))
     taps = tuple((*pair, edges.index(r.start), edges.index(r.stop)) for pair, r in ranges.items())
     return Axis(lag, segments, taps)
 
 
 @dataclass(frozen=True)
 class Lag:
-    """Two axes together: rectangles `y.segments` × `x.segments`, and the blocks that they sum to."""
+    """Two axes together: rectangles `y.segments` × `x.segments`, and the blocks they sum to."""
 
     y: Axis
     x: Axis
@@ -97,7 +100,7 @@ def patch_gram(
     scale: float = 1.0,
     out: Tensor | None = None,
 ) -> Tensor:
-    """scale · Σ p pᵀ over all patches p of an image batch, a final 1 in p if `homogeneous`.
+    """Scale · Σ p pᵀ over all patches p of an image batch, a final 1 in p if `homogeneous`.
 
     Args:
         a: N×H×W×C.
@@ -111,9 +114,10 @@ def patch_gram(
         out: where to write, of the result's shape.
 
     Returns:
-        D×D with D = kh·kw·C/groups (+ 1), rows in (tap, channel) order; groups×D×D for several groups.
+        D×D with D = kh·kw·C/groups (+ 1), rows in (tap, channel) order; groups×D×D for several
+        groups.
     """
-    batch, height, width, channels = a.shape
+    _, height, width, channels = a.shape
     taps, c = math.prod(kernel), channels // groups
     d = taps * c + homogeneous
     result = _empty((groups, d, d), a) if out is None else out.view(groups, d, d)
@@ -148,7 +152,9 @@ def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Fresh memory; NumPy's lies on huge pages, which spares large results most page faults."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
-    return torch.from_numpy(np.empty(shape, {torch.float32: np.float32, torch.float64: np.float64}[like.dtype]))
+    return torch.from_numpy(
+        np.empty(shape, {torch.float32: np.float32, torch.float64: np.float64}[like.dtype])
+    )
 
 
 def _shifted(r: range, by: int) -> range:
@@ -165,9 +171,9 @@ def _append_ones(
     result: Tensor, image: Tensor, lags: tuple[Lag, ...], kernel: Pair, stride: Pair, padding: Pair,
     dilation: Pair, scale: float,
 ) -> None:  # fmt: skip
-    """Last row and column: sums of the pixels that each tap visits; the corner counts the patches."""
+    """Last row and column: sums of the pixels that a tap visits; the corner counts the patches."""
     height, width, batch, channels = image.shape
-    groups, d, _ = result.shape
+    groups = len(result)
     sums = image.sum(2).mul_(scale).view(height, width, groups, -1)
     for lag in lags:
         if lag.y.lag == lag.x.lag == 0:

@@ -1,13 +1,14 @@
 """What each op is in PyTorch: the table of the ATen executor.
 
-A rule takes a node, once, to a function of the run (batch size, dtype) and the operands' tensors. Images lie
-N×H×W×C in memory, which PyTorch calls channels-last: permuted views reach its convolutions and pools
-without a copy. Leading axes of copies are merged into the batch.
+A rule takes a node, once, to a function of the run (batch size, dtype) and the operands' tensors.
+Images lie N×H×W×C in memory, which PyTorch calls channels-last: permuted views reach its
+convolutions and pools without a copy. Leading axes of copies are merged into the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,9 +39,9 @@ def _like(x: Tensor, *size: int) -> Tensor:
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
-def _window(node: Node) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
+def _window(node: Node) -> tuple[Any, ...]:
     return (
-        list(node["stride"]), list(node["padding"]), list(node["dilation"]), False, [0, 0], node["groups"],
+        *(list(node[k]) for k in ("stride", "padding", "dilation")), False, [0, 0], node["groups"],
     )  # fmt: skip
 
 
@@ -119,7 +120,13 @@ def _pad(node: Node) -> Call:
 
 
 def _average(node: Node) -> tuple[list[int], list[int], list[int], bool, bool]:
-    return list(node["kernel"]), list(node["stride"]), list(node["padding"]), False, node["count_include_pad"]
+    return (
+        list(node["kernel"]),
+        list(node["stride"]),
+        list(node["padding"]),
+        False,
+        node["count_include_pad"],
+    )
 
 
 def _avg_pool(node: Node) -> Call:
@@ -138,9 +145,9 @@ def _avg_unpool(node: Node) -> Call:
     return call
 
 
-def _maximum(node: Node) -> tuple[list[int], list[int], list[int], list[int], bool]:
+def _maximum(node: Node) -> tuple[Any, ...]:
     return (
-        list(node["kernel"]), list(node["stride"]), list(node["padding"]), list(node["dilation"]), False,
+        *(list(node[k]) for k in ("kernel", "stride", "padding", "dilation")), False,
     )  # fmt: skip
 
 
@@ -205,7 +212,9 @@ def _gram(node: Node) -> Call:
 
 
 def _patch_gram(node: Node) -> Call:
-    window = {k: node[k] for k in ("kernel", "stride", "padding", "dilation", "groups", "homogeneous")}
+    window = {
+        k: node[k] for k in ("kernel", "stride", "padding", "dilation", "groups", "homogeneous")
+    }
     return lambda run, x: patch_gram(x, **window, scale=scalar.evaluate(node["scale"], run.batch))
 
 

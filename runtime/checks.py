@@ -11,12 +11,14 @@ from ..compiler.network import Traced
 
 
 def check_inputs(traced: Traced, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """x, finite, of the network's shape, dtype and device; a float32 or float64 batch of at least one."""
+    """x: finite, of the network's shape, dtype and device, at least one sample."""
     if not isinstance(x, Tensor):
         raise NewtritonError(f"inputs are {type(x).__name__}: give a torch.Tensor")
     expected = tuple(traced.x.shape[1:])
     if x.ndim != len(expected) + 1 or tuple(x.shape[1:]) != expected:
-        raise ShapeError(f"inputs are {show(x.shape)}: the network was compiled for N×{show(expected)}")
+        raise ShapeError(
+            f"inputs are {show(x.shape)}: the network was compiled for N×{show(expected)}"
+        )
     if x.shape[0] == 0:
         raise ShapeError("the batch is empty: give at least one sample")
     if x.dtype != dtype:
@@ -24,11 +26,15 @@ def check_inputs(traced: Traced, x: Tensor, dtype: torch.dtype, device: torch.de
     _check_device("inputs", x, device)
     if not torch.isfinite(x).all():
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        raise NewtritonError(f"inputs have NaN or infinite values in {bad} of {len(x)} samples: clean the data")
+        raise NewtritonError(
+            f"inputs have NaN or infinite values in {bad} of {len(x)} samples: clean the data"
+        )
     return x
 
 
-def check_labels(traced: Traced, y: Tensor, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def check_labels(
+    traced: Traced, y: Tensor, batch: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Labels as the loss wants them; int64 classes become one-hot rows where it wants rows."""
     if not isinstance(y, Tensor):
         raise NewtritonError(f"labels are {type(y).__name__}: give a torch.Tensor")
@@ -39,13 +45,16 @@ def check_labels(traced: Traced, y: Tensor, batch: int, dtype: torch.dtype, devi
     if traced.y.type.kind == "int" or y.dtype == torch.int64:
         if y.dtype != torch.int64 or y.ndim != 1:
             raise NewtritonError(
-                f"{name} takes int64 classes of shape ({batch},), got {y.dtype} of shape {tuple(y.shape)}"
+                f"{name} takes int64 classes of shape ({batch},), "
+                f"got {y.dtype} of shape {tuple(y.shape)}"
             )
         low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= classes:  # type: ignore[operator]
+        if low < 0 or high >= classes:
             wrong = low if low < 0 else high
-            raise NewtritonError(f"label {wrong} is out of range: the network has {classes} outputs, 0…{classes - 1}")  # type: ignore[operator]
-        return y if traced.y.type.kind == "int" else _one_hot(y, classes, dtype)  # type: ignore[arg-type]
+            raise NewtritonError(
+                f"label {wrong} is out of range: the network has {classes} outputs, 0…{classes - 1}"
+            )
+        return y if traced.y.type.kind == "int" else _one_hot(y, classes, dtype)
     if y.dtype != dtype:
         raise NewtritonError(f"{name} takes labels of {dtype} (or int64 classes), got {y.dtype}")
     if tuple(y.shape) != (batch, classes):
@@ -60,8 +69,12 @@ def _one_hot(y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
 
 
 def _check_device(what: str, x: Tensor, device: torch.device) -> None:
-    if x.device.type != device.type or (device.index is not None and x.device.index != device.index):
-        raise NewtritonError(f"{what} are on {x.device}, the model is on {device}: move them with .to({str(device)!r})")
+    if x.device.type != device.type or (
+        device.index is not None and x.device.index != device.index
+    ):
+        raise NewtritonError(
+            f"{what} are on {x.device}, the model is on {device}: use .to({str(device)!r})"
+        )
 
 
 def check_option(what: str, value: object, choices: tuple[str, ...]) -> None:

@@ -96,7 +96,9 @@ class KroneckerCurvature:
     def state_dict(self) -> dict[str, Any]:
         """Averages, counts and the generator: what the coming updates depend on."""
         return {
-            "factors": {k: {n: t.clone() for n, t in tensors(f).items()} for k, f in self.factors.items()},
+            "factors": {
+                k: {n: t.clone() for n, t in tensors(f).items()} for k, f in self.factors.items()
+            },
             "updates": self.updates,
             "gathered": self.gathered,
             "generator": self.generator.get_state(),

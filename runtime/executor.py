@@ -1,7 +1,8 @@
 """Runs a graph on PyTorch's operators: no autograd graph, each buffer released at its last use.
 
-`compile_steps` cuts a graph into steps: patterns that PyTorch has fused, groups of maps, and one step
-per remaining node. A step reads and writes nodes; the executor keeps their tensors while needed.
+`compile_steps` cuts a graph into steps: patterns that PyTorch has fused, groups of maps, and one
+step per remaining node. A step reads and writes nodes; the executor keeps their tensors while
+needed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def _paired(nodes: Sequence[Node]) -> dict[Node, Step]:
             ct, x = node.inputs
             for other in users.get(ct, []):
                 if other.op is Op.REDUCE_SUM and len(other.shape) == 1 and other in present:
-                    steps[node] = Step([ct, x], [node, other], aten.conv_weight_grad(node, with_bias=True))
+                    steps[node] = Step(
+                        [ct, x], [node, other], aten.conv_weight_grad(node, with_bias=True)
+                    )
     return steps
 
 
@@ -88,7 +91,12 @@ def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
             elif n.op in VIEWS and ready(n, {}):
                 views.append(n)
                 done.add(n)
-            elif n.op is Op.REDUCE_SUM and n.inputs[0] in group and n not in written and _on_the_way(n):
+            elif (
+                n.op is Op.REDUCE_SUM
+                and n.inputs[0] in group
+                and n not in written
+                and _on_the_way(n)
+            ):
                 sums.append(n)
         outside = {i for n in nodes if n not in group and n not in sums for i in n.inputs} | needed
         pointwise = Pointwise(list(group), [n for n in group if n in outside], sums)

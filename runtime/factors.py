@@ -31,7 +31,7 @@ class KroneckerFactors:
         return torch.cat([order, order.new_tensor([size])]) if self.homogeneous else order
 
     @property
-    def A(self) -> Tensor:  # noqa: N802
+    def A(self) -> Tensor:
         """A acting on [weight.flatten(1), bias] in PyTorch's order."""
         if self.kernel == (1, 1):
             return self.A_stored

@@ -1,7 +1,8 @@
 """Patterns that PyTorch has fused; nowhere else may a layer be recognised.
 
-`FUSED_MAPS` takes a map's scalar expression to one operator. Expressions are interned, so a pattern is
-found by identity, and derivatives are looked up in the form that symbolic differentiation gives them.
+`FUSED_MAPS` takes a map's scalar expression to one operator. Expressions are interned, so a pattern
+is found by identity, and derivatives are looked up in the form that symbolic differentiation gives
+them.
 """
 
 from __future__ import annotations

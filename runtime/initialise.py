@@ -1,4 +1,4 @@
-"""First values of parameters, drawn in PyTorch's order: a seed gives what `nn.Sequential` would get."""
+"""First values of parameters, drawn in PyTorch's order: a seed gives what `nn.Sequential` gets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def initialise(parameter: Parameter, view: Tensor, generator: torch.Generator) -
     xavier: U(±√(6/(fan_in + fan_out))), biases 0 (Glorot & Bengio 2010).
     """
     rule, fan_in, fan_out = parameter.init, parameter.fan_in, parameter.fan_out
-    values = torch.empty(view.shape, dtype=torch.float64 if view.dtype == torch.float64 else torch.float32)
+    values = torch.empty(
+        view.shape, dtype=torch.float64 if view.dtype == torch.float64 else torch.float32
+    )
     if rule in ("default", "default bias"):
         bound = 1.0 / math.sqrt(fan_in)
         values.uniform_(-bound, bound, generator=generator)

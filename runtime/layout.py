@@ -1,7 +1,7 @@
 """The flat vector of all parameters, and the ways between it and PyTorch's tensors.
 
-Convolution weights lie O×kh×kw×C, everything else as in PyTorch. Tensors whose size is a multiple of 16
-come first, so that each of them starts on an aligned address.
+Convolution weights lie O×kh×kw×C, everything else as in PyTorch. Tensors whose size is a multiple
+of 16 come first, so that each of them starts on an aligned address.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Layout:
         if not isinstance(vector, Tensor) or vector.shape != (self.numel,):
             got = tuple(vector.shape) if isinstance(vector, Tensor) else repr(vector)
             raise NewtritonError(
-                f"{what} is {got}: give a flat vector of {self.numel} elements, e.g. from model.flatten(dict)"
+                f"{what} is {got}: give a flat vector of {self.numel} elements, "
+                "e.g. from model.flatten(dict)"
             )
         return vector
 
@@ -46,7 +47,9 @@ class Layout:
 
     def torch_views(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of a flat vector in PyTorch's shapes."""
-        return {name: v.permute(self.parameters[name].order) for name, v in self.views(flat).items()}
+        return {
+            name: v.permute(self.parameters[name].order) for name, v in self.views(flat).items()
+        }
 
     def flatten(self, tensors: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """One flat vector from tensors in PyTorch's shapes, by name; all faults in one error."""

@@ -1,8 +1,8 @@
-"""A network linearized at one point on one batch: loss, gradient, and second-order calls on its tape."""
+"""A network linearized at one point on one batch: loss, gradient, second-order calls on a tape."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,16 +35,20 @@ class Linearization:
         self._batch, self._version = len(x), model.params._version
         self._feed = model.feed(traced, x, labels)
         program = programs.linearize
-        values = model.executor(program, tape=True, training=training)(model.run(len(x)), self._feed)
+        values = model.executor(program, tape=True, training=training)(
+            model.run(len(x)), self._feed
+        )
         named = {name: values[node] for name, node in program.outputs.items()}
         self._feed |= {node: values[node] for node in programs.tape}
         self.objective = model.total(named["losses"])
         self.loss = torch.tensor(self.objective, dtype=model.dtype, device=model.device)
         self.outputs = named["outputs"]
         self.gradient = model.collect("gradient", named, model.params)
-        self.statistics = {k.removeprefix("statistics:"): v for k, v in named.items() if k.startswith("statistics:")}
+        self.statistics = by_kind("statistics", named)
 
-    def _run(self, graph: Graph, directions: Sequence[Tensor] = (), noise: Tensor | None = None) -> dict[str, Tensor]:
+    def _run(
+        self, graph: Graph, directions: Sequence[Tensor] = (), noise: Tensor | None = None
+    ) -> dict[str, Tensor]:
         if self.model.params._version != self._version:
             raise NewtritonError(
                 "the parameters have changed since this linearization was made: linearize again"
@@ -64,7 +68,9 @@ class Linearization:
     def _vector(self, v: Tensor) -> Tensor:
         v = self.model.layout.check(v, "v")
         if v.dtype != self.model.dtype:
-            raise NewtritonError(f"v is {v.dtype}, the model computes in {self.model.dtype}: v.to({self.model.dtype})")
+            raise NewtritonError(
+                f"v is {v.dtype}, the model computes in {self.model.dtype}: use v.to(model.dtype)"
+            )
         return v
 
     def hvp(self, v: Tensor) -> Tensor:
@@ -105,7 +111,8 @@ class Linearization:
         """Curvature factors of the data term, by layer.
 
         Args:
-            kind: "kfac", labels drawn from the model's own distribution; "empirical", the true ones.
+            kind: "kfac", labels drawn from the model's own distribution; "empirical", the true
+                ones.
             samples: draws per input; G is their mean.
             generator: of the random numbers; the global one unless given.
         """
@@ -121,7 +128,9 @@ class Linearization:
                 a, g = named[f"A:{block.layer}"], named[f"G:{block.layer}"]
                 result[block.layer] = KroneckerFactors(a, g, block.kernel, block.bias is not None)
             else:
-                result[block.layer] = DiagonalFactors({n: named[f"diagonal:{n}"] for n in block.names})
+                result[block.layer] = DiagonalFactors(
+                    {n: named[f"diagonal:{n}"] for n in block.names}
+                )
         return result
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
@@ -131,3 +140,9 @@ class Linearization:
         device = self.model.device if generator is None else generator.device
         noise = draw(shape, generator=generator, dtype=self.model.dtype, device=device)
         return noise.to(self.model.device)
+
+
+def by_kind(kind: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs `kind:*`, without the prefix."""
+    prefix = f"{kind}:"
+    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}

@@ -19,7 +19,7 @@ from .executor import Executor
 from .explain import explain
 from .initialise import initialise
 from .layout import Layout, faults, raise_faults
-from .linearization import Linearization
+from .linearization import Linearization, by_kind
 from .pointwise import Run
 
 BACKENDS = ("auto", "aten", "triton")
@@ -47,7 +47,9 @@ class Model:
     ) -> None:
         self.net, self.device, self.dtype, self.weight_decay = net, device, dtype, weight_decay
         self.input_shape = input_shape
-        self._traced = {mode: trace(net, input_shape, criterion, training=mode) for mode in (True, False)}
+        self._traced = {
+            mode: trace(net, input_shape, criterion, training=mode) for mode in (True, False)
+        }
         self.programs = {mode: Programs(traced) for mode, traced in self._traced.items()}
         traced = self._traced[True]
         self.layout = Layout(traced.parameters.values())
@@ -84,7 +86,10 @@ class Model:
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of parameters and running statistics under PyTorch's names and shapes."""
         by_name = {**self.layout.torch_views(self.params), **self.buffers}
-        return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in by_name.items()}
+        return {
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in by_name.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over all entries; where any is missing, unexpected or misshapen, none.
@@ -93,7 +98,9 @@ class Model:
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        raise_faults("load_state_dict", faults({n: tuple(t.shape) for n, t in targets.items()}, state))
+        raise_faults(
+            "load_state_dict", faults({n: tuple(t.shape) for n, t in targets.items()}, state)
+        )
         for name, target in targets.items():
             target.copy_(state[name])
 
@@ -105,7 +112,7 @@ class Model:
     # --- running --------------------------------------------------------------------------------
 
     def executor(self, graph: Graph, tape: bool = False, training: bool = True) -> Executor:
-        """The executor of a program, compiled on first use; with `tape`, one that keeps the tape."""
+        """The executor of a program, compiled on first use; with `tape`, it keeps the tape."""
         key = (graph, tape)
         if key not in self._executors:
             self._executors[key] = Executor(graph, self.programs[training].tape if tape else ())
@@ -133,7 +140,7 @@ class Model:
         for name, running in traced.running.items():
             if traced.training and len(x) * running.positions == 1:
                 raise NewtritonError(
-                    f"batch norm {name} has one value per channel: give at least 2 samples to train on"
+                    f"{name}: one value per channel has no variance: give at least 2 samples"
                 )
         return None if y is None else check_labels(traced, y, len(x), self.dtype, self.device)
 
@@ -143,16 +150,20 @@ class Model:
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """h: mean loss and weight decay, a scalar; batch norm by its running statistics."""
-        return torch.tensor(self.objective(x, y, training=False), dtype=self.dtype, device=self.device)
+        return torch.tensor(
+            self.objective(x, y, training=False), dtype=self.dtype, device=self.device
+        )
 
     def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
-        """h with per-sample losses summed in float64; batch statistics if `training`. Changes nothing."""
+        """The value of h, summed in float64; batch statistics if `training`. Changes nothing."""
         return self.total(self._evaluate(x, y, training)["losses"])
 
     def total(self, losses: Tensor) -> float:
-        """h from per-sample losses: their mean plus λ/2 ‖θ‖², in float64."""
-        decay = self.weight_decay and 0.5 * self.weight_decay * float(self.params.double().square().sum())
-        return float(losses.double().mean()) + decay
+        """The value of h from per-sample losses: their mean plus λ/2 ‖θ‖², in float64."""
+        mean = float(losses.double().mean())
+        if not self.weight_decay:
+            return mean
+        return mean + 0.5 * self.weight_decay * float(self.params.double().square().sum())
 
     def _evaluate(self, x: Tensor, y: Tensor | None, training: bool) -> dict[str, Tensor]:
         traced, program = self._traced[training], self.programs[training].evaluate
@@ -163,16 +174,17 @@ class Model:
         return {name: values[node] for name, node in program.outputs.items()}
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
-        """(h, its gradient, the batch's statistics) without a tape: what first-order methods need."""
+        """The value of h, its gradient, the batch's statistics; without a tape."""
         traced, program = self._traced[True], self.programs[True].linearize
-        y = self.check(traced, x, y)
-        values = self.executor(program)(self.run(len(x)), self.feed(traced, x, y))
+        labels = self.check(traced, x, y)
+        values = self.executor(program)(self.run(len(x)), self.feed(traced, x, labels))
         named = {name: values[node] for name, node in program.outputs.items()}
-        return self.total(named["losses"]), self.collect("gradient", named, self.params), statistics(named)
+        gradient = self.collect("gradient", named, self.params)
+        return self.total(named["losses"]), gradient, by_kind("statistics", named)
 
     def collect(self, kind: str, named: Mapping[str, Tensor], point: Tensor) -> Tensor:
         """The flat vector of outputs `kind:*`, plus λ times `point`."""
-        flat = self.layout.gather(_of_kind(kind, named), self.params)
+        flat = self.layout.gather(by_kind(kind, named), self.params)
         return flat.add_(point, alpha=self.weight_decay) if self.weight_decay else flat
 
     def linearize(self, x: Tensor, y: Tensor, training: bool = True) -> Linearization:
@@ -198,15 +210,6 @@ class Model:
     def explain(self, batch: int = 64) -> str:
         """Per program: ops, units of work, FLOPs and bytes at a batch size."""
         return explain(self.programs[True], batch, self.dtype.itemsize)
-
-
-def _of_kind(kind: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{kind}:"): t for name, t in named.items() if name.startswith(f"{kind}:")}
-
-
-def statistics(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs `statistics:*`."""
-    return _of_kind("statistics", named)
 
 
 def compile(
@@ -241,17 +244,25 @@ def compile(
     check_option("backend", backend, BACKENDS)
     check_option("precision", precision, PRECISIONS)
     if backend == "triton":
-        raise NewtritonError("backend 'triton' is not available in this version: use backend='aten'")
+        raise NewtritonError(
+            "backend 'triton' is not available in this version: use backend='aten'"
+        )
     if precision != "ieee":
-        raise NewtritonError(f"precision {precision!r} needs the triton backend: use precision='ieee'")
+        raise NewtritonError(
+            f"precision {precision!r} needs the triton backend: use precision='ieee'"
+        )
     if dtype not in DTYPES:
         raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
     if not all(hasattr(loss, a) for a in ("losses", "labels", "draw")):
         raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
     shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
     if len(shape) not in (1, 3) or not all(isinstance(d, int) and d > 0 for d in shape):
-        raise NewtritonError(f"input_shape is {input_shape!r}: give (C, H, W) or (D,) of one sample")
-    if not (isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0):
+        raise NewtritonError(
+            f"input_shape is {input_shape!r}: give (C, H, W) or (D,) of one sample"
+        )
+    if not (
+        isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0
+    ):
         raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
     place = torch.device("cpu" if device is None else device)
     return Model(net, shape, loss, place, dtype, float(weight_decay), seed)

@@ -26,9 +26,9 @@ PATIENCE = 10  # steps in a row without a finite loss and gradient, then an erro
 class StepReport:
     """What a step did. `rho`, `radius`, `damping`, `lr` are None where the method has none.
 
-    loss: h before the step; new_loss: h after it, None where no point was tried. status: how the solve
-    ended, or why there was none. predicted: the model's decrease. rejected: steps in a row that met a loss
-    or gradient that is not finite.
+    loss: h before the step; new_loss: h after it, None where no point was tried. status: how the
+    solve ended, or why there was none. predicted: the model's decrease. rejected: steps in a row
+    that met a loss or gradient that is not finite.
     """
 
     loss: float
@@ -60,7 +60,8 @@ class Patience:
         self.rejected += 1
         if self.rejected >= PATIENCE:
             raise NewtritonError(
-                f"{self.rejected} steps in a row met {what}: look at the data, or start from other parameters"
+                f"{self.rejected} steps in a row met {what}: look at the data, "
+                "or start from other parameters"
             )
         return what
 
@@ -77,7 +78,12 @@ class SecondOrder:
     """
 
     def __init__(
-        self, model: Model, curvature: KroneckerCurvature, solver: KFI, rule: TrustRegion, damping: float
+        self,
+        model: Model,
+        curvature: KroneckerCurvature,
+        solver: KFI,
+        rule: TrustRegion,
+        damping: float,
     ) -> None:
         if not (math.isfinite(damping) and damping >= 0):
             raise NewtritonError(f"damping is {damping!r}: give a number ≥ 0")
@@ -87,7 +93,7 @@ class SecondOrder:
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor) -> StepReport:
-        """One step on a batch. A step that is rejected leaves the parameters as they were, bit for bit."""
+        """One step on a batch; one that is rejected leaves the parameters as they were."""
         model, rule = self.model, self.rule
         lin = model.linearize(x, y)
 
@@ -105,7 +111,9 @@ class SecondOrder:
             return refused(fault)
         if not self.curvature.update(lin):
             return refused("curvature that is not finite")
-        solution = self.solver.solve(self.curvature, self.damping + model.weight_decay, lin.gradient)
+        solution = self.solver.solve(
+            self.curvature, self.damping + model.weight_decay, lin.gradient
+        )
         if solution.status is Status.FAILED:
             return refused(solution.status.value)
         proposal = rule.propose(solution.x, lin)
@@ -139,7 +147,7 @@ class SecondOrder:
 
 
 class FITRE(SecondOrder):
-    """FITRE (Kylasa et al. 2020): a trust region along the K-FAC direction, with the exact Hessian in it.
+    """FITRE (Kylasa et al. 2020): a trust region along the K-FAC direction, on the exact Hessian.
 
     Args:
         model: what is trained.

@@ -1,21 +1,22 @@
 """Groups of maps over one shape, evaluated block by block so that intermediates stay in the cache.
 
-A group is lowered to straight-line calls of PyTorch operators with `out=`, equal subexpressions of all
-its maps computed once, temporaries sharing buffers of one block. Sums of its values, over everything
-or down to the last axis, are taken on the way: no value is written unless somebody else needs it.
+A group is lowered to straight-line calls of PyTorch operators with `out=`, equal subexpressions of
+all its maps computed once, temporaries sharing buffers of one block. Sums of its values, over
+everything or down to the last axis, are taken on the way: no value is written unless somebody else
+needs it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..compiler import scalar
-from ..compiler.ir import Node, Op, concrete
+from ..compiler.ir import Node, concrete
 from ..compiler.scalar import Expr
 from .fused import FUSED_MAPS
 
@@ -178,7 +179,9 @@ class Pointwise:
         sums: `reduce_sum` nodes over maps of the group: over all axes, or all but the last.
     """
 
-    def __init__(self, maps: Sequence[Node], wanted: Sequence[Node], sums: Sequence[Node] = ()) -> None:
+    def __init__(
+        self, maps: Sequence[Node], wanted: Sequence[Node], sums: Sequence[Node] = ()
+    ) -> None:
         inside = set(maps)
         self.maps, self.sums = list(maps), list(sums)
         self.reads = list(dict.fromkeys(i for m in maps for i in m.inputs if i not in inside))
@@ -193,7 +196,9 @@ class Pointwise:
 
     def __call__(self, run: Run, *operands: Tensor) -> list[Tensor]:
         """Values of `writes` for the operands `reads`."""
-        fused = FUSED_MAPS.get(self.maps[0]["expr"]) if len(self.maps) == 1 and not self.sums else None
+        fused = (
+            FUSED_MAPS.get(self.maps[0]["expr"]) if len(self.maps) == 1 and not self.sums else None
+        )
         if fused is not None:
             return [fused(*operands)]
         if run.batch not in self._plans:
@@ -215,7 +220,9 @@ class _Plan:
         self.slots = lowering.slots
         self.n_reads = len(group.reads)
         self.wanted = [slot_of[n] for n in group.wanted]
-        self.sums = [(slot_of[n.inputs[0]], len(n.shape) == 1 and len(shape) > 1) for n in group.sums]
+        self.sums = [
+            (slot_of[n.inputs[0]], len(n.shape) == 1 and len(shape) > 1) for n in group.sums
+        ]
         columns = shape[-1] if len(shape) > 1 else 1
         self.rows = math.prod(shape) // max(1, columns)
         self.flat = (self.rows, columns) if len(shape) > 1 else shape
@@ -243,8 +250,8 @@ class _Plan:
         def empty(shape: tuple[int, ...]) -> Tensor:
             return torch.empty(shape, dtype=run.dtype, device=run.device)
 
-        values: list[Tensor] = [x.reshape(self.flat) for x in operands]
-        values += [None] * (self.slots - self.n_reads)  # type: ignore[list-item]
+        values: list[Any] = [x.reshape(self.flat) for x in operands]
+        values += [None] * (self.slots - self.n_reads)
         results = {slot: empty(self.flat) for slot in self.wanted if slot >= self.n_reads}
         whole = {**dict(enumerate(values[: self.n_reads])), **results}
         temporaries = [empty(self.block) for _ in range(self.buffers)]
@@ -262,7 +269,9 @@ class _Plan:
                     buffer = temporaries[self.buffer[target]]
                     values[target] = buffer if size == self.step else buffer.narrow(0, 0, size)
                 call(*[values[s] for s in slots], out=values[target])
-            parts = [values[s].sum(0) if by_column else values[s].sum() for s, by_column in self.sums]
+            parts = [
+                values[s].sum(0) if by_column else values[s].sum() for s, by_column in self.sums
+            ]
             parts = [p.double() for p in parts]
             totals = [t + p for t, p in zip(totals, parts, strict=True)] if totals else parts
         written = [whole[s] for s in self.wanted]

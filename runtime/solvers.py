@@ -1,4 +1,4 @@
-"""Solvers of (C + damping) x = g on Kronecker curvature; each returns a value, a status, statistics."""
+"""Solvers of (C + damping) x = g on Kronecker curvature: a value, a status, statistics."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def balance(a: Tensor, g: Tensor) -> float:
 class KFI:
     """Kronecker-factored inverse: (A + π√γ I)⁻¹ ⊗ (G + √γ/π I)⁻¹ by Cholesky factors.
 
-    γ is the additive damping, weight decay included (Martens & Grosse 2015, section 6.3). A factor that
-    is not positive definite is tried again with ten times the damping.
+    γ is the additive damping, weight decay included (Martens & Grosse 2015, section 6.3). A factor
+    that is not positive definite is tried again with ten times the damping.
 
     Args:
         every: refreshes of the curvature between two factorisations.
@@ -97,14 +97,11 @@ class KFI:
             a, g = factors.A_stored, factors.G
             pi = balance(a, g) if self.pi else 1.0
             strength = math.sqrt(damping) if self.pi else damping
-            for attempt in range(RETRIES + 1):
-                lower = {"A": _cholesky(a, pi * strength), "G": _cholesky(g, strength / pi)}
-                if all(t is not None for t in lower.values()):
-                    break
+            while (lower := _pair(a, g, pi * strength, strength / pi)) is None:
+                retries += 1
+                if retries > RETRIES:
+                    return None
                 strength *= math.sqrt(10.0) if self.pi else 10.0
-            else:
-                return None
-            retries += attempt
             result[layer] = lower
         return result, retries
 
@@ -118,8 +115,14 @@ class KFI:
         """Restores what `state_dict` gave, bit for bit."""
         saved = state["cholesky"].items()
         self._cholesky = {k: {n: t.clone() for n, t in pair.items()} for k, pair in saved}
-        self._made_at = tuple(state["made_at"])  # type: ignore[assignment]
+        self._made_at = tuple(state["made_at"])
         self.factorisations, self.retries = state["factorisations"], state["retries"]
+
+
+def _pair(a: Tensor, g: Tensor, on_a: float, on_g: float) -> dict[str, Tensor] | None:
+    """Cholesky factors of the damped pair; None where either has none."""
+    lower_a, lower_g = _cholesky(a, on_a), _cholesky(g, on_g)
+    return None if lower_a is None or lower_g is None else {"A": lower_a, "G": lower_g}
 
 
 def _cholesky(factor: Tensor, damping: float) -> Tensor | None:

@@ -17,8 +17,8 @@ from .optimizer import Patience, StepReport
 class TorchOptimizer:
     """`TorchOptimizer(model, torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)`.
 
-    The optimizer sees one flat parameter that shares its memory with `model.params`. Weight decay is the
-    model's; a `weight_decay` given here comes on top. L-BFGS gets a closure.
+    The optimizer sees one flat parameter that shares its memory with `model.params`. Weight decay
+    is the model's; a `weight_decay` given here comes on top. L-BFGS gets a closure.
 
     Args:
         model: what is trained.
@@ -32,11 +32,13 @@ class TorchOptimizer:
         try:
             self.optimizer = cls([self.flat], **options)
         except (TypeError, ValueError) as error:
-            raise NewtritonError(f"torch.optim.{cls.__name__} refuses {options}: {error}") from error
+            raise NewtritonError(
+                f"torch.optim.{cls.__name__} refuses {options}: {error}"
+            ) from error
         self.patience = Patience()
 
     def step(self, x: Tensor, y: Tensor) -> StepReport:
-        """One step on a batch; nothing changes where loss, gradient or the new point is not finite."""
+        """One step on a batch; nothing changes where loss, gradient or new point is not finite."""
         model = self.model
         before = model.params.clone()
         loss, self.flat.grad, statistics = model.gradient(x, y)
@@ -51,7 +53,7 @@ class TorchOptimizer:
         if (fault := self.patience.ran_out(loss, self.flat.grad)) is not None:
             return report(fault, accepted=False)
         if isinstance(self.optimizer, torch.optim.LBFGS):
-            self.optimizer.step(lambda: self._closure(x, y))  # type: ignore[arg-type]
+            self.optimizer.step(lambda: self._closure(x, y))
         else:
             self.optimizer.step()
         if not bool(torch.isfinite(model.params).all()):

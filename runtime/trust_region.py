@@ -1,8 +1,8 @@
 """The trust region of FITRE: the best step in a small subspace, and the radius that follows ρ.
 
 The model m(s) = gᵀs + ½ sᵀHs is minimised over ‖s‖ ≤ Δ within the span of a few directions, from
-their inner products, quadratic forms and slopes alone: k×k matrices in float64. (FITRE, Algorithm 1;
-its closed form in section 3.2 is not the minimiser and is not followed.)
+their inner products, quadratic forms and slopes alone: k×k matrices in float64. (FITRE, Algorithm
+1; its closed form in section 3.2 is not the minimiser and is not followed.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ Matrix = NDArray[np.float64]
 
 
 def minimise_in_ball(slope: Matrix, curvature: Matrix, metric: Matrix, radius: float) -> Matrix:
-    """Coefficients c of the global minimiser of slopeᵀc + ½ cᵀ curvature c over cᵀ metric c ≤ radius².
+    """Coefficients c of the global minimiser of slopeᵀc + ½ cᵀ curvature c in a ball.
+
+    The ball is cᵀ metric c ≤ radius².
 
     Args:
         slope: k inner products gᵀvᵢ.
@@ -45,7 +47,7 @@ def minimise_in_ball(slope: Matrix, curvature: Matrix, metric: Matrix, radius: f
 
 
 def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
-    """Minimiser of bᵀy + ½ Σ valuesᵢ yᵢ² over ‖y‖ ≤ radius (values ascending): Moré & Sorensen 1983."""
+    """Minimiser of bᵀy + ½ Σ valuesᵢ yᵢ² over ‖y‖ ≤ radius, values ascending (Moré & Sorensen)."""
     lowest = values[0]
     scale = max(np.abs(values).max(), np.linalg.norm(b) / radius, np.finfo(float).tiny)
     if not b.any():
@@ -56,14 +58,17 @@ def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
 
     def step(shift: float) -> Matrix:
         denominators = values + shift
-        return np.divide(-b, denominators, out=np.zeros_like(b), where=(b != 0) & (denominators != 0))
+        return np.divide(
+            -b, denominators, out=np.zeros_like(b), where=(b != 0) & (denominators != 0)
+        )
 
     if lowest > 0 and np.linalg.norm(step(0.0)) <= radius:
         return step(0.0)
     low = max(0.0, -lowest)
     singular = np.abs(values + low) <= 1e-14 * scale
     if not (np.abs(b[singular]) > 1e-14 * np.linalg.norm(b)).any():
-        # The hard case: the shifted system is singular but solvable; a null vector reaches the boundary.
+        # The hard case: the shifted system is singular but solvable; a null vector reaches the
+        # boundary.
         y = np.where(singular, 0.0, step(low))
         short = radius**2 - y @ y
         if short >= 0:
@@ -96,7 +101,8 @@ class TrustRegion:
         max_radius: Δ_max.
         initial_radius: Δ₀, Δ_max unless given.
         min_radius: Δ never falls below it.
-        case: "kfac" searches along the direction; "kfac+gradient" takes the better of the best points
+        case: "kfac" searches along the direction; "kfac+gradient" takes the better of the best
+            points
             along it and along the gradient; "subspace" minimises over the span of both.
         momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ.
         reject_below: a step with a smaller ρ is rejected.
@@ -117,7 +123,8 @@ class TrustRegion:
         radius = max_radius if initial_radius is None else initial_radius
         if not 0 < min_radius <= radius <= max_radius < math.inf:
             raise NewtritonError(
-                f"radii are min {min_radius}, initial {radius}, max {max_radius}: give 0 < min ≤ initial ≤ max"
+                f"radii are min {min_radius}, initial {radius}, max {max_radius}: "
+                "give 0 < min ≤ initial ≤ max"
             )
         if not 0.0 <= momentum < 1.0:
             raise NewtritonError(f"momentum is {momentum}: give a number in [0, 1)")
@@ -166,8 +173,10 @@ class TrustRegion:
         candidates = [over(i) for i in range(searched)]
         return min(candidates, key=lambda c: slope @ c + 0.5 * c @ curvature @ c)
 
-    def judge(self, loss: float, new_loss: float, proposal: Proposal, eps: float) -> tuple[bool, float]:
-        """(accepted, ρ); the radius follows. ρ := 1 where the model's change is below rounding error."""
+    def judge(
+        self, loss: float, new_loss: float, proposal: Proposal, eps: float
+    ) -> tuple[bool, float]:
+        """(accepted, ρ); the radius follows. ρ := 1 where the prediction is rounding error."""
         if not math.isfinite(new_loss):
             rho = -math.inf
         elif abs(proposal.predicted) <= 10 * eps * abs(loss):
