@@ -87,7 +87,7 @@ def _matmul(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 def _conv(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     x, w, *bias = (t.shape for t in inputs)
     _require(len(x) >= 4 and len(w) == 4, f"conv of {show(x)} with weights {show(w)}")
-    (*_, channels), (o, kh, kw, c) = x, w
+    channels, (o, kh, kw, c) = x[len(x) - 1], w
     _require(
         channels == c * a["groups"],
         f"conv of {channels} channels with weights for {c} in {a['groups']} groups",

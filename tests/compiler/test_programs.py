@@ -1,0 +1,165 @@
+"""Every program against float64 autograd on random networks, and what each costs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+import newtriton as nt
+from newtriton.compiler.cost import flops, units
+from newtriton.compiler.errors import NewtritonError
+from newtriton.compiler.network import trace
+from newtriton.compiler.programs import Programs
+from newtriton.compiler.verify import verify
+from tests.networks import Autograd, Pair, labels, pairs
+from tests.tolerances import assert_close
+
+LOSSES = (nt.CrossEntropyLoss, nt.MSELoss, nt.BCEWithLogitsLoss)
+
+
+@seed(0)
+@settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(pair=pairs(), criterion=st.sampled_from(LOSSES), training=st.booleans(), number=st.integers(0, 99))
+def test_programs_agree_with_autograd(pair: Pair, criterion: type, training: bool, number: int) -> None:
+    torch.manual_seed(number)
+    loss, module = criterion(), pair.theirs.double().train(training)
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 2.0)
+    model = nt.compile(pair.ours, pair.shape, loss, dtype=torch.float64, weight_decay=0.05)
+    model.load_state_dict(module.state_dict())
+    x = torch.randn(4, *pair.shape, dtype=torch.float64)
+    y = labels(loss, 4, pair.outputs, torch.float64)
+    u, v = torch.randn(2, model.params.numel(), dtype=torch.float64)
+
+    lin = model.linearize(x, y, training=training)
+    oracle = Autograd(model, module, loss, x, y)
+    assert_close(lin.loss, oracle.loss.detach(), "loss")
+    assert_close(lin.outputs, oracle.z.detach(), "outputs")
+    assert_close(lin.gradient, oracle.gradient, "gradient")
+    hu, hv, gu, gv = oracle.hvp(u), oracle.hvp(v), oracle.ggnvp(u), oracle.ggnvp(v)
+    assert_close(lin.hvp(u), hu, "hvp")
+    assert_close(lin.ggnvp(u), gu, "ggnvp")
+    hessian = torch.stack([torch.stack([u @ hu, u @ hv]), torch.stack([v @ hu, v @ hv])])
+    ggn = torch.stack([torch.stack([u @ gu, u @ gv]), torch.stack([v @ gu, v @ gv])])
+    assert_close(lin.quadratic_forms([u, v]), hessian, "forms by two products")
+    assert_close(lin.quadratic_forms([u, v], two_products=False), hessian, "forms by three products")
+    assert_close(lin.quadratic_forms([u, v], "ggn"), ggn, "forms of the GGN")
+
+    programs = model.programs[training]
+    for graph in (programs.evaluate, programs.linearize, programs.hvp, programs.ggnvp):
+        verify(graph)
+    verify(programs.quadratic(2))
+    verify(programs.factors("kfac", 2))
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 100.0])
+def test_two_products_are_as_precise_as_three_in_float32(scale: float) -> None:
+    torch.manual_seed(0)
+    net = nt.Sequential(
+        nt.Conv2d(8, 3, padding=1), nt.SiLU(), nt.Conv2d(8, 3, padding=1), nt.SiLU(),
+        nt.MaxPool2d(2), nt.Flatten(), nt.Linear(4),
+    )  # fmt: skip
+    exact = nt.compile(net, (3, 8, 8), nt.CrossEntropyLoss(), dtype=torch.float64)
+    model = nt.compile(net, (3, 8, 8), nt.CrossEntropyLoss())
+    model.load_state_dict(exact.state_dict())
+    x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 4, (16,))
+    v = scale * torch.randn_like(model.params)
+    expected = exact.linearize(x.double(), y).quadratic_forms([v.double()])
+    assert_close(model.linearize(x, y).quadratic_forms([v]), expected.float(), "form")
+
+
+def test_a_direction_confined_to_one_layer_has_an_exact_form() -> None:
+    torch.manual_seed(0)
+    net = nt.Sequential(nt.Linear(6), nt.Tanh(), nt.Linear(5), nt.Tanh(), nt.Linear(3))
+    model = nt.compile(net, (4,), nt.MSELoss(), dtype=torch.float64)
+    x, y = torch.randn(7, 4, dtype=torch.float64), torch.rand(7, 3, dtype=torch.float64)
+    lin = model.linearize(x, y)
+    for layer in ("0", "2", "4"):
+        v = torch.zeros_like(model.params)
+        for name, view in model.unflatten(v).items():
+            if name.startswith(layer):
+                view.normal_()
+        assert_close(lin.quadratic_forms([v])[0, 0], v @ lin.hvp(v), layer)
+    assert lin.quadratic_forms([torch.zeros_like(v)]).item() == 0.0
+
+
+def vgg11_programs() -> Programs:
+    return Programs(trace(nt.models.vgg11(), (3, 32, 32), nt.CrossEntropyLoss()))
+
+
+def test_units_of_work_are_as_budgeted() -> None:
+    layers, programs = 9, vgg11_programs()
+    assert units(programs.evaluate) == layers
+    assert units(programs.linearize) == 3 * layers - 1
+    assert units(programs.hvp) == 6 * layers - 4
+    assert units(programs.ggnvp) == 4 * layers - 2
+    for k in (1, 2, 3):
+        pairs_of_directions = k * (k - 1) // 2
+        hessian = k * (2 * layers - 1) + pairs_of_directions * (layers - 1)
+        assert units(programs.quadratic(k)) == hessian
+        assert units(programs.quadratic(k, "ggn")) == k * (2 * layers - 1)
+    assert units(programs.quadratic(1, two_products=False)) == 3 * layers - 2
+    assert units(programs.factors("empirical")) == 0
+    for samples in (1, 3):
+        assert units(programs.factors("kfac", samples)) == layers - 1
+
+
+def test_flops_are_those_of_the_operators_that_run() -> None:
+    torch.manual_seed(0)
+    net = nt.Sequential(
+        nt.Conv2d(6, 3, padding=1), nt.SiLU(), nt.Conv2d(4, 3, stride=2), nt.Tanh(),
+        nt.Flatten(), nt.Linear(5), nt.Sigmoid(), nt.Linear(3),
+    )  # fmt: skip
+    model = nt.compile(net, (2, 8, 8), nt.CrossEntropyLoss())
+    programs = model.programs[True]
+    x, y, v = torch.randn(5, 2, 8, 8), torch.randint(0, 3, (5,)), torch.randn_like(model.params)
+    lin = model.linearize(x, y)
+    calls = {
+        programs.linearize: lambda: model.linearize(x, y),
+        programs.hvp: lambda: lin.hvp(v),
+        programs.ggnvp: lambda: lin.ggnvp(v),
+        programs.quadratic(1): lambda: lin.quadratic_forms([v]),
+    }
+    for graph, call in calls.items():
+        with FlopCounterMode(display=False) as counter:
+            call()
+        contractions = sum(
+            flops(type(graph)("one", {"x": n}, frozenset(n.inputs)), 5)
+            for n in graph.computed()
+            if n.op.value.startswith(("conv", "matmul"))
+        )
+        assert counter.get_total_flops() == contractions, graph.name
+
+
+def test_the_tape_is_shared_and_holds_no_views() -> None:
+    programs = vgg11_programs()
+    linearized = set(programs.linearize.nodes())
+    assert programs.tape <= linearized
+    assert not any(n.op.value in ("broadcast", "reshape", "transpose") for n in programs.tape)
+
+
+def test_the_first_layer_costs_nothing_in_vain() -> None:
+    programs = vgg11_programs()
+    ops = [n.op.value for n in programs.linearize.computed()]
+    assert ops.count("conv_input_grad") == 7  # of 8 convolutions
+    assert ops.count("conv_weight_grad") == 8
+
+
+def test_factors_never_form_patches() -> None:
+    for samples in (1, 2):
+        graph = vgg11_programs().factors("kfac", samples)
+        largest = max(n.type.numel(64) for n in graph.computed() if n.op.value != "patch_gram")
+        assert largest <= samples * 64 * 64 * 32 * 32  # no more than the activations themselves
+
+
+def test_an_unknown_kind_or_curvature_is_named() -> None:
+    programs = Programs(trace(nt.Linear(2), (3,), nt.MSELoss()))
+    with pytest.raises(NewtritonError, match="kfax"):
+        programs.factors("kfax")
+    with pytest.raises(NewtritonError, match="fisher"):
+        programs.quadratic(1, "fisher")
