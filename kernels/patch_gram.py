@@ -12,7 +12,7 @@ Images are N×H×W×C; results are in (tap, channel) order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -140,7 +140,7 @@ def patch_gram(
                 )
         for tap, other, ys, xs in lag.blocks(kernel[1]):
             block = blocks[:, tap, :, other]
-            torch.sum(products[ys, xs], dim=(0, 1), out=block)
+            _sum([p for row in products[ys] for p in row[xs]], block)
             if other != tap:
                 blocks[:, other, :, tap].copy_(block.mT)
     if homogeneous:
@@ -155,6 +155,16 @@ def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.from_numpy(
         np.empty(shape, {torch.float32: np.float32, torch.float64: np.float64}[like.dtype])
     )
+
+
+def _sum(terms: Sequence[Tensor], out: Tensor) -> None:
+    """Σ terms into `out`, without clearing it first as torch.sum does."""
+    if len(terms) == 1:
+        out.copy_(terms[0])
+        return
+    torch.add(terms[0], terms[1], out=out)
+    for term in terms[2:]:
+        out.add_(term)
 
 
 def _shifted(r: range, by: int) -> range:

@@ -1,0 +1,68 @@
+"""Measuring side by side: interleaved runs, medians, and rows that say where they come from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each round, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for i in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if i:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and 90th percentile in milliseconds."""
+    ninety = quantiles(seconds, n=10)[-1] if len(seconds) > 1 else seconds[0]
+    return {"median_ms": round(1e3 * median(seconds), 2), "p90_ms": round(1e3 * ninety, 2)}
+
+
+def machine() -> dict[str, Any]:
+    """Device, versions and date, for every file of results."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    return {
+        "date": date.today().isoformat(),
+        "device": f"{model}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """`--rounds` and `--json`, which every measurement takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=7, help="runs of each call")
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    return parser.parse_args()
+
+
+def report(rows: list[dict[str, Any]], path: Path | None) -> None:
+    """Prints a table, and writes the rows with the machine's description."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[str(row.get(name, "")) for name in columns] for row in rows]
+    widths = [max(map(len, (name, *column))) for name, *column in zip(columns, *cells, strict=True)]
+    for line in (columns, *cells):
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")

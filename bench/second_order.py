@@ -1,0 +1,125 @@
+"""Gradient, quadratic form and Hessian product of VGG11, against eager and compiled PyTorch.
+
+Each of ours starts from nothing: `linearize` and then the product. PyTorch's best is the fastest of
+contiguous and channels-last eager code, and of torch.compile over forward-over-reverse and
+reverse-over-forward (reverse-over-reverse does not compile) where a compiler is at hand.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp
+
+import newtriton as nt
+
+from .measure import arguments, interleaved, report, summary
+
+BATCH = 64
+
+
+def torch_vgg11() -> nn.Sequential:
+    """The same network in torch.nn."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in nt.models.VGG[11]:
+        if isinstance(width, int):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.SiLU()]
+            channels = width
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10))
+
+
+def eager(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str, Callable[[], Any]]:
+    """Gradient, and gradient with Hessian product by double backward."""
+    params = list(net.parameters())
+
+    def gradient() -> Any:
+        return torch.autograd.grad(nn.functional.cross_entropy(net(x), y), params)
+
+    def hvp() -> Any:
+        loss = nn.functional.cross_entropy(net(x), y)
+        grads = torch.autograd.grad(loss, params, create_graph=True)
+        return torch.autograd.grad(grads, params, v)
+
+    return {"gradient": gradient, "hvp": hvp}
+
+
+def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str, Callable[[], Any]]:
+    """The same by torch.compile; empty where this machine has no compiler for it."""
+    params = {name: p.detach() for name, p in net.named_parameters()}
+    tangents = dict(zip(params, v, strict=True))
+
+    def loss(p: dict[str, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(functional_call(net, p, (x,)), y)
+
+    calls = {
+        "gradient": lambda: gradient(params),
+        "hvp, forward over reverse": lambda: forward_reverse(params, tangents),
+        "hvp, reverse over forward": lambda: reverse_forward(params, tangents),
+    }
+    gradient = torch.compile(grad(loss))
+    forward_reverse = torch.compile(lambda p, t: jvp(grad(loss), (p,), (t,)))
+    reverse_forward = torch.compile(
+        lambda p, t: (grad(loss)(p), grad(lambda q: jvp(loss, (q,), (t,))[1])(p))
+    )
+    works = {}
+    for name, call in calls.items():
+        try:
+            call()
+        except Exception as error:  # what the compiler refuses is no competitor
+            print(f"compiled {name} does not run: {type(error).__name__}")
+        else:
+            works[name] = call
+    return works
+
+
+def main() -> None:
+    """Prints milliseconds, and ratios to PyTorch's best in the same run."""
+    options = arguments(__doc__)
+    torch.manual_seed(0)
+    net = torch_vgg11()
+    model = nt.compile(nt.models.vgg11(), (3, 32, 32), nt.CrossEntropyLoss())
+    model.load_state_dict(net.state_dict())
+    x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(0, 10, (BATCH,))
+    flat = 0.01 * torch.randn_like(model.params)
+    v = [t.contiguous() for t in model.unflatten(flat).values()]
+    last = torch.channels_last
+    by_channels = copy.deepcopy(net).to(memory_format=last)  # type: ignore[call-overload]
+    theirs = {
+        "eager": eager(net, x, y, v),
+        "eager, channels last": eager(by_channels, x.contiguous(memory_format=last), y, v),
+        "compiled": compiled(net, x, y, v),
+    }
+    calls = {f"{who}: {what}": f for who, fs in theirs.items() for what, f in fs.items()}
+    calls |= {
+        "newtriton: gradient": lambda: model.gradient(x, y),
+        "newtriton: gradient + quadratic form": lambda: model.linearize(x, y).quadratic_forms(
+            [flat]
+        ),
+        "newtriton: gradient + hvp": lambda: model.linearize(x, y).hvp(flat),
+    }
+    seconds = interleaved(calls, options.rounds)
+
+    def best(what: str) -> float:
+        names = [n for n in seconds if not n.startswith("newtriton") and f": {what}" in n]
+        return min(median(seconds[n]) for n in names)
+
+    rows: list[dict[str, Any]] = []
+    for name, times in seconds.items():
+        row: dict[str, Any] = {"call": name, **summary(times)}
+        if name.startswith("newtriton"):
+            rival = best("gradient" if name.endswith("gradient") else "hvp")
+            row["times_faster_than_best"] = round(rival / median(times), 2)
+        rows.append(row)
+    report(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
