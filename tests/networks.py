@@ -1,4 +1,4 @@
-"""Networks twice: in newtriton's DSL and in torch.nn, with the same names; and autograd's answers."""
+"""Networks twice, in newtriton's DSL and in torch.nn under the same names; autograd's answers."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ ACTIVATIONS: dict[str, tuple[Callable[[], Layer], Callable[[], nn.Module]]] = {
 }
 
 
-def conv(c: int, o: int, kernel, **options) -> tuple[Layer, nn.Module]:  # noqa: ANN001, ANN003
+def conv(c: int, o: int, kernel, **options) -> tuple[Layer, nn.Module]:
     """A convolution in both forms."""
     return nt.Conv2d(o, kernel, **options), nn.Conv2d(c, o, kernel, **options)
 
 
 @st.composite
 def pairs(draw: st.DrawFn) -> Pair:
-    """Random small networks of all layers: convolutions of every kind, residuals, batch norm, pools."""
+    """Random small networks of all layers, nested, with residuals and batch norm."""
     c, h, w = draw(st.sampled_from([(1, 6, 6), (2, 7, 5), (3, 5, 8)]))
     shape = (c, h, w)
     ours: list[Layer] = []
@@ -77,7 +77,9 @@ def pairs(draw: st.DrawFn) -> Pair:
     c = 4
     for kind in draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=5)):
         if kind == "conv":
-            kernel, dilation = draw(st.sampled_from([((3, 3), 1), ((2, 3), (1, 2)), (1, 1), (3, 2)]))
+            kernel, dilation = draw(
+                st.sampled_from([((3, 3), 1), ((2, 3), (1, 2)), (1, 1), (3, 2)])
+            )
             stride, padding = draw(st.sampled_from([(1, 1), (2, 1), ((1, 2), 2)]))
             groups = draw(st.sampled_from([1, 2]))
             options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
@@ -91,9 +93,13 @@ def pairs(draw: st.DrawFn) -> Pair:
             affine = draw(st.booleans())
             append((nt.BatchNorm2d(affine=affine), nn.BatchNorm2d(c, affine=affine)))
         elif kind in ("max", "avg") and min(h, w) >= 3:
-            kernel, stride, padding = draw(st.sampled_from([(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 0)]))
+            kernel, stride, padding = draw(
+                st.sampled_from([(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 0)])
+            )
             if kind == "max":
-                append((nt.MaxPool2d(kernel, stride, padding), nn.MaxPool2d(kernel, stride, padding)))
+                append(
+                    (nt.MaxPool2d(kernel, stride, padding), nn.MaxPool2d(kernel, stride, padding))
+                )
             else:
                 count = draw(st.booleans())
                 append(
@@ -106,15 +112,30 @@ def pairs(draw: st.DrawFn) -> Pair:
             a, b = conv(c, c, 3, padding=1)
             if draw(st.booleans()):
                 p, q = conv(c, c, 1, bias=False)
-                append((nt.Residual(nt.Sequential(a, nt.Tanh()), p), TorchResidual(nn.Sequential(b, nn.Tanh()), q)))
+                append(
+                    (
+                        nt.Residual(nt.Sequential(a, nt.Tanh()), p),
+                        TorchResidual(nn.Sequential(b, nn.Tanh()), q),
+                    )
+                )
             else:
                 append((nt.Residual(a), TorchResidual(b)))
         elif kind == "add":
             (a, b), (p, q) = conv(c, c, 3, padding=1), conv(c, c, 1)
-            append((nt.Add(a, nt.Sequential(p, nt.Sigmoid())), TorchAdd([b, nn.Sequential(q, nn.Sigmoid())])))
+            append(
+                (
+                    nt.Add(a, nt.Sequential(p, nt.Sigmoid())),
+                    TorchAdd([b, nn.Sequential(q, nn.Sigmoid())]),
+                )
+            )
         elif kind == "nested":
             a, b = conv(c, c, 3, padding=1)
-            append((nt.Sequential(nt.Sequential(a), nt.SiLU()), nn.Sequential(nn.Sequential(b), nn.SiLU())))
+            append(
+                (
+                    nt.Sequential(nt.Sequential(a), nt.SiLU()),
+                    nn.Sequential(nn.Sequential(b), nn.SiLU()),
+                )
+            )
         _, c, h, w = nn.Sequential(*theirs)(torch.zeros(2, *shape)).shape
     outputs = draw(st.sampled_from([2, 3]))
     append((nt.Flatten(), nn.Flatten()))
@@ -144,7 +165,7 @@ def labels(criterion: object, n: int, outputs: int, dtype: torch.dtype) -> Tenso
 
 
 class Autograd:
-    """The oracle: h, its gradient and products with its Hessian and Gauss-Newton matrix, by autograd."""
+    """The oracle: h, its gradient, products with its Hessian and Gauss-Newton matrix."""
 
     def __init__(
         self, model: nt.Model, module: nn.Module, criterion: object, x: Tensor, y: Tensor
@@ -157,7 +178,10 @@ class Autograd:
         self.grads = torch.autograd.grad(self.loss, self.params, create_graph=True)
 
     def _flat(self, tensors: tuple[Tensor | None, ...]) -> Tensor:
-        filled = (torch.zeros_like(p) if t is None else t for t, p in zip(tensors, self.params, strict=True))
+        filled = (
+            torch.zeros_like(p) if t is None else t
+            for t, p in zip(tensors, self.params, strict=True)
+        )
         return self.model.flatten({n: t.detach() for n, t in zip(self.names, filled, strict=True)})
 
     def _split(self, v: Tensor) -> list[Tensor]:
@@ -172,7 +196,9 @@ class Autograd:
     def hvp(self, v: Tensor) -> Tensor:
         """H v."""
         inner = sum((g * w).sum() for g, w in zip(self.grads, self._split(v), strict=True))
-        return self._flat(torch.autograd.grad(inner, self.params, retain_graph=True, allow_unused=True))  # type: ignore[arg-type]
+        return self._flat(
+            torch.autograd.grad(inner, self.params, retain_graph=True, allow_unused=True)
+        )  # type: ignore[arg-type]
 
     def ggnvp(self, v: Tensor) -> Tensor:
         """Jᵀ B J v + λv, J v by double backward."""

@@ -22,8 +22,15 @@ LOSSES = (nt.CrossEntropyLoss, nt.MSELoss, nt.BCEWithLogitsLoss)
 
 @seed(0)
 @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(pair=pairs(), criterion=st.sampled_from(LOSSES), training=st.booleans(), number=st.integers(0, 99))
-def test_programs_agree_with_autograd(pair: Pair, criterion: type, training: bool, number: int) -> None:
+@given(
+    pair=pairs(),
+    criterion=st.sampled_from(LOSSES),
+    training=st.booleans(),
+    number=st.integers(0, 99),
+)
+def test_programs_agree_with_autograd(
+    pair: Pair, criterion: type, training: bool, number: int
+) -> None:
     torch.manual_seed(number)
     loss, module = criterion(), pair.theirs.double().train(training)
     with torch.no_grad():
@@ -47,7 +54,9 @@ def test_programs_agree_with_autograd(pair: Pair, criterion: type, training: boo
     hessian = torch.stack([torch.stack([u @ hu, u @ hv]), torch.stack([v @ hu, v @ hv])])
     ggn = torch.stack([torch.stack([u @ gu, u @ gv]), torch.stack([v @ gu, v @ gv])])
     assert_close(lin.quadratic_forms([u, v]), hessian, "forms by two products")
-    assert_close(lin.quadratic_forms([u, v], two_products=False), hessian, "forms by three products")
+    assert_close(
+        lin.quadratic_forms([u, v], two_products=False), hessian, "forms by three products"
+    )
     assert_close(lin.quadratic_forms([u, v], "ggn"), ggn, "forms of the GGN")
 
     programs = model.programs[training]
