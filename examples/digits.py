@@ -1,47 +1,66 @@
 """FITRE against Nesterov SGD on scikit-learn's digits: a table and a picture, in three minutes.
 
-SGD's learning rate is picked from a grid: each is run on a part of the training images and scored
-on the rest, by accuracy, then by loss. FITRE runs once, untuned. The test images choose nothing.
+Every setting runs from several seeds. SGD's learning rate is picked from a grid: each is run on a
+part of the training images and scored on the rest, by mean accuracy, then by mean loss. FITRE runs
+untuned. The test images choose nothing.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
+from statistics import mean
 
 import torch
 
 import newtriton as nt
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+SEEDS = (0, 1, 2)
 GOAL = 0.97
 
-
-def compile_model() -> nt.Model:
-    """The same network with the same weights for every method."""
-    net = nt.Sequential(
-        *(nt.Conv2d(32, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2)),
-        *(nt.Conv2d(64, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2)),
-        *(nt.Flatten(), nt.Linear(10)),
-    )
-    return nt.compile(net, input_shape=(1, 8, 8), loss=nt.CrossEntropyLoss(), seed=0)
+Runs = list[nt.History]
 
 
-def run_fitre(train: nt.Samples, validation: nt.Samples, epochs: int) -> nt.History:
-    """Trains with FITRE."""
-    model = compile_model()
-    optimizer = nt.FITRE(model, damping=0.1, max_radius=1.0)
-    return nt.fit(model, optimizer, batches(train), [validation], epochs)
+def fitre(model: nt.Model) -> nt.FITRE:
+    """The method to show."""
+    return nt.FITRE(model, damping=0.1, max_radius=1.0)
 
 
-def run_sgd(train: nt.Samples, validation: nt.Samples, epochs: int, lr: float) -> nt.History:
-    """Trains with Nesterov momentum."""
-    model = compile_model()
-    optimizer = nt.TorchOptimizer(model, torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
-    return nt.fit(model, optimizer, batches(train), [validation], epochs)
+def sgd(model: nt.Model, lr: float) -> nt.TorchOptimizer:
+    """The baseline."""
+    return nt.TorchOptimizer(model, torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
 
 
-def batches(train: nt.Samples) -> nt.Batches:
-    """The same batches in the same order for every method."""
-    return nt.Batches(*train, batch_size=128, seed=0)
+def run(
+    method: Callable[[nt.Model], nt.FITRE | nt.TorchOptimizer],
+    train: nt.Samples,
+    validation: nt.Samples,
+    epochs: int,
+) -> Runs:
+    """One run per seed; all methods see the same first weights and the same batches."""
+    histories = []
+    for seed in SEEDS:
+        net = nt.Sequential(
+            *(nt.Conv2d(32, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2)),
+            *(nt.Conv2d(64, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2)),
+            *(nt.Flatten(), nt.Linear(10)),
+        )
+        model = nt.compile(net, input_shape=(1, 8, 8), loss=nt.CrossEntropyLoss(), seed=seed)
+        batches = nt.Batches(*train, batch_size=128, seed=seed)
+        histories.append(
+            nt.fit(model, method(model), batches, [validation], epochs, progress=False)
+        )
+    return histories
+
+
+def accuracies(runs: Runs) -> list[float]:
+    """After the last epoch of each run."""
+    return [history.epochs[-1].validation_accuracy or 0.0 for history in runs]
+
+
+def losses(runs: Runs) -> list[float]:
+    """On held-out images, after the last epoch of each run."""
+    return [history.epochs[-1].validation_loss or 0.0 for history in runs]
 
 
 def pick_rate(train: nt.Samples, epochs: int) -> float:
@@ -50,28 +69,31 @@ def pick_rate(train: nt.Samples, epochs: int) -> float:
     scores = {}
     for lr in RATES:
         try:
-            last = run_sgd(part, held_out, epochs, lr).epochs[-1]
+            runs = run(lambda model, lr=lr: sgd(model, lr), part, held_out, epochs)
         except nt.NewtritonError as error:
-            print(f"SGD with learning rate {lr:g} fails: {error}")
+            print(f"SGD, learning rate {lr:<5g}  fails: {error}")
             continue
-        scores[lr] = (last.validation_accuracy, -last.validation_loss)
-        print(
-            f"SGD with learning rate {lr:g}: held-out accuracy {last.validation_accuracy:.2%}, "
-            f"loss {last.validation_loss:.4f}"
-        )
+        accuracy, loss = mean(accuracies(runs)), mean(losses(runs))
+        scores[lr] = (accuracy, -loss)
+        print(f"SGD, learning rate {lr:<5g}  held-out accuracy {accuracy:6.2%}  loss {loss:.4f}")
     return max(scores, key=scores.__getitem__)
 
 
-def print_table(histories: dict[str, nt.History]) -> None:
-    """Where each method ended, and how long it took."""
-    header = ("method", "train loss", "test accuracy", "seconds", f"epochs to {GOAL:.0%}")
-    print("\n" + "{:24} {:>11} {:>14} {:>8} {:>14}".format(*header))
-    for name, history in histories.items():
-        last = history.epochs[-1]
-        reached = history.epochs_to(GOAL) or "–"
+def print_table(methods: dict[str, Runs]) -> None:
+    """Means over the seeds, the worst and best accuracy, and the epochs each run took."""
+    row = "{:22} {:>10}  {:>24} {:>8}  {}"
+    print()
+    print(row.format("method", "train loss", "test accuracy", "seconds", f"epochs to {GOAL:.0%}"))
+    for name, runs in methods.items():
+        accuracy = accuracies(runs)
         print(
-            f"{name:24} {last.loss:11.5f} {last.validation_accuracy:14.2%} "
-            f"{history.seconds:8.1f} {reached:>14}"
+            row.format(
+                name,
+                f"{mean(history.epochs[-1].loss for history in runs):.5f}",
+                f"{mean(accuracy):.2%} ({min(accuracy):.1%}–{max(accuracy):.1%})",
+                f"{mean(history.seconds for history in runs):.1f}",
+                ", ".join(str(history.epochs_to(GOAL) or "never") for history in runs),
+            )
         )
 
 
@@ -81,20 +103,21 @@ def main() -> int:
     parser.add_argument("--output", default="digits.png", help="where to save the picture")
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # 8×8 images: more threads wait for each other longer than they work
 
     train, test = nt.digits()
     lr = pick_rate(train, options.epochs)
-    histories = {
-        "FITRE": run_fitre(train, test, options.epochs),
-        f"Nesterov SGD, lr {lr:g}": run_sgd(train, test, options.epochs, lr),
+    methods = {
+        "FITRE": run(fitre, train, test, options.epochs),
+        f"Nesterov SGD, lr {lr:g}": run(lambda model: sgd(model, lr), train, test, options.epochs),
     }
-    print_table(histories)
-    nt.plot_histories(histories, options.output, against=("epochs", "seconds"))
-    print(f"\nThe curves are in {options.output}")
+    print_table(methods)
+    nt.plot_histories(methods, options.output, against=("epochs", "seconds"))
+    print(f"\nThe curves are in {options.output}; validation there is on the test images")
 
-    accuracy = histories["FITRE"].epochs[-1].validation_accuracy
-    if accuracy < GOAL:
-        print(f"FITRE reached {accuracy:.2%} on the test images, less than the {GOAL:.0%} expected")
+    lowest = min(accuracies(methods["FITRE"]))
+    if lowest < GOAL:
+        print(f"FITRE reached only {lowest:.2%} on the test images: {GOAL:.0%} is expected")
         return 1
     return 0
 

@@ -2,25 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-import newtriton as nt
-
+from ..compiler import models
 from ..compiler.ir import Graph
 from ..compiler.layers import Conv2d, Flatten, Linear, MaxPool2d, Sequential, SiLU
 from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from ..compiler.network import Criterion, Layer
 from ..compiler.programs import Programs
 from .data import Samples, digits
+from .model import Model
+from .optimizer import FITRE, SecondOrder
+from .torch_optimizer import TorchOptimizer
 
 
 @dataclass(frozen=True)
 class Method:
     """An optimizer, and the keyword under which it takes each option."""
 
-    make: Callable[..., Any]
+    make: Callable[..., SecondOrder | TorchOptimizer]
     keywords: Mapping[str, str]
 
 
@@ -33,21 +34,26 @@ def small_cnn() -> Layer:
     )
 
 
-def _fitre(model: Any, **keywords: float) -> Any:
-    return nt.FITRE(model, **keywords)
+def _sgd(model: Model, lr: float = 0.03) -> TorchOptimizer:
+    return TorchOptimizer(model, torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
 
 
-def _sgd(model: Any, lr: float = 0.03) -> Any:
-    return nt.TorchOptimizer(model, torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
-
-
-def _adam(model: Any, lr: float = 0.001) -> Any:
-    return nt.TorchOptimizer(model, torch.optim.Adam, lr=lr)
+def _adam(model: Model, lr: float = 0.001) -> TorchOptimizer:
+    return TorchOptimizer(model, torch.optim.Adam, lr=lr)
 
 
 DATA: dict[str, Callable[[], tuple[Samples, Samples]]] = {"digits": digits}
 
-NETWORKS: dict[str, Callable[[], Layer]] = {"cnn": small_cnn}
+NETWORKS: dict[str, Callable[[], Layer]] = {
+    "cnn": small_cnn,
+    "mlp": models.mlp,
+    "cnn3": models.cnn3,
+    "cnn5": models.cnn5,
+    "vgg11": models.vgg11,
+    "vgg16": models.vgg16,
+    "vgg19": models.vgg19,
+    "autoencoder": models.autoencoder,
+}
 
 LOSSES: dict[str, Callable[[], Criterion]] = {
     "ce": CrossEntropyLoss,
@@ -56,7 +62,7 @@ LOSSES: dict[str, Callable[[], Criterion]] = {
 }
 
 OPTIMIZERS: dict[str, Method] = {
-    "fitre": Method(_fitre, {"damping": "damping", "radius": "max_radius"}),
+    "fitre": Method(FITRE, {"damping": "damping", "radius": "max_radius"}),
     "sgd": Method(_sgd, {"lr": "lr"}),
     "adam": Method(_adam, {"lr": "lr"}),
 }

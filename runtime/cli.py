@@ -13,8 +13,6 @@ from typing import Any, NoReturn
 
 from tqdm.auto import tqdm
 
-import newtriton as nt
-
 from .. import bench
 from ..compiler.errors import NewtritonError
 from ..compiler.losses import CrossEntropyLoss
@@ -23,10 +21,12 @@ from ..compiler.programs import Programs
 from .choices import DATA, LOSSES, NETWORKS, OPTIMIZERS, PROGRAMS
 from .data import Batches
 from .history import History
+from .model import BACKENDS
+from .model import compile as compile_network
 from .runs import RunFolder
 from .training import fit
 
-BACKENDS = ("auto", "aten", "triton")
+DESCRIPTION = "A compiler for second-order neural-network training."
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     """The commands and their options."""
-    top = Parser(prog="newtriton", description=nt.__doc__)
+    top = Parser(prog="newtriton", description=DESCRIPTION)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="train a network, and keep the run in a folder"))
     _add_inspect(commands.add_parser("inspect", help="show what a network compiles to"))
@@ -81,7 +81,7 @@ def _train(options: argparse.Namespace) -> None:
         raise NewtritonError(f"--epochs is {options.epochs}: it must be at least 1")
     keywords = _optimizer_keywords(options)
     train, validation = DATA[options.data]()
-    model = nt.compile(
+    model = compile_network(
         NETWORKS[options.net](),
         input_shape=tuple(train.x.shape[1:]),
         loss=CrossEntropyLoss(),
@@ -154,7 +154,8 @@ def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("--input", type=shape, required=True, metavar="CxHxW")
     command.add_argument("--loss", choices=LOSSES, default="ce")
     command.add_argument("--backend", choices=BACKENDS, default="auto")
-    command.add_argument("--graph", action="store_true", help="the graphs instead of the kernels")
+    command.add_argument("--batch", type=int, default=64, help="size at which costs are counted")
+    command.add_argument("--graph", action="store_true", help="the graphs instead of the costs")
     command.add_argument("--program", choices=PROGRAMS, help="the graph of this program alone")
 
 
@@ -170,7 +171,8 @@ def _inspect(options: argparse.Namespace) -> None:
     """Prints what the network compiles to, or the graphs of its programs."""
     net, loss = NETWORKS[options.net](), LOSSES[options.loss]()
     if not (options.graph or options.program):
-        print(nt.compile(net, options.input, loss, backend=options.backend).explain())
+        model = compile_network(net, options.input, loss, backend=options.backend)
+        print(model.explain(options.batch))
         return
     programs = Programs(trace(net, options.input, loss))
     for name in [options.program] if options.program else PROGRAMS:

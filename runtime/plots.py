@@ -16,14 +16,15 @@ Measure = Literal["epochs", "seconds"]
 
 
 def plot_histories(
-    histories: Mapping[str, "History"],
+    histories: Mapping[str, "History | Sequence[History]"],
     path: str | Path | None = None,
     against: Measure | Sequence[Measure] = "epochs",
 ) -> "Figure":
     """Draws the losses and validation accuracies of several runs into one picture.
 
     Args:
-        histories: the runs, by the name that the legend gives them.
+        histories: the runs, by the name that the legend gives them; several runs under one name
+            (seeds, say) share a colour.
         path: where to save the picture (the ending chooses the format); None saves nothing.
         against: "epochs", "seconds", or both in a sequence: one row of the picture each.
     """
@@ -32,19 +33,25 @@ def plot_histories(
     measures = [against] if isinstance(against, str) else against
     if unknown := [measure for measure in measures if measure not in ("epochs", "seconds")]:
         raise NewtritonError(f'against is {unknown[0]!r}: it is "epochs", "seconds" or both')
-    if not any(history.epochs for history in histories.values()):
+    groups = {
+        name: list(runs) if isinstance(runs, Sequence) else [runs]
+        for name, runs in histories.items()
+    }
+    if not any(history.epochs for runs in groups.values() for history in runs):
         raise NewtritonError("there is no completed epoch to draw")
 
     figure = Figure(figsize=(10, 4 * len(measures)), layout="constrained")
     rows = figure.subplots(len(measures), 2, squeeze=False)
     for (losses, accuracies), measure in zip(rows, measures, strict=True):
-        for index, (name, history) in enumerate(histories.items()):
-            _draw((losses, accuracies), history, measure, name=name, color=f"C{index}")
+        for index, (name, runs) in enumerate(groups.items()):
+            for history in runs:
+                _draw((losses, accuracies), history, measure, name=name, color=f"C{index}")
         for axes, label in ((losses, "loss"), (accuracies, "validation accuracy")):
             axes.set(xlabel=measure, ylabel=label)
             axes.grid(alpha=0.3)
-            if any(axes.get_legend_handles_labels()):
-                axes.legend()
+            handles, names = axes.get_legend_handles_labels()
+            if once := {name: handle for name, handle in zip(names, handles, strict=True) if name}:
+                axes.legend(once.values(), once.keys())
         losses.set_yscale("log", nonpositive="mask")
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

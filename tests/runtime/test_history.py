@@ -62,6 +62,13 @@ def test_a_comparison_has_a_row_per_measure_and_a_curve_per_run():
     assert list(losses_in_time.get_lines()[0].get_xdata()) == [0.5, 1.0, 1.5, 2.0]
 
 
+def test_runs_under_one_name_share_a_colour_and_an_entry():
+    losses, accuracies = plot_histories({"one": [run(), run()], "other": run()}).axes
+    assert [line.get_color() for line in accuracies.get_lines()] == ["C0", "C0", "C1"]
+    assert len(accuracies.get_legend().get_texts()) == 2
+    assert len(losses.get_legend().get_texts()) == 4
+
+
 def test_runs_without_validation_or_with_infinite_losses_are_drawn(tmp_path: Path):
     history = run((None, None))
     history.epochs.append(Epoch(3, 6, 1.5, math.nan))
