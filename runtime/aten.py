@@ -17,6 +17,7 @@ from ..compiler import scalar
 from ..compiler.ir import Node, Op, concrete
 from ..kernels.patch_gram import patch_gram
 from .pointwise import Pointwise, Run
+from .small_maps import input_grad, is_small, weight_grad
 
 aten = torch.ops.aten
 Call = Callable[..., Tensor]
@@ -58,6 +59,8 @@ def _conv_input_grad(node: Node) -> Call:
     window, (height, width) = _window(node), node["size"]
 
     def call(run: Run, ct: Tensor, w: Tensor) -> Tensor:
+        if is_small(node, ct):
+            return input_grad(node, ct, w)
         g, weight = nchw(ct), nchw(w)
         x = _like(ct, g.shape[0], weight.shape[1] * node["groups"], height, width)
         grad, _, _ = aten.convolution_backward(g, x, weight, None, *window, [True, False, False])
@@ -71,6 +74,8 @@ def conv_weight_grad(node: Node, with_bias: bool) -> Callable[..., tuple[Tensor,
     window = _window(node)
 
     def call(run: Run, ct: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        if is_small(node, ct):
+            return weight_grad(node, ct, x), ct.flatten(0, -2).sum(0)
         g, image = nchw(ct), nchw(x)
         o, kh, kw, c = concrete(node.shape, run.batch)
         weight = _like(ct, o, c, kh, kw)
