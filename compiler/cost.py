@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ..kernels.patch_gram import multiplications, plan
 from . import scalar
 from .ir import CONTRACTIONS, LEAVES, VIEWS, Graph, Node, Op, concrete
 
@@ -34,6 +35,14 @@ def _matmul(node: Node, batch: int) -> int:
 def _gram(node: Node, batch: int) -> int:
     rows = math.prod(concrete(node.inputs[0].shape[:-1], batch))
     return 2 * rows * _numel(node, batch)
+
+
+def _patch_gram(node: Node, batch: int) -> int:
+    """The rectangle products that are computed, not the larger product over patches."""
+    image = node.inputs[0]
+    window = (node[k] for k in ("kernel", "stride", "padding", "dilation"))
+    pixels = multiplications(plan(image.shape[-3:-1], *window))
+    return 2 * batch * pixels * node["groups"] * (image.shape[-1] // node["groups"]) ** 2
 
 
 def _map(node: Node, batch: int) -> int:
@@ -76,7 +85,7 @@ FLOPS: dict[Op, Callable[[Node, int], int]] = {
     Op.SAMPLE: _read,
     Op.ROW_MAX: _read,
     Op.GRAM: _gram,
-    Op.PATCH_GRAM: _gram,  # the products of the definition; the lag form needs fewer
+    Op.PATCH_GRAM: _patch_gram,
 }
 
 

@@ -17,7 +17,7 @@ WINDOWS = [
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-def test_gradients_on_small_maps(window: dict[str, tuple[int, int]], monkeypatch) -> None:  # noqa: ANN001
+def test_gradients_on_small_maps(window: dict[str, tuple[int, int]], monkeypatch) -> None:
     torch.manual_seed(0)
     run = Run(2, torch.float64, torch.device("cpu"))
     x, w = ops.input_("x", (N, 5, 6, 3)), ops.input_("w", (40, 3, 2, 3))
