@@ -37,4 +37,5 @@ from newtriton.runtime.optimizer import FITRE as FITRE
 from newtriton.runtime.optimizer import StepReport as StepReport
 from newtriton.runtime.plots import plot_histories as plot_histories
 from newtriton.runtime.torch_optimizer import TorchOptimizer as TorchOptimizer
+from newtriton.runtime.training import evaluate as evaluate
 from newtriton.runtime.training import fit as fit

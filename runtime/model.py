@@ -264,5 +264,8 @@ def compile(
         isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0
     ):
         raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
-    place = torch.device("cpu" if device is None else device)
+    try:
+        place = torch.empty(0, device="cpu" if device is None else device).device
+    except (RuntimeError, AssertionError) as error:
+        raise NewtritonError(f"device {device!r} is not to be had here: {error}") from error
     return Model(net, shape, loss, place, dtype, float(weight_decay), seed)
