@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..compiler.errors import NewtritonError
-from ..compiler.factors import Block
-from .factors import DiagonalFactors, KroneckerFactors
+from ..compiler.factors import KINDS, Block
+from .checks import check_option
+from .factors import DiagonalFactors, KroneckerFactors, matrix, tensors, write_matrix
 from .linearization import Linearization
 from .model import Model
 
@@ -45,6 +46,7 @@ class KroneckerCurvature:
         burn_in: int = 1,
         seed: int = 0,
     ) -> None:
+        check_option("kind", kind, KINDS)
         if not 0.0 <= moving_average < 1.0:
             raise NewtritonError(f"moving_average is {moving_average!r}: give a number in [0, 1)")
         if every < 1 or burn_in < 0:
@@ -107,7 +109,7 @@ class KroneckerCurvature:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, bit for bit."""
         self.updates, self.gathered = state["updates"], state["gathered"]
-        self.generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"].cpu())
         self.factors = {}
         for block in self.model.blocks if state["factors"] else ():
             saved = {n: t.clone() for n, t in state["factors"][block.layer].items()}
@@ -117,30 +119,3 @@ class KroneckerCurvature:
                 )
             else:
                 self.factors[block.layer] = DiagonalFactors(saved)
-
-
-def tensors(factors: KroneckerFactors | DiagonalFactors) -> dict[str, Tensor]:
-    """The tensors of a block, as stored, by name."""
-    if isinstance(factors, KroneckerFactors):
-        return {"A": factors.A_stored, "G": factors.G}
-    return dict(factors.diagonal)
-
-
-def matrix(block: Block, views: Mapping[str, Tensor]) -> Tensor:
-    """The layer's part of a vector as O×D (groups×O/g×D), the bias as last column."""
-    weight = views[block.weight]
-    lead = (block.groups,) if block.groups > 1 else ()
-    rows = weight.shape[0] // block.groups
-    parts = [weight.reshape(*lead, rows, -1)]
-    if block.bias is not None:
-        parts.append(views[block.bias].reshape(*lead, rows, 1))
-    return torch.cat(parts, -1)
-
-
-def write_matrix(block: Block, views: Mapping[str, Tensor], value: Tensor) -> None:
-    """Writes an O×D matrix back into the layer's part of a vector."""
-    weight = views[block.weight]
-    columns = value.shape[-1] - (block.bias is not None)
-    weight.copy_(value[..., :columns].reshape(weight.shape))
-    if block.bias is not None:
-        views[block.bias].copy_(value[..., columns].reshape(-1))

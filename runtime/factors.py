@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..compiler.factors import Block
+
 
 @dataclass(frozen=True)
 class KroneckerFactors:
@@ -44,3 +46,30 @@ class DiagonalFactors:
     """The diagonal block of a layer's parameters: mean of (∂ℓ_n/∂p)², by parameter name."""
 
     diagonal: Mapping[str, Tensor]
+
+
+def tensors(factors: KroneckerFactors | DiagonalFactors) -> dict[str, Tensor]:
+    """The tensors of a block, as stored, by name."""
+    if isinstance(factors, KroneckerFactors):
+        return {"A": factors.A_stored, "G": factors.G}
+    return dict(factors.diagonal)
+
+
+def matrix(block: Block, views: Mapping[str, Tensor]) -> Tensor:
+    """The layer's part of a vector as O×D (groups×O/g×D), the bias as last column."""
+    weight = views[block.weight]
+    lead = (block.groups,) if block.groups > 1 else ()
+    rows = weight.shape[0] // block.groups
+    parts = [weight.reshape(*lead, rows, -1)]
+    if block.bias is not None:
+        parts.append(views[block.bias].reshape(*lead, rows, 1))
+    return torch.cat(parts, -1)
+
+
+def write_matrix(block: Block, views: Mapping[str, Tensor], value: Tensor) -> None:
+    """Writes an O×D matrix back into the layer's part of a vector."""
+    weight = views[block.weight]
+    columns = value.shape[-1] - (block.bias is not None)
+    weight.copy_(value[..., :columns].reshape(weight.shape))
+    if block.bias is not None:
+        views[block.bias].copy_(value[..., columns].reshape(-1))

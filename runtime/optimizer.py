@@ -15,20 +15,22 @@ from torch import Tensor
 
 from ..compiler.errors import NewtritonError
 from .curvature import KroneckerCurvature
+from .linearization import Linearization
 from .model import Model
-from .solvers import KFI, Status
+from .solvers import KFI, Solution, Status
 from .trust_region import TrustRegion
 
-PATIENCE = 10  # steps in a row without a finite loss and gradient, then an error
+PATIENCE = 10  # steps in a row that could not be made, then an error
 
 
 @dataclass(frozen=True)
 class StepReport:
     """What a step did. `rho`, `radius`, `damping`, `lr` are None where the method has none.
 
-    loss: h before the step; new_loss: h after it, None where no point was tried. status: how the
-    solve ended, or why there was none. predicted: the model's decrease. rejected: steps in a row
-    that met a loss or gradient that is not finite.
+    loss: h before the step; new_loss: h at the point that was tried, None where none was. status:
+    how the solve ended, or why no step could be made. predicted: the model's decrease. rejected:
+    steps in a row that could not be made (a loss, gradient or curvature that is not finite, a solve
+    that failed).
     """
 
     loss: float
@@ -46,24 +48,26 @@ class StepReport:
 
 
 class Patience:
-    """Counts steps in a row that found nothing finite; gives up with an error after `PATIENCE`."""
+    """Counts steps in a row that could not be made; gives up with an error after `PATIENCE`."""
 
     def __init__(self) -> None:
         self.rejected = 0
 
-    def ran_out(self, loss: float, gradient: Tensor) -> str | None:
-        """What is not finite, counted; None where everything is."""
-        if math.isfinite(loss) and bool(torch.isfinite(gradient).all()):
-            self.rejected = 0
-            return None
-        what = f"loss {loss}" if not math.isfinite(loss) else "a gradient that is not finite"
-        self.rejected += 1
+    def count(self, fault: str | None) -> None:
+        """Notes what was wrong with a step, None where nothing was."""
+        self.rejected = 0 if fault is None else self.rejected + 1
         if self.rejected >= PATIENCE:
             raise NewtritonError(
-                f"{self.rejected} steps in a row met {what}: look at the data, "
-                "or start from other parameters"
+                f"{self.rejected} steps in a row were refused, the last for this: {fault}. "
+                "Look at the data, take smaller steps or start from other parameters"
             )
-        return what
+
+
+def not_finite(loss: float, gradient: Tensor) -> str | None:
+    """What is not finite; None where everything is."""
+    if not math.isfinite(loss):
+        return f"loss {loss}"
+    return None if bool(torch.isfinite(gradient).all()) else "a gradient that is not finite"
 
 
 class SecondOrder:
@@ -103,34 +107,42 @@ class SecondOrder:
                 rejected=self.patience.rejected, **what,
             )  # fmt: skip
 
-        def refused(status: str) -> StepReport:
+        solution = self._direction(lin)
+        if isinstance(solution, str):
             rule.tighten()
-            return report(status, new_loss=None, accepted=False, step_norm=0.0)
-
-        if (fault := self.patience.ran_out(lin.objective, lin.gradient)) is not None:
-            return refused(fault)
-        if not self.curvature.update(lin):
-            return refused("curvature that is not finite")
-        solution = self.solver.solve(
-            self.curvature, self.damping + model.weight_decay, lin.gradient
-        )
-        if solution.status is Status.FAILED:
-            return refused(solution.status.value)
+            self.patience.count(solution)
+            return report(solution, new_loss=None, accepted=False, step_norm=0.0)
+        self.patience.count(None)
         proposal = rule.propose(solution.x, lin)
-        before = model.params.clone()
-        model.params.add_(proposal.step)
-        finite = bool(torch.isfinite(model.params).all())
-        new_loss = model.objective(x, y) if finite else math.inf
-        eps = torch.finfo(model.dtype).eps
-        accepted, rho = rule.judge(lin.objective, new_loss, proposal, eps)
+        before, accepted = model.params.clone(), False
+        try:
+            model.params.add_(proposal.step)
+            finite = bool(torch.isfinite(model.params).all())
+            new_loss = model.objective(x, y) if finite else math.inf
+            eps = torch.finfo(model.dtype).eps
+            accepted, rho = rule.judge(lin.objective, new_loss, proposal, eps)
+        finally:  # an interrupt leaves no step that was not judged
+            if not accepted:
+                model.params.copy_(before)
         if accepted:
             model.update_statistics(lin.statistics)
-        else:
-            model.params.copy_(before)
         return report(
             solution.status.value, new_loss=new_loss, accepted=accepted, step_norm=proposal.norm,
             rho=rho, predicted=proposal.predicted, damping_retries=solution.statistics["retries"],
         )  # fmt: skip
+
+    def _direction(self, lin: Linearization) -> Solution | str:
+        """The solver's answer, or what stands in the way of one."""
+        if (fault := not_finite(lin.objective, lin.gradient)) is not None:
+            return fault
+        if not self.curvature.update(lin):
+            return "curvature that is not finite"
+        damping = self.damping + self.model.weight_decay
+        solution = self.solver.solve(self.curvature, damping, lin.gradient)
+        if solution.status is Status.FAILED:
+            return solution.status.value
+        finite = bool(torch.isfinite(solution.x).all())
+        return solution if finite else "a direction that is not finite"
 
     def state_dict(self) -> dict[str, Any]:
         """All that the coming steps depend on, besides model and data."""

@@ -6,15 +6,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..compiler.errors import NewtritonError
 from ..compiler.factors import Block
-from .curvature import KroneckerCurvature, matrix, tensors, write_matrix
-from .factors import KroneckerFactors
+from .factors import KroneckerFactors, matrix, tensors, write_matrix
+
+if TYPE_CHECKING:
+    from .curvature import KroneckerCurvature
 
 RETRIES = 10  # of a factorisation, each with ten times the damping
 
@@ -36,18 +38,22 @@ class Solution:
     statistics: dict[str, int] = field(default_factory=dict)
 
 
-def balance(a: Tensor, g: Tensor) -> float:
-    """π = √[(tr A/dim A) / (tr G/dim G)]; 1 where either trace is not positive."""
-    mean_a = float(a.diagonal(dim1=-2, dim2=-1).double().mean())
-    mean_g = float(g.diagonal(dim1=-2, dim2=-1).double().mean())
-    return math.sqrt(mean_a / mean_g) if mean_a > 0 and mean_g > 0 else 1.0
+def balance(a: Tensor, g: Tensor) -> Tensor:
+    """π = √[(tr A/dim A) / (tr G/dim G)], one per group; 1 where either trace is not positive."""
+    mean_a, mean_g = _mean_diagonal(a), _mean_diagonal(g)
+    return torch.where((mean_a > 0) & (mean_g > 0), (mean_a / mean_g).sqrt(), 1.0)
+
+
+def _mean_diagonal(factor: Tensor) -> Tensor:
+    return factor.diagonal(dim1=-2, dim2=-1).double().mean(-1)
 
 
 class KFI:
     """Kronecker-factored inverse: (A + π√γ I)⁻¹ ⊗ (G + √γ/π I)⁻¹ by Cholesky factors.
 
-    γ is the additive damping, weight decay included (Martens & Grosse 2015, section 6.3). A factor
-    that is not positive definite is tried again with ten times the damping.
+    γ is the additive damping, weight decay included (Martens & Grosse 2015, section 6.3). A pair
+    that is not positive definite is tried again with ten times the damping, and with no less than
+    what rounding asks for.
 
     Args:
         every: refreshes of the curvature between two factorisations.
@@ -64,6 +70,8 @@ class KFI:
 
     def solve(self, curvature: KroneckerCurvature, damping: float, g: Tensor) -> Solution:
         """X = (G + …)⁻¹ M (A + …)⁻¹ per layer; g/(d + γ) on diagonal blocks."""
+        if not curvature.factors:
+            raise NewtritonError("the curvature has no factors yet: call curvature.update(lin)")
         refreshes, made_for = self._made_at
         retries = 0
         if damping != made_for or curvature.gathered - refreshes >= self.every:
@@ -95,14 +103,16 @@ class KFI:
             if not isinstance(factors, KroneckerFactors):
                 continue
             a, g = factors.A_stored, factors.G
-            pi = balance(a, g) if self.pi else 1.0
+            pi = balance(a, g) if self.pi else torch.ones_like(_mean_diagonal(a))
             strength = math.sqrt(damping) if self.pi else damping
-            while (lower := _pair(a, g, pi * strength, strength / pi)) is None:
-                retries += 1
-                if retries > RETRIES:
-                    return None
-                strength *= math.sqrt(10.0) if self.pi else 10.0
-            result[layer] = lower
+            growth = math.sqrt(10.0) if self.pi else 10.0
+            for retry in range(RETRIES + 1):
+                if (lower := _pair(a, g, pi * strength, strength / pi)) is not None:
+                    result[layer], retries = lower, retries + retry
+                    break
+                strength = max(growth * strength, _rounding(a, g))
+            else:
+                return None
         return result, retries
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,15 +129,21 @@ class KFI:
         self.factorisations, self.retries = state["factorisations"], state["retries"]
 
 
-def _pair(a: Tensor, g: Tensor, on_a: float, on_g: float) -> dict[str, Tensor] | None:
+def _rounding(a: Tensor, g: Tensor) -> float:
+    """√γ that stands to the factors as rounding error does: where to start when γ is 0."""
+    size = (_mean_diagonal(a) * _mean_diagonal(g)).abs().sqrt().max()
+    return torch.finfo(a.dtype).eps * float(size)
+
+
+def _pair(a: Tensor, g: Tensor, on_a: Tensor, on_g: Tensor) -> dict[str, Tensor] | None:
     """Cholesky factors of the damped pair; None where either has none."""
     lower_a, lower_g = _cholesky(a, on_a), _cholesky(g, on_g)
     return None if lower_a is None or lower_g is None else {"A": lower_a, "G": lower_g}
 
 
-def _cholesky(factor: Tensor, damping: float) -> Tensor | None:
-    """Lower Cholesky factor of factor + damping·I; None where it has none."""
+def _cholesky(factor: Tensor, damping: Tensor) -> Tensor | None:
+    """Lower Cholesky factor of factor + damping·I (one per group); None where it has none."""
     damped = factor.clone()
-    damped.diagonal(dim1=-2, dim2=-1).add_(damping)
+    damped.diagonal(dim1=-2, dim2=-1).add_(damping.to(factor.dtype).unsqueeze(-1))
     lower, info = torch.linalg.cholesky_ex(damped)
     return None if bool(info.any()) or not bool(torch.isfinite(lower).all()) else lower

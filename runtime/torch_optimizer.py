@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..compiler.errors import NewtritonError
 from .model import Model
-from .optimizer import Patience, StepReport
+from .optimizer import Patience, StepReport, not_finite
 
 
 class TorchOptimizer:
@@ -39,37 +40,50 @@ class TorchOptimizer:
 
     def step(self, x: Tensor, y: Tensor) -> StepReport:
         """One step on a batch; nothing changes where loss, gradient or new point is not finite."""
-        model = self.model
-        before = model.params.clone()
-        loss, self.flat.grad, statistics = model.gradient(x, y)
+        model, flat = self.model, self.flat
+        before, state = model.params.clone(), copy.deepcopy(dict(self.optimizer.state[flat]))
+        loss, gradient, statistics = model.gradient(x, y)
+        fault, moved = not_finite(loss, gradient), False
+        try:
+            if fault is None:
+                fault = self._move(loss, gradient, x, y)
+            moved = fault is None
+        finally:
+            if not moved:
+                model.params.copy_(before)
+                self.optimizer.state[flat] = state
+        self.patience.count(fault)
+        if moved:
+            model.update_statistics(statistics)
+        norm = float((model.params - before).norm())
+        lr = float(self.optimizer.param_groups[0].get("lr", math.nan))
+        return StepReport(
+            loss, None, moved, norm, fault or "stepped", lr=lr, rejected=self.patience.rejected
+        )
 
-        def report(status: str, accepted: bool) -> StepReport:
-            norm = float((model.params - before).norm())
-            lr = self.optimizer.param_groups[0].get("lr", math.nan)
-            return StepReport(
-                loss, None, accepted, norm, status, rejected=self.patience.rejected, lr=float(lr),
-            )  # fmt: skip
+    def _move(self, loss: float, gradient: Tensor, x: Tensor, y: Tensor) -> str | None:
+        """Lets the optimizer change the parameters; what is not finite afterwards."""
+        losses = [loss]
+        known = [(loss, gradient)]  # the first evaluation of a line search has been made already
 
-        if (fault := self.patience.ran_out(loss, self.flat.grad)) is not None:
-            return report(fault, accepted=False)
+        @torch.no_grad()
+        def closure() -> Tensor:
+            loss, self.flat.grad = known.pop() if known else self.model.gradient(x, y)[:2]
+            losses.append(loss)
+            return torch.tensor(loss, dtype=torch.float64)
+
+        self.flat.grad = gradient
         if isinstance(self.optimizer, torch.optim.LBFGS):
-            self.optimizer.step(lambda: self._closure(x, y))
+            self.optimizer.step(closure)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
-        if not bool(torch.isfinite(model.params).all()):
-            model.params.copy_(before)
-            return report("a step that is not finite", accepted=False)
-        model.update_statistics(statistics)
-        return report("stepped", accepted=True)
-
-    @torch.no_grad()
-    def _closure(self, x: Tensor, y: Tensor) -> Tensor:
-        loss, self.flat.grad, _ = self.model.gradient(x, y)
-        return torch.tensor(loss, dtype=torch.float64)
+        self.flat.grad = None
+        return not_finite(losses[-1], self.model.params) and "a step that is not finite"
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state and the count of rejected steps."""
-        return {"optimizer": self.optimizer.state_dict(), "rejected": self.patience.rejected}
+        """A copy of the optimizer's state and the count of refused steps."""
+        state = copy.deepcopy(self.optimizer.state_dict())
+        return {"optimizer": state, "rejected": self.patience.rejected}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave."""

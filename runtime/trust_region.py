@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,9 @@ GROW, KEEP = 0.75, 0.25  # ρ from which the radius doubles, and below which it 
 Matrix = NDArray[np.float64]
 
 
-def minimise_in_ball(slope: Matrix, curvature: Matrix, metric: Matrix, radius: float) -> Matrix:
+def minimise_in_ball(
+    slope: Matrix, curvature: Matrix, metric: Matrix, radius: float, tolerance: float = 1e-12
+) -> Matrix:
     """Coefficients c of the global minimiser of slopeᵀc + ½ cᵀ curvature c in a ball.
 
     The ball is cᵀ metric c ≤ radius².
@@ -33,11 +35,13 @@ def minimise_in_ball(slope: Matrix, curvature: Matrix, metric: Matrix, radius: f
     Args:
         slope: k inner products gᵀvᵢ.
         curvature: k×k forms vᵢᵀHvⱼ, of any sign.
-        metric: k×k inner products vᵢᵀvⱼ; dependent directions are dropped.
+        metric: k×k inner products vᵢᵀvⱼ.
         radius: Δ.
+        tolerance: combinations with a smaller share of the metric are dropped. An error ε in the
+            forms grows to ε/tolerance along them.
     """
     scales, axes = np.linalg.eigh(metric)
-    kept = scales > 1e-12 * max(scales.max(), 0.0)
+    kept = scales > tolerance * max(scales.max(), 0.0)
     if not kept.any():
         return np.zeros_like(slope)
     basis = axes[:, kept] / np.sqrt(scales[kept])  # metric-orthonormal
@@ -56,26 +60,27 @@ def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
             y[0] = radius
         return y
 
-    def step(shift: float) -> Matrix:
-        denominators = values + shift
+    gaps = values + max(0.0, -lowest)  # the smallest shift that leaves no negative curvature
+
+    def step(more: float) -> Matrix:
+        denominators = gaps + more
         return np.divide(
             -b, denominators, out=np.zeros_like(b), where=(b != 0) & (denominators != 0)
         )
 
     if lowest > 0 and np.linalg.norm(step(0.0)) <= radius:
         return step(0.0)
-    low = max(0.0, -lowest)
-    singular = np.abs(values + low) <= 1e-14 * scale
+    singular = gaps <= 1e-14 * scale
     if not (np.abs(b[singular]) > 1e-14 * np.linalg.norm(b)).any():
         # The hard case: the shifted system is singular but solvable; a null vector reaches the
-        # boundary.
-        y = np.where(singular, 0.0, step(low))
+        # boundary, where curvature along it is negative and not zero.
+        y = np.where(singular, 0.0, step(0.0))
         short = radius**2 - y @ y
         if short >= 0:
-            if lowest < 0:
+            if lowest < -1e-14 * scale:
                 y[0] = math.sqrt(short)
             return y
-    high = low + np.linalg.norm(b) / radius + scale
+    low, high = 0.0, np.linalg.norm(b) / radius + scale
     for _ in range(200):
         middle = 0.5 * (low + high)
         if middle in (low, high):
@@ -87,7 +92,7 @@ def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A step s and what the model says of it: predicted = −m(s) ≥ 0."""
+    """A step s and what the model says of it: predicted = −m(s) ≥ 0, NaN if it is not finite."""
 
     step: Tensor
     norm: float
@@ -102,10 +107,10 @@ class TrustRegion:
         initial_radius: Δ₀, Δ_max unless given.
         min_radius: Δ never falls below it.
         case: "kfac" searches along the direction; "kfac+gradient" takes the better of the best
-            points
-            along it and along the gradient; "subspace" minimises over the span of both.
-        momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ.
-        reject_below: a step with a smaller ρ is rejected.
+            points along it and along the gradient; "subspace" minimises over the span of both.
+        momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ. Left out of a step that
+            it would send uphill in the model, where ρ has no meaning.
+        reject_below: a step with a smaller ρ is rejected; at most ¾.
     """
 
     def __init__(
@@ -128,56 +133,72 @@ class TrustRegion:
             )
         if not 0.0 <= momentum < 1.0:
             raise NewtritonError(f"momentum is {momentum}: give a number in [0, 1)")
+        if not 0.0 <= reject_below <= GROW:
+            raise NewtritonError(f"reject_below is {reject_below}: give a number in [0, {GROW}]")
         self.max_radius, self.min_radius, self.radius = max_radius, min_radius, radius
         self.case, self.momentum, self.reject_below = case, momentum, reject_below
-        self.last: Tensor | None = None  # the last accepted step, where there is momentum
+        self.last: Tensor | None = None  # the last step taken, where there is momentum
 
     def propose(self, direction: Tensor, lin: Linearization) -> Proposal:
         """The step from the solver's direction r ≈ C⁻¹g."""
         vectors = [direction] if self.case == "kfac" else [direction, lin.gradient]
-        if self.momentum and self.last is not None:
+        searched = len(vectors)
+        if self.last is not None:
             vectors.append(self.last)
         norms = [float(v.double().norm()) for v in vectors]
-        units = [v / n for v, n in zip(vectors, norms, strict=True) if n > 0]
-        if not units or norms[0] == 0:
-            return Proposal(torch.zeros_like(direction), 0.0, 0.0)
+        nothing = Proposal(torch.zeros_like(direction), 0.0, 0.0)
+        if not all(map(math.isfinite, norms)):
+            return replace(nothing, predicted=math.nan)
+        if 0.0 in norms:
+            return nothing
+        units = [v / n for v, n in zip(vectors, norms, strict=True)]
         slope = np.array([_dot(lin.gradient, u) for u in units])
         metric = np.array([[_dot(u, v) for v in units] for u in units])
         curvature = lin.quadratic_forms(units).double().cpu().numpy()
-        searched = len(units) - (self.momentum > 0 and self.last is not None)
-        c = self._search(slope, curvature, metric, searched)
-        if searched < len(units):
-            c[-1] = self.momentum * norms[-1]
-            length = math.sqrt(c @ metric @ c)
-            c *= min(1.0, self.radius / length) if length > 0 else 1.0
-        predicted = -(slope @ c + 0.5 * c @ curvature @ c)
+        if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
+            return replace(nothing, predicted=math.nan)
+
+        def model(c: Matrix) -> float:
+            return float(slope @ c + 0.5 * c @ curvature @ c)
+
+        def length(c: Matrix) -> float:
+            return math.sqrt(max(0.0, c @ metric @ c))
+
+        tolerance = math.sqrt(torch.finfo(direction.dtype).eps)
+        candidates = self._search(slope, curvature, metric, searched, tolerance)
+        c = min(candidates, key=model)
+        if self.last is not None:
+            carried = np.append(c[:-1], self.momentum * norms[-1])
+            carried *= min(1.0, self.radius / (length(carried) or self.radius))
+            c = carried if model(carried) < 0 else c
         step = torch.zeros_like(direction)
         for factor, unit in zip(c, units, strict=True):
             step.add_(unit, alpha=float(factor))
-        return Proposal(step, math.sqrt(max(0.0, c @ metric @ c)), float(predicted))
+        return Proposal(step, length(c), -model(c))
 
-    def _search(self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int) -> Matrix:
-        """Coefficients of the best step over the first `searched` directions."""
+    def _search(
+        self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int, tolerance: float
+    ) -> list[Matrix]:
+        """Coefficients of the steps to choose from, over the first `searched` directions."""
 
         def over(*chosen: int) -> Matrix:
-            c = np.zeros_like(slope)
-            part = np.ix_(chosen, chosen)
-            if slope[list(chosen)].any():  # along a direction without slope the step is 0
-                c[list(chosen)] = minimise_in_ball(
-                    slope[list(chosen)], curvature[part], metric[part], self.radius
+            c, these = np.zeros_like(slope), list(chosen)
+            part = np.ix_(these, these)
+            if slope[these].any():  # along a direction without slope the step is 0
+                c[these] = minimise_in_ball(
+                    slope[these], curvature[part], metric[part], self.radius, tolerance
                 )
             return c
 
         if self.case == "subspace":
-            return over(*range(searched))
-        candidates = [over(i) for i in range(searched)]
-        return min(candidates, key=lambda c: slope @ c + 0.5 * c @ curvature @ c)
+            return [over(*range(searched))]
+        return [over(i) for i in range(searched)]
 
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float]:
         """(accepted, ρ); the radius follows. ρ := 1 where the prediction is rounding error."""
-        if not math.isfinite(new_loss):
+        if not (math.isfinite(new_loss) and math.isfinite(proposal.predicted)):
             rho = -math.inf
         elif abs(proposal.predicted) <= 10 * eps * abs(loss):
             rho = 1.0
@@ -188,7 +209,7 @@ class TrustRegion:
             self.radius = min(2 * self.radius, self.max_radius)
         elif rho < KEEP:
             self.tighten()
-        if accepted and self.momentum:
+        if accepted and self.momentum and proposal.norm > 0:
             self.last = proposal.step
         return accepted, rho
 

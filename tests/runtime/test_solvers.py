@@ -1,0 +1,162 @@
+"""KFI against dense solves, its balance of the damping, and what it does when Cholesky fails."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from newtriton.compiler.errors import NewtritonError
+from newtriton.compiler.factors import Block, DiagonalBlock
+from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors
+from newtriton.runtime.solvers import KFI, RETRIES, Status, balance
+
+from .stand_in import StandInLayout, positive, seeded
+
+
+def eye(n: int) -> Tensor:
+    return torch.eye(n, dtype=torch.float64)
+
+
+def curvature(a: Tensor, g: Tensor, groups: int = 1, bias: bool = False) -> SimpleNamespace:
+    """One layer with given factors, and a diagonal block beside it."""
+    rows, columns = g.shape[-1] * groups, a.shape[-1] - bias
+    shapes = {"w": (rows, columns), "s": (2,)} | ({"b": (rows,)} if bias else {})
+    diagonal = torch.tensor([2.0, 0.0], dtype=a.dtype)
+    return SimpleNamespace(
+        model=SimpleNamespace(
+            layout=StandInLayout(shapes),
+            blocks=[
+                Block("layer", "w", "b" if bias else None, groups, (1, 1)),
+                DiagonalBlock("bn", ("s",)),
+            ],
+        ),
+        factors={
+            "layer": KroneckerFactors(a, g, (1, 1), bias),
+            "bn": DiagonalFactors({"s": diagonal}),
+        },
+        gathered=1,
+    )
+
+
+def vector(of: SimpleNamespace, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(of.model.layout.numel, generator=seeded(7), dtype=torch.float64).to(dtype)
+
+
+def damped(a: Tensor, g: Tensor, damping: float, pi: bool) -> tuple[Tensor, Tensor]:
+    """Both factors with their damping, from the formula."""
+    if not pi:
+        return a + damping * eye(len(a)), g + damping * eye(len(g))
+    ratio = math.sqrt(float(a.trace() / len(a)) / float(g.trace() / len(g)))
+    root = math.sqrt(damping)
+    return a + ratio * root * eye(len(a)), g + root / ratio * eye(len(g))
+
+
+@pytest.mark.parametrize("pi", [True, False])
+def test_solves_the_dense_system(pi):
+    a, g = 9 * positive(5, 1), positive(3, 2)
+    of = curvature(a, g, bias=True)
+    v = vector(of)
+    solution = KFI(pi=pi).solve(of, 0.3, v)
+    left, right = damped(a, g, 0.3, pi)
+    parts, x = of.model.layout.views(v), of.model.layout.views(solution.x)
+    m = torch.cat([parts["w"], parts["b"][:, None]], 1)
+    expected = torch.linalg.solve(torch.kron(right, left), m.reshape(-1)).view(3, 5)
+    torch.testing.assert_close(x["w"], expected[:, :-1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(x["b"], expected[:, -1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(x["s"], parts["s"] / torch.tensor([2.3, 0.3], dtype=v.dtype))
+    assert solution.status is Status.SOLVED
+
+
+def test_each_group_is_solved_with_its_own_balance():
+    a = torch.stack([100 * positive(4, 1), positive(4, 2)])
+    g = torch.stack([positive(2, 3), 7 * positive(2, 4)])
+    of = curvature(a, g, groups=2)
+    v = vector(of)
+    x = of.model.layout.views(KFI().solve(of, 0.5, v).x)["w"]
+    for k in range(2):
+        left, right = damped(a[k], g[k], 0.5, pi=True)
+        m = of.model.layout.views(v)["w"][2 * k : 2 * k + 2]
+        expected = torch.linalg.solve(torch.kron(right, left), m.reshape(-1)).view(2, 4)
+        torch.testing.assert_close(x[2 * k : 2 * k + 2], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_balance():
+    a, g = 4 * eye(3), eye(2)
+    assert float(balance(a, g)) == 2.0
+    assert float(balance(0 * a, g)) == float(balance(a, 0 * g)) == float(balance(0 * a, 0 * g)) == 1
+    pairs = balance(torch.stack([a, 0 * a]), torch.stack([g, g]))
+    assert pairs.tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_factor_of_zeros_gives_no_nan(dtype):
+    of = curvature(positive(3).to(dtype), torch.zeros(2, 2, dtype=dtype))
+    solution = KFI().solve(of, 0.1, vector(of, dtype))
+    assert solution.x.dtype == dtype
+    assert torch.isfinite(solution.x).all()
+
+
+def test_an_indefinite_factor_raises_the_damping():
+    a = torch.diag(torch.tensor([1.0, -0.5, 1.5], dtype=torch.float64))  # mean 2/3
+    g = 2 / 3 * eye(2)  # so π = 1, and √γ must pass 0.5
+    of = curvature(a, g)
+    v = vector(of)
+    solver = KFI()
+    solution = solver.solve(of, 1e-3, v)  # √γ: 0.03, 0.1, 0.32, 1.0
+    assert solution.status is Status.DAMPING_RAISED
+    assert solution.statistics["retries"] == solver.retries == 3
+    x = of.model.layout.views(solution.x)["w"]
+    expected = of.model.layout.views(v)["w"] / (2 / 3 + 1) / (a.diagonal() + 1)
+    torch.testing.assert_close(x, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_singular_factor_without_damping_is_damped_above_rounding():
+    of = curvature(torch.ones(3, 3, dtype=torch.float64), eye(2))
+    solution = KFI().solve(of, 0.0, torch.zeros(8, dtype=torch.float64))
+    assert solution.status is Status.DAMPING_RAISED
+
+
+def test_a_hopeless_factor_fails_with_a_status():
+    of = curvature(-1e9 * eye(3), eye(2))
+    solver = KFI()
+    solution = solver.solve(of, 1e-3, vector(of))
+    assert solution.status is Status.FAILED
+    assert solution.statistics["retries"] == RETRIES
+    of.factors["layer"] = KroneckerFactors(eye(3), eye(2), (1, 1), False)
+    assert solver.solve(of, 1e-3, vector(of)).status is Status.SOLVED
+
+
+def test_factorises_by_schedule_and_when_the_damping_changes():
+    of = curvature(positive(3), positive(2))
+    solver, made = KFI(every=2), []
+    for gathered in (1, 1, 2, 3, 4, 5):
+        of.gathered = gathered
+        solver.solve(of, 0.1, vector(of))
+        made.append(solver.factorisations)
+    assert made == [1, 1, 1, 2, 2, 3]
+    solver.solve(of, 0.2, vector(of))
+    assert solver.factorisations == 4
+
+
+def test_state_keeps_the_factorisation_in_use():
+    of = curvature(positive(3, 1), positive(2))
+    one, other = KFI(every=5), KFI(every=5)
+    before = one.solve(of, 0.1, vector(of)).x
+    other.load_state_dict(one.state_dict())
+    of.factors["layer"] = KroneckerFactors(positive(3, 2), positive(2), (1, 1), False)
+    of.gathered = 2
+    assert torch.equal(other.solve(of, 0.1, vector(of)).x, before)
+    assert other.factorisations == 1
+
+
+def test_asks_for_factors():
+    of = curvature(positive(3), positive(2))
+    of.factors = {}
+    with pytest.raises(NewtritonError, match="update"):
+        KFI().solve(of, 0.1, vector(of))
+    with pytest.raises(NewtritonError, match="every"):
+        KFI(every=0)

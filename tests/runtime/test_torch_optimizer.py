@@ -1,0 +1,164 @@
+"""TorchOptimizer against torch.optim on the same function, and what it does when numbers fail."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+
+from newtriton.compiler.errors import NewtritonError
+from newtriton.runtime.torch_optimizer import TorchOptimizer
+
+from .stand_in import MLP, Quadratic, assert_identical, batch, broken, positive
+
+OPTIMIZERS = {
+    "nesterov": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    "adam": (torch.optim.Adam, {"lr": 0.05}),
+    "decay": (torch.optim.AdamW, {"lr": 0.05, "weight_decay": 0.1}),
+    "lbfgs": (torch.optim.LBFGS, {"lr": 0.5, "history_size": 4, "max_iter": 5}),
+    "wolfe": (torch.optim.LBFGS, {"line_search_fn": "strong_wolfe", "max_iter": 4}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_equals_torch(name):
+    cls, options = OPTIMIZERS[name]
+    model = MLP(weight_decay=0.01)
+    parameter = torch.nn.Parameter(model.params.clone())
+    theirs = cls([parameter], **options)
+    ours = TorchOptimizer(model, cls, **options)
+    for n in range(6):
+        x, y = batch(n)
+
+        def closure(x=x, y=y):
+            theirs.zero_grad()
+            h = model.h(parameter, x, y)
+            h.backward()
+            return h
+
+        start, loss = parameter.detach().clone(), theirs.step(closure).item()
+        report = ours.step(x, y)
+        assert report.accepted
+        assert report.loss == pytest.approx(loss, rel=1e-12)
+        assert report.step_norm == pytest.approx((parameter - start).norm().item())
+        torch.testing.assert_close(model.params, parameter.detach(), rtol=1e-9, atol=1e-12)
+    assert model.accepted == 6
+
+
+def test_lbfgs_makes_no_evaluation_twice():
+    model = MLP()
+    counted, evaluate = [], model.gradient
+    model.gradient = lambda x, y: counted.append(1) or evaluate(x, y)
+    optimizer = TorchOptimizer(model, torch.optim.LBFGS, max_iter=5)
+    optimizer.step(*batch())
+    assert len(counted) == optimizer.optimizer.state[optimizer.flat]["func_evals"] == 5
+
+
+def test_steps_on_the_models_own_memory():
+    model = MLP()
+    optimizer = TorchOptimizer(model, torch.optim.SGD, lr=0.1)
+    version = model.params._version
+    assert optimizer.flat.data_ptr() == model.params.data_ptr()
+    optimizer.step(*batch())
+    assert model.params._version > version, "linearizations could not tell that they are stale"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_loss_that_is_not_finite_changes_nothing_and_the_tenth_raises(name):
+    cls, options = OPTIMIZERS[name]
+    model = MLP()
+    optimizer = TorchOptimizer(model, cls, **options)
+    optimizer.step(*batch())
+    before, state = model.params.clone(), optimizer.state_dict()["optimizer"]
+    for n in range(1, 10):
+        report = optimizer.step(*broken())
+        assert (report.accepted, report.rejected, report.step_norm) == (False, n, 0.0)
+        assert report.status == "loss nan"
+    with pytest.raises(NewtritonError, match="10 steps in a row"):
+        optimizer.step(*broken())
+    assert torch.equal(model.params, before)
+    assert_identical(optimizer.state_dict()["optimizer"], state)
+    assert model.accepted == 1
+    assert optimizer.step(*batch()).rejected == 0
+
+
+@pytest.mark.parametrize("name", ["nesterov", "lbfgs"])
+def test_a_step_that_overflows_is_taken_back_with_its_state(name):
+    cls, options = OPTIMIZERS[name]
+    model = MLP()
+    optimizer = TorchOptimizer(model, cls, **options)
+    optimizer.step(*batch())
+    before, state = model.params.clone(), optimizer.state_dict()["optimizer"]["state"]
+    group = optimizer.optimizer.param_groups[0]
+    lr, group["lr"] = group["lr"], math.inf
+    for n in range(1, 10):
+        report = optimizer.step(*batch())
+        assert (report.accepted, report.rejected) == (False, n)
+        assert report.status == "a step that is not finite"
+    with pytest.raises(NewtritonError, match="10 steps in a row"):
+        optimizer.step(*batch())
+    assert torch.equal(model.params, before)
+    assert_identical(optimizer.state_dict()["optimizer"]["state"], state)
+    group["lr"] = lr
+    assert optimizer.step(*batch()).accepted
+
+
+class Cliff(Quadratic):
+    """NaN at all but its starting point."""
+
+    def value(self, params, x, y):
+        value = super().value(params, x, y)
+        return value if not params.any() else value * math.nan
+
+
+def test_lbfgs_does_not_end_on_a_loss_that_is_not_finite():
+    model = Cliff(positive(4), positive(3))
+    optimizer = TorchOptimizer(model, torch.optim.LBFGS, max_iter=5, max_eval=2)
+    assert not optimizer.step(*batch()).accepted
+    assert not model.params.any()
+
+
+def test_an_interrupt_takes_the_step_back():
+    model = MLP()
+    optimizer = TorchOptimizer(model, torch.optim.LBFGS, max_iter=5)
+    before, evaluate, calls = model.params.clone(), model.gradient, []
+
+    def gradient(x, y):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(x, y)
+
+    model.gradient = gradient
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step(*batch())
+    assert torch.equal(model.params, before)
+    assert not optimizer.optimizer.state[optimizer.flat]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_saved_state_resumes_bit_for_bit(name):
+    cls, options = OPTIMIZERS[name]
+    model, other_model = MLP(), MLP()
+    optimizer, other = (TorchOptimizer(m, cls, **options) for m in (model, other_model))
+    for n in range(3):
+        optimizer.step(*batch(n))
+    file = io.BytesIO()
+    state = optimizer.state_dict()
+    torch.save(state, file)
+    file.seek(0)
+    other_model.params.copy_(model.params)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    kept = copy.deepcopy(state)
+    for n in range(3, 6):
+        assert optimizer.step(*batch(n)) == other.step(*batch(n))
+    assert torch.equal(model.params, other_model.params)
+    assert_identical(state, kept)  # a saved state does not follow the optimizer
+
+
+def test_refuses_options():
+    with pytest.raises(NewtritonError, match=r"SGD refuses.*momentun"):
+        TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1, momentun=0.9)
