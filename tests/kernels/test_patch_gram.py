@@ -1,0 +1,178 @@
+"""The patch Gram by lags and rectangles against im2col: values, work done, memory used."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from newtriton.kernels.patch_gram import (
+    Pair,
+    multiplications,
+    patch_gram,
+    patch_gram_reference,
+    plan,
+)
+from tests.tolerances import relative_error
+
+# map, kernel, stride, padding, dilation
+WINDOWS: list[tuple[Pair, Pair, Pair, Pair, Pair]] = [
+    ((8, 8), (3, 3), (1, 1), (1, 1), (1, 1)),
+    ((6, 9), (3, 3), (1, 1), (0, 0), (1, 1)),
+    ((5, 7), (1, 1), (1, 1), (0, 0), (1, 1)),
+    ((5, 7), (1, 1), (2, 3), (1, 0), (1, 1)),
+    ((7, 4), (2, 3), (1, 1), (1, 2), (1, 1)),
+    ((9, 8), (3, 3), (2, 2), (1, 1), (1, 1)),
+    ((10, 7), (5, 3), (3, 2), (2, 1), (1, 1)),
+    ((9, 9), (2, 2), (3, 3), (0, 0), (1, 1)),  # pixels that no patch visits
+    ((9, 11), (3, 2), (1, 1), (2, 1), (2, 3)),
+    ((9, 11), (3, 3), (2, 3), (2, 4), (3, 2)),
+    ((8, 6), (4, 4), (1, 2), (3, 2), (1, 1)),
+    ((2, 3), (5, 5), (1, 1), (2, 2), (1, 1)),  # kernels larger than the map
+    ((2, 2), (3, 3), (1, 1), (1, 1), (1, 1)),
+    ((1, 1), (3, 3), (1, 1), (1, 1), (1, 1)),  # taps that never meet
+    ((1, 5), (3, 3), (2, 1), (1, 1), (1, 2)),
+    ((3, 3), (2, 2), (1, 1), (4, 4), (2, 2)),  # padding beyond the kernel
+]
+
+
+def image(batch: int, size: Pair, channels: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(batch + 10 * channels)
+    return torch.randn(batch, *size, channels, dtype=dtype, generator=generator)
+
+
+@pytest.mark.parametrize("homogeneous", [False, True])
+@pytest.mark.parametrize(("channels", "groups"), [(3, 1), (4, 2), (3, 3)])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_it_is_the_gram_of_im2col(
+    window: tuple[Pair, Pair, Pair, Pair, Pair], channels: int, groups: int, homogeneous: bool
+) -> None:
+    size, *rest = window
+    for batch in (1, 4):
+        a = image(batch, size, channels)
+        value = patch_gram(a, *rest, groups, homogeneous, 0.37)
+        expected = patch_gram_reference(a, *rest, groups, homogeneous, 0.37)
+        assert value.shape == expected.shape
+        assert relative_error(value, expected) <= 1e-12
+
+
+def between(low: int, high: int) -> st.SearchStrategy[Pair]:
+    return st.tuples(st.integers(low, high), st.integers(low, high))
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(
+    between(1, 9), between(1, 4), between(1, 3), between(0, 4), between(1, 3),
+    st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans(),
+)  # fmt: skip
+def test_any_window_on_any_map(
+    size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
+    batch: int, groups: int, width: int, homogeneous: bool,
+) -> None:  # fmt: skip
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    assume(all(n + 2 * p > r for n, p, r in zip(size, padding, reach, strict=True)))
+    a = image(batch, size, groups * width)
+    window = (kernel, stride, padding, dilation, groups, homogeneous)
+    assert relative_error(patch_gram(a, *window), patch_gram_reference(a, *window)) <= 1e-12
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_float32(window: tuple[Pair, Pair, Pair, Pair, Pair]) -> None:
+    size, *rest = window
+    a = image(4, size, 4, torch.float32)
+    value = patch_gram(a, *rest, 2, True, 0.37)
+    assert value.dtype == torch.float32
+    expected = patch_gram_reference(a.double(), *rest, 2, True, 0.37)
+    assert relative_error(value, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_every_element_of_out_is_written(
+    window: tuple[Pair, Pair, Pair, Pair, Pair], groups: int
+) -> None:
+    size, *rest = window
+    a = image(2, size, 4)
+    expected = patch_gram_reference(a, *rest, groups, True)
+    out = torch.full_like(expected, math.nan)
+    assert patch_gram(a, *rest, groups, True, out=out) is out
+    assert relative_error(out, expected) <= 1e-12
+
+
+def test_the_image_may_be_a_view_and_is_not_changed() -> None:
+    a = image(2, (6, 5), 8)[..., ::2].transpose(1, 2)
+    before = a.clone()
+    value = patch_gram(a, (3, 2), padding=(1, 1), homogeneous=True)
+    expected = patch_gram_reference(before, (3, 2), padding=(1, 1), homogeneous=True)
+    assert relative_error(value, expected) <= 1e-12
+    assert torch.equal(a, before)
+
+
+def test_a_3x3_kernel_has_13_lags_and_sums_each_position_once() -> None:
+    lags = plan((8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
+    pairs = {(lag.y.lag, lag.x.lag) for lag in lags}
+    assert len(lags) == len(pairs) == 13
+    # on an axis of 8, 8 − |ℓ| positions q have q + ℓ in the image too; lags up to sign:
+    # y = 0 with x = 0, 1, 2; y = 1, 2 with x = −2 … 2
+    assert multiplications(lags) == 8 * (8 + 7 + 6) + (7 + 6) * (6 + 7 + 8 + 7 + 6) == 610
+    # the Gram of im2col: 45 blocks of the upper triangle over 64 patches
+    assert 610 < 45 * 64 / 4
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_rectangles_of_a_lag_do_not_overlap(
+    window: tuple[Pair, Pair, Pair, Pair, Pair],
+) -> None:
+    lags = plan(*window)
+    summed = [
+        (lag.y.lag, lag.x.lag, y, x)
+        for lag in lags
+        for ys in lag.y.segments
+        for xs in lag.x.segments
+        for y in ys
+        for x in xs
+    ]
+    assert len(set(summed)) == len(summed) == multiplications(lags)
+
+
+def test_a_3x3_kernel_needs_at_most_nine_rectangles_a_lag() -> None:
+    lags = plan((8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
+    counts = [len(lag.y.segments) * len(lag.x.segments) for lag in lags]
+    assert max(counts) == counts[0] == 9
+
+
+class Largest(TorchDispatchMode):
+    """The most elements of a tensor made outside the memory of `result`."""
+
+    def __init__(self, result: Tensor) -> None:
+        super().__init__()
+        self.result, self.numel = result.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for t in tree_leaves(made):
+            if isinstance(t, Tensor) and t.untyped_storage().data_ptr() != self.result:
+                self.numel = max(self.numel, t.numel())
+        return made
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+def test_nothing_larger_than_the_image_is_made(stride: Pair) -> None:
+    a = image(16, (8, 8), 32)
+    window = ((3, 3), stride, (1, 1))
+    out = torch.empty(9 * 32, 9 * 32, dtype=a.dtype)
+    im2col = 16 * 9 * 32 * 64 // math.prod(stride)
+    with Largest(out) as reference:
+        patch_gram_reference(a, *window)
+    with Largest(out) as ours:
+        patch_gram(a, *window, out=out)
+    assert ours.numel <= a.numel() < im2col <= reference.numel
