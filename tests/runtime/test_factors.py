@@ -242,8 +242,8 @@ def test_a_grouped_convolution_has_a_pair_per_group() -> None:
 
 # --- against curvlinops, and where the block is exact ---------------------------------------------
 
-# Its A is ours. Its block A ⊗ G is linear in the scale of its loss, all in G; our h is the mean over
-# the batch of losses summed over outputs. So "sum" makes its G larger by N, and the "mean" of MSE
+# Its A is ours. Its block is linear in the scale of its loss, all in G; our h is the mean over the
+# batch of losses summed over outputs. So "sum" makes its G larger by N, and the "mean" of MSE
 # and BCE, which goes over the K outputs as well, smaller by K.
 SCALES = [
     (nt.CrossEntropyLoss(), nn.CrossEntropyLoss(), "1"),
