@@ -78,13 +78,8 @@ def dense(layer: nn.Module, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     n = len(a)
     if isinstance(layer, nn.Conv2d):
         groups = layer.groups
-        patches = nn.functional.unfold(
-            a,
-            layer.kernel_size,
-            layer.dilation,
-            layer.padding,
-            layer.stride,  # type: ignore[arg-type]
-        )
+        window: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        patches = nn.functional.unfold(a, *window)
         rows = patches.unflatten(1, (groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
         g = g.flatten(2).unflatten(1, (groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
     else:
@@ -273,7 +268,7 @@ def test_the_blocks_are_those_of_curvlinops(criterion: Criterion, theirs: Any, s
             fisher_type="empirical", kfac_approx="expand", separate_weight_and_bias=False,
         )  # fmt: skip
         v = [torch.randn_like(p) for p in module.parameters()]
-        products = operator @ v
+        products: Any = operator @ v
         for i, (name, ours) in enumerate(factors.items()):
             assert isinstance(ours, nt.KroneckerFactors)
             assert_close(ours.A, operator._input_covariances[name], f"A of {name}")
