@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ def compiled(criterion: Any = None, **options: Any) -> nt.Model:
     )
     loss = nt.CrossEntropyLoss() if criterion is None else criterion
     return nt.compile(net, (2, 4, 4), loss, dtype=F64, **options)
+
+
+shared = cache(compiled)  # for calls that must not change it
 
 
 def images(n: int = 4) -> Tensor:
@@ -221,7 +225,7 @@ INPUTS: dict[str, tuple[Any, tuple[str, ...]]] = {
 @calls
 @pytest.mark.parametrize(("x", "fragments"), INPUTS.values(), ids=INPUTS)
 def test_bad_inputs(call: Call, x: Any, fragments: tuple[str, ...]) -> None:
-    model = compiled()
+    model = shared()
     y = CLASSES[:0] if isinstance(x, Tensor) and len(x) == 0 else CLASSES
     with refused(model, *fragments):
         call(model, x, y)
@@ -229,7 +233,7 @@ def test_bad_inputs(call: Call, x: Any, fragments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("x", "fragments"), INPUTS.values(), ids=INPUTS)
 def test_bad_inputs_without_labels(x: Any, fragments: tuple[str, ...]) -> None:
-    model = compiled()
+    model = shared()
     with refused(model, *fragments):
         model(x)
 
@@ -240,7 +244,7 @@ def test_bad_inputs_without_labels(x: Any, fragments: tuple[str, ...]) -> None:
     ids=["no inputs", "no labels", "no pair", "NaN"],
 )
 def test_bad_batches_in_training(batch: Any) -> None:
-    model = compiled()
+    model = shared()
     with refused(model):
         nt.fit(model, nt.FITRE(model), [batch], epochs=1, progress=False)
 
@@ -278,7 +282,7 @@ LABELS: list[tuple[Any, Any, tuple[str, ...]]] = [
     ("criterion", "y", "fragments"), LABELS, ids=[f"{c}: {f[-1]}" for c, _, f in LABELS]
 )
 def test_bad_labels(call: Call, criterion: Any, y: Any, fragments: tuple[str, ...]) -> None:
-    model = compiled(criterion)
+    model = shared(criterion)
     with refused(model, *fragments):
         call(model, images(), y)
 
