@@ -199,7 +199,14 @@ def trace(
     image = ops.transpose(x, (0, 2, 3, 1)) if len(input_shape) == 3 else x
     record = _Record(training)
     scope = Scope(record)
-    z = net.build(image, scope)
+    if not hasattr(net, "build"):
+        raise NewtritonError(f"the network is {net!r}: use newtriton's own layers")
+    try:
+        z = net.build(image, scope)
+    except ShapeError as error:
+        if error.placed:
+            raise
+        raise ShapeError(f"{net!r} got {describe(image.shape)}: {error}") from None
     if ops.rank(z) != 2:
         raise ShapeError(
             f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()"

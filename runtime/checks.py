@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..compiler.errors import NewtritonError, ShapeError
 from ..compiler.ir import show
+from ..compiler.losses import BCEWithLogitsLoss
 from ..compiler.network import Traced
 
 
@@ -61,6 +62,10 @@ def check_labels(
         raise ShapeError(f"{name} takes labels of shape ({batch}, {classes}), got {tuple(y.shape)}")
     if not torch.isfinite(y).all():
         raise NewtritonError("labels have NaN or infinite values: clean the data")
+    if isinstance(traced.criterion, BCEWithLogitsLoss) and not ((y >= 0) & (y <= 1)).all():
+        raise NewtritonError(
+            f"{name} takes labels in [0, 1], got {float(y.min()):g} to {float(y.max()):g}"
+        )
     return y
 
 

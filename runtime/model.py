@@ -264,8 +264,15 @@ def compile(
         isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0
     ):
         raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
+    return Model(net, shape, loss, _place(device), dtype, float(weight_decay), seed)
+
+
+def _place(device: torch.device | str | None) -> torch.device:
+    """The device, the CPU for None; an error where PyTorch does not have it here."""
     try:
-        place = torch.empty(0, device="cpu" if device is None else device).device
-    except (RuntimeError, AssertionError) as error:
-        raise NewtritonError(f"device {device!r} is not to be had here: {error}") from error
-    return Model(net, shape, loss, place, dtype, float(weight_decay), seed)
+        place = torch.device("cpu" if device is None else device)
+        torch.empty(0, device=place)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise NewtritonError(f"device is {device!r}: {reason}") from error
+    return place

@@ -199,7 +199,7 @@ def _move(batch: Any, model: TrainableModel) -> tuple[torch.Tensor, torch.Tensor
     """One batch on the model's device, its numbers (not its classes) in the model's dtype."""
     try:
         x, y = map(torch.as_tensor, batch)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise NewtritonError(
             f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y): {error}"
         ) from error

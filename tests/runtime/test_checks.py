@@ -1,230 +1,381 @@
-"""Bad input: one clear error that names the value and the way out, and nothing is lost."""
+"""Bad input: one error that names what was given, and parameters and buffers as they were."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import newtriton as nt
-from newtriton.compiler.errors import NewtritonError, ShapeError
+
+Call = Callable[[nt.Model, Any, Any], object]
+F64 = torch.float64
 
 
-def net() -> nt.Sequential:
-    return nt.Sequential(
-        nt.Conv2d(4, 3), nt.BatchNorm2d(), nt.SiLU(), nt.MaxPool2d(2), nt.Flatten(), nt.Linear(3)
+def compiled(criterion: Any = None, **options: Any) -> nt.Model:
+    net = nt.Sequential(
+        nt.Conv2d(3, 3, padding=1), nt.BatchNorm2d(), nt.SiLU(), nt.Flatten(), nt.Linear(3)
     )
+    loss = nt.CrossEntropyLoss() if criterion is None else criterion
+    return nt.compile(net, (2, 4, 4), loss, dtype=F64, **options)
 
 
-@pytest.fixture
-def model() -> nt.Model:
-    return nt.compile(net(), (2, 6, 6), nt.CrossEntropyLoss(), seed=1)
+shared = cache(compiled)  # for calls that must not change it
 
 
-X, Y = torch.randn(4, 2, 6, 6), torch.tensor([0, 1, 2, 0])
+def images(n: int = 4) -> Tensor:
+    return torch.randn(n, 2, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
 
 
-def spoilt(x: Tensor) -> Tensor:
-    x = x.clone()
-    x[1, 0, 0, 0] = float("nan")
+CLASSES = torch.tensor([0, 1, 2, 0])
+
+CALLS: dict[str, Call] = {
+    "loss": lambda model, x, y: model.loss(x, y),
+    "objective": lambda model, x, y: model.objective(x, y),
+    "gradient": lambda model, x, y: model.gradient(x, y),
+    "linearize": lambda model, x, y: model.linearize(x, y),
+    "FITRE": lambda model, x, y: nt.FITRE(model).step(x, y),
+    "Adam": lambda model, x, y: nt.TorchOptimizer(model, torch.optim.Adam).step(x, y),
+}
+calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@contextmanager
+def refused(model: nt.Model, *fragments: str) -> Iterator[None]:
+    """An error with these fragments, after which the model's state is bitwise what it was."""
+    params, buffers = model.params.clone(), {n: b.clone() for n, b in model.buffers.items()}
+    with pytest.raises(nt.NewtritonError) as raised:
+        yield
+    for fragment in fragments:
+        assert fragment in str(raised.value)
+    assert torch.equal(model.params, params)
+    assert all(torch.equal(model.buffers[n], b) for n, b in buffers.items())
+
+
+def test_a_good_batch_is_taken_by_every_call() -> None:
+    for call in CALLS.values():
+        call(compiled(), images(), CLASSES)
+
+
+# --- networks that cannot be built ----------------------------------------------------------------
+
+
+def stages() -> list[Any]:
+    return [
+        layer
+        for width in (32, 64)
+        for layer in (nt.Conv2d(width, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2))
+    ]
+
+
+MISFITS: dict[str, tuple[nt.Sequential, str]] = {
+    "no flatten": (
+        nt.Sequential(*stages(), nt.Tanh(), nt.Linear(10)),
+        "Linear(10) at layer 7 got a 64×2×2 image: add Flatten() before it",
+    ),
+    "flattened": (
+        nt.Sequential(nt.Flatten(), nt.Conv2d(4, 3)),
+        "Conv2d(4, 3×3) at layer 1 got 64 features: it needs a C×H×W image: "
+        "move it before Flatten()",
+    ),
+    "pool of features": (
+        nt.Sequential(nt.Flatten(), nt.MaxPool2d(2)),
+        "MaxPool2d(2×2) at layer 1 got 64 features",
+    ),
+    "window": (
+        nt.Sequential(nt.ReLU(), nt.Conv2d(4, 9)),
+        "Conv2d(4, 9×9) at layer 1 got a 1×8×8 image: a 9×9 window",
+    ),
+    "groups": (
+        nt.Sequential(nt.Conv2d(4, 3, groups=2)),
+        "Conv2d(4, 3×3) at layer 0 got a 1×8×8 image: 1 input channels do not divide into 2 groups",
+    ),
+    "nested": (
+        nt.Sequential(nt.ReLU(), nt.Residual(nt.Sequential(nt.ReLU(), nt.Linear(3)))),
+        "Linear(3) at layer 1.body.1 got a 1×8×8 image: add Flatten() before it",
+    ),
+    "branches": (
+        nt.Sequential(nt.Residual(nt.Conv2d(4, 3, padding=1))),
+        "at layer 0 got a 1×8×8 image: its branches give a 1×8×8 image and a 4×8×8 image",
+    ),
+    "image at the end": (
+        nt.Sequential(nt.Conv2d(4, 3)),
+        "the network ends in a 4×6×6 image: add Flatten()",
+    ),
+}
+
+
+@pytest.mark.parametrize(("net", "message"), MISFITS.values(), ids=MISFITS)
+def test_shapes_that_do_not_fit_are_named_at_their_layer(net: nt.Sequential, message: str) -> None:
+    with pytest.raises(nt.ShapeError, match=re.escape(message)):
+        nt.compile(net, (1, 8, 8), nt.CrossEntropyLoss())
+
+
+def test_a_network_of_one_layer_is_named_too() -> None:
+    message = "Linear(3) got a 1×8×8 image: add Flatten() before it"
+    with pytest.raises(nt.ShapeError, match=re.escape(message)):
+        nt.compile(nt.Linear(3), (1, 8, 8), nt.CrossEntropyLoss())
+
+
+def test_a_layer_stands_at_one_place_only() -> None:
+    layer = nt.Linear(3)
+    net = nt.Sequential(layer, nt.Tanh(), nt.Residual(layer))
+    with pytest.raises(nt.NewtritonError, match=r"Linear\(3\) stands at 0 and at 2.body"):
+        nt.compile(net, (3,), nt.MSELoss())
+
+
+def test_layers_of_torch_are_refused_with_their_place() -> None:
+    with pytest.raises(nt.NewtritonError, match=r"layer 1 is Tanh\(\): use newtriton's own"):
+        nt.compile(nt.Sequential(nt.Linear(3), nn.Tanh()), (3,), nt.MSELoss())  # type: ignore[arg-type]
+    with pytest.raises(nt.NewtritonError, match="use newtriton's own layers"):
+        nt.compile(nn.Sequential(nn.Linear(3, 3)), (3,), nt.MSELoss())  # type: ignore[arg-type]
+
+
+def test_a_network_without_parameters_is_refused() -> None:
+    with pytest.raises(nt.NewtritonError, match="no parameters"):
+        nt.compile(nt.Sequential(nt.Flatten()), (3,), nt.MSELoss())
+
+
+# --- unknown and impossible options ---------------------------------------------------------------
+
+OPTIONS: list[tuple[Callable[[], object], str]] = [
+    (lambda: compiled(backend="cuda"), "backend is 'cuda': one of 'auto', 'aten', 'triton'"),
+    (lambda: compiled(precision="fp16"), "precision is 'fp16': one of 'ieee', 'tf32x3'"),
+    (lambda: compiled(backend="aten", precision="tf32"), "precision 'tf32' needs the triton"),
+    (lambda: compiled(device="gpu"), "device is 'gpu': Expected one of cpu, cuda"),
+    (lambda: compiled(device="cuda:99"), "device is 'cuda:99'"),
+    (lambda: compiled(weight_decay=-1.0), "weight_decay is -1.0: give a number ≥ 0"),
+    (lambda: compiled(weight_decay=math.nan), "weight_decay is nan"),
+    (lambda: compiled(nn.CrossEntropyLoss()), "loss is CrossEntropyLoss()"),
+    (
+        lambda: nt.compile(nt.Linear(2), (3,), nt.MSELoss(), dtype=torch.float16),
+        "dtype is torch.float16: one of torch.float32, torch.float64",
+    ),
+    (lambda: nt.compile(nt.Linear(2), (3, 4), nt.MSELoss()), "input_shape is (3, 4)"),
+    (lambda: nt.compile(nt.Linear(2), (0,), nt.MSELoss()), "input_shape is (0,)"),
+    (lambda: nt.Linear(2, init="he"), "init is 'he': one of default, kaiming, xavier"),
+    (lambda: nt.Conv2d(2, 3, init="he"), "init is 'he'"),
+    (lambda: nt.Conv2d(2, 3, padding="valid"), "padding is 'valid'"),
+    (lambda: nt.Conv2d(2, 3, stride=0), "stride is 0"),
+    (lambda: nt.Linear(0), "out_features is 0"),
+    (lambda: nt.GELU("fast"), "approximate is 'fast'"),
+    (lambda: nt.BatchNorm2d(eps=0.0), "eps is 0.0"),
+    (nt.Add, "Add() has no branches"),
+    (lambda: nt.FITRE(compiled(), case="both"), "case is 'both': one of"),
+    (lambda: nt.FITRE(compiled(), damping=-1.0), "damping is -1.0"),
+    (lambda: nt.FITRE(compiled(), max_radius=0.0), "radii are"),
+    (lambda: nt.FITRE(compiled(), momentum=1.0), "momentum is 1.0"),
+    (lambda: nt.TorchOptimizer(compiled(), torch.optim.SGD, rate=1), "torch.optim.SGD refuses"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), OPTIONS, ids=[message for _, message in OPTIONS])
+def test_unknown_options_are_named_with_the_known_ones(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(nt.NewtritonError, match=re.escape(message)):
+        make()
+
+
+def test_an_unknown_curvature_is_refused() -> None:
+    model = compiled()
+    lin = model.linearize(images(), CLASSES)
+    with refused(model, "curvature is 'fisher': one of 'hessian', 'ggn'"):
+        lin.quadratic_forms([model.params], "fisher")
+    with refused(model, "kind is 'fisher': one of 'kfac', 'empirical'"):
+        lin.kronecker_factors("fisher")
+    with refused(model, "kind is 'fisher'"):
+        nt.FITRE(model, factors="fisher").step(images(), CLASSES)
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def spoilt(value: float, *samples: int) -> Tensor:
+    x = images()
+    for i in samples:
+        x[i, 1, 2, 3] = value
     return x
 
 
-BATCHES: dict[str, tuple[object, object, str]] = {
-    "shape": (X[:, :1], Y, r"inputs are 4×1×6×6: the network was compiled for N×2×6×6"),
-    "rank": (X.flatten(1), Y, r"inputs are 4×72"),
-    "dtype": (X.double(), Y, r"inputs are torch.float64, the model computes in torch.float32"),
-    "type": (X.numpy(), Y, r"inputs are ndarray: give a torch.Tensor"),
-    "empty": (X[:0], Y[:0], r"the batch is empty"),
-    "nan": (spoilt(X), Y, r"NaN or infinite values in 1 of 4 samples"),
-    "device": (X.to("meta"), Y, r"inputs are on meta, the model is on cpu"),
-    "label": (X, Y + 1, r"label 3 is out of range: the network has 3 outputs"),
-    "negative label": (X, Y - 1, r"label -1 is out of range"),
-    "label dtype": (X, Y.int(), r"CrossEntropyLoss takes int64 classes .* got torch.int32"),
-    "label shape": (X, Y[:, None], r"int64 classes of shape \(4,\)"),
-    "label count": (X, Y[:3], r"4 inputs but labels of shape \(3,\)"),
-    "label type": (X, [0, 1, 2, 0], r"labels are list"),
+INPUTS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "channels": (torch.zeros(4, 3, 4, 4, dtype=F64), ("4×3×4×4", "N×2×4×4")),
+    "channels last": (images().permute(0, 2, 3, 1), ("4×4×4×2", "N×2×4×4")),
+    "one image": (images()[0], ("2×4×4", "N×2×4×4")),
+    "flat": (images().flatten(1), ("4×32", "N×2×4×4")),
+    "float32": (images().float(), ("torch.float32", "torch.float64")),
+    "integers": (images().long(), ("torch.int64", "torch.float64")),
+    "NumPy": (images().numpy(), ("ndarray", "torch.Tensor")),
+    "list": (images().tolist(), ("list", "torch.Tensor")),
+    "nothing": (None, ("NoneType",)),
+    "no samples": (images()[:0], ("the batch is empty",)),
+    "NaN": (spoilt(math.nan, 1, 3), ("NaN or infinite", "2 of 4 samples")),
+    "infinity": (spoilt(-math.inf, 0), ("NaN or infinite", "1 of 4 samples")),
+    "meta device": (images().to("meta"), ("inputs are on meta", "the model is on cpu")),
 }
 
 
-@pytest.mark.parametrize("name", sorted(BATCHES))
-def test_batches_are_checked_before_anything_changes(model: nt.Model, name: str) -> None:
-    x, y, message = BATCHES[name]
-    optimizer = nt.FITRE(model)
-    before, state = model.state_dict(), optimizer.state_dict()
-    calls: list[Callable[..., object]] = [
-        model.linearize, model.loss, model.gradient, optimizer.step,
-        nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1).step,
-    ]  # fmt: skip
-    for call in calls:
-        with pytest.raises(NewtritonError, match=message):
-            call(x, y)
-    for key, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[key]), key
-    assert optimizer.rule.state_dict() == state["rule"]
-    assert optimizer.curvature.updates == 0
+@calls
+@pytest.mark.parametrize(("x", "fragments"), INPUTS.values(), ids=INPUTS)
+def test_bad_inputs(call: Call, x: Any, fragments: tuple[str, ...]) -> None:
+    model = shared()
+    y = CLASSES[:0] if isinstance(x, Tensor) and len(x) == 0 else CLASSES
+    with refused(model, *fragments):
+        call(model, x, y)
 
 
-def test_targets_are_checked() -> None:
-    model = nt.compile(nt.Linear(3), (4,), nt.MSELoss())
-    x = torch.randn(5, 4)
-    with pytest.raises(ShapeError, match=r"MSELoss takes labels of shape \(5, 3\), got \(5, 2\)"):
-        model.linearize(x, torch.rand(5, 2))
-    with pytest.raises(
-        NewtritonError, match=r"torch.float32 \(or int64 classes\), got torch.float64"
-    ):
-        model.linearize(x, torch.rand(5, 3).double())
-    with pytest.raises(NewtritonError, match="labels have NaN"):
-        model.linearize(x, torch.full((5, 3), float("nan")))
+@pytest.mark.parametrize(("x", "fragments"), INPUTS.values(), ids=INPUTS)
+def test_bad_inputs_without_labels(x: Any, fragments: tuple[str, ...]) -> None:
+    model = shared()
+    with refused(model, *fragments):
+        model(x)
 
 
-def test_classes_become_rows_where_the_loss_wants_rows() -> None:
-    model = nt.compile(nt.Linear(3), (4,), nt.MSELoss(), dtype=torch.float64)
-    x, y = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
-    rows = torch.eye(3, dtype=torch.float64)[y]
-    assert torch.equal(model.linearize(x, y).gradient, model.linearize(x, rows).gradient)
+@pytest.mark.parametrize(
+    "batch",
+    [(None, CLASSES), (images(), None), images(), (spoilt(math.nan, 0), CLASSES)],
+    ids=["no inputs", "no labels", "no pair", "NaN"],
+)
+def test_bad_batches_in_training(batch: Any) -> None:
+    model = shared()
+    with refused(model):
+        nt.fit(model, nt.FITRE(model), [batch], epochs=1, progress=False)
 
 
-def test_one_value_per_channel_has_no_variance() -> None:
-    net = nt.Sequential(nt.Conv2d(2, 3), nt.BatchNorm2d(), nt.Flatten(), nt.Linear(2))
-    model = nt.compile(net, (1, 3, 3), nt.CrossEntropyLoss())
-    with pytest.raises(NewtritonError, match="give at least 2 samples"):
-        model.linearize(torch.randn(1, 1, 3, 3), torch.tensor([0]))
-    assert model(torch.randn(1, 1, 3, 3)).shape == (1, 2)
+CE, MSE, BCE = nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()
+ROWS = torch.rand(4, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+LABELS: list[tuple[Any, Any, tuple[str, ...]]] = [
+    (CE, torch.tensor([0, 1, 3, 0]), ("label 3 is out of range", "3 outputs", "0…2")),
+    (CE, torch.tensor([0, -1, 2, 0]), ("label -1 is out of range",)),
+    (MSE, torch.tensor([0, 1, 3, 0]), ("label 3 is out of range",)),
+    (BCE, torch.tensor([0, 1, -100, 0]), ("label -100 is out of range",)),
+    (CE, CLASSES.int(), ("int64", "torch.int32")),
+    (CE, CLASSES.double(), ("CrossEntropyLoss takes int64", "torch.float64")),
+    (CE, ROWS, ("CrossEntropyLoss takes int64", "(4, 3)")),
+    (CE, CLASSES[:, None], ("shape (4,)", "(4, 1)")),
+    (MSE, CLASSES[:, None], ("MSELoss", "(4, 1)")),
+    (CE, CLASSES[:3], ("4 inputs but labels of shape (3,)",)),
+    (MSE, ROWS[:3], ("4 inputs but labels of shape (3, 3)",)),
+    (CE, torch.tensor(1), ("4 inputs but labels of shape ()",)),
+    (CE, [0, 1, 2, 0], ("labels are list",)),
+    (MSE, ROWS.float(), ("MSELoss takes labels of torch.float64", "torch.float32")),
+    (BCE, ROWS > 0.5, ("BCEWithLogitsLoss takes labels of torch.float64", "torch.bool")),
+    (MSE, ROWS[:, :2], ("(4, 3)", "(4, 2)")),
+    (MSE, ROWS[:, 0], ("(4, 3)", "(4,)")),
+    (MSE, ROWS / 0, ("labels have NaN or infinite values",)),
+    (BCE, ROWS * math.nan, ("labels have NaN or infinite values",)),
+    (BCE, 2 * ROWS, ("BCEWithLogitsLoss takes labels in [0, 1]",)),
+    (BCE, -ROWS, ("BCEWithLogitsLoss takes labels in [0, 1]",)),
+    (CE, CLASSES.to("meta"), ("labels are on meta", "the model is on cpu")),
+]
 
 
-SHAPES: dict[str, tuple[nt.Sequential, tuple[int, ...], str]] = {
-    "flatten": (
-        nt.Sequential(*[nt.ReLU() for _ in range(7)], nt.Linear(10)),
-        (64, 2, 2),
-        r"Linear\(10\) at layer 7 got a 64×2×2 image: add Flatten\(\) before it",
-    ),
-    "image": (nt.Sequential(nt.Conv2d(4, 3)), (7,), r"at layer 0 got 7 features: it needs a C×H×W"),
-    "window": (
-        nt.Sequential(nt.Conv2d(4, 5)),
-        (1, 3, 3),
-        r"a 5×5 window .* does not fit a 3×3 image",
-    ),
-    "groups": (nt.Sequential(nt.Conv2d(4, 3, groups=2)), (3, 8, 8), "3 input channels"),
-    "nested": (
-        nt.Sequential(nt.Sequential(nt.ReLU(), nt.Sequential(nt.Linear(3)))),
-        (2, 4, 4),
-        r"at layer 0\.1\.0 got a 2×4×4 image",
-    ),
-    "residual": (
-        nt.Sequential(nt.Residual(nt.Conv2d(5, 3, padding=1)), nt.Flatten(), nt.Linear(2)),
-        (3, 4, 4),
-        r"at layer 0 got .*3×4×4 image.*5×4×4 image",
-    ),
-    "outputs": (nt.Sequential(nt.Conv2d(2, 3)), (1, 6, 6), r"add Flatten\(\)"),
-    "padding": (
-        nt.Sequential(nt.MaxPool2d(2, padding=2)),
-        (1, 6, 6),
-        "more than half of the window",
-    ),
+@calls
+@pytest.mark.parametrize(
+    ("criterion", "y", "fragments"), LABELS, ids=[f"{c}: {f[-1]}" for c, _, f in LABELS]
+)
+def test_bad_labels(call: Call, criterion: Any, y: Any, fragments: tuple[str, ...]) -> None:
+    model = shared(criterion)
+    with refused(model, *fragments):
+        call(model, images(), y)
+
+
+@pytest.mark.parametrize("name", ["gradient", "objective", "linearize", "FITRE", "Adam"])
+def test_batch_statistics_need_more_than_one_value_per_channel(name: str) -> None:
+    net = nt.Sequential(nt.Conv2d(3, 4), nt.BatchNorm2d(), nt.Flatten(), nt.Linear(3))
+    model = nt.compile(net, (2, 4, 4), nt.CrossEntropyLoss(), dtype=F64)
+    with refused(model, "1.running_mean", "one value per channel", "at least 2 samples"):
+        CALLS[name](model, images(1), CLASSES[:1])
+    CALLS[name](model, images(2), CLASSES[:2])
+    assert model.loss(images(1), CLASSES[:1]).isfinite(), "running statistics need none"
+    assert model.linearize(images(1), CLASSES[:1], training=False).gradient.isfinite().all()
+
+
+# --- vectors, states, linearizations --------------------------------------------------------------
+
+PRODUCTS: dict[str, Callable[[nt.Linearization, Any], object]] = {
+    "hvp": lambda lin, v: lin.hvp(v),
+    "ggnvp": lambda lin, v: lin.ggnvp(v),
+    "quadratic_forms": lambda lin, v: lin.quadratic_forms([v]),
 }
 
 
-@pytest.mark.parametrize("name", sorted(SHAPES))
-def test_shapes_are_checked_when_the_network_is_built(name: str) -> None:
-    layers, shape, message = SHAPES[name]
-    with pytest.raises(ShapeError, match=message):
-        nt.compile(layers, shape, nt.CrossEntropyLoss())
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
+def test_bad_vectors(product: Callable[[nt.Linearization, Any], object]) -> None:
+    model = compiled()
+    lin, v = model.linearize(images(), CLASSES), torch.randn_like(model.params)
+    size = f"a flat vector of {len(v)} elements"
+    with refused(model, f"v is ({len(v) - 1},)", size):
+        product(lin, v[1:])
+    with refused(model, f"v is ({len(v)}, 1)", size):
+        product(lin, v[:, None])
+    with refused(model, "v is torch.float32", "torch.float64"):
+        product(lin, v.float())
+    with refused(model, "model.flatten(dict)"):
+        product(lin, model.unflatten(v))
+    product(lin, v)
 
 
-def test_a_layer_stands_once() -> None:
-    layer = nt.Linear(4)
-    with pytest.raises(NewtritonError, match="stands at 0 and at 1: make a second one"):
-        nt.compile(nt.Sequential(layer, layer), (4,), nt.MSELoss())
-
-
-def test_layers_of_other_libraries_are_named() -> None:
-    with pytest.raises(NewtritonError, match=r"layer 0 is Linear\(in_features=2"):
-        nt.compile(nt.Sequential(torch.nn.Linear(2, 2)), (2,), nt.MSELoss())  # type: ignore[arg-type]
-
-
-OPTIONS: dict[str, tuple[Callable[[], object], str]] = {
-    "loss": (lambda: nt.compile(net(), (2, 6, 6), "ce"), "loss is 'ce'"),  # type: ignore[arg-type]
-    "backend": (lambda: compiled(backend="cuda"), "backend is 'cuda': one of 'auto', 'aten'"),
-    "triton": (lambda: compiled(backend="triton"), "use backend='aten'"),
-    "precision": (lambda: compiled(precision="fp8"), "precision is 'fp8'"),
-    "bf16": (lambda: compiled(precision="bf16"), "needs the triton backend"),
-    "dtype": (lambda: compiled(dtype=torch.float16), "dtype is torch.float16"),
-    "device": (lambda: compiled(device="warp"), "device 'warp'"),
-    "decay": (lambda: compiled(weight_decay=-1.0), "weight_decay is -1.0"),
-    "shape": (lambda: nt.compile(net(), (6, 6), nt.CrossEntropyLoss()), r"input_shape is \(6, 6\)"),
-    "init": (lambda: nt.Linear(3, init="he"), "init is 'he': one of default, kaiming, xavier"),
-    "kernel": (lambda: nt.Conv2d(3, 0), "kernel_size is 0"),
-    "same": (lambda: nt.Conv2d(3, 2, padding="same"), "padding is 'same'"),
-    "channels": (lambda: nt.Conv2d(0, 3), "out_channels is 0"),
-    "eps": (lambda: nt.BatchNorm2d(eps=0.0), "eps is 0.0"),
-    "no parameters": (
-        lambda: nt.compile(nt.Sequential(nt.ReLU()), (3,), nt.MSELoss()),
-        "there is nothing to train",
-    ),
-    "case": (lambda: nt.FITRE(compiled(), case="newton"), "case is 'newton': one of"),
-    "damping": (lambda: nt.FITRE(compiled(), damping=-1.0), "damping is -1.0"),
-    "radius": (lambda: nt.FITRE(compiled(), max_radius=0.0), "give 0 < min ≤ initial ≤ max"),
-    "torch": (
-        lambda: nt.TorchOptimizer(compiled(), torch.optim.SGD, rate=1.0),
-        r"torch\.optim\.SGD refuses",
-    ),
-}
-
-
-def compiled(**options: object) -> nt.Model:
-    return nt.compile(net(), (2, 6, 6), nt.CrossEntropyLoss(), **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", sorted(OPTIONS))
-def test_unknown_options_are_named(name: str) -> None:
-    call, message = OPTIONS[name]
-    with pytest.raises(NewtritonError, match=message):
-        call()
-
-
-def test_a_state_that_does_not_fit_changes_nothing(model: nt.Model) -> None:
-    before = model.state_dict()
-    state = {name: torch.zeros_like(t) for name, t in before.items()}
-    del state["0.bias"]
-    state["7.weight"] = torch.zeros(2)
-    state["5.weight"] = torch.zeros(3, 9)
-    state["1.running_mean"] = torch.full((4,), float("nan"))
-    with pytest.raises(NewtritonError) as caught:
-        model.load_state_dict(state)
-    for fault in (
-        "missing 0.bias",
-        "unexpected 7.weight",
-        "5.weight has shape (3, 9)",
-        "1.running_mean has values",
-    ):
-        assert fault in str(caught.value)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
-
-
-def test_vectors_are_checked(model: nt.Model) -> None:
-    lin = model.linearize(X, Y)
-    v = torch.zeros_like(model.params)
-    for call in (lin.hvp, lin.ggnvp, lambda u: lin.quadratic_forms([u])):
-        with pytest.raises(NewtritonError, match=rf"flat vector of {len(v)} elements"):
-            call(v[:-1])
-        with pytest.raises(NewtritonError, match=r"v is torch\.float64"):
-            call(v.double())
-    with pytest.raises(NewtritonError, match="no vectors"):
+def test_quadratic_forms_of_no_vectors_are_refused() -> None:
+    model = compiled()
+    lin = model.linearize(images(), CLASSES)
+    with refused(model, "no vectors"):
         lin.quadratic_forms([])
-    with pytest.raises(NewtritonError, match="curvature is 'fisher'"):
-        lin.quadratic_forms([v], "fisher")
-    with pytest.raises(NewtritonError, match=r"missing 0\.weight"):
-        model.flatten({})
 
 
-def test_a_linearization_knows_that_the_parameters_have_changed(model: nt.Model) -> None:
-    lin = model.linearize(X, Y)
-    v = torch.zeros_like(model.params)
-    next(model.parameters()).add_(1.0)
-    for call in (lambda: lin.hvp(v), lambda: lin.kronecker_factors("kfac")):
-        with pytest.raises(NewtritonError, match="linearize again"):
-            call()
+CHANGES: dict[str, Callable[[nt.Model], object]] = {
+    "in place": lambda model: model.params.add_(1.0),
+    "by name": lambda model: dict(model.named_parameters())["4.bias"].zero_(),
+    "loaded": lambda model: model.load_state_dict(model.state_dict()),
+    "SGD": lambda model: nt.TorchOptimizer(model, torch.optim.SGD, lr=1.0).step(images(), CLASSES),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_linearization_is_of_the_parameters_it_was_made_at(
+    change: Callable[[nt.Model], object],
+) -> None:
+    model = compiled()
+    lin, v = model.linearize(images(), CLASSES), torch.randn_like(model.params)
+    change(model)
+    for product in PRODUCTS.values():
+        with refused(model, "the parameters have changed", "linearize again"):
+            product(lin, v)
+    for kind in ("kfac", "empirical"):
+        with refused(model, "the parameters have changed"):
+            lin.kronecker_factors(kind)
+
+
+def test_a_state_with_faults_is_refused_with_all_of_them_and_loads_nothing() -> None:
+    model, other = compiled(), compiled(seed=1)
+    state: dict[str, Any] = other.state_dict()
+    del state["0.bias"], state["1.running_var"]
+    state["4.weight"] = state["4.weight"].T
+    state["7.weight"] = torch.zeros(1)
+    state["1.bias"] = [0.0, 0.0, 0.0]
+    state["1.running_mean"] = torch.full((3,), math.nan, dtype=F64)
+    lin = model.linearize(images(), CLASSES)
+    with refused(
+        model, "missing 0.bias", "missing 1.running_var", "unexpected 7.weight",
+        "4.weight has shape (48, 3), not (3, 48)", "1.bias is list", "1.running_mean has values",
+    ):  # fmt: skip
+        model.load_state_dict(state)
+    lin.hvp(model.params)  # nothing has changed
+
+
+def test_flatten_lists_all_faults() -> None:
+    model = compiled()
+    named = model.unflatten(model.params)
+    del named["0.bias"]
+    named |= {"bias": torch.zeros(3), "4.bias": torch.zeros(2)}
+    with refused(model, "missing 0.bias", "unexpected bias", "4.bias has shape (2,), not (3,)"):
+        model.flatten(named)
+    with refused(model, "the vector is (3,)"):
+        model.unflatten(torch.zeros(3))

@@ -1,204 +1,428 @@
-"""Kronecker factors against curvlinops, a dense construction, and what theory says they must be."""
+"""Kronecker and diagonal factors against dense constructions, curvlinops, and the exact GGN."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from curvlinops import KFACLinearOperator
+from hypothesis import given, settings
 from torch import Tensor, nn
 
 import newtriton as nt
-from newtriton.compiler.errors import NewtritonError
-from tests.networks import labels, torch_loss
-from tests.tolerances import assert_close
+from newtriton.compiler.ir import Node
+from newtriton.compiler.network import Criterion, Layer
+from tests.networks import Pair, conv, labels, pairs, torch_loss
+from tests.tolerances import assert_close, relative_error
 
-WINDOWS = [
-    {},
-    {"stride": 2, "padding": 1},
-    {"stride": (1, 2), "padding": (0, 2), "dilation": (2, 1)},
-    {"padding": 1, "groups": 2},
-    {"stride": 3, "padding": 2, "dilation": 2, "groups": 2, "bias": False},
+CRITERIA: list[Criterion] = [nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()]
+losses = pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def compiled(
+    pair: Pair, criterion: Criterion, batch: int
+) -> tuple[nt.Model, nn.Module, Tensor, Tensor]:
+    """Both forms with the same random state, batch norm's included, and a batch."""
+    model = nt.compile(pair.ours, pair.shape, criterion, dtype=torch.float64)
+    state = {
+        name: t if t.dtype == torch.int64 else (torch.rand_like(t) + 0.5 if t.ndim == 1 else t)
+        for name, t in model.state_dict().items()
+    }
+    model.load_state_dict(state)
+    module = pair.theirs.double()
+    module.load_state_dict(state)
+    x = torch.randn(batch, *pair.shape, dtype=torch.float64)
+    return model, module, x, labels(criterion, batch, pair.outputs, torch.float64)
+
+
+Seen = dict[str, tuple[Tensor, Tensor]]
+
+
+def observe(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Seen:
+    """Inputs a and N·∂h/∂s of each layer with parameters: g of the per-sample losses."""
+    seen: Seen = {}
+    hooks = []
+    for name, layer in module.named_modules():
+        if next(layer.parameters(recurse=False), None) is not None:
+
+            def keep(_: nn.Module, inputs: Any, output: Tensor, name: str = name) -> None:
+                seen[name] = (inputs[0].detach(), output)
+
+            hooks.append(layer.register_forward_hook(keep))
+    loss = torch_loss(criterion, module(x), y)
+    grads = torch.autograd.grad(loss, [s for _, s in seen.values()])
+    for hook in hooks:
+        hook.remove()
+    return {name: (a, len(x) * g) for (name, (a, _)), g in zip(seen.items(), grads, strict=True)}
+
+
+def observe_alone(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Seen:
+    """The same from one sample at a time, where samples do not see each other."""
+    single = [observe(module, criterion, x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
+    return {
+        name: (torch.cat([s[name][0] for s in single]), torch.cat([s[name][1] for s in single]))
+        for name in single[0]
+    }
+
+
+def dense(layer: nn.Module, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """A = 1/(N·T) Σ āāᵀ, G = 1/N Σ ggᵀ, patches by unfold; a leading axis of groups."""
+    n = len(a)
+    if isinstance(layer, nn.Conv2d):
+        groups = layer.groups
+        window: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        patches = nn.functional.unfold(a, *window)
+        rows = patches.unflatten(1, (groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
+        g = g.flatten(2).unflatten(1, (groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
+    else:
+        groups, rows, g = 1, a[None], g[None]
+    if layer.bias is not None:
+        rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], -1)
+    big_a, big_g = rows.mT @ rows / rows.shape[1], g.mT @ g / n
+    return (big_a[0], big_g[0]) if groups == 1 else (big_a, big_g)
+
+
+def dense_diagonal(layer: nn.BatchNorm2d, a: Tensor, g: Tensor) -> dict[str, Tensor]:
+    """Mean of (∂ℓ_n/∂p)²; in training mode N times what arrives through sample n's positions."""
+    statistics = (None, None) if layer.training else (layer.running_mean, layer.running_var)
+    normal = nn.functional.batch_norm(a, *statistics, training=layer.training, eps=layer.eps)
+    return {
+        "weight": (g * normal).sum((2, 3)).square().mean(0),
+        "bias": g.sum((2, 3)).square().mean(0),
+    }
+
+
+def compare(factors: dict[str, Any], module: nn.Module, seen: Seen) -> None:
+    """Every layer with parameters has factors, and they are the dense ones."""
+    assert set(factors) == set(seen)
+    for name, (a, g) in seen.items():
+        layer = module.get_submodule(name)
+        if isinstance(layer, nn.BatchNorm2d):
+            for parameter, expected in dense_diagonal(layer, a, g).items():
+                value = factors[name].diagonal[f"{name}.{parameter}"]
+                assert_close(value, expected, f"diagonal of {name}.{parameter}")
+        else:
+            expected_a, expected_g = dense(layer, a, g)
+            assert_close(factors[name].A, expected_a, f"A of {name}")
+            assert_close(factors[name].G, expected_g, f"G of {name}")
+
+
+def network(*layers: tuple[Layer, nn.Module], shape: tuple[int, ...], outputs: int) -> Pair:
+    ours, theirs = zip(*layers, strict=True)
+    return Pair(nt.Sequential(*ours), nn.Sequential(*theirs), shape, outputs)
+
+
+def perceptron(bias: bool = True) -> Pair:
+    return network(
+        (nt.Linear(5, bias), nn.Linear(4, 5, bias)), (nt.Tanh(), nn.Tanh()),
+        (nt.Linear(3, bias), nn.Linear(5, 3, bias)), shape=(4,), outputs=3,
+    )  # fmt: skip
+
+
+def convolutional(*, norm: bool = False, **options: Any) -> Pair:
+    """A convolution with `options` between a plain one and a linear layer."""
+    bias = options.get("bias", True)
+    first, second = conv(2, 4, 3, padding=1, bias=bias), conv(4, 6, **options)
+    norms = [(nt.BatchNorm2d(), nn.BatchNorm2d(4))] if norm else []
+    features = second[1](torch.zeros(1, 4, 6, 5)).numel()
+    return network(
+        first, *norms, (nt.SiLU(), nn.SiLU()), second, (nt.Tanh(), nn.Tanh()),
+        (nt.Flatten(), nn.Flatten()), (nt.Linear(3, bias), nn.Linear(features, 3, bias)),
+        shape=(2, 6, 5), outputs=3,
+    )  # fmt: skip
+
+
+WINDOWS: list[dict[str, Any]] = [
+    {"kernel": 1},
+    {"kernel": (3, 2)},
+    {"kernel": 3, "padding": 1, "stride": 2},
+    {"kernel": (2, 3), "padding": (1, 2), "dilation": (2, 1)},
+    {"kernel": 3, "groups": 2, "padding": 1},
+    {"kernel": 1, "groups": 2},
+    {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2},
 ]
 
 
-def convolutional(window: dict) -> tuple[nt.Model, nn.Sequential]:
-    """Conv – SiLU – conv with `window` – tanh – linear, in both forms."""
-    torch.manual_seed(0)
-    body = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 6, (3, 2), **window), nn.Tanh()
-    )
-    width = body(torch.zeros(1, 3, 7, 6)).numel()
-    module = nn.Sequential(*body, nn.Flatten(), nn.Linear(width, 3)).double()
-    net = nt.Sequential(
-        nt.Conv2d(4, 3, padding=1), nt.SiLU(), nt.Conv2d(6, (3, 2), **window), nt.Tanh(),
-        nt.Flatten(), nt.Linear(3),
-    )  # fmt: skip
-    model = nt.compile(net, (3, 7, 6), nt.CrossEntropyLoss(), dtype=torch.float64, weight_decay=0.1)
-    model.load_state_dict(module.state_dict())
-    return model, module
+# --- empirical factors against dense ones ---------------------------------------------------------
 
 
-def dense(
-    module: nn.Sequential, loss: object, x: Tensor, y: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """A and G of every layer by definition: unfolded patches, gradients of per-sample losses."""
-    inputs, outputs, value = {}, {}, x
-    for name, layer in module.named_children():
-        inputs[name], value = value, layer(value)
-        if hasattr(layer, "weight"):
-            outputs[name] = value
-    total = len(x) * torch_loss(loss, value, y)
-    gradients = dict(zip(outputs, torch.autograd.grad(total, list(outputs.values())), strict=True))
-    result = {}
-    for name, slope in gradients.items():
-        m, a, g, n, groups = module[int(name)], inputs[name], slope, len(x), 1
-        if isinstance(m, nn.Conv2d):
-            a = nn.functional.unfold(a, m.kernel_size, m.dilation, m.padding, m.stride)
-            groups, g = m.groups, g.flatten(2)
-        else:
-            a, g = a.unsqueeze(-1), g.unsqueeze(-1)
-        positions = g.shape[-1]
-        rows = a.view(n, groups, -1, positions).permute(1, 0, 3, 2).flatten(1, 2)
-        if m.bias is not None:
-            rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
-        slopes = g.reshape(n, groups, -1, positions).permute(1, 0, 3, 2).flatten(1, 2)
-        pair = rows.mT @ rows / (n * positions), slopes.mT @ slopes / n
-        result[name] = tuple(t[0] if groups == 1 else t for t in pair)
-    return result
+@losses
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_factors_are_means_over_per_sample_gradients(
+    criterion: Criterion, bias: bool
+) -> None:
+    model, module, x, y = compiled(perceptron(bias), criterion, 5)
+    factors = model.linearize(x, y).kronecker_factors("empirical")
+    compare(factors, module, observe_alone(module, criterion, x, y))
 
 
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-def test_factors_equal_their_definition(window: dict) -> None:
-    model, module = convolutional(window)
-    x, y = torch.randn(5, 3, 7, 6, dtype=torch.float64), torch.randint(0, 3, (5,))
+def test_convolution_factors_are_those_of_unfold(window: dict[str, Any], bias: bool) -> None:
+    criterion = nt.CrossEntropyLoss()
+    model, module, x, y = compiled(convolutional(**window, bias=bias), criterion, 4)
     factors = model.linearize(x, y).kronecker_factors("empirical")
-    expected = dense(module, nt.CrossEntropyLoss(), x, y)
-    assert set(factors) == set(expected)
-    for layer, (a, g) in expected.items():
-        assert_close(factors[layer].A, a.detach(), f"A of {layer}")
-        assert_close(factors[layer].G, g.detach(), f"G of {layer}")
+    compare(factors, module, observe_alone(module, criterion, x, y))
 
 
-@pytest.mark.parametrize("window", [w for w in WINDOWS if "groups" not in w], ids=str)
-def test_factors_equal_curvlinops(window: dict) -> None:
-    model, module = convolutional(window)
-    x, y = torch.randn(5, 3, 7, 6, dtype=torch.float64), torch.randint(0, 3, (5,))
-    operator = KFACLinearOperator(
-        module, nn.CrossEntropyLoss(), list(module.parameters()), [(x, y)],
-        fisher_type="empirical", separate_weight_and_bias=False, check_deterministic=False,
-    )  # fmt: skip
-    operator.compute_kronecker_factors()
+@losses
+def test_affine_batch_norm_has_the_diagonal_of_squared_per_sample_gradients(
+    criterion: Criterion,
+) -> None:
+    model, module, x, y = compiled(convolutional(kernel=3, norm=True), criterion, 5)
+    lin = model.linearize(x, y, training=False)
+    factors = lin.kronecker_factors("empirical")
+    compare(factors, module.eval(), observe_alone(module, criterion, x, y))
+    norm = factors["1"]
+    assert isinstance(norm, nt.DiagonalFactors)
+    assert set(norm.diagonal) == {"1.weight", "1.bias"}
+    for name, diagonal in norm.diagonal.items():
+        squares = [
+            torch.autograd.grad(
+                torch_loss(criterion, module(x[i : i + 1]), y[i : i + 1]),
+                module.get_parameter(name),
+            )[0].square()
+            for i in range(len(x))
+        ]
+        assert_close(diagonal, torch.stack(squares).mean(0), name)
+
+
+@losses
+def test_with_batch_statistics_a_sample_gives_what_arrives_through_its_positions(
+    criterion: Criterion,
+) -> None:
+    model, module, x, y = compiled(convolutional(kernel=3, norm=True), criterion, 5)
     factors = model.linearize(x, y).kronecker_factors("empirical")
-    for layer, pair in factors.items():
-        assert_close(pair.A, operator._input_covariances[layer].detach(), f"A of {layer}")
-        assert_close(pair.G, operator._gradient_covariances[layer].detach(), f"G of {layer}")
+    compare(factors, module.train(), observe(module, criterion, x, y))
 
 
-def linear(criterion: object, seed: int = 0) -> nt.Model:
-    net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(3))
-    return nt.compile(net, (4,), criterion, dtype=torch.float64, seed=seed)  # type: ignore[arg-type]
-
-
-def test_at_one_sample_the_block_is_the_outer_product_of_gradients() -> None:
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(pairs())
+def test_random_networks(pair: Pair) -> None:
     torch.manual_seed(0)
-    model = linear(nt.MSELoss())
-    lin = model.linearize(
-        torch.randn(1, 4, dtype=torch.float64), torch.rand(1, 3, dtype=torch.float64)
-    )
-    gradient = model.unflatten(lin.gradient)
-    for layer, pair in lin.kronecker_factors("empirical").items():
-        parts = [gradient[f"{layer}.weight"], gradient[f"{layer}.bias"][:, None]]
-        whole = torch.cat(parts, 1).T.reshape(-1)
-        assert_close(torch.kron(pair.A, pair.G), torch.outer(whole, whole), layer)
+    criterion = nt.CrossEntropyLoss()
+    model, module, x, y = compiled(pair, criterion, 3)
+    for training in (False, True):
+        module.train(training)
+        factors = model.linearize(x, y, training).kronecker_factors("empirical")
+        compare(factors, module, observe(module, criterion, x, y))
 
 
-LOSSES = [nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()]
+def test_the_stored_order_is_tap_by_channel_with_the_bias_last() -> None:
+    model, _, x, y = compiled(convolutional(kernel=(3, 2)), nt.CrossEntropyLoss(), 4)
+    factors = model.linearize(x, y).kronecker_factors("empirical")["0"]
+    assert isinstance(factors, nt.KroneckerFactors)
+    mean = nn.functional.unfold(x, 3, padding=1).mean((0, 2)).view(2, 9)
+    one = mean.new_ones(1)
+    assert_close(factors.A_stored[-1], torch.cat([mean.T.flatten(), one]), "(tap, channel)")
+    assert_close(factors.A[-1], torch.cat([mean.flatten(), one]), "(channel, tap)")
 
 
-@pytest.mark.parametrize("criterion", LOSSES, ids=repr)
-def test_sampled_factors_converge_to_the_exact_ones(criterion: object) -> None:
-    torch.manual_seed(0)
-    model = linear(criterion)
-    x, y = torch.randn(6, 4, dtype=torch.float64), labels(criterion, 6, 3, torch.float64)
+def test_a_grouped_convolution_has_a_pair_per_group() -> None:
+    pair = convolutional(kernel=(3, 2), groups=2)
+    model, _, x, y = compiled(pair, nt.CrossEntropyLoss(), 4)
+    factors = model.linearize(x, y).kronecker_factors("empirical")["2"]
+    assert isinstance(factors, nt.KroneckerFactors)
+    assert factors.A.shape == factors.A_stored.shape == (2, 2 * 6 + 1, 2 * 6 + 1)
+    assert factors.G.shape == (2, 3, 3)
+
+
+# --- against curvlinops, and where the block is exact ---------------------------------------------
+
+# Its A is ours. Its block is linear in the scale of its loss, all in G; our h is the mean over the
+# batch of losses summed over outputs. So "sum" makes its G larger by N, and the "mean" of MSE
+# and BCE, which goes over the K outputs as well, smaller by K.
+SCALES = [
+    (nt.CrossEntropyLoss(), nn.CrossEntropyLoss(), "1"),
+    (nt.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum"), "N"),
+    (nt.MSELoss(), nn.MSELoss(), "1/K"),
+    (nt.MSELoss(), nn.MSELoss(reduction="sum"), "N"),
+    (nt.BCEWithLogitsLoss(), nn.BCEWithLogitsLoss(), "1/K"),
+    (nt.BCEWithLogitsLoss(), nn.BCEWithLogitsLoss(reduction="sum"), "N"),
+]
+
+
+def ungrouped() -> Iterator[Pair]:
+    yield perceptron()
+    for window in WINDOWS:
+        if "groups" not in window:
+            yield convolutional(**window)
+
+
+@pytest.mark.parametrize(("criterion", "theirs", "scale"), SCALES, ids=str)
+def test_the_blocks_are_those_of_curvlinops(criterion: Criterion, theirs: Any, scale: str) -> None:
+    for pair in ungrouped():
+        model, module, x, y = compiled(pair, criterion, 4)
+        ratio = {"1": 1.0, "N": float(len(x)), "1/K": 1 / pair.outputs}[scale]
+        factors = model.linearize(x, y).kronecker_factors("empirical")
+        operator = KFACLinearOperator(
+            module, theirs, list(module.parameters()), [(x, y)], check_deterministic=False,
+            fisher_type="empirical", kfac_approx="expand", separate_weight_and_bias=False,
+        )  # fmt: skip
+        v = [torch.randn_like(p) for p in module.parameters()]
+        products: Any = operator @ v
+        for i, (name, ours) in enumerate(factors.items()):
+            assert isinstance(ours, nt.KroneckerFactors)
+            assert_close(ours.A, operator._input_covariances[name], f"A of {name}")
+            assert_close(ratio * ours.G, operator._gradient_covariances[name], f"G of {name}")
+            matrix, product = (
+                torch.cat([w[2 * i].flatten(1), w[2 * i + 1][:, None]], 1) for w in (v, products)
+            )
+            assert_close(ratio * ours.G @ matrix @ ours.A, product, f"(A ⊗ G) v of {name}")
+
+
+@losses
+def test_for_one_sample_a_linear_block_is_the_outer_product_of_its_gradient(
+    criterion: Criterion,
+) -> None:
+    model, _, x, y = compiled(perceptron(), criterion, 1)
     lin = model.linearize(x, y)
-    z = lin.outputs.clone().requires_grad_()
-    total = 6 * torch_loss(criterion, z, y)
-    (slope,) = torch.autograd.grad(total, z, create_graph=True)
-    exact = torch.zeros(3, 3, dtype=torch.float64)
-    for i in range(3):  # mean over samples of the Hessian of each sample's loss
-        exact[i] = torch.autograd.grad(slope[:, i].sum(), z, retain_graph=True)[0].mean(0)
-    errors = []
-    for samples in (50, 5000):
-        generator = torch.Generator().manual_seed(1)
-        g = lin.kronecker_factors("kfac", samples, generator)["2"].G
-        errors.append(float((g - exact).norm() / exact.norm()))
-    assert errors[1] < 0.03, errors  # 30,000 draws: a standard error of about 1 %
-    assert errors[1] < errors[0]
+    gradient = model.unflatten(lin.gradient)
+    for name, ours in lin.kronecker_factors("empirical").items():
+        assert isinstance(ours, nt.KroneckerFactors)
+        weight, bias = gradient[f"{name}.weight"], gradient[f"{name}.bias"]
+        g = torch.cat([weight, bias[:, None]], 1).T.flatten()  # columns stacked: A ⊗ G
+        assert_close(torch.kron(ours.A, ours.G), g.outer(g), name)
 
 
-def test_a_generator_repeats_its_labels() -> None:
-    torch.manual_seed(0)
-    model = linear(nt.CrossEntropyLoss())
-    lin = model.linearize(torch.randn(8, 4, dtype=torch.float64), torch.randint(0, 3, (8,)))
-    draws = [
-        lin.kronecker_factors("kfac", 2, torch.Generator().manual_seed(seed))["0"].G
-        for seed in (3, 3, 4)
-    ]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+# --- labels drawn from the model -----------------------------------------------------------------
 
 
-def normed() -> tuple[nt.Linearization, nt.Model]:
-    torch.manual_seed(0)
-    net = nt.Sequential(
-        nt.Conv2d(4, 3), nt.BatchNorm2d(), nt.Tanh(), nt.Conv2d(3, 3), nt.Flatten(), nt.Linear(2)
-    )
-    model = nt.compile(net, (2, 7, 7), nt.CrossEntropyLoss(), dtype=torch.float64)
-    x, y = torch.randn(6, 2, 7, 7, dtype=torch.float64), torch.randint(0, 2, (6,))
-    return model.linearize(x, y), model
+def draws(criterion: Criterion, outputs: Tensor, count: int) -> Tensor:
+    """Random numbers for `count` labels per row of outputs."""
+    if isinstance(criterion, nt.CrossEntropyLoss):
+        return torch.rand(count, len(outputs), dtype=outputs.dtype)
+    draw = torch.randn if isinstance(criterion, nt.MSELoss) else torch.rand
+    return draw(count, *outputs.shape, dtype=outputs.dtype)
 
 
-def test_copies_of_a_batch_keep_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    lin, _ = normed()
-    noise = torch.rand(3, 6, dtype=torch.float64)
-    drawn = {3: noise}
-    monkeypatch.setattr(type(lin), "_noise", lambda self, node, generator: drawn[node.shape[0]])
-    together = lin.kronecker_factors("kfac", 3)
-    apart = []
-    for i in range(3):
-        drawn[1] = noise[i : i + 1]
-        apart.append(lin.kronecker_factors("kfac", 1))
-    for layer in ("0", "3", "5"):
-        mean = sum(f[layer].G for f in apart) / 3
-        assert_close(together[layer].G, mean, layer)
-    for name, diagonal in together["1"].diagonal.items():
-        assert_close(diagonal, sum(f["1"].diagonal[name] for f in apart) / 3, name)
+def drawn(criterion: Criterion, z: Tensor, noise: Tensor) -> Tensor:
+    """Labels that the random numbers stand for."""
+    if isinstance(criterion, nt.CrossEntropyLoss):
+        return torch.searchsorted(z.softmax(1).cumsum(1), noise[:, None], right=True)[:, 0]
+    if isinstance(criterion, nt.MSELoss):
+        return z + noise * math.sqrt(0.5)
+    return (noise < z.sigmoid()).to(z.dtype)
 
 
-def test_affine_batch_norm_gets_the_mean_square_of_per_sample_gradients() -> None:
-    lin, model = normed()
-    module = nn.BatchNorm2d(4).double()
-    x = lin._feed[model.programs[True].traced.x]
-    conv = nn.functional.conv2d(x, *(model.state_dict()[f"0.{p}"] for p in ("weight", "bias")))
-    normal = module(conv).detach()
-    # Every sample sees a γ and β of its own: their gradients are the per-sample ones.
-    gamma = torch.ones(6, 4, 1, 1, dtype=torch.float64, requires_grad=True)
-    beta = torch.zeros(6, 4, 1, 1, dtype=torch.float64, requires_grad=True)
-    state = model.state_dict()
-    hidden = nn.functional.conv2d(
-        (normal * gamma + beta).tanh(), state["3.weight"], state["3.bias"]
-    )
-    z = nn.functional.linear(hidden.flatten(1), state["5.weight"], state["5.bias"])
-    y = lin._feed[model.programs[True].traced.y]
-    slopes = torch.autograd.grad(nn.functional.cross_entropy(z, y, reduction="sum"), [gamma, beta])
-    diagonal = lin.kronecker_factors("empirical")["1"].diagonal
-    assert_close(diagonal["1.weight"], slopes[0].flatten(1).square().mean(0))
-    assert_close(diagonal["1.bias"], slopes[1].flatten(1).square().mean(0))
+def feed_noise(monkeypatch: pytest.MonkeyPatch, noise: Tensor) -> None:
+    def given_noise(lin: nt.Linearization, node: Node, generator: object) -> Tensor:
+        assert len(node.shape) == noise.ndim
+        return noise
+
+    monkeypatch.setattr(nt.Linearization, "_noise", given_noise)
 
 
-def test_bad_arguments_are_named() -> None:
-    lin, _ = normed()
-    with pytest.raises(NewtritonError, match="'kfax'"):
-        lin.kronecker_factors("kfax")
-    with pytest.raises(NewtritonError, match="samples is 0"):
-        lin.kronecker_factors("kfac", samples=0)
+def output_hessian(criterion: Criterion, z: Tensor, y: Tensor) -> Tensor:
+    """B: the mean Hessian of the per-sample losses with respect to the outputs."""
+
+    def loss(row: Tensor, label: Tensor) -> Tensor:
+        return torch_loss(criterion, row[None], label[None])
+
+    return torch.func.vmap(torch.func.hessian(loss))(z, y).mean(0)
+
+
+@losses
+def test_factors_of_drawn_labels_tend_to_the_ggn(criterion: Criterion) -> None:
+    model, _, x, y = compiled(perceptron(), criterion, 4)
+    lin = model.linearize(x, y)
+    expected = output_hessian(criterion, lin.outputs, y)
+
+    def error(samples: int) -> float:
+        """Root of the mean square over four seeds of ‖G − B‖/‖B‖."""
+        found = []
+        for seed in range(4):
+            generator = torch.Generator().manual_seed(seed)
+            factors = lin.kronecker_factors("kfac", samples, generator)["2"]
+            assert isinstance(factors, nt.KroneckerFactors)
+            found.append(relative_error(factors.G, expected))
+        return math.sqrt(sum(e * e for e in found) / len(found))
+
+    few, many = error(100), error(10_000)
+    # M = 40,000 labels; for MSE, g is normal and the error √((K + 1)/M) = 2/√M is expected
+    assert many <= 3 / math.sqrt(10_000 * len(x))
+    assert 5 < few / many < 20  # 10 = √(10,000/100)
+
+
+@losses
+def test_drawn_labels_repeat_with_the_seed(criterion: Criterion) -> None:
+    model, _, x, y = compiled(perceptron(), criterion, 16)
+    lin = model.linearize(x, y)
+
+    def factor(seed: int | None) -> Tensor:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return lin.kronecker_factors("kfac", generator=generator)["2"].G  # type: ignore[union-attr]
+
+    state = torch.get_rng_state()
+    first = factor(3)
+    assert torch.equal(torch.get_rng_state(), state), "a generator of one's own is the only source"
+    assert torch.equal(factor(3), first)
+    assert not torch.equal(factor(4), first)
+    torch.manual_seed(3)
+    assert torch.equal(factor(None), first)
+    assert not torch.equal(factor(None), first)
+
+
+@losses
+@pytest.mark.parametrize("training", [False, True])
+def test_drawn_labels_are_empirical_factors_of_those_labels(
+    criterion: Criterion, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _, x, y = compiled(convolutional(kernel=3, norm=True), criterion, 6)
+    lin = model.linearize(x, y, training)
+    noise = draws(criterion, lin.outputs, 1)
+    feed_noise(monkeypatch, noise)
+    ours = lin.kronecker_factors("kfac")
+    theirs = model.linearize(x, drawn(criterion, lin.outputs, noise[0]), training)
+    assert_same(ours, [theirs.kronecker_factors("empirical")])
+
+
+@losses
+@pytest.mark.parametrize("groups", [1, 2])
+def test_several_samples_give_the_mean_of_single_ones_under_batch_norm(
+    criterion: Criterion, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = convolutional(kernel=3, padding=1, groups=groups, norm=True)
+    model, _, x, y = compiled(pair, criterion, 5)
+    lin = model.linearize(x, y)
+    noise = draws(criterion, lin.outputs, 3)
+    single = []
+    for row in noise:
+        feed_noise(monkeypatch, row[None])
+        single.append(lin.kronecker_factors("kfac"))
+    feed_noise(monkeypatch, noise)
+    assert_same(lin.kronecker_factors("kfac", samples=3), single)
+
+
+def assert_same(value: dict[str, Any], parts: list[dict[str, Any]]) -> None:
+    """Each factor of `value` is the mean of those of `parts`."""
+    for name, factors in value.items():
+        if isinstance(factors, nt.DiagonalFactors):
+            for key, diagonal in factors.diagonal.items():
+                mean = torch.stack([p[name].diagonal[key] for p in parts]).mean(0)
+                assert_close(diagonal, mean, key)
+        else:
+            assert_close(factors.A, parts[0][name].A, f"A of {name}")
+            assert_close(factors.G, torch.stack([p[name].G for p in parts]).mean(0), f"G of {name}")
+
+
+@pytest.mark.parametrize("kind", ["KFAC", "fisher", "", None])
+def test_an_unknown_kind_is_refused_with_the_known_ones(kind: Any) -> None:
+    model, _, x, y = compiled(perceptron(), nt.MSELoss(), 2)
+    with pytest.raises(nt.NewtritonError, match=f"kind is {kind!r}.*'kfac', 'empirical'"):
+        model.linearize(x, y).kronecker_factors(kind)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 1.0, "2", None])
+def test_samples_are_a_positive_integer(samples: Any) -> None:
+    model, _, x, y = compiled(perceptron(), nt.MSELoss(), 2)
+    with pytest.raises(nt.NewtritonError, match=f"samples is {samples!r}.*positive integer"):
+        model.linearize(x, y).kronecker_factors("kfac", samples)
