@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from . import ops, scalar
 from .ir import N, Node, Op
@@ -20,7 +21,12 @@ def _row(x: Node, like: Node) -> Node:
 
 
 class _Loss:
-    """Value semantics and a name; subclasses say the rest."""
+    """Value semantics and a name; subclasses say the rest.
+
+    `noise` names the random numbers that `draw` takes; `span` bounds float labels.
+    """
+
+    span: ClassVar[tuple[float, float] | None] = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -77,6 +83,7 @@ class BCEWithLogitsLoss(_Loss):
     """ℓ = Σ_k softplus(z_k) − z_k y_k; labels float (N, K) in [0, 1]."""
 
     noise = "uniform"
+    span = (0.0, 1.0)
 
     def labels(self, z: Node) -> Node:
         """Targets (N, K)."""

@@ -168,6 +168,11 @@ class Criterion(Protocol):
         """Their distribution."""
         ...
 
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Least and largest float label, None where any will do."""
+        ...
+
     def labels(self, z: Node) -> Node:
         """The input node of the labels for outputs z."""
         ...

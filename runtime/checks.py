@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..compiler.errors import NewtritonError, ShapeError
 from ..compiler.ir import show
-from ..compiler.losses import BCEWithLogitsLoss
 from ..compiler.network import Traced
 
 
@@ -62,9 +63,10 @@ def check_labels(
         raise ShapeError(f"{name} takes labels of shape ({batch}, {classes}), got {tuple(y.shape)}")
     if not torch.isfinite(y).all():
         raise NewtritonError("labels have NaN or infinite values: clean the data")
-    if isinstance(traced.criterion, BCEWithLogitsLoss) and not ((y >= 0) & (y <= 1)).all():
+    low, high = traced.criterion.span or (-math.inf, math.inf)
+    if not ((y >= low) & (y <= high)).all():
         raise NewtritonError(
-            f"{name} takes labels in [0, 1], got {float(y.min()):g} to {float(y.max()):g}"
+            f"{name} takes labels in [{low:g}, {high:g}], got {float(y.min()):g} to {float(y.max()):g}"
         )
     return y
 
