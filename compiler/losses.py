@@ -26,6 +26,7 @@ class _Loss:
     `noise` names the random numbers that `draw` takes; `span` bounds float labels.
     """
 
+    noise: ClassVar[str] = "uniform"
     span: ClassVar[tuple[float, float] | None] = None
 
     def __repr__(self) -> str:
@@ -35,8 +36,6 @@ class _Loss:
 @dataclass(frozen=True, repr=False)
 class CrossEntropyLoss(_Loss):
     """ℓ = log Σ_k e^{z_k} − z_y; labels int64 (N,), in 0…K−1."""
-
-    noise = "uniform"
 
     def labels(self, z: Node) -> Node:
         """Class indices (N,)."""
@@ -61,7 +60,7 @@ class CrossEntropyLoss(_Loss):
 class MSELoss(_Loss):
     """ℓ = Σ_k (z_k − y_k)²: summed over outputs, without ½; labels float (N, K)."""
 
-    noise = "normal"
+    noise: ClassVar[str] = "normal"
 
     def labels(self, z: Node) -> Node:
         """Targets (N, K)."""
@@ -82,8 +81,7 @@ class MSELoss(_Loss):
 class BCEWithLogitsLoss(_Loss):
     """ℓ = Σ_k softplus(z_k) − z_k y_k; labels float (N, K) in [0, 1]."""
 
-    noise = "uniform"
-    span = (0.0, 1.0)
+    span: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def labels(self, z: Node) -> Node:
         """Targets (N, K)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from . import ops, scalar
 from .errors import NewtritonError, ShapeError
@@ -160,18 +160,12 @@ class Traced:
 class Criterion(Protocol):
     """A loss: per-sample values on outputs and labels, and the distribution that it stands for.
 
-    `noise` names the random numbers that `draw` takes: "uniform" or "normal".
+    `noise` names the random numbers that `draw` takes: "uniform" or "normal". `span` is the least
+    and the largest float label, None where any will do.
     """
 
-    @property
-    def noise(self) -> str:
-        """Their distribution."""
-        ...
-
-    @property
-    def span(self) -> tuple[float, float] | None:
-        """Least and largest float label, None where any will do."""
-        ...
+    noise: ClassVar[str]
+    span: ClassVar[tuple[float, float] | None]
 
     def labels(self, z: Node) -> Node:
         """The input node of the labels for outputs z."""

@@ -66,7 +66,8 @@ def check_labels(
     low, high = traced.criterion.span or (-math.inf, math.inf)
     if not ((y >= low) & (y <= high)).all():
         raise NewtritonError(
-            f"{name} takes labels in [{low:g}, {high:g}], got {float(y.min()):g} to {float(y.max()):g}"
+            f"{name} takes labels in [{low:g}, {high:g}], "
+            f"got {float(y.min()):g} to {float(y.max()):g}"
         )
     return y
 

@@ -32,7 +32,13 @@ class Linearization:
     ) -> None:
         labels = model.check(traced, x, y)
         self.model, self._traced, self._programs = model, traced, programs
-        self._batch, self._version = len(x), model.params._version
+        self._batch = len(x)
+        self._versions = {
+            "parameters": (model.params, model.params._version),
+            "inputs": (x, x._version),
+            "labels": (y, y._version),
+            **({} if training else {k: (b, b._version) for k, b in model.buffers.items()}),
+        }
         self._feed = model.feed(traced, x, labels)
         program = programs.linearize
         values = model.executor(program, tape=True, training=training)(
@@ -49,10 +55,11 @@ class Linearization:
     def _run(
         self, graph: Graph, directions: Sequence[Tensor] = (), noise: Tensor | None = None
     ) -> dict[str, Tensor]:
-        if self.model.params._version != self._version:
-            raise NewtritonError(
-                "the parameters have changed since this linearization was made: linearize again"
-            )
+        for name, (tensor, version) in self._versions.items():
+            if tensor._version != version:
+                raise NewtritonError(
+                    f"the {name} have changed since this linearization was made: linearize again"
+                )
         feed = dict(self._feed)
         views = [self.model.layout.views(v) for v in directions]
         for node in self._programs.leaves(graph):

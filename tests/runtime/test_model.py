@@ -203,3 +203,18 @@ def test_the_papers_other_networks_run() -> None:
         assert model(image).shape == (2, 10)
     coder = nt.compile(nt.models.autoencoder(16), (16,), nt.BCEWithLogitsLoss())
     assert coder(torch.rand(3, 16)).shape == (3, 16)
+
+
+def test_a_linearization_knows_that_its_batch_has_changed() -> None:
+    model = compiled()
+    x, y = batch()
+    v = torch.randn_like(model.params)
+    lin, again = model.linearize(x, y), model.linearize(x.clone(), y)
+    x.mul_(2.0)
+    with pytest.raises(nt.NewtritonError, match="the inputs have changed"):
+        lin.hvp(v)
+    again.hvp(v)
+    evaluated = model.linearize(x, y, training=False)
+    model.update_statistics(again.statistics)
+    with pytest.raises(nt.NewtritonError, match=r"1\.running_mean have changed|1\.num_batches"):
+        evaluated.hvp(v)
