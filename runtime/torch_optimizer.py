@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -38,37 +38,79 @@ class TorchOptimizer:
             ) from error
         self.patience = Patience()
 
-    def step(self, x: Tensor, y: Tensor) -> StepReport:
-        """One step on a batch; nothing changes where loss, gradient or new point is not finite."""
+    def step(
+        self, x: Tensor | Iterable[tuple[Tensor, Tensor]], y: Tensor | None = None
+    ) -> StepReport:
+        """One step on a batch; nothing changes where loss, gradient or new point is not finite.
+
+        L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
+        """
+        batches = self._batches(x, y)
         model, flat = self.model, self.flat
         before, state = model.params.clone(), copy.deepcopy(dict(self.optimizer.state[flat]))
-        loss, gradient, statistics = model.gradient(x, y)
+        loss, gradient, statistics = self._gradient(batches)
         fault, moved = not_finite(loss, gradient), False
         try:
             if fault is None:
-                fault = self._move(loss, gradient, x, y)
+                fault = self._move(loss, gradient, batches)
             moved = fault is None
         finally:
             if not moved:
                 model.params.copy_(before)
                 self.optimizer.state[flat] = state
         self.patience.count(fault)
-        if moved:
-            model.update_statistics(statistics)
+        for of_batch in statistics if moved else ():
+            model.update_statistics(of_batch)
         norm = float((model.params - before).norm())
         lr = float(self.optimizer.param_groups[0].get("lr", math.nan))
         return StepReport(
             loss, None, moved, norm, fault or "stepped", lr=lr, rejected=self.patience.rejected
         )
 
-    def _move(self, loss: float, gradient: Tensor, x: Tensor, y: Tensor) -> str | None:
+    def _batches(
+        self, x: Tensor | Iterable[tuple[Tensor, Tensor]], y: Tensor | None
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """The batch alone, or the data, which L-BFGS passes through several times."""
+        if isinstance(x, Tensor):
+            if y is None:
+                raise NewtritonError("step(x) got inputs without labels: step(x, y)")
+            return [(x, y)]
+        name = type(self.optimizer).__name__
+        if not isinstance(self.optimizer, torch.optim.LBFGS):
+            raise NewtritonError(
+                f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
+            )
+        if isinstance(x, Iterator):
+            raise NewtritonError(
+                f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
+            )
+        return x
+
+    def _gradient(
+        self, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> tuple[float, Tensor, list[dict[str, Tensor]]]:
+        """Means of h and its gradient over the samples of all batches; statistics of each."""
+        samples, loss, gradient, statistics = 0, 0.0, torch.zeros_like(self.model.params), []
+        for x, y in batches:
+            part, slope, of_batch = self.model.gradient(x, y)
+            samples += len(x)
+            loss += (part - loss) * len(x) / samples
+            gradient.lerp_(slope, len(x) / samples)
+            statistics.append(of_batch)
+        if not samples:
+            raise NewtritonError("the data have no batches: give at least one")
+        return loss, gradient, statistics
+
+    def _move(
+        self, loss: float, gradient: Tensor, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> str | None:
         """Lets the optimizer change the parameters; what is not finite afterwards."""
         losses = [loss]
         known = [(loss, gradient)]  # the first evaluation of a line search has been made already
 
         @torch.no_grad()
         def closure() -> Tensor:
-            loss, self.flat.grad = known.pop() if known else self.model.gradient(x, y)[:2]
+            loss, self.flat.grad = known.pop() if known else self._gradient(batches)[:2]
             losses.append(loss)
             return torch.tensor(loss, dtype=torch.float64)
 

@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 
+import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
 from newtriton.runtime.torch_optimizer import TorchOptimizer
 
@@ -162,3 +163,31 @@ def test_a_saved_state_resumes_bit_for_bit(name):
 def test_refuses_options():
     with pytest.raises(NewtritonError, match=r"SGD refuses.*momentun"):
         TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1, momentun=0.9)
+
+
+def test_lbfgs_steps_on_the_mean_over_all_batches() -> None:
+    net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(2))
+    torch.manual_seed(0)
+    x, y = torch.randn(9, 3, dtype=torch.float64), torch.rand(9, 2, dtype=torch.float64)
+    ends = []
+    for data in ([(x, y)], [(x[:2], y[:2]), (x[2:], y[2:])]):
+        model = nt.compile(net, (3,), nt.MSELoss(), dtype=torch.float64, weight_decay=0.1)
+        optimizer = nt.TorchOptimizer(model, torch.optim.LBFGS, lr=0.5, max_iter=4)
+        reports = [optimizer.step(data) for _ in range(3)]
+        assert reports[-1].loss < reports[0].loss
+        ends.append(model.params.clone())
+    torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-12)
+
+
+def test_data_are_for_lbfgs_and_can_be_passed_through_again() -> None:
+    model = nt.compile(nt.Linear(2), (3,), nt.MSELoss())
+    x, y = torch.randn(4, 3), torch.rand(4, 2)
+    with pytest.raises(nt.NewtritonError, match="SGD steps on a batch"):
+        nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1).step([(x, y)])
+    optimizer = nt.TorchOptimizer(model, torch.optim.LBFGS)
+    with pytest.raises(nt.NewtritonError, match="one-shot iterator"):
+        optimizer.step(iter([(x, y)]))
+    with pytest.raises(nt.NewtritonError, match="no batches"):
+        optimizer.step([])
+    with pytest.raises(nt.NewtritonError, match="inputs without labels"):
+        optimizer.step(x)
