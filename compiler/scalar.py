@@ -14,11 +14,9 @@ from weakref import WeakValueDictionary
 
 _interned: WeakValueDictionary[tuple, Expr] = WeakValueDictionary()
 
-UNARY = ("exp", "log", "sqrt", "reciprocal", "sigmoid", "tanh", "erf", "softplus")
-
 
 class Expr:
-    """`op` with `args`: const, var, batch (the batch size N), add, mul, where, or one of `UNARY`.
+    """`op` with `args`: const, var, batch (the batch size N), add, mul, where, or a function of one argument.
 
     `where(c, a, b)` is a where c > 0, b elsewhere: the only branch, hence the only kink.
     """
@@ -177,7 +175,7 @@ _FOLD = {
 
 
 def unary(op: str, x: Expr | float) -> Expr:
-    """One of `UNARY`, folded on constants."""
+    """A function of one argument, folded on constants."""
     x = _expr(x)
     if (number := _number(x)) is not None:
         return const(_FOLD[op](number))
