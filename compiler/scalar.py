@@ -16,7 +16,7 @@ _interned: WeakValueDictionary[tuple, Expr] = WeakValueDictionary()
 
 
 class Expr:
-    """`op` with `args`: const, var, batch (the batch size N), add, mul, where, or a function of one argument.
+    """A node: const, var, batch (the batch size N), add, mul, where, or a function of one argument.
 
     `where(c, a, b)` is a where c > 0, b elsewhere: the only branch, hence the only kink.
     """
