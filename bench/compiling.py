@@ -7,7 +7,7 @@ from typing import Any
 
 import newtriton as nt
 
-from .measure import arguments, report
+from ._measure import arguments, report
 
 
 def main() -> None:

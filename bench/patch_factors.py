@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..kernels.patch_gram import patch_gram
-from .measure import arguments, interleaved, report
+from ._measure import arguments, interleaved, report
 
 BATCH = 64
 LAYERS = ((3, 32), (64, 16), (128, 8), (256, 8), (256, 4), (512, 4), (512, 2), (512, 2))

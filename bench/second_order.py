@@ -18,7 +18,7 @@ from torch.func import functional_call, grad, jvp
 
 import newtriton as nt
 
-from .measure import arguments, interleaved, report, summary
+from ._measure import arguments, interleaved, report, summary
 
 BATCH = 64
 

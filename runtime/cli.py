@@ -187,7 +187,8 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     """Does what `python -m newtriton.bench.NAME` does."""
-    names = [module.name for module in pkgutil.iter_modules(bench.__path__)]
+    modules = pkgutil.iter_modules(bench.__path__)
+    names = [module.name for module in modules if not module.name.startswith("_")]
     if options.name is None:
         print("\n".join(names))
         return
