@@ -7,62 +7,27 @@ needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from ..compiler.ir import LEAVES, VIEWS, Graph, Node, Op
 from ..compiler.scalar import evaluate
-from . import aten
+from .aten import ATEN
+from .pairs import Step, paired
 from .pointwise import Pointwise, Run
 
 
-@dataclass(frozen=True)
-class Step:
-    """`call(run, *tensors of reads)` gives the tensors of `writes`."""
-
-    reads: Sequence[Node]
-    writes: Sequence[Node]
-    call: Callable[..., Sequence[Tensor]]
-
-
 def _single(node: Node) -> Step:
-    call = aten.ATEN[node.op](node)
+    call = ATEN[node.op](node)
     return Step(node.inputs, [node], lambda run, *xs: [call(run, *xs)])
-
-
-def _paired(nodes: Sequence[Node]) -> dict[Node, Step]:
-    """Steps that write two nodes at once, by the node that comes first."""
-    present = set(nodes)
-    users: dict[Node, list[Node]] = {}
-    for node in nodes:
-        for x in dict.fromkeys(node.inputs):
-            users.setdefault(x, []).append(node)
-    steps: dict[Node, Step] = {}
-    for node in nodes:
-        if node.op is Op.ARGMAX_POOL:
-            (x,) = node.inputs
-            for other in users.get(node, []):
-                if other.op is Op.GATHER_MAX and other.inputs == (x, node):
-                    call = aten.max_pool(node)
-                    steps[node] = Step([x], [other, node], call)
-        if node.op is Op.CONV_WEIGHT_GRAD:
-            ct, x = node.inputs
-            for other in users.get(ct, []):
-                if other.op is Op.REDUCE_SUM and len(other.shape) == 1 and other in present:
-                    steps[node] = Step(
-                        [ct, x], [node, other], aten.conv_weight_grad(node, with_bias=True)
-                    )
-    return steps
 
 
 def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
     """The graph's steps in execution order; nodes in `keep` are written besides the outputs."""
     nodes = graph.computed()
-    paired = _paired(nodes)
-    written = {n: step for step in paired.values() for n in step.writes}
+    written = {n: step for step in paired(nodes) for n in step.writes}
     needed = {*graph.outputs.values(), *keep}
     done = {n for n in graph.nodes() if n not in set(nodes)}
     waiting = dict.fromkeys(nodes)
@@ -85,7 +50,7 @@ def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
         group: dict[Node, None] = {}
         sums: list[Node] = []
         views: list[Node] = []
-        for n in list(waiting):
+        for n in waiting:
             if n.op is Op.MAP and n.shape == node.shape and ready(n, group):
                 group[n] = None
             elif n.op in VIEWS and ready(n, {}):

@@ -12,6 +12,7 @@ from newtriton.compiler.ir import Graph, N, Node, Op, concrete
 from newtriton.compiler.scalar import var
 from newtriton.runtime import fused, pointwise
 from newtriton.runtime.executor import Executor, compile_steps
+from newtriton.runtime.pairs import paired
 from newtriton.runtime.pointwise import Pointwise, Run
 from tests.tolerances import assert_close
 
@@ -138,3 +139,11 @@ def test_one_program_serves_every_batch_size() -> None:
     parts = [model.linearize(x[i : i + k], y[i : i + k]).gradient * k for i, k in ((0, 1), (1, 5))]
     assert_close(sum(parts) / 6, whole)  # type: ignore[arg-type]
     assert len(model._executors) == 1
+
+
+def test_a_sum_over_other_axes_is_no_bias_gradient() -> None:
+    ct, x = ops.input_("ct", (N, 4, 4, 6)), ops.input_("x", (N, 4, 4, 2))
+    window = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    gradient = ops.make(Op.CONV_WEIGHT_GRAD, ct, x, kernel=(3, 3), **window)
+    bias, other = ops.reduce_sum(ct, (0, 1, 2)), ops.reduce_sum(ct, (1, 2, 3))
+    assert [list(s.writes) for s in paired([gradient, bias, other])] == [[gradient, bias]]
