@@ -71,10 +71,10 @@ class TorchOptimizer:
         self, x: Tensor | Iterable[tuple[Tensor, Tensor]], y: Tensor | None
     ) -> Iterable[tuple[Tensor, Tensor]]:
         """The batch alone, or the data, which L-BFGS passes through several times."""
+        if y is not None:
+            return [(x, y)]  # type: ignore[list-item]
         if isinstance(x, Tensor):
-            if y is None:
-                raise NewtritonError("step(x) got inputs without labels: step(x, y)")
-            return [(x, y)]
+            raise NewtritonError("step(x) got inputs without labels: step(x, y)")
         name = type(self.optimizer).__name__
         if not isinstance(self.optimizer, torch.optim.LBFGS):
             raise NewtritonError(
