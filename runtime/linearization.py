@@ -129,6 +129,7 @@ class Linearization:
         graph = self._programs.factors(kind, samples)
         noise = next((n for n in self._programs.leaves(graph) if n["name"] == "noise"), None)
         named = self._run(graph, noise=None if noise is None else self._noise(noise, generator))
+        named = _apart(named)
         result: dict[str, KroneckerFactors | DiagonalFactors] = {}
         for block in self.model.blocks:
             if isinstance(block, Block):
@@ -153,3 +154,13 @@ def by_kind(kind: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The outputs `kind:*`, without the prefix."""
     prefix = f"{kind}:"
     return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
+
+
+def _apart(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, none of them twice: layers that share a statistic get a copy each."""
+    result: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in named.items():
+        result[name] = tensor.clone() if id(tensor) in seen else tensor
+        seen.add(id(tensor))
+    return result
