@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
 from newtriton.compiler.factors import Block, DiagonalBlock
+from newtriton.compiler.network import Layer
 from newtriton.runtime.curvature import KroneckerCurvature
 from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors
 
@@ -185,3 +187,77 @@ def test_seeds_repeat_and_differ():
 def test_refuses_options(options, named):
     with pytest.raises(NewtritonError, match=named):
         KroneckerCurvature(MLP(), **options)
+
+
+def compiled(*layers: Layer, shape: tuple[int, ...] = (2, 5, 5)) -> nt.Model:
+    return nt.compile(nt.Sequential(*layers), shape, nt.CrossEntropyLoss(), dtype=torch.float64)
+
+
+def images(seed: int) -> tuple[Tensor, Tensor]:
+    x = torch.randn(6, 2, 5, 5, generator=seeded(seed), dtype=torch.float64)
+    return x, torch.arange(6) % 3
+
+
+def forked() -> nt.Model:
+    """Both branches read the same input and end in the same gradient: A and G coincide."""
+    fork = nt.Residual(nt.Conv2d(4, 3, padding=1), nt.Conv2d(4, 3, padding=1))
+    return compiled(fork, nt.Tanh(), nt.Flatten(), nt.Linear(3))
+
+
+def test_layers_that_share_statistics_are_averaged_once_each() -> None:
+    model = forked()
+    curvature = KroneckerCurvature(model, "empirical", moving_average=0.9, burn_in=0)
+    lins = [model.linearize(*images(seed)) for seed in range(2)]
+    first, second = (lin.kronecker_factors("empirical") for lin in lins)
+    for lin in lins:
+        curvature.update(lin)
+    for layer in ("0.body", "0.shortcut", "3"):
+        for name in ("A_stored", "G"):
+            expected = 0.9 * getattr(first[layer], name) + 0.1 * getattr(second[layer], name)
+            torch.testing.assert_close(getattr(curvature.factors[layer], name), expected)
+
+
+def test_factors_belong_to_the_caller_and_to_one_layer() -> None:
+    factors = forked().linearize(*images(0)).kronecker_factors("empirical")
+    kept = factors["0.shortcut"].A.clone()
+    factors["0.body"].A_stored.zero_()
+    assert torch.equal(factors["0.shortcut"].A, kept)
+
+
+def test_state_of_layers_that_share_statistics_resumes_bit_for_bit() -> None:
+    model = forked()
+    one, other = (KroneckerCurvature(model, seed=seed) for seed in (1, 2))
+    one.update(model.linearize(*images(0)))
+    other.load_state_dict(one.state_dict())
+    for curvature in (one, other):
+        for seed in range(2):
+            curvature.update(model.linearize(*images(seed)))
+    assert_identical(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_mv_on_a_compiled_network_is_dense_kron_in_torchs_order(bias: bool) -> None:
+    model = compiled(
+        *(nt.Conv2d(4, 3, groups=2, bias=bias), nt.BatchNorm2d(), nt.SiLU()),
+        *(nt.Conv2d(3, 2, bias=bias), nt.Flatten(), nt.Linear(3, bias=bias)),
+    )
+    curvature = KroneckerCurvature(model, samples=2)
+    curvature.update(model.linearize(*images(0)))
+    v = torch.randn(model.layout.numel, generator=seeded(1), dtype=torch.float64)
+    source, result = model.unflatten(v), model.unflatten(curvature.mv(v))
+    for layer, groups in (("0", 2), ("3", 1), ("5", 1)):
+        factors = curvature.factors[layer]
+        assert isinstance(factors, KroneckerFactors)
+        pairs = zip(factors.A.reshape(groups, *factors.A.shape[-2:]),
+                    factors.G.reshape(groups, *factors.G.shape[-2:]), strict=True)  # fmt: skip
+        names = [f"{layer}.weight"] + [f"{layer}.bias"] * bias
+        m, product = (torch.cat([t[n].flatten(1) if t[n].ndim > 1 else t[n][:, None]
+                                 for n in names], 1) for t in (source, result))  # fmt: skip
+        rows = m.chunk(groups)
+        expected = [torch.kron(g, a) @ r.reshape(-1) for (a, g), r in zip(pairs, rows, strict=True)]
+        torch.testing.assert_close(product.reshape(-1), torch.cat(expected), rtol=1e-10, atol=1e-14)
+    diagonal = curvature.factors["1"]
+    assert isinstance(diagonal, DiagonalFactors)
+    for name, d in diagonal.diagonal.items():
+        torch.testing.assert_close(result[name], d * source[name], rtol=1e-12, atol=0)
+    assert set(diagonal.diagonal) == {"1.weight", "1.bias"}
