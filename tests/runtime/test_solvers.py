@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
 from newtriton.compiler.factors import Block, DiagonalBlock
-from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors
+from newtriton.runtime.curvature import KroneckerCurvature
+from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors, tensors
 from newtriton.runtime.solvers import KFI, RETRIES, Status, balance
 
 from .stand_in import StandInLayout, positive, seeded
@@ -160,3 +162,57 @@ def test_asks_for_factors():
         KFI().solve(of, 0.1, vector(of))
     with pytest.raises(NewtritonError, match="every"):
         KFI(every=0)
+
+
+@pytest.mark.parametrize("factor", ["a", "g"])
+def test_a_factor_of_nans_fails_and_the_next_good_one_is_solved(factor: str) -> None:
+    a, g = positive(3), positive(2)
+    of = curvature(a, g)
+    solver = KFI()
+    before = solver.solve(of, 0.1, vector(of)).x
+    spoilt = {"a": a, "g": g, factor: math.nan * {"a": a, "g": g}[factor]}
+    of.factors["layer"], of.gathered = KroneckerFactors(spoilt["a"], spoilt["g"], (1, 1), False), 2
+    solution = solver.solve(of, 0.1, vector(of))
+    assert solution.status is Status.FAILED
+    assert not solution.x.any()
+    of.factors["layer"] = KroneckerFactors(a, g, (1, 1), False)
+    assert torch.equal(solver.solve(of, 0.1, vector(of)).x, before)
+
+
+def test_one_indefinite_group_raises_the_damping() -> None:
+    a = torch.stack([eye(3), torch.diag(torch.tensor([1.0, -0.5, 1.0], dtype=torch.float64))])
+    of = curvature(a, torch.stack([eye(2), eye(2)]), groups=2)
+    solution = KFI(pi=False).solve(of, 0.1, vector(of))
+    assert (solution.status, solution.statistics) == (Status.DAMPING_RAISED, {"retries": 1})
+    weight = of.model.layout.views(vector(of))["w"]
+    expected = torch.cat([weight[:2] / 4, weight[2:] / 2 / (a[1].diagonal() + 1)])
+    torch.testing.assert_close(of.model.layout.views(solution.x)["w"], expected)
+
+
+@pytest.mark.parametrize("pi", [True, False])
+def test_solves_a_compiled_network_layer_by_layer_in_torchs_order(pi: bool) -> None:
+    net = nt.Sequential(
+        *(nt.Conv2d(4, 3, groups=2), nt.BatchNorm2d(), nt.SiLU()),
+        *(nt.Conv2d(3, 2, bias=False), nt.Flatten(), nt.Linear(3)),
+    )
+    model = nt.compile(net, (2, 5, 5), nt.CrossEntropyLoss(), dtype=torch.float64)
+    x = torch.randn(6, 2, 5, 5, generator=seeded(0), dtype=torch.float64)
+    lin = model.linearize(x, torch.arange(6) % 3)
+    of = KroneckerCurvature(model)
+    of.update(lin)
+    solution = KFI(pi=pi).solve(of, 0.3, lin.gradient)
+    assert solution.status is Status.SOLVED
+    g, x = model.unflatten(lin.gradient), model.unflatten(solution.x)
+    for layer, groups in (("0", 2), ("3", 1), ("5", 1)):
+        factors = of.factors[layer]
+        assert isinstance(factors, KroneckerFactors)
+        names = [n for n in (f"{layer}.weight", f"{layer}.bias") if n in g]
+        m, solved = (torch.cat([t[n].reshape(len(t[n]), -1) for n in names], 1) for t in (g, x))
+        lefts, rights = (t.reshape(groups, *t.shape[-2:]) for t in (factors.A, factors.G))
+        expected = []
+        for left, right, rows in zip(lefts, rights, m.chunk(groups), strict=True):
+            a, b = damped(left, right, 0.3, pi)
+            expected.append(torch.linalg.solve(torch.kron(b, a), rows.reshape(-1)).view_as(rows))
+        torch.testing.assert_close(solved, torch.cat(expected), rtol=1e-10, atol=1e-13)
+    for name, d in tensors(of.factors["1"]).items():
+        torch.testing.assert_close(x[name], g[name] / (d + 0.3), rtol=1e-12, atol=0)

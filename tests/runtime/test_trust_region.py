@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
-from newtriton.runtime.trust_region import Proposal, TrustRegion, minimise_in_ball
+from newtriton.runtime.trust_region import CASES, Proposal, TrustRegion, minimise_in_ball
 
 EPS = torch.finfo(torch.float64).eps
 Matrix = NDArray[np.float64]
@@ -316,3 +317,80 @@ def test_state_round_trip():
 def test_refuses_options(options, named):
     with pytest.raises(NewtritonError, match=named):
         TrustRegion(**options)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_the_minimiser_has_the_certificate_of_a_global_one(k: int) -> None:
+    """(H + λM)c = −b with λ ≥ 0, H + λM ⪰ 0, and λ = 0 inside the ball (Moré & Sorensen)."""
+    random = np.random.default_rng(k)
+    inside = 0
+    for n in range(100):
+        slope, m = random.standard_normal(k), random.standard_normal((k, k))
+        curvature = m + m.T + k * random.integers(-2, 4) * np.eye(k)
+        root = random.standard_normal((k, k)) + 2 * np.eye(k)
+        metric, radius = root @ root.T, float(10.0 ** random.uniform(-2, 1))
+        if n % 3 == 0:  # no slope along the lowest curvature: the hard case, where it is negative
+            inverse = np.linalg.inv(root)
+            _, q = np.linalg.eigh(inverse @ curvature @ inverse.T)
+            slope -= root @ q[:, 0] * (q[:, 0] @ inverse @ slope)
+        c = minimise_in_ball(slope, curvature, metric, radius)
+        residual, toward = slope + curvature @ c, metric @ c
+        shift = -float(residual @ c) / max(float(toward @ c), 1e-300)
+        scale = float(np.abs(curvature).sum() + np.abs(slope).sum() / radius)
+        assert np.abs(residual + shift * toward).max() <= 1e-6 * (
+            np.abs(slope).max() + scale * 1e-3
+        )
+        assert shift >= -1e-8 * scale
+        assert np.linalg.eigvalsh(curvature + shift * metric).min() >= -1e-6 * scale
+        length = math.sqrt(float(c @ metric @ c))
+        assert length <= radius * (1 + 1e-9)
+        inside += length < 0.999 * radius
+        assert length >= 0.999 * radius or abs(shift) <= 1e-8 * scale
+    assert 5 < inside < 95
+
+
+def linearized(seed: int) -> tuple[nt.Linearization, Tensor]:
+    """A network with batch norm and weight decay, and a direction that is no eigenvector."""
+    net = nt.Sequential(
+        *(nt.Conv2d(3, 3), nt.BatchNorm2d(), nt.SiLU(), nt.Flatten(), nt.Linear(3)),
+    )
+    options = {"dtype": torch.float64, "weight_decay": 0.1, "seed": seed}
+    model = nt.compile(net, (1, 5, 5), nt.CrossEntropyLoss(), **options)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(8, 1, 5, 5, generator=generator, dtype=torch.float64)
+    lin = model.linearize(x, torch.arange(8) % 3)
+    noise = torch.randn(len(lin.gradient), generator=generator, dtype=torch.float64)
+    return lin, lin.gradient + 0.1 * noise
+
+
+def model_of(lin: nt.Linearization, s: Tensor) -> float:
+    return float(lin.gradient @ s + 0.5 * s @ lin.hvp(s))
+
+
+@pytest.mark.parametrize("radius", [0.05, 50.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_on_a_network_a_wider_search_is_never_worse(seed: int, radius: float) -> None:
+    lin, r = linearized(seed)
+    proposals = {case: TrustRegion(radius, case=case).propose(r, lin) for case in CASES}
+    for proposal in proposals.values():
+        expected = -model_of(lin, proposal.step)
+        assert proposal.predicted == pytest.approx(expected, rel=1e-9)
+        assert proposal.norm <= radius * (1 + 1e-9)
+    values = [proposals[case].predicted for case in CASES]
+    assert 0 < values[0] <= values[1] * (1 + 1e-12)
+    assert values[1] < values[2]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("radius", [0.05, 50.0])
+def test_on_a_network_momentum_is_predicted_by_the_full_model(case: str, radius: float) -> None:
+    lin, r = linearized(0)
+    plain = TrustRegion(radius, case=case).propose(r, lin)
+    last = 0.05 * plain.step.roll(1) + plain.step
+    rule = TrustRegion(radius, case=case, momentum=0.5)
+    rule.last = last
+    proposal = rule.propose(r, lin)
+    carried = plain.step + 0.5 * last
+    carried = carried * min(1.0, radius / float(carried.norm()))
+    torch.testing.assert_close(proposal.step, carried, rtol=1e-9, atol=1e-12)
+    assert proposal.predicted == pytest.approx(-model_of(lin, carried), rel=1e-9)
