@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
+from newtriton.runtime.trust_region import CASES
+
+from .stand_in import assert_identical
 
 OPTIONS = {"damping": 0.1, "max_radius": 0.5, "every": 2, "burn_in": 2}
 
@@ -38,12 +41,14 @@ def batches(count: int) -> list[tuple[Tensor, Tensor]]:
     return result
 
 
-LOSSES = [nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()]
-CASES = [("kfac", 0.0), ("kfac", 0.9), ("kfac+gradient", 0.0), ("subspace", 0.9)]
+RUNS = [
+    *((nt.CrossEntropyLoss(), case, momentum) for case in CASES for momentum in (0.0, 0.9)),
+    *((criterion, "kfac", 0.0) for criterion in (nt.MSELoss(), nt.BCEWithLogitsLoss())),
+    *((criterion, "subspace", 0.9) for criterion in (nt.MSELoss(), nt.BCEWithLogitsLoss())),
+]
 
 
-@pytest.mark.parametrize("criterion", LOSSES, ids=repr)
-@pytest.mark.parametrize(("case", "momentum"), CASES)
+@pytest.mark.parametrize(("criterion", "case", "momentum"), RUNS, ids=repr)
 def test_the_loss_falls(criterion: object, case: str, momentum: float) -> None:
     _, optimizer = made(criterion, case=case, momentum=momentum)
     reports = [optimizer.step(x, y) for x, y in batches(12)]
@@ -132,3 +137,84 @@ def test_frequencies_of_gathering_and_inverting() -> None:
         optimizer.step(x, y)
     assert optimizer.curvature.gathered == 4
     assert optimizer.solver.factorisations == 2
+
+
+def assert_unchanged(model: nt.Model, before: dict[str, Tensor]) -> None:
+    """Parameters and running statistics are what they were, bit for bit."""
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_steps_too_long_for_the_model_are_rejected_and_leave_all_as_it_was() -> None:
+    model, optimizer = made(max_radius=1e4, damping=1e-4, case="subspace", momentum=0.9)
+    outcomes = set()
+    for x, y in batches(8):
+        before, last, radius = model.state_dict(), optimizer.rule.last, optimizer.rule.radius
+        report = optimizer.step(x, y)
+        outcomes.add(report.accepted)
+        assert report.rho is not None
+        if report.rho < 0.25:
+            assert report.radius == radius / 2
+        if not report.accepted:
+            assert_unchanged(model, before)
+            assert optimizer.rule.last is last
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("what", ["x", "y"])
+def test_a_batch_with_a_nan_is_an_error_and_changes_nothing(what: str) -> None:
+    model, optimizer = made(nt.MSELoss(), momentum=0.9)
+    (x, y), (other, _) = batches(2)
+    rows = nn.functional.one_hot(y, 3).double()
+    optimizer.step(x, rows)
+    before, state = model.state_dict(), optimizer.state_dict()
+    spoilt = {"x": other.clone(), "y": rows.clone()}
+    spoilt[what].view(-1)[7] = math.nan
+    with pytest.raises(NewtritonError, match="NaN"):
+        optimizer.step(spoilt["x"], spoilt["y"])
+    assert_unchanged(model, before)
+    assert_identical(optimizer.state_dict(), state)
+
+
+def regression(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, the same with a column of ones, targets off any line."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(20, 4, generator=generator, dtype=torch.float64) * torch.arange(1, 5)
+    y = torch.randn(20, outputs, generator=generator, dtype=torch.float64)
+    return x, torch.cat([x, torch.ones(20, 1, dtype=torch.float64)], 1), y
+
+
+def linear(outputs: int, weight_decay: float) -> nt.Model:
+    options = {"dtype": torch.float64, "weight_decay": weight_decay}
+    return nt.compile(nt.Linear(outputs), (4,), nt.MSELoss(), **options)  # type: ignore[arg-type]
+
+
+def stacked(model: nt.Model) -> Tensor:
+    """Weight and bias as the coefficients of a regression."""
+    weight, bias = model.parameters()
+    return torch.cat([weight, bias[:, None]], 1).T
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("factors", ["kfac", "empirical"])
+def test_one_step_solves_linear_regression(factors: str, case: str) -> None:
+    """With one output G is a number, so the direction is Newton's whatever the labels drawn."""
+    x, homogeneous, y = regression(1)
+    model = linear(1, weight_decay=0.0)
+    options = {"damping": 0.0, "max_radius": 100.0, "factors": factors, "case": case}
+    report = nt.FITRE(model, **options).step(x, y)  # type: ignore[arg-type]
+    assert report.rho == pytest.approx(1.0, rel=1e-9)
+    optimum = torch.linalg.lstsq(homogeneous, y).solution
+    torch.testing.assert_close(stacked(model), optimum, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_weight_decay_leads_to_ridge_regression(momentum: float) -> None:
+    x, homogeneous, y = regression(3)
+    model = linear(3, weight_decay=0.7)
+    optimizer = nt.FITRE(model, damping=0.0, max_radius=1.0, momentum=momentum)
+    for _ in range(60):
+        optimizer.step(x, y)
+    normal = 2 * homogeneous.T @ homogeneous / len(x) + 0.7 * torch.eye(5, dtype=torch.float64)
+    optimum = torch.linalg.solve(normal, 2 * homogeneous.T @ y / len(x))
+    torch.testing.assert_close(stacked(model), optimum, rtol=1e-6, atol=1e-7)

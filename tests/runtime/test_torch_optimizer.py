@@ -191,3 +191,53 @@ def test_data_are_for_lbfgs_and_can_be_passed_through_again() -> None:
         optimizer.step([])
     with pytest.raises(nt.NewtritonError, match="inputs without labels"):
         optimizer.step(x)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_compiled_network_follows_an_equal_module(name: str) -> None:
+    cls, options = OPTIMIZERS[name]
+    net = nt.Sequential(
+        *(nt.Conv2d(4, 3, padding=1, bias=False), nt.BatchNorm2d(), nt.SiLU(), nt.MaxPool2d(2)),
+        *(nt.Flatten(), nt.Linear(3)),
+    )
+    model = nt.compile(net, (2, 4, 4), nt.CrossEntropyLoss(), dtype=torch.float64)
+    module = torch.nn.Sequential(
+        *(
+            torch.nn.Conv2d(2, 4, 3, padding=1, bias=False),
+            torch.nn.BatchNorm2d(4),
+            torch.nn.SiLU(),
+        ),
+        *(torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 3)),
+    ).double()
+    module.load_state_dict(model.state_dict())
+    theirs = cls(module.parameters(), **options)
+    ours = TorchOptimizer(model, cls, **options)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        x = torch.randn(9, 2, 4, 4, generator=generator, dtype=torch.float64)
+        y = torch.randint(0, 3, (9,), generator=generator)
+
+        def closure(x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
+            theirs.zero_grad()
+            loss = torch.nn.functional.cross_entropy(module(x), y)
+            loss.backward()
+            return loss
+
+        expected = theirs.step(closure).item()
+        assert ours.step(x, y).loss == pytest.approx(expected, rel=1e-10)
+    parameters, state = dict(module.named_parameters()), module.state_dict()
+    for key, value in model.state_dict().items():
+        if key in parameters or cls is not torch.optim.LBFGS:  # whose closure runs the module more
+            torch.testing.assert_close(value, state[key], rtol=1e-9, atol=1e-10, msg=key)
+    assert int(model.buffers["1.num_batches_tracked"]) == 5
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_linearizations_notice_a_step(name: str) -> None:
+    cls, options = OPTIMIZERS[name]
+    model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), dtype=torch.float64)
+    lin = model.linearize(*batch())
+    lin.hvp(model.params)
+    TorchOptimizer(model, cls, **options).step(*batch())
+    with pytest.raises(NewtritonError, match="have changed"):
+        lin.hvp(model.params)
