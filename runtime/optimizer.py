@@ -192,7 +192,12 @@ class FITRE(SecondOrder):
         reject_below: float = 0.25,
         seed: int = 0,
     ) -> None:
-        gather, invert = (every, every) if isinstance(every, int) else every
+        pair = (every, every) if isinstance(every, int) else every
+        if not (
+            isinstance(pair, tuple) and [type(k) for k in pair] == [int, int] and min(pair) > 0
+        ):
+            raise NewtritonError(f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)")
+        gather, invert = pair
         curvature = KroneckerCurvature(
             model, factors, moving_average=moving_average, every=gather, burn_in=burn_in, seed=seed
         )

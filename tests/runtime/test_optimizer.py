@@ -218,3 +218,9 @@ def test_weight_decay_leads_to_ridge_regression(momentum: float) -> None:
     normal = 2 * homogeneous.T @ homogeneous / len(x) + 0.7 * torch.eye(5, dtype=torch.float64)
     optimum = torch.linalg.solve(normal, 2 * homogeneous.T @ y / len(x))
     torch.testing.assert_close(stacked(model), optimum, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("every", [0, (0, 4), (2, 0), (1, 2, 3), 2.5, (2.0, 4), "5", None])
+def test_refuses_frequencies(every: object) -> None:
+    with pytest.raises(NewtritonError, match="every is "):
+        made(every=every)

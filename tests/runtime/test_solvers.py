@@ -164,13 +164,14 @@ def test_asks_for_factors():
         KFI(every=0)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("factor", ["a", "g"])
-def test_a_factor_of_nans_fails_and_the_next_good_one_is_solved(factor: str) -> None:
+def test_a_factor_not_finite_fails_and_the_next_good_one_is_solved(factor: str, bad: float) -> None:
     a, g = positive(3), positive(2)
     of = curvature(a, g)
     solver = KFI()
     before = solver.solve(of, 0.1, vector(of)).x
-    spoilt = {"a": a, "g": g, factor: math.nan * {"a": a, "g": g}[factor]}
+    spoilt = {"a": a, "g": g, factor: {"a": a, "g": g}[factor].clone().fill_diagonal_(bad)}
     of.factors["layer"], of.gathered = KroneckerFactors(spoilt["a"], spoilt["g"], (1, 1), False), 2
     solution = solver.solve(of, 0.1, vector(of))
     assert solution.status is Status.FAILED
