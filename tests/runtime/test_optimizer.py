@@ -101,7 +101,7 @@ def test_a_loss_that_is_not_finite_is_rejected_and_the_tenth_is_an_error() -> No
     assert torch.equal(optimizer.curvature.generator.get_state(), factors["generator"])
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4])
+@pytest.mark.parametrize("stop", [1, 4])
 def test_a_run_resumes_bit_for_bit(stop: int) -> None:
     data = batches(7)
     options = {"momentum": 0.9, "case": "subspace", "every": (2, 4)}
