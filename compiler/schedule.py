@@ -1,0 +1,492 @@
+"""Which nodes share a kernel.
+
+Nodes are placed one by one, operands first, into a kernel that computes one of their operands,
+unless that would close a cycle. So every value is computed once, and written only if another kernel
+reads it or somebody outside asks for it. Values that `elements` can look up elsewhere (broadcasts,
+pools, gathers) belong to whoever reads them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from . import ops, scalar
+from .elements import ELEMENTS, LONGEST_ROW, ZERO, At, Index, reduction, split
+from .ir import CONTRACTIONS, LEAVES, Graph, N, Node, Op, Shape, show
+
+GRAMS = frozenset({Op.GRAM, Op.PATCH_GRAM})
+ANCHORS = CONTRACTIONS | GRAMS
+LOOKED_UP = frozenset(ELEMENTS) - {
+    Op.MAP,
+    Op.REDUCE_SUM,
+    Op.ARGMAX_POOL,
+    Op.ROW_MAX,
+    Op.SAMPLE,
+}
+Splits = Callable[[Node, int], int]
+
+
+def base(node: Node) -> Node:
+    """The node whose memory a reshape shares."""
+    while node.op is Op.RESHAPE:
+        (node,) = node.inputs
+    return node
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a kernel computes: the first `cut` axes are the rows of its tiles, the rest columns."""
+
+    shape: Shape
+    cut: int
+
+    @property
+    def rows(self) -> Shape:
+        """Axes along the rows."""
+        return self.shape[: self.cut]
+
+    @property
+    def columns(self) -> int:
+        """Length of a row."""
+        return math.prod(self.shape[self.cut :])
+
+    @property
+    def coordinates(self) -> At:
+        """Names of the coordinates: a0, a1, …; an axis of length one is always at 0."""
+        spans = ["rows"] * self.cut + ["columns"] * (len(self.shape) - self.cut)
+        return tuple(
+            ZERO if d == 1 else Index(f"a{axis}", frozenset({span}))
+            for axis, (d, span) in enumerate(zip(self.shape, spans, strict=True))
+        )
+
+    def definition(self, axis: int) -> Index:
+        """A coordinate in terms of r and c, the tile's rows and columns."""
+        if axis < self.cut:
+            return split(self.rows, Index("r", frozenset({"rows"})))[axis]
+        return split(self.shape[self.cut :], Index("c", frozenset({"columns"})))[axis - self.cut]
+
+    def home(self, shape: Shape) -> At | None:
+        """Where a value of this shape lives: at every element, or along the rows; else nowhere."""
+        longer = [d for d in shape if d != 1]
+        for own in (self.shape, self.rows):
+            if [d for d in own if d != 1] == longer:
+                moved = iter([i for i in self.coordinates if i != ZERO])
+                return tuple(ZERO if d == 1 else next(moved) for d in shape)
+        return None
+
+    def __str__(self) -> str:
+        return show(self.shape)
+
+
+def space_of(node: Node) -> Space:
+    """The space in which a node is computed: its own, or that of the rows it sums."""
+    if node.op in (Op.CONV_WEIGHT_GRAD, Op.PATCH_GRAM, Op.GRAM):
+        return Space(node.shape, len(node.shape) - 1 if node.op in GRAMS else 1)
+    shape = node.shape
+    if node.op is Op.SAMPLE:
+        shape = (*node.shape, node.inputs[0].shape[-1])
+    elif in_rows(node) or is_partial(node):
+        shape = node.inputs[0].shape
+    return Space(shape, max(0, len(shape) - 1))
+
+
+def in_rows(node: Node) -> bool:
+    """Whether a node is computed from whole rows."""
+    row = node.op is Op.REDUCE_SUM and reduction(node) == "row"
+    return row or node.op in (Op.ROW_MAX, Op.SAMPLE)
+
+
+def is_partial(node: Node) -> bool:
+    """Whether tiles give partial sums that another kernel adds."""
+    return node.op is Op.REDUCE_SUM and reduction(node) in ("all", "columns")
+
+
+@dataclass(eq=False)
+class Kernel:
+    """Contractions in sequence, and nodes computed while their tile is in registers.
+
+    number: in order of creation. anchors: contractions of one geometry, on one accumulator. joint:
+    the map in which several anchors meet. body: nodes computed, operands first. partials: sums
+    whose tiles' parts are written; they stand in the body of the kernel that adds them.
+    adds: what was split, whose accumulators this kernel adds. reads, writes: values in memory.
+    """
+
+    number: int
+    space: Space
+    anchors: list[Node] = field(default_factory=list)
+    joint: Node | None = None
+    body: list[Node] = field(default_factory=list)
+    partials: list[Node] = field(default_factory=list)
+    splits: int = 1
+    adds: Kernel | None = None
+    reads: dict[Node, None] = field(default_factory=dict)
+    writes: dict[Node, None] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All that is computed here."""
+        return [*self.anchors, *self.body]
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether a tile must hold all columns."""
+        return any(map(in_rows, self.body))
+
+    def __str__(self) -> str:
+        names = [n.op.value for n in self.nodes] + [f"{n.op.value}/tile" for n in self.partials]
+        parts = f" in {self.splits} parts" if self.splits > 1 else ""
+        return f"{self.space!s:<18} {' '.join(names)}{parts}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Kernels in execution order, and launches: kernels of a launch do not wait for each other."""
+
+    graph: Graph
+    kernels: Sequence[Kernel]
+    launches: Sequence[Sequence[Kernel]]
+    order: nx.DiGraph
+
+    def __str__(self) -> str:
+        lines = [f"{self.graph.name}: {len(self.kernels)} kernels, {len(self.launches)} launches"]
+        for i, launch in enumerate(self.launches):
+            lines += [f"  {i:>3}  {kernel}" for kernel in launch]
+        return "\n".join(lines)
+
+
+class _Looker:
+    """Notes which values an element is computed from, and at which indices."""
+
+    def __init__(self, looked_up: Callable[[Node], bool], space: Space) -> None:
+        self.looked_up, self.space = looked_up, space
+        self.found: dict[tuple[Node, At], None] = {}
+
+    def value(self, node: Node, at: At, valid: Index | None) -> Index:
+        if self.looked_up(node):
+            return ELEMENTS[node.op](self, node, at, valid)
+        if node.op is not Op.CONST:
+            self.found[node, at] = None
+        return Index("x")
+
+    def name(self, value: Index) -> Index:
+        return value
+
+    def along_row(
+        self, form: str, at: At, element: Callable[[At], Index], *operands: Index
+    ) -> Index:
+        return element((*at, self.space.coordinates[-1]))
+
+    def total(self, dims: Shape, element: Callable[[At], Index]) -> Index:
+        return element(tuple(Index(f"l{i}") for i in range(len(dims))))
+
+
+def contraction_operands(node: Node) -> list[Node]:
+    """What a contraction reads, tensors whose contracted axis is the last wherever it can be.
+
+    The weights of an input gradient, and the right side of a plain matrix product, are transposed
+    first: that is a kernel of its own, shared by all who need it.
+    """
+    if node.op is Op.CONV_INPUT_GRAD:
+        ct, w = node.inputs
+        groups, (o, kh, kw, c) = node["groups"], w.shape
+        if groups == 1:
+            return [base(ct), ops.transpose(w, (3, 1, 2, 0))]
+        apart = ops.reshape(w, (groups, o // groups, kh, kw, c))
+        return [base(ct), ops.transpose(apart, (0, 4, 2, 3, 1))]
+    if node.op is Op.MATMUL:
+        x, y, *bias = node.inputs
+        if not node["transpose_a"] and not node["transpose_b"]:
+            y = ops.transpose(y, (*range(len(y.shape) - 2), len(y.shape) - 1, len(y.shape) - 2))
+        return [base(x), base(y), *bias]
+    return [*map(base, node.inputs[:2]), *node.inputs[2:]]
+
+
+def coefficients(joint: Node, anchors: Sequence[Node]) -> list[scalar.Expr] | None:
+    """The factors with which anchors enter a map; None where they are no numbers of the tile."""
+    found = []
+    for anchor in anchors:
+        slope = scalar.derivative(joint["expr"], joint.inputs.index(anchor))
+        for i in scalar.operands(slope):
+            x = joint.inputs[i]
+            if x.op is not Op.BROADCAST or x.inputs[0].shape != ():
+                return None
+        found.append(slope)
+    return found
+
+
+class _Scheduler:
+    """Places the nodes of one graph."""
+
+    def __init__(self, graph: Graph, keep: Iterable[Node], batch: int, splits: Splits) -> None:
+        self.graph, self.batch, self.splits = graph, batch, splits
+        self.asked = {base(n) for n in (*graph.outputs.values(), *keep)}
+        self.order = nx.DiGraph()
+        self.owner: dict[Node, Kernel] = {}
+        self.part_of: dict[Node, Kernel] = {}
+        computed = graph.computed()
+        self.operands = {n: contraction_operands(n) for n in computed if n.op in ANCHORS}
+        self.memory = set(self.asked).union(*self.operands.values())
+        self.users: dict[Node, set[Node]] = {}
+        for node in computed:
+            for x in self.operands.get(node, node.inputs):
+                self.users.setdefault(x, set()).add(node)
+        self.again: set[Node] = set()
+        self.nodes: dict[Node, None] = {}
+        for node in computed:
+            if node.op is Op.MAP and all(map(self.given, node.inputs)):
+                self.again.add(node)
+            self.nodes |= dict.fromkeys(x for x in self.operands.get(node, ()) if not self.leaf(x))
+            self.nodes[node] = None
+
+    def leaf(self, node: Node) -> bool:
+        """Whether a value is given; an image is given in the order of its channels last."""
+        given = node in self.graph.given or node.op in LEAVES
+        return given or (node.op is Op.TRANSPOSE and node.inputs[0].op is Op.INPUT)
+
+    def given(self, node: Node) -> bool:
+        """Whether a value follows from given ones by maps and looking up."""
+        if self.leaf(node) or node in self.again:
+            return True
+        return node.op in LOOKED_UP and all(map(self.given, node.inputs))
+
+    def looked_up(self, node: Node) -> bool:
+        """Whether a value is nowhere, its readers reading its operands instead.
+
+        So are maps of given values: they are computed again by every reader.
+        """
+        if node in self.memory or self.leaf(node):
+            return False
+        return node.op in LOOKED_UP or node in self.again
+
+    def run(self) -> Schedule:
+        for node in self.nodes:
+            if node.op in ANCHORS:
+                self.place_anchor(node)
+            elif is_partial(node):
+                self.place_sum(node)
+            elif not self.looked_up(node):
+                if node.op is Op.MAP:
+                    self.join_anchors(node)
+                self.place(node)
+        return self.finish()
+
+    # --- one node -------------------------------------------------------------------------------
+
+    def kernel(self, space: Space, **what: object) -> Kernel:
+        """A new kernel."""
+        number = max((k.number for k in self.order), default=-1) + 1
+        kernel = Kernel(number, space, **what)  # type: ignore[arg-type]
+        self.order.add_node(kernel)
+        return kernel
+
+    def wait(self, kernel: Kernel, values: Iterable[Node]) -> None:
+        """Orders a kernel behind those that compute values it reads."""
+        for value in values:
+            producer = self.owner.get(value)
+            if producer is not None and producer is not kernel:
+                self.order.add_edge(producer, kernel)
+
+    def reads(self, node: Node, space: Space, part: bool = False) -> dict[tuple[Node, At], None]:
+        """Values that a node computed in a space reads; for a sum, those that it adds per tile."""
+        looker = _Looker(self.looked_up, space)
+        if part:
+            x = node.inputs[0]
+            looker.value(x, space.home(x.shape) or (), None)
+        elif node.op in ANCHORS:
+            for bias in node.inputs[2:]:
+                looker.value(bias, (space.coordinates[-1],), None)
+        elif not is_partial(node):
+            ELEMENTS[node.op](looker, node, space.home(node.shape) or (), None)
+        return looker.found
+
+    def place_anchor(self, node: Node) -> None:
+        """A contraction starts a kernel; if it is split, another one adds the parts."""
+        kernel = self.kernel(space_of(node), anchors=[node], splits=self.splits(node, self.batch))
+        self.wait(kernel, self.operands[node])
+        if kernel.splits > 1:
+            parts, kernel = kernel, self.kernel(kernel.space, body=[node], adds=kernel)
+            self.order.add_edge(parts, kernel)
+        self.wait(kernel, (s for s, _ in self.reads(node, kernel.space)))
+        self.owner[node] = kernel
+
+    def place_sum(self, node: Node) -> None:
+        """Parts in a kernel that computes the terms; their sum wherever its shape is at home."""
+        space = space_of(node)
+        kernel = self.choose(node, space, part=True)
+        kernel.partials.append(node)
+        self.wait(kernel, (s for s, _ in self.reads(node, kernel.space, part=True)))
+        self.part_of[node] = kernel
+        self.place(node)
+
+    def place(self, node: Node) -> None:
+        """Into the best kernel that it fits."""
+        space = (
+            space_of(node)
+            if not is_partial(node)
+            else Space(node.shape, max(0, len(node.shape) - 1))
+        )
+        kernel = self.choose(node, space)
+        kernel.body.append(node)
+        self.wait(kernel, (s for s, _ in self.reads(node, kernel.space)))
+        if is_partial(node):
+            self.order.add_edge(self.part_of[node], kernel)
+        self.owner[node] = kernel
+
+    def choose(self, node: Node, space: Space, part: bool = False) -> Kernel:
+        """The kernel for a node: small ones gather early, others follow their latest operand."""
+        if len(space.shape) <= 1 and N not in space.shape and not part:
+            candidates = [k for k in self.order if not k.anchors and k.space.shape == space.shape]
+            candidates.sort(key=lambda k: k.number)
+        else:
+            sources = (self.owner.get(s) for s, _ in self.reads(node, space, part))
+            candidates = sorted({k for k in sources if k is not None}, key=lambda k: -k.number)
+        for kernel in candidates:
+            if self.fits(node, kernel, part):
+                return kernel
+        return self.kernel(space)
+
+    def fits(self, node: Node, kernel: Kernel, part: bool) -> bool:
+        """Whether a node can be computed in a kernel: shapes, registers, no cycle."""
+        if kernel.splits > 1 or any(a.op is Op.PATCH_GRAM for a in kernel.anchors):
+            return False
+        subject = node.inputs[0] if part else node
+        home, whole = kernel.space.home(subject.shape), kernel.space.coordinates
+        if home is None:
+            return False
+        rows = in_rows(node) or [i for i in home if i != ZERO] != [i for i in whole if i != ZERO]
+        if rows and (kernel.anchors or kernel.space.columns > LONGEST_ROW):
+            return False
+        if in_rows(node) and kernel.space.home(space_of(node).shape) is None:
+            return False
+        if part and kernel.space.cut != len(kernel.space.shape) - 1 and reduction(node) != "all":
+            return False
+        if is_partial(node) and not part and nx.has_path(self.order, kernel, self.part_of[node]):
+            return False
+        stages = set()
+        for source, at in self.reads(node, kernel.space, part):
+            producer = self.owner.get(source)
+            if producer is kernel:
+                if at != kernel.space.home(source.shape):
+                    return False
+                stages.add(self.stage(kernel, source))
+            elif producer is not None and nx.has_path(self.order, kernel, producer):
+                return False
+        return len(stages) <= 1 or node is kernel.joint
+
+    def stage(self, kernel: Kernel, node: Node) -> int:
+        """After which of the kernel's anchors a value of its body is in registers."""
+        last = len(kernel.anchors) - 1
+        if last < 1 or node is kernel.joint:
+            return last
+        if node in kernel.anchors:
+            return kernel.anchors.index(node)
+        sources = [s for s, _ in self.reads(node, kernel.space) if self.owner.get(s) is kernel]
+        return max((self.stage(kernel, s) for s in sources), default=last)
+
+    # --- sums of contractions -------------------------------------------------------------------
+
+    def join_anchors(self, joint: Node) -> None:
+        """Contractions that meet in a map share an accumulator, if it is affine in them."""
+        anchors = [x for x in dict.fromkeys(joint.inputs) if self.joinable(x)]
+        if not anchors:
+            return
+        first = anchors[0]
+        anchors = [x for x in anchors if geometry(x) == geometry(first)]
+        shared = [x for x in anchors if self.users[x] != {joint} or x in self.asked]
+        anchors = [*shared[:1], *(x for x in anchors if x not in shared)]
+        if len(anchors) < 2 or coefficients(joint, anchors) is None:
+            return
+        kernels = [self.owner[x] for x in anchors]
+        heads = [k.adds or k for k in kernels]
+        for group in (kernels, heads):
+            if any(nx.has_path(self.order, j, k) for j in group for k in group if j is not k):
+                return
+        if heads[0] is kernels[0]:
+            self.merge(kernels).joint = joint
+        elif shared:
+            head = self.merge(heads)
+            self.merge(kernels).adds = head
+        else:
+            head, kernel = self.merge(heads), self.merge(kernels)
+            head.joint, kernel.adds, kernel.body = joint, head, []
+            self.owner |= dict.fromkeys(anchors, kernel)
+
+    def joinable(self, node: Node) -> bool:
+        """Whether a node is a contraction alone in its kernel."""
+        kernel = self.owner.get(node)
+        if kernel is None or node.op not in CONTRACTIONS:
+            return False
+        return (kernel.adds or kernel).anchors == [node]
+
+    def merge(self, kernels: Sequence[Kernel]) -> Kernel:
+        """One kernel of several, in place of the last."""
+        last = kernels[-1]
+        last.anchors = [a for k in kernels for a in k.anchors]
+        last.body = [n for k in kernels for n in k.body]
+        last.partials = [n for k in kernels for n in k.partials]
+        for kernel in kernels[:-1]:
+            self.order.add_edges_from((k, last) for k in self.order.predecessors(kernel))
+            self.order.add_edges_from((last, k) for k in self.order.successors(kernel))
+            self.order.remove_node(kernel)
+        self.owner = {n: last if k in kernels else k for n, k in self.owner.items()}
+        self.part_of = {n: last if k in kernels else k for n, k in self.part_of.items()}
+        return last
+
+    # --- the whole ------------------------------------------------------------------------------
+
+    def finish(self) -> Schedule:
+        """Reads, writes and order, now that every node has its place."""
+        for node in self.asked:
+            if node in self.owner:
+                self.owner[node].writes[node] = None
+        for kernel in self.order:
+            found = [x for a in kernel.anchors for x in self.operands[a][:2]]
+            if kernel.splits == 1:
+                found += [s for n in kernel.nodes for s, _ in self.reads(n, kernel.space)]
+            found += [s for n in kernel.partials for s, _ in self.reads(n, kernel.space, part=True)]
+            for source in found:
+                producer = self.owner.get(source)
+                if producer is not kernel:
+                    kernel.reads[source] = None
+                    if producer is not None:
+                        producer.writes[source] = None
+        kernels = list(nx.lexicographical_topological_sort(self.order, key=lambda k: k.number))
+        return Schedule(self.graph, kernels, launches(kernels, self.order), self.order)
+
+
+def launches(kernels: Sequence[Kernel], order: nx.DiGraph) -> list[list[Kernel]]:
+    """Kernels without contractions that are equally deep share a launch; so do all last ones."""
+    depth: dict[Kernel, float] = {}
+    together: dict[tuple[float, int], list[Kernel]] = {}
+    for kernel in kernels:
+        depth[kernel] = max((depth[k] + 1 for k in order.predecessors(kernel)), default=0)
+        if kernel.anchors:
+            together[depth[kernel], kernel.number + 1] = [kernel]
+        else:
+            last = depth[kernel] > 0 and not order.out_degree(kernel)
+            together.setdefault((math.inf if last else depth[kernel], 0), []).append(kernel)
+    return [together[key] for key in sorted(together)]
+
+
+def geometry(node: Node) -> tuple[object, ...]:
+    """What contractions that share a loop have in common."""
+    shapes = tuple(x.shape for x in node.inputs[:2])
+    return node.op, shapes, tuple(sorted(node.attributes.items()))
+
+
+def schedule(
+    graph: Graph, keep: Iterable[Node] = (), batch: int = 1, splits: Splits = lambda *_: 1
+) -> Schedule:
+    """Kernels for a graph.
+
+    Args:
+        graph: what to compute.
+        keep: further nodes whose values are written.
+        batch: the batch size, for choices by size.
+        splits: into how many parts the contracted axis of a node is cut at a batch size.
+    """
+    return _Scheduler(graph, keep, batch, splits).run()
