@@ -32,7 +32,7 @@ class Index:
         return Index(form.format(self.text, other.text), self.spans | other.spans)
 
     def __add__(self, other: Index | int) -> Index:
-        if other == 0:
+        if other in (0, ZERO):
             return self
         return (
             other

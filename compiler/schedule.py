@@ -9,7 +9,7 @@ pools, gathers) belong to whoever reads them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -78,6 +78,11 @@ class Space:
                 return tuple(ZERO if d == 1 else next(moved) for d in shape)
         return None
 
+    def along_rows(self, shape: Shape) -> bool:
+        """Whether a value of this shape lives along the rows, one element each."""
+        home = self.home(shape) or ()
+        return self.columns > 1 and frozenset().union(*(i.spans for i in home)) == {"rows"}
+
     def __str__(self) -> str:
         return show(self.shape)
 
@@ -111,8 +116,9 @@ class Kernel:
 
     number: in order of creation. anchors: contractions of one geometry, on one accumulator. joint:
     the map in which several anchors meet. body: nodes computed, operands first. partials: sums
-    whose tiles' parts are written; they stand in the body of the kernel that adds them.
-    adds: what was split, whose accumulators this kernel adds. reads, writes: values in memory.
+    whose tiles' parts are written; they stand in the body of the kernel that adds them. splits:
+    parts of the contracted axis; with several, accumulators are written, which another kernel
+    `adds`; 0 where a library's operator computes the contraction. reads, writes: values in memory.
     """
 
     number: int
@@ -122,7 +128,7 @@ class Kernel:
     body: list[Node] = field(default_factory=list)
     partials: list[Node] = field(default_factory=list)
     splits: int = 1
-    adds: Kernel | None = None
+    adds: list[Kernel] = field(default_factory=list)
     reads: dict[Node, None] = field(default_factory=dict)
     writes: dict[Node, None] = field(default_factory=dict)
 
@@ -133,12 +139,13 @@ class Kernel:
 
     @property
     def whole_rows(self) -> bool:
-        """Whether a tile must hold all columns."""
-        return any(map(in_rows, self.body))
+        """Whether a tile must hold all columns: something is computed per row."""
+        shapes = [n.shape for n in self.body] + [n.inputs[0].shape for n in self.partials]
+        return any(map(self.space.along_rows, shapes))
 
     def __str__(self) -> str:
         names = [n.op.value for n in self.nodes] + [f"{n.op.value}/tile" for n in self.partials]
-        parts = f" in {self.splits} parts" if self.splits > 1 else ""
+        parts = {0: " by the vendor", 1: ""}.get(self.splits, f" in {self.splits} parts")
         return f"{self.space!s:<18} {' '.join(names)}{parts}"
 
 
@@ -149,7 +156,11 @@ class Schedule:
     graph: Graph
     kernels: Sequence[Kernel]
     launches: Sequence[Sequence[Kernel]]
-    order: nx.DiGraph
+    looked_up: Callable[[Node], bool]
+    leaf: Callable[[Node], bool]
+    stage: Callable[[Kernel, Node, bool], int]
+    part_of: Mapping[Node, Kernel]
+    operands: Mapping[Node, Sequence[Node]]
 
     def __str__(self) -> str:
         lines = [f"{self.graph.name}: {len(self.kernels)} kernels, {len(self.launches)} launches"]
@@ -184,12 +195,14 @@ class _Looker:
         return element(tuple(Index(f"l{i}") for i in range(len(dims))))
 
 
-def contraction_operands(node: Node) -> list[Node]:
+def contraction_operands(node: Node, vendor: bool) -> list[Node]:
     """What a contraction reads, tensors whose contracted axis is the last wherever it can be.
 
     The weights of an input gradient, and the right side of a plain matrix product, are transposed
     first: that is a kernel of its own, shared by all who need it.
     """
+    if vendor:
+        return [*map(base, node.inputs[:2]), *node.inputs[2:]]
     if node.op is Op.CONV_INPUT_GRAD:
         ct, w = node.inputs
         groups, (o, kh, kw, c) = node["groups"], w.shape
@@ -228,7 +241,11 @@ class _Scheduler:
         self.owner: dict[Node, Kernel] = {}
         self.part_of: dict[Node, Kernel] = {}
         computed = graph.computed()
-        self.operands = {n: contraction_operands(n) for n in computed if n.op in ANCHORS}
+        self.operands = {
+            n: contraction_operands(n, vendor=splits(n, batch) == 0)
+            for n in computed
+            if n.op in ANCHORS
+        }
         self.memory = set(self.asked).union(*self.operands.values())
         self.users: dict[Node, set[Node]] = {}
         for node in computed:
@@ -307,8 +324,8 @@ class _Scheduler:
         """A contraction starts a kernel; if it is split, another one adds the parts."""
         kernel = self.kernel(space_of(node), anchors=[node], splits=self.splits(node, self.batch))
         self.wait(kernel, self.operands[node])
-        if kernel.splits > 1:
-            parts, kernel = kernel, self.kernel(kernel.space, body=[node], adds=kernel)
+        if kernel.splits != 1:
+            parts, kernel = kernel, self.kernel(kernel.space, body=[node], adds=[kernel])
             self.order.add_edge(parts, kernel)
         self.wait(kernel, (s for s, _ in self.reads(node, kernel.space)))
         self.owner[node] = kernel
@@ -351,13 +368,12 @@ class _Scheduler:
 
     def fits(self, node: Node, kernel: Kernel, part: bool) -> bool:
         """Whether a node can be computed in a kernel: shapes, registers, no cycle."""
-        if kernel.splits > 1 or any(a.op is Op.PATCH_GRAM for a in kernel.anchors):
+        if kernel.splits != 1 or any(a.op is Op.PATCH_GRAM for a in kernel.anchors):
             return False
         subject = node.inputs[0] if part else node
-        home, whole = kernel.space.home(subject.shape), kernel.space.coordinates
-        if home is None:
+        if kernel.space.home(subject.shape) is None:
             return False
-        rows = in_rows(node) or [i for i in home if i != ZERO] != [i for i in whole if i != ZERO]
+        rows = in_rows(node) or kernel.space.along_rows(subject.shape)
         if rows and (kernel.anchors or kernel.space.columns > LONGEST_ROW):
             return False
         if in_rows(node) and kernel.space.home(space_of(node).shape) is None:
@@ -377,14 +393,15 @@ class _Scheduler:
                 return False
         return len(stages) <= 1 or node is kernel.joint
 
-    def stage(self, kernel: Kernel, node: Node) -> int:
+    def stage(self, kernel: Kernel, node: Node, part: bool = False) -> int:
         """After which of the kernel's anchors a value of its body is in registers."""
         last = len(kernel.anchors) - 1
         if last < 1 or node is kernel.joint:
             return last
         if node in kernel.anchors:
             return kernel.anchors.index(node)
-        sources = [s for s, _ in self.reads(node, kernel.space) if self.owner.get(s) is kernel]
+        reads = self.reads(node, kernel.space, part)
+        sources = [s for s, _ in reads if self.owner.get(s) is kernel]
         return max((self.stage(kernel, s) for s in sources), default=last)
 
     # --- sums of contractions -------------------------------------------------------------------
@@ -401,26 +418,27 @@ class _Scheduler:
         if len(anchors) < 2 or coefficients(joint, anchors) is None:
             return
         kernels = [self.owner[x] for x in anchors]
-        heads = [k.adds or k for k in kernels]
+        heads = [k.adds[0] if k.adds else k for k in kernels]
         for group in (kernels, heads):
             if any(nx.has_path(self.order, j, k) for j in group for k in group if j is not k):
                 return
+        if len({h.splits for h in heads}) > 1:
+            return
         if heads[0] is kernels[0]:
             self.merge(kernels).joint = joint
-        elif shared:
-            head = self.merge(heads)
-            self.merge(kernels).adds = head
-        else:
-            head, kernel = self.merge(heads), self.merge(kernels)
-            head.joint, kernel.adds, kernel.body = joint, head, []
-            self.owner |= dict.fromkeys(anchors, kernel)
+            return
+        kernel = self.merge(kernels)
+        if heads[0].splits > 1:
+            kernel.adds = [head := self.merge(heads)]
+            if not shared:
+                head.joint, kernel.body = joint, []
 
     def joinable(self, node: Node) -> bool:
         """Whether a node is a contraction alone in its kernel."""
         kernel = self.owner.get(node)
         if kernel is None or node.op not in CONTRACTIONS:
             return False
-        return (kernel.adds or kernel).anchors == [node]
+        return [a for k in (kernel.adds or [kernel]) for a in k.anchors] == [node]
 
     def merge(self, kernels: Sequence[Kernel]) -> Kernel:
         """One kernel of several, in place of the last."""
@@ -428,6 +446,7 @@ class _Scheduler:
         last.anchors = [a for k in kernels for a in k.anchors]
         last.body = [n for k in kernels for n in k.body]
         last.partials = [n for k in kernels for n in k.partials]
+        last.adds = [head for k in kernels for head in k.adds]
         for kernel in kernels[:-1]:
             self.order.add_edges_from((k, last) for k in self.order.predecessors(kernel))
             self.order.add_edges_from((last, k) for k in self.order.successors(kernel))
@@ -455,7 +474,10 @@ class _Scheduler:
                     if producer is not None:
                         producer.writes[source] = None
         kernels = list(nx.lexicographical_topological_sort(self.order, key=lambda k: k.number))
-        return Schedule(self.graph, kernels, launches(kernels, self.order), self.order)
+        return Schedule(
+            self.graph, kernels, launches(kernels, self.order), self.looked_up, self.leaf,
+            self.stage, self.part_of, self.operands,
+        )  # fmt: skip
 
 
 def launches(kernels: Sequence[Kernel], order: nx.DiGraph) -> list[list[Kernel]]:
@@ -487,6 +509,7 @@ def schedule(
         graph: what to compute.
         keep: further nodes whose values are written.
         batch: the batch size, for choices by size.
-        splits: into how many parts the contracted axis of a node is cut at a batch size.
+        splits: into how many parts the contracted axis of a node is cut at a batch size; 0 leaves
+            the contraction to a library.
     """
     return _Scheduler(graph, keep, batch, splits).run()

@@ -1,0 +1,337 @@
+"""Slots: the generated functions that compute a kernel's nodes on a tile in registers.
+
+A slot is called `SLOT(acc, i, j, k, m, n, mr, mc, p, batch)` by a skeleton: an accumulator, tile
+row, column strip, split, row and column indices with their masks, pointers, batch size. Identifiers
+are r, c, e (row, column, element), a0… (coordinates), v0… (values): never a user's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from . import scalar
+from .elements import BATCH_SIZE, ELEMENTS, At, Index, expression, extent, linear, reduction, split
+from .ir import Node, Op, Shape
+from .schedule import Kernel, Schedule, coefficients, is_partial
+
+PARAMETERS = "acc, i, j, k, m, n, mr, mc, p, batch"
+ROWS, COLUMNS = frozenset({"rows"}), frozenset({"columns"})
+TILE = ROWS | COLUMNS
+_MASK = {"rows": "mr", "columns": "mc"}
+_ALONG_ROW = {
+    "sum": "tl.sum(tl.where(mr & mc, {}, 0.0), axis=1, keep_dims=True)",
+    "max": 'tl.max(tl.where(mr & mc, {}, float("-inf")), axis=1, keep_dims=True)',
+    "draw": 'draw(tl.where(mr & mc, {}, float("-inf")), {}, c)',
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of what a slot sees at once, and how many strips of columns there are."""
+
+    rows: int
+    columns: int
+    strips: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Memory between two kernels: sums of tiles (`of` a sum), or parts of a split accumulator."""
+
+    of: Node
+
+
+Buffer = Node | Part
+
+
+@dataclass
+class Code:
+    """The slots of a kernel: one per stage, factors between them, and the pointers they share."""
+
+    stages: list[str | None] = field(default_factory=list)
+    ratios: list[str | None] = field(default_factory=list)
+    pointers: list[Buffer] = field(default_factory=list)
+    source: str = ""
+
+
+class _Writer:
+    """Writes the statements of one slot."""
+
+    def __init__(
+        self, kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], pointers: list[Buffer]
+    ) -> None:
+        self.kernel, self.plan, self.tiles, self.pointers = kernel, plan, tiles, pointers
+        self.space = kernel.space
+        self.header: dict[str, None] = {}
+        self.lines: list[str] = []
+        self.depth = 0
+        self.known: dict[tuple, Index] = {}
+        self.named: dict[str, Index] = {}
+        self.count = 0
+
+    # --- Reader ---------------------------------------------------------------------------------
+
+    def value(self, node: Node, at: At, valid: Index | None) -> Index:
+        key = (node, at, valid)
+        found = self.known.get((node, at, None)) or self.known.get(key)
+        if found is None:
+            if node.op is Op.CONST:
+                found = expression(self, node["value"], ())
+            elif self.plan.looked_up(node):
+                found = self.name(ELEMENTS[node.op](self, node, at, valid))
+            else:
+                found = self.load(node, at, valid)
+            self.known[key] = found
+        return found
+
+    def name(self, value: Index) -> Index:
+        if re.fullmatch(r"-?[\w.]+", value.text):
+            return value
+        if value.text not in self.named:
+            variable = self.variable()
+            self.emit(f"{variable} = {value.text}")
+            self.named[value.text] = Index(variable, value.spans)
+        return self.named[value.text]
+
+    def along_row(
+        self, form: str, at: At, element: Callable[[At], Index], *operands: Index
+    ) -> Index:
+        value = element((*at, self.space.coordinates[-1]))
+        text = _ALONG_ROW[form].format(value.text, *(x.text for x in operands))
+        return self.name(Index(text, ROWS))
+
+    def total(self, dims: Shape, element: Callable[[At], Index]) -> Index:
+        total = self.variable()
+        self.emit(f"{total} = tl.where(mr & mc, 0.0, 0.0)")
+        with self.loop(extent(dims)) as index:
+            self.emit(f"{total} += {element(split(dims, index)).text}")
+        return Index(total, TILE)
+
+    # --- statements -----------------------------------------------------------------------------
+
+    def variable(self) -> str:
+        """A new identifier."""
+        self.count += 1
+        return f"v{self.count - 1}"
+
+    def emit(self, line: str) -> None:
+        """Writes a statement, the coordinates that it uses defined before."""
+        for axis in sorted(set(map(int, re.findall(r"\ba(\d+)\b", line)))):
+            self.header[f"a{axis} = {self.space.definition(axis).text}"] = None
+        self.lines.append("    " * (self.depth + 1) + line)
+
+    @contextmanager
+    def loop(self, count: str) -> Iterator[Index]:
+        """A loop; what is named in it is not known behind it."""
+        known, named = dict(self.known), dict(self.named)
+        index = f"l{self.depth}"
+        self.emit(f"for {index} in range({count}):")
+        self.depth += 1
+        yield Index(index)
+        self.depth -= 1
+        self.known, self.named = known, named
+
+    def pointer(self, buffer: Buffer) -> str:
+        """The pointer of a buffer."""
+        if buffer not in self.pointers:
+            self.pointers.append(buffer)
+        return f"p[{self.pointers.index(buffer)}]"
+
+    def address(self, shape: Shape, at: At) -> Index:
+        """Where an element lies."""
+        if at and at == self.space.home(shape):
+            return Index("r", ROWS) if self.space.along_rows(shape) else Index("e", TILE)
+        return linear(shape, at)
+
+    def load(self, node: Node, at: At, valid: Index | None) -> Index:
+        """A value from memory; 0 outside the tile and where it is not valid."""
+        where = self.address(node.shape, at)
+        masks = [_MASK[s] for s in sorted(where.spans, reverse=True)]
+        masks += [valid.text] if valid is not None else []
+        spans = where.spans | (valid.spans if valid is not None else frozenset())
+        masked = f", mask={' & '.join(masks)}, other=0" if masks else ""
+        text = f"tl.load({self.pointer(node)} + {where.text}{masked})"
+        return self.name(Index(text + _widen(node), spans))
+
+    def store(self, node: Node, value: Index) -> None:
+        """Writes a value that lives in the kernel's space."""
+        where = self.address(node.shape, self.space.home(node.shape) or ())
+        masks = " & ".join(_MASK[s] for s in sorted(where.spans, reverse=True))
+        masked = f", mask={masks}" if masks else ""
+        self.emit(f"tl.store({self.pointer(node)} + {where.text}, {value.text}{masked})")
+
+    # --- a kernel's nodes -----------------------------------------------------------------------
+
+    def define(self, node: Node, value: Index) -> None:
+        """Notes that a node's value is in registers, and writes it if somebody reads it."""
+        value = self.name(value)
+        self.known[node, self.space.home(node.shape) or (), None] = value
+        if node in self.kernel.writes:
+            self.store(node, value)
+
+    def compute(self, node: Node) -> None:
+        """A node of the body."""
+        if is_partial(node):
+            self.define(node, self.added(node))
+        elif node.op in ELEMENTS:
+            home = self.space.home(node.shape) or ()
+            self.define(node, ELEMENTS[node.op](self, node, home, None))
+        else:
+            self.anchor(node, self.accumulated(node))
+
+    def anchor(self, node: Node, value: Index) -> None:
+        """The value of a contraction from its accumulator: bias and scale."""
+        if "scale" in node.attributes:
+            scale = expression(self, node["scale"], ())
+            value = Index(f"{value.text} * {scale.text}", value.spans)
+        self.define(node, self.biased(node, value))
+
+    def biased(self, node: Node, value: Index) -> Index:
+        """A value plus the contraction's bias."""
+        for bias in node.inputs[2:]:
+            b = self.value(bias, (self.space.coordinates[-1],), None)
+            value = Index(f"{value.text} + {b.text}", TILE)
+        return value
+
+    def accumulated(self, node: Node) -> Index:
+        """Σ over the parts of a split accumulator."""
+        head = next(k for k in self.kernel.adds if node in k.anchors)
+        total = self.variable()
+        self.emit(f"{total} = tl.where(mr & mc, 0.0, 0.0)")
+        with self.loop(str(max(1, head.splits))) as part:
+            where = f"{part.text} * ({extent(self.space.shape)}) + e"
+            load = f"tl.load({self.pointer(Part(node))} + {where}, mask=mr & mc, other=0)"
+            self.emit(f"{total} += {load}")
+        return Index(total, TILE)
+
+    def joint(self, node: Node, head: Kernel, accumulator: Index) -> None:
+        """The map in which anchors meet, of the accumulator that has taken all of them."""
+        home = self.space.home(node.shape) or ()
+        for anchor in head.anchors[:-1]:
+            self.known[anchor, home, None] = self.name(self.biased(anchor, Index("0.0")))
+        self.known[head.anchors[-1], home, None] = self.name(
+            self.biased(head.anchors[-1], accumulator)
+        )
+        self.define(node, ELEMENTS[Op.MAP](self, node, home, None))
+
+    def added(self, node: Node) -> Index:
+        """Σ over the parts that tiles have written."""
+        producer = self.plan.part_of[node]
+        tile, rows = self.tiles[producer], extent(producer.space.rows)
+        parts = f"({rows} + {tile.rows - 1}) // {tile.rows}"
+        pointer = self.pointer(Part(node))
+        if reduction(node) == "all":
+            strips = 1 if producer.space.along_rows(node.inputs[0].shape) else tile.strips
+            return Index(f"add_all({pointer}, {parts} * {strips})")
+        columns = producer.space.columns
+        return Index(f"add_rows({pointer}, {parts}, {columns}, c, mc)", COLUMNS)
+
+    def part(self, node: Node) -> None:
+        """A tile's part of a sum."""
+        (x,) = node.inputs
+        value = self.value(x, self.space.home(x.shape) or (), None)
+        pointer = self.pointer(Part(node))
+        strips = self.tiles[self.kernel].strips
+        if reduction(node) == "columns":
+            total = self.name(
+                Index(f"tl.sum(tl.where(mr & mc, {value.text}, 0.0), axis=0, keep_dims=True)")
+            )
+            where = f"i * {self.space.columns} + c"
+            self.emit(f"tl.store({pointer} + {where}, {total.text}, mask=mc)")
+        elif self.space.along_rows(x.shape):
+            self.emit(f"tl.store({pointer} + i, tl.sum(tl.where(mr, {value.text}, 0.0)))")
+        else:
+            total = f"tl.sum(tl.where(mr & mc, {value.text}, 0.0))"
+            self.emit(f"tl.store({pointer} + i * {strips} + j, {total})")
+
+    def text(self, name: str, comment: str) -> str:
+        """The finished function."""
+        header = ["r = m[:, None]", "c = n[None, :]", f"e = r * {self.space.columns} + c"]
+        header += sorted(self.header, key=lambda line: int(line[1 : line.index(" ")]))
+        body = [f"    {line}" for line in header] + self.lines
+        return "\n".join(["@triton.jit", f"def {name}({PARAMETERS}):", f"    # {comment}", *body])
+
+
+def _widen(node: Node) -> str:
+    """Labels may be stored in 64 bits."""
+    return ".to(tl.int32)" if node.type.kind == "int" and node.op is Op.INPUT else ""
+
+
+def _zero(name: str) -> str:
+    return f"@triton.jit\ndef {name}(p, batch):\n    return 0.0"
+
+
+def kernel_code(kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], prefix: str) -> Code:
+    """The slots of a kernel, in source text whose names start with `prefix`."""
+    code, sources = Code(), []
+    last = max(0, len(kernel.anchors) - 1)
+    for stage in range(last + 1):
+        writer = _Writer(kernel, plan, tiles, code.pointers)
+        if kernel.splits > 1:
+            _store_part(writer, kernel, stage)
+        else:
+            _stage(writer, kernel, stage)
+        name = f"{prefix}_stage_{stage}"
+        if writer.lines:
+            sources.append(writer.text(name, str(kernel)))
+        code.stages.append(name if writer.lines else None)
+        if stage < last:
+            text = _ratio(kernel, plan, tiles, code.pointers, stage, f"{prefix}_ratio_{stage}")
+            sources += [text] if text else []
+            code.ratios.append(f"{prefix}_ratio_{stage}" if text else None)
+    code.source = "\n\n\n".join(sources)
+    return code
+
+
+def _store_part(writer: _Writer, kernel: Kernel, stage: int) -> None:
+    """A split accumulator is written as it is."""
+    if kernel.joint is not None and stage < len(kernel.anchors) - 1:
+        return
+    pointer = writer.pointer(Part(kernel.anchors[stage]))
+    where = f"k * ({extent(kernel.space.shape)}) + e"
+    writer.emit(f"tl.store({pointer} + {where}, acc, mask=mr & mc)")
+
+
+def _stage(writer: _Writer, kernel: Kernel, stage: int) -> None:
+    """All nodes that can be computed after an anchor, and only then."""
+    plan, accumulator = writer.plan, Index("acc", TILE)
+    last = max(0, len(kernel.anchors) - 1)
+    body = [n for n in kernel.body if last == 0 or plan.stage(kernel, n, False) == stage]
+    partials = [n for n in kernel.partials if last == 0 or plan.stage(kernel, n, True) == stage]
+    joined = kernel.joint is not None and stage == last
+    if kernel.anchors and not joined and (body or partials or kernel.anchors[0] in kernel.writes):
+        writer.anchor(kernel.anchors[stage], accumulator)
+    for node in body:
+        if node is kernel.joint:
+            writer.joint(node, kernel, accumulator)
+        elif kernel.adds and node is kernel.adds[0].joint:
+            writer.joint(node, kernel.adds[0], writer.accumulated(kernel.adds[0].anchors[-1]))
+        else:
+            writer.compute(node)
+    for node in partials:
+        writer.part(node)
+
+
+def _ratio(
+    kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], pointers: list[Buffer],
+    stage: int, name: str,
+) -> str | None:  # fmt: skip
+    """The factor that takes an accumulator to the scale of the next anchor; None for 1."""
+    if kernel.joint is None:
+        return _zero(name)
+    factors = coefficients(kernel.joint, kernel.anchors)
+    assert factors is not None
+    ratio = factors[stage] * scalar.reciprocal(factors[stage + 1])
+    if ratio is scalar.ONE:
+        return None
+    writer = _Writer(kernel, plan, tiles, pointers)
+    operands = [
+        writer.value(x.inputs[0], (), None) if i in scalar.operands(ratio) else Index("0.0")
+        for i, x in enumerate(kernel.joint.inputs)
+    ]
+    result = expression(writer, ratio, operands)
+    body = [*writer.lines, f"    return {result.text}"]
+    return "\n".join(["@triton.jit", f"def {name}(p, {BATCH_SIZE}):", *body])

@@ -1,0 +1,70 @@
+"""What generated slots call: functions of numbers, and sums of parts that tiles have written."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tanh(x):
+    """The hyperbolic tangent: a polynomial where 1 − 2/(e²ˣ + 1) would cancel (Cephes)."""
+    z = x * x
+    small = ((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z
+    small = ((small + 1.33314422036e-1) * z - 3.33332819422e-1) * z * x + x
+    large = 1.0 - 2.0 / (tl.exp(2.0 * tl.abs(x)) + 1.0)
+    return tl.where(tl.abs(x) < 0.625, small, tl.where(x < 0, -large, large))
+
+
+@triton.jit
+def softplus(x):
+    """Log(1 + eˣ) without overflow; log(1 + y) with the rounding of 1 + y made good."""
+    y = tl.exp(-tl.abs(x))
+    u = 1.0 + y
+    exact = u == 1.0
+    log1p = tl.where(exact, y, tl.log(u) * (y / tl.where(exact, 1.0, u - 1.0)))
+    return tl.maximum(x, 0.0) + log1p
+
+
+@triton.jit
+def round_tf32(x):
+    """The nearest number with ten bits of mantissa; tensor cores would cut the rest off."""
+    bits = x.to(tl.int32, bitcast=True)
+    rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return tl.where(tl.abs(x) < float("inf"), rounded, x)
+
+
+@triton.jit
+def round_bf16(x):
+    """The nearest number with seven bits of mantissa."""
+    return x.to(tl.bfloat16).to(tl.float32)
+
+
+@triton.jit
+def draw(z, u, c):
+    """The first class whose cumulative probability exceeds u, per row; logits −∞ are no classes."""
+    wide = z.to(tl.float64)
+    p = tl.exp(wide - tl.max(wide, axis=1, keep_dims=True))
+    cumulative = tl.cumsum(p, axis=1)
+    total = tl.sum(p, axis=1, keep_dims=True)
+    last = tl.max(tl.where(z > float("-inf"), c, 0), axis=1, keep_dims=True)
+    beyond = (u * total >= cumulative) & (c < last)
+    return tl.sum(beyond.to(tl.int32), axis=1, keep_dims=True)
+
+
+@triton.jit
+def add_all(parts, count):
+    """Σ of `count` numbers, in a fixed order."""
+    total = tl.zeros((1024,), tl.float32)
+    for start in range(0, count, 1024):
+        at = start + tl.arange(0, 1024)
+        total += tl.load(parts + at, mask=at < count, other=0.0)
+    return tl.sum(total)
+
+
+@triton.jit
+def add_rows(parts, count, columns: tl.constexpr, c, mc):
+    """Σ of `count` rows at the columns c, in a fixed order."""
+    total = tl.zeros((32, c.shape[1]), tl.float32)
+    for start in range(0, count, 32):
+        at = (start + tl.arange(0, 32))[:, None]
+        total += tl.load(parts + at * columns + c, mask=(at < count) & mc, other=0.0)
+    return tl.sum(total, axis=0, keep_dims=True)

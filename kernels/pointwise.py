@@ -1,0 +1,29 @@
+"""The skeleton of everything that is no contraction: a tile of rows × columns, handed to a slot.
+
+Maps, pools, losses, batch statistics, packing of weights and the second stages of sums are all
+this kernel; what a tile computes is in its slot.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tile(
+    pid, p, batch, rows, COLUMNS: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+    SLOT: tl.constexpr,
+):  # fmt: skip
+    """Tile number `pid` of a rows × COLUMNS space, row by row of tiles."""
+    strips: tl.constexpr = (COLUMNS + BC - 1) // BC
+    i = pid // strips
+    j = pid % strips
+    m = i * BR + tl.arange(0, BR)
+    n = j * BC + tl.arange(0, BC)
+    SLOT(0.0, i, j, 0, m, n, (m < rows)[:, None], (n < COLUMNS)[None, :], p, batch)
+
+
+def tile_shape(rows: int, columns: int, whole_rows: bool, elements: int = 2048) -> tuple[int, int]:
+    """Rows and columns of a tile of about so many elements: powers of two, whole rows if asked."""
+    widest = triton.next_power_of_2(columns)
+    bc = widest if whole_rows else min(widest, elements if rows == 1 else 256)
+    return min(triton.next_power_of_2(rows), max(1, elements // bc)), bc
