@@ -17,6 +17,7 @@ import networkx as nx
 from . import ops, scalar
 from .elements import ELEMENTS, LONGEST_ROW, ZERO, At, Index, reduction, split
 from .ir import CONTRACTIONS, LEAVES, Graph, N, Node, Op, Shape, show
+from .precision import is_rounded
 
 GRAMS = frozenset({Op.GRAM, Op.PATCH_GRAM})
 ANCHORS = CONTRACTIONS | GRAMS
@@ -99,6 +100,16 @@ def space_of(node: Node) -> Space:
     return Space(shape, max(0, len(shape) - 1))
 
 
+def home_space(node: Node) -> Space:
+    """The space of a node's own elements, where parts of it are added."""
+    return Space(node.shape, max(0, len(node.shape) - 1)) if is_partial(node) else space_of(node)
+
+
+def small(node: Node) -> bool:
+    """Whether a value is a number or a vector, whatever the batch."""
+    return len(node.shape) <= 1 and N not in node.shape
+
+
 def in_rows(node: Node) -> bool:
     """Whether a node is computed from whole rows."""
     row = node.op is Op.REDUCE_SUM and reduction(node) == "row"
@@ -161,6 +172,12 @@ class Schedule:
     stage: Callable[[Kernel, Node, bool], int]
     part_of: Mapping[Node, Kernel]
     operands: Mapping[Node, Sequence[Node]]
+
+    def made(self) -> list[Node]:
+        """Copies of values that were made for contractions: transposed, or rounded."""
+        operands = dict.fromkeys(x for both in self.operands.values() for x in both[:2])
+        copied = [x for x in operands if x.op is Op.TRANSPOSE or is_rounded(x)]
+        return [x for x in copied if not self.leaf(x)]
 
     def __str__(self) -> str:
         lines = [f"{self.graph.name}: {len(self.kernels)} kernels, {len(self.launches)} launches"]
@@ -234,9 +251,9 @@ def coefficients(joint: Node, anchors: Sequence[Node]) -> list[scalar.Expr] | No
 class _Scheduler:
     """Places the nodes of one graph."""
 
-    def __init__(self, graph: Graph, keep: Iterable[Node], batch: int, splits: Splits) -> None:
+    def __init__(self, graph: Graph, batch: int, splits: Splits) -> None:
         self.graph, self.batch, self.splits = graph, batch, splits
-        self.asked = {base(n) for n in (*graph.outputs.values(), *keep)}
+        self.asked = {base(n) for n in graph.outputs.values()}
         self.order = nx.DiGraph()
         self.owner: dict[Node, Kernel] = {}
         self.part_of: dict[Node, Kernel] = {}
@@ -280,16 +297,23 @@ class _Scheduler:
         return node.op in LOOKED_UP or node in self.again
 
     def run(self) -> Schedule:
+        """Places every node; numbers and vectors only when somebody needs them.
+
+        So what a scalar waits for is what it is computed from, not what happened to come before.
+        """
         for node in self.nodes:
-            if node.op in ANCHORS:
-                self.place_anchor(node)
-            elif is_partial(node):
-                self.place_sum(node)
-            elif not self.looked_up(node):
-                if node.op is Op.MAP:
-                    self.join_anchors(node)
+            if is_partial(node):
+                self.place_parts(node)
+            elif not (small(node) or self.looked_up(node)):
                 self.place(node)
+        self.require(self.asked)
         return self.finish()
+
+    def require(self, values: Iterable[Node]) -> None:
+        """Places what is not placed yet."""
+        for value in values:
+            if value not in self.owner and not self.leaf(value):
+                self.place(value)
 
     # --- one node -------------------------------------------------------------------------------
 
@@ -320,51 +344,61 @@ class _Scheduler:
             ELEMENTS[node.op](looker, node, space.home(node.shape) or (), None)
         return looker.found
 
-    def place_anchor(self, node: Node) -> None:
-        """A contraction starts a kernel; if it is split, another one adds the parts."""
-        kernel = self.kernel(space_of(node), anchors=[node], splits=self.splits(node, self.batch))
-        self.wait(kernel, self.operands[node])
-        if kernel.splits != 1:
-            parts, kernel = kernel, self.kernel(kernel.space, body=[node], adds=[kernel])
-            self.order.add_edge(parts, kernel)
-        self.wait(kernel, (s for s, _ in self.reads(node, kernel.space)))
-        self.owner[node] = kernel
-
-    def place_sum(self, node: Node) -> None:
-        """Parts in a kernel that computes the terms; their sum wherever its shape is at home."""
-        space = space_of(node)
-        kernel = self.choose(node, space, part=True)
-        kernel.partials.append(node)
-        self.wait(kernel, (s for s, _ in self.reads(node, kernel.space, part=True)))
-        self.part_of[node] = kernel
-        self.place(node)
-
     def place(self, node: Node) -> None:
-        """Into the best kernel that it fits."""
-        space = (
-            space_of(node)
-            if not is_partial(node)
-            else Space(node.shape, max(0, len(node.shape) - 1))
-        )
-        kernel = self.choose(node, space)
-        kernel.body.append(node)
-        self.wait(kernel, (s for s, _ in self.reads(node, kernel.space)))
+        """A contraction starts a kernel; anything else goes into the best kernel that it fits."""
+        sources = [s for s, _ in self.reads(node, home_space(node))]
+        self.require((*self.operands.get(node, ()), *sources))
+        if node.op is Op.MAP:
+            self.join_anchors(node)
+        if node.op in ANCHORS:
+            parts = self.splits(node, self.batch)
+            kernel = self.kernel(space_of(node), anchors=[node], splits=parts)
+            self.wait(kernel, self.operands[node])
+            if parts != 1:  # another kernel adds the parts
+                head, kernel = kernel, self.kernel(kernel.space, body=[node], adds=[kernel])
+                self.order.add_edge(head, kernel)
+        else:
+            kernel = self.choose(node, home_space(node))
+            kernel.body.append(node)
+        self.wait(kernel, sources)
         if is_partial(node):
             self.order.add_edge(self.part_of[node], kernel)
         self.owner[node] = kernel
 
+    def place_parts(self, node: Node) -> None:
+        """A sum's parts, in a kernel that computes the terms."""
+        sources = [s for s, _ in self.reads(node, space_of(node), part=True)]
+        self.require(sources)
+        kernel = self.choose(node, space_of(node), part=True)
+        kernel.partials.append(node)
+        self.wait(kernel, sources)
+        self.part_of[node] = kernel
+
     def choose(self, node: Node, space: Space, part: bool = False) -> Kernel:
-        """The kernel for a node: small ones gather early, others follow their latest operand."""
-        if len(space.shape) <= 1 and N not in space.shape and not part:
-            candidates = [k for k in self.order if not k.anchors and k.space.shape == space.shape]
-            candidates.sort(key=lambda k: k.number)
+        """The kernel for a node: that of its latest operand; small ones gather where none waits."""
+        sources = [self.owner.get(s) for s, _ in self.reads(node, space, part)]
+        if small(node) and not part:
+            depths = self.depths()
+            before = [depths[k] for k in (*sources, self.part_of.get(node)) if k is not None]
+            depth = max(before, default=-1) + 1
+            candidates = [
+                k
+                for k in sorted(self.order, key=lambda k: k.number)
+                if not k.anchors
+                and k.space.shape == space.shape
+                and (not self.order.out_degree(k) or depth <= depths[k] or k in sources)
+            ]
         else:
-            sources = (self.owner.get(s) for s, _ in self.reads(node, space, part))
             candidates = sorted({k for k in sources if k is not None}, key=lambda k: -k.number)
         for kernel in candidates:
             if self.fits(node, kernel, part):
                 return kernel
         return self.kernel(space)
+
+    def depths(self) -> dict[Kernel, int]:
+        """How many kernels run one after the other before each."""
+        generations = nx.topological_generations(self.order)
+        return {k: depth for depth, kernels in enumerate(generations) for k in kernels}
 
     def fits(self, node: Node, kernel: Kernel, part: bool) -> bool:
         """Whether a node can be computed in a kernel: shapes, registers, no cycle."""
@@ -500,16 +534,13 @@ def geometry(node: Node) -> tuple[object, ...]:
     return node.op, shapes, tuple(sorted(node.attributes.items()))
 
 
-def schedule(
-    graph: Graph, keep: Iterable[Node] = (), batch: int = 1, splits: Splits = lambda *_: 1
-) -> Schedule:
+def schedule(graph: Graph, batch: int = 1, splits: Splits = lambda *_: 1) -> Schedule:
     """Kernels for a graph.
 
     Args:
         graph: what to compute.
-        keep: further nodes whose values are written.
         batch: the batch size, for choices by size.
         splits: into how many parts the contracted axis of a node is cut at a batch size; 0 leaves
             the contraction to a library.
     """
-    return _Scheduler(graph, keep, batch, splits).run()
+    return _Scheduler(graph, batch, splits).run()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from . import scalar
 from .elements import BATCH_SIZE, ELEMENTS, At, Index, expression, extent, linear, reduction, split
 from .ir import Node, Op, Shape
+from .precision import is_rounded
 from .schedule import Kernel, Schedule, coefficients, is_partial
 
 PARAMETERS = "acc, i, j, k, m, n, mr, mc, p, batch"
@@ -256,8 +257,10 @@ class _Writer:
 
 
 def _widen(node: Node) -> str:
-    """Labels may be stored in 64 bits."""
-    return ".to(tl.int32)" if node.type.kind == "int" and node.op is Op.INPUT else ""
+    """Labels may be stored in 64 bits, rounded operands in 16."""
+    if node.type.kind == "int":
+        return ".to(tl.int32)" if node.op is Op.INPUT else ""
+    return ".to(tl.float32)" if is_rounded(node) else ""
 
 
 def _zero(name: str) -> str:

@@ -45,7 +45,8 @@ class Linearization:
             model.run(len(x)), self._feed
         )
         named = {name: values[node] for name, node in program.outputs.items()}
-        self._feed |= {node: values[node] for node in programs.tape}
+        results = set(program.outputs.values()) - programs.tape
+        self._feed |= {node: x for node, x in values.items() if node not in results}
         self.objective = model.total(named["losses"])
         self.loss = torch.tensor(self.objective, dtype=model.dtype, device=model.device)
         self.outputs = named["outputs"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -24,8 +26,12 @@ from .pointwise import Run
 
 BACKENDS = ("auto", "aten", "triton")
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
+CONTRACTIONS = ("auto", "fused", "vendor", "measured")
 DTYPES = (torch.float32, torch.float64)
 TRACKED = "num_batches_tracked"
+
+Runs = Callable[[Run, Mapping[Node, Tensor]], dict[Node, Tensor]]
+MakeExecutor = Callable[[Graph, Iterable[Node]], Runs]
 
 
 class Model:
@@ -44,8 +50,10 @@ class Model:
         dtype: torch.dtype,
         weight_decay: float,
         seed: int,
+        make_executor: MakeExecutor = Executor,
     ) -> None:
         self.net, self.device, self.dtype, self.weight_decay = net, device, dtype, weight_decay
+        self._make_executor = make_executor
         self.input_shape = input_shape
         self._traced = {
             mode: trace(net, input_shape, criterion, training=mode) for mode in (True, False)
@@ -63,7 +71,7 @@ class Model:
         }
         for layer in traced.momenta:
             self.buffers[f"{layer}.{TRACKED}"] = torch.zeros((), dtype=torch.int64, device=device)
-        self._executors: dict[tuple[Graph, bool], Executor] = {}
+        self._executors: dict[tuple[Graph, bool], Runs] = {}
 
     # --- parameters -----------------------------------------------------------------------------
 
@@ -111,11 +119,12 @@ class Model:
 
     # --- running --------------------------------------------------------------------------------
 
-    def executor(self, graph: Graph, tape: bool = False, training: bool = True) -> Executor:
+    def executor(self, graph: Graph, tape: bool = False, training: bool = True) -> Runs:
         """The executor of a program, compiled on first use; with `tape`, it keeps the tape."""
         key = (graph, tape)
         if key not in self._executors:
-            self._executors[key] = Executor(graph, self.programs[training].tape if tape else ())
+            keep = self.programs[training].tape if tape else ()
+            self._executors[key] = self._make_executor(graph, keep)
         return self._executors[key]
 
     def run(self, batch: int) -> Run:
@@ -221,6 +230,7 @@ def compile(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
     precision: str = "ieee",
+    contractions: str = "auto",
     weight_decay: float = 0.0,
     seed: int = 0,
 ) -> Model:
@@ -230,10 +240,13 @@ def compile(
         net: layers of newtriton's DSL.
         input_shape: of one sample, (C, H, W) or (D,).
         loss: h is its mean over the batch plus weight_decay/2 ‖θ‖².
-        backend: "aten" runs on PyTorch's operators; "auto" takes the best there is.
-        device: where parameters live and programs run; the CPU unless given.
-        dtype: float32 or float64.
+        backend: "aten" runs on PyTorch's operators, "triton" on fused kernels (on a GPU, or in the
+            interpreter under TRITON_INTERPRET=1); "auto" takes triton where there is a GPU.
+        device: where parameters live and programs run; a GPU if there is one.
+        dtype: float32 or float64; triton computes in float32.
         precision: of contractions; "ieee" on the ATen backend.
+        contractions: of the triton backend, by "fused" kernels, by the "vendor" library, or
+            whichever is "measured" to be faster; "auto" measures on a GPU.
         weight_decay: λ ≥ 0, on all parameters.
         seed: of the first parameter values.
 
@@ -243,16 +256,11 @@ def compile(
     """
     check_option("backend", backend, BACKENDS)
     check_option("precision", precision, PRECISIONS)
-    if backend == "triton":
-        raise NewtritonError(
-            "backend 'triton' is not available in this version: use backend='aten'"
-        )
-    if precision != "ieee":
-        raise NewtritonError(
-            f"precision {precision!r} needs the triton backend: use precision='ieee'"
-        )
+    check_option("contractions", contractions, CONTRACTIONS)
     if dtype not in DTYPES:
         raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
+    place = _place(device)
+    make_executor = _backend(backend, place, dtype, precision, contractions)
     if not all(hasattr(loss, a) for a in ("losses", "labels", "draw")):
         raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
     shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
@@ -264,13 +272,44 @@ def compile(
         isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0
     ):
         raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
-    return Model(net, shape, loss, _place(device), dtype, float(weight_decay), seed)
+    return Model(net, shape, loss, place, dtype, float(weight_decay), seed, make_executor)
+
+
+def _backend(
+    name: str, place: torch.device, dtype: torch.dtype, precision: str, contractions: str
+) -> MakeExecutor:
+    """What makes executors on the named backend, or an error where that cannot be."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if name == "auto":
+        fits = place.type == "cuda" and dtype is torch.float32 and find_spec("triton") is not None
+        name = "triton" if fits else "aten"
+    if name == "aten":
+        if precision != "ieee":
+            raise NewtritonError(
+                f"precision {precision!r} needs the triton backend: use precision='ieee'"
+            )
+        return Executor
+    if find_spec("triton") is None:
+        raise NewtritonError("backend 'triton' needs the package: pip install triton")
+    if place.type != "cuda" and not interpreted:
+        raise NewtritonError(
+            f"backend 'triton' needs a GPU, the device is {str(place)!r}: use backend='aten', or "
+            "set TRITON_INTERPRET=1 to run its kernels in the interpreter"
+        )
+    if dtype is not torch.float32:
+        raise NewtritonError(f"backend 'triton' computes in float32, not {dtype}: use 'aten'")
+    from .fusion import FusedExecutor, Settings  # noqa: PLC0415 - Triton only where it is used
+
+    settings = Settings.choose(precision, contractions, interpreted)
+    return partial(FusedExecutor, settings=settings)
 
 
 def _place(device: torch.device | str | None) -> torch.device:
-    """The device, the CPU for None; an error where PyTorch does not have it here."""
+    """The device, a GPU if there is one for None; an error where PyTorch does not have it here."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        place = torch.device("cpu" if device is None else device)
+        place = torch.device(device)
         torch.empty(0, device=place)
     except (AssertionError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]

@@ -1,0 +1,44 @@
+"""Offsets: blocks that are alive together never overlap, and little is wasted."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newtriton.compiler.memory import ALIGNMENT, Lifetime, arena, peak
+
+
+@st.composite
+def lifetimes(draw: st.DrawFn) -> dict[int, Lifetime]:
+    blocks = draw(
+        st.lists(
+            st.tuples(st.integers(0, 5000), st.integers(0, 20), st.integers(0, 6)), max_size=30
+        )
+    )
+    return {
+        i: Lifetime(size, first, first + length) for i, (size, first, length) in enumerate(blocks)
+    }
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(lifetimes())
+def test_blocks_alive_together_do_not_overlap(blocks: dict[int, Lifetime]):
+    plan = arena(blocks)
+    for i, a in blocks.items():
+        assert plan.offsets[i] % ALIGNMENT == 0
+        assert plan.offsets[i] + a.size <= plan.size
+        for j, b in blocks.items():
+            if i < j and a.meets(b):
+                ends = plan.offsets[i] + a.size, plan.offsets[j] + b.size
+                assert ends[0] <= plan.offsets[j] or ends[1] <= plan.offsets[i]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(lifetimes())
+def test_the_arena_is_at_least_the_peak_and_not_the_sum(blocks: dict[int, Lifetime]):
+    plan = arena(blocks)
+    rounding = ALIGNMENT * len(blocks)
+    assert peak(blocks) <= plan.size <= sum(b.size for b in blocks.values()) + rounding
+
+
+def test_a_chain_needs_two_blocks():
+    chain = {i: Lifetime(1000, i, i + 1) for i in range(10)}
+    assert arena(chain).size == 2 * 1024
