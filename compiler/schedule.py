@@ -100,6 +100,12 @@ def space_of(node: Node) -> Space:
     return Space(shape, max(0, len(shape) - 1))
 
 
+def is_outer(node: Node) -> bool:
+    """Whether a contraction sums outer products over pixels or rows."""
+    transposed = node.op is Op.MATMUL and node["transpose_a"]
+    return transposed or node.op in (Op.CONV_WEIGHT_GRAD, Op.GRAM)
+
+
 def home_space(node: Node) -> Space:
     """The space of a node's own elements, where parts of it are added."""
     return Space(node.shape, max(0, len(node.shape) - 1)) if is_partial(node) else space_of(node)
@@ -411,6 +417,8 @@ class _Scheduler:
         if rows and (kernel.anchors or kernel.space.columns > LONGEST_ROW):
             return False
         if in_rows(node) and kernel.space.home(space_of(node).shape) is None:
+            return False
+        if part and any(map(is_outer, kernel.anchors)):
             return False
         if part and kernel.space.cut != len(kernel.space.shape) - 1 and reduction(node) != "all":
             return False

@@ -281,10 +281,10 @@ def kernel_code(kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], pr
         if writer.lines:
             sources.append(writer.text(name, str(kernel)))
         code.stages.append(name if writer.lines else None)
-        if stage < last:
-            text = _ratio(kernel, plan, tiles, code.pointers, stage, f"{prefix}_ratio_{stage}")
-            sources += [text] if text else []
-            code.ratios.append(f"{prefix}_ratio_{stage}" if text else None)
+        ratio = f"{prefix}_ratio_{stage}"
+        text = _ratio(kernel, plan, tiles, code.pointers, stage, ratio) if stage < last else None
+        sources += [text] if text else []
+        code.ratios.append(ratio if text else None)
     code.source = "\n\n\n".join(sources)
     return code
 

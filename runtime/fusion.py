@@ -23,6 +23,7 @@ from ..compiler.slots import Buffer, Part, Tile
 from ..kernels.pointwise import tile_shape
 from .aten import ATEN
 from .codecache import module
+from .contractions import Choice, choose
 from .pointwise import Run
 
 
@@ -38,21 +39,28 @@ class Settings:
     """How kernels are made.
 
     precision: of contractions. fused: whether contractions are fused kernels, or the vendor's.
-    elements: of a pointwise tile.
+    interpreted: whether kernels run in the interpreter. elements: of a pointwise tile.
     """
 
     precision: str = "ieee"
     fused: bool = False
+    interpreted: bool = False
     elements: int = 2048
 
     @staticmethod
     def choose(precision: str, contractions: str, interpreted: bool) -> Settings:
         """Settings for a device."""
-        return Settings(precision, contractions == "fused", 8192 if interpreted else 2048)
+        fused = contractions == "fused" or (contractions == "auto" and interpreted)
+        return Settings(precision, fused, interpreted, 8192 if interpreted else 2048)
+
+    def choice(self, node: Node, batch: int) -> Choice | None:
+        """How a contraction is launched; None where PyTorch computes it."""
+        return choose(node, batch, self.precision, self.interpreted) if self.fused else None
 
     def splits(self, node: Node, batch: int) -> int:
         """Parts of a contraction, 0 for the vendor's."""
-        return 0
+        choice = self.choice(node, batch)
+        return 0 if choice is None else choice.split
 
 
 class Plan:
@@ -72,6 +80,8 @@ class Plan:
     def _tile(self, kernel: Kernel) -> Tile:
         rows = math.prod(concrete(kernel.space.rows, self.batch))
         columns = kernel.space.columns
+        if kernel.anchors and kernel.splits:
+            return self._choice(kernel.anchors[0]).tile
         br, bc = tile_shape(rows, columns, kernel.whole_rows, self.settings.elements)
         return Tile(br, bc, -(-columns // bc))
 
@@ -142,8 +152,31 @@ class Plan:
             elif launch.kernels[0].splits == 0:
                 self._vendor(launch.kernels[0].anchors[0], run, tensor)
             else:
-                raise NotImplementedError
+                self._contraction(launch, tensor)
         return tensor
+
+    def _choice(self, node: Node) -> Choice:
+        choice = self.settings.choice(node, self.batch)
+        assert choice is not None
+        return choice
+
+    def _contraction(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:
+        (kernel,), (code,) = launch.kernels, launch.codes
+        choice = self._choice(kernel.anchors[0])
+        operands = [self.schedule.operands[a] for a in kernel.anchors]
+        choice.kernel[(choice.programs,)](
+            tuple(tensor(x) for x, *_ in operands),
+            tuple(tensor(y) for _, y, *_ in operands)
+            if len(operands[0]) > 1
+            else tuple(tensor(x) for x, *_ in operands),
+            tuple(tensor(b) for b in code.pointers),
+            self.batch,
+            choice.rows,
+            choice.trips,
+            **choice.constants,
+            STAGES=tuple(name and getattr(self.module, name) for name in code.stages),
+            RATIOS=tuple(name and getattr(self.module, name) for name in code.ratios),
+        )
 
     def _pointwise(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:
         programs = []

@@ -1,0 +1,287 @@
+"""Sums of convolutions (or their input gradients, or matrix products) on one accumulator.
+
+    out[m, n] = Σ_q Σ_taps Σ_c  X_q[pixel(m, tap), c] · W_q[n, tap, c]
+
+Images are N×H×W×C; W lies K-contiguous, [columns, taps, channels of the group]: as it is for a
+convolution, transposed by its producer for an input gradient. One rolled loop over taps and
+channels, taps' validity in a bit mask made before it, counters advanced without branches: the form
+that compiles to asynchronous 16-byte copies and pipelined tensor-core instructions. Images of few
+channels, strided input gradients and large kernels take flattened (tap, channel) tiles instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+Pair = tuple[int, int]
+MOST_BITS = 31  # taps whose validity fits an int32
+
+
+@triton.jit
+def _tap_bits(
+    valid, h0, w0, H: tl.constexpr, W: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    DH: tl.constexpr, DW: tl.constexpr,
+):  # fmt: skip
+    """Bit kh·KW + kw: whether that tap of a row lies in the image."""
+    bits = valid.to(tl.int32) * 0
+    for kh in tl.static_range(KH):
+        for kw in tl.static_range(KW):
+            h = h0 + kh * DH
+            w = w0 + kw * DW
+            ok = valid & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+            bits = bits | (ok.to(tl.int32) << (kh * KW + kw))
+    return bits
+
+
+@triton.jit
+def _rolled(
+    acc, x, w, base, columns, valid, inside, bits, lo, hi, W: tl.constexpr, C: tl.constexpr,
+    PITCH: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
+    BK: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """Trips lo … hi of one loop over taps and channels; trips are a run-time number."""
+    TRIPS: tl.constexpr = (C + BK - 1) // BK
+    k = tl.arange(0, BK)
+    rows = base[:, None] + k[None, :]
+    weights = columns[None, :] + k[:, None]
+    tap = lo // TRIPS
+    c = (lo % TRIPS) * BK
+    kh = tap // KW
+    kw = tap % KW
+    for _ in range(lo, hi):
+        ok = valid[:, None] if KH * KW == 1 else (((bits >> tap) & 1) != 0)[:, None]
+        w_ok = inside[None, :]
+        if C % BK != 0:
+            ok = ok & (c + k < C)[None, :]
+            w_ok = w_ok & (c + k < C)[:, None]
+        a = tl.load(x + rows + ((kh * DH * W + kw * DW) * PITCH + c), mask=ok, other=0.0)
+        b = tl.load(w + weights + (tap * C + c), mask=w_ok, other=0.0)
+        acc = tl.dot(a, b, acc, input_precision=PREC)
+        c += BK
+        last = c >= C
+        c = tl.where(last, 0, c)
+        tap = tl.where(last, tap + 1, tap)
+        kw = tl.where(last, kw + 1, kw)
+        row = kw == KW
+        kh = tl.where(row, kh + 1, kh)
+        kw = tl.where(row, 0, kw)
+    return acc
+
+
+@triton.jit
+def _flat(
+    acc, x, w, image, h0, w0, columns, valid, inside, lo, hi, H: tl.constexpr, W: tl.constexpr,
+    C: tl.constexpr, PITCH: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DH: tl.constexpr,
+    DW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, BK: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """The same over flattened (tap, channel); SH, SW divide the places of a strided gradient."""
+    for trip in range(lo, hi):
+        k = trip * BK + tl.arange(0, BK)
+        tap = k // C
+        exists = k < KH * KW * C
+        h = h0[:, None] + ((tap // KW) * DH)[None, :]
+        v = w0[:, None] + ((tap % KW) * DW)[None, :]
+        ok = valid[:, None] & exists[None, :] & (h >= 0) & (v >= 0)
+        if SH * SW > 1:
+            ok = ok & (h % SH == 0) & (v % SW == 0)
+            h = h // SH
+            v = v // SW
+        ok = ok & (h < H) & (v < W)
+        where = image[:, None] + (h * W + v) * PITCH + (k % C)[None, :]
+        a = tl.load(x + where, mask=ok, other=0.0)
+        w_ok = inside[None, :] & exists[:, None]
+        b = tl.load(w + columns[None, :] + k[:, None], mask=w_ok, other=0.0)
+        acc = tl.dot(a, b, acc, input_precision=PREC)
+    return acc
+
+
+@triton.jit
+def halves(acc, BM: tl.constexpr, BN: tl.constexpr):
+    """The left and the right half of a tile's columns."""
+    return tl.split(tl.permute(tl.reshape(acc, (BM, 2, BN // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def finish(
+    acc, i, j, k, m, n, mr, limit, p, batch, BM: tl.constexpr, BN: tl.constexpr,
+    STRIPS: tl.constexpr, SLOT: tl.constexpr,
+):  # fmt: skip
+    """The accumulator, strip by strip, to a slot: whole tiles that load another one would spill."""
+    if STRIPS == 1:
+        SLOT(acc, i, j, k, m, n + tl.arange(0, BN), mr, (n + tl.arange(0, BN) < limit)[None, :],
+             p, batch)  # fmt: skip
+    else:
+        left, right = halves(acc, BM, BN)
+        H: tl.constexpr = BN // 2
+        S: tl.constexpr = STRIPS // 2
+        finish(left, i, j, k, m, n, mr, limit, p, batch, BM, H, S, SLOT)
+        finish(right, i, j + S, k, m, n + H, mr, limit, p, batch, BM, H, S, SLOT)
+
+
+@triton.jit
+def contraction(
+    xs, ws, p, batch, rows, trips, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
+    RH: tl.constexpr, RW: tl.constexpr, COLUMNS: tl.constexpr, GROUPS: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr,
+    PW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, BACKWARD: tl.constexpr,
+    FLAT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PREC: tl.constexpr,
+    STRIPS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, RATIOS: tl.constexpr,
+):  # fmt: skip
+    """One tile. xs, ws: operands of each term; STAGES[q] sees the accumulator after term q, which
+    RATIOS[q] then scales. H, W, C: of an image, per group; RH, RW: of the rows' grid."""  # noqa: D205, D209
+    tiles: tl.constexpr = (COLUMNS + BN - 1) // BN
+    per_split = (rows + BM - 1) // BM * (GROUPS * tiles)
+    split = tl.program_id(0) // per_split
+    pid = tl.program_id(0) % per_split
+    i = pid // (GROUPS * tiles)
+    group = pid % (GROUPS * tiles) // tiles
+    tile = pid % tiles
+    m = i * BM + tl.arange(0, BM)
+    valid = m < rows
+    local = tile * BN + tl.arange(0, BN)
+    inside = local < COLUMNS
+    columns = (group * COLUMNS + local) * (KH * KW * C)
+    PITCH: tl.constexpr = C * GROUPS
+    SIGN: tl.constexpr = -1 if BACKWARD else 1
+    if BACKWARD:
+        h0 = m // RW % RH + PH
+        w0 = m % RW + PW
+    else:
+        h0 = m // RW % RH * SH - PH
+        w0 = m % RW * SW - PW
+    image = m // (RH * RW) * (H * W * PITCH) + group * C
+    part = (trips + SPLIT - 1) // SPLIT
+    lo = split * part
+    hi = tl.minimum(lo + part, trips)
+    acc = tl.zeros((BM, BN), tl.float32)
+    for q in tl.static_range(len(xs)):
+        if FLAT:
+            acc = _flat(
+                acc, xs[q], ws[q], image, h0, w0, columns, valid, inside, lo, hi, H, W, C, PITCH,
+                KH, KW, SIGN * DH, SIGN * DW, SH if BACKWARD else 1, SW if BACKWARD else 1, BK,
+                PREC,
+            )  # fmt: skip
+        else:
+            bits = _tap_bits(valid, h0, w0, H, W, KH, KW, SIGN * DH, SIGN * DW)
+            base = image + (h0 * W + w0) * PITCH
+            acc = _rolled(
+                acc, xs[q], ws[q], base, columns, valid, inside, bits, lo, hi, W, C, PITCH, KH, KW,
+                SIGN * DH, SIGN * DW, BK, PREC,
+            )  # fmt: skip
+        if STAGES[q] is not None:
+            finish(
+                acc, i, (group * tiles + tile) * STRIPS, split, m, group * COLUMNS + tile * BN,
+                valid[:, None], (group + 1) * COLUMNS, p, batch, BM, BN, STRIPS, STAGES[q],
+            )  # fmt: skip
+        if RATIOS[q] is not None:
+            acc *= RATIOS[q](p, batch)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A contraction's shapes. size, channels: of the images, a group's channels. grid: of the rows'
+    pixels. columns: of a group. backward: an input gradient, whose images are adjoints.
+    """  # noqa: D205
+
+    size: Pair
+    channels: int
+    grid: Pair
+    columns: int
+    groups: int = 1
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    backward: bool = False
+
+    @property
+    def taps(self) -> int:
+        """Positions of the kernel."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def flat(self) -> bool:
+        """Whether the loop runs over flattened (tap, channel)."""
+        strided = self.backward and self.stride != (1, 1)
+        return self.channels < 16 or strided or self.taps > MOST_BITS
+
+    def constants(self) -> dict[str, Any]:
+        """As the kernel's constexpr arguments."""
+        return {
+            **pair("H", "W", self.size),
+            **pair("RH", "RW", self.grid),
+            **window(self),
+            "C": self.channels,
+            "COLUMNS": self.columns,
+            "GROUPS": self.groups,
+            "BACKWARD": self.backward,
+            "FLAT": self.flat,
+        }
+
+    def trips(self, bk: int) -> int:
+        """Turns of the loop with K tiles of `bk`."""
+        if self.flat:
+            return -(-self.taps * self.channels // bk)
+        return self.taps * -(-self.channels // bk)
+
+
+def pair(first: str, second: str, values: Pair) -> dict[str, int]:
+    """Two constants by name."""
+    return {first: values[0], second: values[1]}
+
+
+def window(g: Any) -> dict[str, int]:
+    """Kernel, stride, padding and dilation as constexpr arguments."""
+    return {
+        **pair("KH", "KW", g.kernel),
+        **pair("SH", "SW", g.stride),
+        **pair("PH", "PW", g.padding),
+        **pair("DH", "DW", g.dilation),
+    }
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A kernel's tile: rows, columns, depth; strips of the epilogue; warps, stages; split-K."""
+
+    bm: int
+    bn: int
+    bk: int
+    strips: int
+    warps: int
+    stages: int
+    split: int = 1
+
+    def constants(self) -> dict[str, int]:
+        """As the kernel's constexpr arguments."""
+        return {
+            "BM": self.bm, "BN": self.bn, "BK": self.bk, "STRIPS": self.strips, "SPLIT": self.split,
+        }  # fmt: skip
+
+
+def programs(geometry: Geometry, tiles: Tiles, rows: int) -> int:
+    """How many programs a launch has."""
+    strips = geometry.groups * -(-geometry.columns // tiles.bn)
+    return -(-rows // tiles.bm) * strips * tiles.split
+
+
+def contraction_reference(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+    """The oracle for one term: N×H×W×C and [columns, kh, kw, C] to rows × columns."""
+    images, g = x.permute(0, 3, 1, 2), geometry
+    if not g.backward:
+        out = torch.nn.functional.conv2d(
+            images, w.permute(0, 3, 1, 2), None, g.stride, g.padding, g.dilation, g.groups
+        )
+    else:
+        apart = w.unflatten(0, (g.groups, g.columns)).permute(0, 4, 1, 2, 3)
+        shape = (len(x), g.groups * g.columns, *g.grid)
+        out = torch.nn.grad.conv2d_input(
+            shape, apart.flatten(0, 1), images, g.stride, g.padding, g.dilation, g.groups
+        )
+    return out.permute(0, 2, 3, 1).flatten(0, 2)
