@@ -1,0 +1,160 @@
+"""Fused programs in the interpreter against PyTorch's operators: every program, odd sizes."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from torch import Tensor
+
+import newtriton as nt
+from newtriton.runtime import fusion
+
+from ..networks import pairs
+from ..tolerances import assert_close
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
+LOSSES = {"ce": nt.CrossEntropyLoss, "mse": nt.MSELoss, "bce": nt.BCEWithLogitsLoss}
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch):
+    """New memory is full of NaN."""
+
+    class Poisoned:
+        def __getattr__(self, name: str):
+            return getattr(torch, name)
+
+        @staticmethod
+        def empty(*size, **options) -> Tensor:
+            return torch.empty(*size, **options).view(-1).view(torch.uint8).fill_(255).view(
+                options["dtype"]
+            )
+
+    monkeypatch.setattr(fusion, "torch", Poisoned())
+
+
+def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) -> dict[str, Tensor]:
+    """All programs of a model on one batch, by name."""
+    generator = torch.Generator().manual_seed(3)
+    v, w = torch.randn(2, model.params.numel(), generator=generator)
+    lin = model.linearize(x, y)
+    found = {"outputs": lin.outputs, "loss": lin.loss, "gradient": lin.gradient}
+    found |= {"evaluated": model(x), "objective": model.loss(x, y)}
+    if not second_order:
+        return found
+    found |= {"hvp": lin.hvp(v), "ggnvp": lin.ggnvp(v), "again": lin.hvp(w)}
+    found |= {"forms": lin.quadratic_forms([v, w]), "ggn": lin.quadratic_forms([v], "ggn")}
+    for kind, samples in (("kfac", 2), ("empirical", 1)):
+        factors = lin.kronecker_factors(kind, samples, generator.manual_seed(4))
+        for layer, pair in factors.items():
+            tensors = fusion_tensors(pair)
+            found |= {f"{kind} {layer} {name}": tensor for name, tensor in tensors.items()}
+    return found
+
+
+def fusion_tensors(pair: object) -> Mapping[str, Tensor]:
+    from newtriton.runtime.factors import tensors
+
+    return tensors(pair)  # type: ignore[arg-type]
+
+
+def batch(shape: tuple[int, ...], outputs: int, loss: str, n: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    x = torch.randn(n, *shape, generator=generator)
+    if loss == "ce":
+        return x, torch.randint(0, outputs, (n,), generator=generator)
+    return x, torch.rand(n, outputs, generator=generator)
+
+
+def both(net, shape, outputs: int, loss: str, n: int, **options) -> None:
+    """Compares the backends on all programs."""
+    models = [
+        nt.compile(net, shape, LOSSES[loss](), backend=backend, device="cpu", seed=1, **o)
+        for backend, o in (("aten", {}), ("triton", options))
+    ]
+    x, y = batch(shape, outputs, loss, n)
+    expected, found = (answers(m, x, y) for m in models)
+    for name, value in expected.items():
+        assert_close(found[name], value, name)
+
+
+@seed(5)
+@settings(
+    max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+@given(pairs())
+def test_random_networks(pair):
+    loss = ["ce", "mse", "bce"][len(pair.theirs) % 3]
+    both(pair.ours, pair.shape, pair.outputs, loss, 3)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 17, 33, 65])
+def test_odd_sizes(size: int):
+    net = nt.Sequential(
+        nt.Conv2d(size, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2), nt.Flatten(), nt.Linear(size + 1)
+    )
+    both(net, (3, 5, 4), size + 1, "ce", 3)
+
+
+@pytest.mark.parametrize("n", [1, 3, 7, 17, 33, 65])
+def test_batch_sizes(n: int):
+    net = nt.Sequential(nt.Linear(9), nt.Tanh(), nt.Linear(5), nt.Softplus(), nt.Linear(4))
+    both(net, (6,), 4, "mse" if n % 2 else "ce", n)
+
+
+def test_batch_norm_and_residuals():
+    body = nt.Sequential(nt.Conv2d(6, 3, padding=1), nt.BatchNorm2d(), nt.GELU())
+    net = nt.Sequential(
+        nt.Conv2d(6, 3, padding=1), nt.BatchNorm2d(), nt.SiLU(), nt.Residual(body),
+        nt.AvgPool2d(3, 2, 1), nt.Flatten(), nt.Linear(3),
+    )  # fmt: skip
+    both(net, (2, 6, 6), 3, "ce", 5)
+
+
+@pytest.mark.parametrize("contractions", ["fused", "vendor"])
+def test_who_computes_contractions_makes_no_difference(contractions: str):
+    net = nt.Sequential(nt.Conv2d(8, 3, stride=2, groups=2), nt.SiLU(), nt.Flatten(), nt.Linear(3))
+    both(net, (4, 9, 9), 3, "ce", 4, contractions=contractions)
+
+
+def test_two_runs_are_bitwise_equal():
+    net = nt.Sequential(nt.Conv2d(8, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
+    model = nt.compile(net, (3, 8, 8), nt.CrossEntropyLoss(), backend="triton", device="cpu")
+    x, y = batch((3, 8, 8), 3, "ce", 5)
+    first, second = answers(model, x, y), answers(model, x, y)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_linearizations_live_at_once():
+    net = nt.Sequential(nt.Linear(6), nt.Tanh(), nt.Linear(3))
+    model = nt.compile(net, (4,), nt.CrossEntropyLoss(), backend="triton", device="cpu")
+    x, y = batch((4,), 3, "ce", 5)
+    v = torch.randn(model.params.numel(), generator=torch.Generator().manual_seed(0))
+    alone = model.linearize(x, y).hvp(v)
+    first = model.linearize(x, y)
+    other = model.linearize(-x, y)
+    kept = first.gradient.clone()
+    other.hvp(v)
+    assert torch.equal(first.hvp(v), alone) and torch.equal(first.gradient, kept)
+
+
+def test_a_step_of_fitre_is_the_same_on_both_backends():
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
+    x, y = batch((2, 6, 6), 3, "ce", 8)
+    params = []
+    for backend in ("aten", "triton"):
+        model = nt.compile(net, (2, 6, 6), nt.CrossEntropyLoss(), backend=backend, device="cpu")
+        optimizer = nt.FITRE(model)
+        for _ in range(2):
+            assert optimizer.step(x, y).accepted
+        params.append(model.params)
+    assert_close(params[1], params[0])
+
+
+def test_a_layer_named_like_code_stays_a_name():
+    name = 'x"); import os; os.abort(); ("'
+    net = nt.Sequential(nt.Linear(3))
+    model = nt.compile(net, (2,), nt.MSELoss(), backend="triton", device="cpu")
+    plan = model.executor(model.programs[False].outputs).plan(2)  # type: ignore[attr-defined]
+    assert name not in plan.source and "0.weight" not in plan.source
