@@ -155,6 +155,11 @@ class Kernel:
         return [*self.anchors, *self.body]
 
     @property
+    def opaque(self) -> bool:
+        """Whether its values are not at hand while it runs."""
+        return any(a.op is Op.PATCH_GRAM for a in self.anchors)
+
+    @property
     def whole_rows(self) -> bool:
         """Whether a tile must hold all columns: something is computed per row."""
         shapes = [n.shape for n in self.body] + [n.inputs[0].shape for n in self.partials]
@@ -408,7 +413,7 @@ class _Scheduler:
 
     def fits(self, node: Node, kernel: Kernel, part: bool) -> bool:
         """Whether a node can be computed in a kernel: shapes, registers, no cycle."""
-        if kernel.splits != 1 or any(a.op is Op.PATCH_GRAM for a in kernel.anchors):
+        if kernel.splits != 1 or kernel.opaque:
             return False
         subject = node.inputs[0] if part else node
         if kernel.space.home(subject.shape) is None:

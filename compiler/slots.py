@@ -270,6 +270,8 @@ def _zero(name: str) -> str:
 def kernel_code(kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], prefix: str) -> Code:
     """The slots of a kernel, in source text whose names start with `prefix`."""
     code, sources = Code(), []
+    if kernel.opaque:
+        return code
     last = max(0, len(kernel.anchors) - 1)
     for stage in range(last + 1):
         writer = _Writer(kernel, plan, tiles, code.pointers)

@@ -53,9 +53,9 @@ def draw(z, u, c):
 @triton.jit
 def add_all(parts, count):
     """Σ of `count` numbers, in a fixed order."""
-    total = tl.zeros((1024,), tl.float32)
-    for start in range(0, count, 1024):
-        at = start + tl.arange(0, 1024)
+    total = tl.zeros((256,), tl.float32)
+    for start in range(0, count, 256):
+        at = start + tl.arange(0, 256)
         total += tl.load(parts + at, mask=at < count, other=0.0)
     return tl.sum(total)
 

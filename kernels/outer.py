@@ -67,7 +67,8 @@ def outer(
             image = (k // (OH * OW) * (H * W * C * GROUPS) + group * C)[:, None]
             ok = real[:, None] & (n < KH * KW * C)[None, :]
             if KH * KW > 1 or PH + PW > 0:
-                ok = ok & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+                # negative numbers are large ones without their sign
+                ok = ok & (h.to(tl.uint32) < H) & (w.to(tl.uint32) < W)
             b = tl.load(xs[q] + (image + (h * W + w) * (C * GROUPS) + c), mask=ok, other=0.0)
             if ONES:
                 a = tl.where((o == OC)[:, None] & real[None, :], 1.0, a)

@@ -22,8 +22,12 @@ def tile(
     SLOT(0.0, i, j, 0, m, n, (m < rows)[:, None], (n < COLUMNS)[None, :], p, batch)
 
 
-def tile_shape(rows: int, columns: int, whole_rows: bool, elements: int = 2048) -> tuple[int, int]:
-    """Rows and columns of a tile of about so many elements: powers of two, whole rows if asked."""
-    widest = triton.next_power_of_2(columns)
-    bc = widest if whole_rows else min(widest, elements if rows == 1 else 256)
-    return min(triton.next_power_of_2(rows), max(1, elements // bc)), bc
+def tile_shape(rows: int, columns: int, widest: int, elements: int) -> tuple[int, int]:
+    """Rows and columns of a tile of about so many elements: powers of two, none too wide."""
+    bc = min(power(columns), widest)
+    return min(power(rows), max(1, elements // bc)), bc
+
+
+def power(n: int) -> int:
+    """The next power of two."""
+    return 1 << max(0, n - 1).bit_length()

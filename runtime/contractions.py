@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import triton
 
 from ..compiler.ir import Node, Op, concrete
 from ..compiler.slots import Tile
 from ..kernels.contraction import Geometry, Tiles, contraction, programs
+from ..kernels.lags import PatchGeometry, assemble, rectangle_products
 from ..kernels.outer import OuterGeometry, outer
+from ..kernels.pointwise import power
+from .gates import Job
 
 PROGRAMS = 132  # of one wave: the multiprocessors of an H100
+WIDEST = {"ieee": 64, "tf32x3": 64, "tf32": 128, "bf16": 128}  # columns of a tile without spills
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,13 @@ def choose(node: Node, batch: int, precision: str, interpreted: bool) -> Choice 
     rows = math.prod(concrete(image.shape[:-1], batch))
     exact = node.op is Op.GRAM and precision in ("tf32", "bf16")
     constants = {"PREC": "tf32x3" if exact else "tf32" if precision == "bf16" else precision}
-    depth = 64 if precision == "bf16" and not exact else 32
+    precision = constants["PREC"] if exact else precision
     if isinstance(shapes, Geometry):
-        tiles = _contraction_tiles(shapes, rows, depth, interpreted)
+        tiles = _contraction_tiles(shapes, rows, precision, interpreted)
         strips = shapes.groups * -(-shapes.columns // tiles.bn) * tiles.strips
         launch, count, trips = contraction, programs(shapes, tiles, rows), shapes.trips(tiles.bk)
     else:
-        tiles = _outer_tiles(shapes, rows, depth, interpreted)
+        tiles = _outer_tiles(shapes, rows, precision, interpreted)
         strips = -(-shapes.shape[1] // tiles.bn) * tiles.strips
         launch, count, trips = outer, shapes.programs(tiles), -(-rows // tiles.bk)
     constants |= shapes.constants() | tiles.constants()
@@ -85,36 +88,100 @@ def choose(node: Node, batch: int, precision: str, interpreted: bool) -> Choice 
     return Choice(launch, count, rows, trips, constants, tile, tiles.split)
 
 
-def _power(n: int, least: int, most: int) -> int:
-    """The next power of two, within bounds."""
-    return max(least, min(most, int(triton.next_power_of_2(n))))
+@dataclass(frozen=True)
+class PatchChoice:
+    """The two launches of a patch Gram: programs and arguments of each, and memory between."""
+
+    shapes: PatchGeometry
+    programs: int
+    constants: dict[str, Any]
+    blocks: int
+    assembly: dict[str, Any]
+    scratch: int
+
+    def jobs(self, name: str) -> Iterator[Job]:
+        """Both kernels, to compile ahead of time."""
+        constants = dict(self.constants)
+        precision, warps = constants["PREC"], constants.pop("num_warps")
+        stages = constants.pop("num_stages")
+        pointers = {n: "*i32" for n in ("items", "pairs", "terms")}
+        pointers |= {n: "*fp32" for n in ("a", "products", "out", "scale", "patches")}
+        pointers |= {"scale": "fp32", "patches": "fp32", "batch": "i32"}
+        tile = (constants["BM"], constants["BN"], constants["BK"])
+        yield Job(
+            f"{name} products", "outer", rectangle_products, pointers, constants, precision, warps,
+            stages, flat=constants["C"] < 16, tile=tile,
+        )  # fmt: skip
+        yield Job(f"{name} assembly", "pointwise", assemble, pointers, self.assembly)
 
 
-def _contraction_tiles(shapes: Geometry, rows: int, depth: int, interpreted: bool) -> Tiles:
+def choose_patches(node: Node, batch: int, precision: str, interpreted: bool) -> PatchChoice:
+    """The launches of a patch Gram at a batch size."""
+    image = node.inputs[0].shape
+    shapes = PatchGeometry(
+        image[-3:-1], image[-1] // node["groups"], node["groups"], node["kernel"], node["stride"],
+        node["padding"], node["dilation"], node["homogeneous"],
+    )  # fmt: skip
+    precision = "ieee" if precision == "ieee" else "tf32x3"
     if interpreted:
-        return Tiles(64, _power(shapes.columns, 16, 32), depth, 1, 4, 2)
-    bm, bn = _power(rows, 16, 128), _power(shapes.columns, 16, 128)
-    depth = min(depth, _power(shapes.taps * shapes.channels, 16, depth))
+        side = _between(shapes.channels, 16, 64)
+        tiles = Tiles(side, side, 64, 1, 4, 2, 2)
+        corner = (64, 64)
+    else:
+        bm, bn = _between(shapes.channels, 64, 128), 64
+        warps = _warps(bm, bn, precision)
+        count = shapes.programs(Tiles(bm, bn, 32, 1, warps, 3))
+        most = -(-batch * math.prod(shapes.size) // 256)
+        tiles = Tiles(bm, bn, 32, 1, warps, 3, max(1, min(2 * PROGRAMS // count, most, 8)))
+        corner = (16, 64)
+    constants = shapes.constants() | tiles.constants() | {"PREC": precision}
+    del constants["STRIPS"]
+    if not interpreted:
+        constants |= {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    d = shapes.dimension
+    blocks = -(-shapes.groups * d // corner[0]) * -(-d // corner[1])
+    assembly = shapes.assembly(tiles.split, corner)
+    scratch = shapes.scratch(tiles.split)
+    return PatchChoice(shapes, shapes.programs(tiles), constants, blocks, assembly, scratch)
+
+
+def _between(n: int, least: int, most: int) -> int:
+    """The next power of two, within bounds."""
+    return max(least, min(most, power(n)))
+
+
+def _contraction_tiles(shapes: Geometry, rows: int, precision: str, interpreted: bool) -> Tiles:
+    if interpreted:
+        return Tiles(64, _between(shapes.columns, 16, 32), 32, 1, 4, 2)
+    bk = min(64 if precision == "bf16" else 32, power(shapes.taps * shapes.channels))
+    bm, bn = 128, _between(shapes.columns, 64, WIDEST[precision])
 
     def count() -> int:
         return -(-rows // bm) * -(-shapes.columns // bn) * shapes.groups
 
-    if bm > 64 and count() < PROGRAMS:
+    if count() < PROGRAMS:
         bm = 64
-    if bn > 64 and count() < PROGRAMS:
+    if count() < PROGRAMS:
         bn = 64
-    trips = shapes.trips(depth)
-    split = max(1, min(PROGRAMS // count(), trips // 16, 8)) if count() < PROGRAMS // 2 else 1
-    warps = 8 if bm * bn >= 128 * 128 else 4
-    return Tiles(bm, bn, depth, max(1, bn // 32), warps, 3, split)
+    split = 1
+    if count() < PROGRAMS // 2:
+        split = max(1, min(PROGRAMS // count(), shapes.trips(bk) // 16, 8))
+    return Tiles(bm, bn, max(16, bk), bn // 32, _warps(bm, bn, precision), 3, split)
 
 
-def _outer_tiles(shapes: OuterGeometry, pixels: int, depth: int, interpreted: bool) -> Tiles:
+def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted: bool) -> Tiles:
     rows, columns = shapes.shape
     if interpreted:
-        return Tiles(_power(rows, 16, 64), _power(columns, 16, 64), 64, 2, 4, 2, 2)
-    bm, bn = _power(rows, 16, 128), _power(min(columns, shapes.channels), 16, 128)
+        return Tiles(_between(rows, 16, 64), _between(columns, 16, 64), 64, 2, 4, 2, 2)
+    bk = 64 if precision == "bf16" else 32
+    bm = _between(rows, 64, 128)
+    bn = _between(min(columns, shapes.channels), 64, WIDEST[precision])
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
-    split = max(1, min(2 * PROGRAMS // count, -(-pixels // depth) // 8, 64))
-    warps = 8 if bm * bn >= 128 * 128 else 4
-    return Tiles(bm, bn, depth, max(1, bn // 32), warps, 3, split)
+    split = max(1, min(2 * PROGRAMS // count, -(-pixels // bk) // 8, 64))
+    return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision), 3, split)
+
+
+def _warps(bm: int, bn: int, precision: str) -> int:
+    """Accumulators of at most 64 numbers a thread, 32 where the products need registers too."""
+    threads = bm * bn // (64 if WIDEST[precision] == 128 else 32)
+    return max(4, min(8, threads // 32))

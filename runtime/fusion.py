@@ -7,23 +7,27 @@ arena that belongs to the plan, so a call allocates nothing besides its results.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..compiler import ops, scalar
 from ..compiler.codegen import Launch, generate
+from ..compiler.elements import reduction
 from ..compiler.ir import Graph, Node, Op, concrete
 from ..compiler.memory import Arena, Lifetime, arena
 from ..compiler.precision import is_rounded, with_precision
 from ..compiler.schedule import Kernel, Schedule, base, schedule
 from ..compiler.slots import Buffer, Part, Tile
+from ..kernels.lags import assemble, rectangle_products
 from ..kernels.pointwise import tile_shape
 from .aten import ATEN
 from .codecache import module
-from .contractions import Choice, choose
+from .contractions import Choice, PatchChoice, choose, choose_patches
+from .gates import Job
 from .pointwise import Run
 
 
@@ -32,6 +36,13 @@ def _dtype(buffer: Buffer) -> torch.dtype:
         return torch.int32
     half = isinstance(buffer, Node) and is_rounded(buffer) and buffer["expr"].op == "bf16"
     return torch.bfloat16 if half else torch.float32
+
+
+def _pointer(buffer: Buffer) -> str:
+    """The Triton type of a buffer's pointer; labels have 64 bits."""
+    if isinstance(buffer, Node) and buffer.op is Op.INPUT and buffer.type.kind == "int":
+        return "*i64"
+    return {torch.float32: "*fp32", torch.int32: "*i32", torch.bfloat16: "*bf16"}[_dtype(buffer)]
 
 
 @dataclass(frozen=True)
@@ -45,20 +56,26 @@ class Settings:
     precision: str = "ieee"
     fused: bool = False
     interpreted: bool = False
-    elements: int = 2048
+    elements: int = 1024
 
     @staticmethod
     def choose(precision: str, contractions: str, interpreted: bool) -> Settings:
         """Settings for a device."""
         fused = contractions == "fused" or (contractions == "auto" and interpreted)
-        return Settings(precision, fused, interpreted, 8192 if interpreted else 2048)
+        return Settings(precision, fused, interpreted, 8192 if interpreted else 1024)
 
     def choice(self, node: Node, batch: int) -> Choice | None:
         """How a contraction is launched; None where PyTorch computes it."""
         return choose(node, batch, self.precision, self.interpreted) if self.fused else None
 
+    def patches(self, node: Node, batch: int) -> PatchChoice:
+        """How a patch Gram is launched."""
+        return choose_patches(node, batch, self.precision, self.interpreted)
+
     def splits(self, node: Node, batch: int) -> int:
         """Parts of a contraction, 0 for the vendor's."""
+        if node.op is Op.PATCH_GRAM:  # adds its parts itself
+            return int(self.fused)
         choice = self.choice(node, batch)
         return 0 if choice is None else choice.split
 
@@ -76,13 +93,19 @@ class Plan:
         self.results = {base(n) for n in graph.outputs.values()} | set(self.made)
         self.arena: Arena[Buffer] = arena(self._lifetimes())
         self.memory: Tensor | None = None
+        self.tables: dict[Node, tuple[Tensor, ...]] = {}
 
     def _tile(self, kernel: Kernel) -> Tile:
         rows = math.prod(concrete(kernel.space.rows, self.batch))
         columns = kernel.space.columns
-        if kernel.anchors and kernel.splits:
+        if kernel.anchors and kernel.splits and not kernel.opaque:
             return self._choice(kernel.anchors[0]).tile
-        br, bc = tile_shape(rows, columns, kernel.whole_rows, self.settings.elements)
+        widest = 256 if kernel.space.rows else self.settings.elements
+        if any(n.op is Op.REDUCE_SUM and reduction(n) == "columns" for n in kernel.body):
+            widest = 64  # many rows are added at once
+        if kernel.whole_rows:
+            widest = columns * 2
+        br, bc = tile_shape(rows, columns, widest, self.settings.elements)
         return Tile(br, bc, -(-columns // bc))
 
     def size(self, buffer: Buffer) -> int:
@@ -90,6 +113,8 @@ class Plan:
         if isinstance(buffer, Node):
             return buffer.type.numel(self.batch)
         node = buffer.of
+        if node.op is Op.PATCH_GRAM and self.settings.fused:
+            return self.settings.patches(node, self.batch).scratch
         if node.op is not Op.REDUCE_SUM:
             head = next(k for k in self.schedule.kernels if node in k.anchors)
             return max(1, head.splits) * node.type.numel(self.batch)
@@ -105,7 +130,8 @@ class Plan:
         for i, launch in enumerate(self.launches):
             for kernel, code in zip(launch.kernels, launch.codes, strict=True):
                 operands = [x for a in kernel.anchors for x in self.schedule.operands[a]]
-                own = [Part(a) for a in kernel.anchors if kernel.splits == 0]
+                own = [Part(a) for a in kernel.anchors if kernel.splits == 0 or kernel.opaque]
+                own += kernel.writes if kernel.opaque else ()
                 for buffer in (*code.pointers, *operands, *own):
                     first.setdefault(buffer, i)
                     last[buffer] = i
@@ -151,9 +177,49 @@ class Plan:
                 self._pointwise(launch, tensor)
             elif launch.kernels[0].splits == 0:
                 self._vendor(launch.kernels[0].anchors[0], run, tensor)
+            elif launch.kernels[0].opaque:
+                self._patch_gram(launch.kernels[0].anchors[0], tensor)
             else:
                 self._contraction(launch, tensor)
         return tensor
+
+    def jobs(self, name: str) -> Iterator[Job]:
+        """Every kernel as it will be launched, to compile ahead of time."""
+        for i, launch in enumerate(self.launches):
+            code, kernel = launch.codes[0], launch.kernels[0]
+            label = f"{name} {i} {kernel.space} {(*kernel.anchors, *kernel.body)[0].op.value}"
+            if launch.function is not None:
+                function = getattr(self.module, launch.function)
+                types: dict[str, Any] = dict.fromkeys(function.arg_names, "i32")
+                for q, each in enumerate(launch.codes):
+                    types[f"p{q}"] = tuple(map(_pointer, each.pointers))
+                yield Job(label, "pointwise", function, types, {})
+            elif kernel.opaque:
+                choice = self.settings.patches(kernel.anchors[0], self.batch)
+                yield from choice.jobs(label)
+            elif kernel.splits:
+                choice = self._choice(kernel.anchors[0])
+                operands = [self.schedule.operands[a] for a in kernel.anchors]
+                first, second = choice.kernel.arg_names[:2]
+                constants = {
+                    **choice.constants,
+                    "STAGES": tuple(n and getattr(self.module, n) for n in code.stages),
+                    "RATIOS": tuple(n and getattr(self.module, n) for n in code.ratios),
+                }
+                warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+                types = {
+                    **dict.fromkeys(choice.kernel.arg_names, "i32"),
+                    first: tuple(_pointer(both[0]) for both in operands),
+                    second: tuple(_pointer(both[-1 if len(both) == 1 else 1]) for both in operands),
+                    "p": tuple(map(_pointer, code.pointers)),
+                }
+                yield Job(
+                    label, choice.kernel.__name__, choice.kernel, types, constants,
+                    self.settings.precision, warps, stages,
+                    wide=constants["C"] % (8 if self.settings.precision == "bf16" else 4) == 0,
+                    flat=constants.get("FLAT", constants["C"] < 16),
+                    tile=(constants["BM"], constants["BN"], constants["BK"]),
+                )  # fmt: skip
 
     def _choice(self, node: Node) -> Choice:
         choice = self.settings.choice(node, self.batch)
@@ -188,6 +254,21 @@ class Plan:
         ends = [sum(programs[: q + 1]) for q in range(len(programs) - 1)]
         function = getattr(self.module, launch.function or "")
         function[(sum(programs),)](*pointers, *ends, self.batch)
+
+    def _patch_gram(self, node: Node, tensor: Callable[[Buffer], Tensor]) -> None:
+        """Products of rectangles, then the blocks that they sum to."""
+        choice, (image,) = self.settings.patches(node, self.batch), self.schedule.operands[node]
+        if node not in self.tables:
+            place = self.memory.device if self.memory is not None else None
+            self.tables[node] = tuple(t.to(place) for t in choice.shapes.tables)
+        items, pairs, terms = self.tables[node]
+        products, out = tensor(Part(node)), tensor(node)
+        rectangle_products[(choice.programs,)](
+            tensor(image), items, products, self.batch, **choice.constants
+        )
+        scale = scalar.evaluate(node["scale"], self.batch)
+        patches = float(self.batch * choice.shapes.patches)
+        assemble[(choice.blocks,)](products, pairs, terms, out, scale, patches, **choice.assembly)
 
     def _vendor(self, node: Node, run: Run, tensor: Callable[[Buffer], Tensor]) -> None:
         """A contraction by PyTorch's operator, without bias and scale."""

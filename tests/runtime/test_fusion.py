@@ -1,7 +1,5 @@
 """Fused programs in the interpreter against PyTorch's operators: every program, odd sizes."""
 
-from collections.abc import Mapping
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, seed, settings
@@ -9,6 +7,7 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.runtime import fusion
+from newtriton.runtime.factors import tensors
 
 from ..networks import pairs
 from ..tolerances import assert_close
@@ -27,8 +26,12 @@ def poisoned(monkeypatch: pytest.MonkeyPatch):
 
         @staticmethod
         def empty(*size, **options) -> Tensor:
-            return torch.empty(*size, **options).view(-1).view(torch.uint8).fill_(255).view(
-                options["dtype"]
+            return (
+                torch.empty(*size, **options)
+                .view(-1)
+                .view(torch.uint8)
+                .fill_(255)
+                .view(options["dtype"])
             )
 
     monkeypatch.setattr(fusion, "torch", Poisoned())
@@ -48,15 +51,8 @@ def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) ->
     for kind, samples in (("kfac", 2), ("empirical", 1)):
         factors = lin.kronecker_factors(kind, samples, generator.manual_seed(4))
         for layer, pair in factors.items():
-            tensors = fusion_tensors(pair)
-            found |= {f"{kind} {layer} {name}": tensor for name, tensor in tensors.items()}
+            found |= {f"{kind} {layer} {name}": t for name, t in tensors(pair).items()}
     return found
-
-
-def fusion_tensors(pair: object) -> Mapping[str, Tensor]:
-    from newtriton.runtime.factors import tensors
-
-    return tensors(pair)  # type: ignore[arg-type]
 
 
 def batch(shape: tuple[int, ...], outputs: int, loss: str, n: int) -> tuple[Tensor, Tensor]:
@@ -80,9 +76,7 @@ def both(net, shape, outputs: int, loss: str, n: int, **options) -> None:
 
 
 @seed(5)
-@settings(
-    max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(pairs())
 def test_random_networks(pair):
     loss = ["ce", "mse", "bce"][len(pair.theirs) % 3]

@@ -1,0 +1,186 @@
+"""The patch Gram on a GPU: products of rectangles, then their sums (`patch_gram` has the idea).
+
+Two launches: every rectangle of every lag, tile by tile, and the assembly of the D×D result. A
+column of ones behind the channels gives the sums of pixels that the homogeneous row needs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .contraction import Pair, Tiles
+from .patch_gram import plan
+
+
+@triton.jit
+def rectangle_products(
+    a, items, products, batch, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
+    GROUPS: tl.constexpr, PITCH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, SPLIT: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """products[item, split, group] = Σ a(q) [a(q + lag), 1]ᵀ over the pixels q of a rectangle."""
+    across: tl.constexpr = (C + BN) // BN  # C channels and a one
+    down: tl.constexpr = (C + BM - 1) // BM
+    pid = tl.program_id(0)
+    item = pid // (SPLIT * GROUPS * down * across)
+    split = pid // (GROUPS * down * across) % SPLIT
+    group = pid // (down * across) % GROUPS
+    i = pid // across % down * BM + tl.arange(0, BM)
+    j = pid % across * BN + tl.arange(0, BN)
+    y0 = tl.load(items + item * 8)
+    ny = tl.load(items + item * 8 + 1)
+    x0 = tl.load(items + item * 8 + 2)
+    nx = tl.load(items + item * 8 + 3)
+    ly = tl.load(items + item * 8 + 4)
+    lx = tl.load(items + item * 8 + 5)
+    sy = tl.load(items + item * 8 + 6)
+    sx = tl.load(items + item * 8 + 7)
+    pixels = batch * ny * nx
+    part = (pixels + SPLIT * BK - 1) // (SPLIT * BK)
+    shift = (ly * W + lx) * (C * GROUPS)
+    acc = tl.zeros((BM, BN), tl.float32)
+    for trip in range(split * part, split * part + part):
+        k = trip * BK + tl.arange(0, BK)
+        real = k < pixels
+        n = k // nx
+        y = y0 + n % ny * sy
+        x = x0 + k % nx * sx
+        pixel = ((n // ny * H + y) * W + x) * (C * GROUPS) + group * C
+        u = tl.load(
+            a + pixel[None, :] + i[:, None], mask=real[None, :] & (i < C)[:, None], other=0.0
+        )
+        v = tl.load(
+            a + (pixel + shift)[:, None] + j[None, :],
+            mask=real[:, None] & (j < C)[None, :],
+            other=0.0,
+        )
+        v = tl.where((j == C)[None, :] & real[:, None], 1.0, v)
+        acc = tl.dot(u, v, acc, input_precision=PREC)
+    where = ((item * SPLIT + split) * GROUPS + group) * (C * PITCH)
+    inside = (i < C)[:, None] & (j < PITCH)[None, :]
+    tl.store(products + where + i[:, None] * PITCH + j[None, :], acc, mask=inside)
+
+
+@triton.jit
+def assemble(
+    products, pairs, terms, out, scale, patches, C: tl.constexpr, TAPS: tl.constexpr,
+    GROUPS: tl.constexpr, PITCH: tl.constexpr, ONES: tl.constexpr, SPLIT: tl.constexpr,
+    BR: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """Block (δ, ε) of the result: the sum of its rectangles' products, transposed if flipped."""
+    D: tl.constexpr = TAPS * C + ONES
+    tiles: tl.constexpr = (D + BC - 1) // BC
+    r = tl.program_id(0) // tiles * BR + tl.arange(0, BR)[:, None]
+    n = tl.program_id(0) % tiles * BC + tl.arange(0, BC)[None, :]
+    group = r // D
+    m = r % D
+    inside = (r < GROUPS * D) & (n < D)
+    last_row = m == TAPS * C
+    last_column = n == TAPS * C
+    tap = tl.where(last_row, n // C, m // C)
+    other = tl.where(last_column, m // C, n // C)
+    known = inside & ~(last_row & last_column)
+    pair = pairs + (tap * TAPS + other) * 3
+    first = tl.load(pair, mask=known, other=0)
+    count = tl.load(pair + 1, mask=known, other=0)
+    flipped = tl.load(pair + 2, mask=known, other=0) != 0
+    row = tl.where(last_row, n % C, m % C)
+    column = tl.where(last_row | last_column, C, n % C)
+    where = tl.where(flipped, column * PITCH + row, row * PITCH + column)
+    total = tl.zeros((BR, BC), tl.float32)
+    for t in range(tl.max(tl.max(count, axis=1), axis=0)):
+        item = tl.load(terms + first + t, mask=known & (t < count), other=0)
+        for split in range(SPLIT):
+            part = ((item * SPLIT + split) * GROUPS + group) * (C * PITCH) + where
+            total += tl.load(products + part, mask=known & (t < count), other=0.0)
+    total = tl.where(last_row & last_column, patches, total)
+    tl.store(out + r * D + n, total * scale, mask=inside)
+
+
+@dataclass(frozen=True)
+class PatchGeometry:
+    """The image's size, channels per group, groups, and the window of the patches."""
+
+    size: Pair
+    channels: int
+    groups: int
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    ones: bool
+
+    @cached_property
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rectangles; for each pair of taps (first term, terms, flipped); terms: rectangles."""
+        taps, items, terms = math.prod(self.kernel), [], []
+        pairs = torch.zeros(taps, taps, 3, dtype=torch.int32)
+        for lag in plan(self.size, self.kernel, self.stride, self.padding, self.dilation):
+            first, across = len(items), len(lag.x.segments)
+            for y in lag.y.segments:
+                for x in lag.x.segments:
+                    items.append(
+                        (y.start, len(y), x.start, len(x), lag.y.lag, lag.x.lag, y.step, x.step)
+                    )
+            for tap, other, ys, xs in lag.blocks(self.kernel[1]):
+                run = [
+                    first + i * across + j
+                    for i in range(ys.start, ys.stop)
+                    for j in range(xs.start, xs.stop)
+                ]
+                pairs[other, tap] = torch.tensor([len(terms), len(run), 1])
+                pairs[tap, other] = torch.tensor([len(terms), len(run), 0])
+                terms += run
+        return (
+            torch.tensor(items, dtype=torch.int32).view(-1, 8),
+            pairs,
+            torch.tensor(terms, dtype=torch.int32),
+        )
+
+    @property
+    def pitch(self) -> int:
+        """Length of a row of products: channels and a one, rounded up to 16 bytes."""
+        return -(-(self.channels + 1) // 4) * 4
+
+    @property
+    def dimension(self) -> int:
+        """Rows of a group's result."""
+        return math.prod(self.kernel) * self.channels + self.ones
+
+    @property
+    def patches(self) -> int:
+        """Patches of one image."""
+        windows = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return math.prod((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in windows)
+
+    def scratch(self, split: int) -> int:
+        """Elements of the products."""
+        return len(self.tables[0]) * split * self.groups * self.channels * self.pitch
+
+    def programs(self, tiles: Tiles) -> int:
+        """Programs of the first launch."""
+        down, across = -(-self.channels // tiles.bm), -(-(self.channels + 1) // tiles.bn)
+        return len(self.tables[0]) * tiles.split * self.groups * down * across
+
+    def constants(self) -> dict[str, Any]:
+        """Constexpr arguments of the first launch, tiles apart."""
+        height, width = self.size
+        return {
+            "H": height, "W": width, "C": self.channels, "GROUPS": self.groups, "PITCH": self.pitch,
+        }  # fmt: skip
+
+    def assembly(self, split: int, shape: Pair) -> dict[str, Any]:
+        """Constexpr arguments of the second launch."""
+        return {
+            "C": self.channels, "TAPS": math.prod(self.kernel), "GROUPS": self.groups,
+            "PITCH": self.pitch, "ONES": int(self.ones), "SPLIT": split, "BR": shape[0],
+            "BC": shape[1],
+        }  # fmt: skip

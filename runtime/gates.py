@@ -1,0 +1,232 @@
+"""What kernels compile to, ahead of time and without a GPU, and whether that is good enough.
+
+Registers, spills and instructions come from the disassembly of Triton's own tools; whether copies
+and tensor-core products overlap, from the waits inside the loops of the intermediate code.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from ..compiler.errors import NewtritonError
+
+TARGETS = {
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+SHARED = {"sm_90": 232_448, "sm_80": 166_912, "gfx942": 65_536}  # bytes of a block
+MULTIPLICATIONS = {"bf16": 2048, "tf32": 1024}  # a multiprocessor of sm_90, per cycle
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel as it will be launched.
+
+    kind: "contraction", "outer" or "pointwise". types: of its arguments, tuples nested. wide:
+    whether channel counts allow 16-byte copies. tile: BM, BN, BK of a contraction.
+    """
+
+    name: str
+    kind: str
+    function: Any
+    types: Mapping[str, Any]
+    constants: Mapping[str, Any]
+    precision: str = "ieee"
+    warps: int = 4
+    stages: int = 3
+    wide: bool = True
+    flat: bool = False
+    tile: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass
+class Report:
+    """What a job compiled to on a target. widths: bytes → copies; waits: in loops, by kind."""
+
+    job: str
+    target: str
+    seconds: float = 0.0
+    registers: int = 0
+    spills: int = 0
+    shared: int = 0
+    instruction: str = "none"
+    copies: dict[int, int] = field(default_factory=dict)
+    loads: dict[int, int] = field(default_factory=dict)
+    waits: dict[tuple[str, int], int] = field(default_factory=dict)
+    loop: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        widest = max((*self.copies, *self.loads), default=0)
+        verdict = "; ".join(self.faults) or "ok"
+        return (
+            f"{self.job:<44} {self.target:<7} {self.registers:>4} regs {self.shared:>7} B shared "
+            f"{self.spills:>5} spills  {self.instruction:<5} {widest:>2} B loads  {verdict}"
+        )
+
+
+def _pointers(types: Sequence[Any], path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """Positions of pointers, those in tuples included: all memory is 16-byte aligned."""
+    for i, t in enumerate(types):
+        if isinstance(t, tuple):
+            yield from _pointers(t, (*path, i))
+        elif isinstance(t, str) and t.startswith("*"):
+            yield (*path, i)
+
+
+def _waits(ttgir: str) -> dict[tuple[str, int], int]:
+    """Waits for copies and for products inside loops, by how many may be pending."""
+    found: Counter[tuple[str, int]] = Counter()
+    loops: list[int] = []
+    for line in ttgir.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if "scf.for" in line:
+            loops.append(indent)
+        for kind, pattern in (
+            ("copy", r"async_wait.*num = (\d+)"),
+            ("product", r"warp_group_dot_wait.*pendings = (\d+)"),
+        ):
+            match = re.search(pattern, line)
+            if match and loops:
+                found[kind, int(match.group(1))] += 1
+        if loops and line.lstrip().startswith("}") and indent == loops[-1]:
+            loops.pop()
+    return dict(found)
+
+
+def _width(op: str) -> int:
+    """Bytes of a memory instruction."""
+    return 16 if ".128" in op else 8 if ".64" in op else 4
+
+
+def _longest_loop(sass: Sequence[tuple[int, str]]) -> int:
+    """Instructions of the longest loop that multiplies: from a backward branch to its target."""
+    longest = 0
+    for at, text in sass:
+        match = re.search(r"\bBRA\S*\s.*?0x([0-9a-f]+)", text)
+        if match and int(match.group(1), 16) < at:
+            body = [t for a, t in sass if int(match.group(1), 16) <= a <= at]
+            if any("MMA" in t or "FFMA" in t for t in body):
+                longest = max(longest, len(body))
+    return longest
+
+
+def _disassemble(report: Report, cubin: bytes) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+
+        def run(*arguments: str) -> str:
+            command = [TOOLS / "cuobjdump", *arguments, file.name]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        usage, listing = run("-res-usage"), run("-sass")
+    lines = re.finditer(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", listing)
+    sass = [(int(m.group(1), 16), re.sub(r"^@!?U?P\w+\s+", "", m.group(2))) for m in lines]
+    names = [text.split()[0] for _, text in sass]
+    families = Counter(name.split(".")[0] for name in names)
+    report.registers = int(re.search(r"REG:(\d+)", usage).group(1))  # type: ignore[union-attr]
+    report.spills = families["LDL"] + families["STL"]
+    for family in ("FFMA", "HMMA", "HGMMA"):
+        report.instruction = family if families[family] else report.instruction
+    report.copies = dict(Counter(_width(n) for n in names if n.split(".")[0] == "LDGSTS"))
+    report.loads = dict(Counter(_width(n) for n in names if n.split(".")[0] in ("LDG", "STG")))
+    report.loop = _longest_loop(sass)
+
+
+def compile_job(job: Job, target: str) -> Report:
+    """Compiles one job for one target and looks at the result."""
+    report, start = Report(job.name, target), time.perf_counter()
+    types = {n: "constexpr" if n in job.constants else job.types[n] for n in job.function.arg_names}
+    aligned = {path: [["tt.divisibility", 16]] for path in _pointers(list(types.values()))}
+    source = ASTSource(job.function, types, constexprs=dict(job.constants), attrs=aligned)
+    options = {"num_warps": job.warps, "num_stages": job.stages}
+    kernel = triton.compile(source, target=TARGETS[target], options=options)
+    report.seconds = time.perf_counter() - start
+    report.shared = kernel.metadata.shared
+    report.waits = _waits(kernel.asm["ttgir"])
+    if "cubin" in kernel.asm:
+        _disassemble(report, kernel.asm["cubin"])
+    report.faults = faults(job, report)
+    return report
+
+
+def faults(job: Job, report: Report) -> list[str]:
+    """What a report falls short of, a sentence each."""
+    found = []
+    if report.spills:
+        found.append(f"{report.spills} spills")
+    if report.shared > SHARED[report.target]:
+        found.append(f"{report.shared} B of shared memory, the chip has {SHARED[report.target]}")
+    if report.target != "sm_90" or job.kind == "pointwise":
+        return found
+    tensor_cores = job.precision in ("tf32", "bf16")
+    if tensor_cores and report.instruction != "HGMMA" and min(job.tile[:2]) >= 64:
+        found.append(f"{report.instruction} where wgmma was expected")
+    if job.stages > 2 and not job.flat:
+        copies = [n for kind, n in report.waits if kind == "copy"]
+        products = [n for kind, n in report.waits if kind == "product"]
+        if not copies or min(copies) < 2:
+            found.append(f"copies wait for {copies or 'everything'}: not pipelined")
+        if tensor_cores and products and min(products) < 1:
+            found.append("products wait for each other")
+    if tensor_cores and not job.flat:
+        limit = job.tile[0] * job.tile[1] * job.tile[2] / MULTIPLICATIONS[job.precision]
+        if report.loop * job.warps / 4 > limit:
+            found.append(f"a loop of {report.loop} instructions, {limit:.0f} cycles of products")
+    narrow = {w for w in report.copies if w < 16}
+    if (
+        job.wide
+        and not job.flat
+        and narrow
+        and not (job.kind == "outer" and job.precision != "bf16")
+    ):
+        found.append(f"copies of {min(narrow)} bytes")
+    return found
+
+
+EXCEPTIONS = {
+    "tf32 weight gradients and Grams": "both operands lie with the contracted axis first: 4 bytes",
+    "tf32x3": "three products a step wait for each other",
+    "images of fewer than 16 channels": "one row of a patch is shorter than a copy",
+}
+
+_jobs: list[Job] = []
+
+
+def _one(work: tuple[int, str]) -> Report:
+    index, target = work
+    try:
+        return compile_job(_jobs[index], target)
+    except Exception as error:  # a kernel that does not compile is a line of the table
+        line = str(error).strip().splitlines() or [type(error).__name__]
+        return Report(_jobs[index].name, target, faults=[f"does not compile: {line[-1]}"])
+
+
+def compile_all(jobs: Sequence[Job], targets: Sequence[str], workers: int) -> Iterator[Report]:
+    """Reports as they come, from a pool of processes.
+
+    Raises:
+        NewtritonError: kernels are being interpreted in this process.
+    """
+    if triton.knobs.runtime.interpret:
+        raise NewtritonError("kernels are interpreted here: unset TRITON_INTERPRET to compile them")
+    _jobs[:] = jobs
+    work = [(i, target) for target in targets for i in range(len(jobs))]
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        yield from pool.imap_unordered(_one, work)
