@@ -33,9 +33,15 @@ from newtriton.runtime.history import History as History
 from newtriton.runtime.linearization import Linearization as Linearization
 from newtriton.runtime.model import Model as Model
 from newtriton.runtime.model import compile as compile
-from newtriton.runtime.optimizer import FITRE as FITRE
-from newtriton.runtime.optimizer import StepReport as StepReport
+from newtriton.runtime.optimizer import SecondOrder as SecondOrder
 from newtriton.runtime.plots import plot_histories as plot_histories
+from newtriton.runtime.presets import EACG as EACG
+from newtriton.runtime.presets import FITRE as FITRE
+from newtriton.runtime.presets import KFAC as KFAC
+from newtriton.runtime.presets import KFLR as KFLR
+from newtriton.runtime.presets import KFRA as KFRA
+from newtriton.runtime.presets import NewtonCG as NewtonCG
+from newtriton.runtime.report import StepReport as StepReport
 from newtriton.runtime.torch_optimizer import TorchOptimizer as TorchOptimizer
 from newtriton.runtime.training import evaluate as evaluate
 from newtriton.runtime.training import fit as fit
