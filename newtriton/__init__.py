@@ -42,6 +42,7 @@ from newtriton.runtime.presets import KFLR as KFLR
 from newtriton.runtime.presets import KFRA as KFRA
 from newtriton.runtime.presets import NewtonCG as NewtonCG
 from newtriton.runtime.report import StepReport as StepReport
+from newtriton.runtime.schedules import GrowingBatches as GrowingBatches
 from newtriton.runtime.torch_optimizer import TorchOptimizer as TorchOptimizer
 from newtriton.runtime.training import evaluate as evaluate
 from newtriton.runtime.training import fit as fit

@@ -154,6 +154,11 @@ class Preconditioned:
     """
 
     def __init__(self, curvature: MatrixFree, preconditioner: KroneckerCurvature) -> None:
+        if Tag.KRONECKER not in preconditioner.tags:
+            raise NewtritonError(
+                f"{preconditioner.name!r} cannot precondition: give Kronecker factors, e.g. "
+                "KroneckerCurvature(model)"
+            )
         self.curvature, self.preconditioner = curvature, preconditioner
         self.model, self.name, self.tags = curvature.model, curvature.name, curvature.tags
 

@@ -37,16 +37,21 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "steihaug": Steihaug,
 }
 
-RULES: dict[str, Callable[[], StepRule]] = {
-    "fixed": Fixed,
+RULES: dict[str, Callable[[float], StepRule]] = {
+    "fixed": lambda damping: Fixed(),
     "quadratic": QuadraticModel,
-    "trust-region": TrustRegion,
-    "levenberg-marquardt": LevenbergMarquardt,
+    "trust-region": lambda damping: TrustRegion(),
+    "levenberg-marquardt": lambda damping: LevenbergMarquardt(),
 }
 
 
-def parts(model: Model, curvature: Any, solver: Any, rule: Any) -> tuple[Any, Any, Any]:
-    """The three parts; names are looked up, objects stay what they are."""
+def parts(
+    model: Model, curvature: Any, solver: Any, rule: Any, damping: float
+) -> tuple[Any, Any, Any]:
+    """The three parts; names are looked up, objects stay what they are.
+
+    `damping` is the optimizer's, where a rule made here has one of its own to start with.
+    """
     if isinstance(curvature, str):
         check_option("curvature", curvature, tuple(CURVATURES))
         if solver == "ea-cg" and curvature in KINDS:
@@ -58,5 +63,5 @@ def parts(model: Model, curvature: Any, solver: Any, rule: Any) -> tuple[Any, An
         solver = SOLVERS[solver]()
     if isinstance(rule, str):
         check_option("rule", rule, tuple(RULES))
-        rule = RULES[rule]()
+        rule = RULES[rule](damping)
     return curvature, solver, rule

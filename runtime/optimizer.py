@@ -67,7 +67,7 @@ class SecondOrder:
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
         self.model = model
-        self.curvature, self.solver, self.rule = parts(model, curvature, solver, rule)
+        self.curvature, self.solver, self.rule = parts(model, curvature, solver, rule, self.damping)
         check_combination(self.curvature, self.solver, self.rule, form)
         self.form, self.average = form, average
         self.generator = seeded(model, seed)
