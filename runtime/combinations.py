@@ -45,6 +45,13 @@ REFUSALS: tuple[Refusal, ...] = (
         "form='additive'",
     ),
     Refusal(
+        lambda curvature, solver, rule, form: (
+            rule.name == "fixed" and Tag.SEMIDEFINITE not in curvature.tags
+        ),
+        "a step along almost no curvature has no bound at a fixed rate: take a rule that measures "
+        "its steps, like 'trust-region', or the curvature 'ggn'",
+    ),
+    Refusal(
         lambda curvature, solver, rule, form: solver.bounded and rule.radius is None,
         "this solver stops at a radius and the rule has none: take rule='trust-region', or "
         "solver='truncated-cg'",

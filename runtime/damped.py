@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from .factors import KroneckerFactors, MeanFactors
+from .state import OneOf, Shaped
 
 Saved = dict[str, Tensor]
+RANKS = (1, 2)  # of U Uᵀ where the mean of the inputs stands for A
 
 
 def mean_diagonal(factors: KroneckerFactors | MeanFactors) -> tuple[Tensor, Tensor]:
@@ -55,6 +57,20 @@ def factorise(factors: KroneckerFactors | MeanFactors, on_a: Tensor, on_g: Tenso
     return {"root": root, "core": core, "damping": damping, "G": lower_g}
 
 
+def factorised_spec(lead: tuple[int, ...], d: int, o: int, dtype: torch.dtype) -> OneOf:
+    """What `factorise` keeps of factors D×D and O×O, for `state.check_state`."""
+    g = {"G": Shaped((*lead, o, o), dtype)}
+    low_rank = [
+        {
+            "root": Shaped((*lead, d, rank), dtype),
+            "core": Shaped((*lead, rank, rank), dtype),
+            "damping": Shaped((*lead, 1, 1), dtype),
+        }
+        for rank in RANKS
+    ]
+    return OneOf(({"A": Shaped((*lead, d, d), dtype), **g}, *({**k, **g} for k in low_rank)))
+
+
 def solve(saved: Saved, m: Tensor) -> Tensor:
     """(G + …)⁻¹ M (A + …)⁻¹ from what `factorise` kept."""
     right = torch.cholesky_solve(m, saved["G"])
@@ -78,6 +94,16 @@ def diagonalise(factors: KroneckerFactors | MeanFactors) -> Saved | None:
         return None
     saved = {"values_A": values_a, "A": vectors_a, "values_G": values_g, "G": vectors_g}
     return saved if all(bool(torch.isfinite(t).all()) for t in saved.values()) else None
+
+
+def diagonalised_spec(lead: tuple[int, ...], d: int, o: int, dtype: torch.dtype) -> OneOf:
+    """What `diagonalise` keeps of factors D×D and O×O, for `state.check_state`."""
+    g = {"values_G": Shaped((*lead, o), dtype), "G": Shaped((*lead, o, o), dtype)}
+    ranks = (d, *RANKS)
+    of_a = (
+        {"values_A": Shaped((*lead, r), dtype), "A": Shaped((*lead, d, r), dtype)} for r in ranks
+    )
+    return OneOf(tuple({**a, **g} for a in of_a))
 
 
 def spectrum(saved: Saved) -> Tensor:

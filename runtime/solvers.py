@@ -12,10 +12,20 @@ from torch import Tensor
 from ..compiler.errors import NewtritonError
 from ..compiler.factors import Block
 from .checks import check_count, check_flag
-from .damped import Saved, diagonalise, factorise, mean_diagonal, solve, solve_spectrum, spectrum
+from .damped import (
+    Saved,
+    diagonalise,
+    diagonalised_spec,
+    factorise,
+    factorised_spec,
+    mean_diagonal,
+    solve,
+    solve_spectrum,
+    spectrum,
+)
 from .factors import KroneckerFactors, MeanFactors, matrix, sides, tensors, write_matrix
 from .parts import Solution, Status
-from .state import Maybe, Number, OneOf, Shaped, copied
+from .state import Maybe, Number, copied
 
 if TYPE_CHECKING:
     from .curvature import KroneckerCurvature
@@ -170,13 +180,7 @@ class KFI(_Direct):
         return solve(kept, m), 0
 
     def _layer_spec(self, lead: tuple[int, ...], d: int, o: int, dtype: torch.dtype) -> Any:
-        g = {"G": Shaped((*lead, o, o), dtype)}
-        low_rank = {
-            "root": Shaped((*lead, d, None), dtype),
-            "core": Shaped((*lead, None, None), dtype),
-            "damping": Shaped((*lead, 1, 1), dtype),
-        }
-        return OneOf(({"A": Shaped((*lead, d, d), dtype), **g}, {**low_rank, **g}))
+        return factorised_spec(lead, d, o, dtype)
 
 
 def _rounding(factors: KroneckerFactors | MeanFactors) -> float:
@@ -222,9 +226,4 @@ class Eigen(_Direct):
         return None
 
     def _layer_spec(self, lead: tuple[int, ...], d: int, o: int, dtype: torch.dtype) -> Any:
-        return {
-            "values_A": Shaped((*lead, None), dtype),
-            "A": Shaped((*lead, d, None), dtype),
-            "values_G": Shaped((*lead, o), dtype),
-            "G": Shaped((*lead, o, o), dtype),
-        }
+        return diagonalised_spec(lead, d, o, dtype)

@@ -30,7 +30,9 @@ def is_refused(curvature: str, solver: str, rule: str) -> bool:
     """What the table says, in words of its own."""
     kronecker = curvature in KINDS
     blockwise = solver in ("kfi", "eigen", "cg", "ea-cg")
-    return (blockwise and not kronecker) or (solver == "steihaug" and rule != "trust-region")
+    unbounded = curvature.startswith("hessian") and rule == "fixed"
+    no_radius = solver == "steihaug" and rule != "trust-region"
+    return (blockwise and not kronecker) or unbounded or no_radius
 
 
 def all_cases() -> Iterator[Case]:

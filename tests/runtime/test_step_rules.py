@@ -1,4 +1,4 @@
-"""The fixed rule, K-FAC's and KFRA's quadratic model, Levenberg–Marquardt, against dense algebra."""
+"""Fixed rate, quadratic model of K-FAC and KFRA, Levenberg–Marquardt, against dense algebra."""
 
 from __future__ import annotations
 
