@@ -79,8 +79,9 @@ def stored_product(
         for node, params, jacobian in group:
             s_dot = jvp([node], {p: direction[p] for p in params})[node]
             if s_dot is not None:
-                column = ops.reshape(s_dot, (N, _numel(node), 1))
-                parts.append(ops.reshape(ops.matmul(jacobian, column), traced.z.shape))
+                row = ops.reshape(s_dot, (N, 1, _numel(node)))
+                product = ops.matmul(row, jacobian, tb=True)  # a column on the right is slow
+                parts.append(ops.reshape(product, traced.z.shape))
         q = jvp([z_bar], {traced.z: ops.total(parts)})[z_bar]
         if q is None:
             continue

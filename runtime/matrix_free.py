@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 BLOCKS = ("whole", "layers")
-BALANCE = 8  # floating-point operations that take as long as a byte of memory traffic
+BALANCE = 5  # floating-point operations that take as long as a byte of memory traffic, on CPUs
 ITEMSIZE = 4
 MEMORY = 1 << 30  # bytes that a stored Jacobian may take where the cost rule chooses
 
