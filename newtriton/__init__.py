@@ -29,6 +29,7 @@ from newtriton.runtime.data import digits as digits
 from newtriton.runtime.data import split as split
 from newtriton.runtime.factors import DiagonalFactors as DiagonalFactors
 from newtriton.runtime.factors import KroneckerFactors as KroneckerFactors
+from newtriton.runtime.factors import MeanFactors as MeanFactors
 from newtriton.runtime.history import History as History
 from newtriton.runtime.linearization import Linearization as Linearization
 from newtriton.runtime.model import Model as Model

@@ -120,7 +120,8 @@ def check_count(what: str, value: object, least: int = 1) -> int:
     """An int of at least `least`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
-    raise NewtritonError(f"{what} is {value!r}: give an integer ≥ {least}")
+    wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
+    raise NewtritonError(f"{what} is {value!r}: give {wanted}")
 
 
 def check_flag(what: str, value: object) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .linearization import Linearization
     from .model import Model
 
-DAMPINGS = ("additive", "convex")
+FORMS = ("additive", "convex")
 SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
@@ -62,7 +63,7 @@ class SecondOrder:
         average: PolyakAverage | None = None,
         seed: int = 0,
     ) -> None:
-        check_option("form", form, DAMPINGS)
+        check_option("form", form, FORMS)
         convex = form == "convex"
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
@@ -102,25 +103,12 @@ class SecondOrder:
             return report(found, new_loss=None, accepted=False, step_norm=0.0)
         self.patience.count(None)
         solution, proposal = found
-        eps = torch.finfo(model.dtype).eps
-        before, accepted = model.params.clone(), False
-        try:
-            while True:
-                model.params.copy_(before).add_(proposal.step)
-                new_loss = self._loss(x, y)
-                shorter = rule.shorten(point.objective, new_loss, proposal)
-                if shorter is None:
-                    break
-                proposal = shorter
-            accepted, rho = rule.judge(point.objective, new_loss, proposal, eps)
-        finally:  # an interrupt leaves no step that was not judged
-            if not accepted:
-                model.params.copy_(before)
-        self.damping = rule.adapt(self.damping, rho)
+        new_loss, proposal, accepted, rho = self._take(point, proposal, x, y)
         if accepted:
-            several = isinstance(point, Sampled)
-            for statistics in point.statistics if several else [point.statistics]:
+            passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
+            for statistics in passed:
                 model.update_statistics(statistics)
+        self.damping = rule.adapt(self.damping, rho)
         if self.average is not None:
             self.average.update(model.params)
         searched = bool(proposal.halvings) and not accepted
@@ -131,11 +119,34 @@ class SecondOrder:
             cg_iterations=solution.statistics.get("cg_iterations", 0), halvings=proposal.halvings,
         )  # fmt: skip
 
-    def _loss(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> float:
-        """The value of h at the parameters as they are, on the data of this step."""
-        if not bool(torch.isfinite(self.model.params).all()):
-            return math.inf
-        return mean_objective(self.model, as_batches(x, y))
+    def _take(
+        self,
+        point: Linearization | Sampled,
+        proposal: Proposal,
+        x: Tensor | Iterable[Batch],
+        y: Tensor | None,
+    ) -> tuple[float, Proposal, bool, float | None]:
+        """Tries the proposal, and shorter ones where the rule asks for them.
+
+        Returns the loss and the proposal tried last, whether it is accepted, and ρ. Parameters
+        have moved only if it is; an interrupt leaves no step that was not judged.
+        """
+        params, before, accepted = self.model.params, self.model.params.clone(), False
+        try:
+            while True:
+                params.copy_(before).add_(proposal.step)
+                finite = bool(torch.isfinite(params).all())
+                new_loss = mean_objective(self.model, as_batches(x, y)) if finite else math.inf
+                shorter = self.rule.shorten(point.objective, new_loss, proposal)
+                if shorter is None:
+                    break
+                proposal = shorter
+            eps = torch.finfo(params.dtype).eps
+            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, eps)
+        finally:
+            if not accepted:
+                params.copy_(before)
+        return new_loss, proposal, accepted, rho
 
     def _direction(
         self, point: Linearization | Sampled, second: Linearization
@@ -155,7 +166,7 @@ class SecondOrder:
                 fault = "a direction that is not finite"
             else:
                 proposal = self.rule.propose(solution.x, point)
-                if best is None or not proposal.predicted <= best[2].predicted:
+                if best is None or _worth(proposal) > _worth(best[2]):
                     best = (damping, solution, proposal)
         if best is None:
             return fault
@@ -171,8 +182,7 @@ class SecondOrder:
         damping += self.model.weight_decay
         bound = {"radius": self.rule.radius} if self.solver.bounded else {}
         solution = self.solver.solve(self.curvature, damping, g, **bound)
-        solution.x.mul_(scale) if scale != 1.0 else None
-        return solution
+        return replace(solution, x=solution.x * scale) if scale != 1.0 else solution
 
     def _parts(self) -> dict[str, Any]:
         parts = {"curvature": self.curvature, "solver": self.solver, "rule": self.rule}
@@ -198,3 +208,8 @@ class SecondOrder:
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
         self.damping, self.patience.rejected = state["damping"], state["rejected"]
+
+
+def _worth(proposal: Proposal) -> float:
+    """The predicted decrease; −∞ where it is not finite."""
+    return proposal.predicted if math.isfinite(proposal.predicted) else -math.inf

@@ -69,8 +69,13 @@ class Proposal:
     halvings: int = 0
 
 
-class Stateful(Protocol):
-    """State that is explicit."""
+class Part(Protocol):
+    """What every part has: a name, and state that is explicit."""
+
+    @property
+    def name(self) -> str:
+        """As combinations and errors call it."""
+        ...
 
     def state_spec(self, model: Model) -> Mapping[str, Any]:
         """What a state must look like, in the terms of `state.check_state`."""
@@ -103,13 +108,8 @@ class Point(Protocol):
         ...
 
 
-class Curvature(Stateful, Protocol):
+class Curvature(Part, Protocol):
     """An approximation C of the data term's curvature."""
-
-    @property
-    def name(self) -> str:
-        """As combinations and errors call it."""
-        ...
 
     @property
     def tags(self) -> frozenset[Tag]:
@@ -125,13 +125,8 @@ class Curvature(Stateful, Protocol):
         ...
 
 
-class Solver(Stateful, Protocol):
+class Solver(Part, Protocol):
     """A way to x ≈ (C + damping·I)⁻¹ g."""
-
-    @property
-    def name(self) -> str:
-        """As combinations and errors call it."""
-        ...
 
     @property
     def bounded(self) -> bool:
@@ -144,13 +139,8 @@ class Solver(Stateful, Protocol):
         ...
 
 
-class StepRule(Stateful, Protocol):
+class StepRule(Part, Protocol):
     """From a direction to a step."""
-
-    @property
-    def name(self) -> str:
-        """As combinations and errors call it."""
-        ...
 
     @property
     def radius(self) -> float | None:
