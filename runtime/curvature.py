@@ -28,7 +28,7 @@ from .factors import (
 from .linearization import Linearization
 from .model import Model
 from .parts import Tag
-from .state import Maybe, Number, Random, Shaped, copied
+from .state import Maybe, Number, Random, Shaped, copied, seeded
 
 INPUTS = ("gram", "mean", "mean-first")
 
@@ -174,8 +174,3 @@ class KroneckerCurvature:
             else:
                 factors = KroneckerFactors(saved["A"], *rest)
             self.factors[block.layer] = factors
-
-
-def seeded(model: Model, seed: int) -> torch.Generator:
-    """A generator on the model's device."""
-    return torch.Generator(device=model.device).manual_seed(check_count("seed", seed, 0))

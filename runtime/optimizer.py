@@ -17,12 +17,11 @@ from torch import Tensor
 from .averaging import PolyakAverage
 from .checks import check_number, check_option
 from .combinations import check_combination
-from .curvature import seeded
 from .named import parts
 from .parts import Curvature, Proposal, Solution, Solver, StepRule
 from .report import Patience, StepReport, not_finite
 from .sampling import Batch, Sampled, as_batches, mean_objective
-from .state import Number, Random, check_state
+from .state import Number, Random, check_state, seeded
 
 if TYPE_CHECKING:
     from .linearization import Linearization

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.errors import NewtritonError
+from .checks import check_count
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Anything:
     def faults(self, path: str, value: object) -> list[str]:
         """None."""
         return []
+
+
+def seeded(model: Any, seed: int) -> torch.Generator:
+    """A generator on the model's device."""
+    return torch.Generator(device=model.device).manual_seed(check_count("seed", seed, 0))
 
 
 class Random:
