@@ -5,8 +5,11 @@ A covering set of the pairs runs here; `python -m tests.runtime.test_combination
 
 from __future__ import annotations
 
+import ast
 import itertools
 from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +104,25 @@ def test_parts_that_lack_each_other_are_refused() -> None:
     for rule in ("quadratic", "levenberg-marquardt"):
         with pytest.raises(NewtritonError, match=r"form=.additive."):
             nt.SecondOrder(model, factors, KFI(), rule, 0.1, form="convex")
+
+
+PARTS_OF = {
+    "curvature": ("curvature", "matrix_free"),
+    "solver": ("solvers", "block_cg", "conjugate_gradients"),
+    "rule": ("step_rules", "trust_region", "line_search"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS_OF)
+def test_no_part_imports_another_parts_kind(part: str) -> None:
+    """But for the names of types."""
+    others = {name for other in PARTS_OF if other != part for name in PARTS_OF[other]}
+    for name in PARTS_OF[part]:
+        path = import_module(f"newtriton.runtime.{name}").__file__
+        assert path is not None
+        body = ast.parse(Path(path).read_text(encoding="utf-8")).body
+        imported = {node.module for node in body if isinstance(node, ast.ImportFrom)}
+        assert not imported & others, name
 
 
 @pytest.mark.parametrize(
