@@ -8,7 +8,7 @@ Martens 2016). Adjoints of the mean loss carry 1/N, so g = N s̄. Parameters tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from . import ops, scalar
@@ -101,6 +101,22 @@ def _inputs_gram(node: Node) -> Node:
     )
 
 
+def _inputs_mean(node: Node) -> Node:
+    """Mean over samples and positions of what a contraction's weights see, in A's order, no 1.
+
+    EA-CG (Chen et al. 2018, eq. 11b) has its outer product in place of A.
+    """
+    x, w = node.inputs[:2]
+    if node.op is Op.MATMUL:
+        total, positions = ops.reduce_sum(x, range(ops.rank(x) - 1)), 1
+    else:
+        height, width = node.shape[-3:-1]
+        positions = height * width
+        ones = ops.broadcast(ops.const(1.0), (*node.shape[:-1], node["groups"]))
+        total = ops.make(Op.CONV_WEIGHT_GRAD, ones, x, kernel=w.shape[1:3], **node.attributes)
+    return ops.scale(total, scalar.reciprocal(BATCH * float(positions)))
+
+
 def _gradients_gram(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
     """G of a contraction."""
     groups = node["groups"] if node.op is Op.CONV else 1
@@ -117,15 +133,20 @@ def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
 
 
 def factors(
-    traced: Traced, adjoints: Mapping[Node, Node], kind: str, samples: int
+    traced: Traced,
+    adjoints: Mapping[Node, Node],
+    kind: str,
+    samples: int,
+    means: Collection[str] = (),
 ) -> dict[str, Node]:
-    """Outputs `A:layer`, `G:layer` and `diagonal:parameter`.
+    """Outputs `A:layer` or `mean:layer`, `G:layer` and `diagonal:parameter`.
 
     Args:
         traced: the network.
         adjoints: of the mean loss with the true labels.
         kind: "kfac", labels drawn from the model, or "empirical", the true ones.
         samples: draws per input; G is their mean.
+        means: layers of which the mean input is wanted instead of A.
     """
     if kind == "kfac":
         by_node = sampled_adjoints(traced, adjoints, samples)
@@ -141,6 +162,9 @@ def factors(
         if node.op is Op.BROADCAST:
             outputs[f"diagonal:{name}"] = _squares(node, by_node[node], factor)
         else:
-            outputs[f"A:{layer}"] = _inputs_gram(node)
+            if layer in means:
+                outputs[f"mean:{layer}"] = _inputs_mean(node)
+            else:
+                outputs[f"A:{layer}"] = _inputs_gram(node)
             outputs[f"G:{layer}"] = _gradients_gram(node, by_node[node], factor)
     return outputs

@@ -13,6 +13,7 @@ from . import ops
 from .errors import NewtritonError
 from .factors import KINDS, factors
 from .ir import LEAVES, VIEWS, Graph, Node, Op, topological
+from .jacobian import output_jacobian, stored_product
 from .jvp import jvp
 from .network import Traced
 from .quadratic import quadratic_forms
@@ -135,11 +136,25 @@ class Programs:
             self._graphs[key] = self._program(f"quadratic({directions}, {curvature})", outputs)
         return self._graphs[key]
 
-    def factors(self, kind: str, samples: int = 1) -> Graph:
-        """`A:layer`, `G:layer`, `diagonal:parameter`; see `compiler.factors`."""
-        key = ("factors", kind, samples)
+    @cached_property
+    def jacobian(self) -> Graph:
+        """`jacobian:i`: ∂z/∂s of every sample at each consumer of parameters."""
+        return self._program("jacobian", output_jacobian(self.traced))
+
+    def stored_ggnvp(self, by_layer: bool = False) -> Graph:
+        """`ggnvp:*` from a stored Jacobian; `by_layer` leaves out what couples layers."""
+        key = ("stored_ggnvp", by_layer)
         if key not in self._graphs:
-            outputs = factors(self.traced, self.adjoints, kind, samples)
+            z_bar = self.adjoints[self.traced.z]
+            values = stored_product(self.traced, z_bar, self.direction(), by_layer)
+            self._graphs[key] = self._program("stored_ggnvp", self._by_parameter("ggnvp", values))
+        return self._graphs[key]
+
+    def factors(self, kind: str, samples: int = 1, means: frozenset[str] = frozenset()) -> Graph:
+        """`A:layer` (`mean:layer`), `G:layer`, `diagonal:parameter`; see `compiler.factors`."""
+        key = ("factors", kind, samples, means)
+        if key not in self._graphs:
+            outputs = factors(self.traced, self.adjoints, kind, samples, means)
             self._graphs[key] = self._program(f"factors({kind}, {samples})", outputs)
         return self._graphs[key]
 

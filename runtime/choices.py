@@ -13,7 +13,8 @@ from ..compiler.network import Criterion, Layer
 from ..compiler.programs import Programs
 from .data import Samples, digits
 from .model import Model
-from .optimizer import FITRE, SecondOrder
+from .optimizer import SecondOrder
+from .presets import FITRE, KFAC, NewtonCG
 from .torch_optimizer import TorchOptimizer
 
 
@@ -63,6 +64,8 @@ LOSSES: dict[str, Callable[[], Criterion]] = {
 
 OPTIMIZERS: dict[str, Method] = {
     "fitre": Method(FITRE, {"damping": "damping", "radius": "max_radius"}),
+    "kfac": Method(KFAC, {"damping": "damping"}),
+    "newton-cg": Method(NewtonCG, {"damping": "damping"}),
     "sgd": Method(_sgd, {"lr": "lr"}),
     "adam": Method(_adam, {"lr": "lr"}),
 }

@@ -65,7 +65,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--optimizer", choices=OPTIMIZERS, default="fitre")
     command.add_argument("--epochs", type=int, default=10, help="length of the whole run")
     command.add_argument("--batch-size", type=int, default=128)
-    command.add_argument("--damping", type=float, help="for fitre")
+    command.add_argument("--damping", type=float, help="first γ, for fitre, kfac and newton-cg")
     command.add_argument("--radius", type=float, help="of the largest trust region, for fitre")
     command.add_argument("--lr", type=float, help="learning rate, for sgd and adam")
     command.add_argument("--weight-decay", type=float, default=0.0)

@@ -7,17 +7,30 @@ average starts without bias; then F ← θF + (1 − θ)F_batch (Martens & Gross
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..compiler.errors import NewtritonError
 from ..compiler.factors import KINDS, Block
-from .checks import check_option
-from .factors import DiagonalFactors, KroneckerFactors, matrix, tensors, write_matrix
+from .checks import check_count, check_flag, check_number, check_option
+from .factors import (
+    DiagonalFactors,
+    Factors,
+    KroneckerFactors,
+    MeanFactors,
+    matrix,
+    sides,
+    tensors,
+    write_matrix,
+)
 from .linearization import Linearization
 from .model import Model
+from .parts import Tag
+from .state import Maybe, Number, Random, Shaped, copied, seeded
+
+INPUTS = ("gram", "mean", "mean-first")
 
 
 class KroneckerCurvature:
@@ -27,13 +40,18 @@ class KroneckerCurvature:
 
     Args:
         model: whose curvature it is.
-        kind: "kfac" or "empirical", see `Linearization.kronecker_factors`.
+        kind: of the factors, see `Linearization.kronecker_factors`.
         samples: label draws per input.
         moving_average: θ.
         every: updates between two gatherings, after burn-in.
         burn_in: first updates, each of them gathered.
         seed: of the labels that are drawn.
+        inputs: "gram" keeps A; "mean" the mean of each layer's inputs, E[a]E[a]ᵀ standing for A
+            (EA-CG, eq. 11b); "mean-first" does so in the first layer alone (eq. 13).
+        apart: whether the bias is uncoupled from the weights where the mean is kept.
     """
+
+    tags = frozenset({Tag.SEMIDEFINITE, Tag.KRONECKER})
 
     def __init__(
         self,
@@ -45,17 +63,31 @@ class KroneckerCurvature:
         every: int = 1,
         burn_in: int = 1,
         seed: int = 0,
+        inputs: str = "gram",
+        apart: bool = False,
     ) -> None:
         check_option("kind", kind, KINDS)
-        if not 0.0 <= moving_average < 1.0:
-            raise NewtritonError(f"moving_average is {moving_average!r}: give a number in [0, 1)")
-        if every < 1 or burn_in < 0:
-            raise NewtritonError(f"every is {every} and burn_in {burn_in}: give at least 1 and 0")
-        self.model, self.kind, self.samples = model, kind, samples
-        self.moving_average, self.every, self.burn_in = moving_average, every, burn_in
-        self.generator = torch.Generator(device=model.device).manual_seed(seed)
-        self.factors: dict[str, KroneckerFactors | DiagonalFactors] = {}
+        check_option("inputs", inputs, INPUTS)
+        self.model, self.kind, self.samples = model, kind, check_count("samples", samples)
+        self.moving_average = check_number("moving_average", moving_average, 0.0, below=1.0)
+        self.every = check_count("every", every)
+        self.burn_in = check_count("burn_in", burn_in, 0)
+        self.apart = check_flag("apart", apart)
+        self.generator = seeded(model, seed)
+        layers = [b.layer for b in model.blocks if isinstance(b, Block)]
+        self.means = {"gram": [], "mean": layers, "mean-first": layers[:1]}[inputs]
+        self.factors: dict[str, Factors] = {}
         self.updates = self.gathered = 0
+
+    @property
+    def name(self) -> str:
+        """The kind of its factors."""
+        return self.kind
+
+    @property
+    def burning_in(self) -> bool:
+        """Whether the last refresh belongs to the burn-in."""
+        return self.updates <= self.burn_in
 
     def update(self, lin: Linearization) -> bool:
         """Gathers factors where the schedule asks for it; False where they are not finite.
@@ -64,7 +96,8 @@ class KroneckerCurvature:
         """
         due = self.updates < self.burn_in or self.updates % self.every == 0 or not self.factors
         if due:
-            new = lin.kronecker_factors(self.kind, self.samples, self.generator)
+            means = {"means": self.means} if self.means else {}
+            new = lin.kronecker_factors(self.kind, self.samples, self.generator, **means)
             if not all(torch.isfinite(t).all() for f in new.values() for t in tensors(f).values()):
                 return False
             self._average(new)
@@ -72,12 +105,13 @@ class KroneckerCurvature:
         self.updates += 1
         return True
 
-    def _average(self, new: Mapping[str, KroneckerFactors | DiagonalFactors]) -> None:
+    def _average(self, new: Mapping[str, Factors]) -> None:
         burning_in = self.updates < self.burn_in
         weight = 1.0 / (self.gathered + 1) if burning_in else 1.0 - self.moving_average
         for layer, factors in new.items():
             if layer not in self.factors:
-                self.factors[layer] = factors
+                apart = isinstance(factors, MeanFactors) and self.apart
+                self.factors[layer] = replace(factors, apart=True) if apart else factors
                 continue
             for name, average in tensors(self.factors[layer]).items():
                 average.lerp_(tensors(factors)[name], weight)
@@ -88,19 +122,37 @@ class KroneckerCurvature:
         source, target = self.model.layout.views(v), self.model.layout.views(result)
         for block in self.model.blocks:
             factors = self.factors[block.layer]
-            if isinstance(block, Block) and isinstance(factors, KroneckerFactors):
-                write_matrix(block, target, factors.G @ matrix(block, source) @ factors.A_stored)
+            if isinstance(block, Block) and not isinstance(factors, DiagonalFactors):
+                product = factors.G @ factors.times_inputs(matrix(block, source))
+                write_matrix(block, target, product)
             elif isinstance(factors, DiagonalFactors):
                 for name, diagonal in factors.diagonal.items():
                     torch.mul(diagonal, source[name], out=target[name])
         return result
 
+    def state_spec(self, model: Model) -> Mapping[str, Any]:
+        """Averages by layer, counts, the generator."""
+        layers: dict[str, Any] = {}
+        views = model.layout.views(model.params)
+        for block in model.blocks:
+            if isinstance(block, Block):
+                lead, d, o = sides(block, views)
+                g = Shaped((*lead, o, o), model.dtype)
+                if block.layer in self.means:
+                    mean = Shaped((*lead, d - (block.bias is not None)), model.dtype)
+                    layers[block.layer] = {"mean": mean, "G": g}
+                else:
+                    layers[block.layer] = {"A": Shaped((*lead, d, d), model.dtype), "G": g}
+            else:
+                shapes = {n: Shaped(tuple(views[n].shape), model.dtype) for n in block.names}
+                layers[block.layer] = shapes
+        counts = {"updates": Number(int, 0), "gathered": Number(int, 0)}
+        return {"factors": Maybe(layers), **counts, "generator": Random(self.generator)}
+
     def state_dict(self) -> dict[str, Any]:
         """Averages, counts and the generator: what the coming updates depend on."""
         return {
-            "factors": {
-                k: {n: t.clone() for n, t in tensors(f).items()} for k, f in self.factors.items()
-            },
+            "factors": {layer: copied(tensors(f)) for layer, f in self.factors.items()},
             "updates": self.updates,
             "gathered": self.gathered,
             "generator": self.generator.get_state(),
@@ -112,10 +164,13 @@ class KroneckerCurvature:
         self.generator.set_state(state["generator"].cpu())
         self.factors = {}
         for block in self.model.blocks if state["factors"] else ():
-            saved = {n: t.clone() for n, t in state["factors"][block.layer].items()}
-            if isinstance(block, Block):
-                self.factors[block.layer] = KroneckerFactors(
-                    saved["A"], saved["G"], block.kernel, block.bias is not None
-                )
-            else:
+            saved = copied(state["factors"][block.layer])
+            if not isinstance(block, Block):
                 self.factors[block.layer] = DiagonalFactors(saved)
+                continue
+            rest = (saved["G"], block.kernel, block.bias is not None)
+            if block.layer in self.means:
+                factors = MeanFactors(saved["mean"], *rest, apart=self.apart)
+            else:
+                factors = KroneckerFactors(saved["A"], *rest)
+            self.factors[block.layer] = factors

@@ -40,6 +40,43 @@ class KroneckerFactors:
         order = self.order
         return self.A_stored.index_select(-1, order).index_select(-2, order)
 
+    def times_inputs(self, m: Tensor) -> Tensor:
+        """M A for a matrix M of O×D."""
+        return m @ self.A_stored
+
+
+@dataclass(frozen=True)
+class MeanFactors:
+    """The pair of one layer with E[ā]E[ā]ᵀ in place of A = E[ā āᵀ], which is never formed.
+
+    mean: of the layer's inputs without the 1, D or groups×D, in (tap, channel) order. `apart`
+    leaves weight and bias uncoupled, A = diag(E[a]E[a]ᵀ, 1), as EA-CG does (Chen et al. 2018,
+    eqs. 10 and 11b).
+    """
+
+    mean: Tensor
+    G: Tensor
+    kernel: tuple[int, int]
+    homogeneous: bool
+    apart: bool = False
+
+    @property
+    def root(self) -> Tensor:
+        """U of A = U Uᵀ: one column, or two where the bias stands apart."""
+        column = self.mean.unsqueeze(-1)
+        if not self.homogeneous:
+            return column
+        zero, one = torch.zeros_like(column[..., :1, :]), torch.ones_like(column[..., :1, :])
+        if not self.apart:
+            return torch.cat([column, one], -2)
+        weight = torch.cat([column, torch.zeros_like(column)], -1)
+        return torch.cat([weight, torch.cat([zero, one], -1)], -2)
+
+    def times_inputs(self, m: Tensor) -> Tensor:
+        """M A = (M U) Uᵀ for a matrix M of O×D."""
+        root = self.root
+        return (m @ root) @ root.mT
+
 
 @dataclass(frozen=True)
 class DiagonalFactors:
@@ -48,8 +85,13 @@ class DiagonalFactors:
     diagonal: Mapping[str, Tensor]
 
 
-def tensors(factors: KroneckerFactors | DiagonalFactors) -> dict[str, Tensor]:
+Factors = KroneckerFactors | MeanFactors | DiagonalFactors
+
+
+def tensors(factors: Factors) -> dict[str, Tensor]:
     """The tensors of a block, as stored, by name."""
+    if isinstance(factors, MeanFactors):
+        return {"mean": factors.mean, "G": factors.G}
     if isinstance(factors, KroneckerFactors):
         return {"A": factors.A_stored, "G": factors.G}
     return dict(factors.diagonal)
@@ -73,3 +115,9 @@ def write_matrix(block: Block, views: Mapping[str, Tensor], value: Tensor) -> No
     weight.copy_(value[..., :columns].reshape(weight.shape))
     if block.bias is not None:
         views[block.bias].copy_(value[..., columns].reshape(-1))
+
+
+def sides(block: Block, views: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int, int]:
+    """Leading axis of the layer's factors (its groups, where there are several), D and O."""
+    shape = matrix(block, views).shape
+    return tuple(shape[:-2]), shape[-1], shape[-2]

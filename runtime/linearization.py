@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,26 +14,28 @@ from ..compiler.factors import KINDS, Block
 from ..compiler.ir import Graph, Node, Op
 from ..compiler.network import Traced
 from ..compiler.programs import CURVATURES, Programs
-from .checks import check_option
-from .factors import DiagonalFactors, KroneckerFactors
+from .checks import check_count, check_option
+from .factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
 
 if TYPE_CHECKING:
     from .model import Model
+
+PRODUCTS = ("r-operator", "stored-jacobian")
 
 
 class Linearization:
     """Forward and backward, once; later calls start from the tape that is kept here.
 
     loss: h, a scalar tensor. objective: the same as a float, summed in float64. outputs: N×K.
-    gradient: flat, of h. statistics: the batch's, for `Model.update_statistics`.
+    gradient: flat, of h. statistics: the batch's, for `Model.update_statistics`. batch: its size.
     """
 
     def __init__(
         self, model: Model, traced: Traced, programs: Programs, x: Tensor, y: Tensor, training: bool
     ) -> None:
         labels = model.check(traced, x, y)
-        self.model, self._traced, self._programs = model, traced, programs
-        self._batch = len(x)
+        self.model, self._traced, self.programs = model, traced, programs
+        self.batch = len(x)
         self._versions = {
             "parameters": (model.params, model.params._version),
             "inputs": (x, x._version),
@@ -54,7 +57,10 @@ class Linearization:
         self.statistics = by_kind("statistics", named)
 
     def _run(
-        self, graph: Graph, directions: Sequence[Tensor] = (), noise: Tensor | None = None
+        self,
+        graph: Graph,
+        directions: Sequence[Tensor] = (),
+        given: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         for name, (tensor, version) in self._versions.items():
             if tensor._version != version:
@@ -62,15 +68,16 @@ class Linearization:
                     f"the {name} have changed since this linearization was made: linearize again"
                 )
         feed = dict(self._feed)
+        given = given or {}
         views = [self.model.layout.views(v) for v in directions]
-        for node in self._programs.leaves(graph):
+        for node in self.programs.leaves(graph):
             name = node["name"]
-            if node.op is Op.INPUT and name == "noise" and noise is not None:
-                feed[node] = noise
+            if node.op is Op.INPUT and name in given:
+                feed[node] = given[name]
             elif node.op is Op.INPUT and node not in feed:
                 direction, _, parameter = name[1:].partition(":")
                 feed[node] = views[int(direction)][parameter]
-        values = self.model.executor(graph)(self.model.run(self._batch), feed)
+        values = self.model.executor(graph)(self.model.run(self.batch), feed)
         return {name: values[node] for name, node in graph.outputs.items()}
 
     def _vector(self, v: Tensor) -> Tensor:
@@ -84,12 +91,37 @@ class Linearization:
     def hvp(self, v: Tensor) -> Tensor:
         """H v, H the Hessian of h: R-forward and R-backward on the tape."""
         v = self._vector(v)
-        return self.model.collect("hvp", self._run(self._programs.hvp, [v]), v)
+        return self.model.collect("hvp", self._run(self.programs.hvp, [v]), v)
 
-    def ggnvp(self, v: Tensor) -> Tensor:
-        """(Jᵀ B J + λI) v, the generalized Gauss-Newton matrix of h."""
+    def ggnvp(self, v: Tensor, product: str = "r-operator") -> Tensor:
+        """(Jᵀ B J + λI) v, the generalized Gauss-Newton matrix of h.
+
+        Args:
+            v: flat.
+            product: "r-operator", a forward and a backward pass; "stored-jacobian", from ∂z/∂s of
+                all samples, made on first use and kept here (Wang, Tan & Lin 2020, section 3.4).
+        """
+        check_option("product", product, PRODUCTS)
         v = self._vector(v)
-        return self.model.collect("ggnvp", self._run(self._programs.ggnvp, [v]), v)
+        if product == "stored-jacobian":
+            named = self._run(self.programs.stored_ggnvp(), [v], self.jacobian)
+        else:
+            named = self._run(self.programs.ggnvp, [v])
+        return self.model.collect("ggnvp", named, v)
+
+    def block_ggnvp(self, v: Tensor) -> Tensor:
+        """(blockdiag(J_lᵀ B J_l) + λI) v, a block per layer, from the stored Jacobian."""
+        v = self._vector(v)
+        named = self._run(self.programs.stored_ggnvp(by_layer=True), [v], self.jacobian)
+        return self.model.collect("ggnvp", named, v)
+
+    @cached_property
+    def jacobian(self) -> dict[str, Tensor]:
+        """∂z/∂s, N×K×(elements of s), by consumer of parameters; K backward passes at once."""
+        outputs = self._traced.z.shape[1]
+        basis = torch.eye(outputs, dtype=self.model.dtype, device=self.model.device)
+        basis = basis.unsqueeze(1).expand(outputs, self.batch, outputs)
+        return self._run(self.programs.jacobian, given={"basis": basis})
 
     def quadratic_forms(
         self, vs: Sequence[Tensor], curvature: str = "hessian", *, two_products: bool = True
@@ -105,7 +137,7 @@ class Linearization:
         vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
         if not vs:
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        named = self._run(self._programs.quadratic(len(vs), curvature, two_products), vs)
+        named = self._run(self.programs.quadratic(len(vs), curvature, two_products), vs)
         result = torch.empty(len(vs), len(vs), dtype=self.model.dtype, device=self.model.device)
         for name, value in named.items():
             i, j = map(int, name.removeprefix("form:").split(","))
@@ -114,8 +146,12 @@ class Linearization:
         return result
 
     def kronecker_factors(
-        self, kind: str, samples: int = 1, generator: torch.Generator | None = None
-    ) -> dict[str, KroneckerFactors | DiagonalFactors]:
+        self,
+        kind: str,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+        means: Collection[str] = (),
+    ) -> dict[str, Factors]:
         """Curvature factors of the data term, by layer.
 
         Args:
@@ -123,19 +159,27 @@ class Linearization:
                 ones.
             samples: draws per input; G is their mean.
             generator: of the random numbers; the global one unless given.
+            means: layers of which the mean input is kept and A is not formed.
         """
         check_option("kind", kind, KINDS)
-        if not isinstance(samples, int) or samples < 1:
-            raise NewtritonError(f"samples is {samples!r}: give a positive integer")
-        graph = self._programs.factors(kind, samples)
-        noise = next((n for n in self._programs.leaves(graph) if n["name"] == "noise"), None)
-        named = self._run(graph, noise=None if noise is None else self._noise(noise, generator))
+        check_count("samples", samples)
+        graph = self.programs.factors(kind, samples, frozenset(means))
+        noise = next((n for n in self.programs.leaves(graph) if n["name"] == "noise"), None)
+        named = self._run(
+            graph, given=None if noise is None else {"noise": self._noise(noise, generator)}
+        )
         named = _apart(named)
-        result: dict[str, KroneckerFactors | DiagonalFactors] = {}
+        result: dict[str, Factors] = {}
         for block in self.model.blocks:
             if isinstance(block, Block):
-                a, g = named[f"A:{block.layer}"], named[f"G:{block.layer}"]
-                result[block.layer] = KroneckerFactors(a, g, block.kernel, block.bias is not None)
+                g, homogeneous = named[f"G:{block.layer}"], block.bias is not None
+                if block.layer in means:
+                    lead = (block.groups,) if block.groups > 1 else ()
+                    mean = named[f"mean:{block.layer}"].reshape(*lead, -1)
+                    result[block.layer] = MeanFactors(mean, g, block.kernel, homogeneous)
+                else:
+                    a = named[f"A:{block.layer}"]
+                    result[block.layer] = KroneckerFactors(a, g, block.kernel, homogeneous)
             else:
                 result[block.layer] = DiagonalFactors(
                     {n: named[f"diagonal:{n}"] for n in block.names}
@@ -144,7 +188,7 @@ class Linearization:
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers in the shape of the input `node`."""
-        shape = [self._batch if not isinstance(d, int) else d for d in node.shape]
+        shape = [self.batch if not isinstance(d, int) else d for d in node.shape]
         draw = torch.rand if self._traced.criterion.noise == "uniform" else torch.randn
         device = self.model.device if generator is None else generator.device
         noise = draw(shape, generator=generator, dtype=self.model.dtype, device=device)

@@ -1,211 +1,214 @@
-"""Second-order optimizers: curvature × solver × step rule, and the report of a step.
+"""Second-order optimizers: curvature × solver × step rule, and how a step is made of them.
 
-No part imports another part's kind: any curvature goes with any solver and rule that accept it.
+No part imports another part's kind: any curvature goes with any solver and rule, but for what
+`combinations.REFUSALS` lists.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..compiler.errors import NewtritonError
-from .curvature import KroneckerCurvature
-from .linearization import Linearization
-from .model import Model
-from .solvers import KFI, Solution, Status
-from .trust_region import TrustRegion
+from .averaging import PolyakAverage
+from .checks import check_number, check_option
+from .combinations import check_combination
+from .named import parts
+from .parts import Curvature, Proposal, Solution, Solver, StepRule
+from .report import Patience, StepReport, not_finite
+from .sampling import Batch, Sampled, as_batches, mean_objective
+from .state import Number, Random, check_state, seeded
 
-PATIENCE = 10  # steps in a row that could not be made, then an error
+if TYPE_CHECKING:
+    from .linearization import Linearization
+    from .model import Model
 
-
-@dataclass(frozen=True)
-class StepReport:
-    """What a step did. `rho`, `radius`, `damping`, `lr` are None where the method has none.
-
-    loss: h before the step; new_loss: h at the point that was tried, None where none was. status:
-    how the solve ended, or why no step could be made. predicted: the model's decrease. rejected:
-    steps in a row that could not be made (a loss, gradient or curvature that is not finite, a solve
-    that failed).
-    """
-
-    loss: float
-    new_loss: float | None
-    accepted: bool
-    step_norm: float
-    status: str
-    rho: float | None = None
-    predicted: float | None = None
-    radius: float | None = None
-    damping: float | None = None
-    lr: float | None = None
-    damping_retries: int = 0
-    rejected: int = 0
-
-
-class Patience:
-    """Counts steps in a row that could not be made; gives up with an error after `PATIENCE`."""
-
-    def __init__(self) -> None:
-        self.rejected = 0
-
-    def count(self, fault: str | None) -> None:
-        """Notes what was wrong with a step, None where nothing was."""
-        self.rejected = 0 if fault is None else self.rejected + 1
-        if self.rejected >= PATIENCE:
-            raise NewtritonError(
-                f"{self.rejected} steps in a row were refused, the last for this: {fault}. "
-                "Look at the data, take smaller steps or start from other parameters"
-            )
-
-
-def not_finite(loss: float, gradient: Tensor) -> str | None:
-    """What is not finite; None where everything is."""
-    if not math.isfinite(loss):
-        return f"loss {loss}"
-    return None if bool(torch.isfinite(gradient).all()) else "a gradient that is not finite"
+FORMS = ("additive", "convex")
+SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
 class SecondOrder:
     """θ ← θ + s, s proposed by a step rule along the solver's direction.
 
+    The parts are objects, or the names in `named.CURVATURES`, `SOLVERS` and `RULES` for their
+    defaults.
+
     Args:
         model: what is trained.
-        curvature: `update(lin)`, and what the solver needs.
+        curvature: `update(lin)`, `mv(v)`, and what the solver needs.
         solver: `solve(curvature, damping, g)`.
-        rule: `propose(direction, lin)`, `judge(loss, new_loss, proposal, eps)`, `tighten()`.
-        damping: γ, added to the curvature with the model's weight decay.
+        rule: `propose(direction, lin)`, `judge(loss, new_loss, proposal, eps)`, …
+        damping: γ, added to the curvature with the model's weight decay; rules may change it.
+        form: "additive", C + γI; or EA-CG's "convex", (1 − α)C + αI with α = γ < 1.
+        sample: share of the samples that curvature is taken on; loss and gradient are of all.
+        average: keeps a Polyak average of the parameters, see `PolyakAverage`.
+        seed: of the samples that are drawn.
     """
 
     def __init__(
         self,
         model: Model,
-        curvature: KroneckerCurvature,
-        solver: KFI,
-        rule: TrustRegion,
-        damping: float,
+        curvature: Curvature | str = "kfac",
+        solver: Solver | str = "kfi",
+        rule: StepRule | str = "trust-region",
+        damping: float = 0.1,
+        *,
+        form: str = "additive",
+        sample: float = 1.0,
+        average: PolyakAverage | None = None,
+        seed: int = 0,
     ) -> None:
-        if not (math.isfinite(damping) and damping >= 0):
-            raise NewtritonError(f"damping is {damping!r}: give a number ≥ 0")
-        self.model, self.curvature, self.solver, self.rule = model, curvature, solver, rule
-        self.damping = damping
+        check_option("form", form, FORMS)
+        convex = form == "convex"
+        self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
+        self.sample = check_number("sample", sample, above=0.0, most=1.0)
+        self.model = model
+        self.curvature, self.solver, self.rule = parts(model, curvature, solver, rule, self.damping)
+        check_combination(self.curvature, self.solver, self.rule, form)
+        self.form, self.average = form, average
+        self.generator = seeded(model, seed)
         self.patience = Patience()
 
     @torch.no_grad()
-    def step(self, x: Tensor, y: Tensor) -> StepReport:
-        """One step on a batch; one that is rejected leaves the parameters as they were."""
+    def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
+        """One step on a batch; one that is rejected leaves the parameters as they were.
+
+        `step(data)` takes an iterable of batches: loss and gradient are those of all of them,
+        taken batch by batch, and curvature is that of a sample.
+        """
+        batches = as_batches(x, y)
         model, rule = self.model, self.rule
-        lin = model.linearize(x, y)
+        if y is not None and self.sample == 1.0:
+            point = second = model.linearize(x, y)  # type: ignore[arg-type]
+        else:
+            point = Sampled(model, batches, self.sample, self.generator)
+            second = point.second
 
         def report(status: str, **what: Any) -> StepReport:
             return StepReport(
-                lin.objective, status=status, radius=rule.radius, damping=self.damping,
-                rejected=self.patience.rejected, **what,
+                point.objective, status=status, radius=rule.radius, damping=self.damping,
+                lr=getattr(rule, "lr", None), rejected=self.patience.rejected, **what,
             )  # fmt: skip
 
-        solution = self._direction(lin)
-        if isinstance(solution, str):
+        found = self._direction(point, second)
+        if isinstance(found, str):
             rule.tighten()
-            self.patience.count(solution)
-            return report(solution, new_loss=None, accepted=False, step_norm=0.0)
+            self.damping = rule.adapt(self.damping, -math.inf)
+            self.patience.count(found)
+            return report(found, new_loss=None, accepted=False, step_norm=0.0)
         self.patience.count(None)
-        proposal = rule.propose(solution.x, lin)
-        before, accepted = model.params.clone(), False
-        try:
-            model.params.add_(proposal.step)
-            finite = bool(torch.isfinite(model.params).all())
-            new_loss = model.objective(x, y) if finite else math.inf
-            eps = torch.finfo(model.dtype).eps
-            accepted, rho = rule.judge(lin.objective, new_loss, proposal, eps)
-        finally:  # an interrupt leaves no step that was not judged
-            if not accepted:
-                model.params.copy_(before)
+        solution, proposal = found
+        new_loss, proposal, accepted, rho = self._take(point, proposal, x, y)
         if accepted:
-            model.update_statistics(lin.statistics)
+            passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
+            for statistics in passed:
+                model.update_statistics(statistics)
+        self.damping = rule.adapt(self.damping, rho)
+        if self.average is not None:
+            self.average.update(model.params)
+        searched = bool(proposal.halvings) and not accepted
         return report(
-            solution.status.value, new_loss=new_loss, accepted=accepted, step_norm=proposal.norm,
-            rho=rho, predicted=proposal.predicted, damping_retries=solution.statistics["retries"],
+            SEARCH_FAILED if searched else solution.status.value, new_loss=new_loss,
+            accepted=accepted, step_norm=proposal.norm, rho=rho, predicted=proposal.predicted,
+            damping_retries=solution.statistics.get("retries", 0),
+            cg_iterations=solution.statistics.get("cg_iterations", 0), halvings=proposal.halvings,
         )  # fmt: skip
 
-    def _direction(self, lin: Linearization) -> Solution | str:
-        """The solver's answer, or what stands in the way of one."""
-        if (fault := not_finite(lin.objective, lin.gradient)) is not None:
+    def _take(
+        self,
+        point: Linearization | Sampled,
+        proposal: Proposal,
+        x: Tensor | Iterable[Batch],
+        y: Tensor | None,
+    ) -> tuple[float, Proposal, bool, float | None]:
+        """Tries the proposal, and shorter ones where the rule asks for them.
+
+        Returns the loss and the proposal tried last, whether it is accepted, and ρ. Parameters
+        have moved only if it is; an interrupt leaves no step that was not judged.
+        """
+        params, before, accepted = self.model.params, self.model.params.clone(), False
+        try:
+            while True:
+                params.copy_(before).add_(proposal.step)
+                finite = bool(torch.isfinite(params).all())
+                new_loss = mean_objective(self.model, as_batches(x, y)) if finite else math.inf
+                shorter = self.rule.shorten(point.objective, new_loss, proposal)
+                if shorter is None:
+                    break
+                proposal = shorter
+            eps = torch.finfo(params.dtype).eps
+            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, eps)
+        finally:
+            if not accepted:
+                params.copy_(before)
+        return new_loss, proposal, accepted, rho
+
+    def _direction(
+        self, point: Linearization | Sampled, second: Linearization
+    ) -> tuple[Solution, Proposal] | str:
+        """The best proposal over the rule's dampings, or what stands in the way of one."""
+        if (fault := not_finite(point.objective, point.gradient)) is not None:
             return fault
-        if not self.curvature.update(lin):
+        if not self.curvature.update(second):
             return "curvature that is not finite"
-        damping = self.damping + self.model.weight_decay
-        solution = self.solver.solve(self.curvature, damping, lin.gradient)
-        if solution.status is Status.FAILED:
-            return solution.status.value
-        finite = bool(torch.isfinite(solution.x).all())
-        return solution if finite else "a direction that is not finite"
+        best: tuple[float, Solution, Proposal] | None = None
+        fault = ""
+        for damping in self.rule.dampings(self.damping):
+            solution = self._solve(damping, point.gradient)
+            if solution.status.failed:
+                fault = solution.status.value
+            elif not bool(torch.isfinite(solution.x).all()):
+                fault = "a direction that is not finite"
+            else:
+                proposal = self.rule.propose(solution.x, point)
+                if best is None or _worth(proposal) > _worth(best[2]):
+                    best = (damping, solution, proposal)
+        if best is None:
+            return fault
+        self.damping = best[0]
+        return best[1:]
+
+    def _solve(self, damping: float, g: Tensor) -> Solution:
+        """X of (C + (γ + η)I) x = g, or of ((1 − α)(C + ηI) + αI) x = g."""
+        scale = 1.0
+        if self.form == "convex":
+            scale = 1.0 / (1.0 - damping)
+            damping *= scale
+        damping += self.model.weight_decay
+        bound = {"radius": self.rule.radius} if self.solver.bounded else {}
+        solution = self.solver.solve(self.curvature, damping, g, **bound)
+        return replace(solution, x=solution.x * scale) if scale != 1.0 else solution
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"curvature": self.curvature, "solver": self.solver, "rule": self.rule}
+        return parts if self.average is None else {**parts, "average": self.average}
 
     def state_dict(self) -> dict[str, Any]:
         """All that the coming steps depend on, besides model and data."""
-        parts = {"curvature": self.curvature, "solver": self.solver, "rule": self.rule}
-        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        state: dict[str, Any] = {name: p.state_dict() for name, p in self._parts().items()}
+        state["generator"] = self.generator.get_state()
         return {**state, "damping": self.damping, "rejected": self.patience.rejected}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave, bit for bit."""
-        self.curvature.load_state_dict(state["curvature"])
-        self.solver.load_state_dict(state["solver"])
-        self.rule.load_state_dict(state["rule"])
+        """Restores what `state_dict` gave, bit for bit.
+
+        Raises:
+            NewtritonError: lists every way in which the state does not fit; nothing has changed.
+        """
+        specs: dict[str, Any] = {n: p.state_spec(self.model) for n, p in self._parts().items()}
+        specs |= {"generator": Random(self.generator)}
+        specs |= {"damping": Number(float, 0.0), "rejected": Number(int, 0)}
+        check_state(specs, state)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.generator.set_state(state["generator"].cpu())
         self.damping, self.patience.rejected = state["damping"], state["rejected"]
 
 
-class FITRE(SecondOrder):
-    """FITRE (Kylasa et al. 2020): a trust region along the K-FAC direction, on the exact Hessian.
-
-    Args:
-        model: what is trained.
-        damping: γ ≥ 0, added to the curvature together with the model's weight decay.
-        max_radius: Δ_max of the trust region.
-        initial_radius: Δ₀; Δ_max unless given.
-        case: "kfac", "kfac+gradient" or "subspace", see `TrustRegion`.
-        momentum: μ; the paper's runs use 0.9.
-        factors: "kfac" (labels drawn from the model) or "empirical".
-        every: steps between two refreshes of the factors; a pair (gather, invert) sets both apart.
-        moving_average: θ of the factors.
-        burn_in: first steps, each of which gathers.
-        reject_below: ρ below which a step is rejected; FITRE's code uses 1e-4.
-        seed: of the labels that are drawn.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        damping: float = 0.1,
-        max_radius: float = 1.0,
-        *,
-        initial_radius: float | None = None,
-        case: str = "kfac",
-        momentum: float = 0.0,
-        factors: str = "kfac",
-        every: int | tuple[int, int] = 5,
-        moving_average: float = 0.95,
-        burn_in: int = 5,
-        reject_below: float = 0.25,
-        seed: int = 0,
-    ) -> None:
-        pair = (every, every) if isinstance(every, int) else every
-        if not (
-            isinstance(pair, tuple) and [type(k) for k in pair] == [int, int] and min(pair) > 0
-        ):
-            raise NewtritonError(f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)")
-        gather, invert = pair
-        curvature = KroneckerCurvature(
-            model, factors, moving_average=moving_average, every=gather, burn_in=burn_in, seed=seed
-        )
-        rule = TrustRegion(
-            max_radius,
-            initial_radius=initial_radius,
-            case=case,
-            momentum=momentum,
-            reject_below=reject_below,
-        )
-        super().__init__(model, curvature, KFI(every=max(1, -(-invert // gather))), rule, damping)
+def _worth(proposal: Proposal) -> float:
+    """The predicted decrease; −∞ where it is not finite."""
+    return proposal.predicted if math.isfinite(proposal.predicted) else -math.inf

@@ -1,149 +1,229 @@
-"""Solvers of (C + damping) x = g on Kronecker curvature: a value, a status, statistics."""
+"""Direct solvers of (C + damping) x = g on Kronecker blocks: a value, a status, statistics."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..compiler.errors import NewtritonError
 from ..compiler.factors import Block
-from .factors import KroneckerFactors, matrix, tensors, write_matrix
+from .checks import check_count, check_flag
+from .damped import (
+    Saved,
+    diagonalise,
+    diagonalised_spec,
+    factorise,
+    factorised_spec,
+    mean_diagonal,
+    solve,
+    solve_spectrum,
+    spectrum,
+)
+from .factors import KroneckerFactors, MeanFactors, matrix, sides, tensors, write_matrix
+from .parts import Solution, Status
+from .state import Maybe, Number, copied
 
 if TYPE_CHECKING:
     from .curvature import KroneckerCurvature
+    from .model import Model
 
 RETRIES = 10  # of a factorisation, each with ten times the damping
 
 
-class Status(Enum):
-    """How a solve ended."""
-
-    SOLVED = "solved"
-    DAMPING_RAISED = "a factor was not positive definite: its damping was raised"
-    FAILED = "a factor could not be factorised at any damping"
-
-
-@dataclass(frozen=True)
-class Solution:
-    """x ≈ (C + damping)⁻¹ g."""
-
-    x: Tensor
-    status: Status
-    statistics: dict[str, int] = field(default_factory=dict)
-
-
-def balance(a: Tensor, g: Tensor) -> Tensor:
+def balance(factors: KroneckerFactors | MeanFactors) -> Tensor:
     """π = √[(tr A/dim A) / (tr G/dim G)], one per group; 1 where either trace is not positive."""
-    mean_a, mean_g = _mean_diagonal(a), _mean_diagonal(g)
+    mean_a, mean_g = mean_diagonal(factors)
     return torch.where((mean_a > 0) & (mean_g > 0), (mean_a / mean_g).sqrt(), 1.0)
 
 
-def _mean_diagonal(factor: Tensor) -> Tensor:
-    return factor.diagonal(dim1=-2, dim2=-1).double().mean(-1)
+class _Direct:
+    """Factorises every layer by a schedule, and keeps the result until the next time.
+
+    Args:
+        every: refreshes of the curvature between two factorisations; during the curvature's burn-in
+            each refresh is followed by one.
+    """
+
+    bounded = False
+    damped: ClassVar[bool]  # whether the damping is part of the factorisation
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = check_count("every", every)
+        self._kept: dict[str, Saved] = {}
+        self._made_at = (-1, math.nan)  # refreshes of the curvature, damping
+        self.factorisations = self.retries = 0
+
+    def _factorise(
+        self, curvature: KroneckerCurvature, damping: float
+    ) -> tuple[dict[str, Saved], int] | None:
+        """What to keep of each layer, and how often damping was raised; None where none serves."""
+        raise NotImplementedError
+
+    def _apply(self, kept: Saved, damping: float, m: Tensor) -> tuple[Tensor, int] | None:
+        """A layer's part of x, and how often damping was raised; None where none serves."""
+        raise NotImplementedError
+
+    def _is_due(self, curvature: KroneckerCurvature, damping: float) -> bool:
+        refreshes, made_for = self._made_at
+        new = curvature.gathered - refreshes
+        due = refreshes < 0 or new >= (1 if curvature.burning_in else self.every)
+        return due or (self.damped and damping != made_for)
+
+    def solve(self, curvature: KroneckerCurvature, damping: float, g: Tensor) -> Solution:
+        """One matrix equation per layer; g/(d + γ) on diagonal blocks."""
+        if not curvature.factors:
+            raise NewtritonError("the curvature has no factors yet: call curvature.update(lin)")
+        retries = 0
+        if self._is_due(curvature, damping):
+            self.factorisations += 1
+            made = self._factorise(curvature, damping)
+            if made is None:
+                return _failed(g)
+            self._kept, retries = made
+            self._made_at = (curvature.gathered, damping)
+        x = torch.empty_like(g)
+        source, target = curvature.model.layout.views(g), curvature.model.layout.views(x)
+        for block in curvature.model.blocks:
+            if isinstance(block, Block):
+                found = self._apply(self._kept[block.layer], damping, matrix(block, source))
+                if found is None:
+                    return _failed(g)
+                write_matrix(block, target, found[0])
+                retries += found[1]
+            else:
+                for name, diagonal in tensors(curvature.factors[block.layer]).items():
+                    torch.div(source[name], diagonal + damping, out=target[name])
+        self.retries += retries
+        status = Status.DAMPING_RAISED if retries else Status.SOLVED
+        return Solution(x, status, {"retries": retries})
+
+    def _layer_spec(self, lead: tuple[int, ...], d: int, o: int, dtype: torch.dtype) -> Any:
+        """What is kept of a layer whose factors are D×D and O×O."""
+        raise NotImplementedError
+
+    def state_spec(self, model: Model) -> Mapping[str, Any]:
+        """What is kept of each layer, and counts."""
+        views = model.layout.views(model.params)
+        layers = {
+            b.layer: self._layer_spec(*sides(b, views), model.dtype)
+            for b in model.blocks
+            if isinstance(b, Block)
+        }
+        made_at = {"refreshes": Number(int), "damping": Number()}
+        counts = {"factorisations": Number(int, 0), "retries": Number(int, 0)}
+        return {"kept": Maybe(layers), "made_at": Maybe(made_at), **counts}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The factorisations in use, and what they were made for."""
+        refreshes, damping = self._made_at
+        made_at = {"refreshes": refreshes, "damping": damping} if self._kept else None
+        counts = {"factorisations": self.factorisations, "retries": self.retries}
+        return {"kept": copied(self._kept), "made_at": made_at, **counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave, bit for bit."""
+        self._kept = copied(state["kept"])
+        made_at = state["made_at"]
+        self._made_at = (made_at["refreshes"], made_at["damping"]) if made_at else (-1, math.nan)
+        self.factorisations, self.retries = state["factorisations"], state["retries"]
 
 
-class KFI:
+def _failed(g: Tensor) -> Solution:
+    return Solution(torch.zeros_like(g), Status.FAILED, {"retries": RETRIES})
+
+
+class KFI(_Direct):
     """Kronecker-factored inverse: (A + π√γ I)⁻¹ ⊗ (G + √γ/π I)⁻¹ by Cholesky factors.
 
     γ is the additive damping, weight decay included (Martens & Grosse 2015, section 6.3). A pair
     that is not positive definite is tried again with ten times the damping, and with no less than
-    what rounding asks for.
+    what rounding asks for. Where the mean of the inputs stands for A, its inverse is Sherman and
+    Morrison's (EA-CG, eq. 13).
 
     Args:
         every: refreshes of the curvature between two factorisations.
         pi: False adds γ to both factors, as FITRE's code does.
     """
 
-    def __init__(self, every: int = 1, pi: bool = True) -> None:
-        if every < 1:
-            raise NewtritonError(f"every is {every}: give at least 1")
-        self.every, self.pi = every, pi
-        self._cholesky: dict[str, dict[str, Tensor]] = {}
-        self._made_at = (-1, math.nan)  # refreshes of the curvature, damping
-        self.factorisations = self.retries = 0
+    name = "kfi"
+    damped = True
 
-    def solve(self, curvature: KroneckerCurvature, damping: float, g: Tensor) -> Solution:
-        """X = (G + …)⁻¹ M (A + …)⁻¹ per layer; g/(d + γ) on diagonal blocks."""
-        if not curvature.factors:
-            raise NewtritonError("the curvature has no factors yet: call curvature.update(lin)")
-        refreshes, made_for = self._made_at
-        retries = 0
-        if damping != made_for or curvature.gathered - refreshes >= self.every:
-            self.factorisations += 1
-            made = self._factorise(curvature, damping)
-            if made is None:
-                return Solution(torch.zeros_like(g), Status.FAILED, {"retries": RETRIES})
-            self._cholesky, retries = made
-            self._made_at = (curvature.gathered, damping)
-            self.retries += retries
-        x = torch.empty_like(g)
-        source, target = curvature.model.layout.views(g), curvature.model.layout.views(x)
-        for block in curvature.model.blocks:
-            if isinstance(block, Block):
-                lower = self._cholesky[block.layer]
-                right = torch.cholesky_solve(matrix(block, source), lower["G"])
-                write_matrix(block, target, torch.cholesky_solve(right.mT, lower["A"]).mT)
-            else:
-                for name, diagonal in tensors(curvature.factors[block.layer]).items():
-                    torch.div(source[name], diagonal + damping, out=target[name])
-        status = Status.DAMPING_RAISED if retries else Status.SOLVED
-        return Solution(x, status, {"retries": retries})
+    def __init__(self, every: int = 1, pi: bool = True) -> None:
+        super().__init__(every)
+        self.pi = check_flag("pi", pi)
 
     def _factorise(
         self, curvature: KroneckerCurvature, damping: float
-    ) -> tuple[dict[str, dict[str, Tensor]], int] | None:
+    ) -> tuple[dict[str, Saved], int] | None:
         result, retries = {}, 0
+        growth = math.sqrt(10.0) if self.pi else 10.0
         for layer, factors in curvature.factors.items():
-            if not isinstance(factors, KroneckerFactors):
+            if not isinstance(factors, (KroneckerFactors, MeanFactors)):
                 continue
-            a, g = factors.A_stored, factors.G
-            pi = balance(a, g) if self.pi else torch.ones_like(_mean_diagonal(a))
+            pi = balance(factors)
+            pi = pi if self.pi else torch.ones_like(pi)
             strength = math.sqrt(damping) if self.pi else damping
-            growth = math.sqrt(10.0) if self.pi else 10.0
             for retry in range(RETRIES + 1):
-                if (lower := _pair(a, g, pi * strength, strength / pi)) is not None:
-                    result[layer], retries = lower, retries + retry
+                if (kept := factorise(factors, pi * strength, strength / pi)) is not None:
+                    result[layer], retries = kept, retries + retry
                     break
-                strength = max(growth * strength, _rounding(a, g))
+                strength = max(growth * strength, _rounding(factors))
             else:
                 return None
         return result, retries
 
-    def state_dict(self) -> dict[str, Any]:
-        """The Cholesky factors in use, and what they were made for."""
-        factors = {k: {n: t.clone() for n, t in pair.items()} for k, pair in self._cholesky.items()}
-        counts = {"factorisations": self.factorisations, "retries": self.retries}
-        return {"cholesky": factors, "made_at": self._made_at, **counts}
+    def _apply(self, kept: Saved, damping: float, m: Tensor) -> tuple[Tensor, int] | None:
+        return solve(kept, m), 0
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave, bit for bit."""
-        saved = state["cholesky"].items()
-        self._cholesky = {k: {n: t.clone() for n, t in pair.items()} for k, pair in saved}
-        self._made_at = tuple(state["made_at"])
-        self.factorisations, self.retries = state["factorisations"], state["retries"]
+    def _layer_spec(self, lead: tuple[int, ...], d: int, o: int, dtype: torch.dtype) -> Any:
+        return factorised_spec(lead, d, o, dtype)
 
 
-def _rounding(a: Tensor, g: Tensor) -> float:
+def _rounding(factors: KroneckerFactors | MeanFactors) -> float:
     """√γ that stands to the factors as rounding error does: where to start when γ is 0."""
-    size = (_mean_diagonal(a) * _mean_diagonal(g)).abs().sqrt().max()
-    return torch.finfo(a.dtype).eps * float(size)
+    mean_a, mean_g = mean_diagonal(factors)
+    return torch.finfo(factors.G.dtype).eps * float((mean_a * mean_g).abs().sqrt().max())
 
 
-def _pair(a: Tensor, g: Tensor, on_a: Tensor, on_g: Tensor) -> dict[str, Tensor] | None:
-    """Cholesky factors of the damped pair; None where either has none."""
-    lower_a, lower_g = _cholesky(a, on_a), _cholesky(g, on_g)
-    return None if lower_a is None or lower_g is None else {"A": lower_a, "G": lower_g}
+class Eigen(_Direct):
+    """(A ⊗ G + γI)⁻¹ without KFI's approximation, by eigenvectors of both: four products a layer.
 
+    A change of damping asks for no new factorisation. Where an eigenvalue of a damped block is not
+    positive, the block's damping is raised tenfold until all are above rounding.
 
-def _cholesky(factor: Tensor, damping: Tensor) -> Tensor | None:
-    """Lower Cholesky factor of factor + damping·I (one per group); None where it has none."""
-    damped = factor.clone()
-    damped.diagonal(dim1=-2, dim2=-1).add_(damping.to(factor.dtype).unsqueeze(-1))
-    lower, info = torch.linalg.cholesky_ex(damped)
-    return None if bool(info.any()) or not bool(torch.isfinite(lower).all()) else lower
+    Args:
+        every: refreshes of the curvature between two factorisations.
+    """
+
+    name = "eigen"
+    damped = False
+
+    def _factorise(
+        self, curvature: KroneckerCurvature, damping: float
+    ) -> tuple[dict[str, Saved], int] | None:
+        result = {}
+        for layer, factors in curvature.factors.items():
+            if isinstance(factors, (KroneckerFactors, MeanFactors)):
+                if (kept := diagonalise(factors)) is None:
+                    return None
+                result[layer] = kept
+        return result, 0
+
+    def _apply(self, kept: Saved, damping: float, m: Tensor) -> tuple[Tensor, int] | None:
+        values = spectrum(kept)
+        low, high = float(values.min()), float(values.abs().max())
+        if kept["A"].shape[-2] > kept["A"].shape[-1]:
+            low = min(low, 0.0)  # outside the range of A
+        floor = max(torch.finfo(values.dtype).eps * high, torch.finfo(values.dtype).tiny)
+        for retry in range(RETRIES + 1):
+            if low + damping > (floor if retry else 0.0):
+                return solve_spectrum(kept, damping, m), retry
+            damping = 10 * max(damping, floor)
+        return None
+
+    def _layer_spec(self, lead: tuple[int, ...], d: int, o: int, dtype: torch.dtype) -> Any:
+        return diagonalised_spec(lead, d, o, dtype)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ..compiler.errors import NewtritonError
 from .model import Model
-from .optimizer import Patience, StepReport, not_finite
+from .report import Patience, StepReport, not_finite
+from .sampling import Batch, as_batches, mean_gradient
+from .state import Anything, Number, check_state
 
 
 class TorchOptimizer:
@@ -38,9 +40,7 @@ class TorchOptimizer:
             ) from error
         self.patience = Patience()
 
-    def step(
-        self, x: Tensor | Iterable[tuple[Tensor, Tensor]], y: Tensor | None = None
-    ) -> StepReport:
+    def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """One step on a batch; nothing changes where loss, gradient or new point is not finite.
 
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
@@ -48,7 +48,7 @@ class TorchOptimizer:
         batches = self._batches(x, y)
         model, flat = self.model, self.flat
         before, state = model.params.clone(), copy.deepcopy(dict(self.optimizer.state[flat]))
-        loss, gradient, statistics = self._gradient(batches)
+        loss, gradient, statistics = mean_gradient(model, batches)
         fault, moved = not_finite(loss, gradient), False
         try:
             if fault is None:
@@ -67,39 +67,18 @@ class TorchOptimizer:
             loss, None, moved, norm, fault or "stepped", lr=lr, rejected=self.patience.rejected
         )
 
-    def _batches(
-        self, x: Tensor | Iterable[tuple[Tensor, Tensor]], y: Tensor | None
-    ) -> Iterable[tuple[Tensor, Tensor]]:
+    def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         """The batch alone, or the data, which L-BFGS passes through several times."""
-        if y is not None:
-            return [(x, y)]  # type: ignore[list-item]
-        if isinstance(x, Tensor):
-            raise NewtritonError("step(x) got inputs without labels: step(x, y)")
-        name = type(self.optimizer).__name__
-        if not isinstance(self.optimizer, torch.optim.LBFGS):
+        if y is None and not isinstance(x, Tensor) and not self._searches:
+            name = type(self.optimizer).__name__
             raise NewtritonError(
                 f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
             )
-        if isinstance(x, Iterator):
-            raise NewtritonError(
-                f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
-            )
-        return x
+        return as_batches(x, y)
 
-    def _gradient(
-        self, batches: Iterable[tuple[Tensor, Tensor]]
-    ) -> tuple[float, Tensor, list[dict[str, Tensor]]]:
-        """Means of h and its gradient over the samples of all batches; statistics of each."""
-        samples, loss, gradient, statistics = 0, 0.0, torch.zeros_like(self.model.params), []
-        for x, y in batches:
-            part, slope, of_batch = self.model.gradient(x, y)
-            samples += len(x)
-            loss += (part - loss) * len(x) / samples
-            gradient.lerp_(slope, len(x) / samples)
-            statistics.append(of_batch)
-        if not samples:
-            raise NewtritonError("the data have no batches: give at least one")
-        return loss, gradient, statistics
+    @property
+    def _searches(self) -> bool:
+        return isinstance(self.optimizer, torch.optim.LBFGS)
 
     def _move(
         self, loss: float, gradient: Tensor, batches: Iterable[tuple[Tensor, Tensor]]
@@ -110,12 +89,12 @@ class TorchOptimizer:
 
         @torch.no_grad()
         def closure() -> Tensor:
-            loss, self.flat.grad = known.pop() if known else self._gradient(batches)[:2]
+            loss, self.flat.grad = known.pop() if known else mean_gradient(self.model, batches)[:2]
             losses.append(loss)
             return torch.tensor(loss, dtype=torch.float64)
 
         self.flat.grad = gradient
-        if isinstance(self.optimizer, torch.optim.LBFGS):
+        if self._searches:
             self.optimizer.step(closure)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
@@ -128,6 +107,39 @@ class TorchOptimizer:
         return {"optimizer": state, "rejected": self.patience.rejected}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+        """Restores what `state_dict` gave.
+
+        Raises:
+            NewtritonError: the state is of another optimizer or network; nothing has changed.
+        """
+        check_state({"optimizer": Anything(), "rejected": Number(int, 0)}, state)
+        found = list(self._faults(state["optimizer"]))
+        if found:
+            raise NewtritonError(
+                f"load_state_dict: {'; '.join(found)}. Load the state of the same optimizer, made "
+                "for the same network"
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         self.patience.rejected = state["rejected"]
+
+    def _faults(self, state: Any) -> Iterator[str]:
+        """What keeps a state from being one of this optimizer's."""
+        own = self.optimizer.state_dict()
+        if not isinstance(state, Mapping) or state.keys() != own.keys():
+            yield f"the state is no state of torch.optim.{type(self.optimizer).__name__}"
+            return
+        groups = state["param_groups"]
+        if not isinstance(groups, list) or len(groups) != 1 or not isinstance(groups[0], Mapping):
+            yield "param_groups is not a list of one group"
+        elif differing := groups[0].keys() ^ own["param_groups"][0].keys():
+            yield f"options that only one of the two has: {', '.join(sorted(differing))}"
+        elif groups[0]["params"] != own["param_groups"][0]["params"]:
+            yield "the group does not hold the one flat parameter"
+        if not isinstance(state["state"], Mapping) or set(state["state"]) - {0}:
+            yield "the state is not of the one flat parameter"
+            return
+        for name, value in state["state"].get(0, {}).items():
+            for tensor in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(tensor, Tensor) and tensor.numel() not in (1, self.flat.numel()):
+                    yield f"{name} has {tensor.numel()} elements, not {self.flat.numel()}"
+                    break

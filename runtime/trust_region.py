@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,10 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..compiler.errors import NewtritonError
-from .linearization import Linearization
+from .checks import check_number, check_option
+from .parts import Point, Proposal
+from .state import Maybe, Number, Shaped
+from .step_rules import GOOD, POOR, Rule, reduction_ratio
+from .vectors import combination, gram, inner
+
+if TYPE_CHECKING:
+    from .model import Model
 
 CASES = ("kfac", "kfac+gradient", "subspace")
-GROW, KEEP = 0.75, 0.25  # ρ from which the radius doubles, and below which it halves
 Matrix = NDArray[np.float64]
 
 
@@ -90,16 +96,7 @@ def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
     return step(high)
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A step s and what the model says of it: predicted = −m(s) ≥ 0, NaN if it is not finite."""
-
-    step: Tensor
-    norm: float
-    predicted: float
-
-
-class TrustRegion:
+class TrustRegion(Rule):
     """Proposes steps within a radius, and judges them.
 
     Args:
@@ -113,6 +110,9 @@ class TrustRegion:
         reject_below: a step with a smaller ρ is rejected; at most ¾.
     """
 
+    name = "trust-region"
+    STATE: ClassVar[tuple[str, ...]] = ("radius", "last")
+
     def __init__(
         self,
         max_radius: float = 1.0,
@@ -121,25 +121,30 @@ class TrustRegion:
         min_radius: float = 1e-8,
         case: str = "kfac",
         momentum: float = 0.0,
-        reject_below: float = KEEP,
+        reject_below: float = POOR,
     ) -> None:
-        if case not in CASES:
-            raise NewtritonError(f"case is {case!r}: one of {', '.join(CASES)}")
+        check_option("case", case, CASES)
         radius = max_radius if initial_radius is None else initial_radius
-        if not 0 < min_radius <= radius <= max_radius < math.inf:
+        for name, value in (("max", max_radius), ("initial", radius), ("min", min_radius)):
+            check_number(f"{name}_radius", value)
+        if not 0 < min_radius <= radius <= max_radius:
             raise NewtritonError(
                 f"radii are min {min_radius}, initial {radius}, max {max_radius}: "
                 "give 0 < min ≤ initial ≤ max"
             )
-        if not 0.0 <= momentum < 1.0:
-            raise NewtritonError(f"momentum is {momentum}: give a number in [0, 1)")
-        if not 0.0 <= reject_below <= GROW:
-            raise NewtritonError(f"reject_below is {reject_below}: give a number in [0, {GROW}]")
-        self.max_radius, self.min_radius, self.radius = max_radius, min_radius, radius
+        check_number("momentum", momentum, 0.0, below=1.0)
+        check_number("reject_below", reject_below, 0.0, GOOD)
+        self.max_radius, self.min_radius = float(max_radius), float(min_radius)
+        self.radius = float(radius)
         self.case, self.momentum, self.reject_below = case, momentum, reject_below
         self.last: Tensor | None = None  # the last step taken, where there is momentum
 
-    def propose(self, direction: Tensor, lin: Linearization) -> Proposal:
+    def state_spec(self, model: Model) -> Mapping[str, Any]:
+        """Radius and last step."""
+        last = Maybe(Shaped((model.layout.numel,), model.dtype))
+        return {"radius": Number(float, 0.0), "last": last}
+
+    def propose(self, direction: Tensor, lin: Point) -> Proposal:
         """The step from the solver's direction r ≈ C⁻¹g."""
         vectors = [direction] if self.case == "kfac" else [direction, lin.gradient]
         searched = len(vectors)
@@ -152,8 +157,8 @@ class TrustRegion:
         if 0.0 in norms:
             return nothing
         units = [v / n for v, n in zip(vectors, norms, strict=True)]
-        slope = np.array([_dot(lin.gradient, u) for u in units])
-        metric = np.array([[_dot(u, v) for v in units] for u in units])
+        slope = np.array([inner(lin.gradient, u) for u in units])
+        metric = gram(units)
         curvature = lin.quadratic_forms(units).double().cpu().numpy()
         if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
             return replace(nothing, predicted=math.nan)
@@ -171,10 +176,7 @@ class TrustRegion:
             carried = np.append(c[:-1], self.momentum * norms[-1])
             carried *= min(1.0, self.radius / (length(carried) or self.radius))
             c = carried if model(carried) < 0 else c
-        step = torch.zeros_like(direction)
-        for factor, unit in zip(c, units, strict=True):
-            step.add_(unit, alpha=float(factor))
-        return Proposal(step, length(c), -model(c))
+        return Proposal(combination(c, units), length(c), -model(c))
 
     def _search(
         self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int, tolerance: float
@@ -198,16 +200,11 @@ class TrustRegion:
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float]:
         """(accepted, ρ); the radius follows. ρ := 1 where the prediction is rounding error."""
-        if not (math.isfinite(new_loss) and math.isfinite(proposal.predicted)):
-            rho = -math.inf
-        elif abs(proposal.predicted) <= 10 * eps * abs(loss):
-            rho = 1.0
-        else:
-            rho = (loss - new_loss) / proposal.predicted
+        rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
         accepted = rho >= self.reject_below
-        if rho >= GROW:
+        if rho >= GOOD:
             self.radius = min(2 * self.radius, self.max_radius)
-        elif rho < KEEP:
+        elif rho < POOR:
             self.tighten()
         if accepted and self.momentum and proposal.norm > 0:
             self.last = proposal.step
@@ -216,16 +213,3 @@ class TrustRegion:
     def tighten(self) -> None:
         """Halves the radius."""
         self.radius = max(self.radius / 2, self.min_radius)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Radius and last step."""
-        return {"radius": self.radius, "last": None if self.last is None else self.last.clone()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
-        self.radius = state["radius"]
-        self.last = None if state["last"] is None else state["last"].clone()
-
-
-def _dot(u: Tensor, v: Tensor) -> float:
-    return float(torch.dot(u.double(), v.double()))

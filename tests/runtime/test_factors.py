@@ -426,3 +426,30 @@ def test_samples_are_a_positive_integer(samples: Any) -> None:
     model, _, x, y = compiled(perceptron(), nt.MSELoss(), 2)
     with pytest.raises(nt.NewtritonError, match=f"samples is {samples!r}.*positive integer"):
         model.linearize(x, y).kronecker_factors("kfac", samples)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_mean_of_the_inputs_is_that_of_patches_at_all_positions(
+    groups: int, bias: bool
+) -> None:
+    window = {"stride": 2, "padding": 1, "dilation": (1, 2)}
+    net = nt.Sequential(
+        nt.Conv2d(4, (3, 2), groups=groups, bias=bias, **window), nt.Flatten(), nt.Linear(3)
+    )
+    model = nt.compile(net, (2, 6, 7), nt.CrossEntropyLoss(), dtype=torch.float64)
+    x = torch.randn(5, 2, 6, 7, dtype=torch.float64)
+    lin = model.linearize(x, torch.arange(5) % 3)
+    found = lin.kronecker_factors("empirical", means=["0"])
+    full = lin.kronecker_factors("empirical")
+    factors = found["0"]
+    assert isinstance(factors, nt.MeanFactors)
+    patches = torch.nn.functional.unfold(x, (3, 2), **window).mean((0, 2))  # (channel, tap)
+    expected = patches.view(groups, 2 // groups, 6).mT.reshape(groups, -1)  # (tap, channel)
+    assert_close(factors.mean.view(groups, -1), expected)
+    assert_close(factors.G, full["0"].G)
+    assert isinstance(found["2"], nt.KroneckerFactors)
+    root = factors.root
+    assert_close(factors.times_inputs(torch.eye(root.shape[-2]).double()), root @ root.mT)
+    if bias:
+        assert_close(root[..., 0], full["0"].A_stored[..., -1])

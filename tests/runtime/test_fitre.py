@@ -11,9 +11,8 @@ import torch
 
 from newtriton.compiler.errors import NewtritonError
 from newtriton.runtime.factors import KroneckerFactors
-from newtriton.runtime.optimizer import FITRE
-from newtriton.runtime.solvers import Solution, Status
-from newtriton.runtime.trust_region import Proposal
+from newtriton.runtime.parts import Proposal, Solution, Status
+from newtriton.runtime.presets import FITRE
 
 from .stand_in import MLP, Quadratic, StandIn, assert_identical, batch, broken, positive
 
@@ -223,7 +222,8 @@ def test_momentum_carries_the_accepted_step():
 
 
 @pytest.mark.parametrize(
-    ("every", "gathered", "factorised"), [(4, 4, 4), ((2, 4), 6, 3), (1, 9, 9)]
+    ("every", "gathered", "factorised"),
+    [(4, 4, 4), ((2, 4), 6, 4), (1, 9, 9), ((1, 10), 9, 2)],
 )
 def test_schedules(every, gathered, factorised):
     optimizer = FITRE(MLP(), every=every, burn_in=2)

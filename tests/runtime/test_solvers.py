@@ -1,4 +1,4 @@
-"""KFI against dense solves, its balance of the damping, and what it does when Cholesky fails."""
+"""Solvers on Kronecker blocks against dense solves, and what they do where a factor is bad."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from torch import Tensor
 import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
 from newtriton.compiler.factors import Block, DiagonalBlock
+from newtriton.runtime.block_cg import BlockCG
 from newtriton.runtime.curvature import KroneckerCurvature
-from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors, tensors
-from newtriton.runtime.solvers import KFI, RETRIES, Status, balance
+from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors, MeanFactors, tensors
+from newtriton.runtime.parts import Status
+from newtriton.runtime.solvers import KFI, RETRIES, Eigen, balance
 
 from .stand_in import StandInLayout, positive, seeded
 
@@ -41,6 +43,7 @@ def curvature(a: Tensor, g: Tensor, groups: int = 1, bias: bool = False) -> Simp
             "bn": DiagonalFactors({"s": diagonal}),
         },
         gathered=1,
+        burning_in=False,
     )
 
 
@@ -87,11 +90,13 @@ def test_each_group_is_solved_with_its_own_balance():
 
 
 def test_balance():
+    def of(a: Tensor, g: Tensor) -> Tensor:
+        return balance(KroneckerFactors(a, g, (1, 1), False))
+
     a, g = 4 * eye(3), eye(2)
-    assert float(balance(a, g)) == 2.0
-    assert float(balance(0 * a, g)) == float(balance(a, 0 * g)) == float(balance(0 * a, 0 * g)) == 1
-    pairs = balance(torch.stack([a, 0 * a]), torch.stack([g, g]))
-    assert pairs.tolist() == [2.0, 1.0]
+    assert float(of(a, g)) == 2.0
+    assert float(of(0 * a, g)) == float(of(a, 0 * g)) == float(of(0 * a, 0 * g)) == 1
+    assert of(torch.stack([a, 0 * a]), torch.stack([g, g])).tolist() == [2.0, 1.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -217,3 +222,137 @@ def test_solves_a_compiled_network_layer_by_layer_in_torchs_order(pi: bool) -> N
         torch.testing.assert_close(solved, torch.cat(expected), rtol=1e-10, atol=1e-13)
     for name, d in tensors(of.factors["1"]).items():
         torch.testing.assert_close(x[name], g[name] / (d + 0.3), rtol=1e-12, atol=0)
+
+
+def mean_curvature(apart: bool, groups: int = 1) -> SimpleNamespace:
+    """One layer that keeps the mean of its inputs, with a bias."""
+    lead = (groups,) if groups > 1 else ()
+    g = positive(3, 2) if groups == 1 else torch.stack([positive(3, k) for k in range(groups)])
+    of = curvature(torch.zeros(*lead, 5, 5), g, groups, bias=True)
+    mean = torch.randn(*lead, 4, generator=seeded(1), dtype=torch.float64)
+    of.factors["layer"] = MeanFactors(mean, g, (1, 1), True, apart)
+    return of
+
+
+def layer_matrix(of: SimpleNamespace, flat: Tensor, groups: int) -> Tensor:
+    """The layer's part of a vector, a matrix per group."""
+    parts = of.model.layout.views(flat)
+    return torch.cat([parts["w"], parts["b"][:, None]], 1).view(groups, 3, 5)
+
+
+def outer(factors: MeanFactors) -> Tensor:
+    """A by its definition: E[ā]E[ā]ᵀ, the bias apart or not; one per group."""
+    mean = factors.mean.view(-1, 4)
+    one = torch.ones(len(mean), 1, dtype=torch.float64)
+    both = torch.cat([mean, one], 1)
+    a = both[:, :, None] * both[:, None, :]
+    if factors.apart:
+        a[:, -1, :-1] = a[:, :-1, -1] = 0.0
+    return a
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("solver", [KFI(), Eigen(), BlockCG(200, 1e-13)], ids=lambda s: s.name)
+def test_solves_with_the_mean_of_the_inputs(
+    solver: KFI | Eigen | BlockCG, apart: bool, groups: int
+) -> None:
+    """Sherman and Morrison's inverse, the range's eigenvectors, products with the mean."""
+    of = mean_curvature(apart, groups)
+    factors, v, gamma = of.factors["layer"], vector(of), 0.3
+    solver = type(solver)(200, 1e-13) if isinstance(solver, BlockCG) else type(solver)()
+    solution = solver.solve(of, gamma, v)
+    assert solution.status is Status.SOLVED
+    m, x = layer_matrix(of, v, groups), layer_matrix(of, solution.x, groups)
+    for k, (a, g) in enumerate(zip(outer(factors), factors.G.view(-1, 3, 3), strict=True)):
+        if isinstance(solver, KFI):
+            left, right = damped(a, g, gamma, pi=True)
+            system = torch.kron(right, left)
+        else:
+            system = torch.kron(g, a) + gamma * eye(15)
+        expected = torch.linalg.solve(system, m[k].reshape(-1)).view(3, 5)
+        torch.testing.assert_close(x[k], expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("solver", [KFI, Eigen])
+def test_a_mean_without_damping_is_damped_above_rounding(solver: type) -> None:
+    of = mean_curvature(apart=False)
+    solution = solver().solve(of, 0.0, torch.zeros_like(vector(of)))
+    assert solution.status is Status.DAMPING_RAISED
+
+
+def test_eigen_solves_the_exactly_damped_system_at_any_damping_from_one_factorisation() -> None:
+    a, g = 9 * positive(5, 1), positive(3, 2)
+    of = curvature(a, g, bias=True)
+    v, solver = vector(of), Eigen()
+    for gamma in (0.3, 1e-6, 20.0):
+        solution = solver.solve(of, gamma, v)
+        assert solution.status is Status.SOLVED
+        m = layer_matrix(of, v, 1)[0]
+        system = torch.kron(g, a) + gamma * eye(15)
+        expected = torch.linalg.solve(system, m.reshape(-1)).view(3, 5)
+        torch.testing.assert_close(layer_matrix(of, solution.x, 1)[0], expected)
+        parts, x = of.model.layout.views(v), of.model.layout.views(solution.x)
+        torch.testing.assert_close(x["s"], parts["s"] / torch.tensor([2 + gamma, gamma]).double())
+    assert solver.factorisations == 1
+
+
+def test_eigen_raises_the_damping_of_an_indefinite_block_and_gives_up_on_a_hopeless_one() -> None:
+    a = torch.diag(torch.tensor([1.0, -0.5, 1.5], dtype=torch.float64))
+    of = curvature(a, eye(2))
+    v = vector(of)
+    solution = Eigen().solve(of, 0.1, v)
+    assert (solution.status, solution.statistics["retries"]) == (Status.DAMPING_RAISED, 1)
+    x, m = of.model.layout.views(solution.x)["w"], of.model.layout.views(v)["w"]
+    torch.testing.assert_close(x, m / (a.diagonal() + 1.0))
+    hopeless = curvature(-1e30 * eye(3), eye(2))
+    for factor in (-1e30 * eye(3), math.nan * eye(3)):
+        hopeless.factors["layer"] = KroneckerFactors(factor, eye(2), (1, 1), False)
+        failed = Eigen().solve(hopeless, 0.1, v)
+        assert failed.status is Status.FAILED
+        assert not failed.x.any()
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-4, 1e-10])
+def test_block_cg_stays_within_its_tolerance_in_each_layer(tolerance: float) -> None:
+    a, g = positive(5, 1), positive(3, 2)
+    of = curvature(a, g, bias=True)
+    v = vector(of)
+    solution = BlockCG(200, tolerance).solve(of, 1e-3, v)
+    assert solution.status is Status.SOLVED
+    m, x = layer_matrix(of, v, 1)[0], layer_matrix(of, solution.x, 1)[0]
+    residual = g @ x @ a + 1e-3 * x - m
+    assert float(residual.norm() / m.norm()) <= tolerance * (1 + 1e-9)
+
+
+def test_block_cg_reports_the_worst_layer() -> None:
+    of = curvature(positive(5, 1), positive(3, 2), bias=True)
+    solution = BlockCG(1, 1e-8).solve(of, 1e-3, vector(of))
+    assert (solution.status, solution.statistics) == (Status.LIMIT, {"cg_iterations": 1})
+    of.factors["layer"] = KroneckerFactors(math.nan * eye(5), positive(3), (1, 1), True)
+    assert BlockCG().solve(of, 1e-3, vector(of)).status is Status.NOT_FINITE
+    of.factors["layer"] = KroneckerFactors(-eye(5), positive(3), (1, 1), True)
+    assert BlockCG().solve(of, 1e-3, vector(of)).status is Status.NEGATIVE_CURVATURE
+
+
+@pytest.mark.parametrize("solver", [Eigen, BlockCG])
+def test_others_ask_for_factors_too(solver: type) -> None:
+    of = curvature(positive(3), positive(2))
+    of.factors = {}
+    with pytest.raises(NewtritonError, match="update"):
+        solver().solve(of, 0.1, vector(of))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: KFI(every=2.5), r"every is 2\.5"),  # type: ignore[arg-type]
+        (lambda: KFI(pi="yes"), "pi is 'yes'"),  # type: ignore[arg-type]
+        (lambda: Eigen(every=0), "every is 0"),
+        (lambda: BlockCG(limit=0), "limit is 0"),
+        (lambda: BlockCG(tolerance=None), "tolerance is None"),  # type: ignore[arg-type]
+    ],
+)
+def test_refuses_options(make, named: str) -> None:
+    with pytest.raises(NewtritonError, match=named):
+        make()

@@ -307,9 +307,9 @@ def test_state_round_trip():
     [
         ({"case": "gradient"}, "gradient"),
         ({"max_radius": 0.0}, "radii"),
-        ({"max_radius": math.inf}, "radii"),
+        ({"max_radius": math.inf}, "max_radius is inf"),
         ({"initial_radius": 2.0}, "radii"),
-        ({"initial_radius": math.nan}, "radii"),
+        ({"initial_radius": math.nan}, "initial_radius is nan"),
         ({"momentum": 1.0}, "momentum"),
         ({"reject_below": -0.1}, "reject_below"),
         ({"reject_below": 0.9}, "reject_below"),
