@@ -38,6 +38,11 @@ def base(node: Node) -> Node:
     return node
 
 
+def width(node: Node) -> int:
+    """Bytes of an element as it is stored."""
+    return 2 if is_rounded(node) and node["expr"].op == "bf16" else 4
+
+
 @dataclass(frozen=True)
 class Space:
     """What a kernel computes: the first `cut` axes are the rows of its tiles, the rest columns."""
@@ -184,6 +189,17 @@ class Schedule:
     part_of: Mapping[Node, Kernel]
     operands: Mapping[Node, Sequence[Node]]
 
+    def traffic(self, batch: int) -> int:
+        """Bytes that kernels read and write: each value once a kernel, partial sums left out."""
+        total = 0
+        for kernel in self.kernels:
+            values = [*kernel.reads, *kernel.writes]
+            for head in kernel.adds or [kernel]:
+                if head.splits != 1:  # accumulators: written by one kernel, read by the other
+                    values += [*head.anchors[-1:]] * max(1, head.splits)
+            total += sum(width(node) * node.type.numel(batch) for node in values)
+        return total
+
     def made(self) -> list[Node]:
         """Copies of values that were made for contractions: transposed, or rounded."""
         operands = dict.fromkeys(x for both in self.operands.values() for x in both[:2])
@@ -223,6 +239,13 @@ class _Looker:
         return element(tuple(Index(f"l{i}") for i in range(len(dims))))
 
 
+def packed(x: Node, shape: Shape, order: Sequence[int]) -> Node:
+    """X in another shape and order of axes; a rounded value is rounded when it is moved."""
+    if is_rounded(x):
+        return ops.map_(x["expr"], packed(x.inputs[0], shape, order))
+    return ops.transpose(x if x.shape == shape else ops.reshape(x, shape), order)
+
+
 def contraction_operands(node: Node, vendor: bool) -> list[Node]:
     """What a contraction reads, tensors whose contracted axis is the last wherever it can be.
 
@@ -234,14 +257,13 @@ def contraction_operands(node: Node, vendor: bool) -> list[Node]:
     if node.op is Op.CONV_INPUT_GRAD:
         ct, w = node.inputs
         groups, (o, kh, kw, c) = node["groups"], w.shape
-        if groups == 1:
-            return [base(ct), ops.transpose(w, (3, 1, 2, 0))]
-        apart = ops.reshape(w, (groups, o // groups, kh, kw, c))
-        return [base(ct), ops.transpose(apart, (0, 4, 2, 3, 1))]
+        apart = (groups, o // groups, kh, kw, c)
+        return [base(ct), packed(w, apart, (0, 4, 2, 3, 1))]
     if node.op is Op.MATMUL:
         x, y, *bias = node.inputs
         if not node["transpose_a"] and not node["transpose_b"]:
-            y = ops.transpose(y, (*range(len(y.shape) - 2), len(y.shape) - 1, len(y.shape) - 2))
+            lead = range(len(y.shape) - 2)
+            y = packed(y, y.shape, (*lead, len(y.shape) - 1, len(y.shape) - 2))
         return [base(x), base(y), *bias]
     return [*map(base, node.inputs[:2]), *node.inputs[2:]]
 
@@ -387,7 +409,8 @@ class _Scheduler:
 
     def choose(self, node: Node, space: Space, part: bool = False) -> Kernel:
         """The kernel for a node: that of its latest operand; small ones gather where none waits."""
-        sources = [self.owner.get(s) for s, _ in self.reads(node, space, part)]
+        sources: list[Kernel | None] = [self.owner.get(s) for s, _ in self.reads(node, space, part)]
+        candidates: list[Kernel]
         if small(node) and not part:
             depths = self.depths()
             before = [depths[k] for k in (*sources, self.part_of.get(node)) if k is not None]
@@ -400,7 +423,8 @@ class _Scheduler:
                 and (not self.order.out_degree(k) or depth <= depths[k] or k in sources)
             ]
         else:
-            candidates = sorted({k for k in sources if k is not None}, key=lambda k: -k.number)
+            known = {k for k in sources if k is not None}
+            candidates = sorted(known, key=lambda k: -k.number)
         for kernel in candidates:
             if self.fits(node, kernel, part):
                 return kernel

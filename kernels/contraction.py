@@ -9,6 +9,8 @@ that compiles to asynchronous 16-byte copies and pipelined tensor-core instructi
 channels, strided input gradients and large kernels take flattened (tap, channel) tiles instead.
 """
 
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportArgumentType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.grad import conv2d_input
 
 Pair = tuple[int, int]
 MOST_BITS = 31  # taps whose validity fits an int32
@@ -281,7 +284,7 @@ def contraction_reference(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
     else:
         apart = w.unflatten(0, (g.groups, g.columns)).permute(0, 4, 1, 2, 3)
         shape = (len(x), g.groups * g.columns, *g.grid)
-        out = torch.nn.grad.conv2d_input(
+        out = conv2d_input(
             shape, apart.flatten(0, 1), images, g.stride, g.padding, g.dilation, g.groups
         )
     return out.permute(0, 2, 3, 1).flatten(0, 2)

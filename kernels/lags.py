@@ -4,6 +4,8 @@ Two launches: every rectangle of every lag, tile by tile, and the assembly of th
 column of ones behind the channels gives the sums of pixels that the homogeneous row needs.
 """
 
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
+
 from __future__ import annotations
 
 import math

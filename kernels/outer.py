@@ -7,6 +7,8 @@ added later in a fixed order, never by atomics: two runs are bitwise equal. A Gr
 G = X, where channel C, if asked for, is a constant 1.
 """
 
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

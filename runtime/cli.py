@@ -1,11 +1,13 @@
-"""The command line: `newtriton train | inspect | bench`.
+"""The command line: `newtriton train | inspect | check | bench`.
 
 What cannot be done is said in one line on stderr, with exit status 2.
 """
 
 import argparse
+import os
 import pkgutil
 import runpy
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from ..compiler.programs import Programs
 from .choices import DATA, LOSSES, NETWORKS, OPTIMIZERS, PROGRAMS
 from .data import Batches
 from .history import History
-from .model import BACKENDS
+from .model import BACKENDS, PRECISIONS
 from .model import compile as compile_network
 from .runs import RunFolder
 from .training import fit
@@ -39,13 +41,13 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    options = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (NewtritonError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def parser() -> Parser:
@@ -54,6 +56,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="train a network, and keep the run in a folder"))
     _add_inspect(commands.add_parser("inspect", help="show what a network compiles to"))
+    _add_check(commands.add_parser("check", help="hold the kernels to account"))
     _add_bench(commands.add_parser("bench", help="run a measurement, or list them"))
     return top
 
@@ -177,6 +180,35 @@ def _inspect(options: argparse.Namespace) -> None:
     programs = Programs(trace(net, options.input, loss))
     for name in [options.program] if options.program else PROGRAMS:
         print(PROGRAMS[name](programs))
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_check)
+    command.add_argument("--gpu", action="store_true", help="run the kernels on a GPU")
+    command.add_argument("--only", choices=("numbers", "code"), help="one half of the check")
+    command.add_argument("--nets", nargs="+", default=["vgg11"], help="whose kernels to compile")
+    command.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    command.add_argument("--targets", nargs="+", default=["sm_90"], help="sm_90, sm_80, gfx942")
+    command.add_argument("--workers", type=int, default=os.cpu_count(), help="to compile with")
+    command.add_argument("--json", type=Path, help="where to write the lines as data")
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Numbers and compilation in processes of their own: one interprets, the other compiles."""
+    if options.only is None and not options.gpu:
+        return max(_half(options.arguments, half) for half in ("numbers", "code"))
+    from . import check  # noqa: PLC0415 - Triton only where it is used
+
+    return check.run(options)
+
+
+def _half(arguments: Sequence[str], half: str) -> int:
+    """Runs one half of a check; its status."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    if half == "numbers":
+        environment["TRITON_INTERPRET"] = "1"
+    command = [sys.executable, "-m", "newtriton.runtime.cli", *arguments, "--only", half]
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:

@@ -153,7 +153,7 @@ def _between(n: int, least: int, most: int) -> int:
 def _contraction_tiles(shapes: Geometry, rows: int, precision: str, interpreted: bool) -> Tiles:
     if interpreted:
         return Tiles(64, _between(shapes.columns, 16, 32), 32, 1, 4, 2)
-    bk = min(64 if precision == "bf16" else 32, power(shapes.taps * shapes.channels))
+    bk = 64 if precision == "bf16" else 32
     bm, bn = 128, _between(shapes.columns, 64, WIDEST[precision])
 
     def count() -> int:
@@ -166,7 +166,7 @@ def _contraction_tiles(shapes: Geometry, rows: int, precision: str, interpreted:
     split = 1
     if count() < PROGRAMS // 2:
         split = max(1, min(PROGRAMS // count(), shapes.trips(bk) // 16, 8))
-    return Tiles(bm, bn, max(16, bk), bn // 32, _warps(bm, bn, precision), 3, split)
+    return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision), 3, split)
 
 
 def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted: bool) -> Tiles:
@@ -182,6 +182,6 @@ def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted
 
 
 def _warps(bm: int, bn: int, precision: str) -> int:
-    """Accumulators of at most 64 numbers a thread, 32 where the products need registers too."""
-    threads = bm * bn // (64 if WIDEST[precision] == 128 else 32)
+    """64 numbers of the accumulator a thread, 16 where its registers do the products."""
+    threads = bm * bn // (64 if WIDEST[precision] == 128 else 16)
     return max(4, min(8, threads // 32))

@@ -103,9 +103,10 @@ class Plan:
         widest = 256 if kernel.space.rows else self.settings.elements
         if any(n.op is Op.REDUCE_SUM and reduction(n) == "columns" for n in kernel.body):
             widest = 64  # many rows are added at once
-        if kernel.whole_rows:
-            widest = columns * 2
-        br, bc = tile_shape(rows, columns, widest, self.settings.elements)
+        elements = self.settings.elements
+        if kernel.whole_rows:  # more values are alive at once
+            widest, elements = 2 * columns, elements // 2
+        br, bc = tile_shape(rows, columns, widest, elements)
         return Tile(br, bc, -(-columns // bc))
 
     def size(self, buffer: Buffer) -> int:
@@ -131,8 +132,8 @@ class Plan:
             for kernel, code in zip(launch.kernels, launch.codes, strict=True):
                 operands = [x for a in kernel.anchors for x in self.schedule.operands[a]]
                 own = [Part(a) for a in kernel.anchors if kernel.splits == 0 or kernel.opaque]
-                own += kernel.writes if kernel.opaque else ()
-                for buffer in (*code.pointers, *operands, *own):
+                written = kernel.writes if kernel.opaque else ()
+                for buffer in (*code.pointers, *operands, *own, *written):
                     first.setdefault(buffer, i)
                     last[buffer] = i
         return {
@@ -213,11 +214,13 @@ class Plan:
                     second: tuple(_pointer(both[-1 if len(both) == 1 else 1]) for both in operands),
                     "p": tuple(map(_pointer, code.pointers)),
                 }
+                copied = [constants["C"], constants.get("OC", constants.get("COLUMNS"))]
+                unit = 8 if self.settings.precision == "bf16" else 4
                 yield Job(
                     label, choice.kernel.__name__, choice.kernel, types, constants,
-                    self.settings.precision, warps, stages,
-                    wide=constants["C"] % (8 if self.settings.precision == "bf16" else 4) == 0,
-                    flat=constants.get("FLAT", constants["C"] < 16),
+                    constants["PREC"] if constants["PREC"] == "tf32x3" else self.settings.precision,
+                    warps, stages, flat=constants.get("FLAT", constants["C"] < 16),
+                    narrow=min(copied) < 64 or any(c % unit for c in copied),
                     tile=(constants["BM"], constants["BN"], constants["BK"]),
                 )  # fmt: skip
 
@@ -288,12 +291,14 @@ class FusedExecutor:
     well, under their own nodes: fed to another program of the network, they are not made again.
     """
 
-    def __init__(self, graph: Graph, keep: Iterable[Node], settings: Settings) -> None:
+    def __init__(
+        self, graph: Graph, keep: Iterable[Node], settings: Settings, keeps: bool = False
+    ) -> None:
         self.settings = settings
         self.outputs = [*graph.outputs.values(), *(n for n in keep if n not in graph.given)]
         tape = Graph(graph.name, {str(i): n for i, n in enumerate(self.outputs)}, graph.given)
         self.graph, self.lowered = with_precision(tape, settings.precision)
-        self.keeps = len(self.outputs) > len(graph.outputs)
+        self.keeps = keeps or len(self.outputs) > len(graph.outputs)
         self.plans: dict[int, Plan] = {}
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> Plan:

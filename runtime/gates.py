@@ -6,7 +6,9 @@ and tensor-core products overlap, from the waits inside the loops of the interme
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import os
 import re
 import subprocess
 import tempfile
@@ -37,8 +39,9 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 class Job:
     """A kernel as it will be launched.
 
-    kind: "contraction", "outer" or "pointwise". types: of its arguments, tuples nested. wide:
-    whether channel counts allow 16-byte copies. tile: BM, BN, BK of a contraction.
+    kind: "contraction", "outer" or "pointwise". types: of its arguments, tuples nested. flat:
+    whether images have fewer channels than a copy. narrow: whether channels are no multiple of 16
+    bytes, or fewer than a tile. tile: BM, BN, BK of a contraction.
     """
 
     name: str
@@ -49,8 +52,8 @@ class Job:
     precision: str = "ieee"
     warps: int = 4
     stages: int = 3
-    wide: bool = True
     flat: bool = False
+    narrow: bool = False
     tile: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -70,6 +73,11 @@ class Report:
     waits: dict[tuple[str, int], int] = field(default_factory=dict)
     loop: int = 0
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether there is nothing to object to."""
+        return not self.faults
 
     def __str__(self) -> str:
         widest = max((*self.copies, *self.loads), default=0)
@@ -185,18 +193,13 @@ def faults(job: Job, report: Report) -> list[str]:
             found.append(f"copies wait for {copies or 'everything'}: not pipelined")
         if tensor_cores and products and min(products) < 1:
             found.append("products wait for each other")
-    if tensor_cores and not job.flat:
-        limit = job.tile[0] * job.tile[1] * job.tile[2] / MULTIPLICATIONS[job.precision]
+    four_bytes = job.kind == "outer" and job.precision != "bf16"
+    if tensor_cores and not (job.flat or job.narrow or four_bytes):
+        limit = math.prod(job.tile) / MULTIPLICATIONS[job.precision]
         if report.loop * job.warps / 4 > limit:
             found.append(f"a loop of {report.loop} instructions, {limit:.0f} cycles of products")
-    narrow = {w for w in report.copies if w < 16}
-    if (
-        job.wide
-        and not job.flat
-        and narrow
-        and not (job.kind == "outer" and job.precision != "bf16")
-    ):
-        found.append(f"copies of {min(narrow)} bytes")
+    if min(report.copies, default=16) < 16 and not (job.flat or job.narrow or four_bytes):
+        found.append(f"copies of {min(report.copies)} bytes")
     return found
 
 
@@ -204,6 +207,7 @@ EXCEPTIONS = {
     "tf32 weight gradients and Grams": "both operands lie with the contracted axis first: 4 bytes",
     "tf32x3": "three products a step wait for each other",
     "images of fewer than 16 channels": "one row of a patch is shorter than a copy",
+    "layers of fewer than 64 outputs": "most of a tile is padding; they are never the bottleneck",
 }
 
 _jobs: list[Job] = []
@@ -224,7 +228,7 @@ def compile_all(jobs: Sequence[Job], targets: Sequence[str], workers: int) -> It
     Raises:
         NewtritonError: kernels are being interpreted in this process.
     """
-    if triton.knobs.runtime.interpret:
+    if os.environ.get("TRITON_INTERPRET") == "1":
         raise NewtritonError("kernels are interpreted here: unset TRITON_INTERPRET to compile them")
     _jobs[:] = jobs
     work = [(i, target) for target in targets for i in range(len(jobs))]

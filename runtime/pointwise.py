@@ -73,6 +73,15 @@ def _where_zero(condition: Tensor, a: Tensor, out: Tensor) -> None:
     aten.threshold_backward.grad_input(a, condition, 0, grad_input=out)
 
 
+def _round_tf32(x: Tensor, out: Tensor) -> None:
+    bits = (x.float().view(torch.int32) + 0x1000) & ~0x1FFF
+    out.copy_(torch.where(x.isfinite(), bits.view(torch.float32), x))
+
+
+def _round_bf16(x: Tensor, out: Tensor) -> None:
+    out.copy_(x.float().bfloat16())
+
+
 # Beyond 40, log(1 + e^x) is x to the last digit of a float64.
 _UNARY: dict[str, Callable[..., object]] = {
     "exp": torch.exp,
@@ -82,6 +91,8 @@ _UNARY: dict[str, Callable[..., object]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "erf": torch.erf,
+    "tf32": _round_tf32,
+    "bf16": _round_bf16,
     "softplus": lambda x, out: aten.softplus.out(x, 1.0, 40.0, out=out),
 }
 

@@ -1,0 +1,248 @@
+"""Holding kernels to account: their numbers against PyTorch's operators, and what they compile to.
+
+Every value that a kernel writes is compared with the same value in float64, on PyTorch's operators,
+of the same graph (rounding of operands included).
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+
+from ..compiler.ir import Graph, Node, Op, concrete
+from ..compiler.layers import (
+    GELU,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Residual,
+    Sequential,
+    SiLU,
+    Tanh,
+)  # fmt: skip
+from ..compiler.losses import CrossEntropyLoss
+from ..compiler.models import vgg11, vgg16, vgg19
+from ..compiler.network import Layer
+from ..compiler.precision import with_precision
+from ..compiler.programs import Programs
+from .checks import check_option
+from .executor import Executor
+from .fusion import FusedExecutor, Plan, Settings
+from .gates import TARGETS, Job, Report, compile_all
+from .model import Model
+from .model import compile as compile_network
+from .pointwise import Run
+
+# Relative error of a value, in the norm. Rounded operands that fall to the other side of a boundary
+# change a result by their own precision, so these limits grow with it.
+LIMITS = {"ieee": 2e-5, "tf32x3": 5e-5, "tf32": 2e-3, "bf16": 2e-2}
+
+
+def plain() -> Layer:
+    """Convolutions, pools and a head."""
+    return Sequential(
+        *(Conv2d(20, 3, padding=1), SiLU(), MaxPool2d(2)),
+        *(Conv2d(17, 3, stride=2, padding=1), Tanh(), AvgPool2d(2), Flatten(), Linear(10)),
+    )
+
+
+def normed() -> Layer:
+    """Batch norm, a residual, groups and dilation.
+
+    Without biases before batch norm, whose gradients are zero up to rounding: no error is relative
+    to them.
+    """
+    body = Sequential(Conv2d(8, 3, padding=1, groups=2, bias=False), BatchNorm2d(), GELU())
+    return Sequential(
+        *(Conv2d(8, 3, padding=2, dilation=2, bias=False), BatchNorm2d(), SiLU(), Residual(body)),
+        *(MaxPool2d(3, 2, 1), Flatten(), Linear(7), SiLU(), Linear(3)),
+    )
+
+
+SMALL = {"plain": (plain, (3, 10, 9)), "normed": (normed, (2, 8, 8))}
+LARGE = {
+    "vgg11": (vgg11, (3, 32, 32)),
+    "vgg16": (vgg16, (3, 32, 32)),
+    "vgg19": (vgg19, (3, 32, 32)),
+}
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far the values written by a kernel are from the oracle's, at worst."""
+
+    kernel: str
+    error: float
+    limit: float
+
+    @property
+    def good(self) -> bool:
+        """Whether the error is within its limit; a NaN is not."""
+        return self.error <= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.kernel:<72} {self.error:8.1e}  {'ok' if self.good else 'WRONG'}"
+
+
+def programs_of(p: Programs, two_products: bool) -> list[Graph]:
+    """What a step of the second-order methods runs; the linearization first, with its tape."""
+    tape = {f"tape:{i}": node for i, node in enumerate(p.tape)}
+    return [
+        Graph("linearize", {**p.linearize.outputs, **tape}),
+        p.quadratic(1, two_products=two_products),
+        p.hvp,
+        p.ggnvp,
+        p.factors("kfac"),
+    ]
+
+
+def numbers(name: str, model: Model, batch: int, settings: Settings) -> Iterator[Error]:
+    """Every kernel of every program of a model, on random data."""
+    generator = torch.Generator().manual_seed(0)
+    run = model.run(batch)
+    exact = Run(batch, torch.float64, model.device)
+    feed: dict[Node, Tensor] = {}
+    graphs = programs_of(model.programs[True], settings.precision in ("ieee", "tf32x3"))
+    for graph in graphs:
+        lowered, _ = with_precision(graph, settings.precision)
+        for n in lowered.nodes():
+            if n.op in (Op.INPUT, Op.PARAM) and n not in feed:
+                feed[n] = _leaf(n, model, batch, generator)
+        known = frozenset(feed)
+        plan = Plan(Graph(graph.name, lowered.outputs, known), batch, settings, False)
+        written = [n for k in plan.schedule.kernels for n in k.writes]
+        everything = Graph(graph.name, {str(i): n for i, n in enumerate(written)}, known)
+        expected = Executor(everything)(exact, {n: _wide(x) for n, x in feed.items()})
+        fused = Plan(everything, batch, settings, False)
+        found = fused(run, feed)
+        for i, kernel in enumerate(fused.schedule.kernels):
+            errors = [_error(found(n), expected[n]) for n in kernel.writes if n in expected]
+            if errors:
+                label = f"{name} {settings.precision} {graph.name} {i}: {kernel}"
+                yield Error(label, max(errors), LIMITS[settings.precision])
+        feed |= {n: x.float() if x.is_floating_point() else x.int() for n, x in expected.items()}
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x.long()
+
+
+def _leaf(node: Node, model: Model, batch: int, generator: torch.Generator) -> Tensor:
+    """Parameters as they are; random data, labels, noise and directions."""
+    shape = concrete(node.shape, batch)
+    if node.op is Op.PARAM:
+        return model.layout.views(model.params)[node["name"]]
+    if node.type.kind == "int":
+        classes = model.programs[True].traced.z.shape[-1]
+        return torch.randint(0, classes, shape, generator=generator).to(model.device)
+    draw = torch.rand if node["name"] == "noise" else torch.randn
+    return draw(shape, generator=generator).to(model.device)
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """Relative to the oracle's norm; of indices, the part that differs."""
+    found = found.reshape(-1)
+    if not expected.is_floating_point():
+        return float((found != expected.reshape(-1)).double().mean())
+    difference = float((found.double() - expected.reshape(-1)).norm())
+    return difference / max(float(expected.norm()), 1e-30)
+
+
+def jobs(names: Sequence[str], precisions: Sequence[str], batch: int = 200) -> Iterator[Job]:
+    """Every kernel of networks as it would be launched on a GPU."""
+    for name in names:
+        net, shape = LARGE[name]
+        model = compile_network(net(), shape, CrossEntropyLoss(), backend="aten", device="cpu")
+        for precision in precisions:
+            settings = Settings(precision, fused=True)
+            made: Sequence[Node] = ()
+            for graph in programs_of(model.programs[True], precision in ("ieee", "tf32x3")):
+                plan = FusedExecutor(graph, (), settings, keeps=True).plan(batch, made)
+                made = [*made, *plan.made]
+                yield from plan.jobs(f"{name} {precision} {graph.name}")
+
+
+def distinct(all_jobs: Iterable[Job]) -> list[Job]:
+    """Jobs without those that would compile the same source to the same code."""
+    found: dict[tuple[str, ...], Job] = {}
+    for job in all_jobs:
+        constants = {name: _source(value) for name, value in job.constants.items()}
+        options = (str(sorted(job.types.items())), str(constants), str((job.warps, job.stages)))
+        found.setdefault((str(_source(job.function)), *options), job)
+    return list(found.values())
+
+
+def _source(constant: object) -> object:
+    """A constant's value; of functions, what they do, whatever they are called."""
+    if isinstance(constant, tuple):
+        return tuple(map(_source, constant))
+    source = getattr(constant, "src", None)
+    return constant if source is None else source.partition("(")[2]
+
+
+def run(options: Namespace) -> int:
+    """Prints a line per kernel and a verdict; 0 where all is well, 1 elsewhere.
+
+    Lines are written as data after each network, so that what was found is kept if a later one
+    fails.
+    """
+    for given, known in ((options.nets, LARGE), (options.targets, TARGETS)):
+        for name in given:
+            check_option("--nets" if known is LARGE else "--targets", name, tuple(known))
+    lines: list[Error | Report] = []
+    code = options.only == "code"
+    for found in _code(options) if code else _numbers(options):
+        print(found, flush=True)
+        lines.append(found)
+        if options.json is not None:
+            store(options.json, lines)
+    bad = sum(not line.good for line in lines)
+    print(f"{len(lines)} kernels, {bad} of them not as they should be")
+    return int(bad > 0)
+
+
+def _code(options: Namespace) -> Iterator[Report]:
+    compiled = distinct(jobs(options.nets, options.precisions))
+    yield from compile_all(compiled, options.targets, options.workers)
+
+
+def _numbers(options: Namespace) -> Iterator[Error]:
+    """Small networks anywhere; on a GPU the large ones too, at the sizes that will be used."""
+    interpreted = not options.gpu
+    device = "cpu" if interpreted else "cuda"
+    sizes = [(name, net, (3,)) for name, net in SMALL.items()]
+    if options.gpu:
+        sizes += [(name, LARGE[name], (32, 200)) for name in options.nets]
+    for name, (net, shape), batches in sizes:
+        model = compile_network(net(), shape, CrossEntropyLoss(), backend="aten", device=device)
+        for precision in options.precisions:
+            if interpreted and precision == "bf16":
+                print(f"{name} bf16: the interpreter has no bfloat16")
+                continue
+            settings = Settings(precision, True, interpreted, 8192 if interpreted else 1024)
+            for batch in batches:
+                yield from numbers(f"{name} {batch}", model, batch, settings)
+
+
+def store(path: Path, lines: Sequence[Error | Report]) -> None:
+    """Writes lines as data, with the device and versions."""
+    machine = {
+        "date": date.today().isoformat(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+    }
+    rows = [{**asdict(line), "good": line.good} for line in lines]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1, default=str) + "\n")
