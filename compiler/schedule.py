@@ -409,22 +409,22 @@ class _Scheduler:
 
     def choose(self, node: Node, space: Space, part: bool = False) -> Kernel:
         """The kernel for a node: that of its latest operand; small ones gather where none waits."""
-        sources: list[Kernel | None] = [self.owner.get(s) for s, _ in self.reads(node, space, part)]
-        candidates: list[Kernel]
+        found = (self.owner.get(s) for s, _ in self.reads(node, space, part))
+        sources = {k for k in found if k is not None}
         if small(node) and not part:
             depths = self.depths()
-            before = [depths[k] for k in (*sources, self.part_of.get(node)) if k is not None]
-            depth = max(before, default=-1) + 1
+            before = {*sources, self.part_of[node]} if is_partial(node) else sources
+            depth = max((depths[k] for k in before), default=-1) + 1
             candidates = [
                 k
-                for k in sorted(self.order, key=lambda k: k.number)
+                for k in depths
                 if not k.anchors
                 and k.space.shape == space.shape
                 and (not self.order.out_degree(k) or depth <= depths[k] or k in sources)
             ]
+            candidates.sort(key=lambda k: k.number)
         else:
-            known = {k for k in sources if k is not None}
-            candidates = sorted(known, key=lambda k: -k.number)
+            candidates = sorted(sources, key=lambda k: -k.number)
         for kernel in candidates:
             if self.fits(node, kernel, part):
                 return kernel
