@@ -16,7 +16,9 @@ from ..kernels.pointwise import power
 from .gates import Job
 
 PROGRAMS = 132  # of one wave: the multiprocessors of an H100
-WIDEST = {"ieee": 64, "tf32x3": 64, "tf32": 128, "bf16": 128}  # columns of a tile without spills
+# Columns and depth of the largest tiles that compile without spills.
+WIDEST = {"ieee": 128, "tf32x3": 64, "tf32": 128, "bf16": 128}
+DEPTH = {"ieee": 16, "tf32x3": 32, "tf32": 32, "bf16": 64}
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,10 @@ def choose_patches(node: Node, batch: int, precision: str, interpreted: bool) ->
         corner = (64, 64)
     else:
         bm, bn = _between(shapes.channels, 64, 128), 64
-        warps = _warps(bm, bn, precision)
-        count = shapes.programs(Tiles(bm, bn, 32, 1, warps, 3))
+        bk = DEPTH[precision]
+        count = shapes.programs(Tiles(bm, bn, bk, 1, 8, 3))
         most = -(-batch * math.prod(shapes.size) // 256)
-        tiles = Tiles(bm, bn, 32, 1, warps, 3, max(1, min(2 * PROGRAMS // count, most, 8)))
+        tiles = Tiles(bm, bn, bk, 1, 8, 3, max(1, min(2 * PROGRAMS // count, most, 8)))
         corner = (16, 64)
     constants = shapes.constants() | tiles.constants() | {"PREC": precision}
     del constants["STRIPS"]
@@ -153,7 +155,7 @@ def _between(n: int, least: int, most: int) -> int:
 def _contraction_tiles(shapes: Geometry, rows: int, precision: str, interpreted: bool) -> Tiles:
     if interpreted:
         return Tiles(64, _between(shapes.columns, 16, 32), 32, 1, 4, 2)
-    bk = 64 if precision == "bf16" else 32
+    bk = DEPTH[precision]
     bm, bn = 128, _between(shapes.columns, 64, WIDEST[precision])
 
     def count() -> int:
@@ -173,7 +175,7 @@ def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted
     rows, columns = shapes.shape
     if interpreted:
         return Tiles(_between(rows, 16, 64), _between(columns, 16, 64), 64, 2, 4, 2, 2)
-    bk = 64 if precision == "bf16" else 32
+    bk = DEPTH[precision]
     bm = _between(rows, 64, 128)
     bn = _between(min(columns, shapes.channels), 64, WIDEST[precision])
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
@@ -182,6 +184,6 @@ def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted
 
 
 def _warps(bm: int, bn: int, precision: str) -> int:
-    """64 numbers of the accumulator a thread, 16 where its registers do the products."""
+    """64 numbers of the accumulator a thread, 16 where three products take registers."""
     threads = bm * bn // (64 if WIDEST[precision] == 128 else 16)
     return max(4, min(8, threads // 32))

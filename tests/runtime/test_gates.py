@@ -1,0 +1,136 @@
+"""What kernels compile to: the gates find what is wrong, and pass what is not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import newtriton as nt
+from newtriton.runtime import gates
+from newtriton.runtime.gates import Job, Report
+
+KERNELS = """
+import sys
+
+import triton
+import triton.language as tl
+
+from newtriton.runtime.gates import Job, compile_all
+
+
+@triton.jit
+def copy(x, y, n, B: tl.constexpr):
+    at = tl.program_id(0) * B + tl.arange(0, B)
+    tl.store(y + at, tl.load(x + at, mask=at < n, other=0.0), mask=at < n)
+
+
+@triton.jit
+def product(x, w, out, trips, PREC: tl.constexpr):
+    m = tl.arange(0, 128)
+    k = tl.arange(0, 32)
+    acc = tl.zeros((128, 128), tl.float32)
+    for i in range(trips):
+        a = tl.load(x + m[:, None] * 4096 + i * 32 + k[None, :])
+        b = tl.load(w + m[None, :] * 4096 + i * 32 + k[:, None])
+        acc = tl.dot(a, b, acc, input_precision=PREC)
+    tl.store(out + m[:, None] * 128 + m[None, :], acc)
+
+
+def jobs():
+    f = "*fp32"
+    types = {"x": f, "w": f, "out": f, "trips": "i32"}
+    tile = (128, 128, 32)
+    yield Job("copy", "pointwise", copy, {"x": f, "y": f, "n": "i32"}, {"B": 1024})
+    yield Job("good", "contraction", product, types, {"PREC": "tf32"}, "tf32", 8, 3, tile=tile)
+    yield Job("spills", "contraction", product, types, {"PREC": "tf32x3"}, "tf32x3", 4, tile=tile)
+    yield Job("waits", "contraction", product, types, {"PREC": "tf32"}, "tf32", 8, 2, tile=tile)
+    yield Job("broken", "pointwise", copy, {"x": f, "y": f, "n": "i32"}, {"B": 1000})
+
+
+if __name__ == "__main__":
+    for report in compile_all(list(jobs()), sys.argv[1:], 2):
+        print(report)
+"""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+    """Lines of the table, by job and target."""
+    folder = tmp_path_factory.mktemp("kernels")
+    (folder / "kernels.py").write_text(KERNELS)
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(folder / "cache")}
+    command = [sys.executable, str(folder / "kernels.py"), *gates.TARGETS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return {(words[0], words[1]): " ".join(words) for words in lines}
+
+
+def test_every_job_and_target_has_a_line(table):
+    assert len(table) == 5 * len(gates.TARGETS)
+
+
+def test_a_good_kernel_uses_tensor_cores_and_wide_copies(table):
+    line = table["good", "sm_90"]
+    assert "HGMMA" in line and "16 B loads" in line and line.endswith("ok")
+    assert "HMMA" in table["good", "sm_80"]
+    assert table["copy", "sm_90"].endswith("ok") and table["copy", "gfx942"].endswith("ok")
+
+
+def test_spills_are_found(table):
+    assert "spills" in table["spills", "sm_90"].split("loads")[1]
+
+
+def test_a_kernel_that_does_not_compile_is_a_line(table):
+    assert "does not compile" in table["broken", "sm_90"]
+
+
+def job(**what) -> Job:
+    defaults = {"precision": "tf32", "warps": 8, "stages": 3, "tile": (128, 128, 32)}
+    return Job("job", "contraction", None, {}, {}, **{**defaults, **what})
+
+
+def report(**what) -> Report:
+    good = {
+        "registers": 120, "shared": 98_304, "instruction": "HGMMA", "copies": {16: 24},
+        "waits": {("copy", 2): 1, ("product", 1): 1}, "loop": 100,
+    }  # fmt: skip
+    return Report("job", "sm_90", **{**good, **what})
+
+
+def test_a_good_report_has_no_faults():
+    assert gates.faults(job(), report()) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "fault"),
+    [
+        ({"spills": 3}, "3 spills"),
+        ({"shared": 300_000}, "shared memory"),
+        ({"instruction": "HMMA"}, "wgmma was expected"),
+        ({"waits": {("copy", 0): 1, ("product", 1): 1}}, "not pipelined"),
+        ({"waits": {("copy", 2): 1, ("product", 0): 1}}, "wait for each other"),
+        ({"loop": 400}, "a loop of 400 instructions"),
+        ({"copies": {4: 1, 16: 23}}, "copies of 4 bytes"),
+    ],
+)
+def test_each_gate(what, fault: str):
+    (found,) = gates.faults(job(), report(**what))
+    assert fault in found
+
+
+def test_exceptions():
+    serial = report(waits={("copy", 2): 1, ("product", 0): 1})
+    assert gates.faults(job(precision="tf32x3"), serial) == []
+    narrow = report(copies={4: 96}, loop=260)
+    outer = Job("w", "outer", None, {}, {}, "tf32", 8, tile=(128, 128, 32))
+    assert gates.faults(outer, narrow) == [] and gates.faults(job(flat=True), narrow) == []
+    assert len(gates.EXCEPTIONS) >= 3
+
+
+def test_an_interpreting_process_does_not_compile():
+    with pytest.raises(nt.NewtritonError, match="unset TRITON_INTERPRET"):
+        list(gates.compile_all([], ["sm_90"], 1))
+    assert Path(gates.TOOLS, "cuobjdump").exists()
