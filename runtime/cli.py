@@ -158,6 +158,7 @@ def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("--loss", choices=LOSSES, default="ce")
     command.add_argument("--backend", choices=BACKENDS, default="auto")
     command.add_argument("--batch", type=int, default=64, help="size at which costs are counted")
+    command.add_argument("--kernels", action="store_true", help="fused kernels, with their source")
     command.add_argument("--graph", action="store_true", help="the graphs instead of the costs")
     command.add_argument("--program", choices=PROGRAMS, help="the graph of this program alone")
 
@@ -175,7 +176,7 @@ def _inspect(options: argparse.Namespace) -> None:
     net, loss = NETWORKS[options.net](), LOSSES[options.loss]()
     if not (options.graph or options.program):
         model = compile_network(net, options.input, loss, backend=options.backend)
-        print(model.explain(options.batch))
+        print(model.explain(options.batch, options.kernels))
         return
     programs = Programs(trace(net, options.input, loss))
     for name in [options.program] if options.program else PROGRAMS:

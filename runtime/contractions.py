@@ -17,7 +17,7 @@ from .gates import Job
 
 PROGRAMS = 132  # of one wave: the multiprocessors of an H100
 # Columns and depth of the largest tiles that compile without spills.
-WIDEST = {"ieee": 128, "tf32x3": 64, "tf32": 128, "bf16": 128}
+WIDEST = {"ieee": 64, "tf32x3": 64, "tf32": 128, "bf16": 128}
 DEPTH = {"ieee": 16, "tf32x3": 32, "tf32": 32, "bf16": 64}
 
 
@@ -177,13 +177,12 @@ def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted
         return Tiles(_between(rows, 16, 64), _between(columns, 16, 64), 64, 2, 4, 2, 2)
     bk = DEPTH[precision]
     bm = _between(rows, 64, 128)
-    bn = _between(min(columns, shapes.channels), 64, WIDEST[precision])
+    bn = _between(min(columns, shapes.channels), 64, 64 if precision == "tf32x3" else 128)
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
     split = max(1, min(2 * PROGRAMS // count, -(-pixels // bk) // 8, 64))
     return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision), 3, split)
 
 
 def _warps(bm: int, bn: int, precision: str) -> int:
-    """64 numbers of the accumulator a thread, 16 where three products take registers."""
-    threads = bm * bn // (64 if WIDEST[precision] == 128 else 16)
-    return max(4, min(8, threads // 32))
+    """64 numbers of the accumulator a thread, fewer where products take registers themselves."""
+    return 8 if precision in ("ieee", "tf32x3") else max(4, bm * bn // 64 // 32)

@@ -109,6 +109,11 @@ class Plan:
         br, bc = tile_shape(rows, columns, widest, elements)
         return Tile(br, bc, -(-columns // bc))
 
+    @property
+    def scratch(self) -> int:
+        """Bytes of the arena."""
+        return self.arena.size
+
     def size(self, buffer: Buffer) -> int:
         """Elements of a buffer."""
         if isinstance(buffer, Node):

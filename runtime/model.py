@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from importlib.util import find_spec
 
@@ -18,7 +18,7 @@ from ..compiler.network import Criterion, Layer, Traced, trace
 from ..compiler.programs import Programs
 from .checks import check_inputs, check_labels, check_option
 from .executor import Executor
-from .explain import explain
+from .explain import Planned, explain
 from .initialise import initialise
 from .layout import Layout, faults, raise_faults
 from .linearization import Linearization, by_kind
@@ -216,9 +216,20 @@ class Model:
             for name in (f"{layer}.running_mean", f"{layer}.running_var"):
                 self.buffers[name].lerp_(batch[name], weight)
 
-    def explain(self, batch: int = 64) -> str:
-        """Per program: ops, units of work, FLOPs and bytes at a batch size."""
-        return explain(self.programs[True], batch, self.dtype.itemsize)
+    def explain(self, batch: int = 64, kernels: bool = False) -> str:
+        """Per program: ops, units of work, FLOPs and bytes at a batch size.
+
+        On fused kernels also how many there are, their launches, bytes and arena; `kernels` adds
+        each program's schedule and source.
+        """
+        programs = self.programs[True]
+
+        def plan(graph: Graph, made: Sequence[Node]) -> Planned:
+            runs = self.executor(graph, tape=graph is programs.linearize)
+            return runs.plan(batch, made)  # type: ignore[attr-defined]
+
+        fused = hasattr(self.executor(programs.outputs), "plan")
+        return explain(programs, batch, self.dtype.itemsize, plan if fused else None, kernels)
 
 
 def compile(
