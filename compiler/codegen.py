@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .elements import extent
-from .schedule import Kernel, Schedule
+from .kernel import Kernel, Schedule
 from .slots import Code, Tile, kernel_code
 
 HEADER = '''"""{title}

@@ -8,8 +8,8 @@ from typing import Protocol
 from ..compiler.cost import flops, traffic, units
 from ..compiler.factors import KINDS
 from ..compiler.ir import Graph, Node
+from ..compiler.kernel import Schedule
 from ..compiler.programs import Programs
-from ..compiler.schedule import Schedule
 
 
 class Planned(Protocol):

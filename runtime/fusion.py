@@ -18,9 +18,10 @@ from ..compiler import ops, scalar
 from ..compiler.codegen import Launch, generate
 from ..compiler.elements import reduction
 from ..compiler.ir import Graph, Node, Op, concrete
+from ..compiler.kernel import Kernel, Schedule, base
 from ..compiler.memory import Arena, Lifetime, arena
 from ..compiler.precision import is_rounded, with_precision
-from ..compiler.schedule import Kernel, Schedule, base, schedule
+from ..compiler.schedule import schedule
 from ..compiler.slots import Buffer, Part, Tile
 from ..kernels.lags import assemble, rectangle_products
 from ..kernels.pointwise import tile_shape
@@ -91,7 +92,7 @@ class Plan:
         self.module = module(self.source, {})
         self.made = [n for n in self.schedule.made() if keep_made]
         self.results = {base(n) for n in graph.outputs.values()} | set(self.made)
-        self.arena: Arena[Buffer] = arena(self._lifetimes())
+        self.arena: Arena[Buffer] = arena(self.lifetimes())
         self.memory: Tensor | None = None
         self.tables: dict[Node, tuple[Tensor, ...]] = {}
 
@@ -129,7 +130,7 @@ class Plan:
         rows = -(-math.prod(concrete(kernel.space.rows, self.batch)) // tile.rows)
         return rows * max(tile.strips, kernel.space.columns if node.shape else 1)
 
-    def _lifetimes(self) -> dict[Buffer, Lifetime]:
+    def lifetimes(self) -> dict[Buffer, Lifetime]:
         """From the launch that writes a buffer to the last one that reads it."""
         first: dict[Buffer, int] = {}
         last: dict[Buffer, int] = {}
@@ -212,7 +213,9 @@ class Plan:
                     "STAGES": tuple(n and getattr(self.module, n) for n in code.stages),
                     "RATIOS": tuple(n and getattr(self.module, n) for n in code.ratios),
                 }
-                warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+                warps, stages, _ = (
+                    constants.pop(option) for option in ("num_warps", "num_stages", "maxnreg")
+                )
                 types = {
                     **dict.fromkeys(choice.kernel.arg_names, "i32"),
                     first: tuple(_pointer(both[0]) for both in operands),

@@ -163,7 +163,9 @@ def compile_job(job: Job, target: str) -> Report:
     types = {n: "constexpr" if n in job.constants else job.types[n] for n in job.function.arg_names}
     aligned = {path: [["tt.divisibility", 16]] for path in _pointers(list(types.values()))}
     source = ASTSource(job.function, types, constexprs=dict(job.constants), attrs=aligned)
-    options = {"num_warps": job.warps, "num_stages": job.stages}
+    options: dict[str, int] = {"num_warps": job.warps, "num_stages": job.stages}
+    if job.kind != "pointwise":
+        options["maxnreg"] = 255
     kernel = triton.compile(source, target=TARGETS[target], options=options)
     report.seconds = time.perf_counter() - start
     report.shared = kernel.metadata.shared

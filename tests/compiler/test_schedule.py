@@ -13,10 +13,11 @@ from torch.utils._pytree import tree_leaves
 import newtriton as nt
 from newtriton.compiler import ops, scalar
 from newtriton.compiler.ir import Graph, N, Node, Op
+from newtriton.compiler.kernel import ANCHORS, Kernel, Schedule, is_partial
 from newtriton.compiler.network import trace
 from newtriton.compiler.programs import Programs
 from newtriton.compiler.scalar import var
-from newtriton.compiler.schedule import ANCHORS, Kernel, Schedule, is_partial, schedule
+from newtriton.compiler.schedule import schedule
 
 from ..networks import pairs
 

@@ -6,8 +6,12 @@ from hypothesis import HealthCheck, given, seed, settings
 from torch import Tensor
 
 import newtriton as nt
+from newtriton.compiler import ops
+from newtriton.compiler.ir import Graph, N, made_at
 from newtriton.runtime import fusion
 from newtriton.runtime.factors import tensors
+from newtriton.runtime.fusion import FusedExecutor, Settings
+from newtriton.runtime.pointwise import Run
 
 from ..networks import pairs
 from ..tolerances import assert_close
@@ -146,9 +150,36 @@ def test_a_step_of_fitre_is_the_same_on_both_backends():
     assert_close(params[1], params[0])
 
 
-def test_a_layer_named_like_code_stays_a_name():
+def test_names_never_become_code():
     name = 'x"); import os; os.abort(); ("'
+    with made_at(name):
+        x, w = ops.input_(name, (N, 2)), ops.param(name, (3, 2))
+        graph = Graph("named", {name: ops.matmul(x, w, tb=True)})
+    run = FusedExecutor(graph, (), Settings(fused=True, interpreted=True))
+    one = Run(1, torch.float32, torch.device("cpu"))
+    (result,) = run(one, {x: torch.ones(1, 2), w: torch.ones(3, 2)}).values()
+    assert result.tolist() == [[2.0, 2.0, 2.0]] and "abort" not in run.plan(1).source
+
+
+def test_without_gpu_or_interpreter_the_backend_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
     net = nt.Sequential(nt.Linear(3))
-    model = nt.compile(net, (2,), nt.MSELoss(), backend="triton", device="cpu")
-    plan = model.executor(model.programs[False].outputs).plan(2)  # type: ignore[attr-defined]
-    assert name not in plan.source and "0.weight" not in plan.source
+    with pytest.raises(nt.NewtritonError, match=r"needs a GPU.*TRITON_INTERPRET=1"):
+        nt.compile(net, (2,), nt.MSELoss(), backend="triton", device="cpu")
+    with pytest.raises(nt.NewtritonError, match="precision 'tf32' needs the triton backend"):
+        nt.compile(net, (2,), nt.MSELoss(), precision="tf32", device="cpu")
+
+
+def test_the_backend_computes_in_float32():
+    net = nt.Sequential(nt.Linear(3))
+    with pytest.raises(nt.NewtritonError, match=r"float32, not torch\.float64"):
+        nt.compile(net, (2,), nt.MSELoss(), backend="triton", device="cpu", dtype=torch.float64)
+
+
+def test_the_arena_is_smaller_than_all_values_together():
+    net = nt.Sequential(nt.Conv2d(8, 3), nt.SiLU(), nt.Conv2d(8, 3), nt.SiLU(), nt.Flatten())
+    model = nt.compile(net, (3, 12, 12), nt.MSELoss(), backend="triton", device="cpu")
+    text = model.explain(16)
+    plan = model.executor(model.programs[True].hvp).plan(16)  # type: ignore[attr-defined]
+    assert 0 < plan.arena.size < sum(life.size for life in plan.lifetimes().values())
+    assert "launches" in text.splitlines()[0]
