@@ -19,6 +19,7 @@ PROGRAMS = 132  # of one wave: the multiprocessors of an H100
 # Columns and depth of the largest tiles that compile without spills.
 WIDEST = {"ieee": 64, "tf32x3": 64, "tf32": 128, "bf16": 128}
 DEPTH = {"ieee": 16, "tf32x3": 32, "tf32": 32, "bf16": 64}
+MOST_REGISTERS = 255
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ def choose(node: Node, batch: int, precision: str, interpreted: bool) -> Choice 
         launch, count, trips = outer, shapes.programs(tiles), -(-rows // tiles.bk)
     constants |= shapes.constants() | tiles.constants()
     if not interpreted:
-        constants |= _options(tiles)
+        constants |= {"num_warps": tiles.warps, "num_stages": tiles.stages}
+        if launch is contraction:  # without a limit, ptxas spills for the sake of occupancy
+            constants["maxnreg"] = MOST_REGISTERS
     tile = Tile(tiles.bm, tiles.bn // tiles.strips, strips)
     return Choice(launch, count, rows, trips, constants, tile, tiles.split)
 
@@ -105,7 +108,7 @@ class PatchChoice:
         """Both kernels, to compile ahead of time."""
         constants = dict(self.constants)
         precision, warps = constants["PREC"], constants.pop("num_warps")
-        stages, _ = constants.pop("num_stages"), constants.pop("maxnreg")
+        stages = constants.pop("num_stages")
         pointers = {n: "*i32" for n in ("items", "pairs", "terms")}
         pointers |= {n: "*fp32" for n in ("a", "products", "out", "scale", "patches")}
         pointers |= {"scale": "fp32", "patches": "fp32", "batch": "i32"}
@@ -139,17 +142,12 @@ def choose_patches(node: Node, batch: int, precision: str, interpreted: bool) ->
     constants = shapes.constants() | tiles.constants() | {"PREC": precision}
     del constants["STRIPS"]
     if not interpreted:
-        constants |= _options(tiles)
+        constants |= {"num_warps": tiles.warps, "num_stages": tiles.stages}
     d = shapes.dimension
     blocks = -(-shapes.groups * d // corner[0]) * -(-d // corner[1])
     assembly = shapes.assembly(tiles.split, corner)
     scratch = shapes.scratch(tiles.split)
     return PatchChoice(shapes, shapes.programs(tiles), constants, blocks, assembly, scratch)
-
-
-def _options(tiles: Tiles) -> dict[str, int]:
-    """Launch options; without a limit, ptxas spills a little for the sake of occupancy."""
-    return {"num_warps": tiles.warps, "num_stages": tiles.stages, "maxnreg": 255}
 
 
 def _between(n: int, least: int, most: int) -> int:

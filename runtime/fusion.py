@@ -213,9 +213,7 @@ class Plan:
                     "STAGES": tuple(n and getattr(self.module, n) for n in code.stages),
                     "RATIOS": tuple(n and getattr(self.module, n) for n in code.ratios),
                 }
-                warps, stages, _ = (
-                    constants.pop(option) for option in ("num_warps", "num_stages", "maxnreg")
-                )
+                warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
                 types = {
                     **dict.fromkeys(choice.kernel.arg_names, "i32"),
                     first: tuple(_pointer(both[0]) for both in operands),

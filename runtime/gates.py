@@ -160,12 +160,14 @@ def _disassemble(report: Report, cubin: bytes) -> None:
 def compile_job(job: Job, target: str) -> Report:
     """Compiles one job for one target and looks at the result."""
     report, start = Report(job.name, target), time.perf_counter()
+    constants = dict(job.constants)
+    limit = constants.pop("maxnreg", None)
     types = {n: "constexpr" if n in job.constants else job.types[n] for n in job.function.arg_names}
     aligned = {path: [["tt.divisibility", 16]] for path in _pointers(list(types.values()))}
-    source = ASTSource(job.function, types, constexprs=dict(job.constants), attrs=aligned)
+    source = ASTSource(job.function, types, constexprs=constants, attrs=aligned)
     options: dict[str, int] = {"num_warps": job.warps, "num_stages": job.stages}
-    if job.kind != "pointwise":
-        options["maxnreg"] = 255
+    if limit is not None:
+        options["maxnreg"] = limit
     kernel = triton.compile(source, target=TARGETS[target], options=options)
     report.seconds = time.perf_counter() - start
     report.shared = kernel.metadata.shared
