@@ -19,7 +19,7 @@ from .network import Traced
 from .scalar import BATCH
 from .transpose import vjp
 
-KINDS = ("kfac", "empirical")
+KINDS = ("kfac", "empirical", "kflr")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,19 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
     sampled = vjp({traced.z: z_bar}, traced.nodes.values())
     wanted = {node: sampled[node] for node in consumers(traced)}
     repeated = copies(wanted.values(), {noise: ops.input_("noise", (count, *noise.shape))}, count)
+    return {node: repeated[adjoint] for node, adjoint in wanted.items()}
+
+
+def root_adjoints(traced: Traced) -> dict[Node, Node]:
+    """Adjoints for the columns of a root of B, K copies (Botev et al. 2017, eq. 23–25)."""
+    z = traced.z
+    count = z.shape[-1]
+    column = ops.input_("column", z.shape)
+    pulled = vjp({z: column}, traced.nodes.values())
+    wanted = {node: pulled[node] for node in consumers(traced)}
+    units = ops.make(Op.ONE_HOT, ops.input_("columns", (count, N), "int"), classes=count)
+    root = ops.scale(traced.criterion.root(z, units), scalar.reciprocal(BATCH))
+    repeated = copies(wanted.values(), {column: root}, count)
     return {node: repeated[adjoint] for node, adjoint in wanted.items()}
 
 
@@ -144,7 +157,8 @@ def factors(
     Args:
         traced: the network.
         adjoints: of the mean loss with the true labels.
-        kind: "kfac", labels drawn from the model, or "empirical", the true ones.
+        kind: "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels
+            but a square root of B, which is the exact expectation of "kfac".
         samples: draws per input; G is their mean.
         means: layers of which the mean input is wanted instead of A.
     """
@@ -152,6 +166,8 @@ def factors(
         by_node = sampled_adjoints(traced, adjoints, samples)
     elif kind == "empirical":
         by_node, samples = dict(adjoints), 1
+    elif kind == "kflr":
+        by_node, samples = root_adjoints(traced), 1
     else:
         raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
     factor = BATCH / float(samples)

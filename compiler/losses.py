@@ -1,7 +1,8 @@
 """The losses: per-sample values, summed over a sample's outputs, and the labels they stand for.
 
 `draw` samples labels from the model's own predictive distribution, so that E[z̄ z̄ᵀ] = B, from random
-numbers that are given: a run repeats exactly.
+numbers that are given: a run repeats exactly. `root` gives the columns of a square root, S Sᵀ = B,
+from the unit vectors that are given: its column k is the copy k of a K×N×K value.
 """
 
 from __future__ import annotations
@@ -41,11 +42,16 @@ class CrossEntropyLoss(_Loss):
         """Class indices (N,)."""
         return ops.input_("y", (N,), "int")
 
-    def losses(self, z: Node, y: Node) -> Node:
-        """N losses; the maximum of a row is taken out first, so that no exponential overflows."""
+    def _shifted(self, z: Node) -> tuple[Node, Node]:
+        """Logits without the maximum of their row, so that no exponential overflows; Σ exp."""
         shifted = ops.map_(var(0) - var(1), z, _row(ops.make(Op.ROW_MAX, z), z))
+        exponentials = ops.map_(scalar.exp(var(0)), shifted)
+        return shifted, ops.reduce_sum(exponentials, (ops.rank(z) - 1,))
+
+    def losses(self, z: Node, y: Node) -> Node:
+        """N losses."""
+        shifted, total = self._shifted(z)
         columns = (ops.rank(z) - 1,)
-        total = ops.reduce_sum(ops.map_(scalar.exp(var(0)), shifted), columns)
         hit = ops.make(Op.ONE_HOT, y, classes=z.shape[-1])
         chosen = ops.reduce_sum(ops.multiply(shifted, hit), columns)
         return ops.map_(scalar.log(var(0)) - var(1), total, chosen)
@@ -54,6 +60,15 @@ class CrossEntropyLoss(_Loss):
         """Categorical labels by inverse CDF from N uniforms."""
         u = ops.input_("noise", (N,))
         return ops.make(Op.SAMPLE, z, u), u
+
+    def root(self, z: Node, units: Node) -> Node:
+        """√p_k (e_k − p): the columns of a root of B = diag(p) − p pᵀ."""
+        shifted, total = self._shifted(z)
+        p = ops.map_(scalar.exp(var(0)) / var(1), shifted, _row(total, z))
+        p = ops.broadcast(p, units.shape, (0,))
+        p_k = ops.reduce_sum(ops.multiply(units, p), (2,))
+        expr = scalar.sqrt(var(2)) * (var(0) - var(1))
+        return ops.map_(expr, units, p, _row(p_k, units))
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,6 +91,10 @@ class MSELoss(_Loss):
         noise = ops.input_("noise", z.shape)
         return ops.map_(var(0) + var(1) * math.sqrt(0.5), z, noise), noise
 
+    def root(self, z: Node, units: Node) -> Node:
+        """√2 e_k: B = 2I."""
+        return ops.scale(units, math.sqrt(2.0))
+
 
 @dataclass(frozen=True, repr=False)
 class BCEWithLogitsLoss(_Loss):
@@ -95,3 +114,8 @@ class BCEWithLogitsLoss(_Loss):
         """Y = 1 where u < σ(z), (N, K) uniforms u."""
         u = ops.input_("noise", z.shape)
         return ops.map_(scalar.where(scalar.sigmoid(var(0)) - var(1), 1.0, 0.0), z, u), u
+
+    def root(self, z: Node, units: Node) -> Node:
+        """√(σ(1−σ)) e_k: B is diagonal; 1 − σ(z) is σ(−z), without cancellation."""
+        slope = scalar.sigmoid(var(1)) * scalar.sigmoid(-var(1))
+        return ops.map_(scalar.sqrt(slope) * var(0), units, ops.broadcast(z, units.shape, (0,)))

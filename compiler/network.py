@@ -179,6 +179,10 @@ class Criterion(Protocol):
         """Labels drawn from the model's distribution, and the input node of the random numbers."""
         ...
 
+    def root(self, z: Node, units: Node) -> Node:
+        """K×N×K: copy k has column k of a square root of B = ∇²_z ℓ; copy k of `units` is e_k."""
+        ...
+
 
 def trace(
     net: Layer, input_shape: tuple[int, ...], criterion: Criterion, training: bool = True

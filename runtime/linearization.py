@@ -156,18 +156,23 @@ class Linearization:
 
         Args:
             kind: "kfac", labels drawn from the model's own distribution; "empirical", the true
-                ones.
-            samples: draws per input; G is their mean.
+                ones; "kflr", the exact expectation of "kfac", by one backward copy per output.
+            samples: draws per input of "kfac"; G is their mean.
             generator: of the random numbers; the global one unless given.
             means: layers of which the mean input is kept and A is not formed.
         """
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
         graph = self.programs.factors(kind, samples, frozenset(means))
-        noise = next((n for n in self.programs.leaves(graph) if n["name"] == "noise"), None)
-        named = self._run(
-            graph, given=None if noise is None else {"noise": self._noise(noise, generator)}
-        )
+        leaves = {n["name"]: n for n in self.programs.leaves(graph)}
+        given = {}
+        if "noise" in leaves:
+            given["noise"] = self._noise(leaves["noise"], generator)
+        if "columns" in leaves:
+            count = leaves["columns"].shape[0]
+            columns = torch.arange(count, device=self.model.device)
+            given["columns"] = columns[:, None].expand(count, self.batch)
+        named = self._run(graph, given=given)
         named = _apart(named)
         result: dict[str, Factors] = {}
         for block in self.model.blocks:

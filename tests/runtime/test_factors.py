@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from backpack import backpack, extend, extensions
 from curvlinops import KFACLinearOperator
 from hypothesis import given, settings
 from torch import Tensor, nn
@@ -291,6 +292,70 @@ def test_for_one_sample_a_linear_block_is_the_outer_product_of_its_gradient(
         weight, bias = gradient[f"{name}.weight"], gradient[f"{name}.bias"]
         g = torch.cat([weight, bias[:, None]], 1).T.flatten()  # columns stacked: A ⊗ G
         assert_close(torch.kron(ours.A, ours.G), g.outer(g), name)
+
+
+# --- the exact factors, by a root of B -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("criterion", "theirs", "scale"), SCALES, ids=str)
+def test_exact_factors_are_those_of_curvlinops(criterion: Criterion, theirs: Any, scale: str):
+    for pair in ungrouped():
+        model, module, x, y = compiled(pair, criterion, 4)
+        ratio = {"1": 1.0, "N": float(len(x)), "1/K": 1 / pair.outputs}[scale]
+        factors = model.linearize(x, y).kronecker_factors("kflr")
+        if y.is_floating_point() and isinstance(criterion, nt.BCEWithLogitsLoss):
+            y = y.round()  # it takes no others, and B does not depend on them
+        operator = KFACLinearOperator(
+            module, theirs, list(module.parameters()), [(x, y)], check_deterministic=False,
+            fisher_type="type-2", kfac_approx="expand", separate_weight_and_bias=False,
+        )  # fmt: skip
+        operator @ [torch.zeros_like(p) for p in module.parameters()]
+        for name, ours in factors.items():
+            assert isinstance(ours, nt.KroneckerFactors)
+            assert_close(ours.A, operator._input_covariances[name], f"A of {name}")
+            assert_close(ratio * ours.G, operator._gradient_covariances[name], f"G of {name}")
+
+
+@pytest.mark.parametrize(("criterion", "theirs"), [SCALES[0][:2], SCALES[2][:2]], ids=str)
+def test_exact_factors_are_those_of_backpack(criterion: Criterion, theirs: Any):
+    """Its binary cross-entropy takes one output only."""
+    model, module, x, y = compiled(perceptron(), criterion, 5)
+    scale = 1.0 if isinstance(criterion, nt.CrossEntropyLoss) else 1 / y.shape[1]
+    module, theirs = extend(module), extend(theirs)
+    with backpack(extensions.KFLR()):
+        theirs(module(x), y).backward()
+    for name, ours in model.linearize(x, y).kronecker_factors("kflr").items():
+        assert isinstance(ours, nt.KroneckerFactors)
+        layer = module.get_submodule(name)
+        g, a = layer.weight.kflr  # type: ignore[union-attr]
+        assert_close(scale * ours.G, g, f"G of {name}")
+        assert_close(ours.A[:-1, :-1], a, f"A of {name}")
+
+
+@losses
+def test_for_one_sample_an_exact_linear_block_is_that_of_the_gauss_newton_matrix(
+    criterion: Criterion,
+):
+    model, _, x, y = compiled(perceptron(), criterion, 1)
+    lin = model.linearize(x, y)
+    ggn = torch.stack([lin.ggnvp(e) for e in torch.eye(model.params.numel(), dtype=x.dtype)])
+    for name, ours in lin.kronecker_factors("kflr").items():
+        assert isinstance(ours, nt.KroneckerFactors)
+        parts = [f"{name}.weight", f"{name}.bias"]
+        at = model.unflatten(torch.arange(len(ggn)))
+        order = torch.cat([at[parts[0]], at[parts[1]][:, None]], 1).T.flatten()
+        assert_close(torch.kron(ours.A, ours.G), ggn[order][:, order], name)
+
+
+@losses
+def test_drawn_labels_have_the_exact_factors_as_their_mean(criterion: Criterion):
+    model, _, x, y = compiled(perceptron(), criterion, 3)
+    lin = model.linearize(x, y)
+    exact = lin.kronecker_factors("kflr")
+    drawn_ = lin.kronecker_factors("kfac", 20_000, torch.Generator().manual_seed(0))
+    for name, ours in exact.items():
+        g = drawn_[name].G  # type: ignore[union-attr]
+        assert (g - ours.G).norm() < 0.03 * ours.G.norm()  # type: ignore[union-attr]
 
 
 # --- labels drawn from the model -----------------------------------------------------------------
