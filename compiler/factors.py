@@ -16,10 +16,12 @@ from .copies import copies
 from .errors import MissingRule, NewtritonError
 from .ir import N, Node, Op, rewrite, topological
 from .network import Traced
+from .recursion import RECURSIVE, recursion
 from .scalar import BATCH
 from .transpose import vjp
 
-KINDS = ("kfac", "empirical", "kflr")
+TAPED = ("kfac", "empirical", "kflr")  # their programs start from the tape
+KINDS = (*TAPED, *RECURSIVE)
 
 
 @dataclass(frozen=True)
@@ -158,21 +160,27 @@ def factors(
         traced: the network.
         adjoints: of the mean loss with the true labels.
         kind: "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels
-            but a square root of B, which is the exact expectation of "kfac".
+            but a square root of B, which is the exact expectation of "kfac"; "kfra", "pch-1" and
+            "pch-2", see `recursion`.
         samples: draws per input; G is their mean.
         means: layers of which the mean input is wanted instead of A.
     """
+    known = consumers(traced)
+    recursive: dict[Node, Node] = {}
+    by_node: Mapping[Node, Node] = {}
     if kind == "kfac":
         by_node = sampled_adjoints(traced, adjoints, samples)
     elif kind == "empirical":
         by_node, samples = dict(adjoints), 1
     elif kind == "kflr":
         by_node, samples = root_adjoints(traced), 1
+    elif kind in RECURSIVE:
+        recursive = recursion(traced, adjoints, kind, known)
     else:
         raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
     factor = BATCH / float(samples)
     outputs: dict[str, Node] = {}
-    for node, params in consumers(traced).items():
+    for node, params in known.items():
         name = params[0]["name"]
         layer = name.rpartition(".")[0]
         if node.op is Op.BROADCAST:
@@ -182,5 +190,7 @@ def factors(
                 outputs[f"mean:{layer}"] = _inputs_mean(node)
             else:
                 outputs[f"A:{layer}"] = _inputs_gram(node)
-            outputs[f"G:{layer}"] = _gradients_gram(node, by_node[node], factor)
+            outputs[f"G:{layer}"] = (
+                recursive[node] if recursive else _gradients_gram(node, by_node[node], factor)
+            )
     return outputs

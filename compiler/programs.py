@@ -11,7 +11,7 @@ from functools import cached_property
 
 from . import ops
 from .errors import NewtritonError
-from .factors import KINDS, factors
+from .factors import TAPED, factors
 from .ir import LEAVES, VIEWS, Graph, Node, Op, topological
 from .jacobian import output_jacobian, stored_product
 from .jvp import jvp
@@ -71,24 +71,28 @@ class Programs:
     def _linearized(self) -> frozenset[Node]:
         return frozenset(self.linearize.nodes())
 
-    def _frontier(self, outputs: Iterable[Node]) -> frozenset[Node]:
-        """The values of the linearization that `outputs` start from."""
+    def _frontier(self, outputs: Iterable[Node], known: frozenset[Node]) -> frozenset[Node]:
+        """The `known` values that `outputs` start from."""
 
         def given(node: Node) -> bool:
-            return node in self._linearized and node.op not in VIEWS
+            return node in known and node.op not in VIEWS
 
         reached = topological(outputs, stop=given)
         return frozenset(n for n in reached if given(n) and n.op not in LEAVES)
 
-    def _program(self, name: str, outputs: Mapping[str, Node]) -> Graph:
+    def _program(
+        self, name: str, outputs: Mapping[str, Node], known: frozenset[Node] | None = None
+    ) -> Graph:
+        """A graph from what the linearization computed; what is not `known` is computed again."""
         simplified = simplify(outputs)
-        return Graph(name, simplified, self._frontier(simplified.values()))
+        known = self._linearized if known is None else known
+        return Graph(name, simplified, self._frontier(simplified.values(), known))
 
     @cached_property
     def tape(self) -> frozenset[Node]:
         """Values that a linearization keeps for the programs below."""
         given = (
-            p.given for p in (self.hvp, self.ggnvp, self.quadratic(1), *map(self.factors, KINDS))
+            p.given for p in (self.hvp, self.ggnvp, self.quadratic(1), *map(self.factors, TAPED))
         )
         return frozenset().union(*given)
 
@@ -155,7 +159,8 @@ class Programs:
         key = ("factors", kind, samples, means)
         if key not in self._graphs:
             outputs = factors(self.traced, self.adjoints, kind, samples, means)
-            self._graphs[key] = self._program(f"factors({kind}, {samples})", outputs)
+            known = None if kind in TAPED else self.tape
+            self._graphs[key] = self._program(f"factors({kind}, {samples})", outputs, known)
         return self._graphs[key]
 
     def leaves(self, graph: Graph) -> list[Node]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..compiler.cost import flops, traffic, units
-from ..compiler.factors import KINDS
+from ..compiler.factors import TAPED
 from ..compiler.ir import Graph, Node
 from ..compiler.kernel import Schedule
 from ..compiler.programs import Programs
@@ -52,7 +52,7 @@ def explain(
         programs.ggnvp,
         programs.quadratic(1),
         programs.quadratic(1, "ggn"),
-        *(programs.factors(kind) for kind in KINDS),
+        *(programs.factors(kind) for kind in TAPED),
     ]
     names = max(len(g.name) for g in graphs)
     head = f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9}"
