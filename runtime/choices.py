@@ -14,7 +14,7 @@ from ..compiler.programs import Programs
 from .data import Samples, digits
 from .model import Model
 from .optimizer import SecondOrder
-from .presets import FITRE, KFAC, NewtonCG
+from .presets import EACG, FITRE, KFAC, KFLR, KFRA, NewtonCG
 from .torch_optimizer import TorchOptimizer
 
 
@@ -65,6 +65,9 @@ LOSSES: dict[str, Callable[[], Criterion]] = {
 OPTIMIZERS: dict[str, Method] = {
     "fitre": Method(FITRE, {"damping": "damping", "radius": "max_radius"}),
     "kfac": Method(KFAC, {"damping": "damping"}),
+    "kflr": Method(KFLR, {"damping": "damping"}),
+    "kfra": Method(KFRA, {"damping": "damping"}),
+    "eacg": Method(EACG, {"lr": "lr"}),
     "newton-cg": Method(NewtonCG, {"damping": "damping"}),
     "sgd": Method(_sgd, {"lr": "lr"}),
     "adam": Method(_adam, {"lr": "lr"}),

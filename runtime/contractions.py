@@ -171,21 +171,21 @@ def _contraction_tiles(shapes: Geometry, rows: int, precision: str, interpreted:
     split = 1
     if count() < PROGRAMS // 2:
         split = max(1, min(PROGRAMS // count(), shapes.trips(bk) // 16, 8))
-    return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision), 3, split)
+    return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), 3, split)
 
 
 def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted: bool) -> Tiles:
     rows, columns = shapes.shape
     if interpreted:
         return Tiles(_between(rows, 16, 64), _between(columns, 16, 64), 64, 2, 4, 2, 2)
-    bk = DEPTH[precision]
     bm = _between(rows, 64, 128)
-    bn = _between(min(columns, shapes.channels), 64, 64 if precision == "tf32x3" else 128)
+    bn = _between(columns, 64, 64 if precision == "tf32x3" else 128)
+    bk = 128 if precision == "bf16" and bm == 64 else DEPTH[precision]
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
     split = max(1, min(2 * PROGRAMS // count, -(-pixels // bk) // 8, 64))
-    return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision), 3, split)
+    return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), 3, split)
 
 
-def _warps(bm: int, bn: int, precision: str) -> int:
-    """64 numbers of the accumulator a thread, fewer where products take registers themselves."""
-    return 8 if precision in ("ieee", "tf32x3") else max(4, bm * bn // 64 // 32)
+def _warps(bm: int, precision: str) -> int:
+    """Two warp groups for 128 rows, and where products take registers themselves."""
+    return 8 if bm == 128 or precision in ("ieee", "tf32x3") else 4

@@ -27,7 +27,7 @@ from ..kernels.lags import assemble, rectangle_products
 from ..kernels.pointwise import tile_shape
 from .aten import ATEN
 from .codecache import module
-from .contractions import Choice, PatchChoice, choose, choose_patches
+from .contractions import MOST_REGISTERS, Choice, PatchChoice, choose, choose_patches
 from .gates import Job
 from .pointwise import Run
 
@@ -200,7 +200,7 @@ class Plan:
                 types: dict[str, Any] = dict.fromkeys(function.arg_names, "i32")
                 for q, each in enumerate(launch.codes):
                     types[f"p{q}"] = tuple(map(_pointer, each.pointers))
-                yield Job(label, "pointwise", function, types, {})
+                yield Job(label, "pointwise", function, types, self._options(launch))
             elif kernel.opaque:
                 choice = self.settings.patches(kernel.anchors[0], self.batch)
                 yield from choice.jobs(label)
@@ -262,7 +262,12 @@ class Plan:
         pointers = [tuple(tensor(b) for b in code.pointers) for code in launch.codes]
         ends = [sum(programs[: q + 1]) for q in range(len(programs) - 1)]
         function = getattr(self.module, launch.function or "")
-        function[(sum(programs),)](*pointers, *ends, self.batch)
+        function[(sum(programs),)](*pointers, *ends, self.batch, **self._options(launch))
+
+    def _options(self, launch: Launch) -> dict[str, int]:
+        """A launch of a few programs needs no occupancy, for which ptxas would spill."""
+        few = all(len(k.space.shape) <= 1 for k in launch.kernels)
+        return {"maxnreg": MOST_REGISTERS} if few and not self.settings.interpreted else {}
 
     def _patch_gram(self, node: Node, tensor: Callable[[Buffer], Tensor]) -> None:
         """Products of rectangles, then the blocks that they sum to."""
