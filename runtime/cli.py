@@ -41,8 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+    options = parser().parse_args(arguments)
     try:
         return options.run(options) or 0
     except (NewtritonError, OSError) as error:
@@ -191,24 +190,30 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     command.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     command.add_argument("--targets", nargs="+", default=["sm_90"], help="sm_90, sm_80, gfx942")
     command.add_argument("--workers", type=int, default=os.cpu_count(), help="to compile with")
-    command.add_argument("--json", type=Path, help="where to write the lines as data")
+    command.add_argument("--json", type=Path, help="file for the lines as data")
 
 
 def _check(options: argparse.Namespace) -> int:
     """Numbers and compilation in processes of their own: one interprets, the other compiles."""
     if options.only is None and not options.gpu:
-        return max(_half(options.arguments, half) for half in ("numbers", "code"))
+        return max(_half(options, half) for half in ("numbers", "code"))
     from . import check  # noqa: PLC0415 - Triton only where it is used
 
     return check.run(options)
 
 
-def _half(arguments: Sequence[str], half: str) -> int:
+def _half(options: argparse.Namespace, half: str) -> int:
     """Runs one half of a check; its status."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     if half == "numbers":
         environment["TRITON_INTERPRET"] = "1"
-    command = [sys.executable, "-m", "newtriton.runtime.cli", *arguments, "--only", half]
+    command = [sys.executable, "-m", "newtriton.runtime.cli", "check", "--only", half]
+    for name in ("nets", "precisions", "targets"):
+        command += [f"--{name}", *getattr(options, name)]
+    command += ["--workers", str(options.workers)]
+    if options.json is not None:
+        path = options.json.with_stem(f"{options.json.stem}-{half}")
+        command += ["--json", str(path)]
     return subprocess.run(command, env=environment, check=False).returncode
 
 
