@@ -165,7 +165,7 @@ def jobs(names: Sequence[str], precisions: Sequence[str], batch: int = 200) -> I
         net, shape = LARGE[name]
         model = compile_network(net(), shape, CrossEntropyLoss(), backend="aten", device="cpu")
         for precision in precisions:
-            settings = Settings(precision, fused=True)
+            settings = Settings(precision, "fused")
             made: Sequence[Node] = ()
             for graph in programs_of(model.programs[True], precision in ("ieee", "tf32x3")):
                 plan = FusedExecutor(graph, (), settings, keeps=True).plan(batch, made)
@@ -230,7 +230,7 @@ def _numbers(options: Namespace) -> Iterator[Error]:
             if interpreted and precision == "bf16":
                 print(f"{name} bf16: the interpreter has no bfloat16")
                 continue
-            settings = Settings(precision, True, interpreted, 8192 if interpreted else 1024)
+            settings = Settings(precision, "fused", interpreted, 8192 if interpreted else 1024)
             for batch in batches:
                 yield from numbers(f"{name} {batch}", model, batch, settings)
 

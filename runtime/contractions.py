@@ -66,11 +66,15 @@ def geometry(node: Node) -> Geometry | OuterGeometry | None:
     )  # fmt: skip
 
 
-def choose(node: Node, batch: int, precision: str, interpreted: bool) -> Choice | None:
+def computable(node: Node) -> bool:
+    """Whether a skeleton computes a contraction."""
+    return node.op is Op.PATCH_GRAM or geometry(node) is not None
+
+
+def choose(node: Node, batch: int, precision: str, interpreted: bool) -> Choice:
     """The launch of a contraction at a batch size."""
     shapes = geometry(node)
-    if shapes is None:
-        return None
+    assert shapes is not None
     image = node if isinstance(shapes, Geometry) else node.inputs[0]
     rows = math.prod(concrete(image.shape[:-1], batch))
     exact = node.op is Op.GRAM and precision in ("tf32", "bf16")

@@ -16,7 +16,7 @@ from ..compiler.ir import LEAVES, VIEWS, Graph, Node, Op
 from ..compiler.scalar import evaluate
 from .aten import ATEN
 from .pairs import Step, paired
-from .pointwise import Pointwise, Run
+from .pointwise import Pointwise, Run, tensor_cores
 
 
 def _single(node: Node) -> Step:
@@ -114,10 +114,11 @@ class Executor:
                 values[n] = feed[n]
         for n in self.graph.given:
             values[n] = feed[n]
-        for step, release in zip(self.steps, self.release, strict=True):
-            results = step.call(run, *[values[n] for n in step.reads])
-            for n, x in zip(step.writes, results, strict=True):
-                values[n] = x
-            for n in release:
-                del values[n]
+        with tensor_cores(run.device, allowed=False):
+            for step, release in zip(self.steps, self.release, strict=True):
+                results = step.call(run, *[values[n] for n in step.reads])
+                for n, x in zip(step.writes, results, strict=True):
+                    values[n] = x
+                for n in release:
+                    del values[n]
         return {n: values[n] for n in (*self.graph.outputs.values(), *self.keep)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,16 +20,24 @@ from ..compiler.elements import reduction
 from ..compiler.ir import Graph, Node, Op, concrete
 from ..compiler.kernel import Kernel, Schedule, base
 from ..compiler.memory import Arena, Lifetime, arena
-from ..compiler.precision import is_rounded, with_precision
+from ..compiler.precision import ROUNDED, is_rounded, with_precision
 from ..compiler.schedule import schedule
 from ..compiler.slots import Buffer, Part, Tile
 from ..kernels.lags import assemble, rectangle_products
 from ..kernels.pointwise import tile_shape
 from .aten import ATEN
 from .codecache import module
-from .contractions import MOST_REGISTERS, Choice, PatchChoice, choose, choose_patches
+from .contractions import (
+    MOST_REGISTERS,
+    Choice,
+    PatchChoice,
+    choose,
+    choose_patches,
+    computable,
+)
 from .gates import Job
-from .pointwise import Run
+from .measure import Call, Choices, alone, random_feed
+from .pointwise import Run, tensor_cores
 
 
 def _dtype(buffer: Buffer) -> torch.dtype:
@@ -50,35 +58,59 @@ def _pointer(buffer: Buffer) -> str:
 class Settings:
     """How kernels are made.
 
-    precision: of contractions. fused: whether contractions are fused kernels, or the vendor's.
-    interpreted: whether kernels run in the interpreter. elements: of a pointwise tile.
+    precision: of contractions. contractions: "fused", "vendor", or for each whichever is faster on
+    the device where it is "measured". interpreted: whether kernels run in the interpreter.
+    elements: of a pointwise tile.
     """
 
     precision: str = "ieee"
-    fused: bool = False
+    contractions: str = "vendor"
     interpreted: bool = False
     elements: int = 1024
+    choices: Choices | None = None
 
     @staticmethod
-    def choose(precision: str, contractions: str, interpreted: bool) -> Settings:
+    def choose(
+        precision: str, contractions: str, interpreted: bool, device: torch.device
+    ) -> Settings:
         """Settings for a device."""
-        fused = contractions == "fused" or (contractions == "auto" and interpreted)
-        return Settings(precision, fused, interpreted, 8192 if interpreted else 1024)
+        if contractions == "auto":
+            contractions = "fused" if interpreted else "measured"
+        choices = Choices(device) if contractions == "measured" else None
+        elements = 8192 if interpreted else 1024
+        return Settings(precision, contractions, interpreted, elements, choices)
 
-    def choice(self, node: Node, batch: int) -> Choice | None:
-        """How a contraction is launched; None where PyTorch computes it."""
-        return choose(node, batch, self.precision, self.interpreted) if self.fused else None
+    def fused(self, node: Node, batch: int) -> bool:
+        """Whether a contraction is a fused kernel."""
+        if self.choices is None or not computable(node):
+            return self.contractions != "vendor" and computable(node)
+        run = Run(batch, torch.float32, self.choices.device)
+        label = f"{self.precision}, batch {batch}: {node!r} {sorted(node.attributes.items())}"
+
+        def way(contractions: str) -> Callable[[], Call]:
+            def make() -> Call:
+                settings = replace(self, contractions=contractions, choices=None)
+                executor = FusedExecutor(alone(node), (), settings)
+                feed = random_feed(node, run)
+                return lambda: executor(run, feed)
+
+            return make
+
+        return self.choices.fastest(label, {n: way(n) for n in ("fused", "vendor")}) == "fused"
+
+    def choice(self, node: Node, batch: int) -> Choice:
+        """How a fused contraction is launched."""
+        return choose(node, batch, self.precision, self.interpreted)
 
     def patches(self, node: Node, batch: int) -> PatchChoice:
         """How a patch Gram is launched."""
         return choose_patches(node, batch, self.precision, self.interpreted)
 
     def splits(self, node: Node, batch: int) -> int:
-        """Parts of a contraction, 0 for the vendor's."""
-        if node.op is Op.PATCH_GRAM:  # adds its parts itself
-            return int(self.fused)
-        choice = self.choice(node, batch)
-        return 0 if choice is None else choice.split
+        """Parts of a contraction, 0 for the vendor's; a patch Gram adds its parts itself."""
+        if not self.fused(node, batch):
+            return 0
+        return 1 if node.op is Op.PATCH_GRAM else self.choice(node, batch).split
 
 
 class Plan:
@@ -100,7 +132,7 @@ class Plan:
         rows = math.prod(concrete(kernel.space.rows, self.batch))
         columns = kernel.space.columns
         if kernel.anchors and kernel.splits and not kernel.opaque:
-            return self._choice(kernel.anchors[0]).tile
+            return self.settings.choice(kernel.anchors[0], self.batch).tile
         widest = 256 if kernel.space.rows else self.settings.elements
         if any(n.op is Op.REDUCE_SUM and reduction(n) == "columns" for n in kernel.body):
             widest = 64  # many rows are added at once
@@ -120,10 +152,10 @@ class Plan:
         if isinstance(buffer, Node):
             return buffer.type.numel(self.batch)
         node = buffer.of
-        if node.op is Op.PATCH_GRAM and self.settings.fused:
-            return self.settings.patches(node, self.batch).scratch
         if node.op is not Op.REDUCE_SUM:
             head = next(k for k in self.schedule.kernels if node in k.anchors)
+            if head.opaque and head.splits:
+                return self.settings.patches(node, self.batch).scratch
             return max(1, head.splits) * node.type.numel(self.batch)
         kernel = self.schedule.part_of[node]
         tile = self.tiles[kernel]
@@ -201,11 +233,11 @@ class Plan:
                 for q, each in enumerate(launch.codes):
                     types[f"p{q}"] = tuple(map(_pointer, each.pointers))
                 yield Job(label, "pointwise", function, types, self._options(launch))
-            elif kernel.opaque:
+            elif kernel.opaque and kernel.splits:
                 choice = self.settings.patches(kernel.anchors[0], self.batch)
                 yield from choice.jobs(label)
             elif kernel.splits:
-                choice = self._choice(kernel.anchors[0])
+                choice = self.settings.choice(kernel.anchors[0], self.batch)
                 operands = [self.schedule.operands[a] for a in kernel.anchors]
                 first, second = choice.kernel.arg_names[:2]
                 constants = {
@@ -230,14 +262,9 @@ class Plan:
                     tile=(constants["BM"], constants["BN"], constants["BK"]),
                 )  # fmt: skip
 
-    def _choice(self, node: Node) -> Choice:
-        choice = self.settings.choice(node, self.batch)
-        assert choice is not None
-        return choice
-
     def _contraction(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:
         (kernel,), (code,) = launch.kernels, launch.codes
-        choice = self._choice(kernel.anchors[0])
+        choice = self.settings.choice(kernel.anchors[0], self.batch)
         operands = [self.schedule.operands[a] for a in kernel.anchors]
         choice.kernel[(choice.programs,)](
             tuple(tensor(x) for x, *_ in operands),
@@ -285,14 +312,22 @@ class Plan:
         assemble[(choice.blocks,)](products, pairs, terms, out, scale, patches, **choice.assembly)
 
     def _vendor(self, node: Node, run: Run, tensor: Callable[[Buffer], Tensor]) -> None:
-        """A contraction by PyTorch's operator, without bias and scale."""
+        """A contraction by PyTorch's operator, without bias and scale.
+
+        Rounded operands are multiplied as float32: their products are exact in tf32 too.
+        """
         plain = ops.make(
             node.op,
             *node.inputs[:2],
             **{**node.attributes, **({"scale": scalar.ONE} if "scale" in node.attributes else {})},
         )
-        operands = [tensor(base(x)).view(concrete(x.shape, self.batch)) for x in plain.inputs]
-        tensor(Part(node)).copy_(ATEN[plain.op](plain)(run, *operands).reshape(-1))
+        operands = [
+            tensor(base(x)).view(concrete(x.shape, self.batch)).to(torch.float32)
+            for x in plain.inputs
+        ]
+        with tensor_cores(run.device, self.settings.precision in ROUNDED):
+            result = ATEN[plain.op](plain)(run, *operands)
+        tensor(Part(node)).copy_(result.reshape(-1))
 
 
 class FusedExecutor:

@@ -59,7 +59,11 @@ class Job:
 
 @dataclass
 class Report:
-    """What a job compiled to on a target. widths: bytes → copies; waits: in loops, by kind."""
+    """What a job compiled to on a target.
+
+    copies, loads: how many of each width in bytes. waits: for each "copy" and "product" wait inside
+    a loop, how many may be pending. loop: instructions of the longest loop that multiplies.
+    """
 
     job: str
     target: str
@@ -70,7 +74,7 @@ class Report:
     instruction: str = "none"
     copies: dict[int, int] = field(default_factory=dict)
     loads: dict[int, int] = field(default_factory=dict)
-    waits: dict[tuple[str, int], int] = field(default_factory=dict)
+    waits: dict[str, list[int]] = field(default_factory=dict)
     loop: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -97,9 +101,9 @@ def _pointers(types: Sequence[Any], path: tuple[int, ...] = ()) -> Iterator[tupl
             yield (*path, i)
 
 
-def _waits(ttgir: str) -> dict[tuple[str, int], int]:
-    """Waits for copies and for products inside loops, by how many may be pending."""
-    found: Counter[tuple[str, int]] = Counter()
+def _waits(ttgir: str) -> dict[str, list[int]]:
+    """Waits for copies and for products inside loops: how many may be pending at each."""
+    found: dict[str, list[int]] = {}
     loops: list[int] = []
     for line in ttgir.splitlines():
         indent = len(line) - len(line.lstrip())
@@ -111,10 +115,10 @@ def _waits(ttgir: str) -> dict[tuple[str, int], int]:
         ):
             match = re.search(pattern, line)
             if match and loops:
-                found[kind, int(match.group(1))] += 1
+                found.setdefault(kind, []).append(int(match.group(1)))
         if loops and line.lstrip().startswith("}") and indent == loops[-1]:
             loops.pop()
-    return dict(found)
+    return found
 
 
 def _width(op: str) -> int:
@@ -191,8 +195,7 @@ def faults(job: Job, report: Report) -> list[str]:
     if tensor_cores and report.instruction != "HGMMA" and min(job.tile[:2]) >= 64:
         found.append(f"{report.instruction} where wgmma was expected")
     if job.stages > 2 and not job.flat:
-        copies = [n for kind, n in report.waits if kind == "copy"]
-        products = [n for kind, n in report.waits if kind == "product"]
+        copies, products = (report.waits.get(kind, []) for kind in ("copy", "product"))
         if not copies or min(copies) < 2:
             found.append(f"copies wait for {copies or 'everything'}: not pipelined")
         if tensor_cores and products and min(products) < 1:

@@ -311,7 +311,7 @@ def _backend(
         raise NewtritonError(f"backend 'triton' computes in float32, not {dtype}: use 'aten'")
     from .fusion import FusedExecutor, Settings  # noqa: PLC0415 - Triton only where it is used
 
-    settings = Settings.choose(precision, contractions, interpreted)
+    settings = Settings.choose(precision, contractions, interpreted, place)
     return partial(FusedExecutor, settings=settings)
 
 

@@ -9,7 +9,8 @@ needs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,22 @@ class Run(NamedTuple):
     batch: int
     dtype: torch.dtype
     device: torch.device
+
+
+@contextmanager
+def tensor_cores(device: torch.device, allowed: bool) -> Iterator[None]:
+    """Whether float32 products on a GPU may be taken in tf32; PyTorch's setting is put back."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    cublas: Any = torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cublas.allow_tf32
+    cudnn.allow_tf32 = cublas.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cublas.allow_tf32 = before
 
 
 class Instruction(NamedTuple):

@@ -12,7 +12,7 @@ from newtriton.runtime.cli import main
 from newtriton.runtime.fusion import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-INTERPRETED = Settings("ieee", True, True, 8192)
+INTERPRETED = Settings("ieee", "fused", True, 8192)
 
 
 def small() -> nt.Model:
@@ -22,7 +22,7 @@ def small() -> nt.Model:
 
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 def test_all_kernels_of_a_small_network_are_right(precision: str):
-    errors = list(check.numbers("small", small(), 3, Settings(precision, True, True, 8192)))
+    errors = list(check.numbers("small", small(), 3, Settings(precision, "fused", True, 8192)))
     assert len(errors) > 30 and all(e.good for e in errors), [str(e) for e in errors if not e.good]
 
 
@@ -47,9 +47,10 @@ def test_every_kernel_of_a_vgg_is_a_job_once():
 
 def test_lines_are_written_as_data(tmp_path):
     path = tmp_path / "deep" / "check.json"
-    check.store(path, [check.Error("a", 1e-7, 2e-5), check.Error("b", 1.0, 2e-5)])
+    report = check.Report("c", "sm_90", copies={16: 24}, waits={"copy": [2]})
+    check.store(path, [check.Error("a", 1e-7, 2e-5), check.Error("b", 1.0, 2e-5), report])
     data = json.loads(path.read_text())
-    assert [row["good"] for row in data["rows"]] == [True, False]
+    assert [row["good"] for row in data["rows"]] == [True, False, True]
     assert set(data["machine"]) == {"date", "device", "torch", "triton"}
 
 

@@ -155,7 +155,7 @@ def test_names_never_become_code():
     with made_at(name):
         x, w = ops.input_(name, (N, 2)), ops.param(name, (3, 2))
         graph = Graph("named", {name: ops.matmul(x, w, tb=True)})
-    run = FusedExecutor(graph, (), Settings(fused=True, interpreted=True))
+    run = FusedExecutor(graph, (), Settings(contractions="fused", interpreted=True))
     one = Run(1, torch.float32, torch.device("cpu"))
     (result,) = run(one, {x: torch.ones(1, 2), w: torch.ones(3, 2)}).values()
     assert result.tolist() == [[2.0, 2.0, 2.0]] and "abort" not in run.plan(1).source

@@ -95,7 +95,7 @@ def job(**what) -> Job:
 def report(**what) -> Report:
     good = {
         "registers": 120, "shared": 98_304, "instruction": "HGMMA", "copies": {16: 24},
-        "waits": {("copy", 2): 1, ("product", 1): 1}, "loop": 100,
+        "waits": {"copy": [2], "product": [1]}, "loop": 100,
     }  # fmt: skip
     return Report("job", "sm_90", **{**good, **what})
 
@@ -110,8 +110,8 @@ def test_a_good_report_has_no_faults():
         ({"spills": 3}, "3 spills"),
         ({"shared": 300_000}, "shared memory"),
         ({"instruction": "HMMA"}, "wgmma was expected"),
-        ({"waits": {("copy", 0): 1, ("product", 1): 1}}, "not pipelined"),
-        ({"waits": {("copy", 2): 1, ("product", 0): 1}}, "wait for each other"),
+        ({"waits": {"copy": [0], "product": [1]}}, "not pipelined"),
+        ({"waits": {"copy": [2], "product": [0]}}, "wait for each other"),
         ({"loop": 400}, "a loop of 400 instructions"),
         ({"copies": {4: 1, 16: 23}}, "copies of 4 bytes"),
     ],
@@ -122,7 +122,7 @@ def test_each_gate(what, fault: str):
 
 
 def test_exceptions():
-    serial = report(waits={("copy", 2): 1, ("product", 0): 1})
+    serial = report(waits={"copy": [2], "product": [0]})
     assert gates.faults(job(precision="tf32x3"), serial) == []
     narrow = report(copies={4: 96}, loop=260)
     outer = Job("w", "outer", None, {}, {}, "tf32", 8, tile=(128, 128, 32))
