@@ -184,7 +184,7 @@ def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted
         return Tiles(_between(rows, 16, 64), _between(columns, 16, 64), 64, 2, 4, 2, 2)
     bm = _between(rows, 64, 128)
     bn = _between(columns, 64, 64 if precision == "tf32x3" else 128)
-    bk = 128 if precision == "bf16" and bm == 64 else DEPTH[precision]
+    bk = 128 if precision == "bf16" and rows == 64 else DEPTH[precision]
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
     split = max(1, min(2 * PROGRAMS // count, -(-pixels // bk) // 8, 64))
     return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), 3, split)

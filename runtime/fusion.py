@@ -143,6 +143,11 @@ class Plan:
         return Tile(br, bc, -(-columns // bc))
 
     @property
+    def _limits(self) -> dict[str, int]:
+        """Registers of pointwise kernels: without a limit, ptxas spills for occupancy's sake."""
+        return {} if self.settings.interpreted else {"maxnreg": MOST_REGISTERS}
+
+    @property
     def scratch(self) -> int:
         """Bytes of the arena."""
         return self.arena.size
@@ -232,7 +237,7 @@ class Plan:
                 types: dict[str, Any] = dict.fromkeys(function.arg_names, "i32")
                 for q, each in enumerate(launch.codes):
                     types[f"p{q}"] = tuple(map(_pointer, each.pointers))
-                yield Job(label, "pointwise", function, types, self._options(launch))
+                yield Job(label, "pointwise", function, types, self._limits)
             elif kernel.opaque and kernel.splits:
                 choice = self.settings.patches(kernel.anchors[0], self.batch)
                 yield from choice.jobs(label)
@@ -289,12 +294,7 @@ class Plan:
         pointers = [tuple(tensor(b) for b in code.pointers) for code in launch.codes]
         ends = [sum(programs[: q + 1]) for q in range(len(programs) - 1)]
         function = getattr(self.module, launch.function or "")
-        function[(sum(programs),)](*pointers, *ends, self.batch, **self._options(launch))
-
-    def _options(self, launch: Launch) -> dict[str, int]:
-        """A launch of a few programs needs no occupancy, for which ptxas would spill."""
-        few = all(len(k.space.shape) <= 1 for k in launch.kernels)
-        return {"maxnreg": MOST_REGISTERS} if few and not self.settings.interpreted else {}
+        function[(sum(programs),)](*pointers, *ends, self.batch, **self._limits)
 
     def _patch_gram(self, node: Node, tensor: Callable[[Buffer], Tensor]) -> None:
         """Products of rectangles, then the blocks that they sum to."""
