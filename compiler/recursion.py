@@ -71,11 +71,26 @@ def _transpose(node: Node, i: int, rows: Node) -> Node:
 
 
 def _gather_max(node: Node, i: int, g: Node) -> Node:
-    """Every sample has places of its own: the mean of J_nᵀ𝒢J_n."""
+    """Every sample has places of its own: the mean of J_nᵀ𝒢J_n.
+
+    Where no place is in two windows, that is 𝒢 spread over the windows ⊙ E[ccᵀ], c being 1 at the
+    places that were taken.
+    """
     x, index = node.inputs
+    attributes = {**node.attributes, "size": x.shape[-3:-1]}
+    apart = all(s >= k for s, k in zip(node["stride"], node["kernel"], strict=True))
+    if apart and node["dilation"] == (1, 1):
+        ones = ops.broadcast(ops.const(1.0), node.shape)
+        taken = ops.make(Op.SCATTER_MAX, ones, index, **attributes)
+        del attributes["dilation"]
+
+        def spread(node: Node, i: int, rows: Node) -> Node:
+            mean = ops.make(Op.AVG_UNPOOL, rows, count_include_pad=True, **attributes)
+            return ops.scale(mean, float(math.prod(node["kernel"])))
+
+        return ops.multiply(_both_sides(spread)(node, i, g), _second_moment(taken))
 
     def scatter(rows: Node) -> Node:
-        attributes = {**node.attributes, "size": x.shape[-3:-1]}
         return ops.make(Op.SCATTER_MAX, rows, index, **attributes)
 
     rows = scatter(ops.broadcast(g, (g.shape[0], N, *node.shape[1:]), (1,)))
@@ -84,11 +99,16 @@ def _gather_max(node: Node, i: int, g: Node) -> Node:
     return ops.scale(ops.reduce_sum(both, (1,)), scalar.reciprocal(BATCH))
 
 
+def _second_moment(x: Node) -> Node:
+    """E[xxᵀ] over the samples, as rows."""
+    flat = ops.reshape(x, (N, _features(x.shape)))
+    scale = scalar.reciprocal(BATCH)
+    return _rows(ops.make(Op.GRAM, flat, groups=1, homogeneous=False, scale=scale), x)
+
+
 def _map(node: Node, i: int, g: Node) -> Node:
     slope = ops.map_(scalar.derivative(node["expr"], i), *node.inputs)
-    flat = ops.reshape(slope, (N, _features(slope.shape)))
-    mean = ops.make(Op.GRAM, flat, groups=1, homogeneous=False, scale=scalar.reciprocal(BATCH))
-    return ops.multiply(g, _rows(mean, node))
+    return ops.multiply(g, _second_moment(slope))
 
 
 RECURSION: dict[Op, Pull] = {

@@ -36,6 +36,14 @@ def convolutional() -> tuple[Any, nn.Sequential, Any]:
     return net, module, (2, 6, 6)
 
 
+def overlapping() -> tuple[Any, nn.Sequential, Any]:
+    net = nt.Sequential(
+        nt.Conv2d(3, 3), nt.Tanh(), nt.MaxPool2d(3, 2, 1), nt.Flatten(), nt.Linear(3)
+    )
+    layers = [nn.Conv2d(1, 3, 3), nn.Tanh(), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(12, 3)]
+    return net, nn.Sequential(*layers), (1, 6, 6)
+
+
 def setting(made: tuple[Any, nn.Sequential, Any], criterion: Any, n: int):
     """A model, the same module in float64, and a batch."""
     torch.manual_seed(0)
@@ -90,7 +98,7 @@ def dense(module: nn.Sequential, criterion: Any, x: Tensor, y: Tensor, kind: str
 
 
 @pytest.mark.parametrize("criterion", [nt.CrossEntropyLoss(), nt.MSELoss()], ids=str)
-@pytest.mark.parametrize("made", [perceptron, convolutional])
+@pytest.mark.parametrize("made", [perceptron, convolutional, overlapping])
 @pytest.mark.parametrize("kind", RECURSIVE)
 def test_factors_are_those_of_a_dense_recursion(kind: str, made: Any, criterion: Any):
     model, module, x, y = setting(made(), criterion, 4)
