@@ -267,10 +267,16 @@ def _avg_unpool(read: Reader, node: Node, at: At, valid: Index | None) -> Index:
 
 
 def _gather_max(read: Reader, node: Node, at: At, valid: Index | None) -> Index:
+    """The whole window is read, in wide loads, and one element of it chosen."""
     x, index = node.inputs
-    place = read.name(read.value(index, at[len(at) - len(index.shape) :], valid))
-    width = x.shape[-2]
-    return read.value(x, (*at[:-3], place // width, place % width, at[-1]), valid)
+    size = x.shape[-3:-1]
+    chosen = read.name(read.value(index, at[len(at) - len(index.shape) :], valid))
+    result = Index("0.0")
+    for h, w, inside in taps(node, at, size):
+        value = read.value(x, (*at[:-3], h, w, at[-1]), inside & valid if inside else valid)
+        here = chosen.equals(h * size[1] + w) & inside
+        result = read.name(_choose(here, value, result))
+    return result
 
 
 def _scatter_max(read: Reader, node: Node, at: At, valid: Index | None) -> Index:

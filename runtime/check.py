@@ -39,7 +39,7 @@ from ..compiler.programs import Programs
 from .checks import check_option
 from .executor import Executor
 from .fusion import FusedExecutor, Plan, Settings
-from .gates import TARGETS, Job, Report, compile_all
+from .gates import EXCEPTIONS, TARGETS, Job, Report, compile_all
 from .model import Model
 from .model import compile as compile_network
 from .pointwise import Run
@@ -207,6 +207,8 @@ def run(options: Namespace) -> int:
         lines.append(found)
         if options.json is not None:
             store(options.json, lines)
+    if code:
+        print("Excepted:", *(f"  {what}: {why}" for what, why in EXCEPTIONS.items()), sep="\n")
     bad = sum(not line.good for line in lines)
     print(f"{len(lines)} kernels, {bad} of them not as they should be")
     return int(bad > 0)

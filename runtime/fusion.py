@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,7 @@ from .contractions import (
 from .gates import Job
 from .measure import Call, Choices, alone, random_feed
 from .pointwise import Run, tensor_cores
+from .replay import Record, Replays, cuda_graph
 
 
 def _dtype(buffer: Buffer) -> torch.dtype:
@@ -60,7 +62,7 @@ class Settings:
 
     precision: of contractions. contractions: "fused", "vendor", or for each whichever is faster on
     the device where it is "measured". interpreted: whether kernels run in the interpreter.
-    elements: of a pointwise tile.
+    elements: of a pointwise tile. record: how launches are recorded to be replayed, if at all.
     """
 
     precision: str = "ieee"
@@ -68,17 +70,23 @@ class Settings:
     interpreted: bool = False
     elements: int = 1024
     choices: Choices | None = None
+    record: Record | None = None
 
     @staticmethod
     def choose(
-        precision: str, contractions: str, interpreted: bool, device: torch.device
+        precision: str,
+        contractions: str,
+        interpreted: bool,
+        device: torch.device,
+        cuda_graphs: bool = True,
     ) -> Settings:
         """Settings for a device."""
         if contractions == "auto":
             contractions = "fused" if interpreted else "measured"
         choices = Choices(device) if contractions == "measured" else None
         elements = 8192 if interpreted else 1024
-        return Settings(precision, contractions, interpreted, elements, choices)
+        record = cuda_graph if cuda_graphs and device.type == "cuda" else None
+        return Settings(precision, contractions, interpreted, elements, choices, record)
 
     def fused(self, node: Node, batch: int) -> bool:
         """Whether a contraction is a fused kernel."""
@@ -89,7 +97,7 @@ class Settings:
 
         def way(contractions: str) -> Callable[[], Call]:
             def make() -> Call:
-                settings = replace(self, contractions=contractions, choices=None)
+                settings = replace(self, contractions=contractions, choices=None, record=None)
                 executor = FusedExecutor(alone(node), (), settings)
                 feed = random_feed(node, run)
                 return lambda: executor(run, feed)
@@ -124,9 +132,17 @@ class Plan:
         self.module = module(self.source, {})
         self.made = [n for n in self.schedule.made() if keep_made]
         self.results = {base(n) for n in graph.outputs.values()} | set(self.made)
-        self.arena: Arena[Buffer] = arena(self.lifetimes())
+        spans = self.spans()
+        self.lifetimes = {
+            b: Lifetime(self.size(b) * _dtype(b).itemsize, *span)
+            for b, span in spans.items()
+            if not self.outside(b)
+        }
+        self.arena: Arena[Buffer] = arena(self.lifetimes)
+        self.addressed = [b for b in spans if self.outside(b)]
         self.memory: Tensor | None = None
         self.tables: dict[Node, tuple[Tensor, ...]] = {}
+        self.replays = Replays(settings.record)
 
     def _tile(self, kernel: Kernel) -> Tile:
         rows = math.prod(concrete(kernel.space.rows, self.batch))
@@ -167,23 +183,21 @@ class Plan:
         rows = -(-math.prod(concrete(kernel.space.rows, self.batch)) // tile.rows)
         return rows * max(tile.strips, kernel.space.columns if node.shape else 1)
 
-    def lifetimes(self) -> dict[Buffer, Lifetime]:
-        """From the launch that writes a buffer to the last one that reads it."""
-        first: dict[Buffer, int] = {}
-        last: dict[Buffer, int] = {}
+    def spans(self) -> dict[Buffer, tuple[int, int]]:
+        """Of every buffer, the launch that writes it and the last one that reads it."""
+        found: dict[Buffer, tuple[int, int]] = {}
         for i, launch in enumerate(self.launches):
             for kernel, code in zip(launch.kernels, launch.codes, strict=True):
                 operands = [x for a in kernel.anchors for x in self.schedule.operands[a]]
                 own = [Part(a) for a in kernel.anchors if kernel.splits == 0 or kernel.opaque]
                 written = kernel.writes if kernel.opaque else ()
                 for buffer in (*code.pointers, *operands, *own, *written):
-                    first.setdefault(buffer, i)
-                    last[buffer] = i
-        return {
-            b: Lifetime(self.size(b) * _dtype(b).itemsize, first[b], last[b])
-            for b in first
-            if not self.given(b) and b not in self.results
-        }
+                    found[buffer] = found.get(buffer, (i, i))[0], i
+        return found
+
+    def outside(self, buffer: Buffer) -> bool:
+        """Whether a buffer is given or a result, and not in the arena."""
+        return self.given(buffer) or buffer in self.results
 
     def given(self, buffer: Buffer) -> bool:
         """Whether a buffer comes from outside."""
@@ -214,8 +228,16 @@ class Plan:
         return tensor
 
     def __call__(self, run: Run, feed: Mapping[Node, Tensor]) -> Callable[[Buffer], Tensor]:
-        """Runs all launches."""
+        """Runs all launches, or replays them."""
         tensor = self.tensors(run, feed)
+
+        def addresses() -> tuple[int, ...]:
+            return tuple(tensor(buffer).data_ptr() for buffer in self.addressed)
+
+        self.replays(addresses, lambda: self._launch(run, tensor))
+        return tensor
+
+    def _launch(self, run: Run, tensor: Callable[[Buffer], Tensor]) -> None:
         for launch in self.launches:
             if launch.function is not None:
                 self._pointwise(launch, tensor)
@@ -225,19 +247,25 @@ class Plan:
                 self._patch_gram(launch.kernels[0].anchors[0], tensor)
             else:
                 self._contraction(launch, tensor)
-        return tensor
 
     def jobs(self, name: str) -> Iterator[Job]:
         """Every kernel as it will be launched, to compile ahead of time."""
+        unit = 8 if self.settings.precision == "bf16" else 4  # elements of 16 bytes
         for i, launch in enumerate(self.launches):
             code, kernel = launch.codes[0], launch.kernels[0]
+            wide = frozenset(
+                name
+                for k, each in zip(launch.kernels, launch.codes, strict=True)
+                for name in each.stages
+                if name and k.in_order and k.space.columns % unit == 0
+            )
             label = f"{name} {i} {kernel.space} {(*kernel.anchors, *kernel.body)[0].op.value}"
             if launch.function is not None:
                 function = getattr(self.module, launch.function)
                 types: dict[str, Any] = dict.fromkeys(function.arg_names, "i32")
                 for q, each in enumerate(launch.codes):
                     types[f"p{q}"] = tuple(map(_pointer, each.pointers))
-                yield Job(label, "pointwise", function, types, self._limits)
+                yield Job(label, "pointwise", function, types, self._limits, wide=wide)
             elif kernel.opaque and kernel.splits:
                 choice = self.settings.patches(kernel.anchors[0], self.batch)
                 yield from choice.jobs(label)
@@ -258,13 +286,12 @@ class Plan:
                     "p": tuple(map(_pointer, code.pointers)),
                 }
                 copied = [constants["C"], constants.get("OC", constants.get("COLUMNS"))]
-                unit = 8 if self.settings.precision == "bf16" else 4
                 yield Job(
                     label, choice.kernel.__name__, choice.kernel, types, constants,
                     constants["PREC"] if constants["PREC"] == "tf32x3" else self.settings.precision,
                     warps, stages, flat=constants.get("FLAT", constants["C"] < 16),
                     narrow=min(copied) < 64 or any(c % unit for c in copied),
-                    tile=(constants["BM"], constants["BN"], constants["BK"]),
+                    tile=(constants["BM"], constants["BN"], constants["BK"]), wide=wide,
                 )  # fmt: skip
 
     def _contraction(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:
@@ -330,6 +357,11 @@ class Plan:
         tensor(Part(node)).copy_(result.reshape(-1))
 
 
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current GPU: this makes it the given one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 class FusedExecutor:
     """A graph as fused kernels; called like `Executor`.
 
@@ -359,7 +391,8 @@ class FusedExecutor:
     def __call__(self, run: Run, feed: Mapping[Node, Tensor]) -> dict[Node, Tensor]:
         """Tensors of the outputs and of `keep`, by node."""
         plan = self.plan(run.batch, feed)
-        tensor = plan(run, {self.lowered.get(n, n): x for n, x in feed.items()})
+        with on_device(run.device):
+            tensor = plan(run, {self.lowered.get(n, n): x for n, x in feed.items()})
 
         def result(node: Node) -> Tensor:
             if node.op is Op.CONST:

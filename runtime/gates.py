@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class Job:
 
     kind: "contraction", "outer" or "pointwise". types: of its arguments, tuples nested. flat:
     whether images have fewer channels than a copy. narrow: whether channels are no multiple of 16
-    bytes, or fewer than a tile. tile: BM, BN, BK of a contraction.
+    bytes, or fewer than a tile. tile: BM, BN, BK of a contraction. wide: the functions whose
+    accesses to whole tiles should be of 16 bytes.
     """
 
     name: str
@@ -55,13 +57,15 @@ class Job:
     flat: bool = False
     narrow: bool = False
     tile: tuple[int, int, int] = (0, 0, 0)
+    wide: frozenset[str] = frozenset()
 
 
 @dataclass
 class Report:
     """What a job compiled to on a target.
 
-    copies, loads: how many of each width in bytes. waits: for each "copy" and "product" wait inside
+    copies, loads: how many of each width in bytes. tiles: the narrowest access to a whole tile, in
+    bytes, by function. waits: for each "copy" and "product" wait inside
     a loop, how many may be pending. loop: instructions of the longest loop that multiplies.
     """
 
@@ -74,6 +78,7 @@ class Report:
     instruction: str = "none"
     copies: dict[int, int] = field(default_factory=dict)
     loads: dict[int, int] = field(default_factory=dict)
+    tiles: dict[str, int] = field(default_factory=dict)
     waits: dict[str, list[int]] = field(default_factory=dict)
     loop: int = 0
     faults: list[str] = field(default_factory=list)
@@ -119,6 +124,47 @@ def _waits(ttgir: str) -> dict[str, list[int]]:
         if loops and line.lstrip().startswith("}") and indent == loops[-1]:
             loops.pop()
     return found
+
+
+def _narrowest(ttgir: str, ptx: str) -> dict[str, int]:
+    """By function, the narrowest load or store of a whole tile, rows × columns, in bytes.
+
+    Line numbers lead from a memory operation on a tile to its instructions.
+    """
+    places = dict(re.findall(r"^(#loc\d*) = (loc\(.*\))$", ttgir, re.MULTILINE))
+
+    def place(name: str) -> tuple[str, int, int]:
+        while (found := re.match(r'loc\("(.*)":(\d+):(\d+)\)', places[name])) is None:
+            name = re.findall(r"#loc\d*", places[name])[0]  # a name, or the innermost call
+        return found[1], int(found[2]), int(found[3])
+
+    shaped = r"tt\.(?:load|store) .*tensor<(\d+)x(\d+)x.*loc\((#loc\d*)\)$"
+    tiles = {
+        place(name) for r, c, name in re.findall(shaped, ttgir, re.MULTILINE) if "1" not in (r, c)
+    }
+    files = dict(re.findall(r'\.file\s+(\d+) "(.*)"', ptx))
+    widths: dict[str, int] = {}
+    here: tuple[str, int, int] = ("", 0, 0)
+    for line in ptx.splitlines():
+        if moved := re.match(r"\s*\.loc\s+(\d+) (\d+) (\d+)", line):
+            here = files[moved[1]], int(moved[2]), int(moved[3])
+        access = re.search(r"(?:ld|st)\.global\S*?(?:\.v(\d))?\.b(\d+)\s", line)
+        if access and here in tiles:
+            name, width = _function_at(*here[:2]), int(access[1] or 1) * int(access[2]) // 8
+            widths[name] = min(width, widths.get(name, 16))
+    return widths
+
+
+@lru_cache
+def _starts(path: str) -> dict[int, str]:
+    """The lines at which functions of a file start, last first."""
+    lines = list(enumerate(Path(path).read_text().splitlines(), 1))
+    found = {i: match[1] for i, line in lines if (match := re.match(r"def (\w+)", line))}
+    return dict(reversed(found.items()))
+
+
+def _function_at(path: str, line: int) -> str:
+    return next(name for start, name in _starts(path).items() if start <= line)
 
 
 def _width(op: str) -> int:
@@ -177,6 +223,7 @@ def compile_job(job: Job, target: str) -> Report:
     report.shared = kernel.metadata.shared
     report.waits = _waits(kernel.asm["ttgir"])
     if "cubin" in kernel.asm:
+        report.tiles = _narrowest(kernel.asm["ttgir"], kernel.asm["ptx"])
         _disassemble(report, kernel.asm["cubin"])
     report.faults = faults(job, report)
     return report
@@ -189,7 +236,14 @@ def faults(job: Job, report: Report) -> list[str]:
         found.append(f"{report.spills} spills")
     if report.shared > SHARED[report.target]:
         found.append(f"{report.shared} B of shared memory, the chip has {SHARED[report.target]}")
-    if report.target != "sm_90" or job.kind == "pointwise":
+    if report.target != "sm_90":
+        return found
+    found += [
+        f"{name} takes tiles in {width} bytes"
+        for name, width in report.tiles.items()
+        if name in job.wide and width < 16
+    ]
+    if job.kind == "pointwise":
         return found
     tensor_cores = job.precision in ("tf32", "bf16")
     if tensor_cores and report.instruction != "HGMMA" and min(job.tile[:2]) >= 64:
@@ -214,6 +268,8 @@ EXCEPTIONS = {
     "tf32 weight gradients and Grams": "both operands lie with the contracted axis first: 4 bytes",
     "tf32x3": "three products a step wait for each other",
     "images of fewer than 16 channels": "one row of a patch is shorter than a copy",
+    "values read across their rows": "weights transposed, images flattened: one side is narrow",
+    "rows of no multiple of 16 bytes": "no address but the first is aligned",
     "layers of fewer than 64 outputs": "most of a tile is padding; they are never the bottleneck",
 }
 

@@ -242,6 +242,7 @@ def compile(
     dtype: torch.dtype = torch.float32,
     precision: str = "ieee",
     contractions: str = "auto",
+    cuda_graphs: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
 ) -> Model:
@@ -258,6 +259,7 @@ def compile(
         precision: of contractions; "ieee" on the ATen backend.
         contractions: of the triton backend, by "fused" kernels, by the "vendor" library, or
             whichever is "measured" to be faster; "auto" measures on a GPU.
+        cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
         weight_decay: λ ≥ 0, on all parameters.
         seed: of the first parameter values.
 
@@ -271,7 +273,7 @@ def compile(
     if dtype not in DTYPES:
         raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
     place = _place(device)
-    make_executor = _backend(backend, place, dtype, precision, contractions)
+    make_executor = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
     if not all(hasattr(loss, a) for a in ("losses", "labels", "draw")):
         raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
     shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
@@ -287,7 +289,12 @@ def compile(
 
 
 def _backend(
-    name: str, place: torch.device, dtype: torch.dtype, precision: str, contractions: str
+    name: str,
+    place: torch.device,
+    dtype: torch.dtype,
+    precision: str,
+    contractions: str,
+    cuda_graphs: bool,
 ) -> MakeExecutor:
     """What makes executors on the named backend, or an error where that cannot be."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
@@ -311,7 +318,7 @@ def _backend(
         raise NewtritonError(f"backend 'triton' computes in float32, not {dtype}: use 'aten'")
     from .fusion import FusedExecutor, Settings  # noqa: PLC0415 - Triton only where it is used
 
-    settings = Settings.choose(precision, contractions, interpreted, place)
+    settings = Settings.choose(precision, contractions, interpreted, place, cuda_graphs)
     return partial(FusedExecutor, settings=settings)
 
 

@@ -181,5 +181,5 @@ def test_the_arena_is_smaller_than_all_values_together():
     model = nt.compile(net, (3, 12, 12), nt.MSELoss(), backend="triton", device="cpu")
     text = model.explain(16)
     plan = model.executor(model.programs[True].hvp).plan(16)  # type: ignore[attr-defined]
-    assert 0 < plan.arena.size < sum(life.size for life in plan.lifetimes().values())
+    assert 0 < plan.arena.size < sum(life.size for life in plan.lifetimes.values())
     assert "launches" in text.splitlines()[0]

@@ -38,6 +38,12 @@ def product(x, w, out, trips, PREC: tl.constexpr):
     tl.store(out + m[:, None] * 128 + m[None, :], acc)
 
 
+@triton.jit
+def rows(x, y, n, pitch):
+    at = tl.arange(0, 16)[:, None] * pitch + tl.arange(0, 64)[None, :]
+    tl.store(y + at, tl.load(x + at))
+
+
 def jobs():
     f = "*fp32"
     types = {"x": f, "w": f, "out": f, "trips": "i32"}
@@ -46,6 +52,9 @@ def jobs():
     yield Job("good", "contraction", product, types, {"PREC": "tf32"}, "tf32", 8, 3, tile=tile)
     yield Job("spills", "contraction", product, types, {"PREC": "tf32x3"}, "tf32x3", 4, tile=tile)
     yield Job("waits", "contraction", product, types, {"PREC": "tf32"}, "tf32", 8, 2, tile=tile)
+    slots, pitched = frozenset({"rows"}), {**dict.fromkeys("xy", f), "n": "i32", "pitch": "i32"}
+    yield Job("odd", "pointwise", rows, pitched, {}, wide=slots)
+    yield Job("even", "pointwise", rows, pitched, {"pitch": 64}, wide=slots)
     yield Job("broken", "pointwise", copy, {"x": f, "y": f, "n": "i32"}, {"B": 1000})
 
 
@@ -69,7 +78,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str
 
 
 def test_every_job_and_target_has_a_line(table):
-    assert len(table) == 5 * len(gates.TARGETS)
+    assert len(table) == 7 * len(gates.TARGETS)
 
 
 def test_a_good_kernel_uses_tensor_cores_and_wide_copies(table):
@@ -77,6 +86,11 @@ def test_a_good_kernel_uses_tensor_cores_and_wide_copies(table):
     assert "HGMMA" in line and "16 B loads" in line and line.endswith("ok")
     assert "HMMA" in table["good", "sm_80"]
     assert table["copy", "sm_90"].endswith("ok") and table["copy", "gfx942"].endswith("ok")
+
+
+def test_narrow_loads_of_tiles_are_found(table):
+    assert "rows takes tiles in 4 bytes" in table["odd", "sm_90"]
+    assert table["even", "sm_90"].endswith("ok")
 
 
 def test_spills_are_found(table):
@@ -114,10 +128,11 @@ def test_a_good_report_has_no_faults():
         ({"waits": {"copy": [2], "product": [0]}}, "wait for each other"),
         ({"loop": 400}, "a loop of 400 instructions"),
         ({"copies": {4: 1, 16: 23}}, "copies of 4 bytes"),
+        ({"tiles": {"slot": 8, "other": 4}}, "slot takes tiles in 8 bytes"),
     ],
 )
 def test_each_gate(what, fault: str):
-    (found,) = gates.faults(job(), report(**what))
+    (found,) = gates.faults(job(wide=frozenset({"slot"})), report(**what))
     assert fault in found
 
 
