@@ -15,14 +15,22 @@ from typing import Any
 import torch
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round, after one round that does not count."""
+CPU = torch.device("cpu")
+WARM = 3  # rounds that do not count: kernels are loaded, measured against others, recorded
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device = CPU
+) -> dict[str, list[float]]:
+    """Seconds of each call in each round, on a GPU until it has finished."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(rounds + 1):
+    for i in range(-WARM if device.type == "cuda" else -1, rounds):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            if i:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if i >= 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -40,7 +48,8 @@ def machine() -> dict[str, Any]:
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0].split(":")[1].strip() if names else model
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
         "date": date.today().isoformat(),
         "device": f"{model}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
@@ -48,12 +57,17 @@ def machine() -> dict[str, Any]:
     }
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Takes `--rounds` and `--json`, as every measurement does."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--rounds", type=int, default=7, help="runs of each call")
+    result.add_argument("--json", type=Path, help="where to write the rows")
+    return result
+
+
 def arguments(description: str | None) -> argparse.Namespace:
-    """`--rounds` and `--json`, which every measurement takes."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each call")
-    parser.add_argument("--json", type=Path, help="where to write the rows")
-    return parser.parse_args()
+    """What `parser` takes."""
+    return parser(description).parse_args()
 
 
 def report(rows: list[dict[str, Any]], path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Gradient, quadratic form and Hessian product of VGG11, against eager and compiled PyTorch.
+"""Gradient, quadratic form and Hessian product of the VGGs, against eager and compiled PyTorch.
 
 Each of ours starts from nothing: `linearize` and then the product. PyTorch's best is the fastest of
 contiguous and channels-last eager code, and of torch.compile over forward-over-reverse and
@@ -18,16 +18,17 @@ from torch.func import functional_call, grad, jvp
 
 import newtriton as nt
 
-from ._measure import arguments, interleaved, report, summary
+from ..runtime.pointwise import tensor_cores
+from ._measure import interleaved, parser, report, summary
 
-BATCH = 64
+NETS = {11: nt.models.vgg11, 16: nt.models.vgg16, 19: nt.models.vgg19}
 
 
-def torch_vgg11() -> nn.Sequential:
+def torch_vgg(depth: int) -> nn.Sequential:
     """The same network in torch.nn."""
     layers: list[nn.Module] = []
     channels = 3
-    for width in nt.models.VGG[11]:
+    for width in nt.models.VGG[depth]:
         if isinstance(width, int):
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.SiLU()]
             channels = width
@@ -80,14 +81,18 @@ def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str,
     return works
 
 
-def main() -> None:
-    """Prints milliseconds, and ratios to PyTorch's best in the same run."""
-    options = arguments(__doc__)
+def measure(
+    depth: int, batch: int, precision: str, rounds: int, device: torch.device, compiles: bool = True
+) -> list[dict[str, Any]]:
+    """Milliseconds, and ratios to PyTorch's best in the same run and precision."""
     torch.manual_seed(0)
-    net = torch_vgg11()
-    model = nt.compile(nt.models.vgg11(), (3, 32, 32), nt.CrossEntropyLoss())
+    net = torch_vgg(depth).to(device)
+    model = nt.compile(
+        NETS[depth](), (3, 32, 32), nt.CrossEntropyLoss(), precision=precision, device=device
+    )
     model.load_state_dict(net.state_dict())
-    x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(0, 10, (BATCH,))
+    x = torch.randn(batch, 3, 32, 32, device=device)
+    y = torch.randint(0, 10, (batch,), device=device)
     flat = 0.01 * torch.randn_like(model.params)
     v = [t.contiguous() for t in model.unflatten(flat).values()]
     last = torch.channels_last
@@ -95,17 +100,20 @@ def main() -> None:
     theirs = {
         "eager": eager(net, x, y, v),
         "eager, channels last": eager(by_channels, x.contiguous(memory_format=last), y, v),
-        "compiled": compiled(net, x, y, v),
     }
-    calls = {f"{who}: {what}": f for who, fs in theirs.items() for what, f in fs.items()}
-    calls |= {
-        "newtriton: gradient": lambda: model.gradient(x, y),
-        "newtriton: gradient + quadratic form": lambda: model.linearize(x, y).quadratic_forms(
-            [flat]
-        ),
-        "newtriton: gradient + hvp": lambda: model.linearize(x, y).hvp(flat),
-    }
-    seconds = interleaved(calls, options.rounds)
+    half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    with tensor_cores(device, precision != "ieee"), half:
+        if compiles:
+            theirs["compiled"] = compiled(net, x, y, v)
+        calls = {f"{who}: {what}": f for who, fs in theirs.items() for what, f in fs.items()}
+        calls |= {
+            "newtriton: gradient": lambda: model.gradient(x, y),
+            "newtriton: gradient + quadratic form": lambda: model.linearize(x, y).quadratic_forms(
+                [flat], two_products=precision in ("ieee", "tf32x3")
+            ),
+            "newtriton: gradient + hvp": lambda: model.linearize(x, y).hvp(flat),
+        }
+        seconds = interleaved(calls, rounds, device)
 
     def best(what: str) -> float:
         names = [n for n in seconds if not n.startswith("newtriton") and f": {what}" in n]
@@ -113,12 +121,30 @@ def main() -> None:
 
     rows: list[dict[str, Any]] = []
     for name, times in seconds.items():
-        row: dict[str, Any] = {"call": name, **summary(times)}
+        row: dict[str, Any] = {
+            "net": f"vgg{depth}", "batch": batch, "precision": precision, "call": name,
+            **summary(times),
+        }  # fmt: skip
         if name.startswith("newtriton"):
             rival = best("gradient" if name.endswith("gradient") else "hvp")
             row["times_faster_than_best"] = round(rival / median(times), 2)
         rows.append(row)
-    report(rows, options.json)
+    return rows
+
+
+def main() -> None:
+    """Prints a table for each precision and batch size."""
+    options = parser(__doc__)
+    options.add_argument("--depth", type=int, choices=NETS, default=11)
+    options.add_argument("--batches", type=int, nargs="+", default=[64])
+    options.add_argument("--precisions", nargs="+", default=["ieee"])
+    given = options.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows: list[dict[str, Any]] = []
+    for precision in given.precisions:
+        for batch in given.batches:
+            rows += measure(given.depth, batch, precision, given.rounds, device)
+    report(rows, given.json)
 
 
 if __name__ == "__main__":

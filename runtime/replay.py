@@ -12,6 +12,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ Record = Callable[[Work], Work]
 
 
 @cache
-def _pool() -> tuple[int, int]:
+def _pool() -> Any:
     """Memory for what operators allocate while they are recorded; nothing in it outlives a call."""
     return torch.cuda.graph_pool_handle()
 

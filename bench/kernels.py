@@ -1,0 +1,306 @@
+"""Each fused kernel on the layers of VGG11/16/19, against eager PyTorch and torch.compile.
+
+A row is one operation on one layer: milliseconds with these kernels and with the vendor's
+contraction followed by one fused kernel, eager and compiled, the GFLOP and MB that it needs at
+least, and what part of the device's measured ceilings the fused kernel reaches. Needs a GPU; under
+TRITON_INTERPRET=1 the numbers are compared and the times mean nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from ..compiler import ops, scalar
+from ..compiler.cost import flops
+from ..compiler.ir import Graph, N, Node, Op, concrete
+from ..compiler.precision import ROUNDED, rounded, with_precision
+from ..compiler.scalar import var
+from ..compiler.transpose import conv_input_grad, conv_weight_grad
+from ..runtime.fusion import FusedExecutor, Settings
+from ..runtime.measure import seconds
+from ..runtime.pointwise import Run, tensor_cores
+from ..runtime.replay import cuda_graph
+from ._measure import parser, report
+
+LAYERS = (
+    (3, 64, 32), (64, 64, 32), (64, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8),
+    (256, 512, 4), (512, 512, 4), (512, 512, 2),
+)  # fmt: skip
+WINDOW = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+SILU = var(0) * scalar.sigmoid(var(0))
+SLOPE = scalar.derivative(SILU, 0)
+BEND = scalar.derivative(SLOPE, 0)
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a step does at a layer: nodes to compute, and the same in PyTorch, images N×C×H×W."""
+
+    outputs: tuple[Node, ...]
+    torch: Callable[[Tensors], tuple[Tensor, ...]]
+
+
+def _slope(s: Tensor) -> Tensor:
+    sigma = torch.sigmoid(s)
+    return sigma * (1 + s * (1 - sigma))
+
+
+def _bend(s: Tensor) -> Tensor:
+    sigma = torch.sigmoid(s)
+    return sigma * (1 - sigma) * (2 + s * (1 - 2 * sigma))
+
+
+def _conv(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    return functional.conv2d(x, w, b, padding=1)
+
+
+def _back(ct: Tensor, w: Tensor) -> Tensor:
+    size = (len(ct), w.shape[1], *ct.shape[2:])
+    return conv2d_input(size, w, ct, padding=1)  # type: ignore[arg-type]
+
+
+def _weights(ct: Tensor, x: Tensor) -> Tensor:
+    return conv2d_weight(x, (ct.shape[1], x.shape[1], 3, 3), ct, padding=1)  # type: ignore[arg-type]
+
+
+def _patches(x: Tensor) -> Tensor:
+    columns = functional.unfold(x, 3, padding=1)
+    rows = columns.transpose(1, 2).reshape(-1, columns.shape[1])
+    return rows.T @ rows
+
+
+def operations(channels: int, width: int, size: int) -> dict[str, Operation]:
+    """By name, what a second-order step does at a 3×3 convolution.
+
+    a, ṡ … are of this layer; p, ṗ and ā of the activation below it.
+    """
+    below, here = (N, size, size, channels), (N, size, size, width)
+    a, a_dot, p, p_dot, a_bar = (
+        ops.input_(name, below) for name in ("a", "a_dot", "p", "p_dot", "a_bar")
+    )
+    s, s_bar, rs_bar = (ops.input_(name, here) for name in ("s", "s_bar", "rs_bar"))
+    w, v = (ops.param(name, (width, 3, 3, channels)) for name in ("w", "v"))
+    b = ops.param("b", (width,))
+
+    def conv(*operands: Node) -> Node:
+        return ops.make(Op.CONV, *operands, **WINDOW)
+
+    def back(ct: Node, weights: Node) -> Node:
+        return conv_input_grad(ct, weights, a, WINDOW)
+
+    z, back_sum = conv(a, w, b), ops.total([back(rs_bar, w), back(s_bar, v)])
+    s_dot = ops.total([conv(a_dot, w), conv(a, v, b)])
+    r_back = ops.map_(
+        scalar.substitute(SLOPE, {0: var(1)}) * var(0)
+        + scalar.substitute(BEND, {0: var(1)}) * var(2) * var(3),
+        back_sum, p, p_dot, a_bar,
+    )  # fmt: skip
+    sloped = scalar.substitute(SLOPE, {0: var(1)}) * var(0)
+    gram = {**WINDOW, "kernel": (3, 3), "homogeneous": False, "scale": scalar.ONE}
+    return {
+        "forward": Operation(
+            (z, ops.map_(SILU, z)),
+            lambda t: (s := _conv(t["a"], t["w"], t["b"]), functional.silu(s)),
+        ),
+        "input gradient": Operation(
+            (ops.map_(sloped, back(s_bar, w), p),),
+            lambda t: (_slope(t["p"]) * _back(t["s_bar"], t["w"]),),
+        ),
+        "weight gradient": Operation(
+            (conv_weight_grad(s_bar, a, w, WINDOW),), lambda t: (_weights(t["s_bar"], t["a"]),)
+        ),
+        "R-forward": Operation(
+            (s_dot, ops.map_(sloped, s_dot, s)),
+            lambda t: (
+                r := _conv(t["a_dot"], t["w"]) + _conv(t["a"], t["v"], t["b"]),
+                _slope(t["s"]) * r,
+            ),
+        ),
+        "R-backward": Operation(
+            (r_back,),
+            lambda t: (
+                _slope(t["p"]) * (_back(t["rs_bar"], t["w"]) + _back(t["s_bar"], t["v"]))
+                + _bend(t["p"]) * t["p_dot"] * t["a_bar"],
+            ),
+        ),
+        "R-weight gradient": Operation(
+            (
+                ops.total(
+                    [
+                        conv_weight_grad(rs_bar, a, w, WINDOW),
+                        conv_weight_grad(s_bar, a_dot, w, WINDOW),
+                    ]
+                ),
+            ),
+            lambda t: (_weights(t["rs_bar"], t["a"]) + _weights(t["s_bar"], t["a_dot"]),),
+        ),
+        "quadratic": Operation(
+            (ops.dot(s_bar, conv(a_dot, v)),),
+            lambda t: ((t["s_bar"] * _conv(t["a_dot"], t["v"])).sum(),),
+        ),
+        "patch Gram": Operation(
+            (ops.make(Op.PATCH_GRAM, a, **gram),), lambda t: (_patches(t["a"]),)
+        ),
+    }
+
+
+def fused(graph: Graph, settings: Settings, run: Run, feed: Mapping[Node, Tensor]) -> Any:
+    """A call of the kernel alone: operands are rounded and transposed before."""
+    known = dict(feed)
+    if settings.precision in ROUNDED:
+        lowered, _ = with_precision(graph, settings.precision)
+        for node in lowered.nodes():
+            for x, tensor in feed.items():
+                if node is rounded(x, settings.precision):
+                    half = tensor.to(torch.bfloat16)
+                    known[node] = half if settings.precision == "bf16" else _nearest(tensor)
+    made = FusedExecutor(graph, (), settings, keeps=True)(run, known)
+    known |= {n: x for n, x in made.items() if n not in graph.outputs.values()}
+    executor = FusedExecutor(graph, (), settings)
+    return lambda: executor(run, known)
+
+
+def _nearest(x: Tensor) -> Tensor:
+    """The nearest tf32 numbers."""
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def milliseconds(calls: Mapping[str, Callable[[], Any]], run: Run, rounds: int) -> dict[str, float]:
+    """The median of each call's rounds, taken in turns; on a GPU by its own clock."""
+    if run.device.type == "cuda":
+        from triton.testing import do_bench  # noqa: PLC0415 - asks for a driver when it is imported
+
+        def once(call: Callable[[], Any]) -> float:
+            return float(do_bench(call, warmup=5, rep=20, return_mode="median"))
+    else:
+
+        def once(call: Callable[[], Any]) -> float:
+            return 1e3 * seconds(call, run.device)
+
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            found[name].append(once(call))
+    return {name: median(times) for name, times in found.items()}
+
+
+def ceilings(device: torch.device, precision: str) -> tuple[float, float]:
+    """Measured GFLOP/s of a large product, and GB/s of a large copy."""
+    n = 8192 if device.type == "cuda" else 256
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    x = torch.empty(2**28 if device.type == "cuda" else 2**16, device=device)
+    y = torch.empty_like(x)
+    run = Run(1, torch.float32, device)
+    with tensor_cores(device, precision != "ieee"):
+        calls = {"product": lambda: a @ b, "copy": lambda: y.copy_(x)}
+        ms = milliseconds(calls, run, 3)
+    return 2e-6 * n**3 / ms["product"], 2e-6 * x.nbytes / ms["copy"]
+
+
+def rows(
+    layers: Any, batch: int, precision: str, rounds: int, compiled: bool, device: torch.device
+) -> Iterator[dict[str, Any]]:
+    """A row per layer and operation, with the error of the fused kernel against PyTorch's."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    peak, bandwidth = ceilings(device, precision)
+    run = Run(batch, torch.float32, device)
+    for channels, width, size in layers:
+        for name, operation in operations(channels, width, size).items():
+            graph = Graph(name, {str(i): n for i, n in enumerate(operation.outputs)})
+            leaves = [n for n in graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
+            feed = {n: torch.randn(concrete(n.shape, batch), device=device) for n in leaves}
+            if precision == "bf16":
+                feed = {n: x.to(torch.bfloat16).float() for n, x in feed.items()}
+            tensors = {n["name"]: _nchw(x) for n, x in feed.items()}
+            if precision == "bf16":
+                tensors = {n: x.to(torch.bfloat16) for n, x in tensors.items()}
+            record = cuda_graph if device.type == "cuda" else None
+            calls: dict[str, Callable[[], Any]] = {
+                who: fused(
+                    graph, Settings(precision, who, interpreted, record=record), run, feed
+                )
+                for who in ("fused", "vendor")
+            }  # fmt: skip
+            calls["eager"] = lambda f=operation.torch, t=tensors: f(t)
+            if compiled:
+                whole = torch.compile(operation.torch, dynamic=False)
+                calls["compiled"] = lambda f=whole, t=tensors: f(t)
+            with tensor_cores(device, precision != "ieee"):
+                found, expected = calls["fused"](), calls["eager"]()
+                ms = milliseconds(calls, run, rounds)
+            error = max(
+                _error(found[n], x) for n, x in zip(operation.outputs, expected, strict=True)
+            )
+            moved = 4e-6 * sum(n.type.numel(batch) for n in (*leaves, *operation.outputs))
+            best = min(ms[who] for who in ("eager", "compiled") if who in ms)
+            yield {
+                "layer": f"{channels}→{width}, {size}×{size}",
+                "operation": name,
+                "precision": precision,
+                **{f"{who}_ms": round(t, 4) for who, t in ms.items()},
+                "times_faster": round(best / min(ms["fused"], ms["vendor"]), 2),
+                "GFLOP": round(flops(graph, batch) / 1e9, 2),
+                "MB": round(moved, 1),
+                "of_peak": round(flops(graph, batch) / 1e6 / ms["fused"] / peak, 3),
+                "of_bandwidth": round(moved / ms["fused"] / bandwidth, 3),
+                "error": float(f"{error:.1e}"),
+            }
+
+
+def _nchw(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    if found.ndim == 4:
+        expected = expected.permute(0, 2, 3, 1)
+    elif found.ndim == 2:  # a patch Gram: PyTorch's patches are in (channel, tap) order
+        order = torch.arange(len(found), device=found.device).view(-1, 9).T.flatten()
+        expected = expected[order][:, order]
+    difference = (found.double() - expected.double()).norm()
+    return float(difference / expected.double().norm())
+
+
+def main() -> None:
+    """Prints a row as soon as it is there, then the table."""
+    options = parser(__doc__)
+    options.add_argument("--batch", type=int, default=200)
+    options.add_argument("--scale", type=int, nargs="+", default=[1, 2], help="2 is for 64×64")
+    options.add_argument("--precisions", nargs="+", default=["ieee", "tf32", "bf16"])
+    options.add_argument("--layers", type=int, nargs="+", help="numbers of some, from 0")
+    options.add_argument("--channels", type=int, default=1, help="divides all but the image's")
+    options.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    given = options.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = [LAYERS[i] for i in given.layers or range(len(LAYERS))]
+    layers = [
+        (c if c == 3 else c // given.channels, o // given.channels, size * scale)
+        for scale in given.scale
+        for c, o, size in chosen
+    ]
+    table: list[dict[str, Any]] = []
+    start = time.perf_counter()
+    for precision in given.precisions:
+        for row in rows(
+            layers, given.batch, precision, given.rounds, not given.no_compile, device
+        ):  # fmt: skip
+            table.append(row)
+            print(f"{time.perf_counter() - start:6.0f} s", *row.values(), flush=True)
+    report(table, given.json)
+
+
+if __name__ == "__main__":
+    main()
