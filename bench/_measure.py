@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-
 CPU = torch.device("cpu")
 WARM = 3  # rounds that do not count: kernels are loaded, measured against others, recorded
 

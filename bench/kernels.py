@@ -183,7 +183,8 @@ def milliseconds(calls: Mapping[str, Callable[[], Any]], run: Run, rounds: int) 
         from triton.testing import do_bench  # noqa: PLC0415 - asks for a driver when it is imported
 
         def once(call: Callable[[], Any]) -> float:
-            return float(do_bench(call, warmup=5, rep=20, return_mode="median"))
+            ms: Any = do_bench(call, warmup=5, rep=20, return_mode="median")
+            return ms
     else:
 
         def once(call: Callable[[], Any]) -> float:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .elements import extent
+from .elements import BATCH_SIZE, extent
 from .kernel import Kernel, Schedule
-from .slots import Code, Tile, kernel_code
+from .slots import Code, Functions, Tile, kernel_code
 
 HEADER = '''"""{title}
 
@@ -44,37 +44,34 @@ class Launch:
 
 def generate(plan: Schedule, tiles: Mapping[Kernel, Tile]) -> tuple[str, list[Launch]]:
     """The source of a schedule's module, and what to launch of it."""
-    sources = [HEADER.format(title=f"{plan.graph.name}.")]
-    launches = []
-    for i, kernels in enumerate(plan.launches):
-        codes = [
-            kernel_code(k, plan, tiles, f"launch_{i}_{part}") for part, k in enumerate(kernels)
-        ]
-        sources += [code.source for code in codes if code.source]
-        function = None
-        if not kernels[0].anchors:
-            function = f"launch_{i}"
-            sources.append(_launcher(function, kernels, codes, tiles))
+    functions, launches = Functions(), []
+    for kernels in plan.launches:
+        codes = [kernel_code(k, plan, tiles, functions) for k in kernels]
+        function = None if kernels[0].anchors else _launcher(kernels, codes, tiles, functions)
         launches.append(Launch(kernels, codes, function))
-    return "\n\n\n".join(sources) + "\n", launches
+    header = HEADER.format(title=f"{plan.graph.name}.")
+    return f"{header}\n\n{functions.source}\n", launches
 
 
 def _launcher(
-    name: str, kernels: Sequence[Kernel], codes: Sequence[Code], tiles: Mapping[Kernel, Tile]
+    kernels: Sequence[Kernel],
+    codes: Sequence[Code],
+    tiles: Mapping[Kernel, Tile],
+    functions: Functions,
 ) -> str:
     """Programs 0 … e0 work on the first kernel, those up to e1 on the second, and so on."""
     parts = range(len(kernels))
-    pointers = "".join(f"p{q}, " for q in parts)
-    ends = "".join(f"e{q}, " for q in parts[:-1])
-    lines = [f"@triton.jit\ndef {name}({pointers}{ends}batch):", "    pid = tl.program_id(0)"]
+    pointers, numbers = [f"p{q}" for q in parts], [*(f"e{q}" for q in parts[:-1]), BATCH_SIZE]
+    lines = ["pid = tl.program_id(0)"]
     for q, (kernel, code) in enumerate(zip(kernels, codes, strict=True)):
         start = f"pid - e{q - 1}" if q else "pid"
         shape = f"{extent(kernel.space.rows)}, {kernel.space.columns}"
         size = f"{tiles[kernel].rows}, {tiles[kernel].columns}"
-        call = f"tile({start}, p{q}, batch, {shape}, {size}, {code.stages[0]})"
+        call = f"tile({start}, p{q}, {BATCH_SIZE}, {shape}, {size}, {code.stages[0]})"
         if len(kernels) == 1:
-            lines.append(f"    {call}")
+            lines.append(call)
         else:
             head = "else" if q == parts[-1] else f"{'el' if q else ''}if pid < e{q}"
-            lines += [f"    {head}:", f"        {call}"]
-    return "\n".join(lines)
+            lines += [f"{head}:", f"    {call}"]
+    decorator = f"@triton.jit(do_not_specialize={numbers})"  # one kernel for all batch sizes
+    return functions.add("launch", ", ".join([*pointers, *numbers]), lines, decorator)

@@ -8,7 +8,7 @@ are r, c, e (row, column, element), a0… (coordinates), v0… (values): never a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -56,7 +56,26 @@ class Code:
     stages: list[str | None] = field(default_factory=list)
     ratios: list[str | None] = field(default_factory=list)
     pointers: list[Buffer] = field(default_factory=list)
-    source: str = ""
+
+
+class Functions:
+    """The functions of a module, each once: layers of one shape share their code."""
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[str, str, str], str] = {}
+
+    def add(
+        self, kind: str, parameters: str, body: Sequence[str], decorator: str = "@triton.jit"
+    ) -> str:
+        """The name of a function with this body."""
+        text = "\n".join([f"({parameters}):", *(f"    {line}" for line in body)])
+        return self.names.setdefault((kind, decorator, text), f"{kind}_{len(self.names)}")
+
+    @property
+    def source(self) -> str:
+        """All of them."""
+        found = self.names.items()
+        return "\n\n\n".join(f"{jit}\ndef {name}{text}" for (_, jit, text), name in found)
 
 
 class _Writer:
@@ -123,7 +142,7 @@ class _Writer:
         """Writes a statement, the coordinates that it uses defined before."""
         for axis in sorted(set(map(int, re.findall(r"\ba(\d+)\b", line)))):
             self.header[f"a{axis} = {self.space.definition(axis).text}"] = None
-        self.lines.append("    " * (self.depth + 1) + line)
+        self.lines.append("    " * self.depth + line)
 
     @contextmanager
     def loop(self, count: str) -> Iterator[Index]:
@@ -249,12 +268,11 @@ class _Writer:
             total = f"tl.sum(tl.where(mr & mc, {value.text}, 0.0))"
             self.emit(f"tl.store({pointer} + i * {strips} + j, {total})")
 
-    def text(self, name: str, comment: str) -> str:
-        """The finished function."""
+    def body(self) -> list[str]:
+        """The finished function's statements."""
         header = ["r = m[:, None]", "c = n[None, :]", f"e = r * {self.space.columns} + c"]
         header += sorted(self.header, key=lambda line: int(line[1 : line.index(" ")]))
-        body = [f"    {line}" for line in header] + self.lines
-        return "\n".join(["@triton.jit", f"def {name}({PARAMETERS}):", f"    # {comment}", *body])
+        return [f"# {self.kernel}", *header, *self.lines]
 
 
 def _widen(node: Node) -> str:
@@ -264,13 +282,11 @@ def _widen(node: Node) -> str:
     return ".to(tl.float32)" if is_rounded(node) else ""
 
 
-def _zero(name: str) -> str:
-    return f"@triton.jit\ndef {name}(p, batch):\n    return 0.0"
-
-
-def kernel_code(kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], prefix: str) -> Code:
-    """The slots of a kernel, in source text whose names start with `prefix`."""
-    code, sources = Code(), []
+def kernel_code(
+    kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], functions: Functions
+) -> Code:
+    """The slots of a kernel, added to the functions of its module."""
+    code = Code()
     if kernel.opaque:
         return code
     last = max(0, len(kernel.anchors) - 1)
@@ -280,15 +296,12 @@ def kernel_code(kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], pr
             _store_part(writer, kernel, stage)
         else:
             _stage(writer, kernel, stage)
-        name = f"{prefix}_stage_{stage}"
-        if writer.lines:
-            sources.append(writer.text(name, str(kernel)))
-        code.stages.append(name if writer.lines else None)
-        ratio = f"{prefix}_ratio_{stage}"
-        text = _ratio(kernel, plan, tiles, code.pointers, stage, ratio) if stage < last else None
-        sources += [text] if text else []
-        code.ratios.append(ratio if text else None)
-    code.source = "\n\n\n".join(sources)
+        slot = functions.add("slot", PARAMETERS, writer.body()) if writer.lines else None
+        code.stages.append(slot)
+        writer = _Writer(kernel, plan, tiles, code.pointers)
+        ratio = _ratio(writer, stage) if stage < last else None
+        named = functions.add("ratio", f"p, {BATCH_SIZE}", ratio) if ratio else None
+        code.ratios.append(named)
     return code
 
 
@@ -321,23 +334,19 @@ def _stage(writer: _Writer, kernel: Kernel, stage: int) -> None:
         writer.part(node)
 
 
-def _ratio(
-    kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], pointers: list[Buffer],
-    stage: int, name: str,
-) -> str | None:  # fmt: skip
+def _ratio(writer: _Writer, stage: int) -> list[str] | None:
     """The factor that takes an accumulator to the scale of the next anchor; None for 1."""
+    kernel = writer.kernel
     if kernel.joint is None:
-        return _zero(name)
+        return ["return 0.0"]
     factors = coefficients(kernel.joint, kernel.anchors)
     assert factors is not None
     ratio = factors[stage] * scalar.reciprocal(factors[stage + 1])
     if ratio is scalar.ONE:
         return None
-    writer = _Writer(kernel, plan, tiles, pointers)
     operands = [
         writer.value(x.inputs[0], (), None) if i in scalar.operands(ratio) else Index("0.0")
         for i, x in enumerate(kernel.joint.inputs)
     ]
     result = expression(writer, ratio, operands)
-    body = [*writer.lines, f"    return {result.text}"]
-    return "\n".join(["@triton.jit", f"def {name}(p, {BATCH_SIZE}):", *body])
+    return [*writer.lines, f"return {result.text}"]

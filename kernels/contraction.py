@@ -127,7 +127,7 @@ def finish(
         finish(right, i, j + S, k, m, n + H, mr, limit, p, batch, BM, H, S, SLOT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "rows", "trips"])
 def contraction(
     xs, ws, p, batch, rows, trips, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     RH: tl.constexpr, RW: tl.constexpr, COLUMNS: tl.constexpr, GROUPS: tl.constexpr,

@@ -22,7 +22,7 @@ from .contraction import Pair, Tiles
 from .patch_gram import plan
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def rectangle_products(
     a, items, products, batch, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     GROUPS: tl.constexpr, PITCH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,

@@ -22,7 +22,7 @@ from torch import Tensor
 from .contraction import Pair, Tiles, finish, pair, window
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "pixels", "trips"])
 def outer(
     gs, xs, p, batch, pixels, trips, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     OH: tl.constexpr, OW: tl.constexpr, OC: tl.constexpr, GROUPS: tl.constexpr, KH: tl.constexpr,

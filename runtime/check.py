@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -36,10 +36,11 @@ from ..compiler.models import vgg11, vgg16, vgg19
 from ..compiler.network import Layer
 from ..compiler.precision import with_precision
 from ..compiler.programs import Programs
+from .ahead import Job, distinct, in_pool
 from .checks import check_option
 from .executor import Executor
 from .fusion import FusedExecutor, Plan, Settings
-from .gates import EXCEPTIONS, TARGETS, Job, Report, compile_all
+from .gates import EXCEPTIONS, TARGETS, Report, report
 from .model import Model
 from .model import compile as compile_network
 from .pointwise import Run
@@ -173,24 +174,6 @@ def jobs(names: Sequence[str], precisions: Sequence[str], batch: int = 200) -> I
                 yield from plan.jobs(f"{name} {precision} {graph.name}")
 
 
-def distinct(all_jobs: Iterable[Job]) -> list[Job]:
-    """Jobs without those that would compile the same source to the same code."""
-    found: dict[tuple[str, ...], Job] = {}
-    for job in all_jobs:
-        constants = {name: _source(value) for name, value in job.constants.items()}
-        options = (str(sorted(job.types.items())), str(constants), str((job.warps, job.stages)))
-        found.setdefault((str(_source(job.function)), *options), job)
-    return list(found.values())
-
-
-def _source(constant: object) -> object:
-    """A constant's value; of functions, what they do, whatever they are called."""
-    if isinstance(constant, tuple):
-        return tuple(map(_source, constant))
-    source = getattr(constant, "src", None)
-    return constant if source is None else source.partition("(")[2]
-
-
 def run(options: Namespace) -> int:
     """Prints a line per kernel and a verdict; 0 where all is well, 1 elsewhere.
 
@@ -216,7 +199,8 @@ def run(options: Namespace) -> int:
 
 def _code(options: Namespace) -> Iterator[Report]:
     compiled = distinct(jobs(options.nets, options.precisions))
-    yield from compile_all(compiled, options.targets, options.workers)
+    targets = [TARGETS[name] for name in options.targets]
+    yield from in_pool(report, compiled, targets, options.workers)
 
 
 def _numbers(options: Namespace) -> Iterator[Error]:

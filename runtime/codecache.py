@@ -46,7 +46,8 @@ def folder() -> Path:
     return path
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """A name for a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -57,7 +58,7 @@ def stored(name: str) -> str | None:
     except (FileNotFoundError, UnicodeDecodeError):
         return None
     body, found, checksum = text.rpartition(_CHECKSUM)
-    return body if found and checksum.strip() == _digest(body) else None
+    return body if found and checksum.strip() == digest(body) else None
 
 
 def store(name: str, text: str) -> Path:
@@ -66,7 +67,7 @@ def store(name: str, text: str) -> Path:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"{text}{_CHECKSUM}{_digest(text)}\n")
+            file.write(f"{text}{_CHECKSUM}{digest(text)}\n")
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -83,7 +84,7 @@ def module(source: str, key: Mapping[str, object]) -> ModuleType:
     """
     header = "".join(f"# {name}: {value}\n" for name, value in sorted(key.items()))
     text = header + source
-    stem = f"nt_{_digest(text)[:24]}"
+    stem = f"nt_{digest(text)[:24]}"
     name = f"{stem}.py"
     path = folder() / name
     if stored(name) != text:

@@ -13,7 +13,7 @@ from ..kernels.contraction import Geometry, Tiles, contraction, programs
 from ..kernels.lags import PatchGeometry, assemble, rectangle_products
 from ..kernels.outer import OuterGeometry, outer
 from ..kernels.pointwise import power
-from .gates import Job
+from .ahead import Job
 
 PROGRAMS = 132  # of one wave: the multiprocessors of an H100
 # Columns and depth of the largest tiles that compile without spills.

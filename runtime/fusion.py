@@ -7,13 +7,16 @@ arena that belongs to the plan, so a call allocates nothing besides its results.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
+from triton.runtime.driver import driver
 
 from ..compiler import ops, scalar
 from ..compiler.codegen import Launch, generate
@@ -26,8 +29,9 @@ from ..compiler.schedule import schedule
 from ..compiler.slots import Buffer, Part, Tile
 from ..kernels.lags import assemble, rectangle_products
 from ..kernels.pointwise import tile_shape
+from . import codecache
+from .ahead import Job, compile_all, distinct
 from .aten import ATEN
-from .codecache import module
 from .contractions import (
     MOST_REGISTERS,
     Choice,
@@ -36,10 +40,11 @@ from .contractions import (
     choose_patches,
     computable,
 )
-from .gates import Job
 from .measure import Call, Choices, alone, random_feed
 from .pointwise import Run, tensor_cores
 from .replay import Record, Replays, cuda_graph
+
+MANY = 4  # kernels that are worth a pool of processes
 
 
 def _dtype(buffer: Buffer) -> torch.dtype:
@@ -129,7 +134,7 @@ class Plan:
         self.schedule: Schedule = schedule(graph, batch, settings.splits)
         self.tiles = {k: self._tile(k) for k in self.schedule.kernels}
         self.source, self.launches = generate(self.schedule, self.tiles)
-        self.module = module(self.source, {})
+        self.module = codecache.module(self.source, {})
         self.made = [n for n in self.schedule.made() if keep_made]
         self.results = {base(n) for n in graph.outputs.values()} | set(self.made)
         spans = self.spans()
@@ -206,6 +211,8 @@ class Plan:
     def tensors(self, run: Run, feed: Mapping[Node, Tensor]) -> Callable[[Buffer], Tensor]:
         """The memory of every buffer for one call."""
         if self.memory is None:
+            if run.device.type == "cuda":
+                self.prepare()
             self.memory = torch.empty(self.arena.size, dtype=torch.uint8, device=run.device)
         memory, found = self.memory, dict[Buffer, Tensor]()
 
@@ -293,6 +300,18 @@ class Plan:
                     narrow=min(copied) < 64 or any(c % unit for c in copied),
                     tile=(constants["BM"], constants["BN"], constants["BK"]), wide=wide,
                 )  # fmt: skip
+
+    def prepare(self) -> None:
+        """Compiles all kernels for the current GPU, in as many processes as there are cores.
+
+        A note is left, so that it happens once per GPU and version.
+        """
+        target: Any = driver.active.get_current_target()
+        jobs = distinct(self.jobs(""))
+        note = f"compiled-{codecache.digest(f'{target} {triton.__version__} {jobs}')}"
+        if len(jobs) >= MANY and codecache.stored(note) is None:
+            compile_all(jobs, [target], os.cpu_count() or 1)
+            codecache.store(note, f"{self.schedule.graph.name} for {target}\n")
 
     def _contraction(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:
         (kernel,), (code,) = launch.kernels, launch.codes

@@ -7,24 +7,20 @@ and tensor-core products overlap, from the waits inside the loops of the interme
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import re
 import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from ..compiler.errors import NewtritonError
+from .ahead import Job
 
 TARGETS = {
     "sm_90": GPUTarget("cuda", 90, 32),
@@ -34,30 +30,6 @@ TARGETS = {
 SHARED = {"sm_90": 232_448, "sm_80": 166_912, "gfx942": 65_536}  # bytes of a block
 MULTIPLICATIONS = {"bf16": 2048, "tf32": 1024}  # a multiprocessor of sm_90, per cycle
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A kernel as it will be launched.
-
-    kind: "contraction", "outer" or "pointwise". types: of its arguments, tuples nested. flat:
-    whether images have fewer channels than a copy. narrow: whether channels are no multiple of 16
-    bytes, or fewer than a tile. tile: BM, BN, BK of a contraction. wide: the functions whose
-    accesses to whole tiles should be of 16 bytes.
-    """
-
-    name: str
-    kind: str
-    function: Any
-    types: Mapping[str, Any]
-    constants: Mapping[str, Any]
-    precision: str = "ieee"
-    warps: int = 4
-    stages: int = 3
-    flat: bool = False
-    narrow: bool = False
-    tile: tuple[int, int, int] = (0, 0, 0)
-    wide: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -95,15 +67,6 @@ class Report:
             f"{self.job:<44} {self.target:<7} {self.registers:>4} regs {self.shared:>7} B shared "
             f"{self.spills:>5} spills  {self.instruction:<5} {widest:>2} B loads  {verdict}"
         )
-
-
-def _pointers(types: Sequence[Any], path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    """Positions of pointers, those in tuples included: all memory is 16-byte aligned."""
-    for i, t in enumerate(types):
-        if isinstance(t, tuple):
-            yield from _pointers(t, (*path, i))
-        elif isinstance(t, str) and t.startswith("*"):
-            yield (*path, i)
 
 
 def _waits(ttgir: str) -> dict[str, list[int]]:
@@ -207,26 +170,24 @@ def _disassemble(report: Report, cubin: bytes) -> None:
     report.loop = _longest_loop(sass)
 
 
-def compile_job(job: Job, target: str) -> Report:
+def report(job: Job, target: GPUTarget) -> Report:
     """Compiles one job for one target and looks at the result."""
-    report, start = Report(job.name, target), time.perf_counter()
-    constants = dict(job.constants)
-    limit = constants.pop("maxnreg", None)
-    types = {n: "constexpr" if n in job.constants else job.types[n] for n in job.function.arg_names}
-    aligned = {path: [["tt.divisibility", 16]] for path in _pointers(list(types.values()))}
-    source = ASTSource(job.function, types, constexprs=constants, attrs=aligned)
-    options: dict[str, int] = {"num_warps": job.warps, "num_stages": job.stages}
-    if limit is not None:
-        options["maxnreg"] = limit
-    kernel = triton.compile(source, target=TARGETS[target], options=options)
-    report.seconds = time.perf_counter() - start
-    report.shared = kernel.metadata.shared
-    report.waits = _waits(kernel.asm["ttgir"])
+    name = next(name for name, known in TARGETS.items() if known == target)
+    found, start = Report(job.name, name), time.perf_counter()
+    try:
+        kernel = job.compiled(target)
+    except Exception as error:  # a kernel that does not compile is a line of the table
+        line = str(error).strip().splitlines() or [type(error).__name__]
+        found.faults.append(f"does not compile: {line[-1]}")
+        return found
+    found.seconds = time.perf_counter() - start
+    found.shared = kernel.metadata.shared
+    found.waits = _waits(kernel.asm["ttgir"])
     if "cubin" in kernel.asm:
-        report.tiles = _narrowest(kernel.asm["ttgir"], kernel.asm["ptx"])
-        _disassemble(report, kernel.asm["cubin"])
-    report.faults = faults(job, report)
-    return report
+        found.tiles = _narrowest(kernel.asm["ttgir"], kernel.asm["ptx"])
+        _disassemble(found, kernel.asm["cubin"])
+    found.faults = faults(job, found)
+    return found
 
 
 def faults(job: Job, report: Report) -> list[str]:
@@ -272,28 +233,3 @@ EXCEPTIONS = {
     "rows of no multiple of 16 bytes": "no address but the first is aligned",
     "layers of fewer than 64 outputs": "most of a tile is padding; they are never the bottleneck",
 }
-
-_jobs: list[Job] = []
-
-
-def _one(work: tuple[int, str]) -> Report:
-    index, target = work
-    try:
-        return compile_job(_jobs[index], target)
-    except Exception as error:  # a kernel that does not compile is a line of the table
-        line = str(error).strip().splitlines() or [type(error).__name__]
-        return Report(_jobs[index].name, target, faults=[f"does not compile: {line[-1]}"])
-
-
-def compile_all(jobs: Sequence[Job], targets: Sequence[str], workers: int) -> Iterator[Report]:
-    """Reports as they come, from a pool of processes.
-
-    Raises:
-        NewtritonError: kernels are being interpreted in this process.
-    """
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        raise NewtritonError("kernels are interpreted here: unset TRITON_INTERPRET to compile them")
-    _jobs[:] = jobs
-    work = [(i, target) for target in targets for i in range(len(jobs))]
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
-        yield from pool.imap_unordered(_one, work)

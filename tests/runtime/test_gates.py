@@ -9,7 +9,8 @@ import pytest
 
 import newtriton as nt
 from newtriton.runtime import gates
-from newtriton.runtime.gates import Job, Report
+from newtriton.runtime.ahead import Job, in_pool
+from newtriton.runtime.gates import Report
 
 KERNELS = """
 import sys
@@ -17,7 +18,8 @@ import sys
 import triton
 import triton.language as tl
 
-from newtriton.runtime.gates import Job, compile_all
+from newtriton.runtime.ahead import Job, in_pool
+from newtriton.runtime.gates import TARGETS, report
 
 
 @triton.jit
@@ -59,8 +61,8 @@ def jobs():
 
 
 if __name__ == "__main__":
-    for report in compile_all(list(jobs()), sys.argv[1:], 2):
-        print(report)
+    for found in in_pool(report, list(jobs()), [TARGETS[name] for name in sys.argv[1:]], 2):
+        print(found)
 """
 
 
@@ -147,5 +149,5 @@ def test_exceptions():
 
 def test_an_interpreting_process_does_not_compile():
     with pytest.raises(nt.NewtritonError, match="unset TRITON_INTERPRET"):
-        list(gates.compile_all([], ["sm_90"], 1))
+        list(in_pool(gates.report, [], [], 1))
     assert Path(gates.TOOLS, "cuobjdump").exists()
