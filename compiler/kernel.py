@@ -11,7 +11,7 @@ from .ir import CONTRACTIONS, Graph, N, Node, Op, Shape, show
 from .precision import is_rounded
 
 GRAMS = frozenset({Op.GRAM, Op.PATCH_GRAM})
-ANCHORS = CONTRACTIONS | GRAMS
+ANCHORS = CONTRACTIONS | GRAMS | {Op.SPECTRAL}
 
 
 def base(node: Node) -> Node:

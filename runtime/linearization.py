@@ -74,6 +74,9 @@ class Linearization:
             name = node["name"]
             if node.op is Op.INPUT and name in given:
                 feed[node] = given[name]
+            elif node.op is Op.INPUT and name == "columns":
+                columns = torch.arange(node.shape[0], device=self.model.device)
+                feed[node] = columns[:, None].expand(len(columns), self.batch)
             elif node.op is Op.INPUT and node not in feed:
                 direction, _, parameter = name[1:].partition(":")
                 feed[node] = views[int(direction)][parameter]
@@ -168,10 +171,6 @@ class Linearization:
         given = {}
         if "noise" in leaves:
             given["noise"] = self._noise(leaves["noise"], generator)
-        if "columns" in leaves:
-            count = leaves["columns"].shape[0]
-            columns = torch.arange(count, device=self.model.device)
-            given["columns"] = columns[:, None].expand(count, self.batch)
         named = self._run(graph, given=given)
         named = _apart(named)
         result: dict[str, Factors] = {}

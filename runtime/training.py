@@ -125,7 +125,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         if right is None or y.dtype != torch.int64 or y.dim() != 1:
             right = None
         else:
-            right += int((model(x).argmax(1) == y).sum())
+            right += int((model.classes(x) == y).sum())
     if samples == 0:
         raise NewtritonError("the validation data have no batches: pass at least one")
     return loss / samples, None if right is None else right / samples

@@ -25,7 +25,7 @@ from newtriton.runtime.pointwise import Run
 from tests.tolerances import assert_close
 
 BATCH = 3
-STATISTICS = {Op.GRAM, Op.PATCH_GRAM}  # programs end in them: they have no derivatives
+STATISTICS = {Op.GRAM, Op.PATCH_GRAM, Op.SPECTRAL}  # programs end in them: they have no derivatives
 
 
 def evaluate(nodes: Sequence[Node], feed: dict[Node, Tensor]) -> list[Tensor]:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 import newtriton as nt
 from newtriton.compiler.ir import Node
-from newtriton.compiler.network import Criterion, Layer
+from newtriton.compiler.loss import Loss
+from newtriton.compiler.network import Layer
 from tests.networks import Pair, conv, labels, pairs, torch_loss
 from tests.tolerances import assert_close, relative_error
 
-CRITERIA: list[Criterion] = [nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()]
+CRITERIA: list[Loss] = [nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()]
 losses = pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
 
 
@@ -28,9 +29,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def compiled(
-    pair: Pair, criterion: Criterion, batch: int
-) -> tuple[nt.Model, nn.Module, Tensor, Tensor]:
+def compiled(pair: Pair, criterion: Loss, batch: int) -> tuple[nt.Model, nn.Module, Tensor, Tensor]:
     """Both forms with the same random state, batch norm's included, and a batch."""
     model = nt.compile(pair.ours, pair.shape, criterion, dtype=torch.float64)
     state = {
@@ -47,7 +46,7 @@ def compiled(
 Seen = dict[str, tuple[Tensor, Tensor]]
 
 
-def observe(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Seen:
+def observe(module: nn.Module, criterion: Loss, x: Tensor, y: Tensor) -> Seen:
     """Inputs a and N·∂h/∂s of each layer with parameters: g of the per-sample losses."""
     seen: Seen = {}
     hooks = []
@@ -65,7 +64,7 @@ def observe(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Se
     return {name: (a, len(x) * g) for (name, (a, _)), g in zip(seen.items(), grads, strict=True)}
 
 
-def observe_alone(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Seen:
+def observe_alone(module: nn.Module, criterion: Loss, x: Tensor, y: Tensor) -> Seen:
     """The same from one sample at a time, where samples do not see each other."""
     single = [observe(module, criterion, x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
     return {
@@ -157,9 +156,7 @@ WINDOWS: list[dict[str, Any]] = [
 
 @losses
 @pytest.mark.parametrize("bias", [False, True])
-def test_linear_factors_are_means_over_per_sample_gradients(
-    criterion: Criterion, bias: bool
-) -> None:
+def test_linear_factors_are_means_over_per_sample_gradients(criterion: Loss, bias: bool) -> None:
     model, module, x, y = compiled(perceptron(bias), criterion, 5)
     factors = model.linearize(x, y).kronecker_factors("empirical")
     compare(factors, module, observe_alone(module, criterion, x, y))
@@ -176,7 +173,7 @@ def test_convolution_factors_are_those_of_unfold(window: dict[str, Any], bias: b
 
 @losses
 def test_affine_batch_norm_has_the_diagonal_of_squared_per_sample_gradients(
-    criterion: Criterion,
+    criterion: Loss,
 ) -> None:
     model, module, x, y = compiled(convolutional(kernel=3, norm=True), criterion, 5)
     lin = model.linearize(x, y, training=False)
@@ -198,7 +195,7 @@ def test_affine_batch_norm_has_the_diagonal_of_squared_per_sample_gradients(
 
 @losses
 def test_with_batch_statistics_a_sample_gives_what_arrives_through_its_positions(
-    criterion: Criterion,
+    criterion: Loss,
 ) -> None:
     model, module, x, y = compiled(convolutional(kernel=3, norm=True), criterion, 5)
     factors = model.linearize(x, y).kronecker_factors("empirical")
@@ -259,7 +256,7 @@ def ungrouped() -> Iterator[Pair]:
 
 
 @pytest.mark.parametrize(("criterion", "theirs", "scale"), SCALES, ids=str)
-def test_the_blocks_are_those_of_curvlinops(criterion: Criterion, theirs: Any, scale: str) -> None:
+def test_the_blocks_are_those_of_curvlinops(criterion: Loss, theirs: Any, scale: str) -> None:
     for pair in ungrouped():
         model, module, x, y = compiled(pair, criterion, 4)
         ratio = {"1": 1.0, "N": float(len(x)), "1/K": 1 / pair.outputs}[scale]
@@ -282,7 +279,7 @@ def test_the_blocks_are_those_of_curvlinops(criterion: Criterion, theirs: Any, s
 
 @losses
 def test_for_one_sample_a_linear_block_is_the_outer_product_of_its_gradient(
-    criterion: Criterion,
+    criterion: Loss,
 ) -> None:
     model, _, x, y = compiled(perceptron(), criterion, 1)
     lin = model.linearize(x, y)
@@ -298,7 +295,7 @@ def test_for_one_sample_a_linear_block_is_the_outer_product_of_its_gradient(
 
 
 @pytest.mark.parametrize(("criterion", "theirs", "scale"), SCALES, ids=str)
-def test_exact_factors_are_those_of_curvlinops(criterion: Criterion, theirs: Any, scale: str):
+def test_exact_factors_are_those_of_curvlinops(criterion: Loss, theirs: Any, scale: str):
     for pair in ungrouped():
         model, module, x, y = compiled(pair, criterion, 4)
         ratio = {"1": 1.0, "N": float(len(x)), "1/K": 1 / pair.outputs}[scale]
@@ -317,7 +314,7 @@ def test_exact_factors_are_those_of_curvlinops(criterion: Criterion, theirs: Any
 
 
 @pytest.mark.parametrize(("criterion", "theirs"), [SCALES[0][:2], SCALES[2][:2]], ids=str)
-def test_exact_factors_are_those_of_backpack(criterion: Criterion, theirs: Any):
+def test_exact_factors_are_those_of_backpack(criterion: Loss, theirs: Any):
     """Its binary cross-entropy takes one output only."""
     model, module, x, y = compiled(perceptron(), criterion, 5)
     scale = 1.0 if isinstance(criterion, nt.CrossEntropyLoss) else 1 / y.shape[1]
@@ -334,7 +331,7 @@ def test_exact_factors_are_those_of_backpack(criterion: Criterion, theirs: Any):
 
 @losses
 def test_for_one_sample_an_exact_linear_block_is_that_of_the_gauss_newton_matrix(
-    criterion: Criterion,
+    criterion: Loss,
 ):
     model, _, x, y = compiled(perceptron(), criterion, 1)
     lin = model.linearize(x, y)
@@ -348,7 +345,7 @@ def test_for_one_sample_an_exact_linear_block_is_that_of_the_gauss_newton_matrix
 
 
 @losses
-def test_drawn_labels_have_the_exact_factors_as_their_mean(criterion: Criterion):
+def test_drawn_labels_have_the_exact_factors_as_their_mean(criterion: Loss):
     model, _, x, y = compiled(perceptron(), criterion, 3)
     lin = model.linearize(x, y)
     exact = lin.kronecker_factors("kflr")
@@ -361,7 +358,7 @@ def test_drawn_labels_have_the_exact_factors_as_their_mean(criterion: Criterion)
 # --- labels drawn from the model -----------------------------------------------------------------
 
 
-def draws(criterion: Criterion, outputs: Tensor, count: int) -> Tensor:
+def draws(criterion: Loss, outputs: Tensor, count: int) -> Tensor:
     """Random numbers for `count` labels per row of outputs."""
     if isinstance(criterion, nt.CrossEntropyLoss):
         return torch.rand(count, len(outputs), dtype=outputs.dtype)
@@ -369,7 +366,7 @@ def draws(criterion: Criterion, outputs: Tensor, count: int) -> Tensor:
     return draw(count, *outputs.shape, dtype=outputs.dtype)
 
 
-def drawn(criterion: Criterion, z: Tensor, noise: Tensor) -> Tensor:
+def drawn(criterion: Loss, z: Tensor, noise: Tensor) -> Tensor:
     """Labels that the random numbers stand for."""
     if isinstance(criterion, nt.CrossEntropyLoss):
         return torch.searchsorted(z.softmax(1).cumsum(1), noise[:, None], right=True)[:, 0]
@@ -386,7 +383,7 @@ def feed_noise(monkeypatch: pytest.MonkeyPatch, noise: Tensor) -> None:
     monkeypatch.setattr(nt.Linearization, "_noise", given_noise)
 
 
-def output_hessian(criterion: Criterion, z: Tensor, y: Tensor) -> Tensor:
+def output_hessian(criterion: Loss, z: Tensor, y: Tensor) -> Tensor:
     """B: the mean Hessian of the per-sample losses with respect to the outputs."""
 
     def loss(row: Tensor, label: Tensor) -> Tensor:
@@ -396,7 +393,7 @@ def output_hessian(criterion: Criterion, z: Tensor, y: Tensor) -> Tensor:
 
 
 @losses
-def test_factors_of_drawn_labels_tend_to_the_ggn(criterion: Criterion) -> None:
+def test_factors_of_drawn_labels_tend_to_the_ggn(criterion: Loss) -> None:
     model, _, x, y = compiled(perceptron(), criterion, 4)
     lin = model.linearize(x, y)
     expected = output_hessian(criterion, lin.outputs, y)
@@ -418,7 +415,7 @@ def test_factors_of_drawn_labels_tend_to_the_ggn(criterion: Criterion) -> None:
 
 
 @losses
-def test_drawn_labels_repeat_with_the_seed(criterion: Criterion) -> None:
+def test_drawn_labels_repeat_with_the_seed(criterion: Loss) -> None:
     model, _, x, y = compiled(perceptron(), criterion, 16)
     lin = model.linearize(x, y)
 
@@ -439,7 +436,7 @@ def test_drawn_labels_repeat_with_the_seed(criterion: Criterion) -> None:
 @losses
 @pytest.mark.parametrize("training", [False, True])
 def test_drawn_labels_are_empirical_factors_of_those_labels(
-    criterion: Criterion, training: bool, monkeypatch: pytest.MonkeyPatch
+    criterion: Loss, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _, x, y = compiled(convolutional(kernel=3, norm=True), criterion, 6)
     lin = model.linearize(x, y, training)
@@ -453,7 +450,7 @@ def test_drawn_labels_are_empirical_factors_of_those_labels(
 @losses
 @pytest.mark.parametrize("groups", [1, 2])
 def test_several_samples_give_the_mean_of_single_ones_under_batch_norm(
-    criterion: Criterion, groups: int, monkeypatch: pytest.MonkeyPatch
+    criterion: Loss, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = convolutional(kernel=3, padding=1, groups=groups, norm=True)
     model, _, x, y = compiled(pair, criterion, 5)
