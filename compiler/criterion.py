@@ -81,7 +81,7 @@ class Criterion(Loss):
 
     @property
     def _expression(self) -> Expr:
-        """f of the operands z and y."""
+        """The expression f of the operands z and y."""
         found = self.function(var(0), var(1))
         if not isinstance(found, Expr):
             raise NewtritonError(f"function gave {found!r}: give an expression of z and y")

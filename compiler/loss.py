@@ -97,18 +97,18 @@ def semidefinite(loss: Loss) -> bool:
 def refusal(loss: Loss, kind: str) -> str | None:
     """Why a loss does not have the curvature `kind`, and what serves instead; None where it has."""
     if kind in GAUSS_NEWTON and not semidefinite(loss):
-        fisher = "root='fisher' (E[B] over labels drawn from the model)"
-        if not loss.distribution:
-            fisher += ", which needs a distribution that this loss does not define,"
+        fisher = "which needs a distribution that this loss does not define"
+        if loss.distribution:
+            fisher = "E[B] over the model's own labels"
         return (
-            f"{kind!r} needs a semidefinite B = ∇²_z ℓ, that of {loss!r} is indefinite: give the "
-            f"loss root='clip' (B without its negative eigenvalues) or {fisher} or take the "
-            "curvature 'hessian', 'pch-1' or 'empirical'"
+            f"{kind!r} needs a semidefinite B = ∇²_z ℓ, and that of {loss!r} is indefinite: give "
+            f"it root='clip' (no negative eigenvalues) or root='fisher' ({fisher}), or take the "
+            "curvature 'hessian', 'empirical' or 'pch-1'"
         )
     if kind == "kfac" and not loss.distribution:
         return (
-            f"{kind!r} draws labels, {loss!r} defines no distribution: take the kind 'empirical', "
-            "'kflr' or 'pch-1'"
+            f"{kind!r} draws labels from the model, and {loss!r} defines no distribution: take the "
+            "kind 'empirical' or 'pch-1'"
         )
     return None
 
@@ -183,7 +183,7 @@ def _fisher_root(loss: Loss, z: Node, y: Node) -> Node:
 
 
 def output_product(loss: Loss, z: Node, y: Node, z_bar: Node, z_dot: Node) -> Node | None:
-    """B ż of the mean loss, whose adjoint of the outputs is z_bar; by a root if the loss says so."""
+    """B ż of the mean loss, z_bar its adjoint of the outputs; by a root where the loss has one."""
     require(loss, "ggn")
     if loss.root is None:
         return jvp([z_bar], {z: z_dot})[z_bar]

@@ -181,5 +181,5 @@ class MixtureLoss(Loss):
         return ops.map_(scalar.where(gap, near, first - scalar.softplus(gap)), *columns)
 
     def scores(self, z: Node) -> Node:
-        """log p(y|z), N×2."""
+        """N×2, the logarithms of p(y|z)."""
         return log_likelihoods(self, z)

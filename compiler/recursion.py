@@ -23,7 +23,7 @@ RECURSIVE = ("kfra", "pch-1", "pch-2")
 LARGEST = 1 << 29  # elements of 𝒢
 WAYS_OUT = "use the kinds 'kfac' or 'kflr' for this network"
 
-# What becomes of eigenvalues: of φ'' that is its diagonal, at the outputs those of an indefinite E[B].
+# What becomes of eigenvalues: those of an indefinite E[B], and the diagonal of the φ'' term.
 _POSITIVE = {
     "pch-1": scalar.where(var(0), var(0), -var(0)),
     "pch-2": POSITIVE,

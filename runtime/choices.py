@@ -8,8 +8,8 @@ import torch
 from ..compiler import models
 from ..compiler.ir import Graph
 from ..compiler.layers import Conv2d, Flatten, Linear, MaxPool2d, Sequential, SiLU
-from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from ..compiler.loss import Loss
+from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from ..compiler.network import Layer
 from ..compiler.programs import Programs
 from .data import Samples, digits

@@ -37,6 +37,10 @@ class TrainableModel(Protocol):
         """Outputs (N, K) in evaluation mode."""
         ...
 
+    def classes(self, x: torch.Tensor) -> torch.Tensor:
+        """The class that is predicted for each sample."""
+        ...
+
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Mean loss in evaluation mode."""
         ...

@@ -17,10 +17,13 @@ import newtriton as nt
 from newtriton.compiler.ir import Node
 from newtriton.compiler.loss import Loss
 from newtriton.compiler.network import Layer
-from tests.networks import Pair, conv, labels, pairs, torch_loss
+from tests.networks import Pair, conv, labels, logistic, output_curvature, pairs, torch_loss
 from tests.tolerances import assert_close, relative_error
 
-CRITERIA: list[Loss] = [nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()]
+CRITERIA: list[Loss] = [
+    *(nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()),
+    *(nt.MixtureLoss("fisher"), logistic),
+]
 losses = pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
 
 
@@ -360,7 +363,7 @@ def test_drawn_labels_have_the_exact_factors_as_their_mean(criterion: Loss):
 
 def draws(criterion: Loss, outputs: Tensor, count: int) -> Tensor:
     """Random numbers for `count` labels per row of outputs."""
-    if isinstance(criterion, nt.CrossEntropyLoss):
+    if isinstance(criterion, (nt.CrossEntropyLoss, nt.MixtureLoss)):
         return torch.rand(count, len(outputs), dtype=outputs.dtype)
     draw = torch.randn if isinstance(criterion, nt.MSELoss) else torch.rand
     return draw(count, *outputs.shape, dtype=outputs.dtype)
@@ -372,6 +375,12 @@ def drawn(criterion: Loss, z: Tensor, noise: Tensor) -> Tensor:
         return torch.searchsorted(z.softmax(1).cumsum(1), noise[:, None], right=True)[:, 0]
     if isinstance(criterion, nt.MSELoss):
         return z + noise * math.sqrt(0.5)
+    if isinstance(criterion, nt.MixtureLoss):
+        zero = torch.zeros_like(noise, dtype=torch.int64)
+        none = [torch_loss(criterion, row[None], zero[:1]) for row in z]
+        return (noise >= torch.exp(-torch.stack(none))).long()
+    if criterion is logistic:
+        return torch.where(noise < (-z).sigmoid(), -1.0, 1.0).to(z.dtype)
     return (noise < z.sigmoid()).to(z.dtype)
 
 
@@ -383,20 +392,11 @@ def feed_noise(monkeypatch: pytest.MonkeyPatch, noise: Tensor) -> None:
     monkeypatch.setattr(nt.Linearization, "_noise", given_noise)
 
 
-def output_hessian(criterion: Loss, z: Tensor, y: Tensor) -> Tensor:
-    """B: the mean Hessian of the per-sample losses with respect to the outputs."""
-
-    def loss(row: Tensor, label: Tensor) -> Tensor:
-        return torch_loss(criterion, row[None], label[None])
-
-    return torch.func.vmap(torch.func.hessian(loss))(z, y).mean(0)
-
-
 @losses
 def test_factors_of_drawn_labels_tend_to_the_ggn(criterion: Loss) -> None:
     model, _, x, y = compiled(perceptron(), criterion, 4)
     lin = model.linearize(x, y)
-    expected = output_hessian(criterion, lin.outputs, y)
+    expected = output_curvature(criterion, lin.outputs, y).mean(0)
 
     def error(samples: int) -> float:
         """Root of the mean square over four seeds of ‖G − B‖/‖B‖."""
