@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from . import ops, scalar
-from .errors import ShapeError
+from .errors import NewtritonError, ShapeError
 from .ir import N, Node, Op
 from .loss import Loss, log_likelihoods
 from .scalar import var
@@ -19,13 +19,6 @@ from .scalar import var
 def _row(x: Node, like: Node) -> Node:
     """One number per row, copied along the columns of `like`."""
     return ops.broadcast(x, like.shape, (ops.rank(like) - 1,))
-
-
-def _shifted(z: Node) -> tuple[Node, Node]:
-    """Logits without the maximum of their row, so that no exponential overflows; Σ exp."""
-    shifted = ops.map_(var(0) - var(1), z, _row(ops.make(Op.ROW_MAX, z), z))
-    exponentials = ops.map_(scalar.exp(var(0)), shifted)
-    return shifted, ops.reduce_sum(exponentials, (ops.rank(z) - 1,))
 
 
 def _column(x: Node, k: int) -> Node:
@@ -40,9 +33,15 @@ class CrossEntropyLoss(Loss):
     convex = True
     distribution = True
 
+    def _shifted(self, z: Node) -> tuple[Node, Node]:
+        """Logits without the maximum of their row, so that no exponential overflows; Σ exp."""
+        shifted = ops.map_(var(0) - var(1), z, _row(ops.make(Op.ROW_MAX, z), z))
+        exponentials = ops.map_(scalar.exp(var(0)), shifted)
+        return shifted, ops.reduce_sum(exponentials, (ops.rank(z) - 1,))
+
     def losses(self, z: Node, y: Node) -> Node:
         """N losses."""
-        shifted, total = _shifted(z)
+        shifted, total = self._shifted(z)
         columns = (ops.rank(z) - 1,)
         hit = ops.make(Op.ONE_HOT, y, classes=z.shape[-1])
         chosen = ops.reduce_sum(ops.multiply(shifted, hit), columns)
@@ -55,7 +54,7 @@ class CrossEntropyLoss(Loss):
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
         """√p_k (e_k − p): the columns of a root of B = diag(p) − p pᵀ."""
-        shifted, total = _shifted(z)
+        shifted, total = self._shifted(z)
         p = ops.map_(scalar.exp(var(0)) / var(1), shifted, _row(total, z))
         p = ops.broadcast(p, units.shape, (0,))
         p_k = ops.reduce_sum(ops.multiply(units, p), (2,))
@@ -134,13 +133,16 @@ class SigmoidMarginLoss(Loss):
     epsilon: float = 0.2
     root: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("delta", "epsilon"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and math.isfinite(value)):
+                raise NewtritonError(f"{name} is {value!r}: give a number")
+
     def losses(self, z: Node, y: Node) -> Node:
         """N losses."""
-        shifted, total = _shifted(z)
-        hit = ops.make(Op.ONE_HOT, y, classes=z.shape[-1])
-        p = ops.map_(scalar.exp(var(0)) / var(1), shifted, _row(total, z))
-        p_y = ops.reduce_sum(ops.multiply(p, hit), (1,))
-        return ops.map_(scalar.sigmoid(self.delta * (self.epsilon - var(0))), p_y)
+        expr = scalar.sigmoid(self.delta * (self.epsilon - scalar.exp(-var(0))))
+        return ops.map_(expr, CrossEntropyLoss().losses(z, y))
 
 
 @dataclass(frozen=True, repr=False)

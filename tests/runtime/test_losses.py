@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import newtriton as nt
-from newtriton.compiler.ir import Node, Op
+from newtriton.compiler.ir import Node
 from newtriton.compiler.loss import GAUSS_NEWTON
-from newtriton.compiler.scalar import exp, log, softplus, var
+from newtriton.compiler.scalar import exp, log, softplus
 from tests.networks import Autograd, labels, logistic, output_curvature, torch_loss, welsch
 from tests.tolerances import assert_close
 
@@ -23,22 +24,16 @@ INDEFINITE = (nt.MixtureLoss(), nt.SigmoidMarginLoss(), nt.Criterion(welsch.func
 ROOTED = (FISHER, CLIP, MARGIN, welsch, logistic)
 
 
-class Focal(nt.Loss):
-    """(1 − p_y)² · −log p_y, p = softmax(z): a user's loss that mixes outputs, in graph ops."""
+def in_readme() -> dict[str, Any]:
+    """What the README's example of a user's losses defines."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = text.partition("## Losses of your own")[2].partition("```python")[2].partition("```")[0]
+    names: dict[str, Any] = {"nt": nt}
+    exec(code, names)
+    return names
 
-    root = "clip"
 
-    def losses(self, z: Node, y: Node) -> Node:
-        ops = nt.ops
-        shifted = ops.map_(
-            var(0) - var(1), z, ops.broadcast(ops.make(Op.ROW_MAX, z), z.shape, (1,))
-        )
-        total = ops.reduce_sum(ops.map_(exp(var(0)), shifted), (1,))
-        hit = ops.make(Op.ONE_HOT, y, classes=z.shape[1])
-        chosen = ops.reduce_sum(ops.multiply(shifted, hit), (1,))
-        cost = log(var(0)) - var(1)
-        miss = 1.0 - exp(-cost)
-        return ops.map_(miss * miss * cost, total, chosen)
+Focal = in_readme()["FocalLoss"]
 
 
 def compiled(loss: nt.Loss, n: int = 6, dtype: torch.dtype = F64, **options: Any):
@@ -110,6 +105,12 @@ def test_pch_takes_eigenvalues_of_the_mean_of_an_indefinite_b(loss: nt.Loss):
     for kind, kept in (("pch-1", values.abs()), ("pch-2", values.clamp(min=0))):
         g = lin.kronecker_factors(kind)["2"].G  # type: ignore[union-attr]
         assert_close(g, (vectors * kept) @ vectors.mT, kind)
+
+
+def test_the_readmes_criterion_is_the_logistic_one():
+    ours = in_readme()["logistic"]
+    (model, _, x, y), (other, *_) = compiled(logistic), compiled(ours)
+    assert_close(model.linearize(x, y).gradient, other.linearize(x, y).gradient)
 
 
 def test_a_fisher_matrix_follows_from_the_losses_alone():
@@ -256,6 +257,7 @@ class Uncounted(Focal):
 LOGISTIC = logistic.function
 FAULTS = [
     (lambda: compiled(nt.SigmoidMarginLoss(root="fisher")), "no distribution, hence no Fisher"),
+    (lambda: nt.SigmoidMarginLoss(epsilon=None), "epsilon is None"),  # type: ignore[arg-type]
     (lambda: compiled(nt.MixtureLoss("GGN")), "root is 'GGN': 'fisher', 'clip' or None"),
     (lambda: compiled(Unknown()), "root is 'fishy'"),
     (lambda: nt.compile(nt.Linear(2), (3,), nt.MixtureLoss()), "takes 3 outputs, the network has"),
