@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate, product
@@ -14,7 +15,6 @@ from .scalar import Expr, derivative, var
 
 Function = Callable[[Expr, Expr], Expr]
 PROBES = (-3.0, -1.0, 0.0, 0.5, 2.0)  # outputs at which promises are checked
-NOISES = ("uniform", "normal")
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,52 +52,52 @@ class Criterion(Loss):
     distribution: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "distribution", bool(self.values) or self.draw is not None)
-        if self.values is not None and (self.draw is not None or self.noise != "uniform"):
-            raise NewtritonError(
-                f"{self!r}: labels are drawn from `values`, leave out draw and noise"
-            )
-        if self.noise not in NOISES:
-            raise NewtritonError(f"noise is {self.noise!r}: one of {', '.join(map(repr, NOISES))}")
-        if self.root == "fisher" and self.values is None:
+        _traced("function", self.function)
+        finite = self.values is not None
+        object.__setattr__(self, "distribution", finite or self.draw is not None)
+        if self.draw is not None:
+            _traced("draw", self.draw)
+        if self.root == "fisher" and not finite:
             raise NewtritonError(
                 "root='fisher' is a sum over the labels there are: name them, values=(0, 1) for "
                 "example, or take root='clip'"
             )
-        for z in PROBES if self.values is not None else ():
-            total = sum(_at(p, z) for _, p in self._likelihoods())
+        if finite:
+            self._check_values()
+
+    def _check_values(self) -> None:
+        if self.draw is not None or self.noise != "uniform":
+            raise NewtritonError(
+                f"values are {self.values}: labels are drawn from them, leave out draw and noise"
+            )
+        for z in PROBES:
+            total = sum(_at(p, z) for _, p in self._likelihoods)
             if not abs(total - 1.0) < 1e-6:
                 raise NewtritonError(
                     f"values are {self.values}: e^−f sums to {total:g} over them at z = {z:g}, "
-                    "which is no distribution; add the logarithm to f, or leave values out"
+                    "which is no distribution; add the logarithm of the sum, or leave values out"
                 )
         for z, y in product(PROBES, self.values or ()):
-            bend = _at(self._bend, z, y)
-            if self.convex and bend < -1e-9:
+            if self.convex and _at(self._bend, z, y) < -1e-9:
                 raise NewtritonError(
-                    f"convex is True: ∂²f/∂z² is {bend:g} at z = {z:g}, y = {y:g}; take "
-                    "root='fisher' or root='clip' instead"
+                    f"convex is True: ∂²f/∂z² is {_at(self._bend, z, y):g} at z = {z:g}, "
+                    f"y = {y:g}; take root='fisher' or root='clip' instead"
                 )
 
     @property
     def _expression(self) -> Expr:
         """The expression f of the operands z and y."""
-        found = self.function(var(0), var(1))
-        if not isinstance(found, Expr):
-            raise NewtritonError(f"function gave {found!r}: give an expression of z and y")
-        return found
+        return _traced("function", self.function)
 
     @property
     def _bend(self) -> Expr:
         """∂²f/∂z²."""
         return derivative(derivative(self._expression, 0), 0)
 
-    def _given(self, expr: Expr, y: float) -> Expr:
-        return scalar.substitute(expr, {1: scalar.const(y)})
-
+    @property
     def _likelihoods(self) -> list[tuple[float, Expr]]:
         """Each label and e^{−f}, of the operand z."""
-        return [(y, scalar.exp(-self._given(self._expression, y))) for y in self.values or ()]
+        return [(y, scalar.exp(-_given(self._expression, y))) for y in self.values or ()]
 
     def labels(self, z: Node) -> Node:
         """Targets (N, K)."""
@@ -111,10 +111,10 @@ class Criterion(Loss):
         """Labels (N, K) by inverse CDF over `values`, or by `draw`."""
         noise = ops.input_("noise", z.shape)
         if self.draw is not None:
-            return ops.map_(self.draw(var(0), var(1)), z, noise), noise
-        labels, likelihoods = zip(*self._likelihoods(), strict=True)
+            return ops.map_(_traced("draw", self.draw), z, noise), noise
+        labels, likelihoods = zip(*self._likelihoods, strict=True)
         chosen = scalar.const(labels[-1])
-        below = [*accumulate(likelihoods, scalar.add)]
+        below = accumulate(likelihoods, scalar.add)
         for y, p in reversed([*zip(labels[:-1], below, strict=False)]):
             chosen = scalar.where(p - var(1), y, chosen)
         return ops.map_(chosen, z, noise), noise
@@ -124,13 +124,31 @@ class Criterion(Loss):
         bend = self._bend
         if self.root == "fisher":
             slope = derivative(self._expression, 0)
-            slopes = ((self._given(slope, y), p) for y, p in self._likelihoods())
+            slopes = ((_given(slope, y), p) for y, p in self._likelihoods)
             bend = scalar.add(*(p * s * s for s, p in slopes))
         expr = scalar.sqrt(scalar.where(bend, bend, 0.0)) * var(2)
         return ops.map_(expr, *(ops.broadcast(x, units.shape, (0,)) for x in (z, y)), units)
 
 
+def _traced(what: str, function: Function) -> Expr:
+    """The expression that a user's function gives for its two operands."""
+    if not callable(function):
+        raise NewtritonError(f"{what} is {function!r}: give one of z and y")
+    found = function(var(0), var(1))
+    if not isinstance(found, Expr):
+        raise NewtritonError(f"{what} gave {found!r}: give an expression of its arguments")
+    return found
+
+
+def _given(expr: Expr, y: float) -> Expr:
+    """The expression with a number for the label."""
+    return scalar.substitute(expr, {1: scalar.const(y)})
+
+
 def _at(expr: Expr, *operands: float) -> float:
-    """The value of an expression."""
-    numbers = {i: scalar.const(x) for i, x in enumerate(operands)}
-    return scalar.evaluate(scalar.substitute(expr, numbers), 1)
+    """The value of an expression, NaN where it has none."""
+    try:
+        numbers = {i: scalar.const(x) for i, x in enumerate(operands)}
+        return scalar.evaluate(scalar.substitute(expr, numbers), 1)
+    except (ArithmeticError, ValueError):
+        return math.nan

@@ -19,6 +19,7 @@ from .scalar import BATCH, Expr, var
 from .transpose import vjp
 
 ROOTS = ("fisher", "clip")
+NOISES = ("uniform", "normal")
 GAUSS_NEWTON = ("ggn", "kflr", "kfra")  # curvatures that are made of B
 
 POSITIVE = scalar.where(var(0), var(0), 0.0)
@@ -80,7 +81,9 @@ class Loss:
         return ops.transpose(root, (1, 0, 2))
 
     def check(self) -> None:
-        """An error where `root` is none that this loss has."""
+        """An error where an attribute is none that this loss can have."""
+        if self.noise not in NOISES:
+            raise NewtritonError(f"noise is {self.noise!r}: 'uniform' or 'normal'")
         if self.root not in (None, *ROOTS):
             raise NewtritonError(f"root is {self.root!r}: 'fisher', 'clip' or None")
         if self.root == "fisher" and not self.distribution:

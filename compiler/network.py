@@ -194,6 +194,10 @@ def trace(
         criterion.check()
         y = criterion.labels(z)
         losses = criterion.losses(z, y)
+        if losses.shape != (N,):
+            raise ShapeError(
+                f"{criterion!r} gave losses of shape {show(losses.shape)}: give one number a sample"
+            )
         loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
     return Traced(
         x, y, z, losses, loss, criterion, record.parameters, record.nodes,

@@ -159,7 +159,7 @@ class Linearization:
 
         Args:
             kind: "kfac", labels drawn from the model's own distribution; "empirical", the true
-                ones; "kflr", the exact expectation of "kfac", by one backward copy per output.
+                ones; "kflr", a root of B, one backward copy per column; "kfra", "pch-1", "pch-2".
             samples: draws per input of "kfac"; G is their mean.
             generator: of the random numbers; the global one unless given.
             means: layers of which the mean input is kept and A is not formed.

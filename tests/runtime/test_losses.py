@@ -213,7 +213,10 @@ def test_gauss_newton_curvature_of_an_indefinite_b_is_refused_by_name(loss: nt.L
             lambda: nt.SecondOrder(model, "empirical", "kfi", "quadratic"),
             lambda: nt.NewtonCG(model),
         ],
-        "kflr": [lambda: lin.kronecker_factors("kflr"), lambda: nt.KFLR(model)],
+        "kflr": [
+            *(lambda: lin.kronecker_factors("kflr"), lambda: nt.KFLR(model)),
+            lambda: nt.NewtonCG(model, curvature="hessian", preconditioner="kflr"),
+        ],
         "kfra": [lambda: lin.kronecker_factors("kfra"), lambda: nt.KFRA(model)],
     }
     assert set(calls) == set(GAUSS_NEWTON)
@@ -254,6 +257,11 @@ class Uncounted(Focal):
         return nt.ops.reduce_sum(nt.ops.multiply(z, y), (1,))
 
 
+class Unsummed(Focal):
+    def losses(self, z: Node, y: Node) -> Node:
+        return z
+
+
 LOGISTIC = logistic.function
 FAULTS = [
     (lambda: compiled(nt.SigmoidMarginLoss(root="fisher")), "no distribution, hence no Fisher"),
@@ -264,8 +272,11 @@ FAULTS = [
     (lambda: nt.Criterion(LOGISTIC, root="fisher"), "root='fisher' is a sum over the labels"),
     (lambda: nt.Criterion(LOGISTIC, values=(0, 1)), "sums to .* over them at z"),
     (lambda: nt.Criterion(LOGISTIC, values=(-1, 1), draw=lambda z, u: z), "leave out draw"),
-    (lambda: nt.Criterion(LOGISTIC, noise="cauchy"), "noise is 'cauchy'"),
-    (lambda: nt.Criterion(lambda z, y: 1.0, values=(0,)), "function gave 1.0"),  # type: ignore[arg-type,return-value]
+    (lambda: compiled(nt.Criterion(LOGISTIC, noise="cauchy")), "noise is 'cauchy'"),
+    (lambda: nt.Criterion(lambda z, y: log(z), values=(0,)), "sums to nan over them at z = -3"),
+    (lambda: nt.Criterion(3), "function is 3: give one of z and y"),  # type: ignore[arg-type]
+    (lambda: compiled(Unsummed()), "gave losses of shape N×3: give one number a sample"),
+    (lambda: nt.Criterion(lambda z, y: 1.0), "function gave 1.0"),  # type: ignore[arg-type,return-value]
     (lambda: nt.Criterion(lambda z, y: -log(1 / (1 + exp(-y * z * z * z))), (-1, 1), convex=True),
      "convex is True: ∂²f/∂z² is -"),
     (lambda: compiled(Uncounted())[0].linearize(*batch()).kronecker_factors("kfac"),
