@@ -9,7 +9,7 @@ from ..compiler import models
 from ..compiler.ir import Graph
 from ..compiler.layers import Conv2d, Flatten, Linear, MaxPool2d, Sequential, SiLU
 from ..compiler.loss import Loss
-from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, SigmoidMarginLoss
 from ..compiler.network import Layer
 from ..compiler.programs import Programs
 from .data import Samples, digits
@@ -61,6 +61,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "ce": CrossEntropyLoss,
     "mse": MSELoss,
     "bce": BCEWithLogitsLoss,
+    "margin": SigmoidMarginLoss,
 }
 
 OPTIMIZERS: dict[str, Method] = {
