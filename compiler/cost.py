@@ -66,6 +66,11 @@ def _nothing(node: Node, batch: int) -> int:
     return 0
 
 
+def _spectral(node: Node, batch: int) -> int:
+    """About 9K³ for the eigenvectors of a K×K matrix, 2K³ to put it together."""
+    return 11 * node.shape[-1] * _numel(node, batch)
+
+
 FLOPS: dict[Op, Callable[[Node, int], int]] = {
     **dict.fromkeys(LEAVES | VIEWS, _nothing),
     Op.MAP: _map,
@@ -86,6 +91,7 @@ FLOPS: dict[Op, Callable[[Node, int], int]] = {
     Op.ROW_MAX: _read,
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
+    Op.SPECTRAL: _spectral,
 }
 
 

@@ -15,6 +15,7 @@ from . import ops, scalar
 from .copies import copies
 from .errors import MissingRule, NewtritonError
 from .ir import N, Node, Op, rewrite, topological
+from .loss import require, unit_vectors
 from .network import Traced
 from .recursion import RECURSIVE, recursion
 from .scalar import BATCH
@@ -70,7 +71,7 @@ def blocks(traced: Traced) -> list[Block | DiagonalBlock]:
 
 def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) -> dict[Node, Node]:
     """Adjoints of the parameters' consumers for `count` labels per input, drawn from the model."""
-    y_drawn, noise = traced.criterion.draw(traced.z)
+    y_drawn, noise = traced.criterion.drawn(traced.z)
     z_bar = rewrite(
         {"z_bar": adjoints[traced.z]},
         lambda node, inputs: y_drawn if node is traced.y else ops.remake(node, inputs),
@@ -82,15 +83,14 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
 
 
 def root_adjoints(traced: Traced) -> dict[Node, Node]:
-    """Adjoints for the columns of a root of B, K copies (Botev et al. 2017, eq. 23–25)."""
+    """Adjoints for the columns of a root of B, a copy each (Botev et al. 2017, eq. 23–25)."""
     z = traced.z
-    count = z.shape[-1]
     column = ops.input_("column", z.shape)
     pulled = vjp({z: column}, traced.nodes.values())
     wanted = {node: pulled[node] for node in consumers(traced)}
-    units = ops.make(Op.ONE_HOT, ops.input_("columns", (count, N), "int"), classes=count)
-    root = ops.scale(traced.criterion.root(z, units), scalar.reciprocal(BATCH))
-    repeated = copies(wanted.values(), {column: root}, count)
+    root = traced.criterion.square_root(z, traced.y, unit_vectors(z))
+    root = ops.scale(root, scalar.reciprocal(BATCH))
+    repeated = copies(wanted.values(), {column: root}, root.shape[0])
     return {node: repeated[adjoint] for node, adjoint in wanted.items()}
 
 
@@ -160,11 +160,12 @@ def factors(
         traced: the network.
         adjoints: of the mean loss with the true labels.
         kind: "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels
-            but a square root of B, which is the exact expectation of "kfac"; "kfra", "pch-1" and
-            "pch-2", see `recursion`.
+            but a square root of B: the exact expectation of "kfac" where B has no label in it or
+            is the Fisher matrix; "kfra", "pch-1" and "pch-2", see `recursion`.
         samples: draws per input; G is their mean.
         means: layers of which the mean input is wanted instead of A.
     """
+    require(traced.criterion, kind)
     known = consumers(traced)
     recursive: dict[Node, Node] = {}
     by_node: Mapping[Node, Node] = {}

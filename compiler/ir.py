@@ -52,6 +52,8 @@ class Op(str, Enum):
     # Kronecker statistics
     GRAM = "gram"
     PATCH_GRAM = "patch_gram"
+    # a function of the eigenvalues of symmetric matrices
+    SPECTRAL = "spectral"
 
 
 LEAVES = frozenset({Op.INPUT, Op.PARAM, Op.CONST})

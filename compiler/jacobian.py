@@ -11,7 +11,7 @@ two contractions a layer where the R-operator takes four, for N·K numbers per e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from . import ops
 from .copies import copies
@@ -58,13 +58,16 @@ def output_jacobian(traced: Traced) -> dict[str, Node]:
 
 
 def stored_product(
-    traced: Traced, z_bar: Node, direction: Mapping[Node, Node], by_layer: bool
+    traced: Traced,
+    curve: Callable[[Node], Node | None],
+    direction: Mapping[Node, Node],
+    by_layer: bool,
 ) -> dict[Node, Node]:
     """Jᵀ B J v by parameter, from the inputs `jacobian:i`; only blocks of layers if `by_layer`.
 
     Args:
         traced: the network.
-        z_bar: the mean loss's adjoint of the outputs, of which B is the derivative.
+        curve: ż to B ż.
         direction: v by parameter.
         by_layer: C is blockdiag(J_lᵀ B J_l).
     """
@@ -82,7 +85,7 @@ def stored_product(
                 row = ops.reshape(s_dot, (N, 1, _numel(node)))
                 product = ops.matmul(row, jacobian, tb=True)  # a column on the right is slow
                 parts.append(ops.reshape(product, traced.z.shape))
-        q = jvp([z_bar], {traced.z: ops.total(parts)})[z_bar]
+        q = curve(ops.total(parts))
         if q is None:
             continue
         row = ops.reshape(q, (N, 1, traced.z.shape[1]))

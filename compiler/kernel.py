@@ -11,7 +11,7 @@ from .ir import CONTRACTIONS, Graph, N, Node, Op, Shape, show
 from .precision import is_rounded
 
 GRAMS = frozenset({Op.GRAM, Op.PATCH_GRAM})
-ANCHORS = CONTRACTIONS | GRAMS
+ANCHORS = CONTRACTIONS | GRAMS | {Op.SPECTRAL}
 
 
 def base(node: Node) -> Node:
@@ -85,7 +85,7 @@ def space_of(node: Node) -> Space:
         shape = (*node.shape, node.inputs[0].shape[-1])
     elif in_rows(node) or is_partial(node):
         shape = node.inputs[0].shape
-    return Space(shape, max(0, len(shape) - 1))
+    return Space(shape, max(N in shape, len(shape) - 1))
 
 
 def is_outer(node: Node) -> bool:

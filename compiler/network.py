@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from . import ops, scalar
 from .errors import NewtritonError, ShapeError
 from .ir import N, Node, Shape, made_at, show
+from .loss import Loss
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Traced:
     z: Node
     losses: Node
     loss: Node
-    criterion: Criterion
+    criterion: Loss
     parameters: Mapping[str, Parameter]
     nodes: Mapping[str, Node]
     running: Mapping[str, Running]
@@ -157,35 +158,8 @@ class Traced:
     training: bool
 
 
-class Criterion(Protocol):
-    """A loss: per-sample values on outputs and labels, and the distribution that it stands for.
-
-    `noise` names the random numbers that `draw` takes: "uniform" or "normal". `span` is the least
-    and the largest float label, None where any will do.
-    """
-
-    noise: ClassVar[str]
-    span: ClassVar[tuple[float, float] | None]
-
-    def labels(self, z: Node) -> Node:
-        """The input node of the labels for outputs z."""
-        ...
-
-    def losses(self, z: Node, y: Node) -> Node:
-        """N per-sample losses."""
-        ...
-
-    def draw(self, z: Node) -> tuple[Node, Node]:
-        """Labels drawn from the model's distribution, and the input node of the random numbers."""
-        ...
-
-    def root(self, z: Node, units: Node) -> Node:
-        """K×N×K: copy k has column k of a square root of B = ∇²_z ℓ; copy k of `units` is e_k."""
-        ...
-
-
 def trace(
-    net: Layer, input_shape: tuple[int, ...], criterion: Criterion, training: bool = True
+    net: Layer, input_shape: tuple[int, ...], criterion: Loss, training: bool = True
 ) -> Traced:
     """Builds the forward graph.
 
@@ -217,8 +191,13 @@ def trace(
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
     with made_at(type(criterion).__name__):
+        criterion.check()
         y = criterion.labels(z)
         losses = criterion.losses(z, y)
+        if losses.shape != (N,):
+            raise ShapeError(
+                f"{criterion!r} gave losses of shape {show(losses.shape)}: give one number a sample"
+            )
         loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
     return Traced(
         x, y, z, losses, loss, criterion, record.parameters, record.nodes,

@@ -220,6 +220,12 @@ def _patch_gram(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     return Type((d, d) if a["groups"] == 1 else (a["groups"], d, d))
 
 
+def _spectral(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    x = inputs[0]
+    _require(x.shape[-1] == x.shape[-2], f"spectral takes symmetric matrices, got {x}")
+    return x
+
+
 TYPE: dict[Op, Callable[[Sequence[Type], dict[str, Any]], Type]] = {
     Op.INPUT: _leaf,
     Op.PARAM: _leaf,
@@ -246,6 +252,7 @@ TYPE: dict[Op, Callable[[Sequence[Type], dict[str, Any]], Type]] = {
     Op.ROW_MAX: lambda inputs, a: Type(inputs[0].shape[:-1]),
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
+    Op.SPECTRAL: _spectral,
 }
 
 

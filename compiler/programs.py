@@ -15,6 +15,7 @@ from .factors import TAPED, factors
 from .ir import LEAVES, VIEWS, Graph, Node, Op, topological
 from .jacobian import output_jacobian, stored_product
 from .jvp import jvp
+from .loss import output_product, refusal
 from .network import Traced
 from .quadratic import quadratic_forms
 from .simplify import simplify
@@ -59,6 +60,12 @@ class Programs:
         return Graph("outputs", simplify({"outputs": self.traced.z}))
 
     @cached_property
+    def scores(self) -> Graph:
+        """`scores`: the largest is the class that is predicted."""
+        scores = self.traced.criterion.scores(self.traced.z)
+        return Graph("scores", simplify({"scores": scores}))
+
+    @cached_property
     def linearize(self) -> Graph:
         """`losses`, `outputs`, `gradient:*`, and the batch's `statistics:*`."""
         outputs = {"losses": self.traced.losses, "outputs": self.traced.z}
@@ -91,10 +98,18 @@ class Programs:
     @cached_property
     def tape(self) -> frozenset[Node]:
         """Values that a linearization keeps for the programs below."""
-        given = (
-            p.given for p in (self.hvp, self.ggnvp, self.quadratic(1), *map(self.factors, TAPED))
-        )
-        return frozenset().union(*given)
+        programs = [self.hvp, self.quadratic(1), *map(self.factors, self.kinds)]
+        programs += [self.ggnvp] if self.offers("ggn") else []
+        return frozenset().union(*(p.given for p in programs))
+
+    def offers(self, curvature: str) -> bool:
+        """Whether the loss has this curvature."""
+        return refusal(self.traced.criterion, curvature) is None
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of factors that start from the tape and that the loss has."""
+        return [*filter(self.offers, TAPED)]
 
     @cached_property
     def hvp(self) -> Graph:
@@ -111,13 +126,27 @@ class Programs:
             raise NewtritonError("the network's outputs do not depend on its parameters")
         return z_dot
 
+    def _output_product(self, z_dot: Node) -> Node | None:
+        """B ż, B of the mean loss."""
+        traced = self.traced
+        return output_product(traced.criterion, traced.z, traced.y, self.adjoints[traced.z], z_dot)
+
     @cached_property
     def ggnvp(self) -> Graph:
         """`ggnvp:*`: Jᵀ B J v0, R-forward, B = ∇²_z ℓ, and a backward pass without φ''."""
-        z, z_bar = self.traced.z, self.adjoints[self.traced.z]
-        b_z_dot = jvp([z_bar], {z: self._outputs_tangent(0)})[z_bar]
-        values = {} if b_z_dot is None else vjp({z: b_z_dot}, self.traced.nodes.values())
+        b_z_dot = self._output_product(self._outputs_tangent(0))
+        nodes = self.traced.nodes.values()
+        values = {} if b_z_dot is None else vjp({self.traced.z: b_z_dot}, nodes)
         return self._program("ggnvp", self._by_parameter("ggnvp", values))
+
+    def _output_forms(self, z_dots: Sequence[Node]) -> dict[tuple[int, int], Node]:
+        """żᵢᵀ B żⱼ, i ≤ j."""
+        products = [self._output_product(z_dot) for z_dot in z_dots]
+        return {
+            (i, j): ops.const(0.0) if b is None else ops.dot(z_dots[i], b)
+            for j, b in enumerate(products)
+            for i in range(j + 1)
+        }
 
     def quadratic(
         self, directions: int, curvature: str = "hessian", two_products: bool = True
@@ -126,16 +155,17 @@ class Programs:
         key = ("quadratic", directions, curvature, two_products)
         if key not in self._graphs:
             if curvature == "hessian":
-                sources: Sequence[Mapping[Node, Node]] = [
-                    self.direction(i) for i in range(directions)
-                ]
+                forms = quadratic_forms(
+                    self.traced.loss,
+                    self.adjoints,
+                    [self.direction(i) for i in range(directions)],
+                    two_products=two_products,
+                )
             elif curvature == "ggn":
-                sources = [{self.traced.z: self._outputs_tangent(i)} for i in range(directions)]
+                z_dots = [self._outputs_tangent(i) for i in range(directions)]
+                forms = self._output_forms(z_dots)
             else:
                 raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(CURVATURES)}")
-            forms = quadratic_forms(
-                self.traced.loss, self.adjoints, sources, two_products=two_products
-            )
             outputs = {f"form:{i},{j}": node for (i, j), node in forms.items()}
             self._graphs[key] = self._program(f"quadratic({directions}, {curvature})", outputs)
         return self._graphs[key]
@@ -149,8 +179,7 @@ class Programs:
         """`ggnvp:*` from a stored Jacobian; `by_layer` leaves out what couples layers."""
         key = ("stored_ggnvp", by_layer)
         if key not in self._graphs:
-            z_bar = self.adjoints[self.traced.z]
-            values = stored_product(self.traced, z_bar, self.direction(), by_layer)
+            values = stored_product(self.traced, self._output_product, self.direction(), by_layer)
             self._graphs[key] = self._program("stored_ggnvp", self._by_parameter("ggnvp", values))
         return self._graphs[key]
 

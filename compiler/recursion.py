@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from . import ops, scalar
 from .errors import MissingRule, NewtritonError
 from .ir import N, Node, Op, Shape, topological
+from .loss import POSITIVE, mean_curvature
 from .network import Traced
 from .scalar import BATCH, var
 from .transpose import TRANSPOSE
@@ -22,10 +23,10 @@ RECURSIVE = ("kfra", "pch-1", "pch-2")
 LARGEST = 1 << 29  # elements of 𝒢
 WAYS_OUT = "use the kinds 'kfac' or 'kflr' for this network"
 
-# What becomes of the second derivative's eigenvalues, its diagonal here.
+# What becomes of eigenvalues: those of an indefinite E[B], and the diagonal of the φ'' term.
 _POSITIVE = {
     "pch-1": scalar.where(var(0), var(0), -var(0)),
-    "pch-2": scalar.where(var(0), var(0), 0.0),
+    "pch-2": POSITIVE,
 }
 Pull = Callable[[Node, int, Node], Node]
 
@@ -177,9 +178,7 @@ def recursion(
     for node in chain:
         if node.op is not Op.ARGMAX_POOL and any(x in depends for x in node.inputs):
             depends.add(node)
-    units = ops.make(Op.ONE_HOT, ops.input_("columns", (z.shape[1], N), "int"), classes=z.shape[1])
-    root = traced.criterion.root(z, units)
-    start = ops.make(Op.GRAM, root, groups=1, homogeneous=False, scale=scalar.reciprocal(BATCH))
+    start = mean_curvature(traced.criterion, z, traced.y, _POSITIVE.get(kind))
     curvature, result = {z: start}, {}
     for node in reversed([n for n in chain if n in depends]):
         g, features = curvature[node], _features(node.shape)

@@ -1,6 +1,9 @@
 """newtriton: a compiler for second-order neural-network training."""
 
 from newtriton.compiler import models as models
+from newtriton.compiler import ops as ops
+from newtriton.compiler import scalar as scalar
+from newtriton.compiler.criterion import Criterion as Criterion
 from newtriton.compiler.errors import MissingRule as MissingRule
 from newtriton.compiler.errors import NewtritonError as NewtritonError
 from newtriton.compiler.errors import ShapeError as ShapeError
@@ -20,9 +23,12 @@ from newtriton.compiler.layers import Sigmoid as Sigmoid
 from newtriton.compiler.layers import SiLU as SiLU
 from newtriton.compiler.layers import Softplus as Softplus
 from newtriton.compiler.layers import Tanh as Tanh
+from newtriton.compiler.loss import Loss as Loss
 from newtriton.compiler.losses import BCEWithLogitsLoss as BCEWithLogitsLoss
 from newtriton.compiler.losses import CrossEntropyLoss as CrossEntropyLoss
+from newtriton.compiler.losses import MixtureLoss as MixtureLoss
 from newtriton.compiler.losses import MSELoss as MSELoss
+from newtriton.compiler.losses import SigmoidMarginLoss as SigmoidMarginLoss
 from newtriton.runtime.data import Batches as Batches
 from newtriton.runtime.data import Samples as Samples
 from newtriton.runtime.data import digits as digits

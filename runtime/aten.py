@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiler import scalar
+from ..compiler import ops, scalar
 from ..compiler.ir import Node, Op, concrete
 from ..kernels.patch_gram import patch_gram
 from .pointwise import Pointwise, Run
@@ -223,6 +223,20 @@ def _patch_gram(node: Node) -> Call:
     return lambda run, x: patch_gram(x, **window, scale=scalar.evaluate(node["scale"], run.batch))
 
 
+def _spectral(node: Node) -> Call:
+    """Q f(Λ) Qᵀ."""
+    one = ops.map_(node["expr"], ops.input_("eigenvalues", node.shape[:-1]))
+    function = Pointwise([one], [one]).single
+
+    def call(run: Run, x: Tensor) -> Tensor:
+        finite = torch.isfinite(x).all(-1, keepdim=True).all(-2, keepdim=True)
+        values, vectors = torch.linalg.eigh(x.where(finite, 0.0))  # it would raise
+        result = (vectors * function(run, values).unsqueeze(-2)) @ vectors.mT
+        return result.where(finite, torch.nan)
+
+    return call
+
+
 def _one_hot(node: Node) -> Call:
     def call(run: Run, y: Tensor) -> Tensor:
         hot = torch.zeros(*y.shape, node["classes"], dtype=run.dtype, device=y.device)
@@ -254,4 +268,5 @@ ATEN: dict[Op, Rule] = {
     Op.ROW_MAX: lambda node: lambda run, x: x.amax(-1),
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
+    Op.SPECTRAL: _spectral,
 }

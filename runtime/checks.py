@@ -41,7 +41,8 @@ def check_labels(
     if not isinstance(y, Tensor):
         raise NewtritonError(f"labels are {type(y).__name__}: give a torch.Tensor")
     _check_device("labels", y, device)
-    classes, name = traced.z.shape[1], type(traced.criterion).__name__
+    criterion, outputs = traced.criterion, traced.z.shape[1]
+    classes, name = criterion.classes(traced.z), type(criterion).__name__
     if y.shape[:1] != (batch,):
         raise ShapeError(f"{batch} inputs but labels of shape {tuple(y.shape)}")
     if traced.y.type.kind == "int" or y.dtype == torch.int64:
@@ -54,21 +55,30 @@ def check_labels(
         if low < 0 or high >= classes:
             wrong = low if low < 0 else high
             raise NewtritonError(
-                f"label {wrong} is out of range: the network has {classes} outputs, 0…{classes - 1}"
+                f"label {wrong} is out of range: on {outputs} outputs {name} takes 0…{classes - 1}"
             )
-        return y if traced.y.type.kind == "int" else _one_hot(y, classes, dtype)
+        if traced.y.type.kind == "int":
+            return y
+        y = _one_hot(y, classes, dtype)
     if y.dtype != dtype:
         raise NewtritonError(f"{name} takes labels of {dtype} (or int64 classes), got {y.dtype}")
-    if tuple(y.shape) != (batch, classes):
-        raise ShapeError(f"{name} takes labels of shape ({batch}, {classes}), got {tuple(y.shape)}")
+    if tuple(y.shape) != (batch, outputs):
+        raise ShapeError(f"{name} takes labels of shape ({batch}, {outputs}), got {tuple(y.shape)}")
     if not torch.isfinite(y).all():
         raise NewtritonError("labels have NaN or infinite values: clean the data")
-    low, high = traced.criterion.span or (-math.inf, math.inf)
+    low, high = criterion.span or (-math.inf, math.inf)
     if not ((y >= low) & (y <= high)).all():
         raise NewtritonError(
             f"{name} takes labels in [{low:g}, {high:g}], "
             f"got {float(y.min()):g} to {float(y.max()):g}"
         )
+    if criterion.values is not None:
+        known = torch.isin(y, y.new_tensor(criterion.values))
+        if not known.all():
+            raise NewtritonError(
+                f"{name} takes the labels {', '.join(f'{v:g}' for v in criterion.values)}, "
+                f"got {float(y[~known][0]):g}"
+            )
     return y
 
 

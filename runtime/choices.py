@@ -8,8 +8,9 @@ import torch
 from ..compiler import models
 from ..compiler.ir import Graph
 from ..compiler.layers import Conv2d, Flatten, Linear, MaxPool2d, Sequential, SiLU
-from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
-from ..compiler.network import Criterion, Layer
+from ..compiler.loss import Loss
+from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, SigmoidMarginLoss
+from ..compiler.network import Layer
 from ..compiler.programs import Programs
 from .data import Samples, digits
 from .model import Model
@@ -56,10 +57,11 @@ NETWORKS: dict[str, Callable[[], Layer]] = {
     "autoencoder": models.autoencoder,
 }
 
-LOSSES: dict[str, Callable[[], Criterion]] = {
+LOSSES: dict[str, Callable[[], Loss]] = {
     "ce": CrossEntropyLoss,
     "mse": MSELoss,
     "bce": BCEWithLogitsLoss,
+    "margin": SigmoidMarginLoss,
 }
 
 OPTIMIZERS: dict[str, Method] = {

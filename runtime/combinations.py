@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.errors import NewtritonError
+from ..compiler.loss import Loss, refusal
 from .parts import Tag
 
 if TYPE_CHECKING:
@@ -74,11 +75,16 @@ REFUSALS: tuple[Refusal, ...] = (
 )
 
 
-def check_combination(curvature: Curvature, solver: Solver, rule: StepRule, form: str) -> None:
-    """An error that names the three parts where they do not go together."""
-    for refusal in REFUSALS:
-        if refusal.holds(curvature, solver, rule, form):
+def check_combination(
+    curvature: Curvature, solver: Solver, rule: StepRule, form: str, loss: Loss
+) -> None:
+    """An error that names the three parts where they do not go together, or not with the loss."""
+    factors = getattr(curvature, "preconditioner", None)
+    kinds = (curvature.name, getattr(factors, "name", ""), getattr(rule, "model", ""))
+    table = (r.sentence for r in REFUSALS if r.holds(curvature, solver, rule, form))
+    for sentence in (*(refusal(loss, kind) for kind in kinds), *table):
+        if sentence is not None:
             raise NewtritonError(
                 f"curvature {curvature.name!r} with solver {solver.name!r} and rule {rule.name!r}: "
-                f"{refusal.sentence}"
+                f"{sentence}"
             )

@@ -50,7 +50,7 @@ def geometry(node: Node) -> Geometry | OuterGeometry | None:
             plain = len(x.shape) == 2 and not node["transpose_b"]
             return OuterGeometry((1, 1), y.shape[1], (1, 1), x.shape[1]) if plain else None
         return Geometry((1, 1), x.shape[-1], (1, 1), node.shape[-1])
-    if node.op is Op.PATCH_GRAM:
+    if node.op in (Op.PATCH_GRAM, Op.SPECTRAL):
         return None
     groups = node["groups"]
     window = {k: node[k] for k in ("stride", "padding", "dilation")} | {"groups": groups}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..compiler.cost import flops, traffic, units
-from ..compiler.factors import TAPED
 from ..compiler.ir import Graph, Node
 from ..compiler.kernel import Schedule
 from ..compiler.programs import Programs
@@ -49,10 +48,9 @@ def explain(
         programs.linearize,
         programs.evaluate,
         programs.hvp,
-        programs.ggnvp,
         programs.quadratic(1),
-        programs.quadratic(1, "ggn"),
-        *(programs.factors(kind) for kind in TAPED),
+        *([programs.ggnvp, programs.quadratic(1, "ggn")] if programs.offers("ggn") else []),
+        *map(programs.factors, programs.kinds),
     ]
     names = max(len(g.name) for g in graphs)
     head = f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9}"

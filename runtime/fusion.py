@@ -371,7 +371,8 @@ class Plan:
             tensor(base(x)).view(concrete(x.shape, self.batch)).to(torch.float32)
             for x in plain.inputs
         ]
-        with tensor_cores(run.device, self.settings.precision in ROUNDED):
+        rounded = self.settings.precision in ROUNDED and node.op is not Op.SPECTRAL
+        with tensor_cores(run.device, rounded):
             result = ATEN[plain.op](plain)(run, *operands)
         tensor(Part(node)).copy_(result.reshape(-1))
 

@@ -74,6 +74,9 @@ class Linearization:
             name = node["name"]
             if node.op is Op.INPUT and name in given:
                 feed[node] = given[name]
+            elif node.op is Op.INPUT and name == "columns":
+                columns = torch.arange(node.shape[0], device=self.model.device)
+                feed[node] = columns[:, None].expand(len(columns), self.batch)
             elif node.op is Op.INPUT and node not in feed:
                 direction, _, parameter = name[1:].partition(":")
                 feed[node] = views[int(direction)][parameter]
@@ -156,7 +159,7 @@ class Linearization:
 
         Args:
             kind: "kfac", labels drawn from the model's own distribution; "empirical", the true
-                ones; "kflr", the exact expectation of "kfac", by one backward copy per output.
+                ones; "kflr", a root of B, one backward copy per column; "kfra", "pch-1", "pch-2".
             samples: draws per input of "kfac"; G is their mean.
             generator: of the random numbers; the global one unless given.
             means: layers of which the mean input is kept and A is not formed.
@@ -168,10 +171,6 @@ class Linearization:
         given = {}
         if "noise" in leaves:
             given["noise"] = self._noise(leaves["noise"], generator)
-        if "columns" in leaves:
-            count = leaves["columns"].shape[0]
-            columns = torch.arange(count, device=self.model.device)
-            given["columns"] = columns[:, None].expand(count, self.batch)
         named = self._run(graph, given=given)
         named = _apart(named)
         result: dict[str, Factors] = {}

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..compiler.errors import NewtritonError
 from ..compiler.factors import Block, DiagonalBlock, blocks
 from ..compiler.ir import Graph, Node
-from ..compiler.network import Criterion, Layer, Traced, trace
+from ..compiler.loss import Loss
+from ..compiler.network import Layer, Traced, trace
 from ..compiler.programs import Programs
 from .checks import check_inputs, check_labels, check_option
 from .executor import Executor
@@ -45,7 +46,7 @@ class Model:
         self,
         net: Layer,
         input_shape: tuple[int, ...],
-        criterion: Criterion,
+        criterion: Loss,
         device: torch.device,
         dtype: torch.dtype,
         weight_decay: float,
@@ -53,7 +54,7 @@ class Model:
         make_executor: MakeExecutor = Executor,
     ) -> None:
         self.net, self.device, self.dtype, self.weight_decay = net, device, dtype, weight_decay
-        self._make_executor = make_executor
+        self.criterion, self._make_executor = criterion, make_executor
         self.input_shape = input_shape
         self._traced = {
             mode: trace(net, input_shape, criterion, training=mode) for mode in (True, False)
@@ -157,6 +158,13 @@ class Model:
         """Outputs N×K, batch norm by its running statistics."""
         return self._evaluate(x, None, training=False)["outputs"]
 
+    def classes(self, x: Tensor) -> Tensor:
+        """The most probable class of each sample, int64 (N,)."""
+        traced, program = self._traced[False], self.programs[False].scores
+        self.check(traced, x, None)
+        values = self.executor(program)(self.run(len(x)), self.feed(traced, x))
+        return values[program.outputs["scores"]].argmax(1)
+
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """h: mean loss and weight decay, a scalar; batch norm by its running statistics."""
         return torch.tensor(
@@ -235,7 +243,7 @@ class Model:
 def compile(
     net: Layer,
     input_shape: tuple[int, ...],
-    loss: Criterion,
+    loss: Loss,
     *,
     backend: str = "auto",
     device: torch.device | str | None = None,
@@ -274,7 +282,7 @@ def compile(
         raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
     place = _place(device)
     make_executor = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
-    if not all(hasattr(loss, a) for a in ("losses", "labels", "draw")):
+    if not isinstance(loss, Loss):
         raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
     shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
     if len(shape) not in (1, 3) or not all(isinstance(d, int) and d > 0 for d in shape):

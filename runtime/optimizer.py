@@ -68,7 +68,7 @@ class SecondOrder:
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
         self.model = model
         self.curvature, self.solver, self.rule = parts(model, curvature, solver, rule, self.damping)
-        check_combination(self.curvature, self.solver, self.rule, form)
+        check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
         self.form, self.average = form, average
         self.generator = seeded(model, seed)
         self.patience = Patience()

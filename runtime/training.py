@@ -37,6 +37,10 @@ class TrainableModel(Protocol):
         """Outputs (N, K) in evaluation mode."""
         ...
 
+    def classes(self, x: torch.Tensor) -> torch.Tensor:
+        """The class that is predicted for each sample."""
+        ...
+
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Mean loss in evaluation mode."""
         ...
@@ -125,7 +129,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         if right is None or y.dtype != torch.int64 or y.dim() != 1:
             right = None
         else:
-            right += int((model(x).argmax(1) == y).sum())
+            right += int((model.classes(x) == y).sum())
     if samples == 0:
         raise NewtritonError("the validation data have no batches: pass at least one")
     return loss / samples, None if right is None else right / samples

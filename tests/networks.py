@@ -148,8 +148,23 @@ def pairs(draw: st.DrawFn) -> Pair:
     return Pair(nt.Sequential(*ours), nn.Sequential(*theirs), shape, outputs)
 
 
+logistic = nt.Criterion(lambda z, y: nt.scalar.softplus(-z * y), values=(-1.0, 1.0), convex=True)
+welsch = nt.Criterion(lambda z, y: 1.0 - nt.scalar.exp(-(z - y) * (z - y)), root="clip")
+
+
 def torch_loss(criterion: object, z: Tensor, y: Tensor) -> Tensor:
     """The mean loss in PyTorch's functions."""
+    if isinstance(criterion, nt.SigmoidMarginLoss):
+        p = z.softmax(1).gather(1, y[:, None])
+        return (1 / (1 + torch.exp(criterion.delta * (p - criterion.epsilon)))).mean()
+    if isinstance(criterion, nt.MixtureLoss):
+        first, *others = z.sigmoid().T
+        p, q = (s.where(y == 1, 1 - s) for s in others)
+        return -torch.log(first * p + (1 - first) * q).mean()
+    if criterion is logistic:
+        return nn.functional.softplus(-z * y).sum(1).mean()
+    if criterion is welsch:
+        return (1 - torch.exp(-((z - y) ** 2))).sum(1).mean()
     if isinstance(criterion, nt.CrossEntropyLoss):
         return nn.functional.cross_entropy(z, y)
     if isinstance(criterion, nt.MSELoss):
@@ -159,16 +174,37 @@ def torch_loss(criterion: object, z: Tensor, y: Tensor) -> Tensor:
 
 def labels(criterion: object, n: int, outputs: int, dtype: torch.dtype) -> Tensor:
     """Random labels for a loss."""
-    if isinstance(criterion, nt.CrossEntropyLoss):
+    if isinstance(criterion, (nt.CrossEntropyLoss, nt.SigmoidMarginLoss)):
         return torch.randint(0, outputs, (n,))
+    if isinstance(criterion, nt.MixtureLoss):
+        return torch.randint(0, 2, (n,))
+    if criterion is logistic:
+        return 2.0 * torch.randint(0, 2, (n, outputs)).to(dtype) - 1.0
     return torch.rand(n, outputs, dtype=dtype)
+
+
+def output_curvature(criterion: nt.Loss, z: Tensor, y: Tensor) -> Tensor:
+    """What the loss says that stands for B of every sample, N×K×K; MixtureLoss has a Fisher one."""
+
+    def loss(row: Tensor, label: Tensor) -> Tensor:
+        return torch_loss(criterion, row[None], label[None])
+
+    hessian = torch.func.vmap(torch.func.hessian(loss))
+    if criterion.root == "fisher":
+        likelihood = torch.func.vmap(lambda row, label: torch.exp(-loss(row, label)))
+        given = [torch.full((len(z),), k) for k in (0, 1)]
+        return sum(likelihood(z, k)[:, None, None] * hessian(z, k) for k in given)  # type: ignore[return-value]
+    if criterion.root is None:
+        return hessian(z, y)
+    values, vectors = torch.linalg.eigh(hessian(z, y))
+    return (vectors * values.clamp(min=0)[:, None]) @ vectors.mT
 
 
 class Autograd:
     """The oracle: h, its gradient, products with its Hessian and Gauss-Newton matrix."""
 
     def __init__(
-        self, model: nt.Model, module: nn.Module, criterion: object, x: Tensor, y: Tensor
+        self, model: nt.Model, module: nn.Module, criterion: nt.Loss, x: Tensor, y: Tensor
     ) -> None:
         self.model, self.criterion, self.y = model, criterion, y
         self.names, self.params = zip(*module.named_parameters(), strict=True)
@@ -206,8 +242,7 @@ class Autograd:
         pulled = torch.autograd.grad(self.z, self.params, u, create_graph=True)
         inner = sum((p * w).sum() for p, w in zip(pulled, self._split(v), strict=True))
         (jv,) = torch.autograd.grad(inner, u, retain_graph=True)  # type: ignore[arg-type]
-        z = self.z.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(torch_loss(self.criterion, z, self.y), z, create_graph=True)
-        (bjv,) = torch.autograd.grad((slope * jv).sum(), z)
+        b = output_curvature(self.criterion, self.z.detach(), self.y)
+        bjv = (b @ jv[:, :, None])[:, :, 0] / len(jv)
         product = torch.autograd.grad(self.z, self.params, bjv, retain_graph=True)
         return self._flat(product) + self.model.weight_decay * v

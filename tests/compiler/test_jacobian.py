@@ -12,13 +12,16 @@ import newtriton as nt
 from newtriton.compiler.cost import units
 from newtriton.compiler.errors import NewtritonError
 
-from ..networks import Autograd, Pair, labels, pairs
+from ..networks import Autograd, Pair, labels, logistic, pairs
 from ..tolerances import assert_close
 
-LOSSES = (nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss())
+LOSSES = (
+    *(nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()),
+    *(nt.SigmoidMarginLoss(root="clip"), logistic),
+)
 
 
-def made(pair: Pair, criterion: object, n: int = 3) -> tuple[nt.Model, Tensor, Tensor]:
+def made(pair: Pair, criterion: nt.Loss, n: int = 3) -> tuple[nt.Model, Tensor, Tensor]:
     model = nt.compile(pair.ours, pair.shape, criterion, dtype=torch.float64, weight_decay=0.1)  # type: ignore[arg-type]
     x = torch.randn(n, *pair.shape, dtype=torch.float64)
     return model, x, labels(criterion, n, pair.outputs, torch.float64)
@@ -26,7 +29,7 @@ def made(pair: Pair, criterion: object, n: int = 3) -> tuple[nt.Model, Tensor, T
 
 @settings(max_examples=12, deadline=None)
 @given(pairs(), st.sampled_from(LOSSES), st.integers(0, 1000))
-def test_both_products_agree_with_autograd(pair: Pair, criterion: object, seed: int) -> None:
+def test_both_products_agree_with_autograd(pair: Pair, criterion: nt.Loss, seed: int) -> None:
     torch.manual_seed(seed)
     model, x, y = made(pair, criterion)
     module = pair.theirs.double().eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,25 +14,29 @@ from newtriton.compiler.errors import NewtritonError
 from newtriton.compiler.network import trace
 from newtriton.compiler.programs import Programs
 from newtriton.compiler.verify import verify
-from tests.networks import Autograd, Pair, labels, pairs
+from tests.networks import Autograd, Pair, labels, logistic, pairs, welsch
 from tests.tolerances import assert_close
 
-LOSSES = (nt.CrossEntropyLoss, nt.MSELoss, nt.BCEWithLogitsLoss)
+LOSSES = (
+    *(nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss(), logistic, welsch),
+    *(nt.SigmoidMarginLoss(root="clip"), nt.MixtureLoss("fisher"), nt.MixtureLoss("clip")),
+)
 
 
 @seed(0)
 @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(
     pair=pairs(),
-    criterion=st.sampled_from(LOSSES),
+    loss=st.sampled_from(LOSSES),
     training=st.booleans(),
     number=st.integers(0, 99),
 )
 def test_programs_agree_with_autograd(
-    pair: Pair, criterion: type, training: bool, number: int
+    pair: Pair, loss: nt.Loss, training: bool, number: int
 ) -> None:
     torch.manual_seed(number)
-    loss, module = criterion(), pair.theirs.double().train(training)
+    assume(pair.outputs == 3 or not isinstance(loss, nt.MixtureLoss))
+    module = pair.theirs.double().train(training)
     with torch.no_grad():
         for name, buffer in module.named_buffers():
             if name.endswith("running_var"):
@@ -63,7 +67,8 @@ def test_programs_agree_with_autograd(
     for graph in (programs.evaluate, programs.linearize, programs.hvp, programs.ggnvp):
         verify(graph)
     verify(programs.quadratic(2))
-    verify(programs.factors("kfac", 2))
+    for kind in programs.kinds:
+        verify(programs.factors(kind, 2))
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 100.0])

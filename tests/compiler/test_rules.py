@@ -11,7 +11,7 @@ from torch import Tensor
 from newtriton.compiler import ops, scalar
 from newtriton.compiler.copies import COPIES, copies
 from newtriton.compiler.cost import FLOPS
-from newtriton.compiler.errors import MissingRule
+from newtriton.compiler.errors import MissingRule, ShapeError
 from newtriton.compiler.ir import LEAVES, Graph, N, Node, Op, concrete
 from newtriton.compiler.jvp import JVP, jvp
 from newtriton.compiler.ops import TYPE
@@ -25,7 +25,7 @@ from newtriton.runtime.pointwise import Run
 from tests.tolerances import assert_close
 
 BATCH = 3
-STATISTICS = {Op.GRAM, Op.PATCH_GRAM}  # programs end in them: they have no derivatives
+STATISTICS = {Op.GRAM, Op.PATCH_GRAM, Op.SPECTRAL}  # programs end in them: they have no derivatives
 
 
 def evaluate(nodes: Sequence[Node], feed: dict[Node, Tensor]) -> list[Tensor]:
@@ -185,6 +185,24 @@ def test_sampling_inverts_the_cumulative_distribution() -> None:
     uniforms = torch.tensor([[0.0, 0.19, 0.21], [0.49, 0.51, 0.999]], dtype=torch.float64)
     (drawn,) = evaluate([ops.make(Op.SAMPLE, z, u)], {z: logits, u: uniforms})
     assert drawn.tolist() == [[0, 0, 1], [1, 2, 2]]
+
+
+def test_a_function_of_eigenvalues() -> None:
+    x = ops.input_("x", (N, 3, 3))
+    positive = ops.make(Op.SPECTRAL, x, expr=scalar.where(var(0), var(0), 0.0))
+    assert positive.type == x.type
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(BATCH, 3, 3, generator=generator, dtype=torch.float64)
+    given = given + given.mT
+    given[1] = torch.diag(torch.tensor([2.0, -3.0, 0.0]))
+    given[2, 0, 0] = torch.nan
+    (value,) = evaluate([positive], {x: given})
+    values, vectors = torch.linalg.eigh(given[0])
+    assert_close(value[0], vectors @ torch.diag(values.clamp(min=0)) @ vectors.mT)
+    assert_close(value[1], torch.diag(torch.tensor([2.0, 0.0, 0.0]).double()))
+    assert value[2].isnan().all()  # of that matrix alone
+    with pytest.raises(ShapeError, match="symmetric matrices"):
+        ops.make(Op.SPECTRAL, image("r", 3, 4), expr=scalar.ONE)
 
 
 def test_rows_and_labels() -> None:

@@ -196,7 +196,7 @@ def test_kernels_move_at_most_half_of_what_eager_double_backward_moves():
     assert fused <= 0.5 * eager.total
 
 
-def test_anchors_are_the_contractions_and_grams():
+def test_anchors_are_what_has_no_elements():
     assert {op.value for op in ANCHORS} == {
-        "matmul", "conv", "conv_input_grad", "conv_weight_grad", "gram", "patch_gram",
+        "matmul", "conv", "conv_input_grad", "conv_weight_grad", "gram", "patch_gram", "spectral",
     }  # fmt: skip

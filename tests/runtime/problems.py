@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 import newtriton as nt
 
-LOSSES = {"ce": nt.CrossEntropyLoss, "mse": nt.MSELoss, "bce": nt.BCEWithLogitsLoss}
+LOSSES = {
+    "ce": nt.CrossEntropyLoss,
+    "mse": nt.MSELoss,
+    "bce": nt.BCEWithLogitsLoss,
+    "mixture": lambda: nt.MixtureLoss("fisher"),
+}
 NETS = ("quadratic", "mlp", "cnn")
 Data = list[tuple[Tensor, Tensor]]
 
@@ -36,6 +41,8 @@ def batch(shape: tuple[int, ...], loss: str = "ce", n: int = 24) -> tuple[Tensor
     y = torch.randint(0, 3, (n,), generator=generator)
     x = torch.randn(n, *shape, generator=generator, dtype=torch.float64)
     x += y.view(-1, *[1] * len(shape)) - 1.0
+    if loss == "mixture":
+        return x, y.clamp(max=1)
     return x, y if loss == "ce" else nn.functional.one_hot(y, 3).double()
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from newtriton.compiler.factors import Block, DiagonalBlock
+from newtriton.compiler.losses import MSELoss
 from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors
 
 Factors = dict[str, KroneckerFactors | DiagonalFactors]
@@ -34,6 +35,7 @@ class StandIn:
     """What the two models share; a subclass gives `value` and `factors`."""
 
     blocks: list[Block | DiagonalBlock]
+    criterion = MSELoss()
 
     def __init__(
         self,

@@ -13,11 +13,18 @@ from newtriton.runtime.factors import tensors
 from newtriton.runtime.fusion import FusedExecutor, Settings
 from newtriton.runtime.pointwise import Run
 
-from ..networks import pairs
+from ..networks import logistic, pairs
 from ..tolerances import assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
-LOSSES = {"ce": nt.CrossEntropyLoss, "mse": nt.MSELoss, "bce": nt.BCEWithLogitsLoss}
+LOSSES = {
+    "ce": nt.CrossEntropyLoss,
+    "mse": nt.MSELoss,
+    "bce": nt.BCEWithLogitsLoss,
+    "margin": lambda: nt.SigmoidMarginLoss(root="clip"),
+    "mixture": lambda: nt.MixtureLoss("fisher"),
+    "logistic": lambda: logistic,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +59,8 @@ def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) ->
         return found
     found |= {"hvp": lin.hvp(v), "ggnvp": lin.ggnvp(v), "again": lin.hvp(w)}
     found |= {"forms": lin.quadratic_forms([v, w]), "ggn": lin.quadratic_forms([v], "ggn")}
-    for kind, samples in (("kfac", 2), ("empirical", 1)):
-        factors = lin.kronecker_factors(kind, samples, generator.manual_seed(4))
+    for kind in lin.programs.kinds:
+        factors = lin.kronecker_factors(kind, 2, generator.manual_seed(4))
         for layer, pair in factors.items():
             found |= {f"{kind} {layer} {name}": t for name, t in tensors(pair).items()}
     return found
@@ -62,8 +69,11 @@ def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) ->
 def batch(shape: tuple[int, ...], outputs: int, loss: str, n: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(n)
     x = torch.randn(n, *shape, generator=generator)
-    if loss == "ce":
-        return x, torch.randint(0, outputs, (n,), generator=generator)
+    if loss in ("ce", "margin", "mixture"):
+        classes = 2 if loss == "mixture" else outputs
+        return x, torch.randint(0, classes, (n,), generator=generator)
+    if loss == "logistic":
+        return x, 2.0 * torch.randint(0, 2, (n, outputs), generator=generator) - 1.0
     return x, torch.rand(n, outputs, generator=generator)
 
 
@@ -99,6 +109,12 @@ def test_odd_sizes(size: int):
 def test_batch_sizes(n: int):
     net = nt.Sequential(nt.Linear(9), nt.Tanh(), nt.Linear(5), nt.Softplus(), nt.Linear(4))
     both(net, (6,), 4, "mse" if n % 2 else "ce", n)
+
+
+@pytest.mark.parametrize("loss", ["margin", "mixture", "logistic"])
+def test_losses_with_a_root_of_b(loss: str):
+    net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(3))
+    both(net, (4,), 3, loss, 7)
 
 
 def test_batch_norm_and_residuals():
