@@ -19,12 +19,13 @@ from ..compiler.programs import CURVATURES as MATRICES
 from .checks import check_count, check_number, check_option
 from .combinations import check_combination
 from .conjugate_gradients import Stop, conjugate_gradients
-from .lanczos import Edges, spectrum_edges
+from .lanczos import Spectrum, spectrum_edges
 from .linearization import Linearization
 from .matrix_free import MatrixFree
 from .model import Model
 from .named import CURVATURES, parts
 from .parts import Curvature
+from .tables import table
 from .vectors import inner
 
 OF = ("bias", "weight", "layer")
@@ -46,7 +47,7 @@ class LayerErrors:
     def relative(self) -> dict[str, dict[str, float]]:
         """Errors as shares of the norms; NaN where a norm is 0."""
         return {
-            name: {layer: e / norm if (norm := self.norms[layer]) else math.nan for layer, e in errors.items()}
+            name: {layer: _share(e, self.norms[layer]) for layer, e in errors.items()}
             for name, errors in self.absolute.items()
         }
 
@@ -56,12 +57,20 @@ class LayerErrors:
         return {name: math.hypot(*errors.values()) for name, errors in self.absolute.items()}
 
     def __str__(self) -> str:
-        rows = [[f"{self.of} ‖C − |H|‖", *self.absolute, "‖|H|‖"]]
+        """Errors, each with its share of the norm; the last row is of all layers together."""
+        total = math.hypot(*self.norms.values())
+        rows = [[self.of, "‖|H|‖", *self.absolute]]
         for layer, norm in self.norms.items():
-            errors = [errors[layer] for errors in self.absolute.values()]
-            rows.append([_shown(layer), *(f"{e:.3e}" for e in (*errors, norm))])
-        total = [*self.totals.values(), math.hypot(*self.norms.values())]
-        return _table([*rows, ["total", *(f"{e:.3e}" for e in total)]])
+            rows.append(_row(_shown(layer), norm, [e[layer] for e in self.absolute.values()]))
+        return table([*rows, _row("total", total, list(self.totals.values()))])
+
+
+def _row(name: str, norm: float, errors: Sequence[float]) -> list[str]:
+    return [name, f"{norm:.2e}", *(f"{e:.2e} {_share(e, norm):5.0%}" for e in errors)]
+
+
+def _share(error: float, norm: float) -> float:
+    return error / norm if norm else math.nan
 
 
 def layer_errors(
@@ -101,8 +110,8 @@ def layer_errors(
     for layer, places in chosen.items():
         if len(places) > limit:
             raise NewtritonError(
-                f"of={of!r} in layer {_shown(layer)!r} has {len(places)} parameters, and a block is "
-                f"made up to {limit}: raise the limit, or take of='bias' or a smaller network"
+                f"of={of!r} in layer {_shown(layer)!r} has {len(places)} parameters, a block is made "
+                f"up to {limit}: raise the limit, or take of='bias' or a smaller network"
             )
     hessian, curvatures = _made(lin, "hessian"), _curvatures(lin, approximations)
     norms: dict[str, float] = {}
@@ -169,9 +178,11 @@ class Alignment:
         rows = [["cosine with exact GN", *self.whole, "residual"]]
         for layer in next(iter(self.layers.values())):
             cosines = [by_layer[layer] for by_layer in self.layers.values()]
-            rows.append([_shown(layer), *(f"{c:.4f}" for c in cosines), f"{self.residuals[layer]:.0e}"])
+            rows.append(
+                [_shown(layer), *(f"{c:.4f}" for c in cosines), f"{self.residuals[layer]:.0e}"]
+            )
         cosines = [f"{c:.4f}" for c in self.whole.values()]
-        return _table([*rows, ["whole", *cosines, f"{self.residuals['whole']:.0e}"]])
+        return table([*rows, ["whole", *cosines, f"{self.residuals['whole']:.0e}"]])
 
 
 def alignment(
@@ -198,7 +209,7 @@ def alignment(
         limit: iterations for each of them; the residuals say what was reached.
     """
     damping = check_number("damping", damping, 0.0)
-    model, g = lin.model, lin.gradient
+    model, layout, g = lin.model, lin.model.layout, lin.gradient
     strength, stop = damping + model.weight_decay, Stop(limit, tolerance)
     ggn = _updated(MatrixFree(model, product="r-operator"), lin)
 
@@ -206,7 +217,7 @@ def alignment(
         """The update of the parameters `names` alone, and its residual."""
         mask = torch.zeros_like(g)
         for name in names:
-            mask[model.layout.slices[name]] = 1.0
+            mask[layout.slices[name]] = 1.0
         b = mask * g
 
         def product(v: Tensor) -> Tensor:
@@ -216,8 +227,97 @@ def alignment(
         norm = float(b.norm())
         return -x, float((product(x) - b).norm()) / norm if norm else 0.0
 
-    found = {layer: exact(names) for layer, names in model.layout.layers.items()}
-    whole, residual = exact(list(model.layout.slices))
+    found = {layer: exact(names) for layer, names in layout.layers.items()}
+    whole, residual = exact(list(layout.slices))
     blocks = torch.stack([d for d, _ in found.values()]).sum(0)
-    steps = _steps(lin, updates, solver, strength) | {"ggn-layers": blocks}
-    ...
+    steps = {**_steps(lin, updates, solver, strength), "ggn-layers": blocks}
+    layers = {
+        name: {
+            layer: _cosine(
+                *(torch.cat([v[layout.slices[n]] for n in names]) for v in (step, blocks))
+            )
+            for layer, names in layout.layers.items()
+        }
+        for name, step in steps.items()
+    }
+    return Alignment(
+        damping,
+        {name: _cosine(step, whole) for name, step in steps.items()},
+        layers,
+        {**{layer: r for layer, (_, r) in found.items()}, "whole": residual},
+    )
+
+
+def _steps(
+    lin: Linearization,
+    updates: Sequence[str] | Mapping[str, Curvature | Tensor],
+    solver: str,
+    strength: float,
+) -> dict[str, Tensor]:
+    """The updates as flat vectors."""
+    given = updates if isinstance(updates, Mapping) else {name: name for name in updates}
+    steps: dict[str, Tensor] = {}
+    for name, update in given.items():
+        if isinstance(update, Tensor):
+            steps[name] = lin.model.layout.check(update, f"the update {name!r}")
+            continue
+        curvature, by, rule = parts(lin.model, update, solver, "trust-region", strength)
+        check_combination(curvature, by, rule, "additive")
+        if isinstance(update, str):
+            _updated(curvature, lin)
+        solution = by.solve(curvature, strength, lin.gradient)
+        if solution.status.failed:
+            raise NewtritonError(f"the update {name!r}: {solution.status.value}")
+        steps[name] = -solution.x
+    return steps
+
+
+def _cosine(u: Tensor, v: Tensor) -> float:
+    """⟨u, v⟩/(‖u‖‖v‖); NaN where either is zero."""
+    norms = math.sqrt(inner(u, u) * inner(v, v))
+    return inner(u, v) / norms if norms else math.nan
+
+
+def spectrum(
+    lin: Linearization,
+    matrix: str = "hessian",
+    k: int = 3,
+    *,
+    tolerance: float = 1e-5,
+    limit: int = 1000,
+    basis: int = 80,
+    seed: int = 0,
+) -> Spectrum:
+    """The k smallest and k largest eigenvalues of the Hessian or the Gauss–Newton matrix of h.
+
+    Weight decay is in them, as in `hvp` and `ggnvp`. An eigenvalue is off by no more than its
+    residual r, and by about r²/gap where it stands apart.
+
+    Args:
+        lin: the point and the batch.
+        matrix: "hessian" or "ggn".
+        k: how many at each end; of a multiple eigenvalue k copies are seen.
+        tolerance: of the residuals, as a share of the largest |θ|.
+        limit: products after which to stop.
+        basis: vectors kept, each with its product; at least 8k are.
+        seed: of the first vectors.
+    """
+    check_option("matrix", matrix, MATRICES)
+    if check_count("k", k) > lin.model.layout.numel:
+        raise NewtritonError(f"k is {k}: the model has {lin.model.layout.numel} parameters")
+    tolerance = check_number("tolerance", tolerance, 0.0, below=1.0)
+    sizes = check_count("limit", limit), check_count("basis", basis)
+    return spectrum_edges(
+        lin.hvp if matrix == "hessian" else lin.ggnvp,
+        lin.model.params,
+        k,
+        tolerance=tolerance,
+        limit=sizes[0],
+        basis_size=sizes[1],
+        seed=seed,
+    )
+
+
+def _shown(layer: str) -> str:
+    """A layer's name; that of a network of one layer is empty."""
+    return layer or "(net)"

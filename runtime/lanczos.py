@@ -13,19 +13,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .tables import table
+
 PASSES = 3  # of orthogonalisation; two suffice, one more for columns that were drawn anew
 
 
 @dataclass(frozen=True)
-class Edges:
-    """Eigenvalues from the outside inwards, and ‖Av − θv‖ of each with its unit vector v."""
+class Spectrum:
+    """Eigenvalues θ at both ends, from the outside inwards, and residuals ‖Av − θv‖ for unit v.
 
-    smallest: Tensor
-    largest: Tensor
-    smallest_residuals: Tensor
-    largest_residuals: Tensor
+    products: how many it took. converged: whether all residuals are within the tolerance.
+    """
+
+    smallest: tuple[float, ...]
+    largest: tuple[float, ...]
+    smallest_residuals: tuple[float, ...]
+    largest_residuals: tuple[float, ...]
     products: int
     converged: bool
+
+    def __str__(self) -> str:
+        rows = [["", "smallest", "residual", "largest", "residual"]]
+        ends = (self.smallest, self.smallest_residuals, self.largest, self.largest_residuals)
+        for i, (low, r_low, high, r_high) in enumerate(zip(*ends, strict=True), 1):
+            rows.append([str(i), f"{low:.6g}", f"{r_low:.0e}", f"{high:.6g}", f"{r_high:.0e}"])
+        state = "converged" if self.converged else "not converged"
+        return f"{table(rows)}\n{state} after {self.products} products"
 
 
 def _extension(basis: Tensor, new: Tensor, generator: torch.Generator) -> Tensor:
@@ -60,7 +73,7 @@ def spectrum_edges(
     limit: int,
     basis_size: int,
     seed: int = 0,
-) -> Edges:
+) -> Spectrum:
     """The k smallest and k largest eigenvalues, multiple ones included.
 
     A block of k columns is multiplied again and again; Ritz values and residuals are those of the
@@ -97,6 +110,7 @@ def spectrum_edges(
         residuals = (image @ outer - (basis @ outer) * theta).norm(dim=0)
         small = float(residuals.max()) <= tolerance * float(values.abs().max())
         if small or products >= limit or basis.shape[1] == n:
-            return Edges(theta[:k], theta[k:], residuals[:k], residuals[k:], products, small)
-        ends = torch.cat([vectors[:, : size // 4], vectors[:, -(size // 4) :]], 1)
-        basis, image = basis @ ends, image @ ends
+            ends = (x.tolist() for x in (theta[:k], theta[k:], residuals[:k], residuals[k:]))
+            return Spectrum(*map(tuple, ends), products, small)
+        outermost = torch.cat([vectors[:, : size // 4], vectors[:, -(size // 4) :]], 1)
+        basis, image = basis @ outermost, image @ outermost
