@@ -12,6 +12,8 @@ from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from ..compiler.network import Criterion, Layer
 from ..compiler.programs import Programs
 from .data import Samples, digits
+from .diagnostics import alignment, layer_errors, spectrum
+from .linearization import Linearization
 from .model import Model
 from .optimizer import SecondOrder
 from .presets import EACG, FITRE, KFAC, KFLR, KFRA, NewtonCG
@@ -24,6 +26,14 @@ class Method:
 
     make: Callable[..., SecondOrder | TorchOptimizer]
     keywords: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is said of a linearization, and the options it takes."""
+
+    make: Callable[..., object]
+    keywords: tuple[str, ...] = ()
 
 
 def small_cnn() -> Layer:
@@ -41,6 +51,11 @@ def _sgd(model: Model, lr: float = 0.03) -> TorchOptimizer:
 
 def _adam(model: Model, lr: float = 0.001) -> TorchOptimizer:
     return TorchOptimizer(model, torch.optim.Adam, lr=lr)
+
+
+def _spectra(lin: Linearization) -> str:
+    """Both matrices' edges."""
+    return "\n\n".join(f"{matrix}\n{spectrum(lin, matrix)}" for matrix in ("hessian", "ggn"))
 
 
 DATA: dict[str, Callable[[], tuple[Samples, Samples]]] = {"digits": digits}
@@ -80,4 +95,10 @@ PROGRAMS: dict[str, Callable[[Programs], Graph]] = {
     "ggnvp": lambda programs: programs.ggnvp,
     "quadratic": lambda programs: programs.quadratic(1),
     "kfac": lambda programs: programs.factors("kfac"),
+}
+
+DIAGNOSES: dict[str, Diagnosis] = {
+    "errors": Diagnosis(layer_errors, ("of",)),
+    "alignment": Diagnosis(alignment, ("damping",)),
+    "spectrum": Diagnosis(_spectra),
 }

@@ -29,6 +29,7 @@ from .tables import table
 from .vectors import inner
 
 OF = ("bias", "weight", "layer")
+EXACT_BLOCKS = "exact, by layer"
 Product = Callable[[Tensor], Tensor]
 
 
@@ -110,17 +111,19 @@ def layer_errors(
     for layer, places in chosen.items():
         if len(places) > limit:
             raise NewtritonError(
-                f"of={of!r} in layer {_shown(layer)!r} has {len(places)} parameters, a block is made "
-                f"up to {limit}: raise the limit, or take of='bias' or a smaller network"
+                f"of={of!r} in layer {_shown(layer)!r} has {len(places)} parameters, above the "
+                f"limit of {limit}: raise it, or take of='bias' or a smaller network"
             )
-    hessian, curvatures = _made(lin, "hessian"), _curvatures(lin, approximations)
+    if not isinstance(approximations, Mapping):
+        approximations = {name: _made(lin, name) for name in approximations}
+    hessian = _updated(MatrixFree(lin.model, "hessian"), lin)
     norms: dict[str, float] = {}
-    absolute: dict[str, dict[str, float]] = {name: {} for name in curvatures}
+    absolute: dict[str, dict[str, float]] = {name: {} for name in approximations}
     for layer, places in chosen.items():
         values, vectors = torch.linalg.eigh(_block(hessian.mv, places, lin.model))
         expected = (vectors * values.abs()) @ vectors.mT
         norms[layer] = float(expected.norm())
-        for name, curvature in curvatures.items():
+        for name, curvature in approximations.items():
             error = _block(curvature.mv, places, lin.model) - expected
             absolute[name][layer] = float(error.norm())
     return LayerErrors(of, norms, absolute)
@@ -129,22 +132,13 @@ def layer_errors(
 def _made(lin: Linearization, name: str) -> Curvature:
     """The named curvature of this batch alone."""
     check_option("curvature", name, tuple(CURVATURES))
-    curvature = CURVATURES[name](lin.model)
-    return _updated(curvature, lin)
+    return _updated(CURVATURES[name](lin.model), lin)
 
 
 def _updated(curvature: Curvature, lin: Linearization) -> Curvature:
     if not curvature.update(lin):
         raise NewtritonError(f"the curvature {curvature.name!r} is not finite at these parameters")
     return curvature
-
-
-def _curvatures(
-    lin: Linearization, given: Sequence[str] | Mapping[str, Curvature]
-) -> dict[str, Curvature]:
-    if isinstance(given, Mapping):
-        return dict(given)
-    return {name: _made(lin, name) for name in given}
 
 
 def _block(product: Product, places: Tensor, model: Model) -> Tensor:
@@ -164,8 +158,8 @@ def _block(product: Product, places: Tensor, model: Model) -> Tensor:
 class Alignment:
     """Cosines of updates with exact Gauss–Newton updates, see `alignment`.
 
-    damping: γ. whole: by update, with that of the whole matrix; "ggn-layers" is the exact
-    update of the block diagonal. layers: by update and layer, with the layer's own exact update.
+    damping: γ. whole: by update, with that of the whole matrix; "exact, by layer" is that of the
+    block diagonal. layers: by update and layer, with the layer's own exact update.
     residuals: ‖(G + (γ+λ)I)d + g‖/‖g‖ of the exact ones, "whole" and by layer.
     """
 
@@ -230,7 +224,7 @@ def alignment(
     found = {layer: exact(names) for layer, names in layout.layers.items()}
     whole, residual = exact(list(layout.slices))
     blocks = torch.stack([d for d, _ in found.values()]).sum(0)
-    steps = {**_steps(lin, updates, solver, strength), "ggn-layers": blocks}
+    steps = {**_steps(lin, updates, solver, strength), EXACT_BLOCKS: blocks}
     layers = {
         name: {
             layer: _cosine(

@@ -110,7 +110,8 @@ def spectrum_edges(
         residuals = (image @ outer - (basis @ outer) * theta).norm(dim=0)
         small = float(residuals.max()) <= tolerance * float(values.abs().max())
         if small or products >= limit or basis.shape[1] == n:
-            ends = (x.tolist() for x in (theta[:k], theta[k:], residuals[:k], residuals[k:]))
-            return Spectrum(*map(tuple, ends), products, small)
+            low, high = (tuple(x.tolist()) for x in theta.split(k))
+            low_residuals, high_residuals = (tuple(x.tolist()) for x in residuals.split(k))
+            return Spectrum(low, high, low_residuals, high_residuals, products, small)
         outermost = torch.cat([vectors[:, : size // 4], vectors[:, -(size // 4) :]], 1)
         basis, image = basis @ outermost, image @ outermost
