@@ -11,8 +11,9 @@ from ..compiler.layers import Conv2d, Flatten, Linear, MaxPool2d, Sequential, Si
 from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from ..compiler.network import Criterion, Layer
 from ..compiler.programs import Programs
+from .alignment import alignment
 from .data import Samples, digits
-from .diagnostics import alignment, layer_errors, spectrum
+from .diagnostics import layer_errors, spectrum
 from .linearization import Linearization
 from .model import Model
 from .optimizer import SecondOrder

@@ -1,8 +1,9 @@
 """Both edges of a symmetric operator's spectrum, by block Lanczos with full reorthogonalisation.
 
-ARPACK (scipy's eigsh) sees one copy of a multiple eigenvalue where a block sees as many as it is
-wide, and its criterion, relative to each eigenvalue, is not met at zero. A Gauss–Newton matrix ends
-in zeros of high multiplicity; hence this one, which also stays on the model's device.
+scipy's eigsh finds a Hessian's edges in as many products. At the zeros in which a Gauss–Newton
+matrix ends it does not converge, its criterion being relative to each eigenvalue, and copies of a
+multiple one it owes to rounding. Here residuals are measured by the largest eigenvalue, the width
+of the block shows copies, one Krylov space serves both ends, and all stays on the model's device.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..compiler.errors import NewtritonError
 from .tables import table
 
 PASSES = 3  # of orthogonalisation; two suffice, one more for columns that were drawn anew
@@ -104,14 +106,17 @@ def spectrum_edges(
         if basis.shape[1] + block.shape[1] <= size and products < limit:
             continue
         projected = basis.mT @ image
+        if not bool(torch.isfinite(projected).all()):
+            raise NewtritonError("a product was not finite: there are no eigenvalues")
         values, vectors = torch.linalg.eigh((projected + projected.mT) / 2)
         outer = torch.cat([vectors[:, :k], vectors[:, -k:].flip(1)], 1)
         theta = torch.cat([values[:k], values[-k:].flip(0)])
         residuals = (image @ outer - (basis @ outer) * theta).norm(dim=0)
         small = float(residuals.max()) <= tolerance * float(values.abs().max())
-        if small or products >= limit or basis.shape[1] == n:
+        converged = small or basis.shape[1] == n
+        if converged or products >= limit:
             low, high = (tuple(x.tolist()) for x in theta.split(k))
             low_residuals, high_residuals = (tuple(x.tolist()) for x in residuals.split(k))
-            return Spectrum(low, high, low_residuals, high_residuals, products, small)
+            return Spectrum(low, high, low_residuals, high_residuals, products, converged)
         outermost = torch.cat([vectors[:, : size // 4], vectors[:, -(size // 4) :]], 1)
         basis, image = basis @ outermost, image @ outermost

@@ -207,9 +207,19 @@ def test_small_operators_are_solved_whole(n: int, dtype: torch.dtype) -> None:
         assert found.smallest == pytest.approx(values[:k].tolist(), abs=limit)
         assert found.largest == pytest.approx(values.flip(0)[:k].tolist(), abs=limit)
         assert found.products == n
+        assert found.converged
     zero = spectrum_edges(torch.zeros_like, values, n, **options)
     assert zero.converged
     assert zero.largest == (0.0,) * n
+
+
+def test_products_that_are_not_finite_have_no_spectrum() -> None:
+    model, [(x, y)] = problem("mlp")
+    model.params.fill_(math.nan)
+    lin = model.linearize(x, y)
+    for call in (nt.spectrum, nt.layer_errors):
+        with pytest.raises(NewtritonError, match="not finite"):
+            call(lin)
 
 
 def test_a_limit_that_is_too_low_is_told() -> None:
