@@ -79,11 +79,10 @@ def alignment(
     strength, stop = damping + model.weight_decay, Stop(limit, tolerance)
     ggn = updated(MatrixFree(model, product="r-operator"), lin)
 
-    def exact(names: Sequence[str]) -> tuple[Tensor, float]:
-        """The update of the parameters `names` alone, and its residual."""
+    def exact(places: Tensor) -> tuple[Tensor, float]:
+        """The update of the elements at `places` alone, and its residual."""
         mask = torch.zeros_like(g)
-        for name in names:
-            mask[layout.slices[name]] = 1.0
+        mask[places] = 1.0
         b = mask * g
 
         def product(v: Tensor) -> Tensor:
@@ -93,23 +92,20 @@ def alignment(
         norm = float(b.norm())
         return -x, float((product(x) - b).norm()) / norm if norm else 0.0
 
-    found = {layer: exact(names) for layer, names in layout.layers.items()}
-    whole, residual = exact(list(layout.slices))
+    layers = layout.layers.items()
+    places = {layer: layout.places(names).to(g.device) for layer, names in layers}
+    found = {layer: exact(at) for layer, at in places.items()}
+    whole, residual = exact(torch.arange(layout.numel, device=g.device))
     blocks = torch.stack([d for d, _ in found.values()]).sum(0)
     steps = {**_steps(lin, updates, solver, strength), EXACT_BLOCKS: blocks}
-    layers = {
-        name: {
-            layer: _cosine(
-                *(torch.cat([v[layout.slices[n]] for n in names]) for v in (step, blocks))
-            )
-            for layer, names in layout.layers.items()
-        }
+    cosines = {
+        name: {layer: _cosine(step[at], blocks[at]) for layer, at in places.items()}
         for name, step in steps.items()
     }
     return Alignment(
         damping,
         {name: _cosine(step, whole) for name, step in steps.items()},
-        layers,
+        cosines,
         {**{layer: r for layer, (_, r) in found.items()}, "whole": residual},
     )
 

@@ -157,15 +157,15 @@ def _row(history: History) -> str:
 def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_inspect)
     command.add_argument("--net", choices=NETWORKS, required=True)
-    command.add_argument("--input", type=shape, metavar="CxHxW", help="needed without --data")
+    command.add_argument("--input", type=shape, metavar="CxHxW", help="of a sample, without --data")
     command.add_argument("--loss", choices=LOSSES, default="ce")
     command.add_argument("--backend", choices=BACKENDS, default="auto")
-    command.add_argument("--batch", type=int, default=64, help="size at which costs are counted")
+    command.add_argument("--batch", type=int, default=64, help="samples: to count or diagnose")
     command.add_argument("--kernels", action="store_true", help="fused kernels, with their source")
     command.add_argument("--graph", action="store_true", help="the graphs instead of the costs")
     command.add_argument("--program", choices=PROGRAMS, help="the graph of this program alone")
-    command.add_argument("--diagnose", choices=DIAGNOSES, help="its curvature on a batch of --data")
-    command.add_argument("--data", choices=DATA)
+    command.add_argument("--diagnose", choices=DIAGNOSES, help="its curvature on a batch")
+    command.add_argument("--data", choices=DATA, help="of which a batch is diagnosed")
     command.add_argument(
         "--weights", type=Path, metavar="FILE", help="weights.safetensors of a run"
     )

@@ -100,7 +100,7 @@ def layer_errors(
     for layer, names in layout.layers.items():
         taken = [n for n in names if of in ("layer", n.rpartition(".")[2])]
         if taken:
-            chosen[layer] = torch.cat([torch.arange(layout.numel)[layout.slices[n]] for n in taken])
+            chosen[layer] = layout.places(taken).to(lin.model.device)
     if not chosen:
         raise NewtritonError(f"no layer has a {of}: use of='layer'")
     for layer, places in chosen.items():
@@ -144,7 +144,6 @@ def updated(curvature: Curvature, lin: Linearization) -> Curvature:
 
 def _block(product: Product, places: Tensor, model: Model) -> Tensor:
     """The rows and columns `places` of a symmetric operator."""
-    places = places.to(model.device)
     columns = torch.empty(len(places), len(places), dtype=model.dtype, device=model.device)
     for column, place in enumerate(places.tolist()):
         unit = torch.zeros_like(model.params)
@@ -182,14 +181,12 @@ def spectrum(
     check_option("matrix", matrix, MATRICES)
     if check_count("k", k) > lin.model.layout.numel:
         raise NewtritonError(f"k is {k}: the model has {lin.model.layout.numel} parameters")
-    tolerance = check_number("tolerance", tolerance, 0.0, below=1.0)
-    sizes = check_count("limit", limit), check_count("basis", basis)
     return spectrum_edges(
         lin.hvp if matrix == "hessian" else lin.ggnvp,
         lin.model.params,
         k,
-        tolerance=tolerance,
-        limit=sizes[0],
-        basis_size=sizes[1],
+        tolerance=check_number("tolerance", tolerance, 0.0, below=1.0),
+        limit=check_count("limit", limit),
+        basis_size=check_count("basis", basis),
         seed=seed,
     )

@@ -40,6 +40,10 @@ class Layout:
             result.setdefault(name.rpartition(".")[0], []).append(name)
         return result
 
+    def places(self, names: Iterable[str]) -> Tensor:
+        """Indices of the named parameters' elements in a flat vector."""
+        return torch.cat([torch.arange(self.slices[n].start, self.slices[n].stop) for n in names])
+
     def check(self, vector: Tensor, what: str) -> Tensor:
         """The vector itself, or an error where its shape is not that of the parameters."""
         if not isinstance(vector, Tensor) or vector.shape != (self.numel,):

@@ -33,19 +33,26 @@ TWINS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def hessian(model: nt.Model, twin: nn.Module, layer: str, x: Tensor, y: Tensor) -> Tensor:
-    """The data term's block of a layer by autograd, for vec([weight.flatten(1), bias])."""
+def matrices(
+    model: nt.Model, twin: nn.Module, layer: str, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A layer's blocks of Hessian and GGN by autograd, for vec([weight.flatten(1), bias])."""
     state = model.state_dict()
     weight, bias = state[f"{layer}.weight"], state.get(f"{layer}.bias")
+    m = torch.cat([weight.flatten(1), *([] if bias is None else [bias[:, None]])], 1)
 
-    def loss(m: Tensor) -> Tensor:
+    def outputs(m: Tensor) -> Tensor:
         own = {f"{layer}.weight": m[:, : weight[0].numel()].view_as(weight)}
         if bias is not None:
             own[f"{layer}.bias"] = m[:, -1]
-        return nn.functional.cross_entropy(torch.func.functional_call(twin, {**state, **own}, x), y)
+        return torch.func.functional_call(twin, {**state, **own}, x).reshape(-1)
 
-    m = torch.cat([weight.flatten(1), *([] if bias is None else [bias[:, None]])], 1)
-    return torch.func.hessian(loss)(m).reshape(m.numel(), m.numel())
+    def loss(z: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(z.view(len(x), -1), y)
+
+    hessian = torch.func.hessian(lambda m: loss(outputs(m)))(m).reshape(m.numel(), -1)
+    jacobian = torch.func.jacrev(outputs)(m).reshape(-1, m.numel())
+    return hessian, jacobian.T @ torch.func.hessian(loss)(outputs(m)) @ jacobian
 
 
 def places(model: nt.Model, layer: str, of: str) -> Tensor:
@@ -71,9 +78,12 @@ def test_errors_are_those_of_dense_blocks(net: str, of: str) -> None:
     assert list(errors.absolute) == [*KINDS, "ggn"]
     for layer in layers:
         at = places(model, layer, of)
-        values, vectors = torch.linalg.eigh(hessian(model, twin, layer, x, y)[at][:, at])
+        hessian, ggn = (m[at][:, at] for m in matrices(model, twin, layer, x, y))
+        values, vectors = torch.linalg.eigh(hessian)
         expected = vectors @ values.abs().diag() @ vectors.T
         assert errors.norms[layer] == pytest.approx(float(expected.norm()), rel=1e-9)
+        error = float((ggn - expected).norm())
+        assert errors.absolute["ggn"][layer] == pytest.approx(error, rel=1e-9)
         for kind in ("empirical", "kflr", "kfra", "pch-1", "pch-2"):
             factors = lin.kronecker_factors(kind)[layer]
             assert isinstance(factors, nt.KroneckerFactors)
@@ -134,7 +144,7 @@ def test_cosines_are_those_of_dense_solves(net: str) -> None:
     whole = -torch.linalg.solve(ggn, lin.gradient)
     blocks = torch.empty_like(whole)
     for layer, names in layout.layers.items():
-        at = torch.cat([torch.arange(layout.numel)[layout.slices[n]] for n in names])
+        at = layout.places(names)
         blocks[at] = -torch.linalg.solve(ggn[at][:, at], lin.gradient[at])
         for name, step in steps.items():
             cosine = torch.cosine_similarity(step[at], blocks[at], 0)
@@ -261,6 +271,23 @@ def test_refusals(call: Callable[[nt.Linearization], object], named: str) -> Non
     model, [(x, y)] = problem("cnn")
     with pytest.raises(NewtritonError, match=named):
         call(model.linearize(x, y))
+
+
+def test_batch_norm_and_groups() -> None:
+    """The kinds that take batch statistics serve; KFRA says which do."""
+    net = nt.Sequential(
+        *(nt.Conv2d(4, 3, groups=2), nt.BatchNorm2d(), nt.Tanh(), nt.Flatten(), nt.Linear(3))
+    )
+    model = nt.compile(net, (2, 4, 4), nt.CrossEntropyLoss(), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 2, 4, 4, generator=generator, dtype=torch.float64)
+    lin = model.linearize(x, torch.arange(6) % 3)
+    for of in ("bias", "weight", "layer"):
+        errors = nt.layer_errors(lin, ("kflr", "ggn"), of=of)
+        assert list(errors.norms) == ["0", "1", "4"]
+    assert list(nt.alignment(lin, ("kflr",), damping=0.1).residuals) == ["0", "1", "4", "whole"]
+    with pytest.raises(NewtritonError, match="'kfac' or 'kflr'"):
+        nt.layer_errors(lin)
 
 
 def test_a_network_without_biases() -> None:
