@@ -29,10 +29,13 @@ from newtriton.compiler.losses import CrossEntropyLoss as CrossEntropyLoss
 from newtriton.compiler.losses import MixtureLoss as MixtureLoss
 from newtriton.compiler.losses import MSELoss as MSELoss
 from newtriton.compiler.losses import SigmoidMarginLoss as SigmoidMarginLoss
+from newtriton.runtime.alignment import alignment as alignment
 from newtriton.runtime.data import Batches as Batches
 from newtriton.runtime.data import Samples as Samples
 from newtriton.runtime.data import digits as digits
 from newtriton.runtime.data import split as split
+from newtriton.runtime.diagnostics import layer_errors as layer_errors
+from newtriton.runtime.diagnostics import spectrum as spectrum
 from newtriton.runtime.factors import DiagonalFactors as DiagonalFactors
 from newtriton.runtime.factors import KroneckerFactors as KroneckerFactors
 from newtriton.runtime.factors import MeanFactors as MeanFactors

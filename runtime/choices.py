@@ -12,7 +12,10 @@ from ..compiler.loss import Loss
 from ..compiler.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, SigmoidMarginLoss
 from ..compiler.network import Layer
 from ..compiler.programs import Programs
+from .alignment import alignment
 from .data import Samples, digits
+from .diagnostics import layer_errors, spectrum
+from .linearization import Linearization
 from .model import Model
 from .optimizer import SecondOrder
 from .presets import EACG, FITRE, KFAC, KFLR, KFRA, NewtonCG
@@ -25,6 +28,14 @@ class Method:
 
     make: Callable[..., SecondOrder | TorchOptimizer]
     keywords: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is said of a linearization, and the options it takes."""
+
+    make: Callable[..., object]
+    keywords: tuple[str, ...] = ()
 
 
 def small_cnn() -> Layer:
@@ -42,6 +53,11 @@ def _sgd(model: Model, lr: float = 0.03) -> TorchOptimizer:
 
 def _adam(model: Model, lr: float = 0.001) -> TorchOptimizer:
     return TorchOptimizer(model, torch.optim.Adam, lr=lr)
+
+
+def _spectra(lin: Linearization) -> str:
+    """Both matrices' edges."""
+    return "\n\n".join(f"{matrix}\n{spectrum(lin, matrix)}" for matrix in ("hessian", "ggn"))
 
 
 DATA: dict[str, Callable[[], tuple[Samples, Samples]]] = {"digits": digits}
@@ -82,4 +98,10 @@ PROGRAMS: dict[str, Callable[[Programs], Graph]] = {
     "ggnvp": lambda programs: programs.ggnvp,
     "quadratic": lambda programs: programs.quadratic(1),
     "kfac": lambda programs: programs.factors("kfac"),
+}
+
+DIAGNOSES: dict[str, Diagnosis] = {
+    "errors": Diagnosis(layer_errors, ("of",)),
+    "alignment": Diagnosis(alignment, ("damping",)),
+    "spectrum": Diagnosis(_spectra),
 }

@@ -13,15 +13,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from .. import bench
 from ..compiler.errors import NewtritonError
+from ..compiler.loss import Loss
 from ..compiler.losses import CrossEntropyLoss
-from ..compiler.network import trace
+from ..compiler.network import Layer, trace
 from ..compiler.programs import Programs
-from .choices import DATA, LOSSES, NETWORKS, OPTIMIZERS, PROGRAMS
+from .choices import DATA, DIAGNOSES, LOSSES, NETWORKS, OPTIMIZERS, PROGRAMS
 from .data import Batches
+from .diagnostics import OF
 from .history import History
 from .model import BACKENDS, PRECISIONS
 from .model import compile as compile_network
@@ -153,13 +158,20 @@ def _row(history: History) -> str:
 def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_inspect)
     command.add_argument("--net", choices=NETWORKS, required=True)
-    command.add_argument("--input", type=shape, required=True, metavar="CxHxW")
+    command.add_argument("--input", type=shape, metavar="CxHxW", help="of a sample, without --data")
     command.add_argument("--loss", choices=LOSSES, default="ce")
     command.add_argument("--backend", choices=BACKENDS, default="auto")
-    command.add_argument("--batch", type=int, default=64, help="size at which costs are counted")
+    command.add_argument("--batch", type=int, default=64, help="samples: to count or diagnose")
     command.add_argument("--kernels", action="store_true", help="fused kernels, with their source")
     command.add_argument("--graph", action="store_true", help="the graphs instead of the costs")
     command.add_argument("--program", choices=PROGRAMS, help="the graph of this program alone")
+    command.add_argument("--diagnose", choices=DIAGNOSES, help="its curvature on a batch")
+    command.add_argument("--data", choices=DATA, help="of which a batch is diagnosed")
+    command.add_argument(
+        "--weights", type=Path, metavar="FILE", help="weights.safetensors of a run"
+    )
+    command.add_argument("--damping", type=float, help="γ, for alignment")
+    command.add_argument("--of", choices=OF, help="the parameters of each layer, for errors")
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -171,8 +183,11 @@ def shape(text: str) -> tuple[int, ...]:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    """Prints what the network compiles to, or the graphs of its programs."""
+    """Prints what the network compiles to, the graphs of its programs, or its curvature."""
+    _check_inspect(options)
     net, loss = NETWORKS[options.net](), LOSSES[options.loss]()
+    if options.diagnose:
+        return _diagnose(options, net, loss)
     if not (options.graph or options.program):
         model = compile_network(net, options.input, loss, backend=options.backend)
         print(model.explain(options.batch, options.kernels))
@@ -180,6 +195,41 @@ def _inspect(options: argparse.Namespace) -> None:
     programs = Programs(trace(net, options.input, loss))
     for name in [options.program] if options.program else PROGRAMS:
         print(PROGRAMS[name](programs))
+
+
+def _check_inspect(options: argparse.Namespace) -> None:
+    """An error where options do not go together."""
+    needed, unfit = "input", ("data", "weights", "damping", "of")
+    if options.diagnose:
+        needed, unfit = "data", ("input", "graph", "program", "kernels")
+    which = "with" if options.diagnose else "without"
+    for name in unfit:
+        value = getattr(options, name)
+        if value is not None and value is not False:
+            raise NewtritonError(f"--{name} means nothing {which} --diagnose")
+    if getattr(options, needed) is None:
+        raise NewtritonError(f"--{needed} is needed {which} --diagnose")
+
+
+def _diagnose(options: argparse.Namespace, net: Layer, loss: Loss) -> None:
+    """Prints a diagnosis on the first batch of the training data, in float64."""
+    diagnosis, keywords = DIAGNOSES[options.diagnose], {}
+    for name in ("damping", "of"):
+        if (value := getattr(options, name)) is not None:
+            if name not in diagnosis.keywords:
+                raise NewtritonError(f"--{name} is not for {options.diagnose}")
+            keywords[name] = value
+    x, y = next(iter(Batches(*DATA[options.data]()[0], options.batch)))
+    model = compile_network(
+        net, tuple(x.shape[1:]), loss, backend=options.backend, dtype=torch.float64
+    )
+    if options.weights is not None:
+        try:
+            model.load_state_dict(load_file(options.weights))
+        except SafetensorError as error:
+            raise NewtritonError(f"{options.weights} holds no weights: {error}") from error
+    lin = model.linearize(x.to(model.device, model.dtype), y.to(model.device))
+    print(diagnosis.make(lin, **keywords))
 
 
 def _add_check(command: argparse.ArgumentParser) -> None:

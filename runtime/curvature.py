@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compiler.errors import NewtritonError
 from ..compiler.factors import KINDS, Block
 from .checks import check_count, check_flag, check_number, check_option
 from .factors import (
@@ -118,6 +119,8 @@ class KroneckerCurvature:
 
     def mv(self, v: Tensor) -> Tensor:
         """C v for a flat vector: G V A per layer, d⊙v on diagonal blocks."""
+        if not self.factors:
+            raise NewtritonError("the curvature has no factors yet: call update(lin)")
         result = torch.zeros_like(v)
         source, target = self.model.layout.views(v), self.model.layout.views(result)
         for block in self.model.blocks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,6 +31,18 @@ class Layout:
             self.slices[name] = slice(start, start + sizes[name])
             start += sizes[name]
         self.numel = start
+
+    @cached_property
+    def layers(self) -> dict[str, list[str]]:
+        """Names of parameters by layer, in the network's order."""
+        result: dict[str, list[str]] = {}
+        for name in self.parameters:
+            result.setdefault(name.rpartition(".")[0], []).append(name)
+        return result
+
+    def places(self, names: Iterable[str]) -> Tensor:
+        """Indices of the named parameters' elements in a flat vector."""
+        return torch.cat([torch.arange(self.slices[n].start, self.slices[n].stop) for n in names])
 
     def check(self, vector: Tensor, what: str) -> Tensor:
         """The vector itself, or an error where its shape is not that of the parameters."""

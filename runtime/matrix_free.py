@@ -128,10 +128,7 @@ class MatrixFree(Attributes):
         """Σ_l P_l C P_l v: a product per layer, all other layers' part of v being zero."""
         result = torch.empty_like(v)
         source, target = self.model.layout.views(v), self.model.layout.views(result)
-        layers: dict[str, list[str]] = {}
-        for name in source:
-            layers.setdefault(name.rpartition(".")[0], []).append(name)
-        for names in layers.values():
+        for names in self.model.layout.layers.values():
             alone = torch.zeros_like(v)
             for name in names:
                 self.model.layout.views(alone)[name].copy_(source[name])

@@ -1,0 +1,17 @@
+"""Tables as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, all of one length: the first column flush left, the others right."""
+    first, *others = zip(*rows, strict=True)
+    columns = [[cell.ljust(_width(first)) for cell in first]]
+    columns += [[cell.rjust(_width(column)) for cell in column] for column in others]
+    return "\n".join("  ".join(line) for line in zip(*columns, strict=True))
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(map(len, column))
