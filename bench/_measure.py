@@ -69,12 +69,12 @@ def arguments(description: str | None) -> argparse.Namespace:
     return parser(description).parse_args()
 
 
-def report(rows: list[dict[str, Any]], path: Path | None) -> None:
+def report(rows: list[dict[str, Any]], path: Path | None, printed: bool = True) -> None:
     """Prints a table, and writes the rows with the machine's description."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[str(row.get(name, "")) for name in columns] for row in rows]
     widths = [max(map(len, (name, *column))) for name, *column in zip(columns, *cells, strict=True)]
-    for line in (columns, *cells):
+    for line in (columns, *cells) if printed else ():
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Each fused kernel on the layers of VGG11/16/19, against eager PyTorch and torch.compile.
 
 A row is one operation on one layer: milliseconds with these kernels and with the vendor's
-contraction followed by one fused kernel, eager and compiled, the GFLOP and MB that it needs at
-least, and what part of the device's measured ceilings the fused kernel reaches. Needs a GPU; under
+contraction followed by one fused kernel, eager and compiled, the GFLOP that it takes, the MB that
+fused kernels move, and what part of the device's measured ceilings they reach. Needs a GPU; under
 TRITON_INTERPRET=1 the numbers are compared and the times mean nothing.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
+from triton.backends.compiler import GPUTarget
 
 from ..compiler import ops, scalar
 from ..compiler.cost import flops
@@ -26,6 +27,7 @@ from ..compiler.ir import Graph, N, Node, Op, concrete
 from ..compiler.precision import ROUNDED, rounded, with_precision
 from ..compiler.scalar import var
 from ..compiler.transpose import conv_input_grad, conv_weight_grad
+from ..runtime.ahead import compile_all
 from ..runtime.fusion import FusedExecutor, Settings
 from ..runtime.measure import seconds
 from ..runtime.pointwise import Run, tensor_cores
@@ -156,20 +158,39 @@ def operations(channels: int, width: int, size: int) -> dict[str, Operation]:
     }
 
 
-def fused(graph: Graph, settings: Settings, run: Run, feed: Mapping[Node, Tensor]) -> Any:
-    """A call of the kernel alone: operands are rounded and transposed before."""
-    known = dict(feed)
-    if settings.precision in ROUNDED:
+class Alone:
+    """One operation on our kernels: operands are rounded and transposed before it is timed."""
+
+    def __init__(self, graph: Graph, settings: Settings, batch: int) -> None:
+        self.precision = settings.precision
+        leaves = [n for n in graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
         lowered, _ = with_precision(graph, settings.precision)
-        for node in lowered.nodes():
-            for x, tensor in feed.items():
-                if node is rounded(x, settings.precision):
-                    half = tensor.to(torch.bfloat16)
-                    known[node] = half if settings.precision == "bf16" else _nearest(tensor)
-    made = FusedExecutor(graph, (), settings, keeps=True)(run, known)
-    known |= {n: x for n, x in made.items() if n not in graph.outputs.values()}
-    executor = FusedExecutor(graph, (), settings)
-    return lambda: executor(run, known)
+        self.rounded = {
+            node: x
+            for x in leaves
+            for node in lowered.nodes()
+            if self.precision in ROUNDED and node is rounded(x, self.precision)
+        }
+        self.making = FusedExecutor(graph, (), settings, keeps=True)
+        made = self.making.plan(batch, [*leaves, *self.rounded]).made
+        self.executor = FusedExecutor(graph, (), settings)
+        self.plan = self.executor.plan(batch, [*leaves, *self.rounded, *made])
+
+    def call(self, run: Run, feed: Mapping[Node, Tensor]) -> Callable[[], dict[Node, Tensor]]:
+        """The operation on operands in float32, which hold numbers of the precision."""
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        known = {**feed, **{node: feed[x].to(dtype) for node, x in self.rounded.items()}}
+        made = self.making(run, known)
+        known |= {n: x for n, x in made.items() if n not in self.executor.outputs}
+        return lambda: self.executor(run, known)
+
+
+def _operand(node: Node, batch: int, precision: str, device: torch.device) -> Tensor:
+    """Random numbers of a precision."""
+    x = torch.randn(concrete(node.shape, batch), device=device)
+    if precision == "bf16":
+        return x.to(torch.bfloat16).float()
+    return _nearest(x) if precision == "tf32" else x
 
 
 def _nearest(x: Tensor) -> Tensor:
@@ -197,68 +218,98 @@ def milliseconds(calls: Mapping[str, Callable[[], Any]], run: Run, rounds: int) 
     return {name: median(times) for name, times in found.items()}
 
 
-def ceilings(device: torch.device, precision: str) -> tuple[float, float]:
-    """Measured GFLOP/s of a large product, and GB/s of a large copy."""
+@dataclass(frozen=True)
+class Peaks:
+    """What the device does at most: GFLOP/s of a large product, GB/s of a large copy."""
+
+    gflops: float
+    bandwidth: float
+
+
+def peaks(device: torch.device, precision: str) -> Peaks:
+    """Measured."""
     n = 8192 if device.type == "cuda" else 256
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     x = torch.empty(2**28 if device.type == "cuda" else 2**16, device=device)
     y = torch.empty_like(x)
-    run = Run(1, torch.float32, device)
+    calls = {"product": lambda: a @ b, "copy": lambda: y.copy_(x)}
     with tensor_cores(device, precision != "ieee"):
-        calls = {"product": lambda: a @ b, "copy": lambda: y.copy_(x)}
-        ms = milliseconds(calls, run, 3)
-    return 2e-6 * n**3 / ms["product"], 2e-6 * x.nbytes / ms["copy"]
+        ms = milliseconds(calls, Run(1, torch.float32, device), 3)
+    return Peaks(2e-6 * n**3 / ms["product"], 2e-6 * x.nbytes / ms["copy"])
 
 
-def rows(
-    layers: Any, batch: int, precision: str, rounds: int, compiled: bool, device: torch.device
-) -> Iterator[dict[str, Any]]:
-    """A row per layer and operation, with the error of the fused kernel against PyTorch's."""
+@dataclass(frozen=True)
+class Case:
+    """An operation on a layer, ready to be run."""
+
+    layer: str
+    name: str
+    precision: str
+    operation: Operation
+    graph: Graph
+    ours: Mapping[str, Alone]
+
+
+def cases(
+    layers: Sequence[tuple[int, int, int]], batch: int, precision: str, device: torch.device
+) -> list[Case]:
+    """All operations on all layers; on a GPU their kernels are compiled, several at a time."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    peak, bandwidth = ceilings(device, precision)
-    run = Run(batch, torch.float32, device)
+    record = cuda_graph if device.type == "cuda" else None
+    found = []
     for channels, width, size in layers:
         for name, operation in operations(channels, width, size).items():
             graph = Graph(name, {str(i): n for i, n in enumerate(operation.outputs)})
-            leaves = [n for n in graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
-            feed = {n: torch.randn(concrete(n.shape, batch), device=device) for n in leaves}
-            if precision == "bf16":
-                feed = {n: x.to(torch.bfloat16).float() for n, x in feed.items()}
-            tensors = {n["name"]: _nchw(x) for n, x in feed.items()}
-            if precision == "bf16":
-                tensors = {n: x.to(torch.bfloat16) for n, x in tensors.items()}
-            record = cuda_graph if device.type == "cuda" else None
-            calls: dict[str, Callable[[], Any]] = {
-                who: fused(
-                    graph, Settings(precision, who, interpreted, record=record), run, feed
-                )
+            ours = {
+                who: Alone(graph, Settings(precision, who, interpreted, record=record), batch)
                 for who in ("fused", "vendor")
-            }  # fmt: skip
-            calls["eager"] = lambda f=operation.torch, t=tensors: f(t)
-            if compiled:
-                whole = torch.compile(operation.torch, dynamic=False)
-                calls["compiled"] = lambda f=whole, t=tensors: f(t)
-            with tensor_cores(device, precision != "ieee"):
-                found, expected = calls["fused"](), calls["eager"]()
-                ms = milliseconds(calls, run, rounds)
-            error = max(
-                _error(found[n], x) for n, x in zip(operation.outputs, expected, strict=True)
-            )
-            moved = 4e-6 * sum(n.type.numel(batch) for n in (*leaves, *operation.outputs))
-            best = min(ms[who] for who in ("eager", "compiled") if who in ms)
-            yield {
-                "layer": f"{channels}→{width}, {size}×{size}",
-                "operation": name,
-                "precision": precision,
-                **{f"{who}_ms": round(t, 4) for who, t in ms.items()},
-                "times_faster": round(best / min(ms["fused"], ms["vendor"]), 2),
-                "GFLOP": round(flops(graph, batch) / 1e9, 2),
-                "MB": round(moved, 1),
-                "of_peak": round(flops(graph, batch) / 1e6 / ms["fused"] / peak, 3),
-                "of_bandwidth": round(moved / ms["fused"] / bandwidth, 3),
-                "error": float(f"{error:.1e}"),
             }
+            layer = f"{channels}→{width}, {size}×{size}"
+            found.append(Case(layer, name, precision, operation, graph, ours))
+    if device.type == "cuda":
+        jobs = [j for c in found for alone in c.ours.values() for j in alone.plan.jobs(c.name)]
+        major, minor = torch.cuda.get_device_capability(device)
+        compile_all(jobs, [GPUTarget("cuda", 10 * major + minor, 32)], os.cpu_count() or 1)
+    return found
+
+
+def measure(
+    case: Case, batch: int, rounds: int, compiled: bool, device: torch.device, peaks: Peaks
+) -> dict[str, Any]:
+    """A row, with the error of the fused kernel against PyTorch's operators."""
+    run, precision = Run(batch, torch.float32, device), case.precision
+    leaves = [n for n in case.graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
+    feed = {n: _operand(n, batch, precision, device) for n in leaves}
+    tensors = {n["name"]: _nchw(x) for n, x in feed.items()}
+    if precision == "bf16":
+        tensors = {n: x.to(torch.bfloat16) for n, x in tensors.items()}
+    calls: dict[str, Callable[[], Any]] = {
+        who: alone.call(run, feed) for who, alone in case.ours.items()
+    }
+    calls["eager"] = lambda: case.operation.torch(tensors)
+    if compiled:
+        whole = torch.compile(case.operation.torch, dynamic=False)
+        calls["compiled"] = lambda: whole(tensors)
+    with tensor_cores(device, precision != "ieee"):
+        found, expected = calls["fused"](), calls["eager"]()
+        ms = milliseconds(calls, run, rounds)
+    error = max(_error(found[n], x) for n, x in zip(case.operation.outputs, expected, strict=True))
+    work = flops(case.graph, batch) / 1e9
+    moved = case.ours["fused"].plan.schedule.traffic(batch) / 1e6
+    best = min(ms[who] for who in ("eager", "compiled") if who in ms)
+    return {
+        "layer": case.layer,
+        "operation": case.name,
+        "precision": precision,
+        **{f"{who}_ms": round(t, 4) for who, t in ms.items()},
+        "times_faster": round(best / min(ms["fused"], ms["vendor"]), 2),
+        "GFLOP": round(work, 2),
+        "MB": round(moved, 1),
+        "of_peak": round(1e3 * work / ms["fused"] / peaks.gflops, 3),
+        "of_bandwidth": round(moved / ms["fused"] / peaks.bandwidth, 3),
+        "error": float(f"{error:.1e}"),
+    }
 
 
 def _nchw(x: Tensor) -> Tensor:
@@ -295,9 +346,9 @@ def main() -> None:
     table: list[dict[str, Any]] = []
     start = time.perf_counter()
     for precision in given.precisions:
-        for row in rows(
-            layers, given.batch, precision, given.rounds, not given.no_compile, device
-        ):  # fmt: skip
+        most = peaks(device, precision)
+        for case in cases(layers, given.batch, precision, device):
+            row = measure(case, given.batch, given.rounds, not given.no_compile, device, most)
             table.append(row)
             print(f"{time.perf_counter() - start:6.0f} s", *row.values(), flush=True)
     report(table, given.json)
