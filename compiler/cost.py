@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 
 from ..kernels.patch_gram import multiplications, plan
-from . import scalar
+from . import memory, scalar
 from .ir import CONTRACTIONS, LEAVES, VIEWS, Graph, Node, Op, concrete
+from .memory import Lifetime
 
 
 def _numel(node: Node, batch: int) -> int:
@@ -107,6 +108,26 @@ def traffic(graph: Graph, batch: int, itemsize: int) -> int:
         for node in graph.computed()
         if node.op not in VIEWS
     )
+
+
+def peak(graph: Graph, batch: int, itemsize: int) -> int:
+    """The most bytes alive at a time besides results if every op ran alone; views are free."""
+    first: dict[Node, int] = {}
+    last: dict[Node, int] = {}
+    results = {owner(n) for n in graph.outputs.values()}
+    for i, node in enumerate(n for n in graph.computed() if n.op not in VIEWS):
+        first[node] = i
+        last |= {owner(x): i for x in (node, *node.inputs)}
+    return memory.peak(
+        {n: Lifetime(itemsize * _numel(n, batch), first[n], last[n]) for n in {*first} - results}
+    )
+
+
+def owner(node: Node) -> Node:
+    """The node whose memory a view looks at."""
+    while node.op in VIEWS:
+        (node,) = node.inputs
+    return node
 
 
 def units(graph: Graph) -> int:

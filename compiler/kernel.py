@@ -123,8 +123,7 @@ class Kernel:
     the map in which several anchors meet. body: nodes computed, operands first. partials: sums
     whose tiles' parts are written; they stand in the body of the kernel that adds them. splits:
     parts of the contracted axis; with several, accumulators are written, which another kernel
-    `adds`; 0 where a library's operator computes the contraction. in_order: whether neighbours in a
-    row of the tile are neighbours in memory. reads, writes: values in memory.
+    `adds`; 0 where a library's operator computes the contraction. reads, writes: values in memory.
     """
 
     number: int
@@ -135,7 +134,6 @@ class Kernel:
     partials: list[Node] = field(default_factory=list)
     splits: int = 1
     adds: list[Kernel] = field(default_factory=list)
-    in_order: bool = True
     reads: dict[Node, None] = field(default_factory=dict)
     writes: dict[Node, None] = field(default_factory=dict)
 

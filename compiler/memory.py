@@ -52,6 +52,23 @@ def arena(lifetimes: Mapping[Key, Lifetime]) -> Arena[Key]:
     return Arena(offsets, max((stop for _, stop, _ in placed), default=0))
 
 
+def shared(
+    lifetimes: Mapping[Key, Lifetime], over: Mapping[Key, Key]
+) -> tuple[dict[Key, Lifetime], dict[Key, Key]]:
+    """Lifetimes of blocks that take several values in turn, and whose block a value lies in.
+
+    Args:
+        lifetimes: of the values.
+        over: the value that a later one is written over.
+    """
+    blocks, home = dict(lifetimes), dict[Key, Key]()
+    for later, earlier in sorted(over.items(), key=lambda pair: lifetimes[pair[0]].first):
+        home[later] = first = home.get(earlier, earlier)
+        life, end = blocks[first], blocks.pop(later)
+        blocks[first] = Lifetime(life.size, life.first, end.last)
+    return blocks, home
+
+
 def peak(lifetimes: Mapping[Key, Lifetime]) -> int:
     """The lower bound: the most bytes alive at one step."""
     steps = {life.first for life in lifetimes.values()}

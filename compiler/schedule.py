@@ -363,15 +363,11 @@ class _Scheduler:
             if node in self.owner:
                 self.owner[node].writes[node] = None
         for kernel in self.order:
-            looked: dict[tuple[Node, At], None] = {}
-            for node in kernel.nodes if kernel.splits == 1 else ():
-                looked |= self.reads(node, kernel.space)
-            for node in kernel.partials:
-                looked |= self.reads(node, kernel.space, part=True)
-            last = kernel.space.coordinates[-1:]
-            kernel.in_order = all(at[-1:] == last for _, at in looked if along_columns(at))
-            operands = [x for a in kernel.anchors for x in self.operands[a][:2]]
-            for source in (*operands, *(source for source, _ in looked)):
+            found = [x for a in kernel.anchors for x in self.operands[a][:2]]
+            if kernel.splits == 1:
+                found += [s for n in kernel.nodes for s, _ in self.reads(n, kernel.space)]
+            found += [s for n in kernel.partials for s, _ in self.reads(n, kernel.space, part=True)]
+            for source in found:
                 producer = self.owner.get(source)
                 if producer is not kernel:
                     kernel.reads[source] = None
@@ -396,11 +392,6 @@ def launches(kernels: Sequence[Kernel], order: nx.DiGraph) -> list[list[Kernel]]
             last = depth[kernel] > 0 and not order.out_degree(kernel)
             together.setdefault((math.inf if last else depth[kernel], 0), []).append(kernel)
     return [together[key] for key in sorted(together)]
-
-
-def along_columns(at: At) -> bool:
-    """Whether an index moves along a row of the tile."""
-    return any("columns" in index.spans for index in at)
 
 
 def geometry(node: Node) -> tuple[object, ...]:

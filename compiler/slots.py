@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from . import scalar
 from .elements import BATCH_SIZE, ELEMENTS, At, Index, expression, extent, linear, reduction, split
@@ -49,13 +50,40 @@ class Part:
 Buffer = Node | Part
 
 
+class Access(NamedTuple):
+    """A load or store of a value. home: each element where it is computed. in_order: neighbours in
+    a row of the tile are neighbours in memory.
+    """  # noqa: D205
+
+    node: Node
+    stored: bool
+    home: bool = True
+    in_order: bool = True
+
+
 @dataclass
 class Code:
-    """The slots of a kernel: one per stage, factors between them, and the pointers they share."""
+    """The slots of a kernel: one per stage, factors between them, and the pointers they share.
+
+    accesses: to values, in the order in which they happen.
+    """
 
     stages: list[str | None] = field(default_factory=list)
     ratios: list[str | None] = field(default_factory=list)
     pointers: list[Buffer] = field(default_factory=list)
+    accesses: list[Access] = field(default_factory=list)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether all accesses are."""
+        return all(a.in_order for a in self.accesses)
+
+    def may_replace(self, x: Node, y: Node) -> bool:
+        """Whether y can be written over x: each element is read before it is written, by itself."""
+        found = [a for a in self.accesses if a.node in (x, y)]
+        return sum(slot is not None for slot in self.stages) == 1 and all(
+            a.home and a.stored is (i == len(found) - 1) for i, a in enumerate(found)
+        )
 
 
 class Functions:
@@ -82,9 +110,9 @@ class _Writer:
     """Writes the statements of one slot."""
 
     def __init__(
-        self, kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], pointers: list[Buffer]
+        self, kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], code: Code
     ) -> None:
-        self.kernel, self.plan, self.tiles, self.pointers = kernel, plan, tiles, pointers
+        self.kernel, self.plan, self.tiles, self.code = kernel, plan, tiles, code
         self.space = kernel.space
         self.header: dict[str, None] = {}
         self.lines: list[str] = []
@@ -157,9 +185,10 @@ class _Writer:
 
     def pointer(self, buffer: Buffer) -> str:
         """The pointer of a buffer."""
-        if buffer not in self.pointers:
-            self.pointers.append(buffer)
-        return f"p[{self.pointers.index(buffer)}]"
+        pointers = self.code.pointers
+        if buffer not in pointers:
+            pointers.append(buffer)
+        return f"p[{pointers.index(buffer)}]"
 
     def address(self, shape: Shape, at: At) -> Index:
         """Where an element lies."""
@@ -170,6 +199,10 @@ class _Writer:
     def load(self, node: Node, at: At, valid: Index | None) -> Index:
         """A value from memory; 0 outside the tile and where it is not valid."""
         where = self.address(node.shape, at)
+        across = any("columns" in index.spans for index in at)
+        in_order = not across or at[-1:] == self.space.coordinates[-1:]
+        home = at == self.space.home(node.shape)
+        self.code.accesses.append(Access(node, False, home, in_order))
         masks = [_MASK[s] for s in sorted(where.spans, reverse=True)]
         masks += [valid.text] if valid is not None else []
         spans = where.spans | (valid.spans if valid is not None else frozenset())
@@ -179,6 +212,7 @@ class _Writer:
 
     def store(self, node: Node, value: Index) -> None:
         """Writes a value that lives in the kernel's space."""
+        self.code.accesses.append(Access(node, True))
         where = self.address(node.shape, self.space.home(node.shape) or ())
         masks = " & ".join(_MASK[s] for s in sorted(where.spans, reverse=True))
         masked = f", mask={masks}" if masks else ""
@@ -291,14 +325,14 @@ def kernel_code(
         return code
     last = max(0, len(kernel.anchors) - 1)
     for stage in range(last + 1):
-        writer = _Writer(kernel, plan, tiles, code.pointers)
+        writer = _Writer(kernel, plan, tiles, code)
         if kernel.splits > 1:
             _store_part(writer, kernel, stage)
         else:
             _stage(writer, kernel, stage)
         slot = functions.add("slot", PARAMETERS, writer.body()) if writer.lines else None
         code.stages.append(slot)
-        writer = _Writer(kernel, plan, tiles, code.pointers)
+        writer = _Writer(kernel, plan, tiles, code)
         ratio = _ratio(writer, stage) if stage < last else None
         named = functions.add("ratio", f"p, {BATCH_SIZE}", ratio) if ratio else None
         code.ratios.append(named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..compiler.cost import flops, traffic, units
+from ..compiler.cost import flops, peak, traffic, units
 from ..compiler.ir import Graph, Node
 from ..compiler.kernel import Schedule
 from ..compiler.programs import Programs
@@ -34,7 +34,9 @@ def explain(
     plan: MakePlan | None = None,
     kernels: bool = False,
 ) -> str:
-    """A line per program: ops, units of work, GFLOP, MB moved; then the size of the tape.
+    """A line per program: ops, units of work, GFLOP, MB moved and held; then the size of the tape.
+
+    MB moved and held are those of one operator after another, each with memory of its own.
 
     Args:
         programs: of a network.
@@ -53,12 +55,17 @@ def explain(
         *map(programs.factors, programs.kinds),
     ]
     names = max(len(g.name) for g in graphs)
-    head = f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9}"
+    head = (
+        f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9} {'MB held':>9}"
+    )
     fused = f" {'kernels':>8} {'launches':>9} {'MB fused':>9} {'MB arena':>9}"
     lines, details, made = [head + (fused if plan else "") + f"   (batch {batch})"], [], []
     for g in graphs:
         work, moved = flops(g, batch) / 1e9, traffic(g, batch, itemsize) / 1e6
-        line = f"{g.name:<{names}}  {len(g.computed()):>5} {units(g):>6} {work:>9.3f} {moved:>9.1f}"
+        kept = {str(i): n for i, n in enumerate(programs.tape)} if g is programs.linearize else {}
+        held = peak(Graph(g.name, {**g.outputs, **kept}, g.given), batch, itemsize) / 1e6
+        line = f"{g.name:<{names}}  {len(g.computed()):>5} {units(g):>6} {work:>9.3f}"
+        line += f" {moved:>9.1f} {held:>9.1f}"
         if plan is not None:
             p = plan(g, made)
             made = [*made, *p.made]

@@ -23,7 +23,7 @@ from ..compiler.codegen import Launch, generate
 from ..compiler.elements import reduction
 from ..compiler.ir import Graph, Node, Op, concrete
 from ..compiler.kernel import Kernel, Schedule, base
-from ..compiler.memory import Arena, Lifetime, arena
+from ..compiler.memory import Arena, Lifetime, arena, shared
 from ..compiler.precision import ROUNDED, is_rounded, with_precision
 from ..compiler.schedule import schedule
 from ..compiler.slots import Buffer, Part, Tile
@@ -143,7 +143,8 @@ class Plan:
             for b, span in spans.items()
             if not self.outside(b)
         }
-        self.arena: Arena[Buffer] = arena(self.lifetimes)
+        blocks, self.block = shared(self.lifetimes, self.over(spans))
+        self.arena: Arena[Buffer] = arena(blocks)
         self.addressed = [b for b in spans if self.outside(b)]
         self.memory: Tensor | None = None
         self.tables: dict[Node, tuple[Tensor, ...]] = {}
@@ -200,6 +201,31 @@ class Plan:
                     found[buffer] = found.get(buffer, (i, i))[0], i
         return found
 
+    def over(self, spans: Mapping[Buffer, tuple[int, int]]) -> dict[Buffer, Buffer]:
+        """Values that are written over one that nobody reads afterwards."""
+        found: dict[Buffer, Buffer] = {}
+        for i, launch in enumerate(self.launches):
+            operands = {
+                x for k in launch.kernels for a in k.anchors for x in self.schedule.operands[a]
+            }
+            for kernel, code in zip(launch.kernels, launch.codes, strict=True):
+                others = {b for c in launch.codes if c is not code for b in c.pointers} | operands
+                free = [x for x in kernel.reads if x in self.lifetimes and spans[x][1] == i]
+                for y in kernel.writes:
+                    fits = [
+                        x
+                        for x in free
+                        if spans[y][0] == i
+                        and y in self.lifetimes
+                        and x not in others
+                        and self.lifetimes[x].size == self.lifetimes[y].size
+                        and code.may_replace(x, y)
+                    ]
+                    if fits:
+                        found[y] = fits[0]
+                        free.remove(fits[0])
+        return found
+
     def outside(self, buffer: Buffer) -> bool:
         """Whether a buffer is given or a result, and not in the arena."""
         return self.given(buffer) or buffer in self.results
@@ -228,7 +254,7 @@ class Plan:
                 elif buffer in self.results:
                     found[buffer] = torch.empty(size, dtype=dtype, device=run.device)
                 else:
-                    start = self.arena.offsets[buffer]
+                    start = self.arena.offsets[self.block.get(buffer, buffer)]
                     found[buffer] = memory[start : start + size * dtype.itemsize].view(dtype)
             return found[buffer]
 
@@ -264,7 +290,7 @@ class Plan:
                 name
                 for k, each in zip(launch.kernels, launch.codes, strict=True)
                 for name in each.stages
-                if name and k.in_order and k.space.columns % unit == 0
+                if name and each.in_order and k.space.columns % unit == 0
             )
             label = f"{name} {i} {kernel.space} {(*kernel.anchors, *kernel.body)[0].op.value}"
             if launch.function is not None:

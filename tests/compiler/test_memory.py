@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newtriton.compiler.memory import ALIGNMENT, Lifetime, arena, peak
+from newtriton.compiler.memory import ALIGNMENT, Lifetime, arena, peak, shared
 
 
 @st.composite
@@ -42,3 +42,11 @@ def test_the_arena_is_at_least_the_peak_and_not_the_sum(blocks: dict[int, Lifeti
 def test_a_chain_needs_two_blocks():
     chain = {i: Lifetime(1000, i, i + 1) for i in range(10)}
     assert arena(chain).size == 2 * 1024
+
+
+def test_values_in_one_block_follow_each_other():
+    values = {"a": Lifetime(9, 0, 2), "b": Lifetime(9, 2, 4), "c": Lifetime(9, 4, 5)}
+    other = {"d": Lifetime(9, 1, 3)}
+    blocks, home = shared(values | other, {"c": "b", "b": "a"})
+    assert blocks == {"a": Lifetime(9, 0, 5), **other} and home == {"b": "a", "c": "a"}
+    assert arena(blocks).size == 2 * ALIGNMENT < arena(values | other).size

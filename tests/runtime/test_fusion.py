@@ -8,11 +8,13 @@ from torch import Tensor
 import newtriton as nt
 from newtriton.compiler import ops
 from newtriton.compiler.ir import Graph, N, made_at
+from newtriton.compiler.memory import arena
 from newtriton.runtime import fusion
 from newtriton.runtime.factors import tensors
 from newtriton.runtime.fusion import FusedExecutor, Settings
 from newtriton.runtime.pointwise import Run
 
+from ..eager import double_backward
 from ..networks import logistic, pairs
 from ..tolerances import assert_close
 
@@ -199,3 +201,23 @@ def test_the_arena_is_smaller_than_all_values_together():
     plan = model.executor(model.programs[True].hvp).plan(16)  # type: ignore[attr-defined]
     assert 0 < plan.arena.size < sum(life.size for life in plan.lifetimes.values())
     assert "launches" in text.splitlines()[0]
+
+
+def test_batch_norm_writes_over_what_nobody_reads_again():
+    net = nt.Sequential(nt.Conv2d(8, 3, bias=False), nt.BatchNorm2d(), nt.SiLU(), nt.Flatten())
+    model = nt.compile(net, (3, 12, 12), nt.MSELoss(), backend="triton", device="cpu")
+    plan = model.executor(model.programs[True].ggnvp).plan(16)  # type: ignore[attr-defined]
+    assert plan.block
+    for later, earlier in plan.block.items():
+        assert plan.lifetimes[earlier].last <= plan.lifetimes[later].first
+    assert plan.arena.size < arena(plan.lifetimes).size
+
+
+def test_tape_and_scratch_of_vgg11_are_less_than_eager_pytorch_holds():
+    model = nt.compile(nt.models.vgg11(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten")
+    p, settings = model.programs[True], Settings("ieee", "fused")
+    first = FusedExecutor(p.linearize, p.tape, settings).plan(200)
+    second = FusedExecutor(p.hvp, (), settings).plan(200, first.made)
+    results = [b for plan in (first, second) for b in plan.results]
+    kept = 4 * sum(node.type.numel(200) for node in results)
+    assert kept + max(first.scratch, second.scratch) <= 0.65 * double_backward(200).peak
