@@ -120,7 +120,7 @@ class Kernel:
     """Contractions in sequence, and nodes computed while their tile is in registers.
 
     number: in order of creation. anchors: contractions of one geometry, on one accumulator. joint:
-    the map in which several anchors meet. body: nodes computed, operands first. partials: sums
+    the map in which the last anchors meet. body: nodes computed, operands first. partials: sums
     whose tiles' parts are written; they stand in the body of the kernel that adds them. splits:
     parts of the contracted axis; with several, accumulators are written, which another kernel
     `adds`; 0 where a library's operator computes the contraction. reads, writes: values in memory.
@@ -141,6 +141,16 @@ class Kernel:
     def nodes(self) -> list[Node]:
         """All that is computed here."""
         return [*self.anchors, *self.body]
+
+    @property
+    def joined(self) -> list[Node]:
+        """The anchors that meet in the joint map."""
+        return [a for a in self.anchors if self.joint is not None and a in self.joint.inputs]
+
+    @property
+    def shares_loop(self) -> bool:
+        """Whether it computes x⋆v beside x⋆w + y⋆v, in this order."""
+        return len(self.joined) == 2 and len(self.anchors) == 3
 
     @property
     def opaque(self) -> bool:

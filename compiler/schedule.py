@@ -169,6 +169,7 @@ class _Scheduler:
             elif not (small(node) or self.looked_up(node)):
                 self.place(node)
         self.require(self.asked)
+        self.share_loops()
         return self.finish()
 
     def require(self, values: Iterable[Node]) -> None:
@@ -332,6 +333,32 @@ class _Scheduler:
             kernel.adds = [head := self.merge(heads)]
             if not shared:
                 head.joint, kernel.body = joint, []
+
+    def share_loops(self) -> None:
+        """A contraction V⋆ȧ goes where W⋆ȧ + V⋆a is computed: no operand is read for it again."""
+        for kernel in [k for k in self.order if k.joint and len(k.anchors) == 2]:
+            for other in [k for k in self.order if len(k.anchors) == 1 and k.splits == 1]:
+                (q,) = other.anchors
+                both = [
+                    next((a for a in kernel.anchors if self.operand(a, i) is self.operand(q, i)), q)
+                    for i in (0, 1)
+                ]
+                if (
+                    kernel.splits == 1
+                    and not kernel.opaque
+                    and q not in both
+                    and both[0] is not both[1]
+                    and geometry(q) == geometry(both[0])
+                    and not nx.has_path(self.order, kernel, other)
+                    and not nx.has_path(self.order, other, kernel)
+                ):
+                    kernel.anchors = both
+                    self.merge([other, kernel])
+                    break
+
+    def operand(self, anchor: Node, i: int) -> Node:
+        """What a contraction multiplies."""
+        return self.operands[anchor][i]
 
     def joinable(self, node: Node) -> bool:
         """Whether a node is a contraction alone in its kernel."""

@@ -265,7 +265,7 @@ class _Writer:
     def joint(self, node: Node, head: Kernel, accumulator: Index) -> None:
         """The map in which anchors meet, of the accumulator that has taken all of them."""
         home = self.space.home(node.shape) or ()
-        for anchor in head.anchors[:-1]:
+        for anchor in head.joined[:-1]:
             self.known[anchor, home, None] = self.name(self.biased(anchor, Index("0.0")))
         self.known[head.anchors[-1], home, None] = self.name(
             self.biased(head.anchors[-1], accumulator)
@@ -371,11 +371,12 @@ def _stage(writer: _Writer, kernel: Kernel, stage: int) -> None:
 def _ratio(writer: _Writer, stage: int) -> list[str] | None:
     """The factor that takes an accumulator to the scale of the next anchor; None for 1."""
     kernel = writer.kernel
-    if kernel.joint is None:
+    first = len(kernel.anchors) - len(kernel.joined)
+    if kernel.joint is None or stage < first:
         return ["return 0.0"]
-    factors = coefficients(kernel.joint, kernel.anchors)
+    factors = coefficients(kernel.joint, kernel.joined)
     assert factors is not None
-    ratio = factors[stage] * scalar.reciprocal(factors[stage + 1])
+    ratio = factors[stage - first] * scalar.reciprocal(factors[stage - first + 1])
     if ratio is scalar.ONE:
         return None
     operands = [

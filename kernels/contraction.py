@@ -43,6 +43,20 @@ def _tap_bits(
 
 
 @triton.jit
+def _advance(tap, kh, kw, c, C: tl.constexpr, KW: tl.constexpr, BK: tl.constexpr):
+    """The next tile of channels, and the next tap after the last one, without a branch."""
+    c += BK
+    last = c >= C
+    c = tl.where(last, 0, c)
+    tap = tl.where(last, tap + 1, tap)
+    kw = tl.where(last, kw + 1, kw)
+    row = kw == KW
+    kh = tl.where(row, kh + 1, kh)
+    kw = tl.where(row, 0, kw)
+    return tap, kh, kw, c
+
+
+@triton.jit
 def _rolled(
     acc, x, w, base, columns, valid, inside, bits, lo, hi, W: tl.constexpr, C: tl.constexpr,
     PITCH: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
@@ -66,15 +80,45 @@ def _rolled(
         a = tl.load(x + rows + ((kh * DH * W + kw * DW) * PITCH + c), mask=ok, other=0.0)
         b = tl.load(w + weights + (tap * C + c), mask=w_ok, other=0.0)
         acc = tl.dot(a, b, acc, input_precision=PREC)
-        c += BK
-        last = c >= C
-        c = tl.where(last, 0, c)
-        tap = tl.where(last, tap + 1, tap)
-        kw = tl.where(last, kw + 1, kw)
-        row = kw == KW
-        kh = tl.where(row, kh + 1, kh)
-        kw = tl.where(row, 0, kw)
+        tap, kh, kw, c = _advance(tap, kh, kw, c, C, KW, BK)
     return acc
+
+
+@triton.jit
+def _together(
+    q, r, s, x, y, w, v, base, columns, valid, inside, bits, lo, hi, W: tl.constexpr,
+    C: tl.constexpr, PITCH: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DH: tl.constexpr,
+    DW: tl.constexpr, BK: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """x⋆v added to q, and x⋆w + y⋆v to r + s, each operand loaded once.
+
+    On three accumulators: products of one turn on one accumulator would wait for each other.
+    """
+    TRIPS: tl.constexpr = (C + BK - 1) // BK
+    k = tl.arange(0, BK)
+    rows = base[:, None] + k[None, :]
+    weights = columns[None, :] + k[:, None]
+    tap = lo // TRIPS
+    c = (lo % TRIPS) * BK
+    kh = tap // KW
+    kw = tap % KW
+    for _ in range(lo, hi):
+        ok = valid[:, None] if KH * KW == 1 else (((bits >> tap) & 1) != 0)[:, None]
+        w_ok = inside[None, :]
+        if C % BK != 0:
+            ok = ok & (c + k < C)[None, :]
+            w_ok = w_ok & (c + k < C)[:, None]
+        where = rows + ((kh * DH * W + kw * DW) * PITCH + c)
+        there = weights + (tap * C + c)
+        a = tl.load(x + where, mask=ok, other=0.0)
+        b = tl.load(v + there, mask=w_ok, other=0.0)
+        d = tl.load(w + there, mask=w_ok, other=0.0)
+        e = tl.load(y + where, mask=ok, other=0.0)
+        q = tl.dot(a, b, q, input_precision=PREC)
+        r = tl.dot(a, d, r, input_precision=PREC)
+        s = tl.dot(e, b, s, input_precision=PREC)
+        tap, kh, kw, c = _advance(tap, kh, kw, c, C, KW, BK)
+    return q, r + s
 
 
 @triton.jit
@@ -135,9 +179,11 @@ def contraction(
     PW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, BACKWARD: tl.constexpr,
     FLAT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PREC: tl.constexpr,
     STRIPS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, RATIOS: tl.constexpr,
+    TOGETHER: tl.constexpr,
 ):  # fmt: skip
     """One tile. xs, ws: operands of each term; STAGES[q] sees the accumulator after term q, which
-    RATIOS[q] then scales. H, W, C: of an image, per group; RH, RW: of the rows' grid."""  # noqa: D205, D209
+    RATIOS[q] then scales. H, W, C: of an image, per group; RH, RW: of the rows' grid. TOGETHER:
+    whether three terms x⋆v, x⋆w + y⋆v share one loop."""  # noqa: D205, D209
     tiles: tl.constexpr = (COLUMNS + BN - 1) // BN
     per_split = (rows + BM - 1) // BM * (GROUPS * tiles)
     split = tl.program_id(0) // per_split
@@ -164,7 +210,17 @@ def contraction(
     hi = tl.minimum(lo + part, trips)
     acc = tl.zeros((BM, BN), tl.float32)
     for q in tl.static_range(len(xs)):
-        if FLAT:
+        if TOGETHER:
+            if q == 0:
+                bits = _tap_bits(valid, h0, w0, H, W, KH, KW, SIGN * DH, SIGN * DW)
+                base = image + (h0 * W + w0) * PITCH
+                acc, both = _together(
+                    acc, acc, acc, xs[0], xs[2], ws[1], ws[0], base, columns, valid, inside, bits,
+                    lo, hi, W, C, PITCH, KH, KW, SIGN * DH, SIGN * DW, BK, PREC,
+                )  # fmt: skip
+            else:
+                acc = both
+        elif FLAT:
             acc = _flat(
                 acc, xs[q], ws[q], image, h0, w0, columns, valid, inside, lo, hi, H, W, C, PITCH,
                 KH, KW, SIGN * DH, SIGN * DW, SH if BACKWARD else 1, SW if BACKWARD else 1, BK,

@@ -32,8 +32,8 @@ class Job:
 
     kind: "contraction", "outer" or "pointwise". types: of its arguments, tuples nested. flat:
     whether images have fewer channels than a copy. narrow: whether channels are no multiple of 16
-    bytes, or fewer than a tile. tile: BM, BN, BK of a contraction. wide: the functions whose
-    accesses to whole tiles should be of 16 bytes.
+    bytes, or fewer than a tile. tile: BM, BN, BK of a contraction. products: in one turn of its
+    loop. wide: the functions whose accesses to whole tiles should be of 16 bytes.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Job:
     narrow: bool = False
     tile: tuple[int, int, int] = (0, 0, 0)
     wide: frozenset[str] = frozenset()
+    products: int = 1
 
     def compiled(self, target: GPUTarget) -> Any:
         """The kernel for a target, as Triton's launcher would get it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..compiler.ir import Node, Op, concrete
@@ -71,19 +71,26 @@ def computable(node: Node) -> bool:
     return node.op is Op.PATCH_GRAM or geometry(node) is not None
 
 
-def choose(node: Node, batch: int, precision: str, interpreted: bool) -> Choice:
-    """The launch of a contraction at a batch size."""
+def choose(
+    node: Node, batch: int, precision: str, interpreted: bool, together: bool = False
+) -> Choice:
+    """The launch of a contraction at a batch size; `together`, of three that share operands."""
     shapes = geometry(node)
     assert shapes is not None
     image = node if isinstance(shapes, Geometry) else node.inputs[0]
     rows = math.prod(concrete(image.shape[:-1], batch))
     exact = node.op is Op.GRAM and precision in ("tf32", "bf16")
-    constants = {"PREC": "tf32x3" if exact else "tf32" if precision == "bf16" else precision}
+    constants: dict[str, Any] = {
+        "PREC": "tf32x3" if exact else "tf32" if precision == "bf16" else precision
+    }
     precision = constants["PREC"] if exact else precision
     if isinstance(shapes, Geometry):
         tiles = _contraction_tiles(shapes, rows, precision, interpreted)
         strips = shapes.groups * -(-shapes.columns // tiles.bn) * tiles.strips
         launch, count, trips = contraction, programs(shapes, tiles, rows), shapes.trips(tiles.bk)
+        constants["TOGETHER"] = together and not shapes.flat and tiles.split == 1
+        if constants["TOGETHER"]:  # three accumulators
+            tiles = replace(tiles, warps=8)
     else:
         tiles = _outer_tiles(shapes, rows, precision, interpreted)
         strips = -(-shapes.shape[1] // tiles.bn) * tiles.strips

@@ -26,7 +26,7 @@ from ..compiler.kernel import Kernel, Schedule, base
 from ..compiler.memory import Arena, Lifetime, arena, shared
 from ..compiler.precision import ROUNDED, is_rounded, with_precision
 from ..compiler.schedule import schedule
-from ..compiler.slots import Buffer, Part, Tile
+from ..compiler.slots import Buffer, Code, Part, Tile
 from ..kernels.lags import assemble, rectangle_products
 from ..kernels.pointwise import tile_shape
 from . import codecache
@@ -111,9 +111,10 @@ class Settings:
 
         return self.choices.fastest(label, {n: way(n) for n in ("fused", "vendor")}) == "fused"
 
-    def choice(self, node: Node, batch: int) -> Choice:
-        """How a fused contraction is launched."""
-        return choose(node, batch, self.precision, self.interpreted)
+    def choice(self, node: Node, batch: int, shares_loop: bool = False) -> Choice:
+        """How a fused contraction is launched; in one loop where it is tensor cores that wait."""
+        together = shares_loop and self.precision in ROUNDED
+        return choose(node, batch, self.precision, self.interpreted, together)
 
     def patches(self, node: Node, batch: int) -> PatchChoice:
         """How a patch Gram is launched."""
@@ -154,7 +155,7 @@ class Plan:
         rows = math.prod(concrete(kernel.space.rows, self.batch))
         columns = kernel.space.columns
         if kernel.anchors and kernel.splits and not kernel.opaque:
-            return self.settings.choice(kernel.anchors[0], self.batch).tile
+            return self._choice(kernel).tile
         widest = 256 if kernel.space.rows else self.settings.elements
         if any(n.op is Op.REDUCE_SUM and reduction(n) == "columns" for n in kernel.body):
             widest = 64  # many rows are added at once
@@ -163,6 +164,18 @@ class Plan:
             widest, elements = 2 * columns, elements // 2
         br, bc = tile_shape(rows, columns, widest, elements)
         return Tile(br, bc, -(-columns // bc))
+
+    def _choice(self, kernel: Kernel) -> Choice:
+        return self.settings.choice(kernel.anchors[0], self.batch, kernel.shares_loop)
+
+    def _slots(self, kernel: Kernel, code: Code) -> dict[str, tuple[Any, ...]]:
+        """The generated functions that a contraction takes."""
+        together = self._choice(kernel).constants.get("TOGETHER", False)
+        ratios = [None] * len(code.ratios) if together else code.ratios
+        return {
+            "STAGES": tuple(name and getattr(self.module, name) for name in code.stages),
+            "RATIOS": tuple(name and getattr(self.module, name) for name in ratios),
+        }
 
     @property
     def _limits(self) -> dict[str, int]:
@@ -303,14 +316,10 @@ class Plan:
                 choice = self.settings.patches(kernel.anchors[0], self.batch)
                 yield from choice.jobs(label)
             elif kernel.splits:
-                choice = self.settings.choice(kernel.anchors[0], self.batch)
+                choice = self._choice(kernel)
                 operands = [self.schedule.operands[a] for a in kernel.anchors]
                 first, second = choice.kernel.arg_names[:2]
-                constants = {
-                    **choice.constants,
-                    "STAGES": tuple(n and getattr(self.module, n) for n in code.stages),
-                    "RATIOS": tuple(n and getattr(self.module, n) for n in code.ratios),
-                }
+                constants = {**choice.constants, **self._slots(kernel, code)}
                 warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
                 types = {
                     **dict.fromkeys(choice.kernel.arg_names, "i32"),
@@ -325,6 +334,7 @@ class Plan:
                     warps, stages, flat=constants.get("FLAT", constants["C"] < 16),
                     narrow=min(copied) < 64 or any(c % unit for c in copied),
                     tile=(constants["BM"], constants["BN"], constants["BK"]), wide=wide,
+                    products=3 if constants.get("TOGETHER") else 1,
                 )  # fmt: skip
 
     def prepare(self) -> None:
@@ -341,7 +351,7 @@ class Plan:
 
     def _contraction(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:
         (kernel,), (code,) = launch.kernels, launch.codes
-        choice = self.settings.choice(kernel.anchors[0], self.batch)
+        choice = self._choice(kernel)
         operands = [self.schedule.operands[a] for a in kernel.anchors]
         choice.kernel[(choice.programs,)](
             tuple(tensor(x) for x, *_ in operands),
@@ -353,8 +363,7 @@ class Plan:
             choice.rows,
             choice.trips,
             **choice.constants,
-            STAGES=tuple(name and getattr(self.module, name) for name in code.stages),
-            RATIOS=tuple(name and getattr(self.module, name) for name in code.ratios),
+            **self._slots(kernel, code),
         )
 
     def _pointwise(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:

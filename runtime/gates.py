@@ -217,7 +217,7 @@ def faults(job: Job, report: Report) -> list[str]:
             found.append("products wait for each other")
     four_bytes = job.kind == "outer" and job.precision != "bf16"
     if tensor_cores and not (job.flat or job.narrow or four_bytes):
-        limit = math.prod(job.tile) / MULTIPLICATIONS[job.precision]
+        limit = job.products * math.prod(job.tile) / MULTIPLICATIONS[job.precision]
         if report.loop * job.warps / 4 > limit:
             found.append(f"a loop of {report.loop} instructions, {limit:.0f} cycles of products")
     if min(report.copies, default=16) < 16 and not (job.flat or job.narrow or four_bytes):

@@ -156,6 +156,17 @@ def test_launches_of_vgg11(program: str, most: int):
     assert len(schedule(graph, 200, split_some).launches) <= most
 
 
+def test_three_products_of_four_operands_share_a_kernel():
+    p = programs(nt.models.vgg11(), (3, 32, 32))
+    plain = schedule(p.quadratic(1, two_products=False), 200)
+    shared = [k for k in plain.kernels if k.shares_loop]
+    assert len(shared) == 8 and len(plain.launches) <= 18
+    for kernel in shared:
+        (x, v), (y, w), (z, u) = (plain.operands[a][:2] for a in kernel.anchors)
+        assert x is y and v is u and len({x, z, v, w}) == 4
+    check_legal(plain)
+
+
 def test_kernels_move_at_most_half_of_what_eager_double_backward_moves():
     p = programs(nt.models.vgg11(), (3, 32, 32))
     fused = sum(schedule(g, 200).traffic(200) for g in (linearized(p), p.hvp))

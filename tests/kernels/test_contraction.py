@@ -114,12 +114,36 @@ def test_images(window, backward: bool, tiles: Tiles):
     out, sizes = poisoned(rows, columns * groups, tiles.split)
     contraction[(programs(geometry, tiles, rows),)](
         tuple(xs), tuple(ws), (out, sizes), n, rows, geometry.trips(tiles.bk),
-        **geometry.constants(), **tiles.constants(), PREC="ieee", **stages(terms),
+        **geometry.constants(), **tiles.constants(), PREC="ieee", TOGETHER=False, **stages(terms),
     )  # fmt: skip
     check(
         out,
         [contraction_reference(x.double(), w.double(), geometry) for x, w in zip(xs, ws)],  # noqa: B905
     )
+
+
+@pytest.mark.parametrize("tiles", [SMALL, WIDE], ids=["small", "wide"])
+@pytest.mark.parametrize("window", WINDOWS[:2] + WINDOWS[3:5], ids=str)
+def test_three_terms_in_one_loop(window, tiles: Tiles):
+    size, channels, outputs, kernel, stride, padding, dilation, groups, n = window
+    target, c, columns = grid(size, kernel, stride, padding, dilation), channels // groups, outputs
+    geometry = Geometry(
+        size, c, target, columns // groups, groups, kernel, stride, padding, dilation
+    )
+    x, y = random(n, *size, channels), random(n, *size, channels) + 1.0
+    v, w = random(columns, *kernel, c), random(columns, *kernel, c) - 1.0
+    rows = n * target[0] * target[1]
+    out, sizes = poisoned(rows, columns, 1)
+    contraction[(programs(geometry, tiles, rows),)](
+        (x, x, y), (v, w, v), (out, sizes), n, rows, geometry.trips(tiles.bk),
+        **geometry.constants(), **tiles.constants(), PREC="ieee", TOGETHER=True,
+        STAGES=(keep_first, None, keep), RATIOS=(None, None, None),
+    )  # fmt: skip
+    first, second, third = (
+        contraction_reference(a.double(), b.double(), geometry) for a, b in ((x, v), (x, w), (y, v))
+    )
+    assert relative_error(out[1, 0].double(), first) < RELATIVE[torch.float32]
+    assert relative_error(out[0, 0].double(), second + third) < RELATIVE[torch.float32]
 
 
 @pytest.mark.parametrize("tiles", [SMALL, WIDE, SPLIT], ids=["small", "wide", "split"])

@@ -62,6 +62,8 @@ def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str]):
 def test_a_wrong_line_gives_status_one(monkeypatch: pytest.MonkeyPatch, capsys):
     lines = [check.Error("fine", 0.0, 1.0), check.Error("broken", 2.0, 1.0)]
     monkeypatch.setattr(check, "_numbers", lambda options: iter(lines))
-    options = argparse.Namespace(nets=["vgg11"], targets=["sm_90"], only="numbers", json=None)
+    options = argparse.Namespace(
+        nets=["vgg11"], targets=["sm_90"], only="numbers", json=None, gpu=False
+    )
     assert check.run(options) == 1
     assert "2 kernels, 1 of them" in capsys.readouterr().out
