@@ -1,19 +1,51 @@
-"""Seconds to compile every program of the VGGs, from tracing to the executor's steps."""
+"""Seconds to compile every program of the VGGs: to the executor's steps, and to fused kernels.
+
+Kernels are compiled for sm_90 in a pool of two processes, into an empty cache and into a full one.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import newtriton as nt
 
+from ..compiler.network import Layer
+from ..runtime.ahead import compile_all, distinct
+from ..runtime.check import program_plans
+from ..runtime.gates import TARGETS
 from ._measure import arguments, report
+
+WORKERS = 2
+
+
+def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
+    """From the network's description to the last kernel."""
+
+    def compiled() -> int:
+        model = nt.compile(make(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+        plans = program_plans(model, precision, 200)
+        jobs = [job for plan in plans for job in distinct(plan.jobs(""))]
+        assert not compile_all(jobs, [TARGETS["sm_90"]], WORKERS)
+        return len(jobs)
+
+    row: dict[str, Any] = {"network": make.__name__, "precision": precision}
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["TRITON_CACHE_DIR"] = empty
+        for state in ("cold", "warm"):
+            start = time.perf_counter()
+            row["kernels"] = compiled()
+            row[f"{state}_s"] = round(time.perf_counter() - start, 1)
+    return row
 
 
 def main() -> None:
     """Prints a row per network."""
     options = arguments(__doc__)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = [kernels(nt.models.vgg19, p) for p in ("tf32", "ieee", "bf16")]
     for make in (nt.models.vgg11, nt.models.vgg16, nt.models.vgg19):
         for batch_norm in (False, True):
             start = time.perf_counter()

@@ -163,18 +163,23 @@ def _error(found: Tensor, expected: Tensor) -> float:
     return difference / max(float(expected.norm()), 1e-30)
 
 
+def program_plans(model: Model, precision: str, batch: int) -> Iterator[Plan]:
+    """A model's programs as fused kernels."""
+    settings, made = Settings(precision, "fused"), list[Node]()
+    for graph in programs_of(model.programs[True], precision in ("ieee", "tf32x3")):
+        plan = FusedExecutor(graph, (), settings, keeps=True).plan(batch, made)
+        made += plan.made
+        yield plan
+
+
 def jobs(names: Sequence[str], precisions: Sequence[str], batch: int = 200) -> Iterator[Job]:
     """Every kernel of networks as it would be launched on a GPU."""
     for name in names:
         net, shape = LARGE[name]
         model = compile_network(net(), shape, CrossEntropyLoss(), backend="aten", device="cpu")
         for precision in precisions:
-            settings = Settings(precision, "fused")
-            made: Sequence[Node] = ()
-            for graph in programs_of(model.programs[True], precision in ("ieee", "tf32x3")):
-                plan = FusedExecutor(graph, (), settings, keeps=True).plan(batch, made)
-                made = [*made, *plan.made]
-                yield from plan.jobs(f"{name} {precision} {graph.name}")
+            for plan in program_plans(model, precision, batch):
+                yield from plan.jobs(f"{name} {precision} {plan.schedule.graph.name}")
 
 
 def run(options: Namespace) -> int:
