@@ -43,6 +43,29 @@ def _tap_bits(
 
 
 @triton.jit
+def _first(trip, C: tl.constexpr, KW: tl.constexpr, BK: tl.constexpr):
+    """The tap, its row and column, and the first channel of a turn of the loop."""
+    TRIPS: tl.constexpr = (C + BK - 1) // BK
+    tap = trip // TRIPS
+    return tap, tap // KW, tap % KW, (trip % TRIPS) * BK
+
+
+@triton.jit
+def _masks(
+    valid, inside, bits, tap, c, C: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    BK: tl.constexpr,
+):  # fmt: skip
+    """Which elements of both operands there are in a turn of the loop."""
+    ok = valid[:, None] if KH * KW == 1 else (((bits >> tap) & 1) != 0)[:, None]
+    w_ok = inside[None, :]
+    if C % BK != 0:
+        channels = c + tl.arange(0, BK) < C
+        ok = ok & channels[None, :]
+        w_ok = w_ok & channels[:, None]
+    return ok, w_ok
+
+
+@triton.jit
 def _advance(tap, kh, kw, c, C: tl.constexpr, KW: tl.constexpr, BK: tl.constexpr):
     """The next tile of channels, and the next tap after the last one, without a branch."""
     c += BK
@@ -63,20 +86,12 @@ def _rolled(
     BK: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
     """Trips lo … hi of one loop over taps and channels; trips are a run-time number."""
-    TRIPS: tl.constexpr = (C + BK - 1) // BK
     k = tl.arange(0, BK)
     rows = base[:, None] + k[None, :]
     weights = columns[None, :] + k[:, None]
-    tap = lo // TRIPS
-    c = (lo % TRIPS) * BK
-    kh = tap // KW
-    kw = tap % KW
+    tap, kh, kw, c = _first(lo, C, KW, BK)
     for _ in range(lo, hi):
-        ok = valid[:, None] if KH * KW == 1 else (((bits >> tap) & 1) != 0)[:, None]
-        w_ok = inside[None, :]
-        if C % BK != 0:
-            ok = ok & (c + k < C)[None, :]
-            w_ok = w_ok & (c + k < C)[:, None]
+        ok, w_ok = _masks(valid, inside, bits, tap, c, C, KH, KW, BK)
         a = tl.load(x + rows + ((kh * DH * W + kw * DW) * PITCH + c), mask=ok, other=0.0)
         b = tl.load(w + weights + (tap * C + c), mask=w_ok, other=0.0)
         acc = tl.dot(a, b, acc, input_precision=PREC)
@@ -94,20 +109,12 @@ def _together(
 
     On three accumulators: products of one turn on one accumulator would wait for each other.
     """
-    TRIPS: tl.constexpr = (C + BK - 1) // BK
     k = tl.arange(0, BK)
     rows = base[:, None] + k[None, :]
     weights = columns[None, :] + k[:, None]
-    tap = lo // TRIPS
-    c = (lo % TRIPS) * BK
-    kh = tap // KW
-    kw = tap % KW
+    tap, kh, kw, c = _first(lo, C, KW, BK)
     for _ in range(lo, hi):
-        ok = valid[:, None] if KH * KW == 1 else (((bits >> tap) & 1) != 0)[:, None]
-        w_ok = inside[None, :]
-        if C % BK != 0:
-            ok = ok & (c + k < C)[None, :]
-            w_ok = w_ok & (c + k < C)[:, None]
+        ok, w_ok = _masks(valid, inside, bits, tap, c, C, KH, KW, BK)
         where = rows + ((kh * DH * W + kw * DW) * PITCH + c)
         there = weights + (tap * C + c)
         a = tl.load(x + where, mask=ok, other=0.0)
