@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
-from triton.backends.compiler import GPUTarget
 
 from ..compiler import ops, scalar
 from ..compiler.cost import flops
@@ -27,7 +26,7 @@ from ..compiler.ir import Graph, N, Node, Op, concrete
 from ..compiler.precision import ROUNDED, rounded, with_precision
 from ..compiler.scalar import var
 from ..compiler.transpose import conv_input_grad, conv_weight_grad
-from ..runtime.ahead import compile_all
+from ..runtime.ahead import compile_here, distinct
 from ..runtime.fusion import FusedExecutor, Settings
 from ..runtime.measure import seconds
 from ..runtime.pointwise import Run, tensor_cores
@@ -269,8 +268,7 @@ def cases(
             found.append(Case(layer, name, precision, operation, graph, ours))
     if device.type == "cuda":
         jobs = [j for c in found for alone in c.ours.values() for j in alone.plan.jobs(c.name)]
-        major, minor = torch.cuda.get_device_capability(device)
-        compile_all(jobs, [GPUTarget("cuda", 10 * major + minor, 32)], os.cpu_count() or 1)
+        compile_here(distinct(jobs))
     return found
 
 

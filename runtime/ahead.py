@@ -118,6 +118,21 @@ def in_pool(
         yield from pool.imap_unordered(_do, range(len(_work)))
 
 
+MANY = 4  # kernels that are worth a pool of processes
+
+
+def current_target() -> GPUTarget:
+    """The GPU that kernels would be launched on now."""
+    found: Any = driver.active.get_current_target()
+    return found
+
+
+def compile_here(jobs: Sequence[Job]) -> None:
+    """Compiles for the current GPU in as many processes as there are cores."""
+    if len(jobs) >= MANY:
+        compile_all(jobs, [current_target()], os.cpu_count() or 1)
+
+
 def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int) -> int:
     """Compiles into Triton's cache; how many there were that did not compile.
 

@@ -40,7 +40,7 @@ from ..compiler.programs import Programs
 from .ahead import Job, distinct, in_pool
 from .checks import check_option
 from .executor import Executor
-from .fusion import FusedExecutor, Plan, Settings
+from .fusion import FusedExecutor, Plan, Settings, dtype_of
 from .gates import EXCEPTIONS, TARGETS, Report, report
 from .model import Model
 from .model import compile as compile_network
@@ -135,7 +135,7 @@ def numbers(name: str, model: Model, batch: int, settings: Settings) -> Iterator
             if errors:
                 label = f"{name} {settings.precision} {graph.name} {i}: {kernel}"
                 yield Error(label, max(errors), LIMITS[settings.precision])
-        feed |= {n: x.float() if x.is_floating_point() else x.int() for n, x in expected.items()}
+        feed |= {n: x.to(dtype_of(n)) for n, x in expected.items()}
 
 
 def _wide(x: Tensor) -> Tensor:

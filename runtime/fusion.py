@@ -7,7 +7,6 @@ arena that belongs to the plan, so a call allocates nothing besides its results.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,13 +15,12 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from triton.runtime.driver import driver
 
 from ..compiler import ops, scalar
 from ..compiler.codegen import Launch, generate
 from ..compiler.elements import reduction
 from ..compiler.ir import Graph, Node, Op, concrete
-from ..compiler.kernel import Kernel, Schedule, base
+from ..compiler.kernel import ANCHORS, Kernel, Schedule, base
 from ..compiler.memory import Arena, Lifetime, arena, shared
 from ..compiler.precision import ROUNDED, is_rounded, with_precision
 from ..compiler.schedule import schedule
@@ -30,7 +28,7 @@ from ..compiler.slots import Buffer, Code, Part, Tile
 from ..kernels.lags import assemble, rectangle_products
 from ..kernels.pointwise import tile_shape
 from . import codecache
-from .ahead import Job, compile_all, distinct
+from .ahead import Job, compile_here, current_target, distinct
 from .aten import ATEN
 from .contractions import (
     MOST_REGISTERS,
@@ -44,10 +42,9 @@ from .measure import Call, Choices, alone, random_feed
 from .pointwise import Run, tensor_cores
 from .replay import Record, Replays, cuda_graph
 
-MANY = 4  # kernels that are worth a pool of processes
 
-
-def _dtype(buffer: Buffer) -> torch.dtype:
+def dtype_of(buffer: Buffer) -> torch.dtype:
+    """What a buffer's elements are stored as."""
     if isinstance(buffer, Node) and buffer.type.kind == "int":
         return torch.int32
     half = isinstance(buffer, Node) and is_rounded(buffer) and buffer["expr"].op == "bf16"
@@ -58,7 +55,7 @@ def _pointer(buffer: Buffer) -> str:
     """The Triton type of a buffer's pointer; labels have 64 bits."""
     if isinstance(buffer, Node) and buffer.op is Op.INPUT and buffer.type.kind == "int":
         return "*i64"
-    return {torch.float32: "*fp32", torch.int32: "*i32", torch.bfloat16: "*bf16"}[_dtype(buffer)]
+    return {torch.float32: "*fp32", torch.int32: "*i32", torch.bfloat16: "*bf16"}[dtype_of(buffer)]
 
 
 @dataclass(frozen=True)
@@ -93,23 +90,49 @@ class Settings:
         record = cuda_graph if cuda_graphs and device.type == "cuda" else None
         return Settings(precision, contractions, interpreted, elements, choices, record)
 
+    def _label(self, node: Node, batch: int) -> str:
+        return f"{self.precision}, batch {batch}: {node!r} {sorted(node.attributes.items())}"
+
+    def _ways(self, node: Node) -> dict[str, FusedExecutor]:
+        """A contraction alone, by these kernels and by the vendor's library."""
+        return {
+            who: FusedExecutor(
+                alone(node), (), replace(self, contractions=who, choices=None, record=None)
+            )
+            for who in ("fused", "vendor")
+        }
+
+    def prepare(self, graph: Graph, batch: int) -> None:
+        """Compiles together what will be measured to schedule a graph."""
+        if self.choices is None or self.choices.device.type != "cuda":
+            return
+        found: dict[str, Node] = {}
+        for node in graph.computed():
+            if node.op in ANCHORS and computable(node):
+                found.setdefault(self._label(node, batch), node)
+        unknown = [node for label, node in found.items() if label not in self.choices.known]
+        plans = [
+            way.plan(batch, map(base, node.inputs))
+            for node in unknown
+            for way in self._ways(node).values()
+        ]
+        compile_here(distinct(job for plan in plans for job in plan.jobs("")))
+
     def fused(self, node: Node, batch: int) -> bool:
         """Whether a contraction is a fused kernel."""
         if self.choices is None or not computable(node):
             return self.contractions != "vendor" and computable(node)
         run = Run(batch, torch.float32, self.choices.device)
-        label = f"{self.precision}, batch {batch}: {node!r} {sorted(node.attributes.items())}"
 
-        def way(contractions: str) -> Callable[[], Call]:
+        def call(way: FusedExecutor) -> Callable[[], Call]:
             def make() -> Call:
-                settings = replace(self, contractions=contractions, choices=None, record=None)
-                executor = FusedExecutor(alone(node), (), settings)
                 feed = random_feed(node, run)
-                return lambda: executor(run, feed)
+                return lambda: way(run, feed)
 
             return make
 
-        return self.choices.fastest(label, {n: way(n) for n in ("fused", "vendor")}) == "fused"
+        ways = {who: call(way) for who, way in self._ways(node).items()}
+        return self.choices.fastest(self._label(node, batch), ways) == "fused"
 
     def choice(self, node: Node, batch: int, shares_loop: bool = False) -> Choice:
         """How a fused contraction is launched; in one loop where it is tensor cores that wait."""
@@ -140,7 +163,7 @@ class Plan:
         self.results = {base(n) for n in graph.outputs.values()} | set(self.made)
         spans = self.spans()
         self.lifetimes = {
-            b: Lifetime(self.size(b) * _dtype(b).itemsize, *span)
+            b: Lifetime(self.size(b) * dtype_of(b).itemsize, *span)
             for b, span in spans.items()
             if not self.outside(b)
         }
@@ -257,7 +280,7 @@ class Plan:
 
         def tensor(buffer: Buffer) -> Tensor:
             if buffer not in found:
-                dtype, size = _dtype(buffer), self.size(buffer)
+                dtype, size = dtype_of(buffer), self.size(buffer)
                 if isinstance(buffer, Node) and buffer in feed:
                     found[buffer] = feed[buffer].contiguous()
                 elif self.given(buffer):
@@ -342,12 +365,11 @@ class Plan:
 
         A note is left, so that it happens once per GPU and version.
         """
-        target: Any = driver.active.get_current_target()
         jobs = distinct(self.jobs(""))
-        note = f"compiled-{codecache.digest(f'{target} {triton.__version__} {jobs}')}"
-        if len(jobs) >= MANY and codecache.stored(note) is None:
-            compile_all(jobs, [target], os.cpu_count() or 1)
-            codecache.store(note, f"{self.schedule.graph.name} for {target}\n")
+        note = f"compiled-{codecache.digest(f'{current_target()} {triton.__version__} {jobs}')}"
+        if codecache.stored(note) is None:
+            compile_here(jobs)
+            codecache.store(note, f"{self.schedule.graph.name} for {current_target()}\n")
 
     def _contraction(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:
         (kernel,), (code,) = launch.kernels, launch.codes
@@ -439,6 +461,7 @@ class FusedExecutor:
         if batch not in self.plans:
             known = frozenset(self.lowered.get(n, n) for n in given) | self.graph.given
             graph = Graph(self.graph.name, self.graph.outputs, known)
+            self.settings.prepare(graph, batch)
             self.plans[batch] = Plan(graph, batch, self.settings, self.keeps)
         return self.plans[batch]
 
