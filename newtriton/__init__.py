@@ -23,6 +23,7 @@ from newtriton.compiler.layers import Tanh as Tanh
 from newtriton.compiler.losses import BCEWithLogitsLoss as BCEWithLogitsLoss
 from newtriton.compiler.losses import CrossEntropyLoss as CrossEntropyLoss
 from newtriton.compiler.losses import MSELoss as MSELoss
+from newtriton.runtime.curves import curves as curves
 from newtriton.runtime.data import Batches as Batches
 from newtriton.runtime.data import Samples as Samples
 from newtriton.runtime.data import digits as digits
