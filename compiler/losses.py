@@ -24,11 +24,13 @@ def _row(x: Node, like: Node) -> Node:
 class _Loss:
     """Value semantics and a name; subclasses say the rest.
 
-    `noise` names the random numbers that `draw` takes; `span` bounds float labels.
+    `noise` names the random numbers that `draw` takes; `span` bounds float labels; `separable`
+    losses are sums over the outputs.
     """
 
     noise: ClassVar[str] = "uniform"
     span: ClassVar[tuple[float, float] | None] = None
+    separable: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -76,6 +78,7 @@ class MSELoss(_Loss):
     """ℓ = Σ_k (z_k − y_k)²: summed over outputs, without ½; labels float (N, K)."""
 
     noise: ClassVar[str] = "normal"
+    separable: ClassVar[bool] = True
 
     def labels(self, z: Node) -> Node:
         """Targets (N, K)."""
@@ -101,6 +104,7 @@ class BCEWithLogitsLoss(_Loss):
     """ℓ = Σ_k softplus(z_k) − z_k y_k; labels float (N, K) in [0, 1]."""
 
     span: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    separable: ClassVar[bool] = True
 
     def labels(self, z: Node) -> Node:
         """Targets (N, K)."""

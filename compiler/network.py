@@ -161,11 +161,13 @@ class Criterion(Protocol):
     """A loss: per-sample values on outputs and labels, and the distribution that it stands for.
 
     `noise` names the random numbers that `draw` takes: "uniform" or "normal". `span` is the least
-    and the largest float label, None where any will do.
+    and the largest float label, None where any will do. `separable` says that B is diagonal, and
+    that `root` is linear in the units.
     """
 
     noise: ClassVar[str]
     span: ClassVar[tuple[float, float] | None]
+    separable: ClassVar[bool]
 
     def labels(self, z: Node) -> Node:
         """The input node of the labels for outputs z."""

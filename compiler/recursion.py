@@ -156,6 +156,19 @@ def layer_factor(node: Node, g: Node) -> Node:
     return summed if groups == 1 else _blocks(ops.reshape(summed, (channels,) * 2), groups)
 
 
+def _start(traced: Traced) -> Node:
+    """E[B]: the mean of the roots' Grams, or of the diagonals where B has nothing else."""
+    z, criterion = traced.z, traced.criterion
+    scale = scalar.reciprocal(BATCH)
+    if criterion.separable:  # all columns in one copy
+        ones = ops.broadcast(ops.const(1.0), (1, *z.shape))
+        squares = ops.map_(var(0) * var(0), criterion.root(z, ones))
+        return _diagonal_matrix(ops.scale(ops.reduce_sum(squares, (0, 1)), scale))
+    units = ops.make(Op.ONE_HOT, ops.input_("columns", (z.shape[1], N), "int"), classes=z.shape[1])
+    root = criterion.root(z, units)
+    return ops.make(Op.GRAM, root, groups=1, homogeneous=False, scale=scale)
+
+
 def recursion(
     traced: Traced, adjoints: Mapping[Node, Node], kind: str, consumers: Mapping[Node, object]
 ) -> dict[Node, Node]:
@@ -177,10 +190,7 @@ def recursion(
     for node in chain:
         if node.op is not Op.ARGMAX_POOL and any(x in depends for x in node.inputs):
             depends.add(node)
-    units = ops.make(Op.ONE_HOT, ops.input_("columns", (z.shape[1], N), "int"), classes=z.shape[1])
-    root = traced.criterion.root(z, units)
-    start = ops.make(Op.GRAM, root, groups=1, homogeneous=False, scale=scalar.reciprocal(BATCH))
-    curvature, result = {z: start}, {}
+    curvature, result = {z: _start(traced)}, {}
     for node in reversed([n for n in chain if n in depends]):
         g, features = curvature[node], _features(node.shape)
         if features**2 > LARGEST:
