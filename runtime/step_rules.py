@@ -107,7 +107,7 @@ class QuadraticModel(Rule):
 
     def __init__(
         self,
-        damping: float = 150.0,
+        damping: float = 0.01,
         *,
         momentum: bool = True,
         model: str = "ggn",
