@@ -17,7 +17,7 @@ from functools import partial
 from itertools import chain, islice, product, repeat
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -27,7 +27,7 @@ from ..compiler.network import Criterion, Layer
 from ..runtime.choices import small_cnn
 from ._measure import report
 
-Optimizer = nt.SecondOrder | nt.TorchOptimizer
+Optimizer: TypeAlias = nt.SecondOrder | nt.TorchOptimizer
 Row = dict[str, Any]
 METHODS: dict[str, Callable[[nt.Model], Optimizer]] = {
     "FITRE": nt.FITRE,
