@@ -49,6 +49,7 @@ class Criterion(Loss):
     noise: str = "uniform"
     convex: bool = False
     root: str | None = None
+    separable: bool = field(init=False, repr=False, default=True)
     distribution: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from .ir import N, Node, Op, show
 from .network import Layer, Scope, describe
 from .scalar import BATCH, Expr, var
 
-INITS = ("default", "kaiming", "xavier")
+INITS = ("default", "kaiming", "xavier", "sparse")
 
 
 def _pair(value: int | tuple[int, int], what: str, least: int) -> tuple[int, int]:
@@ -45,8 +45,8 @@ def _image(x: Node) -> tuple[int, int, int]:
 class Conv2d:
     """Convolution; `padding` may be "same" at stride 1.
 
-    `init` is "default" (PyTorch's), "kaiming" (He normal, fan in) or "xavier" (uniform); biases
-    start at 0 under the last two.
+    `init` is "default" (PyTorch's), "kaiming" (He normal, fan in), "xavier" (uniform) or "sparse"
+    (fifteen normal weights to an output); biases start at 0 under the last three.
     """
 
     def __init__(

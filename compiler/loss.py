@@ -29,14 +29,16 @@ class Loss:
     """A per-sample loss; a subclass says `losses` in graph ops, and what else it is.
 
     convex: whether B is positive semidefinite whatever z and y are. distribution: whether e^{−ℓ}
-    is a distribution over the labels. root: what Gauss–Newton curvature takes for B: None for B
-    itself, "fisher" for E[B] over labels of that distribution, "clip" for B without its negative
-    eigenvalues. noise: the random numbers that `drawn` takes, "uniform" or "normal". span, values:
-    bounds of float labels, or the only ones there are.
+    is a distribution over the labels. separable: whether it is a sum over the outputs, so that
+    `square_root` is diagonal, and linear in the units. root: what Gauss–Newton curvature takes for
+    B: None for B itself, "fisher" for E[B] over labels of that distribution, "clip" for B without
+    its negative eigenvalues. noise: the random numbers that `drawn` takes, "uniform" or "normal".
+    span, values: bounds of float labels, or the only ones there are.
     """
 
     convex: bool = False
     distribution: bool = False
+    separable: bool = False
     root: str | None = None
     noise: str = "uniform"
     span: tuple[float, float] | None = None

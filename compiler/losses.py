@@ -68,6 +68,7 @@ class MSELoss(Loss):
 
     convex = True
     distribution = True
+    separable = True
     noise = "normal"
 
     def labels(self, z: Node) -> Node:
@@ -95,6 +96,7 @@ class BCEWithLogitsLoss(Loss):
 
     convex = True
     distribution = True
+    separable = True
     span = (0.0, 1.0)
 
     def labels(self, z: Node) -> Node:

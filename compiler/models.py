@@ -71,16 +71,22 @@ def cnn5(classes: int = 10) -> Sequential:
     )
 
 
-def autoencoder(inputs: int = 784) -> Sequential:
+def autoencoder(inputs: int = 784, init: str = "sparse") -> Sequential:
     """D-1000-500-250-30-250-500-1000-D, sigmoid, linear code layer (Botev et al. 2017, section 5).
 
     Its outputs are logits (BCEWithLogitsLoss) or the image itself (MSELoss).
+
+    Args:
+        inputs: D.
+        init: of the weights. The paper does not say; Martens & Grosse (2015), whom it follows, take
+            "sparse". Under "xavier" every sigmoid quarters what an image has of its own: after six
+            of them all images look alike, and training starts on a plateau.
     """
     layers: list[Layer] = []
     for width in (1000, 500, 250, 30, 250, 500, 1000):
-        layers.append(Linear(width, init="xavier"))
+        layers.append(Linear(width, init=init))
         layers += [Sigmoid()] if width != 30 else []
-    return Sequential(*layers, Linear(inputs, init="xavier"))
+    return Sequential(*layers, Linear(inputs, init=init))
 
 
 def mlp(

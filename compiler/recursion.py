@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from . import ops, scalar
 from .errors import MissingRule, NewtritonError
 from .ir import N, Node, Op, Shape, topological
-from .loss import POSITIVE, mean_curvature
+from .loss import POSITIVE, mean_curvature, semidefinite
 from .network import Traced
 from .scalar import BATCH, var
 from .transpose import TRANSPOSE
@@ -157,6 +157,17 @@ def layer_factor(node: Node, g: Node) -> Node:
     return summed if groups == 1 else _blocks(ops.reshape(summed, (channels,) * 2), groups)
 
 
+def _start(traced: Traced, kind: str) -> Node:
+    """E[B]: by roots, or by the mean diagonal where B has nothing else."""
+    z, y, loss = traced.z, traced.y, traced.criterion
+    if not (loss.separable and semidefinite(loss)):
+        return mean_curvature(loss, z, y, _POSITIVE.get(kind))
+    ones = ops.broadcast(ops.const(1.0), (1, *z.shape))  # all columns in one copy
+    squares = ops.map_(var(0) * var(0), loss.square_root(z, y, ones))
+    mean = ops.scale(ops.reduce_sum(squares, (0, 1)), scalar.reciprocal(BATCH))
+    return _diagonal_matrix(mean)
+
+
 def recursion(
     traced: Traced, adjoints: Mapping[Node, Node], kind: str, consumers: Mapping[Node, object]
 ) -> dict[Node, Node]:
@@ -178,8 +189,7 @@ def recursion(
     for node in chain:
         if node.op is not Op.ARGMAX_POOL and any(x in depends for x in node.inputs):
             depends.add(node)
-    start = mean_curvature(traced.criterion, z, traced.y, _POSITIVE.get(kind))
-    curvature, result = {z: start}, {}
+    curvature, result = {z: _start(traced, kind)}, {}
     for node in reversed([n for n in chain if n in depends]):
         g, features = curvature[node], _features(node.shape)
         if features**2 > LARGEST:

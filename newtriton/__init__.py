@@ -30,6 +30,7 @@ from newtriton.compiler.losses import MixtureLoss as MixtureLoss
 from newtriton.compiler.losses import MSELoss as MSELoss
 from newtriton.compiler.losses import SigmoidMarginLoss as SigmoidMarginLoss
 from newtriton.runtime.alignment import alignment as alignment
+from newtriton.runtime.curves import curves as curves
 from newtriton.runtime.data import Batches as Batches
 from newtriton.runtime.data import Samples as Samples
 from newtriton.runtime.data import digits as digits

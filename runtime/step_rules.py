@@ -89,6 +89,10 @@ class QuadraticModel(Rule):
     steps λ follows ρ: ×ω above ¾, ÷ω below ¼, ω = 0.95^every. Every `greedy` steps the solver's γ
     is the one of {ωγ, γ, γ/ω}, ω = 0.95^greedy, whose step has the lowest m.
 
+    Two safeguards beyond the papers, for small batches. 0 ≤ μ ≤ 1: where a batch has almost no
+    curvature along the last step, its model would repeat that step many times over. And a step that
+    raises the loss of its own batch is refused.
+
     Args:
         damping: the first λ.
         momentum: whether the last step is searched too.
@@ -103,7 +107,7 @@ class QuadraticModel(Rule):
 
     def __init__(
         self,
-        damping: float = 150.0,
+        damping: float = 0.01,
         *,
         momentum: bool = True,
         model: str = "ggn",
@@ -136,22 +140,26 @@ class QuadraticModel(Rule):
         if norms[0] == 0.0:
             return Proposal(torch.zeros_like(direction), 0.0, 0.0)
         units = [v / n for v, n in zip(vectors, norms, strict=True) if n > 0.0]
-        forms = lin.quadratic_forms(units, self.model).double().cpu().numpy()
         metric = gram(units)
+        forms = lin.quadratic_forms(units, self.model).double().cpu().numpy()
+        forms += self.damping * metric
         slope = np.array([inner(lin.gradient, u) for u in units])
-        c = minimise(slope, forms + self.damping * metric, metric)
+        c = minimise(slope, forms, metric)
         if c is None:
             return Proposal(torch.zeros_like(direction), 0.0, math.nan)
-        predicted = -float(slope @ c + 0.5 * c @ (forms + self.damping * metric) @ c)
+        if len(c) == 2 and not 0.0 <= c[1] <= norms[1]:
+            c[1] = min(max(c[1], 0.0), norms[1])
+            c[0] = -(slope[0] + forms[0, 1] * c[1]) / forms[0, 0]
+        predicted = -float(slope @ c + 0.5 * c @ forms @ c)
         return Proposal(combination(c, units), math.sqrt(max(0.0, c @ metric @ c)), predicted)
 
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float | None]:
-        """Accepted where model and loss are finite; λ follows ρ by its schedule."""
+        """Accepted where model and loss are finite and the loss falls; λ follows ρ by schedule."""
         self.steps += 1
         rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
-        accepted = math.isfinite(rho)
+        accepted = rho >= 0.0
         if not accepted:
             self.tighten()
         elif self.steps % self.every == 0 and not POOR <= rho <= GOOD:

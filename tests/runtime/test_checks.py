@@ -160,7 +160,7 @@ OPTIONS: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: nt.compile(nt.Linear(2), (3, 4), nt.MSELoss()), "input_shape is (3, 4)"),
     (lambda: nt.compile(nt.Linear(2), (0,), nt.MSELoss()), "input_shape is (0,)"),
-    (lambda: nt.Linear(2, init="he"), "init is 'he': one of default, kaiming, xavier"),
+    (lambda: nt.Linear(2, init="he"), "init is 'he': one of default, kaiming, xavier, sparse"),
     (lambda: nt.Conv2d(2, 3, init="he"), "init is 'he'"),
     (lambda: nt.Conv2d(2, 3, padding="valid"), "padding is 'valid'"),
     (lambda: nt.Conv2d(2, 3, stride=0), "stride is 0"),

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ast
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
@@ -21,9 +23,11 @@ from newtriton.runtime.conjugate_gradients import TruncatedCG
 from newtriton.runtime.curvature import KroneckerCurvature
 from newtriton.runtime.matrix_free import MatrixFree, Preconditioned
 from newtriton.runtime.named import CURVATURES, RULES, SOLVERS
-from newtriton.runtime.solvers import KFI
+from newtriton.runtime.named import parts as named
+from newtriton.runtime.parts import Status
+from newtriton.runtime.solvers import KFI, balance
 
-from .problems import LOSSES, NETS, problem
+from .problems import LOSSES, NETS, dense, problem
 
 Case = tuple[str, ...]  # curvature, solver, rule, network, loss
 STEPS = 8
@@ -74,6 +78,32 @@ def train(curvature: str, solver: str, rule: str, net: str, loss: str) -> list[f
 def test_the_loss_falls(case: Case) -> None:
     losses = train(*case)
     assert losses[-1] < 0.98 * losses[0]
+
+
+SOLVED = sorted({case[:2] for case in all_cases() if case[2] == "trust-region"})
+
+
+@pytest.mark.parametrize("parts", SOLVED, ids="-".join)
+def test_a_solver_is_as_close_to_the_dense_solve_as_it_says(parts: tuple[str, str]) -> None:
+    """Within its tolerance of the residual, or exact; KFI is on the factors that it damps."""
+    name, damping = parts[1], 10.0  # above the Hessian's lowest eigenvalue
+    model, [(x, y)] = problem("cnn")
+    curvature, solver, _ = named(model, *parts, "trust-region", damping)
+    lin = model.linearize(x, y)
+    curvature.update(lin)
+    bound = {"radius": 1e6} if solver.bounded else {}
+    solution = solver.solve(curvature, damping, lin.gradient, **bound)
+    assert solution.status is Status.SOLVED
+    for factors in curvature.factors.values() if name == "kfi" else ():
+        pi = balance(factors)
+        factors.A_stored.diagonal().add_(pi * damping**0.5)
+        factors.G.diagonal().add_(damping**0.5 / pi)
+    system = dense(curvature.mv, model.layout.numel)
+    if name != "kfi":
+        system += damping * torch.eye(model.layout.numel)
+    stated = solver.stop.tolerance if hasattr(solver, "stop") else 1e-12
+    residual = system @ solution.x - lin.gradient
+    assert float(residual.norm() / lin.gradient.norm()) <= stated
 
 
 PARTS = list(itertools.product(CURVATURES, SOLVERS, RULES))
@@ -146,6 +176,10 @@ def test_refuses_options(options: dict, named: str) -> None:
 
 
 if __name__ == "__main__":
+    fell = []
     for one in all_cases():
         found = train(*one)
-        print(f"{'fell' if found[-1] < found[0] else 'ROSE'} {found[0]:.4f} {found[-1]:.4f}", *one)
+        fell.append(found[-1] < 0.98 * found[0])
+        print(f"{'fell' if fell[-1] else 'ROSE'} {found[0]:.4f} {found[-1]:.4f}", *one)
+    print(f"the loss fell in {sum(fell)} of {len(fell)} combinations")
+    sys.exit(not all(fell))

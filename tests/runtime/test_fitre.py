@@ -94,7 +94,7 @@ def test_a_rejected_step_leaves_the_parameters_bit_for_bit(trial):
     model = deceptive()
     model.trial = trial
     before = model.params.clone()
-    optimizer = FITRE(model, momentum=0.5)
+    optimizer = FITRE(model, max_radius=1.0, momentum=0.5)
     report = optimizer.step(*batch())
     assert torch.equal(model.params, before)
     assert not report.accepted
@@ -146,13 +146,13 @@ def assert_refused(model: StandIn, optimizer: FITRE, word: str, data=None) -> di
         report = optimizer.step(*data)
         assert (report.accepted, report.new_loss, report.step_norm) == (False, None, 0.0)
         assert report.rejected == n
-        assert report.radius == 0.5**n
+        assert report.radius == optimizer.rule.max_radius * 0.5**n
         assert word in report.status
     with pytest.raises(NewtritonError, match=f"10 steps in a row.*{word}"):
         optimizer.step(*data)
     assert torch.equal(model.params, before)
     assert model.accepted == 0
-    assert optimizer.rule.radius == 0.5**10
+    assert optimizer.rule.radius == optimizer.rule.max_radius * 0.5**10
     return saved
 
 

@@ -35,12 +35,16 @@ def test_a_seed_gives_what_torch_would_draw() -> None:
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
-@pytest.mark.parametrize(("init", "variance"), [("kaiming", 2 / 300), ("xavier", 2 / 500)])
+@pytest.mark.parametrize(
+    ("init", "variance"), [("kaiming", 2 / 300), ("xavier", 2 / 500), ("sparse", 15 / 300)]
+)
 def test_other_initialisations(init: str, variance: float) -> None:
     model = nt.compile(nt.Linear(200, init=init), (300,), nt.MSELoss(), seed=0)
     weight, bias = model.state_dict()["weight"], model.state_dict()["bias"]
     assert weight.var().item() == pytest.approx(variance, rel=0.05)
     assert not bias.any()
+    if init == "sparse":
+        assert set((weight != 0).sum(1).tolist()) == {15}
 
 
 def test_state_goes_round_through_torch() -> None:

@@ -10,6 +10,7 @@ from backpack import backpack, extend, extensions
 from torch import Tensor, nn
 
 import newtriton as nt
+from newtriton.compiler.ir import N
 from newtriton.compiler.recursion import RECURSIVE
 from tests.tolerances import assert_close
 
@@ -59,6 +60,8 @@ def setting(made: tuple[Any, nn.Sequential, Any], criterion: Any, n: int):
 def per_sample(criterion: Any, z: Tensor, y: Tensor) -> Tensor:
     if isinstance(criterion, nt.CrossEntropyLoss):
         return nn.functional.cross_entropy(z, y)
+    if isinstance(criterion, nt.BCEWithLogitsLoss):
+        return nn.functional.binary_cross_entropy_with_logits(z, y, reduction="sum")
     return ((z - y) ** 2).sum()
 
 
@@ -97,7 +100,9 @@ def dense(module: nn.Sequential, criterion: Any, x: Tensor, y: Tensor, kind: str
     return found
 
 
-@pytest.mark.parametrize("criterion", [nt.CrossEntropyLoss(), nt.MSELoss()], ids=str)
+@pytest.mark.parametrize(
+    "criterion", [nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()], ids=str
+)
 @pytest.mark.parametrize("made", [perceptron, convolutional, overlapping])
 @pytest.mark.parametrize("kind", RECURSIVE)
 def test_factors_are_those_of_a_dense_recursion(kind: str, made: Any, criterion: Any):
@@ -105,6 +110,13 @@ def test_factors_are_those_of_a_dense_recursion(kind: str, made: Any, criterion:
     found = model.linearize(x, y).kronecker_factors(kind)
     for name, expected in dense(module, criterion, x, y, kind).items():
         assert_close(found[name].G, expected, name)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("criterion", [nt.MSELoss(), nt.BCEWithLogitsLoss()], ids=str)
+def test_a_separable_loss_needs_no_copy_per_output(criterion: Any):
+    model, _, x, y = setting(perceptron(), criterion, 4)
+    graph = model.linearize(x, y).programs.factors("kfra")
+    assert (3, N, 3) not in {node.shape for node in graph.computed()}
 
 
 def test_inputs_are_those_of_kfac():

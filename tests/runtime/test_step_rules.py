@@ -93,9 +93,32 @@ def test_momentum_is_the_minimum_over_the_direction_and_the_last_step() -> None:
     torch.testing.assert_close(parallel.step, first.step, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("ratio", "factor"), [(0.9, 0.95**5), (0.5, 1.0), (0.1, 0.95**-5), (-2.0, 0.95**-5)]
-)
+@pytest.mark.parametrize("longer", [False, True])
+def test_the_last_step_is_repeated_once_at_most_and_never_taken_back(longer: bool) -> None:
+    rule, point = QuadraticModel(0.7), Point()
+    best = -torch.linalg.solve(
+        point.curvatures["ggn"] + 0.7 * torch.eye(8, dtype=torch.float64), point.gradient
+    )
+    rule.last = 0.1 * best if longer else -best
+    proposal = rule.propose(delta := draw(3), point)
+    rest = proposal.step - (rule.last if longer else 0.0)
+    alpha = float(rest @ delta) / float(delta @ delta)
+    torch.testing.assert_close(rest, alpha * delta)
+    assert proposal.predicted == pytest.approx(-point.model(proposal.step, 0.7))
+    for other in (0.99, 1.01):
+        step = proposal.step + (other - 1.0) * alpha * delta
+        assert -point.model(step, 0.7) < proposal.predicted
+
+
+def test_a_step_that_raises_the_loss_is_refused_and_raises_lambda() -> None:
+    rule, point = QuadraticModel(2.0), Point()
+    proposal = rule.propose(draw(1), point)
+    assert judged(rule, 3.0, 3.0 + proposal.predicted, proposal) == (False, pytest.approx(-1.0))
+    assert rule.damping == pytest.approx(2.0 / 0.95**5)
+    assert rule.last is None
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [(0.9, 0.95**5), (0.5, 1.0), (0.1, 0.95**-5)])
 def test_lambda_follows_rho_every_fifth_step(ratio: float, factor: float) -> None:
     rule, point = QuadraticModel(2.0, momentum=False), Point()
     for step in range(1, 11):
