@@ -234,6 +234,26 @@ def _numbers(options: Namespace) -> Iterator[Error]:
                 yield from numbers(f"{name} {batch}", model, batch, settings)
 
 
+def summary(reports: Sequence[Report]) -> list[dict[str, object]]:
+    """By precision and target, the worst of all kernels: a name is network, precision, …."""
+    groups: dict[tuple[str, str], list[Report]] = {}
+    for r in reports:
+        groups.setdefault((r.job.split()[1], r.target), []).append(r)
+    return [
+        {
+            "precision": precision,
+            "target": target,
+            "kernels": len(group),
+            "faults": sum(not r.good for r in group),
+            "spills": sum(r.spills for r in group),
+            "most_registers": max(r.registers for r in group),
+            "most_shared_bytes": max(r.shared for r in group),
+            "on_tensor_cores": sum(r.instruction in ("HGMMA", "HMMA") for r in group),
+        }
+        for (precision, target), group in groups.items()
+    ]
+
+
 def store(path: Path, lines: Sequence[Error | Report]) -> None:
     """Writes lines as data, with the device and versions."""
     machine = {
@@ -243,5 +263,7 @@ def store(path: Path, lines: Sequence[Error | Report]) -> None:
         "triton": triton.__version__,
     }
     rows = [{**asdict(line), "good": line.good} for line in lines]
+    worst = summary([line for line in lines if isinstance(line, Report)])
+    data = {"machine": machine, "summary": worst, "rows": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1, default=str) + "\n")
+    path.write_text(json.dumps(data, indent=1, default=str) + "\n")

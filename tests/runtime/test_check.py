@@ -47,10 +47,12 @@ def test_every_kernel_of_a_vgg_is_a_job_once():
 
 def test_lines_are_written_as_data(tmp_path):
     path = tmp_path / "deep" / "check.json"
-    report = check.Report("c", "sm_90", copies={16: 24}, waits={"copy": [2]})
+    report = check.Report("vgg11 tf32 c", "sm_90", registers=90, copies={16: 24})
     check.store(path, [check.Error("a", 1e-7, 2e-5), check.Error("b", 1.0, 2e-5), report])
     data = json.loads(path.read_text())
     assert [row["good"] for row in data["rows"]] == [True, False, True]
+    (worst,) = data["summary"]
+    assert worst["precision"] == "tf32" and worst["most_registers"] == 90 and not worst["faults"]
     assert set(data["machine"]) == {"date", "device", "torch", "triton"}
 
 
