@@ -138,7 +138,7 @@ class KFRA(KFAC):
 
     Appendix B: τ (`damping` of the rule) follows ρ every 5 steps, γ is the best of three every 20,
     β of the Polyak average is min(0.95, 1 − 1/t). The paper found momentum unstable and has none;
-    within the bounds of `QuadraticModel` it is stable and saves a third of the updates on digits.
+    within the bounds of `QuadraticModel` it is stable and saves 30 % of the updates on digits.
 
     Args:
         model: what is trained.
