@@ -78,4 +78,5 @@ def report(rows: list[dict[str, Any]], path: Path | None, printed: bool = True) 
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+        path.write_text(f'{{"machine": {json.dumps(machine())},\n "rows": [\n{lines}\n ]}}\n')
