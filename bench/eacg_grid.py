@@ -3,7 +3,7 @@
 Training losses over all samples: `sigmoids`, the mean over three networks like the paper's and
 `--rounds` seeds after ten epochs; `cnn`, of the README's network after three, at the same rate and
 α. `loss` is the mean over the four networks. The first row, the cheapest of equals, has the
-preset's defaults.
+preset's defaults. One round takes some ten minutes.
 """
 
 from __future__ import annotations
