@@ -91,8 +91,7 @@ def run(
     optimizer = method(model)
     batches = nt.Batches(*data, problem.batch_size, seed=seed)
     whole = nt.Batches(*data, 2000, shuffle=False)
-    seconds, found = 0.0, float("inf")
-    update = 0
+    update, seconds, found = 0, 0.0, float("inf")
     for update, (x, y) in enumerate(islice(chain.from_iterable(repeat(batches)), updates), 1):
         start = time.process_time()
         optimizer.step(x, y)
@@ -138,7 +137,7 @@ def compare(name: str, updates: int, known: list[Row], keep: Callable[[Row], Non
 
 
 def main() -> None:
-    """Prints a row per run."""
+    """Prints the rows after every run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problem", choices=PROBLEMS, action="append", help="all unless given")
     parser.add_argument("--updates", type=int, default=500, help="of Adam, and at most of others")
@@ -152,13 +151,10 @@ def main() -> None:
 
     def keep(row: Row) -> None:
         rows.append(row)
-        report([row], None)
-        if path is not None:
-            report(rows, path)
+        report(rows, path)
 
     for name in names:
         compare(name, options.updates, known, keep)
-    report(rows, None)
 
 
 if __name__ == "__main__":

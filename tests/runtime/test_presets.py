@@ -34,7 +34,7 @@ OF_KIND = {"kfra": nt.KFRA, "kflr": nt.KFLR, "pch-1": nt.EACG}
 PRESETS |= {f"of {kind}": OF_KIND[kind] for kind in OF_KIND if kind in KINDS}
 
 
-@pytest.mark.parametrize(("name", "loss"), itertools.product(PRESETS, LOSSES))
+@pytest.mark.parametrize(("name", "loss"), list(itertools.product(PRESETS, LOSSES)))
 def test_the_loss_falls_at_the_defaults(name: str, loss: str) -> None:
     model, [(x, y)] = problem("mlp", loss)
     optimizer = PRESETS[name](model)
