@@ -23,7 +23,7 @@ Runs = list[nt.History]
 
 def fitre(model: nt.Model) -> nt.FITRE:
     """The method to show."""
-    return nt.FITRE(model, damping=0.1, max_radius=1.0)
+    return nt.FITRE(model)
 
 
 def sgd(model: nt.Model, lr: float) -> nt.TorchOptimizer:
@@ -89,7 +89,7 @@ def print_table(methods: dict[str, Runs]) -> None:
         print(
             row.format(
                 name,
-                f"{mean(history.epochs[-1].loss for history in runs):.5f}",
+                f"{mean(history.epochs[-1].loss for history in runs):.1e}",
                 f"{mean(accuracy):.2%} ({min(accuracy):.1%}–{max(accuracy):.1%})",
                 f"{mean(history.seconds for history in runs):.1f}",
                 ", ".join(str(history.epochs_to(GOAL) or "never") for history in runs),
