@@ -115,7 +115,7 @@ class _Scheduler:
 
     def __init__(self, graph: Graph, batch: int, splits: Splits) -> None:
         self.graph, self.batch, self.splits = graph, batch, splits
-        self.asked = {base(n) for n in graph.outputs.values()}
+        self.asked = dict.fromkeys(map(base, graph.outputs.values()))
         self.order = nx.DiGraph()
         self.owner: dict[Node, Kernel] = {}
         self.part_of: dict[Node, Kernel] = {}
@@ -125,7 +125,7 @@ class _Scheduler:
             for n in computed
             if n.op in ANCHORS
         }
-        self.memory = set(self.asked).union(*self.operands.values())
+        self.memory = {*self.asked}.union(*self.operands.values())
         self.users: dict[Node, set[Node]] = {}
         for node in computed:
             for x in self.operands.get(node, node.inputs):

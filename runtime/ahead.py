@@ -138,7 +138,8 @@ def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int)
 
     Those will say why when they are launched.
     """
-    return sum(not compiled for compiled in in_pool(_compiles, jobs, targets, workers))
+    longest_first = sorted(jobs, key=lambda job: job.kind == "pointwise")
+    return sum(not compiled for compiled in in_pool(_compiles, longest_first, targets, workers))
 
 
 def _compiles(job: Job, target: GPUTarget) -> bool:

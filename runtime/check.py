@@ -101,7 +101,7 @@ class Error:
 
 def programs_of(p: Programs, two_products: bool) -> list[Graph]:
     """What a step of the second-order methods runs; the linearization first, with its tape."""
-    tape = {f"tape:{i}": node for i, node in enumerate(p.tape)}
+    tape = {f"tape:{i}": n for i, n in enumerate(p.linearize.nodes()) if n in p.tape}
     return [
         Graph("linearize", {**p.linearize.outputs, **tape}),
         p.quadratic(1, two_products=two_products),

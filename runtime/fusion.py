@@ -450,7 +450,9 @@ class FusedExecutor:
         self, graph: Graph, keep: Iterable[Node], settings: Settings, keeps: bool = False
     ) -> None:
         self.settings = settings
-        self.outputs = [*graph.outputs.values(), *(n for n in keep if n not in graph.given)]
+        kept = set(keep) - graph.given
+        # In the order of the graph: the same network gives the same code, whatever run it is.
+        self.outputs = [*graph.outputs.values(), *(n for n in graph.nodes() if n in kept)]
         tape = Graph(graph.name, {str(i): n for i, n in enumerate(self.outputs)}, graph.given)
         self.graph, self.lowered = with_precision(tape, settings.precision)
         self.keeps = keeps or len(self.outputs) > len(graph.outputs)

@@ -45,6 +45,14 @@ def test_every_kernel_of_a_vgg_is_a_job_once():
     assert {j.kind for j in jobs} == {"contraction", "outer", "pointwise"}
 
 
+def test_the_same_network_gives_the_same_code():
+    def sources() -> list[str]:
+        return [plan.source for plan in check.program_plans(small(), "tf32", 7)]
+
+    kept = [sources() for _ in range(4)]  # nodes lie elsewhere in memory each time
+    assert all(again == kept[0] for again in kept)
+
+
 def test_lines_are_written_as_data(tmp_path):
     path = tmp_path / "deep" / "check.json"
     report = check.Report("vgg11 tf32 c", "sm_90", registers=90, copies={16: 24})
