@@ -1,4 +1,4 @@
-"""Seconds to compile every program of the VGGs: to the executor's steps, and to fused kernels.
+"""Seconds to compile the VGGs: all programs to the executor's steps, a step of FITRE to kernels.
 
 Kernels are compiled for sm_90 in a pool of two processes, into an empty cache and into a full one.
 """
@@ -13,9 +13,10 @@ from typing import Any
 
 import newtriton as nt
 
+from ..compiler.ir import Node
 from ..compiler.network import Layer
-from ..runtime.ahead import compile_all, distinct
-from ..runtime.check import program_plans
+from ..runtime.ahead import Job, compile_all, distinct
+from ..runtime.fusion import FusedExecutor, Settings
 from ..runtime.gates import TARGETS
 from ._measure import arguments, report
 
@@ -23,12 +24,17 @@ WORKERS = 2
 
 
 def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
-    """From the network's description to the last kernel."""
+    """From the network's description to the last kernel of a step of FITRE."""
 
     def compiled() -> int:
         model = nt.compile(make(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten", device="cpu")
-        plans = program_plans(model, precision, 200)
-        jobs = [job for plan in plans for job in distinct(plan.jobs(""))]
+        p, made, jobs = model.programs[True], list[Node](), list[Job]()
+        forms = p.quadratic(2, two_products=precision == "ieee")
+        for graph in (p.linearize, forms, p.evaluate, p.factors("kfac")):
+            kept = p.tape if graph is p.linearize else ()
+            plan = FusedExecutor(graph, kept, Settings(precision, "fused")).plan(200, made)
+            made += plan.made
+            jobs += distinct(plan.jobs(""))
         assert not compile_all(jobs, [TARGETS["sm_90"]], WORKERS)
         return len(jobs)
 
