@@ -40,10 +40,11 @@ from ..compiler.programs import Programs
 from .ahead import Job, distinct, in_pool
 from .checks import check_option
 from .executor import Executor
-from .fusion import FusedExecutor, Plan, Settings, dtype_of
+from .fusion import FusedExecutor, Settings
 from .gates import EXCEPTIONS, TARGETS, Report, report
 from .model import Model
 from .model import compile as compile_network
+from .plan import Plan, dtype_of
 from .pointwise import Run
 
 GPU_SECONDS = 420.0  # after which a check on a GPU starts no other measurement

@@ -9,7 +9,7 @@ import newtriton as nt
 from newtriton.compiler import ops
 from newtriton.compiler.ir import Graph, N, made_at
 from newtriton.compiler.memory import arena
-from newtriton.runtime import fusion
+from newtriton.runtime import plan as plans
 from newtriton.runtime.factors import tensors
 from newtriton.runtime.fusion import FusedExecutor, Settings
 from newtriton.runtime.pointwise import Run
@@ -47,7 +47,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch):
                 .view(options["dtype"])
             )
 
-    monkeypatch.setattr(fusion, "torch", Poisoned())
+    monkeypatch.setattr(plans, "torch", Poisoned())
 
 
 def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) -> dict[str, Tensor]:
