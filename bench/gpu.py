@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..compiler.errors import NewtritonError
 from . import kernels, second_order
 from ._measure import parser, report
 
@@ -72,6 +73,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--seconds", type=float, default=300.0, help="no step starts later")
     given = options.parse_args()
+    if not torch.cuda.is_available():
+        raise NewtritonError("bench gpu needs a GPU, and PyTorch sees none here")
     table(given.seconds, given.json)
 
 

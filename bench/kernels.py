@@ -22,6 +22,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ..compiler import ops, scalar
 from ..compiler.cost import flops
+from ..compiler.errors import NewtritonError
 from ..compiler.ir import Graph, N, Node, Op, concrete
 from ..compiler.precision import ROUNDED, rounded, with_precision
 from ..compiler.scalar import var
@@ -335,6 +336,8 @@ def main() -> None:
     options.add_argument("--no-compile", action="store_true", help="without torch.compile")
     given = options.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise NewtritonError("bench kernels needs a GPU: TRITON_INTERPRET=1 compares numbers here")
     chosen = [LAYERS[i] for i in given.layers or range(len(LAYERS))]
     layers = [
         (c if c == 3 else c // given.channels, o // given.channels, size * scale)
