@@ -109,7 +109,7 @@ def measure(
         calls |= {
             "newtriton: gradient": lambda: model.gradient(x, y),
             "newtriton: gradient + quadratic form": lambda: model.linearize(x, y).quadratic_forms(
-                [flat], two_products=precision in ("ieee", "tf32x3")
+                [flat]
             ),
             "newtriton: gradient + hvp": lambda: model.linearize(x, y).hvp(flat),
         }

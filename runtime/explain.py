@@ -33,6 +33,7 @@ def explain(
     itemsize: int,
     plan: MakePlan | None = None,
     kernels: bool = False,
+    two_products: bool = True,
 ) -> str:
     """A line per program: ops, units of work, GFLOP, MB moved and held; then the size of the tape.
 
@@ -45,12 +46,13 @@ def explain(
         plan: how a program becomes fused kernels, where it does: adds kernels, launches, the MB
             that fused kernels move, and the MB of the arena.
         kernels: whether to show every program's kernels and their source.
+        two_products: which form of the quadratic form.
     """
     graphs = [
         programs.linearize,
         programs.evaluate,
         programs.hvp,
-        programs.quadratic(1),
+        programs.quadratic(1, two_products=two_products),
         *([programs.ggnvp, programs.quadratic(1, "ggn")] if programs.offers("ggn") else []),
         *map(programs.factors, programs.kinds),
     ]

@@ -127,20 +127,22 @@ class Linearization:
         return self._run(self.programs.jacobian, given={"basis": basis})
 
     def quadratic_forms(
-        self, vs: Sequence[Tensor], curvature: str = "hessian", *, two_products: bool = True
+        self, vs: Sequence[Tensor], curvature: str = "hessian", *, two_products: bool | None = None
     ) -> Tensor:
         """k×k matrix of vᵢᵀ C vⱼ, C the `hessian` or `ggn` of h, without an R-backward pass.
 
         Args:
             vs: flat vectors.
             curvature: "hessian" or "ggn".
-            two_products: two contractions a layer instead of three (see `compiler.quadratic`).
+            two_products: two contractions a layer instead of three (see `compiler.quadratic`);
+                by default the model's choice, two unless its precision is tf32 or bf16.
         """
         check_option("curvature", curvature, CURVATURES)
         vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
         if not vs:
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        named = self._run(self.programs.quadratic(len(vs), curvature, two_products), vs)
+        two = self.model.two_products if two_products is None else two_products
+        named = self._run(self.programs.quadratic(len(vs), curvature, two), vs)
         result = torch.empty(len(vs), len(vs), dtype=self.model.dtype, device=self.model.device)
         for name, value in named.items():
             i, j = map(int, name.removeprefix("form:").split(","))

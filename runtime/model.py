@@ -39,7 +39,8 @@ class Model:
     """What `newtriton.compile` returns.
 
     params: all parameters, one flat tensor in the model's layout; change it in place.
-    buffers: running statistics by PyTorch's names.
+    buffers: running statistics by PyTorch's names. two_products: whether a quadratic form takes two
+    contractions a layer rather than three (see `compiler.quadratic`).
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class Model:
         weight_decay: float,
         seed: int,
         make_executor: MakeExecutor = Executor,
+        two_products: bool = True,
     ) -> None:
         self.net, self.device, self.dtype, self.weight_decay = net, device, dtype, weight_decay
         self.criterion, self._make_executor = criterion, make_executor
+        self.two_products = two_products
         self.input_shape = input_shape
         self._traced = {
             mode: trace(net, input_shape, criterion, training=mode) for mode in (True, False)
@@ -237,7 +240,14 @@ class Model:
             return runs.plan(batch, made)  # type: ignore[attr-defined]
 
         fused = hasattr(self.executor(programs.outputs), "plan")
-        return explain(programs, batch, self.dtype.itemsize, plan if fused else None, kernels)
+        return explain(
+            programs,
+            batch,
+            self.dtype.itemsize,
+            plan if fused else None,
+            kernels,
+            self.two_products,
+        )
 
 
 def compile(
@@ -293,7 +303,9 @@ def compile(
         isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0
     ):
         raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
-    return Model(net, shape, loss, place, dtype, float(weight_decay), seed, make_executor)
+    # Tensor cores wait for operands: three products of four operands are as fast there as two.
+    two = precision in ("ieee", "tf32x3")
+    return Model(net, shape, loss, place, dtype, float(weight_decay), seed, make_executor, two)
 
 
 def _backend(

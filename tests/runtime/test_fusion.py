@@ -10,13 +10,14 @@ from newtriton.compiler import ops
 from newtriton.compiler.ir import Graph, N, made_at
 from newtriton.compiler.memory import arena
 from newtriton.runtime import plan as plans
+from newtriton.runtime.check import LIMITS
 from newtriton.runtime.factors import tensors
 from newtriton.runtime.fusion import FusedExecutor, Settings
 from newtriton.runtime.pointwise import Run
 
 from ..eager import double_backward
 from ..networks import logistic, pairs
-from ..tolerances import assert_close
+from ..tolerances import assert_close, relative_error
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
 LOSSES = {
@@ -166,6 +167,27 @@ def test_a_step_of_fitre_is_the_same_on_both_backends():
             assert optimizer.step(x, y).accepted
         params.append(model.params)
     assert_close(params[1], params[0])
+
+
+@pytest.mark.parametrize(("precision", "shared"), [("ieee", 0), ("tf32", 1)])
+def test_tensor_cores_take_three_products_of_a_form_in_one_loop(precision: str, shared: int):
+    net = nt.Sequential(nt.Conv2d(16, 3), nt.SiLU(), nt.Conv2d(16, 3), nt.SiLU(), nt.Flatten())
+    x, y = torch.randn(3, 2, 6, 6), torch.randn(3, 64)
+    exact, fast = (
+        nt.compile(net, (2, 6, 6), nt.MSELoss(), device="cpu", **options)
+        for options in (
+            {"backend": "aten", "dtype": torch.float64},
+            {"backend": "triton", "precision": precision},
+        )
+    )
+    exact.load_state_dict({name: p.double() for name, p in fast.state_dict().items()})
+    v = torch.randn_like(fast.params)
+    form = fast.linearize(x, y).quadratic_forms([v])
+    wanted = exact.linearize(x.double(), y.double()).quadratic_forms([v.double()])
+    assert relative_error(form.double(), wanted) < LIMITS[precision]
+    program = fast.programs[True].quadratic(1, two_products=fast.two_products)
+    kernels = fast.executor(program).plan(3).schedule.kernels  # type: ignore[attr-defined]
+    assert sum(k.shares_loop for k in kernels) == shared
 
 
 def test_names_never_become_code():
