@@ -28,7 +28,7 @@ from ..kernels.pointwise import tile_shape
 from . import codecache
 from .ahead import Job, compile_here, current_target, distinct
 from .aten import ATEN
-from .contractions import MOST_REGISTERS, Choice
+from .contractions import MOST_REGISTERS
 from .pointwise import Run, tensor_cores
 from .replay import Replays
 
@@ -57,6 +57,11 @@ class Plan:
     def __init__(self, graph: Graph, batch: int, settings: Settings, keep_made: bool) -> None:
         self.batch, self.settings = batch, settings
         self.schedule: Schedule = schedule(graph, batch, settings.splits)
+        self.choices = {
+            k: settings.choice(k.anchors[0], batch, k.shares_loop)
+            for k in self.schedule.kernels
+            if k.anchors and k.splits and not k.opaque
+        }
         self.tiles = {k: self._tile(k) for k in self.schedule.kernels}
         self.source, self.launches = generate(self.schedule, self.tiles)
         self.module = codecache.module(self.source, {})
@@ -78,8 +83,8 @@ class Plan:
     def _tile(self, kernel: Kernel) -> Tile:
         rows = math.prod(concrete(kernel.space.rows, self.batch))
         columns = kernel.space.columns
-        if kernel.anchors and kernel.splits and not kernel.opaque:
-            return self._choice(kernel).tile
+        if kernel in self.choices:
+            return self.choices[kernel].tile
         widest = 256 if kernel.space.rows else self.settings.elements
         if any(n.op is Op.REDUCE_SUM and reduction(n) == "columns" for n in kernel.body):
             widest = 64  # many rows are added at once
@@ -89,12 +94,9 @@ class Plan:
         br, bc = tile_shape(rows, columns, widest, elements)
         return Tile(br, bc, -(-columns // bc))
 
-    def _choice(self, kernel: Kernel) -> Choice:
-        return self.settings.choice(kernel.anchors[0], self.batch, kernel.shares_loop)
-
     def _slots(self, kernel: Kernel, code: Code) -> dict[str, tuple[Any, ...]]:
         """The generated functions that a contraction takes."""
-        together = self._choice(kernel).constants.get("TOGETHER", False)
+        together = self.choices[kernel].constants.get("TOGETHER", False)
         ratios = [None] * len(code.ratios) if together else code.ratios
         return {
             "STAGES": tuple(name and getattr(self.module, name) for name in code.stages),
@@ -240,7 +242,7 @@ class Plan:
                 choice = self.settings.patches(kernel.anchors[0], self.batch)
                 yield from choice.jobs(label)
             elif kernel.splits:
-                choice = self._choice(kernel)
+                choice = self.choices[kernel]
                 operands = [self.schedule.operands[a] for a in kernel.anchors]
                 first, second = choice.kernel.arg_names[:2]
                 constants = {**choice.constants, **self._slots(kernel, code)}
@@ -274,7 +276,7 @@ class Plan:
 
     def _contraction(self, launch: Launch, tensor: Callable[[Buffer], Tensor]) -> None:
         (kernel,), (code,) = launch.kernels, launch.codes
-        choice = self._choice(kernel)
+        choice = self.choices[kernel]
         operands = [self.schedule.operands[a] for a in kernel.anchors]
         choice.kernel[(choice.programs,)](
             tuple(tensor(x) for x, *_ in operands),

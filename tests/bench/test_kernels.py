@@ -11,6 +11,12 @@ LAYER = (3, 5, 4)
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """A form of random numbers may be next to zero, and no error relative to it."""
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize("name", kernels.operations(*LAYER))
 def test_both_of_ours_are_pytorchs(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernels, "milliseconds", lambda calls, *_: dict.fromkeys(calls, 1.0))

@@ -171,6 +171,7 @@ def test_a_step_of_fitre_is_the_same_on_both_backends():
 
 @pytest.mark.parametrize(("precision", "shared"), [("ieee", 0), ("tf32", 1)])
 def test_tensor_cores_take_three_products_of_a_form_in_one_loop(precision: str, shared: int):
+    torch.manual_seed(0)  # H is indefinite: where its parts cancel, no error is relative to a form
     net = nt.Sequential(nt.Conv2d(16, 3), nt.SiLU(), nt.Conv2d(16, 3), nt.SiLU(), nt.Flatten())
     x, y = torch.randn(3, 2, 6, 6), torch.randn(3, 64)
     exact, fast = (

@@ -73,6 +73,7 @@ def test_runs_without_validation_or_with_infinite_losses_are_drawn(tmp_path: Pat
     history = run((None, None))
     history.epochs.append(Epoch(3, 6, 1.5, math.nan))
     history.plot(tmp_path / "run.png")
+    assert (tmp_path / "run.png").stat().st_size > 0
 
 
 def test_unknown_measures_and_empty_histories_are_refused():
