@@ -170,6 +170,7 @@ class _Scheduler:
                 self.place(node)
         self.require(self.asked)
         self.share_loops()
+        self.share_reads()
         return self.finish()
 
     def require(self, values: Iterable[Node]) -> None:
@@ -356,6 +357,21 @@ class _Scheduler:
                     self.merge([other, kernel])
                     break
 
+    def share_reads(self) -> None:
+        """Kernels of a launch that read the same elements of a value read it once, as one."""
+        for launch in launches(self.ordered(), self.order):
+            shared = nx.Graph()
+            for kernel in launch:
+                if not kernel.anchors and not kernel.adds:
+                    like = kernel.space.shape, kernel.space.cut, kernel.whole_rows
+                    for source, at in self.sources(kernel):
+                        if not small(source) and at == kernel.space.home(source.shape):
+                            shared.add_edge(kernel, (source, like))
+            for group in nx.connected_components(shared):
+                kernels = [k for k in launch if k in group]
+                if len(kernels) > 1:
+                    self.merge(kernels)
+
     def operand(self, anchor: Node, i: int) -> Node:
         """What a contraction multiplies."""
         return self.operands[anchor][i]
@@ -384,6 +400,19 @@ class _Scheduler:
 
     # --- the whole ------------------------------------------------------------------------------
 
+    def ordered(self) -> list[Kernel]:
+        """Kernels in execution order."""
+        return list(nx.lexicographical_topological_sort(self.order, key=lambda k: k.number))
+
+    def sources(self, kernel: Kernel) -> dict[tuple[Node, At], None]:
+        """Values that a kernel's nodes read, and where."""
+        found: dict[tuple[Node, At], None] = {}
+        for node in kernel.nodes:
+            found |= self.reads(node, kernel.space)
+        for node in kernel.partials:
+            found |= self.reads(node, kernel.space, part=True)
+        return found
+
     def finish(self) -> Schedule:
         """Reads, writes and order, now that every node has its place."""
         for node in self.asked:
@@ -392,15 +421,14 @@ class _Scheduler:
         for kernel in self.order:
             found = [x for a in kernel.anchors for x in self.operands[a][:2]]
             if kernel.splits == 1:
-                found += [s for n in kernel.nodes for s, _ in self.reads(n, kernel.space)]
-            found += [s for n in kernel.partials for s, _ in self.reads(n, kernel.space, part=True)]
+                found += [source for source, _ in self.sources(kernel)]
             for source in found:
                 producer = self.owner.get(source)
                 if producer is not kernel:
                     kernel.reads[source] = None
                     if producer is not None:
                         producer.writes[source] = None
-        kernels = list(nx.lexicographical_topological_sort(self.order, key=lambda k: k.number))
+        kernels = self.ordered()
         return Schedule(
             self.graph, kernels, launches(kernels, self.order), self.looked_up, self.leaf,
             self.stage, self.part_of, self.operands,

@@ -141,6 +141,34 @@ def test_first_stages_share_a_launch_and_so_do_last_ones():
     assert set(biases) <= set(plan.launches[-1])
 
 
+def test_kernels_of_a_launch_that_read_one_value_are_one():
+    x, y, z, apart = (ops.input_(name, (N,)) for name in ("x", "y", "z", "apart"))
+    dots = {"xy": ops.dot(x, y), "yz": ops.dot(y, z), "apart": ops.dot(apart, apart)}
+    plan = schedule(Graph("dots", dots))
+    first, last = plan.launches
+    assert [list(k.reads) for k in first] == [[x, y, z], [apart]]
+    assert [len(k.body) for k in last] == [3]
+    check_legal(plan)
+
+
+def test_a_value_read_in_another_order_is_no_reason_to_share_a_kernel():
+    x, y = (ops.input_(name, (N, 4, 4)) for name in "xy")
+    turned = ops.transpose(x, (0, 2, 1))
+    plan = schedule(Graph("turned", {"a": ops.dot(x, y), "b": ops.dot(turned, turned)}))
+    assert [len(k.partials) for k in plan.launches[0]] == [1, 1]
+
+
+def test_forms_of_batch_norm_read_each_value_once():
+    layers = [(nt.Conv2d(4, 3, padding=1), nt.BatchNorm2d(), nt.SiLU()) for _ in range(2)]
+    net = nt.Sequential(*itertools.chain(*layers), nt.Flatten(), nt.Linear(2))
+    plan = schedule(programs(net, (1, 6, 6)).quadratic(2), 8, split_some)
+    for launch in plan.launches:
+        maps = [k for k in launch if not k.anchors]
+        read = [(k.space, x) for k in maps for x in k.reads if x.shape == k.space.shape]
+        assert len(read) == len(set(read))
+    check_legal(plan)
+
+
 def test_a_printed_schedule_names_spaces_and_ops():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(2))
     text = str(schedule(programs(net, (1, 6, 6)).linearize, 2, split_some))
