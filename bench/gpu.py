@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..compiler.errors import NewtritonError
-from . import kernels, second_order
+from . import kernels, second_order, vectors
 from ._measure import parser, report
 
 PRECISIONS = ("tf32", "ieee", "bf16")
@@ -36,6 +36,10 @@ def _kernels(device: torch.device) -> Iterator[Rows]:
         yield [kernels.measure(c, BATCHES[0], 1, False, device, most) for c in cases]
 
 
+def _vectors(device: torch.device) -> Iterator[Rows]:
+    yield vectors.table(device, ROUNDS, compiled=False)
+
+
 def _compiled(device: torch.device) -> Iterator[Rows]:
     for precision in PRECISIONS:
         yield second_order.measure(11, BATCHES[0], precision, ROUNDS, device)
@@ -43,6 +47,7 @@ def _compiled(device: torch.device) -> Iterator[Rows]:
 
 STEPS: dict[str, Callable[[torch.device], Iterator[Rows]]] = {
     "programs": _programs,
+    "vectors": _vectors,
     "kernels": _kernels,
     "compiled": _compiled,
 }

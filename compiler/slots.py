@@ -203,12 +203,13 @@ class _Writer:
         in_order = not across or at[-1:] == self.space.coordinates[-1:]
         home = at == self.space.home(node.shape)
         self.code.accesses.append(Access(node, False, home, in_order))
+        if valid is not None and not valid.spans <= where.spans:  # as many addresses as masks
+            where = Index(f"tl.where({valid.text}, {where.text}, 0)", where.spans | valid.spans)
         masks = [_MASK[s] for s in sorted(where.spans, reverse=True)]
         masks += [valid.text] if valid is not None else []
-        spans = where.spans | (valid.spans if valid is not None else frozenset())
         masked = f", mask={' & '.join(masks)}, other=0" if masks else ""
         text = f"tl.load({self.pointer(node)} + {where.text}{masked})"
-        return self.name(Index(text + _widen(node), spans))
+        return self.name(Index(text + _widen(node), where.spans))
 
     def store(self, node: Node, value: Index) -> None:
         """Writes a value that lives in the kernel's space."""

@@ -52,19 +52,19 @@ def draw(z, u, c):
 
 @triton.jit
 def add_all(parts, count):
-    """Σ of `count` numbers, in a fixed order."""
-    total = tl.zeros((256,), tl.float32)
-    for start in range(0, count, 256):
-        at = start + tl.arange(0, 256)
+    """Σ of `count` numbers, in a fixed order and in float64."""
+    total = tl.zeros((1024,), tl.float64)
+    for start in range(0, count, 1024):
+        at = start + tl.arange(0, 1024)
         total += tl.load(parts + at, mask=at < count, other=0.0)
-    return tl.sum(total)
+    return tl.sum(total).to(tl.float32)
 
 
 @triton.jit
 def add_rows(parts, count, columns: tl.constexpr, c, mc):
-    """Σ of `count` rows at the columns c, in a fixed order."""
-    total = tl.zeros((32, c.shape[1]), tl.float32)
-    for start in range(0, count, 32):
-        at = (start + tl.arange(0, 32))[:, None]
+    """Σ of `count` rows at the columns c, in a fixed order and in float64."""
+    total = tl.zeros((128, c.shape[1]), tl.float64)
+    for start in range(0, count, 128):
+        at = (start + tl.arange(0, 128))[:, None]
         total += tl.load(parts + at * columns + c, mask=(at < count) & mc, other=0.0)
-    return tl.sum(total, axis=0, keep_dims=True)
+    return tl.sum(total, axis=0, keep_dims=True).to(tl.float32)

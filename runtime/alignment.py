@@ -20,7 +20,7 @@ from .matrix_free import MatrixFree
 from .named import parts
 from .parts import Curvature
 from .tables import table
-from .vectors import inner
+from .vectors import System, inner
 
 EXACT_BLOCKS = "exact, by layer"
 
@@ -89,7 +89,7 @@ def alignment(
         def product(v: Tensor) -> Tensor:
             return ggn.mv(v).add_(v, alpha=strength).mul_(mask)
 
-        x = conjugate_gradients(product, b, stop).x
+        x = conjugate_gradients(product, System(b), stop, model.vectors).x
         norm = float(b.norm())
         return -x, float((product(x) - b).norm()) / norm if norm else 0.0
 

@@ -17,6 +17,7 @@ from .conjugate_gradients import Stop, conjugate_gradients
 from .factors import DiagonalFactors, matrix, write_matrix
 from .parts import Solution, Status
 from .state import Attributes
+from .vectors import System
 
 if TYPE_CHECKING:
     from .curvature import KroneckerCurvature
@@ -52,9 +53,10 @@ class BlockCG(Attributes):
             assert isinstance(block, Block)
 
             def product(p: Tensor, factors=factors) -> Tensor:
-                return (factors.G @ factors.times_inputs(p)).add_(p, alpha=damping)
+                return factors.G @ factors.times_inputs(p)
 
-            part = conjugate_gradients(product, matrix(block, source), self.stop)
+            system = System(matrix(block, source), damping)
+            part = conjugate_gradients(product, system, self.stop, curvature.model.vectors)
             write_matrix(block, target, part.x)
             statuses.add(part.status)
             iterations += part.statistics["cg_iterations"]

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
 import triton
 from torch import Tensor
 
+from ..compiler import vectors
 from ..compiler.ir import Graph, Node, Op, concrete
 from ..compiler.layers import (
     GELU,
@@ -47,6 +49,7 @@ from .model import compile as compile_network
 from .plan import Plan, dtype_of
 from .pointwise import Run
 
+LENGTH = 1_000_003  # of a vector
 GPU_SECONDS = 420.0  # after which a check on a GPU starts no other measurement
 
 # Relative error of a value, in the norm. Rounded operands that fall to the other side of a boundary
@@ -112,18 +115,48 @@ def programs_of(p: Programs, two_products: bool) -> list[Graph]:
     ]
 
 
+def vector_programs() -> list[Graph]:
+    """What is done with flat vectors of any length."""
+    ways = [(False, False), (True, False), (False, True)]
+    iterations = [vectors.iteration(ball, preconditioned) for ball, preconditioned in ways]
+    return [vectors.inner_products(3), vectors.combination(2), *iterations, vectors.turn()]
+
+
 def numbers(name: str, model: Model, batch: int, settings: Settings) -> Iterator[Error]:
     """Every kernel of every program of a model, on random data."""
     generator = torch.Generator().manual_seed(0)
-    run = model.run(batch)
-    exact = Run(batch, torch.float64, model.device)
-    feed: dict[Node, Tensor] = {}
     graphs = programs_of(model.programs[True], settings.precision in ("ieee", "tf32x3"))
+    leaf = partial(_leaf, model=model, batch=batch, generator=generator)
+    yield from _compared(name, graphs, leaf, model.run(batch), settings)
+
+
+def vector_numbers(length: int, device: torch.device, settings: Settings) -> Iterator[Error]:
+    """Every kernel of the vector programs, on random vectors, in a ball that holds them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(node: Node) -> Tensor:
+        scale = 1.0 if node.shape == vectors.VECTOR else length
+        return scale * torch.rand(concrete(node.shape, length), generator=generator).to(device)
+
+    run = Run(length, torch.float32, device)
+    yield from _compared(f"vectors {length}", vector_programs(), leaf, run, settings)
+
+
+def _compared(
+    name: str,
+    graphs: Iterable[Graph],
+    leaf: Callable[[Node], Tensor],
+    run: Run,
+    settings: Settings,
+) -> Iterator[Error]:
+    """What graphs' kernels write against float64; each graph may start from those before it."""
+    batch, exact = run.batch, run._replace(dtype=torch.float64)
+    feed: dict[Node, Tensor] = {}
     for graph in graphs:
         lowered, _ = with_precision(graph, settings.precision)
         for n in lowered.nodes():
             if n.op in (Op.INPUT, Op.PARAM) and n not in feed:
-                feed[n] = _leaf(n, model, batch, generator)
+                feed[n] = leaf(n)
         known = frozenset(feed)
         plan = Plan(Graph(graph.name, lowered.outputs, known), batch, settings, False)
         written = [n for k in plan.schedule.kernels for n in k.writes]
@@ -174,13 +207,16 @@ def program_plans(model: Model, precision: str, batch: int) -> Iterator[Plan]:
 
 
 def jobs(names: Sequence[str], precisions: Sequence[str], batch: int = 200) -> Iterator[Job]:
-    """Every kernel of networks as it would be launched on a GPU."""
+    """Every kernel of networks, and of vectors, as it would be launched on a GPU."""
     for name in names:
         net, shape = LARGE[name]
         model = compile_network(net(), shape, CrossEntropyLoss(), backend="aten", device="cpu")
         for precision in precisions:
             for plan in program_plans(model, precision, batch):
                 yield from plan.jobs(f"{name} {precision} {plan.schedule.graph.name}")
+    for graph in vector_programs():
+        plan = FusedExecutor(graph, (), Settings("ieee", "fused")).plan(LENGTH)
+        yield from plan.jobs(f"vectors ieee {graph.name}")
 
 
 def run(options: Namespace) -> int:
@@ -233,6 +269,9 @@ def _numbers(options: Namespace) -> Iterator[Error]:
             settings = Settings(precision, "fused", interpreted, 8192 if interpreted else 1024)
             for batch in batches:
                 yield from numbers(f"{name} {batch}", model, batch, settings)
+    settings = Settings("ieee", "fused", interpreted, 1024)
+    for length in (33, 2500) if interpreted else (33, LENGTH):
+        yield from vector_numbers(length, torch.device(device), settings)
 
 
 def summary(reports: Sequence[Report]) -> list[dict[str, object]]:

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,12 +16,11 @@ from torch import Tensor
 from .checks import check_count, check_number
 from .parts import Solution, Status
 from .state import Attributes
+from .vectors import Operator, System, Vectors
 
 if TYPE_CHECKING:
     from .model import Model
     from .parts import Curvature, Solver
-
-Operator = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,89 +41,58 @@ class Stop:
         check_number("progress", self.progress, 0.0, below=1.0)
 
 
-def _dot(u: Tensor, v: Tensor) -> float:
-    return float(torch.dot(u.reshape(-1), v.reshape(-1)))
-
-
 def conjugate_gradients(
-    product: Operator,
-    b: Tensor,
-    stop: Stop,
-    precondition: Operator | None = None,
-    radius: float = math.inf,
+    product: Operator, system: System, stop: Stop, vectors: Vectors | None = None
 ) -> Solution:
-    """X ≈ A⁻¹b from 0, in the ball ‖x‖ ≤ radius.
+    """X ≈ (A + γI)⁻¹b from 0, in the ball ‖x‖ ≤ radius.
 
     Where a direction has no positive curvature it is followed to the boundary if there is one;
     without one the last x is returned, and b itself if that direction was the first.
 
     Args:
         product: A, symmetric.
-        b: of any shape.
+        system: b, of any shape, γ, and a radius (Steihaug 1983) or a preconditioner; not both,
+            since the preconditioner's norm is another.
         stop: limits and tolerances.
-        precondition: M⁻¹, symmetric and positive definite.
-        radius: of the ball (Steihaug 1983); not together with a preconditioner, whose norm is
-            another.
+        vectors: who computes; PyTorch's operators unless given.
 
     Returns:
         x, a status, and the count `cg_iterations` (products with A).
     """
-    x, r = torch.zeros_like(b), b.clone()
-    b_norm = math.sqrt(_dot(b, b))
-    fallen: list[float] = []  # −φ(x_i)
+    vectors, shape = vectors or Vectors(), system.b.shape
+    system = replace(system, b=system.b.reshape(-1))
+    b_norm = math.sqrt(vectors.gram([system.b])[0, 0])
+    fallen = [0.0]  # −φ(x_i)
 
-    def solution(status: Status, iterations: int) -> Solution:
-        return Solution(x, status, {"cg_iterations": iterations})
+    def solution(x: Tensor, status: Status, iterations: int) -> Solution:
+        x = torch.zeros_like(x) if status.failed else x
+        return Solution(x.view(shape), status, {"cg_iterations": iterations})
 
-    if not math.isfinite(b_norm):
-        return solution(Status.NOT_FINITE, 0)
-    if b_norm == 0.0:
-        return solution(Status.SOLVED, 0)
-    z = r if precondition is None else precondition(r)
-    p, rz = z.clone(), _dot(r, z)
+    if not 0.0 < b_norm < math.inf:
+        status = Status.SOLVED if b_norm == 0.0 else Status.NOT_FINITE
+        return solution(torch.zeros_like(system.b), status, 0)
+    at = vectors.first(system)
     for i in range(1, stop.limit + 1):
-        q = product(p)
-        curvature = _dot(p, q)
-        if not (math.isfinite(curvature) and math.isfinite(rz)):
-            x.zero_()
-            return solution(Status.NOT_FINITE, i)
-        if rz < 0.0:
-            x.zero_()
-            return solution(Status.BREAKDOWN, i)
-        if curvature <= 0.0:
-            if math.isfinite(radius):
-                x.add_(p, alpha=_to_boundary(x, p, radius))
-            elif i == 1:
-                x.copy_(b)
-            return solution(Status.NEGATIVE_CURVATURE, i)
-        alpha = rz / curvature
-        if math.isfinite(radius):
-            reach = _to_boundary(x, p, radius)
-            if alpha >= reach:
-                x.add_(p, alpha=reach)
-                return solution(Status.BOUNDARY, i)
-        x.add_(p, alpha=alpha)
-        r.sub_(q, alpha=alpha)
-        if math.sqrt(_dot(r, r)) <= stop.tolerance * b_norm:
-            return solution(Status.SOLVED, i)
-        if stop.progress:
-            fallen.append(0.5 * (_dot(r, x) + _dot(b, x)))
-            k = max(10, i // 10)
-            if i > k and fallen[-1] - fallen[-1 - k] < k * stop.progress * fallen[-1]:
-                return solution(Status.STALLED, i)
-        z = r if precondition is None else precondition(r)
-        rz, before = _dot(r, z), rz
-        if rz == 0.0:  # r is below the range of its dtype
-            return solution(Status.SOLVED, i)
-        p.mul_(rz / before).add_(z)
-    return solution(Status.LIMIT, stop.limit)
-
-
-def _to_boundary(x: Tensor, p: Tensor, radius: float) -> float:
-    """τ ≥ 0 with ‖x + τp‖ = radius; without the cancellation of the textbook formula."""
-    pp, xp, room = _dot(p, p), _dot(x, p), max(0.0, radius**2 - _dot(x, x))
-    root = math.sqrt(xp**2 + pp * room)
-    return room / (xp + root) if xp > 0 else (root - xp) / pp
+        q = product(at.p.view(shape)).reshape(-1)
+        at, numbers = vectors.iterate(system, at, q)
+        if not (math.isfinite(numbers.curvature) and math.isfinite(numbers.rz)):
+            return solution(at.x, Status.NOT_FINITE, i)
+        if numbers.rz < 0.0:
+            return solution(at.x, Status.BREAKDOWN, i)
+        if numbers.rz == 0.0:  # z is below the range of its dtype
+            return solution(at.x, Status.SOLVED, i)
+        if numbers.curvature <= 0.0:
+            followed = i > 1 or system.in_ball
+            return solution(at.x if followed else system.b.clone(), Status.NEGATIVE_CURVATURE, i)
+        if numbers.reached:
+            return solution(at.x, Status.BOUNDARY, i)
+        if math.sqrt(numbers.rr) <= stop.tolerance * b_norm:
+            return solution(at.x, Status.SOLVED, i)
+        fallen.append(fallen[-1] + 0.5 * numbers.rz * (numbers.rz / numbers.curvature))
+        k = max(10, i // 10)
+        if i > k and fallen[-1] - fallen[-1 - k] < k * stop.progress * fallen[-1]:
+            return solution(at.x, Status.STALLED, i)
+    return solution(at.x, Status.LIMIT, stop.limit)
 
 
 class TruncatedCG:
@@ -160,8 +128,8 @@ class TruncatedCG:
             if first.status.failed:
                 return first
             precondition = lambda r: inner.solve(blocks, damping, r).x  # noqa: E731
-        product = _damped(curvature, damping)
-        return conjugate_gradients(product, g, self.stop, precondition)
+        system = System(g, damping, precondition=precondition)
+        return conjugate_gradients(curvature.mv, system, self.stop, curvature.model.vectors)
 
     def state_spec(self, model: Model) -> Mapping[str, Any]:
         """The preconditioner's state."""
@@ -200,8 +168,5 @@ class Steihaug(Attributes):
         self, curvature: Curvature, damping: float, g: Tensor, radius: float = math.inf
     ) -> Solution:
         """x, ‖x‖ ≤ radius, and how far it came."""
-        return conjugate_gradients(_damped(curvature, damping), g, self.stop, radius=radius)
-
-
-def _damped(curvature: Curvature, damping: float) -> Operator:
-    return lambda p: curvature.mv(p).add_(p, alpha=damping)
+        system = System(g, damping, radius)
+        return conjugate_gradients(curvature.mv, system, self.stop, curvature.model.vectors)

@@ -10,7 +10,6 @@ from ..compiler.programs import CURVATURES
 from .checks import check_count, check_number, check_option
 from .parts import Point, Proposal
 from .step_rules import GOOD, POOR, Rule, reduction_ratio
-from .vectors import inner
 
 
 class LevenbergMarquardt(Rule):
@@ -50,7 +49,8 @@ class LevenbergMarquardt(Rule):
     def propose(self, direction: Tensor, lin: Point) -> Proposal:
         """The whole step −x."""
         step = -direction
-        norm, slope = math.sqrt(inner(step, step)), inner(lin.gradient, step)
+        products = lin.vectors.gram([step, lin.gradient])
+        norm, slope = math.sqrt(products[0, 0]), float(products[0, 1])
         if norm == 0.0:
             return Proposal(step, 0.0, 0.0)
         form = norm**2 * float(lin.quadratic_forms([step / norm], self.model))

@@ -35,7 +35,7 @@ class Linearization:
     ) -> None:
         labels = model.check(traced, x, y)
         self.model, self._traced, self.programs = model, traced, programs
-        self.batch = len(x)
+        self.batch, self.vectors = len(x), model.vectors
         self._versions = {
             "parameters": (model.params, model.params._version),
             "inputs": (x, x._version),

@@ -24,6 +24,7 @@ from .initialise import initialise
 from .layout import Layout, faults, raise_faults
 from .linearization import Linearization, by_kind
 from .pointwise import Run
+from .vectors import CompiledVectors, Vectors
 
 BACKENDS = ("auto", "aten", "triton")
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
@@ -40,7 +41,8 @@ class Model:
 
     params: all parameters, one flat tensor in the model's layout; change it in place.
     buffers: running statistics by PyTorch's names. two_products: whether a quadratic form takes two
-    contractions a layer rather than three (see `compiler.quadratic`).
+    contractions a layer rather than three (see `compiler.quadratic`). vectors: arithmetic on flat
+    vectors.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Model:
     ) -> None:
         self.net, self.device, self.dtype, self.weight_decay = net, device, dtype, weight_decay
         self.criterion, self._make_executor = criterion, make_executor
+        self.vectors = Vectors() if make_executor is Executor else CompiledVectors(make_executor)
         self.two_products = two_products
         self.input_shape = input_shape
         self._traced = {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .model import Model
+    from .vectors import Vectors
 
 
 class Tag(Enum):
@@ -103,6 +104,11 @@ class Point(Protocol):
         """∇h, flat."""
         ...
 
+    @property
+    def vectors(self) -> Vectors:
+        """Arithmetic on flat vectors."""
+        ...
+
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
         """The k×k matrix of vᵢᵀ C vⱼ, weight decay included."""
         ...
@@ -110,6 +116,11 @@ class Point(Protocol):
 
 class Curvature(Part, Protocol):
     """An approximation C of the data term's curvature."""
+
+    @property
+    def model(self) -> Model:
+        """Whose curvature it is."""
+        ...
 
     @property
     def tags(self) -> frozenset[Tag]:

@@ -51,6 +51,10 @@ def _pointer(buffer: Buffer) -> str:
     return {torch.float32: "*fp32", torch.int32: "*i32", torch.bfloat16: "*bf16"}[dtype_of(buffer)]
 
 
+def _sums_columns(node: Node) -> bool:
+    return node.op is Op.REDUCE_SUM and reduction(node) == "columns"
+
+
 class Plan:
     """A graph at a batch size: generated code, where every value lies, what to launch."""
 
@@ -85,10 +89,12 @@ class Plan:
         columns = kernel.space.columns
         if kernel in self.choices:
             return self.choices[kernel].tile
-        widest = 256 if kernel.space.rows else self.settings.elements
-        if any(n.op is Op.REDUCE_SUM and reduction(n) == "columns" for n in kernel.body):
-            widest = 64  # many rows are added at once
         elements = self.settings.elements
+        widest = 256 if kernel.space.rows else elements
+        if any(map(_sums_columns, kernel.partials)):
+            widest, elements = 64, 2 * elements  # tall: few parts
+        if any(map(_sums_columns, kernel.body)):
+            widest = 16  # many rows are added at once, by many programs
         if kernel.whole_rows:  # more values are alive at once
             widest, elements = 2 * columns, elements // 2
         br, bc = tile_shape(rows, columns, widest, elements)
@@ -231,7 +237,7 @@ class Plan:
                 for name in each.stages
                 if name and each.in_order and k.space.columns % unit == 0
             )
-            label = f"{name} {i} {kernel.space} {(*kernel.anchors, *kernel.body)[0].op.value}"
+            label = f"{name} {i} {kernel.space} {(*kernel.nodes, *kernel.partials)[0].op.value}"
             if launch.function is not None:
                 function = getattr(self.module, launch.function)
                 types: dict[str, Any] = dict.fromkeys(function.arg_names, "i32")

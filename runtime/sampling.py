@@ -84,6 +84,7 @@ class Sampled:
         self, model: Model, batches: Iterable[Batch], share: float, generator: torch.Generator
     ) -> None:
         self.objective, self.gradient, self.statistics = mean_gradient(model, batches)
+        self.vectors = model.vectors
         self.second: Linearization = model.linearize(*draw(batches, share, generator))
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,6 @@ from ..compiler.programs import CURVATURES
 from .checks import check_count, check_flag, check_number, check_option
 from .parts import Point, Proposal
 from .state import Attributes, Maybe, Number, Shaped
-from .vectors import combination, gram, inner
 
 if TYPE_CHECKING:
     from .model import Model
@@ -69,7 +68,8 @@ class Fixed(Rule):
         step = direction * -self.lr
         if self.last is not None:
             step.add_(self.last, alpha=self.momentum)
-        return Proposal(step, math.sqrt(inner(step, step)), -inner(lin.gradient, step))
+        products = lin.vectors.gram([step, lin.gradient])
+        return Proposal(step, math.sqrt(products[0, 0]), -float(products[0, 1]))
 
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
@@ -136,14 +136,14 @@ class QuadraticModel(Rule):
     def propose(self, direction: Tensor, lin: Point) -> Proposal:
         """The model's minimiser; the prediction is NaN where the model has none."""
         vectors = [direction] if self.last is None else [direction, self.last]
-        norms = [math.sqrt(inner(v, v)) for v in vectors]
+        norms, slope, metric = along(vectors, lin)
         if norms[0] == 0.0:
             return Proposal(torch.zeros_like(direction), 0.0, 0.0)
-        units = [v / n for v, n in zip(vectors, norms, strict=True) if n > 0.0]
-        metric = gram(units)
+        kept = norms > 0.0
+        norms, slope, metric = norms[kept], slope[kept], metric[np.ix_(kept, kept)]
+        units = [v / float(n) for v, n in zip(vectors, norms, strict=False)]
         forms = lin.quadratic_forms(units, self.model).double().cpu().numpy()
         forms += self.damping * metric
-        slope = np.array([inner(lin.gradient, u) for u in units])
         c = minimise(slope, forms, metric)
         if c is None:
             return Proposal(torch.zeros_like(direction), 0.0, math.nan)
@@ -151,7 +151,8 @@ class QuadraticModel(Rule):
             c[1] = min(max(c[1], 0.0), norms[1])
             c[0] = -(slope[0] + forms[0, 1] * c[1]) / forms[0, 0]
         predicted = -float(slope @ c + 0.5 * c @ forms @ c)
-        return Proposal(combination(c, units), math.sqrt(max(0.0, c @ metric @ c)), predicted)
+        norm = math.sqrt(max(0.0, c @ metric @ c))
+        return Proposal(lin.vectors.combination(c, units), norm, predicted)
 
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
@@ -172,6 +173,14 @@ class QuadraticModel(Rule):
     def tighten(self) -> None:
         """λ grows, and is not 0 any more."""
         self.damping = max(self.damping / 0.95**self.every, 1e-8)
+
+
+def along(directions: Sequence[Tensor], lin: Point) -> tuple[Matrix, Matrix, Matrix]:
+    """Norms of directions; the slopes gᵀu and inner products uᵢᵀuⱼ of their units."""
+    products = lin.vectors.gram([lin.gradient, *directions])
+    norms = np.sqrt(np.diag(products)[1:])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return norms, products[0, 1:] / norms, products[1:, 1:] / np.outer(norms, norms)
 
 
 def reduction_ratio(loss: float, new_loss: float, predicted: float, eps: float) -> float:

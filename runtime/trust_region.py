@@ -21,8 +21,7 @@ from ..compiler.errors import NewtritonError
 from .checks import check_number, check_option
 from .parts import Point, Proposal
 from .state import Maybe, Number, Shaped
-from .step_rules import GOOD, POOR, Rule, reduction_ratio
-from .vectors import combination, gram, inner
+from .step_rules import GOOD, POOR, Rule, along, reduction_ratio
 
 if TYPE_CHECKING:
     from .model import Model
@@ -150,15 +149,13 @@ class TrustRegion(Rule):
         searched = len(vectors)
         if self.last is not None:
             vectors.append(self.last)
-        norms = [float(v.double().norm()) for v in vectors]
+        norms, slope, metric = along(vectors, lin)
         nothing = Proposal(torch.zeros_like(direction), 0.0, 0.0)
-        if not all(map(math.isfinite, norms)):
+        if not np.isfinite(norms).all():
             return replace(nothing, predicted=math.nan)
         if 0.0 in norms:
             return nothing
-        units = [v / n for v, n in zip(vectors, norms, strict=True)]
-        slope = np.array([inner(lin.gradient, u) for u in units])
-        metric = gram(units)
+        units = [v / float(n) for v, n in zip(vectors, norms, strict=True)]
         curvature = lin.quadratic_forms(units).double().cpu().numpy()
         if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
             return replace(nothing, predicted=math.nan)
@@ -176,7 +173,7 @@ class TrustRegion(Rule):
             carried = np.append(c[:-1], self.momentum * norms[-1])
             carried *= min(1.0, self.radius / (length(carried) or self.radius))
             c = carried if model(carried) < 0 else c
-        return Proposal(combination(c, units), length(c), -model(c))
+        return Proposal(lin.vectors.combination(c, units), length(c), -model(c))
 
     def _search(
         self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int, tolerance: float

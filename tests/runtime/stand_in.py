@@ -15,6 +15,7 @@ from torch import Tensor
 from newtriton.compiler.factors import Block, DiagonalBlock
 from newtriton.compiler.losses import MSELoss
 from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors
+from newtriton.runtime.vectors import Vectors
 
 Factors = dict[str, KroneckerFactors | DiagonalFactors]
 
@@ -35,7 +36,7 @@ class StandIn:
     """What the two models share; a subclass gives `value` and `factors`."""
 
     blocks: list[Block | DiagonalBlock]
-    criterion = MSELoss()
+    criterion, vectors = MSELoss(), Vectors()
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class Lin:
     """A linearization."""
 
     def __init__(self, model: StandIn, x: Tensor, y: Tensor) -> None:
-        self.model, self.x, self.y = model, x, y
+        self.model, self.x, self.y, self.vectors = model, x, y, model.vectors
         self.objective, self.gradient, self.statistics = model.gradient(x, y)
 
     def hessian(self) -> Tensor:

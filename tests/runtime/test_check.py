@@ -4,6 +4,7 @@ import argparse
 import json
 
 import pytest
+import torch
 
 import newtriton as nt
 from newtriton.compiler import slots
@@ -77,3 +78,9 @@ def test_a_wrong_line_gives_status_one(monkeypatch: pytest.MonkeyPatch, capsys):
     )
     assert check.run(options) == 1
     assert "2 kernels, 1 of them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("length", [1, 2500])
+def test_all_kernels_of_vectors_are_right(length: int):
+    errors = list(check.vector_numbers(length, torch.device("cpu"), INTERPRETED))
+    assert len(errors) == 15 and all(e.good for e in errors), [str(e) for e in errors if not e.good]

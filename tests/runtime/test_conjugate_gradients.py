@@ -17,6 +17,7 @@ from newtriton.runtime.conjugate_gradients import (
     conjugate_gradients,
 )
 from newtriton.runtime.parts import Solution, Status
+from newtriton.runtime.vectors import Operator, System, Vectors
 
 from .stand_in import positive, seeded
 
@@ -35,7 +36,13 @@ def indefinite(n: int, seed: int = 1) -> Tensor:
 
 def operator(a: Tensor) -> SimpleNamespace:
     """A curvature that is a matrix."""
-    return SimpleNamespace(mv=lambda v: a @ v)
+    return SimpleNamespace(mv=lambda v: a @ v, model=SimpleNamespace(vectors=Vectors()))
+
+
+def cg(
+    product: Operator, b: Tensor, stop: Stop = TIGHT, precondition: Operator | None = None
+) -> Solution:
+    return conjugate_gradients(product, System(b, precondition=precondition), stop)
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -43,24 +50,24 @@ def test_solves_a_dense_system(preconditioned: bool) -> None:
     a, b = positive(12), rhs(12)
     inverse = torch.linalg.inv(a + 0.1 * positive(12, 3))
     precondition = (lambda r: inverse @ r) if preconditioned else None
-    solution = conjugate_gradients(lambda p: a @ p, b, TIGHT, precondition)
+    solution = cg(lambda p: a @ p, b, TIGHT, precondition)
     assert solution.status is Status.SOLVED
     torch.testing.assert_close(solution.x, torch.linalg.solve(a, b), rtol=1e-10, atol=1e-12)
 
 
 def test_an_exact_preconditioner_takes_one_iteration() -> None:
     a, b = positive(12), rhs(12)
-    solution = conjugate_gradients(lambda p: a @ p, b, TIGHT, lambda r: torch.linalg.solve(a, r))
+    solution = cg(lambda p: a @ p, b, TIGHT, lambda r: torch.linalg.solve(a, r))
     assert solution.statistics == {"cg_iterations": 1}
 
 
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-6])
 def test_stops_within_its_tolerance_and_not_before(tolerance: float) -> None:
     a, b = positive(30), rhs(30)
-    solution = conjugate_gradients(lambda p: a @ p, b, Stop(100, tolerance))
+    solution = cg(lambda p: a @ p, b, Stop(100, tolerance))
     assert float((a @ solution.x - b).norm() / b.norm()) <= tolerance * (1 + 1e-9)
     shorter = Stop(solution.statistics["cg_iterations"] - 1, tolerance)
-    before = conjugate_gradients(lambda p: a @ p, b, shorter)
+    before = cg(lambda p: a @ p, b, shorter)
     assert before.status is Status.LIMIT
     assert float((a @ before.x - b).norm() / b.norm()) > tolerance
 
@@ -69,13 +76,13 @@ def test_stops_where_the_quadratic_falls_too_slowly() -> None:
     n, epsilon = 200, 5e-4
     a = torch.diag(torch.logspace(-3, 0, n, dtype=torch.float64))
     b = rhs(n)
-    solution = conjugate_gradients(lambda p: a @ p, b, Stop(1000, 0.0, epsilon))
+    solution = cg(lambda p: a @ p, b, Stop(1000, 0.0, epsilon))
     assert solution.status is Status.STALLED
     last = solution.statistics["cg_iterations"]
     k = max(10, last // 10)
 
     def phi(limit: int) -> float:
-        x = conjugate_gradients(lambda p: a @ p, b, Stop(limit, 0.0)).x
+        x = cg(lambda p: a @ p, b, Stop(limit, 0.0)).x
         return float(0.5 * x @ a @ x - b @ x)
 
     assert (phi(last) - phi(last - k)) / phi(last) < k * epsilon
@@ -84,32 +91,32 @@ def test_stops_where_the_quadratic_falls_too_slowly() -> None:
 
 
 def test_nothing_to_solve() -> None:
-    solution = conjugate_gradients(lambda p: p, torch.zeros(3), TIGHT)
+    solution = cg(lambda p: p, torch.zeros(3), TIGHT)
     assert (solution.status, solution.statistics["cg_iterations"]) == (Status.SOLVED, 0)
 
 
 def test_negative_curvature_ends_in_the_last_point_or_along_the_slope() -> None:
     a, b = indefinite(12), rhs(12)
-    solution = conjugate_gradients(lambda p: a @ p, b, TIGHT)
+    solution = cg(lambda p: a @ p, b, TIGHT)
     assert solution.status is Status.NEGATIVE_CURVATURE
     assert float(solution.x @ b) > 0
-    at_once = conjugate_gradients(lambda p: -p, b, TIGHT)
+    at_once = cg(lambda p: -p, b, TIGHT)
     assert at_once.status is Status.NEGATIVE_CURVATURE
     torch.testing.assert_close(at_once.x, b)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_product_that_is_not_finite_is_a_status(bad: float) -> None:
-    solution = conjugate_gradients(lambda p: bad * p, rhs(4), TIGHT)
+    solution = cg(lambda p: bad * p, rhs(4), TIGHT)
     assert solution.status is Status.NOT_FINITE
     assert solution.status.failed
     assert not solution.x.any()
-    assert conjugate_gradients(lambda p: p, bad * rhs(4), TIGHT).status is Status.NOT_FINITE
+    assert cg(lambda p: p, bad * rhs(4), TIGHT).status is Status.NOT_FINITE
 
 
 def test_a_preconditioner_that_is_not_positive_definite_is_a_status() -> None:
     a = positive(6)
-    solution = conjugate_gradients(lambda p: a @ p, rhs(6), TIGHT, lambda r: -r)
+    solution = cg(lambda p: a @ p, rhs(6), TIGHT, lambda r: -r)
     assert solution.status is Status.BREAKDOWN
     assert solution.status.failed
     assert not solution.x.any()

@@ -17,6 +17,7 @@ from newtriton.runtime.curvature import KroneckerCurvature
 from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors, MeanFactors, tensors
 from newtriton.runtime.parts import Status
 from newtriton.runtime.solvers import KFI, RETRIES, Eigen, balance
+from newtriton.runtime.vectors import Vectors
 
 from .stand_in import StandInLayout, positive, seeded
 
@@ -32,6 +33,7 @@ def curvature(a: Tensor, g: Tensor, groups: int = 1, bias: bool = False) -> Simp
     diagonal = torch.tensor([2.0, 0.0], dtype=a.dtype)
     return SimpleNamespace(
         model=SimpleNamespace(
+            vectors=Vectors(),
             layout=StandInLayout(shapes),
             blocks=[
                 Block("layer", "w", "b" if bias else None, groups, (1, 1)),

@@ -13,6 +13,7 @@ from newtriton.compiler.errors import NewtritonError
 from newtriton.runtime.line_search import LevenbergMarquardt
 from newtriton.runtime.parts import Proposal
 from newtriton.runtime.step_rules import Fixed, QuadraticModel
+from newtriton.runtime.vectors import Vectors
 
 from .stand_in import assert_identical, positive, seeded
 
@@ -25,7 +26,7 @@ class Point:
     def __init__(self, n: int = 8, **curvatures: Tensor) -> None:
         self.curvatures = curvatures or {"ggn": positive(n), "hessian": positive(n, 4)}
         self.gradient = torch.randn(n, generator=seeded(2), dtype=torch.float64)
-        self.objective = 0.0
+        self.objective, self.vectors = 0.0, Vectors()
 
     def quadratic_forms(self, vs: list[Tensor], curvature: str = "hessian") -> Tensor:
         v = torch.stack(list(vs))

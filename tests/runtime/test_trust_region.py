@@ -14,6 +14,7 @@ from torch import Tensor
 import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
 from newtriton.runtime.trust_region import CASES, Proposal, TrustRegion, minimise_in_ball
+from newtriton.runtime.vectors import Vectors
 
 EPS = torch.finfo(torch.float64).eps
 Matrix = NDArray[np.float64]
@@ -112,6 +113,7 @@ class Lin:
 
     def __init__(self, gradient: Tensor, hessian: Tensor) -> None:
         self.gradient, self.hessian, self.seen = gradient, hessian, []
+        self.vectors = Vectors()
 
     def quadratic_forms(self, vs: list[Tensor]) -> Tensor:
         self.seen += vs

@@ -1,0 +1,114 @@
+"""Arithmetic on flat vectors: fused programs against PyTorch's operators and torch.compile.
+
+A row is one operation on vectors of a length: an iteration of conjugate gradients, the inner
+products of three vectors, the sum of two. Needs a GPU; under TRITON_INTERPRET=1 the numbers are
+compared and the times mean nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import combinations_with_replacement
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compiler import vectors as programs
+from ..compiler.errors import NewtritonError
+from ..compiler.ir import Graph, Op, concrete
+from ..compiler.schedule import schedule
+from ..runtime.fusion import FusedExecutor, Settings
+from ..runtime.pointwise import Run
+from ._measure import parser, report
+from .kernels import Peaks, milliseconds, peaks
+
+LENGTHS = (100_000, 10_000_000, 40_000_000)
+
+
+def _iteration(
+    x: Tensor, r: Tensor, p: Tensor, q: Tensor, rz: Tensor, given: Tensor
+) -> tuple[Tensor, ...]:
+    q = q + given[0] * p
+    curvature = p @ q
+    alpha = rz / curvature
+    x, r = x + alpha * p, r - alpha * q
+    rr = r @ r
+    return x, r, r + (rr / rz) * p, rr
+
+
+def _inner_products(v0: Tensor, v1: Tensor, v2: Tensor) -> tuple[Tensor, ...]:
+    pairs = combinations_with_replacement((v0, v1, v2), 2)
+    return (torch.stack([u @ v for u, v in pairs]),)
+
+
+def _combination(v0: Tensor, v1: Tensor, coefficients: Tensor) -> tuple[Tensor, ...]:
+    return (coefficients[0] * v0 + coefficients[1] * v1,)
+
+
+OPERATIONS: dict[str, tuple[Graph, tuple[str, ...], Callable[..., tuple[Tensor, ...]]]] = {
+    "CG iteration": (programs.iteration(False, False), ("x", "r", "p", "rz"), _iteration),
+    "inner products": (programs.inner_products(3), ("products",), _inner_products),
+    "combination": (programs.combination(2), ("sum",), _combination),
+}
+
+
+def measure(
+    name: str, length: int, rounds: int, compiled: bool, settings: Settings, peaks: Peaks
+) -> dict[str, Any]:
+    """A row, with the error of the fused program against PyTorch's operators."""
+    graph, outputs, plain = OPERATIONS[name]
+    device = torch.device("cpu" if settings.interpreted else "cuda")
+    run, executor = Run(length, torch.float32, device), FusedExecutor(graph, (), settings)
+    leaves = [n for n in graph.nodes() if n.op is Op.INPUT]
+    feed = {n: torch.rand(concrete(n.shape, length), device=device) for n in leaves}
+    named = {n["name"]: x for n, x in feed.items()}
+    calls: dict[str, Callable[[], Any]] = {
+        "fused": lambda: executor(run, feed), "eager": lambda: plain(**named)
+    }  # fmt: skip
+    if compiled:
+        whole = torch.compile(plain, dynamic=False)
+        calls["compiled"] = lambda: whole(**named)
+    found, expected = calls["fused"](), calls["eager"]()
+    ms = milliseconds(calls, run, rounds)
+    moved = schedule(graph, length).traffic(length) / 1e6
+    pairs = [(found[graph.outputs[n]], x) for n, x in zip(outputs, expected, strict=True)]
+    error = max(float((a - b).norm() / b.norm()) for a, b in pairs)
+    return {
+        "operation": name,
+        "length": length,
+        **{f"{who}_ms": round(t, 4) for who, t in ms.items()},
+        "times_faster": round(min(t for who, t in ms.items() if who != "fused") / ms["fused"], 2),
+        "MB": round(moved, 1),
+        "of_bandwidth": round(moved / ms["fused"] / peaks.bandwidth, 3),
+        "error": float(f"{error:.1e}"),
+    }
+
+
+def table(device: torch.device, rounds: int, compiled: bool) -> list[dict[str, Any]]:
+    """All operations at all lengths."""
+    interpreted = device.type == "cpu"
+    lengths = LENGTHS[:1] if interpreted else LENGTHS
+    settings = Settings.choose("ieee", "fused", interpreted, device)
+    most = peaks(device, "ieee")
+    return [
+        measure(name, length, rounds, compiled, settings, most)
+        for length in lengths
+        for name in OPERATIONS
+    ]
+
+
+def main() -> None:
+    """Prints the table."""
+    options = parser(__doc__)
+    options.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    given = options.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise NewtritonError("bench vectors needs a GPU: TRITON_INTERPRET=1 compares numbers here")
+    report(table(device, given.rounds, not given.no_compile), given.json)
+
+
+if __name__ == "__main__":
+    main()
