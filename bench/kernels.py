@@ -181,7 +181,7 @@ class Alone:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         known = {**feed, **{node: feed[x].to(dtype) for node, x in self.rounded.items()}}
         made = self.making(run, known)
-        known |= {n: x for n, x in made.items() if n not in self.executor.outputs}
+        known |= {n: x for n, x in made.items() if n not in self.executor.outputs.values()}
         return lambda: self.executor(run, known)
 
 

@@ -103,8 +103,16 @@ class Executor:
         self.leaves = [n for n in graph.nodes() if n.op in LEAVES]
 
     @torch.no_grad()
-    def __call__(self, run: Run, feed: Mapping[Node, Tensor]) -> dict[Node, Tensor]:
-        """Tensors of the outputs and of `keep`, by node."""
+    def __call__(
+        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
+    ) -> dict[Node, Tensor]:
+        """Tensors of the outputs and of `keep`, by node.
+
+        Args:
+            run: batch size, dtype and device.
+            feed: tensors of the leaves and given nodes.
+            out: by name, tensors that outputs are copied to.
+        """
         values: dict[Node, Tensor] = {}
         for n in self.leaves:
             if n.op is Op.CONST:
@@ -121,4 +129,6 @@ class Executor:
                     values[n] = x
                 for n in release:
                     del values[n]
+        for name, target in (out or {}).items():
+            target.copy_(values[self.graph.outputs[name]])
         return {n: values[n] for n in (*self.graph.outputs.values(), *self.keep)}

@@ -22,7 +22,7 @@ from .contractions import (
     computable,
 )
 from .measure import Call, Choices, alone, random_feed
-from .plan import Plan
+from .plan import Plan, dtype_of
 from .pointwise import Run
 from .replay import Record, cuda_graph
 
@@ -137,9 +137,10 @@ class FusedExecutor:
         self.settings = settings
         kept = set(keep) - graph.given
         # In the order of the graph: the same network gives the same code, whatever run it is.
-        self.outputs = [*graph.outputs.values(), *(n for n in graph.nodes() if n in kept)]
-        tape = Graph(graph.name, {str(i): n for i, n in enumerate(self.outputs)}, graph.given)
-        self.graph, self.lowered = with_precision(tape, settings.precision)
+        tape = {f"tape:{i}": n for i, n in enumerate(n for n in graph.nodes() if n in kept)}
+        self.outputs = {**graph.outputs, **tape}
+        taped = Graph(graph.name, self.outputs, graph.given)
+        self.graph, self.lowered = with_precision(taped, settings.precision)
         self.keeps = keeps or len(self.outputs) > len(graph.outputs)
         self.plans: dict[int, Plan] = {}
 
@@ -152,12 +153,32 @@ class FusedExecutor:
             self.plans[batch] = Plan(graph, batch, self.settings, self.keeps)
         return self.plans[batch]
 
+    def in_place(self, plan: Plan, out: Mapping[str, Tensor]) -> dict[Node, Tensor]:
+        """The memory in `out` that kernels can write to: no other result may lie there."""
+        buffers = {name: base(node) for name, node in self.graph.outputs.items()}
+        others = {buffers[name] for name in buffers.keys() - out.keys()} | set(plan.made)
+        return {
+            buffers[name]: target
+            for name, target in out.items()
+            if buffers[name] not in others and target.dtype == dtype_of(buffers[name])
+        }
+
     @torch.no_grad()
-    def __call__(self, run: Run, feed: Mapping[Node, Tensor]) -> dict[Node, Tensor]:
-        """Tensors of the outputs and of `keep`, by node."""
-        plan = self.plan(run.batch, feed)
+    def __call__(
+        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
+    ) -> dict[Node, Tensor]:
+        """Tensors of the outputs and of `keep`, by node.
+
+        Args:
+            run: batch size, dtype and device.
+            feed: tensors of the leaves and given nodes.
+            out: by name, contiguous tensors that outputs are to lie in: written there by their
+                kernels, or copied where something else shares their memory.
+        """
+        plan, out = self.plan(run.batch, feed), out or {}
         with on_device(run.device):
-            tensor = plan(run, {self.lowered.get(n, n): x for n, x in feed.items()})
+            feed = {self.lowered.get(n, n): x for n, x in feed.items()}
+            tensor = plan(run, feed, self.in_place(plan, out))
 
         def result(node: Node) -> Tensor:
             if node.op is Op.CONST:
@@ -165,5 +186,9 @@ class FusedExecutor:
                 return torch.tensor(number, dtype=run.dtype, device=run.device)
             return tensor(base(node)).view(concrete(node.shape, run.batch))
 
+        for name, target in out.items():
+            value = result(self.graph.outputs[name])
+            if value.data_ptr() != target.data_ptr():
+                target.copy_(value)
         made = {n: result(n) for n in plan.made}
-        return made | {n: result(self.lowered[n]) for n in self.outputs}
+        return made | {n: result(self.lowered[n]) for n in self.outputs.values()}

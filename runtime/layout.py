@@ -7,7 +7,7 @@ of 16 come first, so that each of them starts on an aligned address.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 import torch
@@ -72,12 +72,15 @@ class Layout:
             view.copy_(tensors[name])
         return flat
 
-    def gather(self, values: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        """One flat vector from tensors in the model's own shapes; a missing one is zero."""
+    def target(
+        self, kind: str, outputs: Collection[str], like: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A new flat vector, and its view for each of the `outputs` `kind:*`; the rest is zero."""
         flat = torch.empty_like(like)
-        for name, view in self.views(flat).items():
-            view.copy_(values[name]) if name in values else view.zero_()
-        return flat
+        views = {f"{kind}:{name}": view for name, view in self.views(flat).items()}
+        for name in views.keys() - outputs:
+            views.pop(name).zero_()
+        return flat, views
 
 
 def faults(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, object]) -> list[str]:

@@ -44,16 +44,17 @@ class Linearization:
         }
         self._feed = model.feed(traced, x, labels)
         program = programs.linearize
+        self.gradient, out = model.layout.target("gradient", program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
-            model.run(len(x)), self._feed
+            model.run(len(x)), self._feed, out
         )
         named = {name: values[node] for name, node in program.outputs.items()}
         results = set(program.outputs.values()) - programs.tape
         self._feed |= {node: x for node, x in values.items() if node not in results}
         self.objective = model.total(named["losses"])
         self.loss = torch.tensor(self.objective, dtype=model.dtype, device=model.device)
-        self.outputs = named["outputs"]
-        self.gradient = model.collect("gradient", named, model.params)
+        self.outputs = named["outputs"].clone()  # the tape has them too
+        model.decay_(self.gradient, model.params)
         self.statistics = by_kind("statistics", named)
 
     def _run(
@@ -61,6 +62,7 @@ class Linearization:
         graph: Graph,
         directions: Sequence[Tensor] = (),
         given: Mapping[str, Tensor] | None = None,
+        out: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         for name, (tensor, version) in self._versions.items():
             if tensor._version != version:
@@ -80,7 +82,7 @@ class Linearization:
             elif node.op is Op.INPUT and node not in feed:
                 direction, _, parameter = name[1:].partition(":")
                 feed[node] = views[int(direction)][parameter]
-        values = self.model.executor(graph)(self.model.run(self.batch), feed)
+        values = self.model.executor(graph)(self.model.run(self.batch), feed, out)
         return {name: values[node] for name, node in graph.outputs.items()}
 
     def _vector(self, v: Tensor) -> Tensor:
@@ -93,8 +95,7 @@ class Linearization:
 
     def hvp(self, v: Tensor) -> Tensor:
         """H v, H the Hessian of h: R-forward and R-backward on the tape."""
-        v = self._vector(v)
-        return self.model.collect("hvp", self._run(self.programs.hvp, [v]), v)
+        return self.model.decay_(self.data_product(v), v)
 
     def ggnvp(self, v: Tensor, product: str = "r-operator") -> Tensor:
         """(Jᵀ B J + λI) v, the generalized Gauss-Newton matrix of h.
@@ -104,19 +105,57 @@ class Linearization:
             product: "r-operator", a forward and a backward pass; "stored-jacobian", from ∂z/∂s of
                 all samples, made on first use and kept here (Wang, Tan & Lin 2020, section 3.4).
         """
-        check_option("product", product, PRODUCTS)
-        v = self._vector(v)
-        if product == "stored-jacobian":
-            named = self._run(self.programs.stored_ggnvp(), [v], self.jacobian)
-        else:
-            named = self._run(self.programs.ggnvp, [v])
-        return self.model.collect("ggnvp", named, v)
+        return self.model.decay_(self.data_product(v, "ggn", product), v)
 
     def block_ggnvp(self, v: Tensor) -> Tensor:
         """(blockdiag(J_lᵀ B J_l) + λI) v, a block per layer, from the stored Jacobian."""
+        return self.model.decay_(self.data_product(v, "ggn", "stored-jacobian", by_layer=True), v)
+
+    def data_product(
+        self,
+        v: Tensor,
+        curvature: str = "hessian",
+        product: str = "r-operator",
+        *,
+        by_layer: bool = False,
+    ) -> Tensor:
+        """C v, C the `hessian` or `ggn` of the data term: no weight decay is added.
+
+        Args:
+            v: flat.
+            curvature: "hessian" or "ggn".
+            product: as in `ggnvp`; the Hessian has "r-operator" alone.
+            by_layer: C's block diagonal, a block per layer; the R-operator runs once for each.
+        """
+        check_option("curvature", curvature, CURVATURES)
+        check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
         v = self._vector(v)
-        named = self._run(self.programs.stored_ggnvp(by_layer=True), [v], self.jacobian)
-        return self.model.collect("ggnvp", named, v)
+        if product == "stored-jacobian":
+            return self._product("ggnvp", self.programs.stored_ggnvp(by_layer), v, self.jacobian)
+        kind = "hvp" if curvature == "hessian" else "ggnvp"
+        graph = self.programs.hvp if curvature == "hessian" else self.programs.ggnvp
+        return self._by_layer(kind, graph, v) if by_layer else self._product(kind, graph, v)
+
+    def _product(
+        self, kind: str, graph: Graph, v: Tensor, given: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The flat vector of a graph's outputs `kind:*` in the direction v."""
+        flat, out = self.model.layout.target(kind, graph.outputs, self.model.params)
+        self._run(graph, [v], given, out)
+        return flat
+
+    def _by_layer(self, kind: str, graph: Graph, v: Tensor) -> Tensor:
+        """Σ_l P_l C P_l v: a product per layer, all other layers' part of v being zero."""
+        result = torch.empty_like(v)
+        source, target = self.model.layout.views(v), self.model.layout.views(result)
+        for names in self.model.layout.layers.values():
+            alone = torch.zeros_like(v)
+            for name in names:
+                self.model.layout.views(alone)[name].copy_(source[name])
+            product = self.model.layout.views(self._product(kind, graph, alone))
+            for name in names:
+                target[name].copy_(product[name])
+        return result
 
     @cached_property
     def jacobian(self) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ..compiler.cost import flops, traffic
@@ -112,30 +111,8 @@ class MatrixFree(Attributes):
         if self.lin is None:
             raise NewtritonError("the curvature has no linearization yet: call update(lin)")
         self.products += 1
-        if self.blocks == "whole":
-            product = self._product(v)
-        elif self.chosen == "stored-jacobian":
-            product = self.lin.block_ggnvp(v)
-        else:
-            product = self._block_diagonal(v)
-        return product.sub_(v, alpha=self.model.weight_decay)
-
-    def _product(self, v: Tensor) -> Tensor:
-        assert self.lin is not None
-        return self.lin.hvp(v) if self.kind == "hessian" else self.lin.ggnvp(v, self.chosen)
-
-    def _block_diagonal(self, v: Tensor) -> Tensor:
-        """Σ_l P_l C P_l v: a product per layer, all other layers' part of v being zero."""
-        result = torch.empty_like(v)
-        source, target = self.model.layout.views(v), self.model.layout.views(result)
-        for names in self.model.layout.layers.values():
-            alone = torch.zeros_like(v)
-            for name in names:
-                self.model.layout.views(alone)[name].copy_(source[name])
-            product = self.model.layout.views(self._product(alone))
-            for name in names:
-                target[name].copy_(product[name])
-        return result
+        by_layer = self.blocks == "layers"
+        return self.lin.data_product(v, self.kind, self.chosen, by_layer=by_layer)
 
     def state_spec(self, model: Model) -> Mapping[str, Any]:
         """The forecast of the cost rule."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from importlib.util import find_spec
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,7 +33,17 @@ CONTRACTIONS = ("auto", "fused", "vendor", "measured")
 DTYPES = (torch.float32, torch.float64)
 TRACKED = "num_batches_tracked"
 
-Runs = Callable[[Run, Mapping[Node, Tensor]], dict[Node, Tensor]]
+
+class Runs(Protocol):
+    """A graph that can be run: an `Executor` or a `FusedExecutor`."""
+
+    def __call__(
+        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
+    ) -> dict[Node, Tensor]:
+        """Tensors by node; outputs named in `out` lie there as well."""
+        ...
+
+
 MakeExecutor = Callable[[Graph, Iterable[Node]], Runs]
 
 
@@ -200,15 +211,15 @@ class Model:
         """The value of h, its gradient, the batch's statistics; without a tape."""
         traced, program = self._traced[True], self.programs[True].linearize
         labels = self.check(traced, x, y)
-        values = self.executor(program)(self.run(len(x)), self.feed(traced, x, labels))
+        gradient, out = self.layout.target("gradient", program.outputs, self.params)
+        values = self.executor(program)(self.run(len(x)), self.feed(traced, x, labels), out)
         named = {name: values[node] for name, node in program.outputs.items()}
-        gradient = self.collect("gradient", named, self.params)
+        self.decay_(gradient, self.params)
         return self.total(named["losses"]), gradient, by_kind("statistics", named)
 
-    def collect(self, kind: str, named: Mapping[str, Tensor], point: Tensor) -> Tensor:
-        """The flat vector of outputs `kind:*`, plus λ times `point`."""
-        flat = self.layout.gather(by_kind(kind, named), self.params)
-        return flat.add_(point, alpha=self.weight_decay) if self.weight_decay else flat
+    def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
+        """Adds λ times `point` to a product or gradient of the data term, in place."""
+        return vector.add_(point, alpha=self.weight_decay) if self.weight_decay else vector
 
     def linearize(self, x: Tensor, y: Tensor, training: bool = True) -> Linearization:
         """Forward and backward once at `params`; everything is kept for second-order calls.

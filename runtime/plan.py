@@ -1,7 +1,7 @@
 """A graph at a batch size as fused kernels: generated code, where every value lies, launches.
 
-What a call returns is new memory; everything else lives in an arena that belongs to the plan, so a
-call allocates nothing besides its results.
+Results are written where the caller wants them, or to new memory; everything else lives in an arena
+that belongs to the plan, so a call allocates nothing besides its results.
 """
 
 from __future__ import annotations
@@ -179,8 +179,10 @@ class Plan:
         """Whether a buffer comes from outside."""
         return isinstance(buffer, Node) and self.schedule.leaf(buffer)
 
-    def tensors(self, run: Run, feed: Mapping[Node, Tensor]) -> Callable[[Buffer], Tensor]:
-        """The memory of every buffer for one call."""
+    def tensors(
+        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
+    ) -> Callable[[Buffer], Tensor]:
+        """The memory of every buffer for one call; that of results may be given in `out`."""
         if self.memory is None:
             if run.device.type == "cuda":
                 self.prepare()
@@ -196,6 +198,8 @@ class Plan:
                     assert isinstance(buffer, Node)
                     image = feed[buffer.inputs[0]]
                     found[buffer] = image.permute(buffer["order"]).contiguous()
+                elif isinstance(buffer, Node) and buffer in out:
+                    found[buffer] = out[buffer]
                 elif buffer in self.results:
                     found[buffer] = torch.empty(size, dtype=dtype, device=run.device)
                 else:
@@ -205,9 +209,11 @@ class Plan:
 
         return tensor
 
-    def __call__(self, run: Run, feed: Mapping[Node, Tensor]) -> Callable[[Buffer], Tensor]:
-        """Runs all launches, or replays them."""
-        tensor = self.tensors(run, feed)
+    def __call__(
+        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor] | None = None
+    ) -> Callable[[Buffer], Tensor]:
+        """Runs all launches, or replays them; results in `out` are written there."""
+        tensor = self.tensors(run, feed, out or {})
 
         def addresses() -> tuple[int, ...]:
             return tuple(tensor(buffer).data_ptr() for buffer in self.addressed)

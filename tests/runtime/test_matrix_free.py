@@ -10,11 +10,12 @@ import newtriton as nt
 from newtriton.compiler.errors import NewtritonError
 from newtriton.runtime.conjugate_gradients import TruncatedCG
 from newtriton.runtime.curvature import KroneckerCurvature
-from newtriton.runtime.matrix_free import MatrixFree, Preconditioned, cheaper_product
+from newtriton.runtime.linearization import PRODUCTS
+from newtriton.runtime.matrix_free import BLOCKS, MatrixFree, Preconditioned, cheaper_product
 from newtriton.runtime.parts import Tag
 from newtriton.runtime.solvers import KFI
 
-from ..tolerances import assert_close
+from ..tolerances import RELATIVE, assert_close, relative_error
 from .problems import dense, problem
 
 
@@ -43,6 +44,35 @@ def test_products_of_the_whole_and_of_its_blocks(net: str, kind: str, product: s
         curvature = MatrixFree(model, kind, blocks=blocks, product=product)
         assert curvature.update(lin)
         assert_close(curvature.mv(v), expected @ v, f"{kind} {blocks} {product}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "blocks", "product"),
+    [
+        *(("hessian", blocks, "auto") for blocks in BLOCKS),
+        *(("ggn", blocks, product) for blocks in BLOCKS for product in PRODUCTS),
+    ],
+)
+def test_weight_decay_leaves_no_rounding_error(kind: str, blocks: str, product: str) -> None:
+    """λ v added and subtracted again would take the digits of a product that is small beside it."""
+    net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(3))
+    torch.manual_seed(0)
+    x, y = torch.randn(7, 4), torch.rand(7, 3)
+    single, plain, exact = (
+        nt.compile(net, (4,), nt.MSELoss(), backend="aten", dtype=dtype, weight_decay=decay)
+        for dtype, decay in ((torch.float32, 1e6), (torch.float32, 0.0), (torch.float64, 0.0))
+    )
+    exact.params.copy_(single.params)
+    v = torch.randn_like(single.params)
+    found = []
+    for model in (single, plain, exact):
+        curvature = MatrixFree(model, kind, blocks=blocks, product=product)
+        curvature.update(model.linearize(x.to(model.dtype), y.to(model.dtype)))
+        found.append(curvature.mv(v.to(model.dtype)))
+    assert torch.equal(found[0], found[1])
+    assert relative_error(found[0].double(), found[2]) < RELATIVE[torch.float32]
+    there_and_back = found[1].add(v, alpha=1e6).sub_(v, alpha=1e6)
+    assert relative_error(there_and_back.double(), found[2]) > 1e-3
 
 
 def test_it_may_be_of_a_sample() -> None:
