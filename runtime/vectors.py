@@ -108,7 +108,7 @@ class Vectors:
         return Iterate(torch.zeros_like(r), r, z.clone(), _dot(r, z))
 
     def iterate(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Numbers]:
-        """The next iterate, for q = A p; q and `at` are used up. See `compiler.vectors`."""
+        """The next iterate, for q = A p, which is used up as `at` is; see `compiler.vectors`."""
         x, r, p, rz = at.x, at.r, at.p, float(at.rz)
         if system.damping:
             q.add_(p, alpha=system.damping)
@@ -149,11 +149,15 @@ class CompiledVectors(Vectors):
     def __init__(self, make_executor: Callable[..., Callable[..., dict[Node, Tensor]]]) -> None:
         self._executor = cache(lambda graph: make_executor(graph, ()))
 
-    def _run(self, graph: Graph, feed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _run(
+        self, graph: Graph, feed: Mapping[str, Tensor], over: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
+        """Outputs by name; those named in `over` are written over the inputs of that name."""
         leaves = {n: feed[n["name"]] for n in graph.nodes() if n.op is Op.INPUT}
         like = next(x for n, x in leaves.items() if n.shape == programs.VECTOR)
         run = Run(len(like), like.dtype, like.device)
-        values = self._executor(graph)(run, leaves)
+        out = {name: feed[name] for name in over if name in graph.outputs}
+        values = self._executor(graph)(run, leaves, out)
         return {name: values[node] for name, node in graph.outputs.items()}
 
     def _products(self, vectors: Sequence[Tensor]) -> Tensor:
@@ -176,17 +180,17 @@ class CompiledVectors(Vectors):
 
     def first(self, system: System) -> Iterate:
         """X = 0."""
-        z = system.preconditioned(system.b)
-        rz = self._products([system.b, z])[1].clone()
-        return Iterate(torch.zeros_like(z), system.b, z, rz)
+        r = system.b.clone()
+        z = system.preconditioned(r)
+        return Iterate(torch.zeros_like(r), r, z.clone(), self._products([r, z])[1].clone())
 
     def iterate(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Numbers]:
-        """The next iterate, for q = A p."""
+        """The next iterate, for q = A p; it lies where `at` lay, but for ⟨r, z⟩."""
         apart = system.precondition is not None
         feed = {**vars(at), "q": q, "given": system.given}
-        found = self._run(_iteration(system.in_ball, apart), feed)
+        found = self._run(_iteration(system.in_ball, apart), feed, over=("x", "r", "p"))
         numbers = Numbers(*found.pop("numbers").tolist())
         if apart:
             z = system.preconditioned(found["r"])
-            found |= self._run(_turn(), {**vars(at), "r": found["r"], "z": z})
+            found |= self._run(_turn(), {**feed, "z": z}, over=("p",))
         return Iterate(**found), numbers

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
+from newtriton.compiler import vectors as programs
+from newtriton.compiler.ir import Graph, Op
 from newtriton.runtime.conjugate_gradients import Stop, conjugate_gradients
 from newtriton.runtime.executor import Executor
 from newtriton.runtime.fusion import FusedExecutor, Settings
@@ -68,6 +70,7 @@ def test_iterates_are_those_of_the_oracle(backend, name: str) -> None:
     a, system = systems(17, dtype)[name]
     b = system.b.clone()
     expected, found = Vectors().first(system), compiled.first(system)
+    places = {x.data_ptr() for x in (found.x, found.r, found.p)}
     for _ in range(3):
         q, same = a @ expected.p, a @ found.p
         expected, numbers = Vectors().iterate(system, expected, q)
@@ -75,6 +78,7 @@ def test_iterates_are_those_of_the_oracle(backend, name: str) -> None:
         for field, x in vars(found).items():
             assert_close(x, torch.as_tensor(getattr(expected, field), dtype=dtype), field)
         assert numbers == pytest.approx(others, rel=RELATIVE[dtype])
+        assert {x.data_ptr() for x in (found.x, found.r, found.p)} == places
         if numbers.reached or numbers.curvature <= 0.0:
             break
     assert torch.equal(system.b, b)
@@ -98,6 +102,31 @@ def test_a_matrix_is_solved_for_in_its_own_shape(backend) -> None:
     a, b = positive(5).to(dtype), torch.randn(5, 4, generator=seeded(2), dtype=dtype)
     x = conjugate_gradients(lambda p: a @ p, System(b.T.contiguous().T), Stop(60, 1e-6), compiled).x
     assert_close(a @ x, b)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        programs.iteration(False, False),
+        programs.iteration(True, False),
+        programs.iteration(True, True),
+        programs.turn(),
+    ],
+)
+def test_an_iterate_may_be_written_over_the_last_one(graph: Graph) -> None:
+    plan = INTERPRETED(graph, ()).plan(5000)
+    inputs = {n["name"]: n for n in graph.nodes() if n.op is Op.INPUT}
+    launched = [
+        (i, *pair)
+        for i, launch in enumerate(plan.launches)
+        for pair in zip(launch.kernels, launch.codes, strict=True)
+    ]
+    for name in {"x", "r", "p"} & graph.outputs.keys() & inputs.keys():
+        old, new = inputs[name], graph.outputs[name]
+        *before, last = [found for found in launched if old in found[1].reads]
+        at, kernel, code = last
+        assert new in kernel.writes and code.may_replace(old, new)
+        assert all(earlier < at for earlier, *_ in before)
 
 
 def test_newton_cg_on_fused_kernels_makes_the_steps_of_pytorchs_operators() -> None:
