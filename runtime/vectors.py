@@ -158,7 +158,7 @@ class CompiledVectors(Vectors):
         run = Run(len(like), like.dtype, like.device)
         out = {name: feed[name] for name in over if name in graph.outputs}
         values = self._executor(graph)(run, leaves, out)
-        return {name: values[node] for name, node in graph.outputs.items()}
+        return {name: values[node] for name, node in graph.outputs.items()} | out
 
     def _products(self, vectors: Sequence[Tensor]) -> Tensor:
         feed = {f"v{i}": v for i, v in enumerate(vectors)}
