@@ -100,7 +100,7 @@ def _narrowest(ttgir: str, code: str, accesses: str) -> dict[str, int]:
             name = re.findall(r"#loc\d*", places[name])[0]  # a name, or the innermost call
         return found[1], int(found[2]), int(found[3])
 
-    shaped = r"tt\.(?:load|store) .*tensor<(\d+)x(\d+)x.*loc\((#loc\d*)\)$"
+    shaped = r"(?:tt\.|buffer_)(?:load|store) .*tensor<(\d+)x(\d+)x.*loc\((#loc\d*)\)$"
     tiles = {
         place(name) for r, c, name in re.findall(shaped, ttgir, re.MULTILINE) if "1" not in (r, c)
     }
@@ -184,11 +184,13 @@ def _amdgcn(report: Report, code: str) -> None:
     for operands in re.findall(r"\sv_mfma_f32_\w+?_(xf32|bf16|f32)", code):
         report.instruction = f"MFMA {operands}"
     report.loads = dict(Counter(BYTES[size] for size in re.findall(AMD, code)))
-    places = {m[1]: at for at, text in lines if (m := re.match(r"(\.LBB\w+):", text))}
+    heads = re.finditer(r"^(\.LBB\w+):.*(?:\n +;.*)*?Loop Header", code, re.MULTILINE)
+    places = {m[1]: code.count("\n", 0, m.start()) for m in heads}
     branches = [(at, re.match(r"s_c?branch\S*\s+(\.LBB\w+)", text)) for at, text in lines]
     instructions = [(at, text) for at, text in lines if re.match("[a-z]", text)]
     spill = "scratch_|v_(?:read|write)lane" if scalars else "scratch_"
-    _follow(report, instructions, [(at, places[m[1]]) for at, m in branches if m], spill)
+    jumps = [(at, places[m[1]]) for at, m in branches if m and m[1] in places]
+    _follow(report, instructions, jumps, spill)
 
 
 def read(report: Report, kernel: Any) -> None:

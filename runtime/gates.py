@@ -11,7 +11,11 @@ from .ahead import Job
 from .chips import CHIPS
 from .disassembly import Report, read
 
-MULTIPLICATIONS = {"bf16": 2048, "tf32": 1024}  # a multiprocessor of sm_90, per cycle
+WAVE = 512  # bytes that a warp should take at once: 16 a thread, 8 where it has 64 threads
+MULTIPLICATIONS = {  # of a multiprocessor, per cycle
+    "sm_90": {"bf16": 2048, "tf32": 1024},
+    "sm_80": {"bf16": 1024, "tf32": 512},
+}
 PRODUCTS = {
     "sm_90": {"tf32": "HGMMA", "bf16": "HGMMA"},
     "sm_80": {"tf32": "HMMA", "bf16": "HMMA"},
@@ -37,27 +41,28 @@ def report(job: Job, target: GPUTarget) -> Report:
 
 def faults(job: Job, report: Report) -> list[str]:
     """What a report falls short of, a sentence each."""
-    found, shared = [], CHIPS[report.target].shared
+    found, chip = [], CHIPS[report.target]
     if report.looped:
         found.append(f"{report.looped} spills in loops")
-    if report.shared > shared:
-        found.append(f"{report.shared} B of shared memory, the chip has {shared}")
+    if report.shared > chip.shared:
+        found.append(f"{report.shared} B of shared memory, the chip has {chip.shared}")
     found += [
         f"{name} takes tiles in {width} bytes"
         for name, width in report.tiles.items()
-        if name in job.wide and width < 16
+        if name in job.wide and width * chip.target.warp_size < WAVE
     ]
     if job.kind == "pointwise":
         return found
     expected = PRODUCTS[report.target].get(job.precision, report.instruction)
     if report.instruction != expected and min(job.tile[:2]) >= 64:
         found.append(f"{report.instruction} where {expected} was expected")
-    return found + (_overlap(job, report) if report.target == "sm_90" else [])
+    return found + (_overlap(job, report) if chip.nvidia else [])
 
 
 def _overlap(job: Job, report: Report) -> list[str]:
-    """What keeps copies and products of wgmma from running at once."""
-    found, tensor_cores = [], job.precision in MULTIPLICATIONS
+    """What keeps asynchronous copies, products and other instructions from running at once."""
+    found, multiplications = [], MULTIPLICATIONS[report.target]
+    tensor_cores = job.precision in multiplications
     if job.stages > 2 and not job.flat:
         copies, products = (report.waits.get(kind, []) for kind in ("copy", "product"))
         if not copies or min(copies) < 2:
@@ -66,7 +71,7 @@ def _overlap(job: Job, report: Report) -> list[str]:
             found.append("products wait for each other")
     four_bytes = job.kind == "outer" and job.precision != "bf16"
     if tensor_cores and not (job.flat or job.narrow or four_bytes):
-        limit = job.products * math.prod(job.tile) / MULTIPLICATIONS[job.precision]
+        limit = job.products * math.prod(job.tile) / multiplications[job.precision]
         if report.loop * job.warps / 4 > limit:
             found.append(f"a loop of {report.loop} instructions, {limit:.0f} cycles of products")
     if min(report.copies, default=16) < 16 and not (job.flat or job.narrow or four_bytes):
