@@ -37,10 +37,11 @@ class Chip:
         """How operands are multiplied: AMD has no tf32x3, but float32 on its matrix cores."""
         return "ieee" if precision == "tf32x3" and not self.nvidia else precision
 
-    def accumulators(self, warps: int) -> int:
-        """That so many warps can hold; wgmma leaves them room: it takes operands from memory."""
+    @property
+    def rows(self) -> int:
+        """That eight warps hold of three accumulators; wgmma takes operands from memory."""
         wgmma = self.nvidia and self.target.arch in range(90, 120)
-        return warps * self.target.warp_size * (192 if wgmma else 128)
+        return 128 if wgmma else 2 * self.target.warp_size
 
     def stages(self, size: int) -> int:
         """Of a loop that copies `size` bytes a turn, where all but one stage need shared memory."""

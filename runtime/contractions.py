@@ -199,8 +199,7 @@ def _contraction_tiles(shapes: Geometry, rows: int, precision: str, chip: Chip |
 
 def _for_three(tiles: Tiles, chip: Chip | None) -> Tiles:
     """Tiles of three accumulators: eight warps, and no more rows than they can hold."""
-    fits = chip is None or 3 * tiles.bm * tiles.bn <= chip.accumulators(8)
-    return replace(tiles, bm=tiles.bm if fits else tiles.bm // 2, warps=8)
+    return replace(tiles, bm=min(tiles.bm, chip.rows) if chip else tiles.bm, warps=8)
 
 
 def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, chip: Chip | None) -> Tiles:
