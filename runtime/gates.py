@@ -83,6 +83,7 @@ EXCEPTIONS = {
     "spills around loops": "what a loop does not use is put away before it and fetched after it",
     "tf32 weight gradients and Grams": "both operands lie with the contracted axis first: 4 bytes",
     "tf32x3": "three products a step wait for each other",
+    "tf32x3 on AMD": "there is none: operands are multiplied as float32, on matrix cores",
     "images of fewer than 16 channels": "one row of a patch is shorter than a copy",
     "values read across their rows": "weights transposed, images flattened: one side is narrow",
     "rows of no multiple of 16 bytes": "no address but the first is aligned",

@@ -1,8 +1,12 @@
 """What kernels are made for: every chip gets tiles and options that it can take."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
 import torch
 
-from newtriton.runtime import check
+from newtriton.runtime import check, chips
 from newtriton.runtime.ahead import Job
 from newtriton.runtime.chips import CHIPS, chip_of
 
@@ -14,6 +18,17 @@ def jobs(chip: str, precision: str) -> list[Job]:
 def test_names():
     assert list(CHIPS) == ["sm_90", "sm_80", "gfx942"]
     assert chip_of(torch.device("cpu")) is CHIPS["sm_90"]
+
+
+def test_a_device_is_the_chip_that_its_driver_describes(monkeypatch: pytest.MonkeyPatch):
+    expected = CHIPS["gfx942"]
+    known = {"max_shared_mem": expected.shared, "multiprocessor_count": expected.programs}
+    utils = SimpleNamespace(get_device_properties=lambda number: known)
+    active = SimpleNamespace(utils=utils, get_current_target=lambda: expected.target)
+    monkeypatch.setattr(chips, "driver", SimpleNamespace(active=active))
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert chip_of(torch.device("cuda")) == expected
 
 
 def test_stages_are_as_many_as_shared_memory_holds():
