@@ -16,8 +16,8 @@ import newtriton as nt
 from ..compiler.ir import Node
 from ..compiler.network import Layer
 from ..runtime.ahead import Job, compile_all, distinct
+from ..runtime.chips import CHIPS
 from ..runtime.fusion import FusedExecutor, Settings
-from ..runtime.gates import TARGETS
 from ._measure import arguments, report
 
 WORKERS = 2
@@ -35,7 +35,7 @@ def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
             plan = FusedExecutor(graph, kept, Settings(precision, "fused")).plan(200, made)
             made += plan.made
             jobs += distinct(plan.jobs(""))
-        assert not compile_all(jobs, [TARGETS["sm_90"]], WORKERS)
+        assert not compile_all(jobs, [CHIPS["sm_90"].target], WORKERS)
         return len(jobs)
 
     row: dict[str, Any] = {"network": make.__name__, "precision": precision}

@@ -31,7 +31,6 @@ from ..runtime.ahead import compile_here, distinct
 from ..runtime.fusion import FusedExecutor, Settings
 from ..runtime.measure import seconds
 from ..runtime.pointwise import Run, tensor_cores
-from ..runtime.replay import cuda_graph
 from ._measure import parser, report
 
 LAYERS = (
@@ -256,13 +255,12 @@ def cases(
 ) -> list[Case]:
     """All operations on all layers; on a GPU their kernels are compiled, several at a time."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    record = cuda_graph if device.type == "cuda" else None
     found = []
     for channels, width, size in layers:
         for name, operation in operations(channels, width, size).items():
             graph = Graph(name, {str(i): n for i, n in enumerate(operation.outputs)})
             ours = {
-                who: Alone(graph, Settings(precision, who, interpreted, record=record), batch)
+                who: Alone(graph, Settings.choose(precision, who, interpreted, device), batch)
                 for who in ("fused", "vendor")
             }
             layer = f"{channels}→{width}, {size}×{size}"

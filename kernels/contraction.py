@@ -314,14 +314,13 @@ def window(g: Any) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Tiles:
-    """A kernel's tile: rows, columns, depth; strips of the epilogue; warps, stages; split-K."""
+    """A kernel's tile: rows, columns, depth; strips of the epilogue; warps; split-K."""
 
     bm: int
     bn: int
     bk: int
     strips: int
     warps: int
-    stages: int
     split: int = 1
 
     def constants(self) -> dict[str, int]:

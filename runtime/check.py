@@ -41,9 +41,10 @@ from ..compiler.precision import with_precision
 from ..compiler.programs import Programs
 from .ahead import Job, distinct, in_pool
 from .checks import check_option
+from .chips import CHIPS, Chip
 from .executor import Executor
 from .fusion import FusedExecutor, Settings
-from .gates import EXCEPTIONS, TARGETS, Report, report
+from .gates import EXCEPTIONS, Report, report
 from .model import Model
 from .model import compile as compile_network
 from .plan import Plan, dtype_of
@@ -197,25 +198,29 @@ def _error(found: Tensor, expected: Tensor) -> float:
     return difference / max(float(expected.norm()), 1e-30)
 
 
-def program_plans(model: Model, precision: str, batch: int) -> Iterator[Plan]:
+def program_plans(
+    model: Model, precision: str, batch: int, chip: Chip = CHIPS["sm_90"]
+) -> Iterator[Plan]:
     """A model's programs as fused kernels."""
-    settings, made = Settings(precision, "fused"), list[Node]()
+    settings, made = Settings(precision, "fused", chip=chip), list[Node]()
     for graph in programs_of(model.programs[True], precision in ("ieee", "tf32x3")):
         plan = FusedExecutor(graph, (), settings, keeps=True).plan(batch, made)
         made += plan.made
         yield plan
 
 
-def jobs(names: Sequence[str], precisions: Sequence[str], batch: int = 200) -> Iterator[Job]:
+def jobs(
+    names: Sequence[str], precisions: Sequence[str], chip: Chip = CHIPS["sm_90"], batch: int = 200
+) -> Iterator[Job]:
     """Every kernel of networks, and of vectors, as it would be launched on a GPU."""
     for name in names:
         net, shape = LARGE[name]
         model = compile_network(net(), shape, CrossEntropyLoss(), backend="aten", device="cpu")
         for precision in precisions:
-            for plan in program_plans(model, precision, batch):
+            for plan in program_plans(model, precision, batch, chip):
                 yield from plan.jobs(f"{name} {precision} {plan.schedule.graph.name}")
     for graph in vector_programs():
-        plan = FusedExecutor(graph, (), Settings("ieee", "fused")).plan(LENGTH)
+        plan = FusedExecutor(graph, (), Settings("ieee", "fused", chip=chip)).plan(LENGTH)
         yield from plan.jobs(f"vectors ieee {graph.name}")
 
 
@@ -226,7 +231,7 @@ def run(options: Namespace) -> int:
     table of measurements follows, in the time that is left of eight minutes.
     """
     start = time.perf_counter()
-    for given, known in ((options.nets, LARGE), (options.targets, TARGETS)):
+    for given, known in ((options.nets, LARGE), (options.targets, CHIPS)):
         for name in given:
             check_option("--nets" if known is LARGE else "--targets", name, tuple(known))
     lines: list[Error | Report] = []
@@ -248,9 +253,9 @@ def run(options: Namespace) -> int:
 
 
 def _code(options: Namespace) -> Iterator[Report]:
-    compiled = distinct(jobs(options.nets, options.precisions))
-    targets = [TARGETS[name] for name in options.targets]
-    yield from in_pool(report, compiled, targets, options.workers)
+    for chip in (CHIPS[name] for name in options.targets):
+        compiled = distinct(jobs(options.nets, options.precisions, chip))
+        yield from in_pool(report, compiled, [chip.target], options.workers)
 
 
 def _numbers(options: Namespace) -> Iterator[Error]:
@@ -266,12 +271,13 @@ def _numbers(options: Namespace) -> Iterator[Error]:
             if interpreted and precision == "bf16":
                 print(f"{name} bf16: the interpreter has no bfloat16")
                 continue
-            settings = Settings(precision, "fused", interpreted, 8192 if interpreted else 1024)
+            settings = Settings.choose(precision, "fused", interpreted, model.device, False)
             for batch in batches:
                 yield from numbers(f"{name} {batch}", model, batch, settings)
-    settings = Settings("ieee", "fused", interpreted, 1024)
-    for length in (33, 2500) if interpreted else (33, LENGTH):
-        yield from vector_numbers(length, torch.device(device), settings)
+    place = torch.device(device)
+    settings = Settings.choose("ieee", "fused", interpreted, place, cuda_graphs=False)
+    for length in (33, 20_000 if interpreted else LENGTH):
+        yield from vector_numbers(length, place, settings)
 
 
 def summary(reports: Sequence[Report]) -> list[dict[str, object]]:
@@ -286,9 +292,12 @@ def summary(reports: Sequence[Report]) -> list[dict[str, object]]:
             "kernels": len(group),
             "faults": sum(not r.good for r in group),
             "spills": sum(r.spills for r in group),
+            "spills_in_loops": sum(r.looped for r in group),
             "most_registers": max(r.registers for r in group),
             "most_shared_bytes": max(r.shared for r in group),
-            "on_tensor_cores": sum(r.instruction in ("HGMMA", "HMMA") for r in group),
+            "on_tensor_cores": sum(
+                r.instruction.startswith(("HGMMA", "HMMA", "MFMA")) for r in group
+            ),
         }
         for (precision, target), group in groups.items()
     ]

@@ -14,12 +14,11 @@ from ..kernels.lags import PatchGeometry, assemble, rectangle_products
 from ..kernels.outer import OuterGeometry, outer
 from ..kernels.pointwise import power
 from .ahead import Job
+from .chips import Chip
 
-PROGRAMS = 132  # of one wave: the multiprocessors of an H100
 # Columns and depth of the largest tiles that compile without spills.
 WIDEST = {"ieee": 64, "tf32x3": 64, "tf32": 128, "bf16": 128}
 DEPTH = {"ieee": 16, "tf32x3": 32, "tf32": 32, "bf16": 64}
-MOST_REGISTERS = 255
 
 
 @dataclass(frozen=True)
@@ -72,34 +71,34 @@ def computable(node: Node) -> bool:
 
 
 def choose(
-    node: Node, batch: int, precision: str, interpreted: bool, together: bool = False
+    node: Node, batch: int, precision: str, chip: Chip | None, together: bool = False
 ) -> Choice:
-    """The launch of a contraction at a batch size; `together`, of three that share operands."""
+    """The launch of a contraction at a batch size; `together`, of three that share operands.
+
+    Without a chip it is one for the interpreter.
+    """
     shapes = geometry(node)
     assert shapes is not None
     image = node if isinstance(shapes, Geometry) else node.inputs[0]
     rows = math.prod(concrete(image.shape[:-1], batch))
-    exact = node.op is Op.GRAM and precision in ("tf32", "bf16")
-    constants: dict[str, Any] = {
-        "PREC": "tf32x3" if exact else "tf32" if precision == "bf16" else precision
-    }
-    precision = constants["PREC"] if exact else precision
+    if node.op is Op.GRAM and precision in ("tf32", "bf16"):
+        precision = "tf32x3"
+    constants: dict[str, Any] = {"PREC": _product(precision, chip)}
     if isinstance(shapes, Geometry):
-        tiles = _contraction_tiles(shapes, rows, precision, interpreted)
+        tiles = _contraction_tiles(shapes, rows, precision, chip)
+        constants["TOGETHER"] = together and not shapes.flat and tiles.split == 1
+        if constants["TOGETHER"]:
+            tiles = _for_three(tiles, chip)
         strips = shapes.groups * -(-shapes.columns // tiles.bn) * tiles.strips
         launch, count, trips = contraction, programs(shapes, tiles, rows), shapes.trips(tiles.bk)
-        constants["TOGETHER"] = together and not shapes.flat and tiles.split == 1
-        if constants["TOGETHER"]:  # three accumulators
-            tiles = replace(tiles, warps=8)
     else:
-        tiles = _outer_tiles(shapes, rows, precision, interpreted)
+        tiles = _outer_tiles(shapes, rows, precision, chip)
         strips = -(-shapes.shape[1] // tiles.bn) * tiles.strips
         launch, count, trips = outer, shapes.programs(tiles), -(-rows // tiles.bk)
     constants |= shapes.constants() | tiles.constants()
-    if not interpreted:
-        constants |= {"num_warps": tiles.warps, "num_stages": tiles.stages}
-        if launch is contraction:  # without a limit, ptxas spills for the sake of occupancy
-            constants["maxnreg"] = MOST_REGISTERS
+    if chip is not None:
+        constants |= _options(tiles, precision, chip, 2 if constants.get("TOGETHER") else 1)
+        constants |= chip.limits if launch is contraction else {}
     tile = Tile(tiles.bm, tiles.bn // tiles.strips, strips)
     return Choice(launch, count, rows, trips, constants, tile, tiles.split)
 
@@ -131,7 +130,7 @@ class PatchChoice:
         yield Job(f"{name} assembly", "pointwise", assemble, pointers, self.assembly)
 
 
-def choose_patches(node: Node, batch: int, precision: str, interpreted: bool) -> PatchChoice:
+def choose_patches(node: Node, batch: int, precision: str, chip: Chip | None) -> PatchChoice:
     """The launches of a patch Gram at a batch size."""
     image = node.inputs[0].shape
     shapes = PatchGeometry(
@@ -139,21 +138,21 @@ def choose_patches(node: Node, batch: int, precision: str, interpreted: bool) ->
         node["padding"], node["dilation"], node["homogeneous"],
     )  # fmt: skip
     precision = "ieee" if precision == "ieee" else "tf32x3"
-    if interpreted:
+    if chip is None:
         side = _between(shapes.channels, 16, 64)
-        tiles = Tiles(side, side, 64, 1, 4, 2, 2)
+        tiles = Tiles(side, side, 64, 1, 4, 2)
         corner = (64, 64)
     else:
         bm, bn = _between(shapes.channels, 64, 128), 64
         bk = DEPTH[precision]
-        count = shapes.programs(Tiles(bm, bn, bk, 1, 8, 3))
+        count = shapes.programs(Tiles(bm, bn, bk, 1, 8))
         most = -(-batch * math.prod(shapes.size) // 256)
-        tiles = Tiles(bm, bn, bk, 1, 8, 3, max(1, min(2 * PROGRAMS // count, most, 8)))
+        tiles = Tiles(bm, bn, bk, 1, 8, max(1, min(2 * chip.programs // count, most, 8)))
         corner = (16, 64)
-    constants = shapes.constants() | tiles.constants() | {"PREC": precision}
+    constants = shapes.constants() | tiles.constants() | {"PREC": _product(precision, chip)}
     del constants["STRIPS"]
-    if not interpreted:
-        constants |= {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    if chip is not None:
+        constants |= _options(tiles, precision, chip)
     d = shapes.dimension
     blocks = -(-shapes.groups * d // corner[0]) * -(-d // corner[1])
     assembly = shapes.assembly(tiles.split, corner)
@@ -161,40 +160,59 @@ def choose_patches(node: Node, batch: int, precision: str, interpreted: bool) ->
     return PatchChoice(shapes, shapes.programs(tiles), constants, blocks, assembly, scratch)
 
 
+def _product(precision: str, chip: Chip | None) -> str:
+    """The precision that `tl.dot` is asked for."""
+    precision = "tf32" if precision == "bf16" else precision
+    return precision if chip is None else chip.product(precision)
+
+
+def _options(tiles: Tiles, precision: str, chip: Chip, pairs: int = 1) -> dict[str, int]:
+    """Of a kernel whose loop copies so many pairs of operands a turn."""
+    size = pairs * (tiles.bm + tiles.bn) * tiles.bk * (2 if precision == "bf16" else 4)
+    return {"num_warps": tiles.warps, "num_stages": chip.stages(size)}
+
+
 def _between(n: int, least: int, most: int) -> int:
     """The next power of two, within bounds."""
     return max(least, min(most, power(n)))
 
 
-def _contraction_tiles(shapes: Geometry, rows: int, precision: str, interpreted: bool) -> Tiles:
-    if interpreted:
-        return Tiles(64, _between(shapes.columns, 16, 32), 32, 1, 4, 2)
-    bk = DEPTH[precision]
+def _contraction_tiles(shapes: Geometry, rows: int, precision: str, chip: Chip | None) -> Tiles:
+    if chip is None:
+        return Tiles(64, _between(shapes.columns, 16, 32), 32, 1, 4)
+    depth = shapes.channels * (shapes.taps if shapes.flat else 1)
+    bk = _between(depth, 16, DEPTH[precision])
     bm, bn = 128, _between(shapes.columns, 64, WIDEST[precision])
 
     def count() -> int:
         return -(-rows // bm) * -(-shapes.columns // bn) * shapes.groups
 
-    if count() < PROGRAMS:
+    if count() < chip.programs:
         bm = 64
-    if count() < PROGRAMS:
+    if count() < chip.programs:
         bn = 64
     split = 1
-    if count() < PROGRAMS // 2:
-        split = max(1, min(PROGRAMS // count(), shapes.trips(bk) // 16, 8))
-    return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), 3, split)
+    if count() < chip.programs // 2:
+        split = max(1, min(chip.programs // count(), shapes.trips(bk) // 16, 8))
+    return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), split)
 
 
-def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, interpreted: bool) -> Tiles:
+def _for_three(tiles: Tiles, chip: Chip | None) -> Tiles:
+    """Tiles of three accumulators: eight warps, and no more rows than they can hold."""
+    return replace(tiles, bm=min(tiles.bm, chip.rows) if chip else tiles.bm, warps=8)
+
+
+def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, chip: Chip | None) -> Tiles:
     rows, columns = shapes.shape
-    if interpreted:
-        return Tiles(_between(rows, 16, 64), _between(columns, 16, 64), 64, 2, 4, 2, 2)
+    if chip is None:
+        return Tiles(_between(rows, 16, 64), _between(columns, 16, 64), 64, 2, 4, 2)
     bm = _between(rows, 64, 128)
     bn = _between(columns, 64, 64 if precision == "tf32x3" else 128)
-    bk = 128 if precision == "bf16" and rows == 64 else DEPTH[precision]
+    deep = precision == "bf16" and rows == 64 and shapes.channels >= 16
+    bk = 128 if deep else DEPTH[precision]
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
-    split = max(1, min(2 * PROGRAMS // count, -(-pixels // bk) // 8, 64))
-    return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), 3, split)
+    split = max(1, min(2 * chip.programs // count, -(-pixels // bk) // 8, 64))
+    return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), split)
 
 
 def _warps(bm: int, precision: str) -> int:

@@ -14,6 +14,7 @@ from ..compiler.ir import Graph, Node, Op, concrete
 from ..compiler.kernel import ANCHORS, base
 from ..compiler.precision import ROUNDED, with_precision
 from .ahead import compile_here, distinct
+from .chips import CHIPS, Chip, chip_of
 from .contractions import (
     Choice,
     PatchChoice,
@@ -34,6 +35,7 @@ class Settings:
     precision: of contractions. contractions: "fused", "vendor", or for each whichever is faster on
     the device where it is "measured". interpreted: whether kernels run in the interpreter.
     elements: of a pointwise tile. record: how launches are recorded to be replayed, if at all.
+    chip: what they are compiled for.
     """
 
     precision: str = "ieee"
@@ -42,6 +44,7 @@ class Settings:
     elements: int = 1024
     choices: Choices | None = None
     record: Record | None = None
+    chip: Chip = CHIPS["sm_90"]
 
     @staticmethod
     def choose(
@@ -57,7 +60,12 @@ class Settings:
         choices = Choices(device) if contractions == "measured" else None
         elements = 8192 if interpreted else 1024
         record = cuda_graph if cuda_graphs and device.type == "cuda" else None
-        return Settings(precision, contractions, interpreted, elements, choices, record)
+        chip = chip_of(device)
+        return Settings(precision, contractions, interpreted, elements, choices, record, chip)
+
+    @property
+    def _compiled_for(self) -> Chip | None:
+        return None if self.interpreted else self.chip
 
     def _label(self, node: Node, batch: int) -> str:
         return f"{self.precision}, batch {batch}: {node!r} {sorted(node.attributes.items())}"
@@ -106,11 +114,11 @@ class Settings:
     def choice(self, node: Node, batch: int, shares_loop: bool = False) -> Choice:
         """How a fused contraction is launched; in one loop where it is tensor cores that wait."""
         together = shares_loop and self.precision in ROUNDED
-        return choose(node, batch, self.precision, self.interpreted, together)
+        return choose(node, batch, self.precision, self._compiled_for, together)
 
     def patches(self, node: Node, batch: int) -> PatchChoice:
         """How a patch Gram is launched."""
-        return choose_patches(node, batch, self.precision, self.interpreted)
+        return choose_patches(node, batch, self.precision, self._compiled_for)
 
     def splits(self, node: Node, batch: int) -> int:
         """Parts of a contraction, 0 for the vendor's; a patch Gram adds its parts itself."""

@@ -28,7 +28,6 @@ from ..kernels.pointwise import tile_shape
 from . import codecache
 from .ahead import Job, compile_here, current_target, distinct
 from .aten import ATEN
-from .contractions import MOST_REGISTERS
 from .pointwise import Run, tensor_cores
 from .replay import Replays
 
@@ -111,8 +110,8 @@ class Plan:
 
     @property
     def _limits(self) -> dict[str, int]:
-        """Registers of pointwise kernels: without a limit, ptxas spills for occupancy's sake."""
-        return {} if self.settings.interpreted else {"maxnreg": MOST_REGISTERS}
+        """Options of pointwise kernels."""
+        return {} if self.settings.interpreted else self.settings.chip.limits
 
     @property
     def scratch(self) -> int:
@@ -268,7 +267,7 @@ class Plan:
                 copied = [constants["C"], constants.get("OC", constants.get("COLUMNS"))]
                 yield Job(
                     label, choice.kernel.__name__, choice.kernel, types, constants,
-                    constants["PREC"] if constants["PREC"] == "tf32x3" else self.settings.precision,
+                    self.settings.precision if constants["PREC"] == "tf32" else constants["PREC"],
                     warps, stages, flat=constants.get("FLAT", constants["C"] < 16),
                     narrow=min(copied) < 64 or any(c % unit for c in copied),
                     tile=(constants["BM"], constants["BN"], constants["BK"]), wide=wide,

@@ -20,9 +20,9 @@ from newtriton.kernels.outer import OuterGeometry, outer, outer_reference
 from ..tolerances import RELATIVE, relative_error
 
 SMALL, WIDE, SPLIT = (
-    Tiles(32, 32, 16, 2, 4, 3),
-    Tiles(16, 64, 32, 4, 4, 3),
-    Tiles(64, 16, 64, 1, 4, 3, 3),
+    Tiles(32, 32, 16, 2, 4),
+    Tiles(16, 64, 32, 4, 4),
+    Tiles(64, 16, 64, 1, 4, 3),
 )
 # size, channels, outputs, kernel, stride, padding, dilation, groups, batch
 WINDOWS = [

@@ -26,7 +26,7 @@ def test_patch_gram(case, split: int):
     shapes = PatchGeometry(
         size, channels // groups, groups, kernel, stride, padding, dilation, ones
     )
-    tiles = Tiles(32, 16, 16, 1, 4, 2, split)
+    tiles = Tiles(32, 16, 16, 1, 4, split)
     constants = shapes.constants() | tiles.constants()
     del constants["STRIPS"]
     items, pairs, terms = shapes.tables

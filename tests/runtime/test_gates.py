@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 import newtriton as nt
-from newtriton.runtime import gates
+from newtriton.runtime import disassembly, gates
 from newtriton.runtime.ahead import Job, in_pool
-from newtriton.runtime.gates import Report
+from newtriton.runtime.chips import CHIPS
+from newtriton.runtime.disassembly import Report
 
 KERNELS = """
-import sys
-
 import triton
 import triton.language as tl
 
 from newtriton.runtime.ahead import Job, in_pool
-from newtriton.runtime.gates import TARGETS, report
+from newtriton.runtime.chips import CHIPS
+from newtriton.runtime.gates import report
 
 
 @triton.jit
@@ -61,7 +61,7 @@ def jobs():
 
 
 if __name__ == "__main__":
-    for found in in_pool(report, list(jobs()), [TARGETS[name] for name in sys.argv[1:]], 2):
+    for found in in_pool(report, list(jobs()), [chip.target for chip in CHIPS.values()], 2):
         print(found)
 """
 
@@ -73,26 +73,28 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str
     (folder / "kernels.py").write_text(KERNELS)
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(folder / "cache")}
-    command = [sys.executable, str(folder / "kernels.py"), *gates.TARGETS]
+    command = [sys.executable, str(folder / "kernels.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
     return {(words[0], words[1]): " ".join(words) for words in lines}
 
 
 def test_every_job_and_target_has_a_line(table):
-    assert len(table) == 7 * len(gates.TARGETS)
+    assert len(table) == 7 * len(CHIPS)
 
 
 def test_a_good_kernel_uses_tensor_cores_and_wide_copies(table):
     line = table["good", "sm_90"]
     assert "HGMMA" in line and "16 B loads" in line and line.endswith("ok")
-    assert "HMMA" in table["good", "sm_80"]
-    assert table["copy", "sm_90"].endswith("ok") and table["copy", "gfx942"].endswith("ok")
+    assert "HMMA" in table["good", "sm_80"] and table["good", "sm_80"].endswith("ok")
+    assert "MFMA xf32 16 B loads" in table["good", "gfx942"]
+    assert all(table["copy", chip].endswith("ok") for chip in CHIPS)
 
 
 def test_narrow_loads_of_tiles_are_found(table):
-    assert "rows takes tiles in 4 bytes" in table["odd", "sm_90"]
-    assert table["even", "sm_90"].endswith("ok")
+    for chip in CHIPS:
+        assert "rows takes tiles in 4 bytes" in table["odd", chip]
+        assert table["even", chip].endswith("ok")
 
 
 def test_spills_are_found(table):
@@ -100,7 +102,8 @@ def test_spills_are_found(table):
 
 
 def test_a_kernel_that_does_not_compile_is_a_line(table):
-    assert "does not compile" in table["broken", "sm_90"]
+    assert all("does not compile" in table["broken", chip] for chip in CHIPS)
+    assert "input_precision must be one of" in table["spills", "gfx942"]
 
 
 def job(**what) -> Job:
@@ -123,9 +126,9 @@ def test_a_good_report_has_no_faults():
 @pytest.mark.parametrize(
     ("what", "fault"),
     [
-        ({"spills": 3}, "3 spills"),
+        ({"spills": 3, "looped": 2}, "3 spills, 2 of them in loops"),
         ({"shared": 300_000}, "shared memory"),
-        ({"instruction": "HMMA"}, "wgmma was expected"),
+        ({"instruction": "HMMA"}, "HMMA where HGMMA was expected"),
         ({"waits": {"copy": [0], "product": [1]}}, "not pipelined"),
         ({"waits": {"copy": [2], "product": [0]}}, "wait for each other"),
         ({"loop": 400}, "a loop of 400 instructions"),
@@ -144,10 +147,14 @@ def test_exceptions():
     narrow = report(copies={4: 96}, loop=260)
     outer = Job("w", "outer", None, {}, {}, "tf32", 8, tile=(128, 128, 32))
     assert gates.faults(outer, narrow) == [] and gates.faults(job(flat=True), narrow) == []
+    around = report(spills=3)
+    assert gates.faults(job(), around) == ["3 spills, 0 of them in loops"]
+    around.target, around.instruction = "sm_80", "HMMA"
+    assert gates.faults(job(), around) == []
     assert len(gates.EXCEPTIONS) >= 3
 
 
 def test_an_interpreting_process_does_not_compile():
     with pytest.raises(nt.NewtritonError, match="unset TRITON_INTERPRET"):
         list(in_pool(gates.report, [], [], 1))
-    assert Path(gates.TOOLS, "cuobjdump").exists()
+    assert Path(disassembly.TOOLS, "cuobjdump").exists()

@@ -1,0 +1,69 @@
+"""The GPUs that kernels are made for: what the choice of tiles and Triton's options depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A GPU. shared: bytes of a block's shared memory. programs: of one wave, its processors."""
+
+    target: GPUTarget
+    shared: int
+    programs: int
+
+    @property
+    def name(self) -> str:
+        """As architectures are called: sm_90, gfx942."""
+        return f"sm_{self.target.arch}" if self.nvidia else str(self.target.arch)
+
+    @property
+    def nvidia(self) -> bool:
+        """Whether ptxas makes the code."""
+        return self.target.backend == "cuda"
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Registers of a thread: without a limit, ptxas spills for the sake of occupancy."""
+        return {"maxnreg": 255} if self.nvidia else {}
+
+    def product(self, precision: str) -> str:
+        """How operands are multiplied: AMD has no tf32x3, but float32 on its matrix cores."""
+        return "ieee" if precision == "tf32x3" and not self.nvidia else precision
+
+    @property
+    def rows(self) -> int:
+        """That eight warps hold of three accumulators; wgmma takes operands from memory."""
+        wgmma = self.nvidia and self.target.arch in range(90, 120)
+        return 128 if wgmma else 2 * self.target.warp_size
+
+    def stages(self, size: int) -> int:
+        """Of a loop that copies `size` bytes a turn, where all but one stage need shared memory."""
+        return min(3 if self.nvidia else 2, 1 + self.shared // size)
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip(GPUTarget("cuda", 90, 32), 232_448, 132),
+        Chip(GPUTarget("cuda", 80, 32), 166_912, 108),
+        Chip(GPUTarget("hip", "gfx942", 64), 65_536, 304),
+    )
+}
+
+
+def chip_of(device: torch.device) -> Chip:
+    """The chip of a device, as its driver describes it; sm_90 where there is no GPU."""
+    if device.type != "cuda":
+        return CHIPS["sm_90"]
+    active: Any = driver.active
+    with torch.cuda.device(device):
+        known = active.utils.get_device_properties(torch.cuda.current_device())
+        target = active.get_current_target()
+    return Chip(target, known["max_shared_mem"], known["multiprocessor_count"])
