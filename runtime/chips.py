@@ -39,7 +39,7 @@ class Chip:
 
     @property
     def rows(self) -> int:
-        """That eight warps hold of three accumulators; wgmma takes operands from memory."""
+        """Of a tile that eight warps hold three times; wgmma takes its operands from memory."""
         wgmma = self.nvidia and self.target.arch in range(90, 120)
         return 128 if wgmma else 2 * self.target.warp_size
 

@@ -194,7 +194,7 @@ def _contraction_tiles(shapes: Geometry, rows: int, precision: str, chip: Chip |
     split = 1
     if count() < chip.programs // 2:
         split = max(1, min(chip.programs // count(), shapes.trips(bk) // 16, 8))
-    return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), split)
+    return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision, chip), split)
 
 
 def _for_three(tiles: Tiles, chip: Chip | None) -> Tiles:
@@ -212,9 +212,10 @@ def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, chip: Chip 
     bk = 128 if deep else DEPTH[precision]
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
     split = max(1, min(2 * chip.programs // count, -(-pixels // bk) // 8, 64))
-    return Tiles(bm, bn, bk, bn // 32, _warps(bm, precision), split)
+    return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision, chip), split)
 
 
-def _warps(bm: int, precision: str) -> int:
+def _warps(bm: int, bn: int, precision: str, chip: Chip) -> int:
     """Two warp groups for 128 rows, and where products take registers themselves."""
-    return 8 if bm == 128 or precision in ("ieee", "tf32x3") else 4
+    large = bm == 128 or bm * bn > 64 * chip.rows
+    return 8 if large or precision in ("ieee", "tf32x3") else 4
