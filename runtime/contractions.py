@@ -151,11 +151,12 @@ def choose_patches(node: Node, batch: int, precision: str, chip: Chip | None) ->
         corner = (16, 64)
     constants = shapes.constants() | tiles.constants() | {"PREC": _product(precision, chip)}
     del constants["STRIPS"]
-    if chip is not None:
-        constants |= _options(tiles, precision, chip)
     d = shapes.dimension
     blocks = -(-shapes.groups * d // corner[0]) * -(-d // corner[1])
     assembly = shapes.assembly(tiles.split, corner)
+    if chip is not None:
+        constants |= _options(tiles, precision, chip)
+        assembly |= chip.limits
     scratch = shapes.scratch(tiles.split)
     return PatchChoice(shapes, shapes.programs(tiles), constants, blocks, assembly, scratch)
 
