@@ -17,8 +17,8 @@ from . import scalar
 from .elements import BATCH_SIZE, ELEMENTS, At, Index, expression, extent, linear, reduction, split
 from .ir import Node, Op, Shape
 from .kernel import Kernel, Schedule, is_partial
+from .operands import coefficients
 from .precision import is_rounded
-from .schedule import coefficients
 
 PARAMETERS = "acc, i, j, k, m, n, mr, mc, p, batch"
 ROWS, COLUMNS = frozenset({"rows"}), frozenset({"columns"})
