@@ -13,6 +13,7 @@ from typing import Any
 
 import newtriton as nt
 
+from ..compiler import vectors
 from ..compiler.ir import Node
 from ..compiler.network import Layer
 from ..runtime.ahead import Job, compile_all, distinct
@@ -35,6 +36,9 @@ def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
             plan = FusedExecutor(graph, kept, Settings(precision, "fused")).plan(200, made)
             made += plan.made
             jobs += distinct(plan.jobs(""))
+        for graph in (vectors.inner_products(3), vectors.combination(2)):
+            plan = FusedExecutor(graph, (), Settings(precision, "fused")).plan(model.layout.numel)
+            jobs += plan.jobs("")
         assert not compile_all(jobs, [CHIPS["sm_90"].target], WORKERS)
         return len(jobs)
 

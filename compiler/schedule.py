@@ -3,8 +3,8 @@
 Nodes are placed one by one, operands first, into a kernel that computes one of their operands,
 unless that would close a cycle. So every value is computed once, and written only if another kernel
 reads it or somebody outside asks for it. Values that `elements` can look up elsewhere (broadcasts,
-pools, gathers) belong to whoever reads them. In the end kernels become one that do not wait for each
-other and read one value.
+pools, gathers) belong to whoever reads them. In the end kernels that do not wait for each other and
+read one value become one.
 """
 
 from __future__ import annotations
