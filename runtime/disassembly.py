@@ -121,14 +121,21 @@ def _narrowest(ttgir: str, code: str, accesses: str) -> dict[str, int]:
 
 @lru_cache
 def _starts(path: str) -> dict[int, str]:
-    """The lines at which functions of a file start, last first."""
-    lines = list(enumerate(Path(path).read_text().splitlines(), 1))
+    """The lines at which functions of a file start, last first.
+
+    Triton's cache knows where a file lay when it was compiled: skeletons are looked for here.
+    """
+    here = Path(__file__).parents[1] / "kernels" / Path(path).name
+    file = here if here.exists() else Path(path)
+    if not file.exists():
+        return {}
+    lines = list(enumerate(file.read_text().splitlines(), 1))
     found = {i: match[1] for i, line in lines if (match := re.match(r"def (\w+)", line))}
     return dict(reversed(found.items()))
 
 
 def _function_at(path: str, line: int) -> str:
-    return next(name for start, name in _starts(path).items() if start <= line)
+    return next((name for start, name in _starts(path).items() if start <= line), "")
 
 
 def _follow(

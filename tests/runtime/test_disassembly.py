@@ -1,8 +1,10 @@
 """What is read from an assembly, on a text short enough to count by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
-from newtriton.runtime.disassembly import Report, read
+from newtriton.kernels import contraction
+from newtriton.runtime.disassembly import Report, _function_at, read
 
 ASSEMBLY = """
 kernel:
@@ -38,3 +40,10 @@ def test_an_assembly_of_amd():
     assert (found.registers, found.shared, found.instruction) == (88, 1024, "MFMA xf32")
     assert (found.spills, found.looped, found.loop) == (2, 1, 5)
     assert found.loads == {16: 1, 2: 1, 8: 1} and not found.copies
+
+
+def test_functions_are_found_where_the_skeletons_lie_now():
+    lines = Path(contraction.__file__).read_text().splitlines()
+    line = next(i for i, text in enumerate(lines, 1) if text.startswith("def contraction("))
+    assert _function_at("/elsewhere/kernels/contraction.py", line) == "contraction"
+    assert _function_at("/elsewhere/gone.py", 3) == ""
