@@ -88,6 +88,7 @@ def conjugate_gradients(
             return solution(at.x, Status.BOUNDARY, i)
         if math.sqrt(numbers.rr) <= stop.tolerance * b_norm:
             return solution(at.x, Status.SOLVED, i)
+        # The step αp is exact along p, so that φ falls by ½α⟨r, z⟩: no difference of large numbers.
         fallen.append(fallen[-1] + 0.5 * numbers.rz * (numbers.rz / numbers.curvature))
         k = max(10, i // 10)
         if i > k and fallen[-1] - fallen[-1 - k] < k * stop.progress * fallen[-1]:
