@@ -73,6 +73,7 @@ def conjugate_gradients(
         return solution(torch.zeros_like(system.b), status, 0)
     at = vectors.first(system)
     for i in range(1, stop.limit + 1):
+        at = vectors.turn(system, at) if i > 1 else at
         q = product(at.p.view(shape)).reshape(-1)
         at, numbers = vectors.iterate(system, at, q)
         if not (math.isfinite(numbers.curvature) and math.isfinite(numbers.rz)):

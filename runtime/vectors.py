@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import NamedTuple
 
@@ -108,7 +108,10 @@ class Vectors:
         return Iterate(torch.zeros_like(r), r, z.clone(), _dot(r, z))
 
     def iterate(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Numbers]:
-        """The next iterate, for q = A p, which is used up as `at` is; see `compiler.vectors`."""
+        """The next iterate, for q = A p, which is used up as `at` is; see `compiler.vectors`.
+
+        With a preconditioner its direction is that of the last one until `turn` is called.
+        """
         x, r, p, rz = at.x, at.r, at.p, float(at.rz)
         if system.damping:
             q.add_(p, alpha=system.damping)
@@ -122,10 +125,19 @@ class Vectors:
         x.add_(p, alpha=step)
         r.sub_(q, alpha=step)
         rr = _dot(r, r)
-        z = system.preconditioned(r)
-        new = rr if z is r else _dot(r, z)
-        p.mul_(new / rz if rz else math.nan).add_(z)
-        return Iterate(x, r, p, new), Numbers(rz, curvature, reached, rr)
+        if system.precondition is None:
+            at = replace(at, rz=rr)
+            p.mul_(rr / rz if rz else math.nan).add_(r)
+        return at, Numbers(rz, curvature, reached, rr)
+
+    def turn(self, system: System, at: Iterate) -> Iterate:
+        """The direction of an iterate where there is a preconditioner."""
+        if system.precondition is None:
+            return at
+        z = system.precondition(at.r)
+        rz = _dot(at.r, z)
+        at.p.mul_(rz / at.rz).add_(z)
+        return replace(at, rz=rz)
 
 
 def _to_boundary(x: Tensor, p: Tensor, radius: float) -> float:
@@ -186,11 +198,15 @@ class CompiledVectors(Vectors):
 
     def iterate(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Numbers]:
         """The next iterate, for q = A p; it lies where `at` lay, but for ⟨r, z⟩."""
-        apart = system.precondition is not None
+        graph = _iteration(system.in_ball, system.precondition is not None)
         feed = {**vars(at), "q": q, "given": system.given}
-        found = self._run(_iteration(system.in_ball, apart), feed, over=("x", "r", "p"))
+        found = self._run(graph, feed, over=("x", "r", "p"))
         numbers = Numbers(*found.pop("numbers").tolist())
-        if apart:
-            z = system.preconditioned(found["r"])
-            found |= self._run(_turn(), {**feed, "z": z}, over=("p",))
-        return Iterate(**found), numbers
+        return replace(at, **found), numbers
+
+    def turn(self, system: System, at: Iterate) -> Iterate:
+        """The direction of an iterate where there is a preconditioner."""
+        if system.precondition is None:
+            return at
+        z = system.precondition(at.r)
+        return replace(at, **self._run(_turn(), {**vars(at), "z": z}, over=("p",)))

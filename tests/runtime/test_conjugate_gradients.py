@@ -61,6 +61,12 @@ def test_an_exact_preconditioner_takes_one_iteration() -> None:
     assert solution.statistics == {"cg_iterations": 1}
 
 
+def test_a_preconditioner_is_asked_once_an_iteration() -> None:
+    a, asked = positive(12), []
+    solution = cg(lambda p: a @ p, rhs(12), precondition=lambda r: asked.append(r) or 0.5 * r)
+    assert len(asked) == solution.statistics["cg_iterations"]
+
+
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-6])
 def test_stops_within_its_tolerance_and_not_before(tolerance: float) -> None:
     a, b = positive(30), rhs(30)
