@@ -138,7 +138,8 @@ def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int)
 
     Those will say why when they are launched.
     """
-    longest_first = sorted(jobs, key=lambda job: job.kind == "pointwise")
+    # Of pointwise kernels those with many pointers take longest: sums of many parts.
+    longest_first = sorted(jobs, key=lambda j: (j.kind == "pointwise", -len(str(j.types))))
     return sum(not compiled for compiled in in_pool(_compiles, longest_first, targets, workers))
 
 
