@@ -177,11 +177,8 @@ class FusedExecutor:
     ) -> dict[Node, Tensor]:
         """Tensors of the outputs and of `keep`, by node.
 
-        Args:
-            run: batch size, dtype and device.
-            feed: tensors of the leaves and given nodes.
-            out: by name, contiguous tensors that outputs are to lie in: written there by their
-                kernels, or copied where something else shares their memory.
+        Outputs named in `out` lie there: in contiguous memory that their kernels write to, or that
+        they are copied to where something else shares theirs.
         """
         plan, out = self.plan(run.batch, feed), out or {}
         with on_device(run.device):
