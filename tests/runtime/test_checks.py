@@ -60,8 +60,10 @@ def refused(model: nt.Model, *fragments: str) -> Iterator[None]:
 
 
 def test_a_good_batch_is_taken_by_every_call() -> None:
-    for call in CALLS.values():
-        call(compiled(), images(), CLASSES)
+    found = {name: call(compiled(), images(), CLASSES) for name, call in CALLS.items()}
+    losses = [found["objective"], found["gradient"][0], found["linearize"].objective]
+    assert math.isfinite(found["loss"]) and losses[1:] == losses[:1] * 2
+    assert found["FITRE"].loss == found["Adam"].loss == losses[0]
 
 
 # --- networks that cannot be built ----------------------------------------------------------------
