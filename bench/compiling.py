@@ -14,11 +14,11 @@ from typing import Any
 import newtriton as nt
 
 from ..compiler import vectors
-from ..compiler.ir import Node
-from ..compiler.network import Layer
-from ..runtime.ahead import Job, compile_all, distinct
-from ..runtime.chips import CHIPS
-from ..runtime.fusion import FusedExecutor, Settings
+from ..compiler.graph.ir import Node
+from ..compiler.language.network import Layer
+from ..runtime.fused.chips import CHIPS
+from ..runtime.fused.compiling import Job, compile_all, distinct
+from ..runtime.fused.executor import FusedExecutor, Settings
 from ._measure import arguments, report
 
 WORKERS = 2

@@ -16,8 +16,7 @@ import torch
 
 import newtriton as nt
 
-from ..compiler.network import Layer
-from ..runtime.choices import small_cnn
+from ..compiler.language.network import Layer
 from ._measure import arguments, report
 
 RATES = (0.05, 0.1, 0.2)
@@ -58,7 +57,9 @@ def main() -> None:
     data = nt.digits()[0]
     rows: list[dict[str, Any]] = []
     for lr, alpha in product(RATES, ALPHAS):
-        cnn = loss_after(small_cnn(), 3, data, lr=lr, alpha=alpha, limit=20, tolerance=1e-2)
+        cnn = loss_after(
+            nt.models.small_cnn(), 3, data, lr=lr, alpha=alpha, limit=20, tolerance=1e-2
+        )
         for limit, tolerance in product(LIMITS, TOLERANCES):
             point = {"lr": lr, "alpha": alpha, "limit": limit, "tolerance": tolerance}
             runs = product(HIDDEN, range(options.rounds))

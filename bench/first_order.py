@@ -23,9 +23,8 @@ import torch
 
 import newtriton as nt
 
-from ..compiler.loss import Loss
-from ..compiler.network import Layer
-from ..runtime.choices import small_cnn
+from ..compiler.language.loss import Loss
+from ..compiler.language.network import Layer
 from ._measure import report
 
 Optimizer: TypeAlias = nt.SecondOrder | nt.TorchOptimizer
@@ -53,7 +52,7 @@ class Problem:
 
 PROBLEMS = {
     "digits": Problem(
-        small_cnn, nt.CrossEntropyLoss, (1, 8, 8), lambda: nt.digits()[0], 128,
+        nt.models.small_cnn, nt.CrossEntropyLoss, (1, 8, 8), lambda: nt.digits()[0], 128,
         (0.003, 0.01, 0.03, 0.1), 2, (0, 1, 2),
     ),
     "curves": Problem(

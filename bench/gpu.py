@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..compiler.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError
 from . import kernels, second_order, vectors
 from ._measure import parser, report
 

@@ -20,17 +20,17 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from ..compiler import ops, scalar
-from ..compiler.cost import flops
-from ..compiler.errors import NewtritonError
-from ..compiler.ir import Graph, N, Node, Op, concrete
-from ..compiler.precision import ROUNDED, rounded, with_precision
-from ..compiler.scalar import var
-from ..compiler.transpose import conv_input_grad, conv_weight_grad
-from ..runtime.ahead import compile_here, distinct
-from ..runtime.fusion import FusedExecutor, Settings
-from ..runtime.measure import seconds
-from ..runtime.pointwise import Run, tensor_cores
+from ..compiler.derivatives.transpose import conv_input_grad, conv_weight_grad
+from ..compiler.graph import ops, scalar
+from ..compiler.graph.cost import flops
+from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.ir import Graph, N, Node, Op, concrete
+from ..compiler.graph.scalar import var
+from ..compiler.lowering.precision import ROUNDED, rounded, with_precision
+from ..runtime.aten.pointwise import Run, tensor_cores
+from ..runtime.fused.compiling import compile_here, distinct
+from ..runtime.fused.executor import FusedExecutor, Settings
+from ..runtime.fused.selection import seconds
 from ._measure import parser, report
 
 LAYERS = (

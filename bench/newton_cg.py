@@ -10,9 +10,9 @@ import torch
 
 import newtriton as nt
 
-from ..compiler.network import Layer
-from ..runtime.linearization import PRODUCTS
-from ..runtime.matrix_free import cheaper_product
+from ..compiler.language.network import Layer
+from ..runtime.model.linearization import PRODUCTS
+from ..runtime.parts.matrix_free import cheaper_product
 from ._measure import arguments, interleaved, report
 
 BATCH = 128

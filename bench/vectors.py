@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ..compiler import vectors as programs
-from ..compiler.errors import NewtritonError
-from ..compiler.ir import Graph, Op, concrete
-from ..compiler.schedule import schedule
-from ..runtime.fusion import FusedExecutor, Settings
-from ..runtime.pointwise import Run
+from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.ir import Graph, Op, concrete
+from ..compiler.lowering.schedule import schedule
+from ..runtime.aten.pointwise import Run
+from ..runtime.fused.executor import FusedExecutor, Settings
 from ._measure import parser, report
 from .kernels import Peaks, milliseconds, peaks
 

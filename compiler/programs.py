@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-from . import ops
-from .errors import NewtritonError
-from .factors import TAPED, factors
-from .ir import LEAVES, VIEWS, Graph, Node, Op, topological
-from .jacobian import output_jacobian, stored_product
-from .jvp import jvp
-from .loss import output_product, refusal
-from .network import Traced
-from .quadratic import quadratic_forms
-from .simplify import simplify
-from .transpose import vjp
+from .curvature.factors import TAPED, factors
+from .curvature.jacobian import output_jacobian, stored_product
+from .derivatives.jvp import jvp
+from .derivatives.quadratic import quadratic_forms
+from .derivatives.transpose import vjp
+from .graph import ops
+from .graph.errors import NewtritonError
+from .graph.ir import LEAVES, VIEWS, Graph, Node, Op, topological
+from .graph.simplify import simplify
+from .language.loss import output_product, refusal
+from .language.network import Traced
 
 CURVATURES = ("hessian", "ggn")
 

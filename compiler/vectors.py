@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 
-from . import ops, scalar
-from .ir import Graph, N, Node, Op
-from .scalar import var
-from .simplify import simplify
+from .graph import ops, scalar
+from .graph.ir import Graph, N, Node, Op
+from .graph.scalar import var
+from .graph.simplify import simplify
 
 VECTOR = (N,)
 

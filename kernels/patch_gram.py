@@ -58,9 +58,16 @@ def axis_plan(size: int, kernel: int, stride: int, padding: int, dilation: int) 
 
 def _cut(lag: int, stride: int, ranges: dict[Pair, range]) -> Axis:
     edges = sorted({edge for r in ranges.values() for edge in (r.start, r.stop)})
-    segments = tuple(range(a, b, stride) for a, b in pairwise(edges))
-    taps = tuple((*pair, edges.index(r.start), edges.index(r.stop)) for pair, r in ranges.items())
-    return Axis(lag, segments, taps)
+    segments = [
+        range(a, b, stride)
+        for a, b in pairwise(edges)
+        if any(r.start <= a and b <= r.stop for r in ranges.values())  # no gap between two ranges
+    ]
+    starts, stops = [s.start for s in segments], [s.stop for s in segments]
+    taps = tuple(
+        (*pair, starts.index(r.start), stops.index(r.stop) + 1) for pair, r in ranges.items()
+    )
+    return Axis(lag, tuple(segments), taps)
 
 
 @dataclass(frozen=True)

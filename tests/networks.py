@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import newtriton as nt
-from newtriton.compiler.network import Layer
+from newtriton.compiler.language.network import Layer
 
 
 class TorchResidual(nn.Module):

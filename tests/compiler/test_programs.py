@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import newtriton as nt
-from newtriton.compiler.cost import flops, units
-from newtriton.compiler.errors import NewtritonError
-from newtriton.compiler.network import trace
+from newtriton.compiler.graph.cost import flops, units
+from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.compiler.graph.verify import verify
+from newtriton.compiler.language.network import trace
 from newtriton.compiler.programs import Programs
-from newtriton.compiler.verify import verify
 from tests.networks import Autograd, Pair, labels, logistic, pairs, welsch
 from tests.tolerances import assert_close
 

@@ -3,7 +3,7 @@
 import pytest
 
 from newtriton.compiler import vectors
-from newtriton.compiler.schedule import schedule
+from newtriton.compiler.lowering.schedule import schedule
 
 
 @pytest.mark.parametrize(("ball", "moves"), [(False, 11), (True, 12)])

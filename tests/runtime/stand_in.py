@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from newtriton.compiler.factors import Block, DiagonalBlock
-from newtriton.compiler.losses import MSELoss
-from newtriton.runtime.factors import DiagonalFactors, KroneckerFactors
-from newtriton.runtime.vectors import Vectors
+from newtriton.compiler.curvature.factors import Block, DiagonalBlock
+from newtriton.compiler.language.losses import MSELoss
+from newtriton.runtime.aten.vectors import Vectors
+from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
 
 Factors = dict[str, KroneckerFactors | DiagonalFactors]
 

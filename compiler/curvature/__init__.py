@@ -1,0 +1,1 @@
+"""Kronecker statistics, recursive curvature and stored Jacobians, as graphs."""

@@ -1,0 +1,214 @@
+"""KFRA and PCH: the curvature of a layer's outputs, averaged over the batch, from layer to layer.
+
+𝒢 of a value is F×F over all its features. Through a linear op 𝒢 ← Jᵀ𝒢J; through an activation
+𝒢 ← 𝒢 ⊙ E[φ'φ'ᵀ] (Botev et al. 2017, eq. 26), to which PCH adds diag |E[φ''⊙ā]| or its positive part
+(Chen et al. 2018, eq. 8). One table of rules; 𝒢 is held as F rows of the value's own shape, so that
+the transpose of an op takes them as a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from ..derivatives.transpose import TRANSPOSE
+from ..graph import ops, scalar
+from ..graph.errors import MissingRule, NewtritonError
+from ..graph.ir import N, Node, Op, Shape, topological
+from ..graph.scalar import BATCH, var
+from ..language.loss import POSITIVE, mean_curvature, semidefinite
+from ..language.network import Traced
+
+RECURSIVE = ("kfra", "pch-1", "pch-2")
+LARGEST = 1 << 29  # elements of 𝒢
+WAYS_OUT = "use the kinds 'kfac' or 'kflr' for this network"
+
+# What becomes of eigenvalues: those of an indefinite E[B], and the diagonal of the φ'' term.
+_POSITIVE = {
+    "pch-1": scalar.where(var(0), var(0), -var(0)),
+    "pch-2": POSITIVE,
+}
+Pull = Callable[[Node, int, Node], Node]
+
+
+def _features(shape: Shape) -> int:
+    return math.prod(shape[1:])
+
+
+def _rows(matrix: Node, like: Node) -> Node:
+    """A matrix as rows of the shape of `like`."""
+    return ops.reshape(matrix, (matrix.shape[0], *like.shape[1:]))
+
+
+def _matrix(rows: Node) -> Node:
+    return ops.reshape(rows, (rows.shape[0], _features(rows.shape)))
+
+
+def _transposed(rows: Node, like: Node) -> Node:
+    """𝒢's other axis in front; rows have the shape of `like`."""
+    return _rows(ops.transpose(_matrix(rows), (1, 0)), like)
+
+
+# --- rules: the node, the position of its operand, 𝒢 of the node → 𝒢 of the operand --------------
+
+
+def _reshaped(node: Node, i: int, rows: Node) -> Node:
+    return _rows(rows, node.inputs[0])
+
+
+def _both_sides(pull: Pull) -> Pull:
+    """Jᵀ𝒢J for an op that is the same linear map for every sample."""
+
+    def rule(node: Node, i: int, g: Node) -> Node:
+        return pull(node, i, _transposed(pull(node, i, g), node))
+
+    return rule
+
+
+def _transpose(node: Node, i: int, rows: Node) -> Node:
+    pulled = TRANSPOSE[node.op](node, i, rows)
+    assert pulled is not None
+    return pulled
+
+
+def _gather_max(node: Node, i: int, g: Node) -> Node:
+    """Every sample has places of its own: the mean of J_nᵀ𝒢J_n.
+
+    Where no place is in two windows, that is 𝒢 spread over the windows ⊙ E[ccᵀ], c being 1 at the
+    places that were taken.
+    """
+    x, index = node.inputs
+    attributes = {**node.attributes, "size": x.shape[-3:-1]}
+    apart = all(s >= k for s, k in zip(node["stride"], node["kernel"], strict=True))
+    if apart and node["dilation"] == (1, 1):
+        ones = ops.broadcast(ops.const(1.0), node.shape)
+        taken = ops.make(Op.SCATTER_MAX, ones, index, **attributes)
+        del attributes["dilation"]
+
+        def spread(node: Node, i: int, rows: Node) -> Node:
+            mean = ops.make(Op.AVG_UNPOOL, rows, count_include_pad=True, **attributes)
+            return ops.scale(mean, float(math.prod(node["kernel"])))
+
+        return ops.multiply(_both_sides(spread)(node, i, g), _second_moment(taken))
+
+    def scatter(rows: Node) -> Node:
+        return ops.make(Op.SCATTER_MAX, rows, index, **attributes)
+
+    rows = scatter(ops.broadcast(g, (g.shape[0], N, *node.shape[1:]), (1,)))
+    columns = ops.transpose(ops.reshape(rows, (g.shape[0], N, _features(x.shape))), (2, 1, 0))
+    both = scatter(ops.reshape(columns, (_features(x.shape), N, *node.shape[1:])))
+    return ops.scale(ops.reduce_sum(both, (1,)), scalar.reciprocal(BATCH))
+
+
+def _second_moment(x: Node) -> Node:
+    """E[xxᵀ] over the samples, as rows."""
+    flat = ops.reshape(x, (N, _features(x.shape)))
+    scale = scalar.reciprocal(BATCH)
+    return _rows(ops.make(Op.GRAM, flat, groups=1, homogeneous=False, scale=scale), x)
+
+
+def _map(node: Node, i: int, g: Node) -> Node:
+    slope = ops.map_(scalar.derivative(node["expr"], i), *node.inputs)
+    return ops.multiply(g, _second_moment(slope))
+
+
+RECURSION: dict[Op, Pull] = {
+    Op.MATMUL: _both_sides(_transpose),
+    Op.CONV: _both_sides(_transpose),
+    Op.AVG_POOL: _both_sides(_transpose),
+    Op.TRANSPOSE: _both_sides(_transpose),
+    Op.RESHAPE: _both_sides(_reshaped),
+    Op.GATHER_MAX: _gather_max,
+    Op.MAP: _map,
+}
+
+
+def _diagonal_matrix(vector: Node) -> Node:
+    """Diag(v): F zeros behind each element, F+1 to a row, read as rows of F."""
+    (f,) = vector.shape
+    padded = ops.make(Op.PAD, ops.reshape(vector, (f, 1)), axis=1, low=0, high=f)
+    flat = ops.reshape(padded, (f * (f + 1),))
+    return ops.reshape(ops.make(Op.SLICE, flat, axis=0, start=0, stop=f * f), (f, f))
+
+
+def _diagonal(x: Node) -> Node:
+    """The T blocks (t, t) of a T×T×… value: every (T+1)-th of them."""
+    t, _, *rest = x.shape
+    flat = ops.reshape(x, (t * t, *rest))
+    padded = ops.make(Op.PAD, flat, axis=0, low=0, high=t)
+    apart = ops.reshape(padded, (t, t + 1, *rest))
+    return ops.reshape(ops.make(Op.SLICE, apart, axis=1, start=0, stop=1), (t, *rest))
+
+
+def _blocks(x: Node, parts: int) -> Node:
+    """The `parts` diagonal blocks of a matrix."""
+    size = x.shape[0] // parts
+    apart = ops.transpose(ops.reshape(x, (parts, size, parts, size)), (0, 2, 1, 3))
+    return _diagonal(apart)
+
+
+def layer_factor(node: Node, g: Node) -> Node:
+    """G of a contraction from 𝒢 of its output: Σ over positions of the blocks (t, t)."""
+    if node.op is Op.MATMUL:
+        return g
+    height, width, channels = node.shape[1:]
+    summed = ops.reduce_sum(_blocks(_matrix(g), height * width), (0,))
+    groups = node["groups"]
+    return summed if groups == 1 else _blocks(ops.reshape(summed, (channels,) * 2), groups)
+
+
+def _start(traced: Traced, kind: str) -> Node:
+    """E[B]: by roots, or by the mean diagonal where B has nothing else."""
+    z, y, loss = traced.z, traced.y, traced.criterion
+    if not (loss.separable and semidefinite(loss)):
+        return mean_curvature(loss, z, y, _POSITIVE.get(kind))
+    ones = ops.broadcast(ops.const(1.0), (1, *z.shape))  # all columns in one copy
+    squares = ops.map_(var(0) * var(0), loss.square_root(z, y, ones))
+    mean = ops.scale(ops.reduce_sum(squares, (0, 1)), scalar.reciprocal(BATCH))
+    return _diagonal_matrix(mean)
+
+
+def recursion(
+    traced: Traced, adjoints: Mapping[Node, Node], kind: str, consumers: Mapping[Node, object]
+) -> dict[Node, Node]:
+    """G of every node in `consumers`.
+
+    Args:
+        traced: the network.
+        adjoints: of the mean loss with the true labels, for PCH.
+        kind: "kfra", "pch-1" or "pch-2".
+        consumers: the nodes that take parameters.
+
+    Raises:
+        MissingRule: an op that has no rule, or a network that is no chain.
+        NewtritonError: 𝒢 would be too large.
+    """
+    z = traced.z
+    chain = topological([z])
+    depends = set(consumers)
+    for node in chain:
+        if node.op is not Op.ARGMAX_POOL and any(x in depends for x in node.inputs):
+            depends.add(node)
+    curvature, result = {z: _start(traced, kind)}, {}
+    for node in reversed([n for n in chain if n in depends]):
+        g, features = curvature[node], _features(node.shape)
+        if features**2 > LARGEST:
+            raise NewtritonError(
+                f"{kind} would need a {features}×{features} matrix for {node!r}: {WAYS_OUT}"
+            )
+        if node in consumers:
+            result[node] = layer_factor(node, g)
+        inner = [i for i, x in enumerate(node.inputs) if x in depends]
+        if not inner:
+            continue
+        (i, *others), x = inner, node.inputs[inner[0]]
+        if node.op not in RECURSION or others or x in curvature:
+            raise MissingRule(f"{kind} goes along chains of layers, not by {node!r}: {WAYS_OUT}")
+        curvature[x] = RECURSION[node.op](node, i, g)
+        if kind in _POSITIVE and node.op is Op.MAP:
+            second = scalar.derivative(scalar.derivative(node["expr"], i), i)
+            bent = ops.map_(second * var(len(node.inputs)), *node.inputs, adjoints[node])
+            mean = ops.reshape(ops.reduce_sum(bent, (0,)), (features,))
+            diagonal = _diagonal_matrix(ops.map_(_POSITIVE[kind], mean))
+            curvature[x] = ops.total([curvature[x], _rows(diagonal, x)])
+    return result

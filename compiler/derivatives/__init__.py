@@ -1,0 +1,1 @@
+"""Graph transformations: tangents, adjoints, second differentials, a leading axis of copies."""

@@ -1,0 +1,104 @@
+"""Tangents: the R-operator's forward pass, R_v{·}, as a graph transformation.
+
+One rule per op takes the node and its inputs' tangents (None is a symbolic zero) to the tangent of
+its output. Exact rules: Pearlmutter (1994); FITRE's appendix has misprints and is not followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..graph import ops, scalar
+from ..graph.ir import Node, Op, topological
+
+Tangents = Sequence[Node | None]
+Rule = Callable[[Node, Tangents], Node | None]
+
+
+def _zero(node: Node, tangents: Tangents) -> Node | None:
+    return None
+
+
+def _linear(node: Node, tangents: Tangents) -> Node | None:
+    """Linear in the first operand; the others (indices) have no tangent."""
+    x_dot = tangents[0]
+    return None if x_dot is None else ops.remake(node, (x_dot, *node.inputs[1:]))
+
+
+def _map(node: Node, tangents: Tangents) -> Node | None:
+    """ẏ = Σ_i ∂_i f(x) ẋ_i, one map over the operands and the tangents that are not zero."""
+    x_dots = [(i, t) for i, t in enumerate(tangents) if t is not None]
+    expr = scalar.add(
+        *(
+            scalar.derivative(node["expr"], i) * scalar.var(len(node.inputs) + k)
+            for k, (i, _) in enumerate(x_dots)
+        )
+    )
+    return None if expr is scalar.ZERO else ops.map_(expr, *node.inputs, *(t for _, t in x_dots))
+
+
+def _bilinear(node: Node, tangents: Tangents) -> Node | None:
+    """ṡ = f(ẋ, w) + f(x, ẇ) (+ ḃ, which rides on either term)."""
+    x, w, *_ = node.inputs
+    x_dot, w_dot, *b_dot = tangents
+    bias = tuple(b for b in b_dot if b is not None)
+    terms = []
+    if w_dot is not None:
+        terms.append(ops.remake(node, (x, w_dot, *bias)))
+        bias = ()
+    if x_dot is not None:
+        terms.append(ops.remake(node, (x_dot, w, *bias)))
+        bias = ()
+    for b in bias:
+        terms.append(ops.broadcast(b, node.shape))
+    return ops.add(*terms)
+
+
+def _concat(node: Node, tangents: Tangents) -> Node | None:
+    if all(t is None for t in tangents):
+        return None
+    zero = ops.const(0.0)
+    parts = (
+        ops.broadcast(zero, x.shape) if t is None else t
+        for x, t in zip(node.inputs, tangents, strict=True)
+    )
+    return ops.remake(node, tuple(parts))
+
+
+JVP: dict[Op, Rule] = {
+    Op.INPUT: _zero,
+    Op.PARAM: _zero,
+    Op.CONST: _zero,
+    Op.MAP: _map,
+    Op.MATMUL: _bilinear,
+    Op.CONV: _bilinear,
+    Op.CONV_INPUT_GRAD: _bilinear,
+    Op.CONV_WEIGHT_GRAD: _bilinear,
+    Op.REDUCE_SUM: _linear,
+    Op.BROADCAST: _linear,
+    Op.RESHAPE: _linear,
+    Op.TRANSPOSE: _linear,
+    Op.SLICE: _linear,
+    Op.PAD: _linear,
+    Op.CONCAT: _concat,
+    Op.AVG_POOL: _linear,
+    Op.AVG_UNPOOL: _linear,
+    Op.ARGMAX_POOL: _zero,
+    Op.GATHER_MAX: _linear,
+    Op.SCATTER_MAX: _linear,
+    Op.ONE_HOT: _zero,
+    Op.SAMPLE: _zero,
+    # Only stabilises a softmax, which is invariant to it: it counts as a constant.
+    Op.ROW_MAX: _zero,
+}
+
+
+def jvp(outputs: Iterable[Node], tangents: Mapping[Node, Node]) -> dict[Node, Node | None]:
+    """Tangents of every node below `outputs`, given those of some; other leaves have none."""
+    result: dict[Node, Node | None] = dict(tangents)
+    for node in topological(outputs, stop=tangents.__contains__):
+        if node not in result:
+            x_dots = [result[i] for i in node.inputs]
+            moving = any(t is not None for t in x_dots)
+            result[node] = ops.rule_of(JVP, node, "jvp")(node, x_dots) if moving else None
+    return result

@@ -1,0 +1,185 @@
+"""Adjoints: the transpose of each op in each of its operands, and reverse mode from them.
+
+Every op is linear in an operand, or elementwise: then it is the linear part of its jvp that is
+transposed. A rule takes the node, the operand's position and the output's adjoint to the operand's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from ..graph import ops, scalar
+from ..graph.ir import Node, Op, topological
+
+Rule = Callable[[Node, int, Node], Node | None]
+
+
+def _zero(node: Node, i: int, ct: Node) -> Node | None:
+    return None
+
+
+def _map(node: Node, i: int, ct: Node) -> Node | None:
+    slope = scalar.derivative(node["expr"], i)
+    if slope is scalar.ZERO:
+        return None
+    return ops.map_(slope * scalar.var(len(node.inputs)), *node.inputs, ct)
+
+
+def _sum_lead(x: Node, like: Node) -> Node:
+    """Sum over the lead axes that the operand `like` did not have."""
+    return ops.reduce_sum(x, range(ops.rank(x) - ops.rank(like)))
+
+
+def _matmul(node: Node, i: int, ct: Node) -> Node:
+    x, y, *_ = node.inputs
+    ta, tb = node["transpose_a"], node["transpose_b"]
+    if i == 0:
+        x_ct = ops.matmul(y, ct, ta=tb, tb=True) if ta else ops.matmul(ct, y, tb=not tb)
+        return _sum_lead(x_ct, x)
+    if i == 1:
+        y_ct = ops.matmul(ct, x, ta=True, tb=ta) if tb else ops.matmul(x, ct, ta=not ta)
+        return _sum_lead(y_ct, y)
+    return ops.reduce_sum(ct, range(ops.rank(ct) - 1))
+
+
+_WINDOW = ("stride", "padding", "dilation", "groups")
+
+
+def _window(node: Node) -> dict[str, object]:
+    return {k: node[k] for k in _WINDOW}
+
+
+def conv_input_grad(ct: Node, w: Node, like: Node, window: Mapping[str, object]) -> Node:
+    """Wᵀ⋆s̄, of the size of the image `like`."""
+    return ops.make(Op.CONV_INPUT_GRAD, ct, w, size=like.shape[-3:-1], **window)
+
+
+def conv_weight_grad(ct: Node, x: Node, like: Node, window: Mapping[str, object]) -> Node:
+    """s̄⊛a, of the size of the weights `like`."""
+    return ops.make(Op.CONV_WEIGHT_GRAD, ct, x, kernel=like.shape[1:3], **window)
+
+
+def _conv(node: Node, i: int, ct: Node) -> Node:
+    x, w, *_ = node.inputs
+    if i == 0:
+        return conv_input_grad(ct, w, x, _window(node))
+    if i == 1:
+        return conv_weight_grad(ct, x, w, _window(node))
+    return ops.reduce_sum(ct, range(ops.rank(ct) - 1))
+
+
+def _conv_input_grad(node: Node, i: int, ct: Node) -> Node:
+    g, w = node.inputs
+    if i == 0:
+        return ops.make(Op.CONV, ct, w, **_window(node))
+    return conv_weight_grad(g, ct, w, _window(node))
+
+
+def _conv_weight_grad(node: Node, i: int, ct: Node) -> Node:
+    g, x = node.inputs
+    if i == 0:
+        return ops.make(Op.CONV, x, ct, **_window(node))
+    return conv_input_grad(g, ct, x, _window(node))
+
+
+def _reduce_sum(node: Node, i: int, ct: Node) -> Node:
+    return ops.broadcast(ct, node.inputs[0].shape, node["axes"])
+
+
+def _broadcast(node: Node, i: int, ct: Node) -> Node:
+    return ops.reduce_sum(ct, node["axes"])
+
+
+def _reshape(node: Node, i: int, ct: Node) -> Node:
+    return ops.reshape(ct, node.inputs[0].shape)
+
+
+def _transpose(node: Node, i: int, ct: Node) -> Node:
+    order = node["order"]
+    return ops.transpose(ct, [order.index(k) for k in range(len(order))])
+
+
+def _slice(node: Node, i: int, ct: Node) -> Node:
+    size = node.inputs[0].shape[node["axis"]]
+    return ops.make(Op.PAD, ct, axis=node["axis"], low=node["start"], high=size - node["stop"])
+
+
+def _pad(node: Node, i: int, ct: Node) -> Node:
+    stop = node["low"] + node.inputs[0].shape[node["axis"]]
+    return ops.make(Op.SLICE, ct, axis=node["axis"], start=node["low"], stop=stop)
+
+
+def _concat(node: Node, i: int, ct: Node) -> Node:
+    axis = node["axis"]
+    start = sum(x.shape[axis] for x in node.inputs[:i])
+    return ops.make(Op.SLICE, ct, axis=axis, start=start, stop=start + node.inputs[i].shape[axis])
+
+
+def _avg_pool(node: Node, i: int, ct: Node) -> Node:
+    return ops.make(Op.AVG_UNPOOL, ct, size=node.inputs[0].shape[-3:-1], **node.attributes)
+
+
+def _avg_unpool(node: Node, i: int, ct: Node) -> Node:
+    return ops.make(Op.AVG_POOL, ct, **{k: v for k, v in node.attributes.items() if k != "size"})
+
+
+def _gather_max(node: Node, i: int, ct: Node) -> Node | None:
+    x, index = node.inputs
+    size = x.shape[-3:-1]
+    return ops.make(Op.SCATTER_MAX, ct, index, size=size, **node.attributes) if i == 0 else None
+
+
+def _scatter_max(node: Node, i: int, ct: Node) -> Node | None:
+    attributes = {k: v for k, v in node.attributes.items() if k != "size"}
+    return ops.make(Op.GATHER_MAX, ct, node.inputs[1], **attributes) if i == 0 else None
+
+
+TRANSPOSE: dict[Op, Rule] = {
+    Op.MAP: _map,
+    Op.MATMUL: _matmul,
+    Op.CONV: _conv,
+    Op.CONV_INPUT_GRAD: _conv_input_grad,
+    Op.CONV_WEIGHT_GRAD: _conv_weight_grad,
+    Op.REDUCE_SUM: _reduce_sum,
+    Op.BROADCAST: _broadcast,
+    Op.RESHAPE: _reshape,
+    Op.TRANSPOSE: _transpose,
+    Op.SLICE: _slice,
+    Op.PAD: _pad,
+    Op.CONCAT: _concat,
+    Op.AVG_POOL: _avg_pool,
+    Op.AVG_UNPOOL: _avg_unpool,
+    Op.ARGMAX_POOL: _zero,
+    Op.GATHER_MAX: _gather_max,
+    Op.SCATTER_MAX: _scatter_max,
+    Op.ONE_HOT: _zero,
+    Op.SAMPLE: _zero,
+    Op.ROW_MAX: _zero,
+}
+
+
+def vjp(adjoints: Mapping[Node, Node], wrt: Iterable[Node]) -> dict[Node, Node]:
+    """Adjoints of every node between the given outputs and `wrt`, from the outputs' own.
+
+    Nodes that do not depend on `wrt` are not entered; a node that gets no adjoint is missing.
+    """
+    sources = set(wrt)
+    order = topological(adjoints, stop=sources.__contains__)
+    depends = set(sources)
+    for node in order:
+        if any(i in depends for i in node.inputs):
+            depends.add(node)
+    result = dict(adjoints)
+    parts: dict[Node, list[Node]] = {}
+    for node in reversed(order):
+        if node in parts:
+            given = [result[node]] if node in result else []
+            result[node] = ops.total([*given, *parts.pop(node)])
+        if node not in result or node in sources:
+            continue
+        for i, x in enumerate(node.inputs):
+            if x in depends:
+                ct = ops.rule_of(TRANSPOSE, node, "transpose")(node, i, result[node])
+                if ct is not None:
+                    parts.setdefault(x, []).append(ct)
+    return result

@@ -1,0 +1,53 @@
+"""What an option must be; every error names the value and the way out."""
+
+from __future__ import annotations
+
+import math
+
+from .errors import NewtritonError
+
+
+def check_option(what: str, value: object, choices: tuple[str, ...]) -> None:
+    """An error that lists the choices where the value is none of them."""
+    if not isinstance(value, str) or value not in choices:
+        raise NewtritonError(f"{what} is {value!r}: one of {', '.join(map(repr, choices))}")
+
+
+def check_number(
+    what: str,
+    value: object,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """A finite number with least ≤ value ≤ most and above < value < below, as a float."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if (
+        is_number
+        and math.isfinite(value)  # type: ignore[arg-type]
+        and least <= value <= most  # type: ignore[operator]
+        and above < value < below  # type: ignore[operator]
+    ):
+        return float(value)  # type: ignore[arg-type]
+    bounds = ((least, "≥"), (above, ">"), (most, "≤"), (below, "<"))
+    limits = [f"{sign} {bound:g}" for bound, sign in bounds if math.isfinite(bound)]
+    raise NewtritonError(
+        f"{what} is {value!r}: give a number {' and '.join(limits) or 'that is finite'}"
+    )
+
+
+def check_count(what: str, value: object, least: int = 1) -> int:
+    """An int of at least `least`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
+    raise NewtritonError(f"{what} is {value!r}: give {wanted}")
+
+
+def check_flag(what: str, value: object) -> bool:
+    """True or False."""
+    if isinstance(value, bool):
+        return value
+    raise NewtritonError(f"{what} is {value!r}: give True or False")

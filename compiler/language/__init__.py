@@ -1,0 +1,1 @@
+"""What a user writes: layers, networks, losses; tracing them to the forward graph."""

@@ -1,0 +1,212 @@
+"""What a loss is, and what follows from its values alone: labels it stands for, B and roots of B.
+
+B = ∇²_z ℓ of one sample. Where e^{−ℓ} is a distribution over a sample's classes, labels are drawn
+from it, and the Fisher matrix is Σ_y p(y|z) ∇ℓ ∇ℓᵀ = E[B]. A root S of B, S Sᵀ = B, is a value
+copies×N×K: copy k is column k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+
+from ..derivatives.copies import copies
+from ..derivatives.jvp import jvp
+from ..derivatives.transpose import vjp
+from ..graph import ops, scalar
+from ..graph.errors import NewtritonError
+from ..graph.ir import N, Node, Op, rewrite
+from ..graph.scalar import BATCH, Expr, var
+
+ROOTS = ("fisher", "clip")
+NOISES = ("uniform", "normal")
+GAUSS_NEWTON = ("ggn", "kflr", "kfra")  # curvatures that are made of B
+
+POSITIVE = scalar.where(var(0), var(0), 0.0)
+
+
+class Loss:
+    """A per-sample loss; a subclass says `losses` in graph ops, and what else it is.
+
+    convex: whether B is positive semidefinite whatever z and y are. distribution: whether e^{−ℓ}
+    is a distribution over the labels. separable: whether it is a sum over the outputs, so that
+    `square_root` is diagonal, and linear in the units. root: what Gauss–Newton curvature takes for
+    B: None for B itself, "fisher" for E[B] over labels of that distribution, "clip" for B without
+    its negative eigenvalues. noise: the random numbers that `drawn` takes, "uniform" or "normal".
+    span, values: bounds of float labels, or the only ones there are.
+    """
+
+    convex: bool = False
+    distribution: bool = False
+    separable: bool = False
+    root: str | None = None
+    noise: str = "uniform"
+    span: tuple[float, float] | None = None
+    values: tuple[float, ...] | None = None
+
+    def __repr__(self) -> str:
+        options = ""
+        if is_dataclass(self):
+            shown = [f for f in fields(self) if f.repr and getattr(self, f.name) != f.default]
+            options = ", ".join(
+                f"{f.name}={getattr(self, f.name)!r}" for f in shown if f.default is not MISSING
+            )
+        return f"{type(self).__name__}({options})"
+
+    def classes(self, z: Node) -> int:
+        """How many classes int labels are of: as many as there are outputs."""
+        return z.shape[-1]
+
+    def labels(self, z: Node) -> Node:
+        """The input node of the labels for outputs z, N×K: int64 classes (N,)."""
+        return ops.input_("y", (N,), "int")
+
+    def losses(self, z: Node, y: Node) -> Node:
+        """N per-sample losses."""
+        raise NotImplementedError
+
+    def scores(self, z: Node) -> Node:
+        """N×classes; the largest is the class that is predicted."""
+        return z
+
+    def drawn(self, z: Node) -> tuple[Node, Node]:
+        """Labels drawn from the model's distribution, and the input node of the random numbers."""
+        u = ops.input_("noise", (N,))
+        return ops.make(Op.SAMPLE, log_likelihoods(self, z), u), u
+
+    def square_root(self, z: Node, y: Node, units: Node) -> Node:
+        """Copies×N×K, a root of what stands for B; copy k of `units`, K×N×K, is e_k."""
+        if self.root == "fisher":
+            return _fisher_root(self, z, y)
+        matrices = ops.transpose(output_hessian(self, z, y, units), (1, 0, 2))
+        root = ops.make(Op.SPECTRAL, matrices, expr=scalar.sqrt(POSITIVE))
+        return ops.transpose(root, (1, 0, 2))
+
+    def check(self) -> None:
+        """An error where an attribute is none that this loss can have."""
+        if self.noise not in NOISES:
+            raise NewtritonError(f"noise is {self.noise!r}: 'uniform' or 'normal'")
+        if self.root not in (None, *ROOTS):
+            raise NewtritonError(f"root is {self.root!r}: 'fisher', 'clip' or None")
+        if self.root == "fisher" and not self.distribution:
+            raise NewtritonError(
+                f"{self!r} defines no distribution, hence no Fisher matrix: take root='clip'"
+            )
+
+
+def semidefinite(loss: Loss) -> bool:
+    """Whether what stands for B has no negative eigenvalue."""
+    return loss.convex or loss.root is not None
+
+
+def refusal(loss: Loss, kind: str) -> str | None:
+    """Why a loss does not have the curvature `kind`, and what serves instead; None where it has."""
+    if kind in GAUSS_NEWTON and not semidefinite(loss):
+        fisher = "which needs a distribution that this loss does not define"
+        if loss.distribution:
+            fisher = "E[B] over the model's own labels"
+        return (
+            f"{kind!r} needs a semidefinite B = ∇²_z ℓ, and that of {loss!r} is indefinite: give "
+            f"it root='clip' (no negative eigenvalues) or root='fisher' ({fisher}), or take the "
+            "curvature 'hessian', 'empirical' or 'pch-1'"
+        )
+    if kind == "kfac" and not loss.distribution:
+        return (
+            f"{kind!r} draws labels from the model, and {loss!r} defines no distribution: take the "
+            "kind 'empirical' or 'pch-1'"
+        )
+    return None
+
+
+def require(loss: Loss, kind: str) -> None:
+    """An error where a loss does not have the curvature `kind`."""
+    if sentence := refusal(loss, kind):
+        raise NewtritonError(sentence)
+
+
+def unit_vectors(z: Node) -> Node:
+    """K×N×K, copy k the unit vector e_k for every sample; it reads the input `columns`."""
+    count = z.shape[-1]
+    return ops.make(Op.ONE_HOT, ops.input_("columns", (count, N), "int"), classes=count)
+
+
+def _slopes(loss: Loss, z: Node, losses: Node) -> Node:
+    """∇_z ℓ of every sample, N×K."""
+    found = vjp({losses: ops.broadcast(ops.const(1.0), (N,))}, [z]).get(z)
+    if found is None:
+        raise NewtritonError(f"{loss!r} does not depend on the network's outputs")
+    return found
+
+
+def output_hessian(loss: Loss, z: Node, y: Node, units: Node) -> Node:
+    """B of every sample, K×N×K: copy k is B e_k."""
+    direction = ops.input_("z_dot", z.shape)
+    slopes = _slopes(loss, z, loss.losses(z, y))
+    bent = jvp([slopes], {z: direction})[slopes]
+    if bent is None:
+        return ops.broadcast(ops.const(0.0), units.shape)
+    return copies([bent], {direction: units}, z.shape[-1])[bent]
+
+
+def _by_class(loss: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
+    """ℓ and ∇_z ℓ for each class in place of the label."""
+    if y.type.kind != "int":
+        raise NewtritonError(
+            f"{loss!r} has labels that are numbers, which cannot be enumerated: write its `drawn` "
+            "and take root='clip' where B is indefinite"
+        )
+    losses = loss.losses(z, y)
+    outputs = {"losses": losses, "slopes": _slopes(loss, z, losses)}
+    for k in range(loss.classes(z)):
+
+        def hot(node: Node, inputs: tuple[Node, ...], k: int = k) -> Node:
+            if node.op is not Op.ONE_HOT or node.inputs != (y,):
+                return ops.remake(node, inputs)
+            one = ops.broadcast(ops.const(1.0), (N, 1))
+            return ops.make(Op.PAD, one, axis=1, low=k, high=node["classes"] - 1 - k)
+
+        given = rewrite(outputs, hot)
+        yield given["losses"], given["slopes"]
+
+
+def log_likelihoods(loss: Loss, z: Node) -> Node:
+    """−ℓ for each class in place of the label, N×classes."""
+    losses = [
+        ops.reshape(ops.scale(x, -1.0), (N, 1)) for x, _ in _by_class(loss, z, loss.labels(z))
+    ]
+    return ops.make(Op.CONCAT, *losses, axis=1)
+
+
+def _fisher_root(loss: Loss, z: Node, y: Node) -> Node:
+    """√p(k|z) ∇_z ℓ(z, k), a column for each class k; p = e^{−ℓ}."""
+    columns = []
+    for losses, slopes in _by_class(loss, z, y):
+        weight = ops.broadcast(losses, slopes.shape, (1,))
+        column = ops.map_(scalar.exp(-0.5 * var(1)) * var(0), slopes, weight)
+        columns.append(ops.reshape(column, (1, *z.shape)))
+    return ops.make(Op.CONCAT, *columns, axis=0)
+
+
+def output_product(loss: Loss, z: Node, y: Node, z_bar: Node, z_dot: Node) -> Node | None:
+    """B ż of the mean loss, z_bar its adjoint of the outputs; by a root where the loss has one."""
+    require(loss, "ggn")
+    if loss.root is None:
+        return jvp([z_bar], {z: z_dot})[z_bar]
+    root = loss.square_root(z, y, unit_vectors(z))
+    along = ops.reduce_sum(ops.multiply(root, ops.broadcast(z_dot, root.shape, (0,))), (2,))
+    back = ops.multiply(root, ops.broadcast(along, root.shape, (2,)))
+    return ops.scale(ops.reduce_sum(back, (0,)), scalar.reciprocal(BATCH))
+
+
+def mean_curvature(loss: Loss, z: Node, y: Node, positive: Expr | None) -> Node:
+    """E[B] over the batch, K×K.
+
+    Where B is indefinite `positive` is taken of the mean's eigenvalues (Chen et al. 2018, eq. 8a).
+    """
+    units = unit_vectors(z)
+    if positive is None or semidefinite(loss):
+        root = loss.square_root(z, y, units)
+        return ops.make(Op.GRAM, root, groups=1, homogeneous=False, scale=scalar.reciprocal(BATCH))
+    total = ops.reduce_sum(output_hessian(loss, z, y, units), (1,))
+    mean = ops.scale(total, scalar.reciprocal(BATCH))
+    return ops.make(Op.SPECTRAL, mean, expr=positive)

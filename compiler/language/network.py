@@ -1,0 +1,205 @@
+"""From a tree of layers to the forward graph: what a layer sees while it is traced.
+
+A layer's `build(x, scope)` returns its output node. The scope names its parameters and buffers as
+PyTorch would, and says whether batch statistics or running ones are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..graph import ops, scalar
+from ..graph.errors import NewtritonError, ShapeError
+from ..graph.ir import N, Node, Shape, made_at, show
+from .loss import Loss
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its PyTorch name, its own shape, and how PyTorch stores and initialises it.
+
+    `order` permutes the own axes into PyTorch's: (0, 3, 1, 2) for the weights of a convolution.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    init: str
+    fan_in: int
+    fan_out: int
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running statistic: its input node, first value, and what a batch contributes to it.
+
+    `positions` values per sample go into each.
+    """
+
+    node: Node
+    start: float
+    now: Node
+    positions: int
+
+
+class Layer(Protocol):
+    """Anything that turns one node into another."""
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """The layer's output for the input x."""
+        ...
+
+
+@dataclass
+class _Record:
+    """What a trace collects, shared by all of its scopes."""
+
+    training: bool
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
+    momenta: dict[str, float | None] = field(default_factory=dict)
+    seen: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a layer stands: the prefix of its names, and the trace's record."""
+
+    record: _Record
+    prefix: str = ""
+
+    @property
+    def training(self) -> bool:
+        """Whether batch statistics are used."""
+        return self.record.training
+
+    def child(self, name: str) -> Scope:
+        """The scope of a layer inside this one."""
+        return Scope(self.record, f"{self.prefix}{name}.")
+
+    def build(self, name: str, layer: Layer, x: Node) -> Node:
+        """Traces `layer` as the child `name`; its errors say where it stands and what it got."""
+        scope = self.child(name)
+        place = scope.prefix[:-1]
+        if not hasattr(layer, "build"):
+            raise NewtritonError(f"layer {place} is {layer!r}: use newtriton's own layers")
+        first = self.record.seen.setdefault(id(layer), place)
+        if first != place:
+            raise NewtritonError(
+                f"{layer!r} stands at {first} and at {place}: make a second one for {place}"
+            )
+        with made_at(f"{place} ({type(layer).__name__})"):
+            try:
+                return layer.build(x, scope)
+            except ShapeError as error:
+                if error.placed:
+                    raise
+                placed = ShapeError(f"{layer!r} at layer {place} got {describe(x.shape)}: {error}")
+                placed.placed = True
+                raise placed from None
+
+    def parameter(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        init: str,
+        fans: tuple[int, int],
+        order: tuple[int, ...] | None = None,
+    ) -> Node:
+        """A parameter of this layer, initialised by the rule `init`."""
+        full = self.prefix + name
+        order = tuple(range(len(shape))) if order is None else order
+        self.record.parameters[full] = Parameter(full, shape, init, *fans, order)
+        return self.record.nodes.setdefault(full, ops.param(full, shape))
+
+    def running(self, name: str, start: float, now: Node, positions: int) -> Node:
+        """A running statistic as an input; `now` is what this batch contributes to it."""
+        full = self.prefix + name
+        node = ops.input_(full, now.shape)
+        self.record.running[full] = Running(node, start, now, positions)
+        return node
+
+    def momentum(self, value: float | None) -> None:
+        """The weight of a new batch in this layer's running statistics; None averages all."""
+        self.record.momenta[self.prefix[:-1]] = value
+
+
+def describe(shape: Shape) -> str:
+    """A shape without the batch, in PyTorch's order and in words."""
+    if len(shape) == 4:
+        _, h, w, c = shape
+        return f"a {show((c, h, w))} image"
+    return f"{show(shape[1:])} features"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The forward graph of a network with its loss, in training or evaluation mode.
+
+    x: the input N×C×H×W or N×D. y: the labels. z: outputs N×K. losses: N per-sample losses.
+    loss: their mean, the data term of h. parameters and running statistics by name, in PyTorch's
+        order.
+    momenta: of batch norm layers. training: whether batch statistics are used.
+    """
+
+    x: Node
+    y: Node
+    z: Node
+    losses: Node
+    loss: Node
+    criterion: Loss
+    parameters: Mapping[str, Parameter]
+    nodes: Mapping[str, Node]
+    running: Mapping[str, Running]
+    momenta: Mapping[str, float | None]
+    training: bool
+
+
+def trace(
+    net: Layer, input_shape: tuple[int, ...], criterion: Loss, training: bool = True
+) -> Traced:
+    """Builds the forward graph.
+
+    Args:
+        net: the network.
+        input_shape: of one sample: (C, H, W) or (D,).
+        criterion: the loss.
+        training: batch norm by batch statistics instead of running ones.
+
+    Raises:
+        ShapeError: names the layer at which the shapes do not fit.
+    """
+    x = ops.input_("x", (N, *input_shape))
+    image = ops.transpose(x, (0, 2, 3, 1)) if len(input_shape) == 3 else x
+    record = _Record(training)
+    scope = Scope(record)
+    if not hasattr(net, "build"):
+        raise NewtritonError(f"the network is {net!r}: use newtriton's own layers")
+    try:
+        z = net.build(image, scope)
+    except ShapeError as error:
+        if error.placed:
+            raise
+        raise ShapeError(f"{net!r} got {describe(image.shape)}: {error}") from None
+    if ops.rank(z) != 2:
+        raise ShapeError(
+            f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()"
+        )
+    if not record.parameters:
+        raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
+    with made_at(type(criterion).__name__):
+        criterion.check()
+        y = criterion.labels(z)
+        losses = criterion.losses(z, y)
+        if losses.shape != (N,):
+            raise ShapeError(
+                f"{criterion!r} gave losses of shape {show(losses.shape)}: give one number a sample"
+            )
+        loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
+    return Traced(
+        x, y, z, losses, loss, criterion, record.parameters, record.nodes,
+        record.running, record.momenta, training,
+    )  # fmt: skip

@@ -1,0 +1,58 @@
+"""What contractions read, and which of them can share a loop or an accumulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..graph import ops, scalar
+from ..graph.ir import Node, Op, Shape
+from .kernel import base
+from .precision import is_rounded
+
+
+def packed(x: Node, shape: Shape, order: Sequence[int]) -> Node:
+    """X in another shape and order of axes; a rounded value is rounded when it is moved."""
+    if is_rounded(x):
+        return ops.map_(x["expr"], packed(x.inputs[0], shape, order))
+    return ops.transpose(x if x.shape == shape else ops.reshape(x, shape), order)
+
+
+def contraction_operands(node: Node, vendor: bool) -> list[Node]:
+    """What a contraction reads, tensors whose contracted axis is the last wherever it can be.
+
+    The weights of an input gradient, and the right side of a plain matrix product, are transposed
+    first: that is a kernel of its own, shared by all who need it.
+    """
+    if vendor:
+        return [*map(base, node.inputs[:2]), *node.inputs[2:]]
+    if node.op is Op.CONV_INPUT_GRAD:
+        ct, w = node.inputs
+        groups, (o, kh, kw, c) = node["groups"], w.shape
+        apart = (groups, o // groups, kh, kw, c)
+        return [base(ct), packed(w, apart, (0, 4, 2, 3, 1))]
+    if node.op is Op.MATMUL:
+        x, y, *bias = node.inputs
+        if not node["transpose_a"] and not node["transpose_b"]:
+            lead = range(len(y.shape) - 2)
+            y = packed(y, y.shape, (*lead, len(y.shape) - 1, len(y.shape) - 2))
+        return [base(x), base(y), *bias]
+    return [*map(base, node.inputs[:2]), *node.inputs[2:]]
+
+
+def coefficients(joint: Node, anchors: Sequence[Node]) -> list[scalar.Expr] | None:
+    """The factors with which anchors enter a map; None where they are no numbers of the tile."""
+    found = []
+    for anchor in anchors:
+        slope = scalar.derivative(joint["expr"], joint.inputs.index(anchor))
+        for i in scalar.operands(slope):
+            x = joint.inputs[i]
+            if x.op is not Op.BROADCAST or x.inputs[0].shape != ():
+                return None
+        found.append(slope)
+    return found
+
+
+def geometry(node: Node) -> tuple[object, ...]:
+    """What contractions that share a loop have in common."""
+    shapes = tuple(x.shape for x in node.inputs[:2])
+    return node.op, shapes, tuple(sorted(node.attributes.items()))

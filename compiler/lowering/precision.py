@@ -1,0 +1,37 @@
+"""Reduced precision as a graph rewrite: operands of contractions pass through a rounding map.
+
+The map belongs to the kernel that produces the operand, so an operand is stored as it is
+multiplied; sums, losses and statistics stay in float32.
+"""
+
+from __future__ import annotations
+
+from ..graph import ops, scalar
+from ..graph.ir import CONTRACTIONS, Graph, Node, Op, topological
+
+ROUNDED = ("tf32", "bf16")
+
+
+def rounded(node: Node, precision: str) -> Node:
+    """The nearest values of a precision."""
+    return ops.map_(scalar.unary(precision, scalar.var(0)), node)
+
+
+def is_rounded(node: Node) -> bool:
+    """Whether a value is the rounded copy of another."""
+    return node.op is Op.MAP and node["expr"].op in ROUNDED
+
+
+def with_precision(graph: Graph, precision: str) -> tuple[Graph, dict[Node, Node]]:
+    """The graph with rounded operands, and what its old nodes have become.
+
+    Programs of one network stay programs of one network: equal nodes become equal nodes.
+    """
+    new: dict[Node, Node] = {}
+    for node in topological([*graph.outputs.values(), *graph.given]):
+        inputs = [new[x] for x in node.inputs]
+        if node.op in CONTRACTIONS and precision in ROUNDED:
+            inputs[:2] = [rounded(x, precision) for x in inputs[:2]]
+        new[node] = ops.remake(node, tuple(inputs))
+    outputs = {name: new[node] for name, node in graph.outputs.items()}
+    return Graph(graph.name, outputs, frozenset(new[n] for n in graph.given)), new

@@ -1,0 +1,1 @@
+"""Running graphs on PyTorch's operators."""

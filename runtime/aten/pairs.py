@@ -1,0 +1,52 @@
+"""Pairs of nodes that one PyTorch operator gives together: a table from one to its partner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...compiler.graph.ir import Node, Op
+from .rules import conv_weight_grad, max_pool
+
+
+@dataclass(frozen=True)
+class Step:
+    """`call(run, *tensors of reads)` gives the tensors of `writes`."""
+
+    reads: Sequence[Node]
+    writes: Sequence[Node]
+    call: Callable[..., Sequence[Tensor]]
+
+
+Users = Mapping[Node, Sequence[Node]]
+
+
+def _maximum_and_place(node: Node, users: Users) -> Iterator[Step]:
+    (x,) = node.inputs
+    for other in users.get(node, ()):
+        if other.op is Op.GATHER_MAX and other.inputs == (x, node):
+            yield Step([x], [other, node], max_pool(node))
+
+
+def _weight_and_bias_gradient(node: Node, users: Users) -> Iterator[Step]:
+    ct, x = node.inputs
+    for other in users.get(ct, ()):
+        if other.op is Op.REDUCE_SUM and other["axes"] == tuple(range(len(ct.shape) - 1)):
+            yield Step([ct, x], [node, other], conv_weight_grad(node, with_bias=True))
+
+
+PAIRS: dict[Op, Callable[[Node, Users], Iterator[Step]]] = {
+    Op.ARGMAX_POOL: _maximum_and_place,
+    Op.CONV_WEIGHT_GRAD: _weight_and_bias_gradient,
+}
+
+
+def paired(nodes: Sequence[Node]) -> list[Step]:
+    """The steps that write two of the nodes at once."""
+    users: dict[Node, list[Node]] = {}
+    for node in nodes:
+        for x in dict.fromkeys(node.inputs):
+            users.setdefault(x, []).append(node)
+    return [step for node in nodes if node.op in PAIRS for step in PAIRS[node.op](node, users)]

@@ -1,0 +1,306 @@
+"""Groups of maps over one shape, evaluated block by block so that intermediates stay in the cache.
+
+A group is lowered to straight-line calls of PyTorch operators with `out=`, equal subexpressions of
+all its maps computed once, temporaries sharing buffers of one block. Sums of its values, over
+everything or down to the last axis, are taken on the way: no value is written unless somebody else
+needs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph import scalar
+from ...compiler.graph.ir import Node, concrete
+from ...compiler.graph.scalar import Expr
+from .patterns import FUSED_MAPS
+
+aten = torch.ops.aten
+
+BLOCK = 1 << 17  # elements of a block: a few of them fit the second-level cache
+
+
+class Run(NamedTuple):
+    """What a call knows besides its operands."""
+
+    batch: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+@contextmanager
+def tensor_cores(device: torch.device, allowed: bool) -> Iterator[None]:
+    """Whether float32 products on a GPU may be taken in tf32; PyTorch's setting is put back."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    cublas: Any = torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cublas.allow_tf32
+    cudnn.allow_tf32 = cublas.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cublas.allow_tf32 = before
+
+
+class Instruction(NamedTuple):
+    """`call(*operands, out=)`; an operand is a slot, or a number kept as it is."""
+
+    call: Callable[..., object]
+    slots: tuple[int, ...]
+    target: int
+
+
+def _fill(value: float) -> Callable[..., object]:
+    return lambda out: out.fill_(value)
+
+
+def _add(alpha: float) -> Callable[..., object]:
+    return lambda x, y, out: torch.add(x, y, alpha=alpha, out=out)
+
+
+def _add_number(number: float) -> Callable[..., object]:
+    return lambda x, out: torch.add(x, number, out=out)
+
+
+def _mul_number(number: float) -> Callable[..., object]:
+    return lambda x, out: torch.mul(x, number, out=out)
+
+
+def _affine(alpha: float, number: float) -> Callable[..., object]:
+    def call(x: Tensor, out: Tensor) -> None:
+        torch.mul(x, alpha, out=out)
+        out.add_(number)
+
+    return call
+
+
+def _where(condition: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
+    torch.where(condition > 0, a, b, out=out)
+
+
+def _where_zero(condition: Tensor, a: Tensor, out: Tensor) -> None:
+    aten.threshold_backward.grad_input(a, condition, 0, grad_input=out)
+
+
+def _round_tf32(x: Tensor, out: Tensor) -> None:
+    bits = (x.float().view(torch.int32) + 0x1000) & ~0x1FFF
+    out.copy_(torch.where(x.isfinite(), bits.view(torch.float32), x))
+
+
+def _round_bf16(x: Tensor, out: Tensor) -> None:
+    out.copy_(x.float().bfloat16())
+
+
+# Beyond 40, log(1 + e^x) is x to the last digit of a float64.
+_UNARY: dict[str, Callable[..., object]] = {
+    "exp": torch.exp,
+    "log": torch.log,
+    "sqrt": torch.sqrt,
+    "reciprocal": torch.reciprocal,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "erf": torch.erf,
+    "tf32": _round_tf32,
+    "bf16": _round_bf16,
+    "softplus": lambda x, out: aten.softplus.out(x, 1.0, 40.0, out=out),
+}
+
+
+class _Lowering:
+    """Value numbering: expressions of several maps to instructions over slots."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.instructions: list[Instruction] = []
+        self.known: dict[tuple, int] = {}
+        self.slots = 0
+
+    def new(self) -> int:
+        self.slots += 1
+        return self.slots - 1
+
+    def emit(self, key: tuple, call: Callable[..., object], *slots: int) -> int:
+        found = self.known.get((key, slots))
+        if found is None:
+            found = self.known[key, slots] = self.new()
+            self.instructions.append(Instruction(call, slots, found))
+        return found
+
+    def number(self, expr: Expr) -> float | None:
+        return None if scalar.operands(expr) else scalar.evaluate(expr, self.batch)
+
+    def lower(self, expr: Expr, operands: Sequence[int]) -> int:
+        """The slot of `expr` over the operands' slots."""
+        if expr.op == "var":
+            return operands[int(expr.value or 0)]
+        value = self.number(expr)
+        if value is not None:
+            return self.emit(("fill", value), _fill(value))
+        if expr.op == "add":
+            return self.sum(expr, operands)
+        if expr.op == "mul":
+            return self.product(expr, operands)
+        if expr.op == "where":
+            condition, a, b = expr.args
+            slots = [self.lower(e, operands) for e in (condition, a)]
+            if b is scalar.ZERO:
+                return self.emit(("where0",), _where_zero, *slots)
+            return self.emit(("where",), _where, *slots, self.lower(b, operands))
+        return self.emit((expr.op,), _UNARY[expr.op], self.lower(expr.args[0], operands))
+
+    def sum(self, expr: Expr, operands: Sequence[int]) -> int:
+        """Coefficients ride on the additions; a plain term starts the sum if there is one."""
+        numbers = [v for a in expr.args if (v := self.number(a)) is not None]
+        terms = [self.factored(a, operands) for a in expr.args if self.number(a) is None]
+        terms.sort(key=lambda t: t[0] != 1.0)
+        (factor, total), *rest = terms
+        number = math.fsum(numbers)
+        if factor != 1.0 and number:
+            total = self.emit(("affine", factor, number), _affine(factor, number), total)
+            number = 0.0
+        elif factor != 1.0:
+            total = self.emit(("mul", factor), _mul_number(factor), total)
+        for factor, slot in rest:
+            total = self.emit(("add", factor), _add(factor), total, slot)
+        return self.emit(("add", number), _add_number(number), total) if number else total
+
+    def factored(self, expr: Expr, operands: Sequence[int]) -> tuple[float, int]:
+        """A term as (number, slot), the number not applied."""
+        if expr.op != "mul":
+            return 1.0, self.lower(expr, operands)
+        number, total = 1.0, None
+        inverses = []
+        for factor in expr.args:
+            value = self.number(factor)
+            if value is not None:
+                number *= value
+            elif factor.op == "reciprocal":
+                inverses.append(self.lower(factor.args[0], operands))
+            else:
+                slot = self.lower(factor, operands)
+                total = slot if total is None else self.emit(("mul",), torch.mul, total, slot)
+        if total is None:
+            total = self.emit(("reciprocal",), torch.reciprocal, inverses.pop())
+        for slot in inverses:
+            total = self.emit(("div",), torch.div, total, slot)
+        return number, total
+
+    def product(self, expr: Expr, operands: Sequence[int]) -> int:
+        number, slot = self.factored(expr, operands)
+        return slot if number == 1.0 else self.emit(("mul", number), _mul_number(number), slot)
+
+
+class Pointwise:
+    """One group: maps in execution order, and sums over them.
+
+    Args:
+        maps: the group's maps, operands first, all of one shape.
+        wanted: the maps whose values are written.
+        sums: `reduce_sum` nodes over maps of the group: over all axes, or all but the last.
+    """
+
+    def __init__(
+        self, maps: Sequence[Node], wanted: Sequence[Node], sums: Sequence[Node] = ()
+    ) -> None:
+        inside = set(maps)
+        self.maps, self.sums = list(maps), list(sums)
+        self.reads = list(dict.fromkeys(i for m in maps for i in m.inputs if i not in inside))
+        self.wanted = list(wanted)
+        self.writes = [*self.wanted, *self.sums]
+        self.shape = maps[0].shape
+        self._plans: dict[int, _Plan] = {}
+
+    def single(self, run: Run, *operands: Tensor) -> Tensor:
+        """The value of a group of one map."""
+        return self(run, *(operands[self.maps[0].inputs.index(i)] for i in self.reads))[0]
+
+    def __call__(self, run: Run, *operands: Tensor) -> list[Tensor]:
+        """Values of `writes` for the operands `reads`."""
+        fused = (
+            FUSED_MAPS.get(self.maps[0]["expr"]) if len(self.maps) == 1 and not self.sums else None
+        )
+        if fused is not None:
+            return [fused(*operands)]
+        if run.batch not in self._plans:
+            self._plans[run.batch] = _Plan(self, run.batch)
+        return self._plans[run.batch](run, operands)
+
+
+class _Plan:
+    """A group at a batch size: instructions, and which buffer each slot lives in."""
+
+    def __init__(self, group: Pointwise, batch: int) -> None:
+        lowering = _Lowering(batch)
+        slot_of = {node: lowering.new() for node in group.reads}
+        for node in group.maps:
+            slot_of[node] = lowering.lower(node["expr"], [slot_of[i] for i in node.inputs])
+        shape = concrete(group.shape, batch)
+        self.shape = shape
+        self.instructions = lowering.instructions
+        self.slots = lowering.slots
+        self.n_reads = len(group.reads)
+        self.wanted = [slot_of[n] for n in group.wanted]
+        self.sums = [
+            (slot_of[n.inputs[0]], len(n.shape) == 1 and len(shape) > 1) for n in group.sums
+        ]
+        columns = shape[-1] if len(shape) > 1 else 1
+        self.rows = math.prod(shape) // max(1, columns)
+        self.flat = (self.rows, columns) if len(shape) > 1 else shape
+        self.step = min(self.rows, max(1, BLOCK // max(1, columns)))
+        self.block = (self.step, *self.flat[1:]) if shape else ()
+        self._assign()
+
+    def _assign(self) -> None:
+        """Temporaries share buffers: a slot's buffer is free after its last reader."""
+        keep = {*self.wanted, *(s for s, _ in self.sums)}
+        last = {slot: i for i, ins in enumerate(self.instructions) for slot in ins.slots}
+        free: list[int] = []
+        self.buffer: dict[int, int] = {}
+        self.buffers = 0
+        for i, ins in enumerate(self.instructions):
+            dying = {s for s in ins.slots if last[s] == i and s in self.buffer and s not in keep}
+            if ins.target not in self.wanted:
+                if not free:
+                    free.append(self.buffers)
+                    self.buffers += 1
+                self.buffer[ins.target] = free.pop()
+            free.extend(self.buffer[s] for s in dying)
+
+    def __call__(self, run: Run, operands: Sequence[Tensor]) -> list[Tensor]:
+        def empty(shape: tuple[int, ...]) -> Tensor:
+            return torch.empty(shape, dtype=run.dtype, device=run.device)
+
+        values: list[Any] = [x.reshape(self.flat) for x in operands]
+        values += [None] * (self.slots - self.n_reads)
+        results = {slot: empty(self.flat) for slot in self.wanted if slot >= self.n_reads}
+        whole = {**dict(enumerate(values[: self.n_reads])), **results}
+        temporaries = [empty(self.block) for _ in range(self.buffers)]
+        totals: list[Tensor] = []
+        for start in range(0, self.rows, self.step):
+            size = min(self.step, self.rows - start)
+            if self.step < self.rows:
+                for slot, tensor in whole.items():
+                    values[slot] = tensor.narrow(0, start, size)
+            else:
+                for slot, tensor in results.items():
+                    values[slot] = tensor
+            for call, slots, target in self.instructions:
+                if target not in results:
+                    buffer = temporaries[self.buffer[target]]
+                    values[target] = buffer if size == self.step else buffer.narrow(0, 0, size)
+                call(*[values[s] for s in slots], out=values[target])
+            parts = [
+                values[s].sum(0) if by_column else values[s].sum() for s, by_column in self.sums
+            ]
+            parts = [p.double() for p in parts]
+            totals = [t + p for t, p in zip(totals, parts, strict=True)] if totals else parts
+        written = [whole[s] for s in self.wanted]
+        return [x.view(self.shape) for x in written] + [t.to(run.dtype) for t in totals]

@@ -1,0 +1,272 @@
+"""What each op is in PyTorch: the table of the ATen executor.
+
+A rule takes a node, once, to a function of the run (batch size, dtype) and the operands' tensors.
+Images lie N×H×W×C in memory, which PyTorch calls channels-last: permuted views reach its
+convolutions and pools without a copy. Leading axes of copies are merged into the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph import ops, scalar
+from ...compiler.graph.ir import Node, Op, concrete
+from ...kernels.patch_gram import patch_gram
+from .pointwise import Pointwise, Run
+from .small_maps import input_grad, is_small, weight_grad
+
+aten = torch.ops.aten
+Call = Callable[..., Tensor]
+Rule = Callable[[Node], Call]
+
+
+def nchw(x: Tensor) -> Tensor:
+    """(*lead, H, W, C) as N×C×H×W in channels-last order, without a copy."""
+    return x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2)
+
+
+def nhwc(x: Tensor, lead: torch.Size) -> Tensor:
+    """N×C×H×W back to (*lead, H, W, C)."""
+    x = x.permute(0, 2, 3, 1).contiguous()
+    return x.view(*lead, *x.shape[1:])
+
+
+def _like(x: Tensor, *size: int) -> Tensor:
+    """An image that only lends its size: PyTorch's backward operators ask for one."""
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _window(node: Node) -> tuple[Any, ...]:
+    return (
+        *(list(node[k]) for k in ("stride", "padding", "dilation")), False, [0, 0], node["groups"],
+    )  # fmt: skip
+
+
+def _conv(node: Node) -> Call:
+    window = _window(node)
+
+    def call(run: Run, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+        return nhwc(aten.convolution(nchw(x), nchw(w), bias, *window), x.shape[:-3])
+
+    return call
+
+
+def _conv_input_grad(node: Node) -> Call:
+    window, (height, width) = _window(node), node["size"]
+
+    def call(run: Run, ct: Tensor, w: Tensor) -> Tensor:
+        if is_small(node, ct):
+            return input_grad(node, ct, w)
+        g, weight = nchw(ct), nchw(w)
+        x = _like(ct, g.shape[0], weight.shape[1] * node["groups"], height, width)
+        grad, _, _ = aten.convolution_backward(g, x, weight, None, *window, [True, False, False])
+        return nhwc(grad, ct.shape[:-3])
+
+    return call
+
+
+def conv_weight_grad(node: Node, with_bias: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    """s̄⊛a, and Σ s̄ where asked: one PyTorch operator gives both."""
+    window = _window(node)
+
+    def call(run: Run, ct: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        if is_small(node, ct):
+            return weight_grad(node, ct, x), ct.flatten(0, -2).sum(0)
+        g, image = nchw(ct), nchw(x)
+        o, kh, kw, c = concrete(node.shape, run.batch)
+        weight = _like(ct, o, c, kh, kw)
+        mask = [False, True, with_bias]
+        _, grad, bias = aten.convolution_backward(g, image, weight, [o], *window, mask)
+        return nhwc(grad, grad.shape[:1]), bias
+
+    return call
+
+
+def _conv_weight_grad(node: Node) -> Call:
+    call = conv_weight_grad(node, with_bias=False)
+    return lambda run, ct, x: call(run, ct, x)[0]
+
+
+def _matmul(node: Node) -> Call:
+    ta, tb = node["transpose_a"], node["transpose_b"]
+
+    def call(run: Run, x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
+        x, y = (x.mT if ta else x), (y.mT if tb else y)
+        if bias is None:
+            return torch.matmul(x, y)
+        return torch.addmm(bias, x, y) if x.ndim == y.ndim == 2 else torch.matmul(x, y).add_(bias)
+
+    return call
+
+
+def _broadcast(node: Node) -> Call:
+    def call(run: Run, x: Tensor) -> Tensor:
+        for axis in node["axes"]:
+            x = x.unsqueeze(axis)
+        return x.expand(concrete(node.shape, run.batch))
+
+    return call
+
+
+def _slice(node: Node) -> Call:
+    return lambda run, x: x.narrow(node["axis"], node["start"], node["stop"] - node["start"])
+
+
+def _pad(node: Node) -> Call:
+    def call(run: Run, x: Tensor) -> Tensor:
+        trailing = x.ndim - 1 - node["axis"]
+        return torch.nn.functional.pad(x, [0, 0] * trailing + [node["low"], node["high"]])
+
+    return call
+
+
+def _average(node: Node) -> tuple[list[int], list[int], list[int], bool, bool]:
+    return (
+        list(node["kernel"]),
+        list(node["stride"]),
+        list(node["padding"]),
+        False,
+        node["count_include_pad"],
+    )
+
+
+def _avg_pool(node: Node) -> Call:
+    window = _average(node)
+    return lambda run, x: nhwc(aten.avg_pool2d(nchw(x), *window), x.shape[:-3])
+
+
+def _avg_unpool(node: Node) -> Call:
+    window, (height, width) = _average(node), node["size"]
+
+    def call(run: Run, ct: Tensor) -> Tensor:
+        g = nchw(ct)
+        x = _like(ct, *g.shape[:2], height, width)
+        return nhwc(aten.avg_pool2d_backward(g, x, *window, None), ct.shape[:-3])
+
+    return call
+
+
+def _maximum(node: Node) -> tuple[Any, ...]:
+    return (
+        *(list(node[k]) for k in ("kernel", "stride", "padding", "dilation")), False,
+    )  # fmt: skip
+
+
+def max_pool(node: Node) -> Callable[[Run, Tensor], tuple[Tensor, Tensor]]:
+    """Maxima and their places h·W + w, of one PyTorch operator."""
+    window = _maximum(node)
+
+    def call(run: Run, x: Tensor) -> tuple[Tensor, Tensor]:
+        value, index = aten.max_pool2d_with_indices(nchw(x), *window)
+        return nhwc(value, x.shape[:-3]), nhwc(index, x.shape[:-3])
+
+    return call
+
+
+def _argmax_pool(node: Node) -> Call:
+    call = max_pool(node)
+    return lambda run, x: call(run, x)[1]
+
+
+def _gather_max(node: Node) -> Call:
+    def call(run: Run, x: Tensor, index: Tensor) -> Tensor:
+        shape = (*x.shape[:-3], *index.shape[-3:])
+        places = index.expand(shape).flatten(-3, -2)
+        return x.flatten(-3, -2).gather(-2, places).view(shape)
+
+    return call
+
+
+def _scatter_max(node: Node) -> Call:
+    window, (height, width) = _maximum(node), node["size"]
+
+    def call(run: Run, ct: Tensor, index: Tensor) -> Tensor:
+        g, places = nchw(ct), nchw(index.expand(ct.shape))
+        x = _like(ct, *g.shape[:2], height, width)
+        grad = aten.max_pool2d_with_indices_backward(g, x, *window, places)
+        return nhwc(grad, ct.shape[:-3])
+
+    return call
+
+
+def _sample(node: Node) -> Call:
+    def call(run: Run, z: Tensor, u: Tensor) -> Tensor:
+        """The first class whose cumulative probability exceeds u."""
+        cumulative = z.double().softmax(-1).cumsum(-1)
+        return (u.unsqueeze(-1) >= cumulative[..., :-1]).sum(-1)
+
+    return call
+
+
+def _gram(node: Node) -> Call:
+    groups, homogeneous = node["groups"], node["homogeneous"]
+
+    def call(run: Run, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
+        if homogeneous:
+            rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], -1)
+        scale = scalar.evaluate(node["scale"], run.batch)
+        result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale)
+        return result[0] if groups == 1 else result
+
+    return call
+
+
+def _patch_gram(node: Node) -> Call:
+    window = {
+        k: node[k] for k in ("kernel", "stride", "padding", "dilation", "groups", "homogeneous")
+    }
+    return lambda run, x: patch_gram(x, **window, scale=scalar.evaluate(node["scale"], run.batch))
+
+
+def _spectral(node: Node) -> Call:
+    """Q f(Λ) Qᵀ."""
+    one = ops.map_(node["expr"], ops.input_("eigenvalues", node.shape[:-1]))
+    function = Pointwise([one], [one]).single
+
+    def call(run: Run, x: Tensor) -> Tensor:
+        finite = torch.isfinite(x).all(-1, keepdim=True).all(-2, keepdim=True)
+        values, vectors = torch.linalg.eigh(x.where(finite, 0.0))  # it would raise
+        result = (vectors * function(run, values).unsqueeze(-2)) @ vectors.mT
+        return result.where(finite, torch.nan)
+
+    return call
+
+
+def _one_hot(node: Node) -> Call:
+    def call(run: Run, y: Tensor) -> Tensor:
+        hot = torch.zeros(*y.shape, node["classes"], dtype=run.dtype, device=y.device)
+        return hot.scatter_(-1, y.unsqueeze(-1), 1.0)
+
+    return call
+
+
+ATEN: dict[Op, Rule] = {
+    Op.MAP: lambda node: Pointwise([node], [node]).single,
+    Op.MATMUL: _matmul,
+    Op.CONV: _conv,
+    Op.CONV_INPUT_GRAD: _conv_input_grad,
+    Op.CONV_WEIGHT_GRAD: _conv_weight_grad,
+    Op.REDUCE_SUM: lambda node: lambda run, x: x.sum(node["axes"]),
+    Op.BROADCAST: _broadcast,
+    Op.RESHAPE: lambda node: lambda run, x: x.reshape(concrete(node.shape, run.batch)),
+    Op.TRANSPOSE: lambda node: lambda run, x: x.permute(node["order"]),
+    Op.SLICE: _slice,
+    Op.PAD: _pad,
+    Op.CONCAT: lambda node: lambda run, *xs: torch.cat(xs, node["axis"]),
+    Op.AVG_POOL: _avg_pool,
+    Op.AVG_UNPOOL: _avg_unpool,
+    Op.ARGMAX_POOL: _argmax_pool,
+    Op.GATHER_MAX: _gather_max,
+    Op.SCATTER_MAX: _scatter_max,
+    Op.ONE_HOT: _one_hot,
+    Op.SAMPLE: _sample,
+    Op.ROW_MAX: lambda node: lambda run, x: x.amax(-1),
+    Op.GRAM: _gram,
+    Op.PATCH_GRAM: _patch_gram,
+    Op.SPECTRAL: _spectral,
+}

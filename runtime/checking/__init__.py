@@ -1,0 +1,1 @@
+"""Holding kernels to account: their numbers, and what they compile to."""

@@ -1,0 +1,215 @@
+"""What a kernel has been compiled to: registers, spills, instructions, widths of accesses.
+
+Of NVIDIA's code they come from the disassembly of Triton's own tools, of AMD's from its assembly;
+whether copies and products overlap, from the waits inside the loops of the intermediate code.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import triton
+
+from ... import kernels
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+PTX = r"(?:ld|st)\.global\S*?((?:\.v\d)?\.b\d+)\s"  # an access to memory, and its size
+AMD = r"(?:global|buffer|flat)_(?:load|store)_[us]?(byte|short|dword(?:x\d)?)"
+BYTES = {
+    **{f".v{n}.b{bits}": n * bits // 8 for n in (2, 4, 8) for bits in (8, 16, 32, 64)},
+    **{f".b{bits}": bits // 8 for bits in (8, 16, 32, 64, 128)},
+    **{f"dwordx{n}": 4 * n for n in (2, 3, 4)},
+    **{"byte": 1, "short": 2, "dword": 4},
+}
+
+
+@dataclass
+class Report:
+    """What a job compiled to on a target.
+
+    looped: spills inside loops. copies, loads: how many of each width in bytes. tiles: the
+    narrowest access to a whole tile, in bytes, by function. waits: for each "copy" and "product"
+    wait inside a loop, how many may be pending. loop: instructions of the longest loop that
+    multiplies.
+    """
+
+    job: str
+    target: str
+    seconds: float = 0.0
+    registers: int = 0
+    spills: int = 0
+    looped: int = 0
+    shared: int = 0
+    instruction: str = "none"
+    copies: dict[int, int] = field(default_factory=dict)
+    loads: dict[int, int] = field(default_factory=dict)
+    tiles: dict[str, int] = field(default_factory=dict)
+    waits: dict[str, list[int]] = field(default_factory=dict)
+    loop: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether there is nothing to object to."""
+        return not self.faults
+
+    def __str__(self) -> str:
+        widest = max((*self.copies, *self.loads), default=0)
+        verdict = "; ".join(self.faults) or "ok"
+        return (
+            f"{self.job:<44} {self.target:<7} {self.registers:>4} regs {self.shared:>7} B shared "
+            f"{self.spills:>5} spills  {self.instruction:<9} {widest:>2} B loads  {verdict}"
+        )
+
+
+def _waits(ttgir: str) -> dict[str, list[int]]:
+    """Waits for copies and for products inside loops: how many may be pending at each."""
+    found: dict[str, list[int]] = {}
+    loops: list[int] = []
+    for line in ttgir.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if "scf.for" in line:
+            loops.append(indent)
+        for kind, pattern in (
+            ("copy", r"async_wait.*num = (\d+)"),
+            ("product", r"warp_group_dot_wait.*pendings = (\d+)"),
+        ):
+            match = re.search(pattern, line)
+            if match and loops:
+                found.setdefault(kind, []).append(int(match.group(1)))
+        if loops and line.lstrip().startswith("}") and indent == loops[-1]:
+            loops.pop()
+    return found
+
+
+def _narrowest(ttgir: str, code: str, accesses: str) -> dict[str, int]:
+    """By function, the narrowest load or store of a whole tile, rows × columns, in bytes.
+
+    Line numbers lead from a memory operation on a tile to its instructions.
+    """
+    places = dict(re.findall(r"^(#loc\d*) = (loc\(.*\))$", ttgir, re.MULTILINE))
+
+    def place(name: str) -> tuple[str, int, int]:
+        while (found := re.match(r'loc\("(.*)":(\d+):(\d+)\)', places[name])) is None:
+            name = re.findall(r"#loc\d*", places[name])[0]  # a name, or the innermost call
+        return found[1], int(found[2]), int(found[3])
+
+    shaped = r"(?:tt\.|buffer_)(?:load|store) .*tensor<(\d+)x(\d+)x.*loc\((#loc\d*)\)$"
+    tiles = {
+        place(name) for r, c, name in re.findall(shaped, ttgir, re.MULTILINE) if "1" not in (r, c)
+    }
+    files = {
+        number: str(Path(folder, name))
+        for number, folder, name in re.findall(r'\.file\s+(\d+) (?:"(.*)" )?"(.*)"', code)
+    }
+    widths: dict[str, int] = {}
+    here: tuple[str, int, int] = ("", 0, 0)
+    for line in code.splitlines():
+        if moved := re.match(r"\s*\.loc\s+(\d+) (\d+) (\d+)", line):
+            here = files[moved[1]], int(moved[2]), int(moved[3])
+        if here in tiles and (access := re.search(accesses, line)):
+            name = _function_at(*here[:2])
+            widths[name] = min(BYTES[access[1]], widths.get(name, 16))
+    return widths
+
+
+@lru_cache
+def _starts(path: str) -> dict[int, str]:
+    """The lines at which functions of a file start, last first.
+
+    Triton's cache knows where a file lay when it was compiled: skeletons are looked for here.
+    """
+    here = Path(kernels.__path__[0]) / Path(path).name
+    file = here if here.exists() else Path(path)
+    if not file.exists():
+        return {}
+    lines = list(enumerate(file.read_text().splitlines(), 1))
+    found = {i: match[1] for i, line in lines if (match := re.match(r"def (\w+)", line))}
+    return dict(reversed(found.items()))
+
+
+def _function_at(path: str, line: int) -> str:
+    return next((name for start, name in _starts(path).items() if start <= line), "")
+
+
+def _follow(
+    report: Report, code: Sequence[tuple[int, str]], jumps: Sequence[tuple[int, int]], spill: str
+) -> None:
+    """Spills inside loops, and the longest loop that multiplies; a jump back closes a loop."""
+    loops = [(to, at) for at, to in jumps if to < at]
+    spilled = [at for at, text in code if re.match(spill, text)]
+    report.looped = sum(any(first <= at <= last for first, last in loops) for at in spilled)
+    bodies = [[text for at, text in code if first <= at <= last] for first, last in loops]
+    multiply = [body for body in bodies if any(re.search("MMA|FFMA|mfma", t) for t in body)]
+    report.loop = max(map(len, multiply), default=0)
+
+
+def _width(op: str) -> int:
+    """Bytes of a memory instruction."""
+    return 16 if ".128" in op else 8 if ".64" in op else 4
+
+
+def _cubin(report: Report, cubin: bytes) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+
+        def run(*arguments: str) -> str:
+            command = [TOOLS / "cuobjdump", *arguments, file.name]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        usage, listing = run("-res-usage"), run("-sass")
+    lines = re.finditer(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", listing)
+    sass = [(int(m.group(1), 16), re.sub(r"^@!?U?P\w+\s+", "", m.group(2))) for m in lines]
+    names = [text.split()[0] for _, text in sass]
+    families = Counter(name.split(".")[0] for name in names)
+    report.registers = int(re.search(r"REG:(\d+)", usage).group(1))  # type: ignore[union-attr]
+    report.spills = families["LDL"] + families["STL"]
+    for family in ("FFMA", "HMMA", "HGMMA"):
+        report.instruction = family if families[family] else report.instruction
+    report.copies = dict(Counter(_width(n) for n in names if n.split(".")[0] == "LDGSTS"))
+    report.loads = dict(Counter(_width(n) for n in names if n.split(".")[0] in ("LDG", "STG")))
+    branches = [(at, re.match(r"BRA\S*\s.*?0x([0-9a-f]+)", text)) for at, text in sass]
+    _follow(report, sass, [(at, int(m[1], 16)) for at, m in branches if m], "LDL|STL")
+
+
+def _amdgcn(report: Report, code: str) -> None:
+    """Vectors spill to memory, scalars to lanes of a vector."""
+    lines = list(enumerate(line.strip() for line in code.splitlines()))
+    numbers = {k: int(n) for k, n in re.findall(r"\.(\w+_(?:count|size)): +(\d+)", code)}
+    stack, scalars = numbers["private_segment_fixed_size"] // 4, numbers["sgpr_spill_count"]
+    report.registers = numbers["vgpr_count"]
+    report.spills = max(numbers["vgpr_spill_count"], stack) + scalars
+    if re.search(r"\sv_(?:pk_)?fmac?_f32", code):
+        report.instruction = "FMA"
+    for operands in re.findall(r"\sv_mfma_f32_\w+?_(xf32|bf16|f32)", code):
+        report.instruction = f"MFMA {operands}"
+    report.loads = dict(Counter(BYTES[size] for size in re.findall(AMD, code)))
+    heads = re.finditer(r"^(\.LBB\w+):.*(?:\n +;.*)*?Loop Header", code, re.MULTILINE)
+    places = {m[1]: code.count("\n", 0, m.start()) for m in heads}
+    branches = [(at, re.match(r"s_c?branch\S*\s+(\.LBB\w+)", text)) for at, text in lines]
+    instructions = [(at, text) for at, text in lines if re.match("[a-z]", text)]
+    spill = "scratch_|v_(?:read|write)lane" if scalars else "scratch_"
+    jumps = [(at, places[m[1]]) for at, m in branches if m and m[1] in places]
+    _follow(report, instructions, jumps, spill)
+
+
+def read(report: Report, kernel: Any) -> None:
+    """Completes a report by what Triton has made of a kernel."""
+    code = kernel.asm
+    report.shared = kernel.metadata.shared
+    report.waits = _waits(code["ttgir"])
+    if "cubin" in code:
+        report.tiles = _narrowest(code["ttgir"], code["ptx"], PTX)
+        _cubin(report, code["cubin"])
+    else:
+        report.tiles = _narrowest(code["ttgir"], code["amdgcn"], AMD)
+        _amdgcn(report, code["amdgcn"])

@@ -1,0 +1,45 @@
+"""CURVES: simulated hand-drawn curves, after Hinton & Salakhutdinov (2006)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from ...compiler.graph.options import check_count
+from .samples import Samples
+
+SIZE = 28
+MARGIN = 3.5  # a parabola leaves the box of its points by an eighth at most
+PEN = 0.7  # standard deviation of the stroke, in pixels
+TIMES = 64  # points that stand for the curve: less than a pixel apart
+
+
+def curves(count: int = 20000, seed: int = 0) -> Samples:
+    """Images of smooth curves through three random points, as inputs and as their own labels.
+
+    p(t) is the parabola through the points at t = 0, ½, 1, which are uniform in the middle of the
+    plane. A pixel at q is 1 − exp(−2κ), where κ = (√(2π)σ)⁻¹ ∫ exp(−‖q − p(t)‖²/2σ²) ‖p′(t)‖ dt is
+    what a Gaussian pen leaves there.
+
+    Args:
+        count: of images; the papers have 20,000.
+        seed: of the points; the same seed gives the same images.
+
+    Returns:
+        x (count, 784) float32 in [0, 1], and y, the same tensor.
+    """
+    check_count("count", count)
+    generator = np.random.default_rng(seed)
+    points = generator.uniform(MARGIN, SIZE - MARGIN, (count, 3, 2))
+    start, middle, end = torch.from_numpy(points).float().unsqueeze(2).unbind(1)
+    t = ((torch.arange(TIMES) + 0.5) / TIMES).unsqueeze(-1)
+    slope, bend = 4 * middle - 3 * start - end, 2 * (start - 2 * middle + end)
+    at = start + t * (slope + t * bend)  # count × times × (row, column)
+    speed = (slope + 2 * t * bend).norm(dim=-1, keepdim=True)
+    pixels = torch.arange(SIZE) + 0.5
+    rows, columns = (torch.exp(-((pixels - at[..., i, None]) ** 2) / (2 * PEN**2)) for i in (0, 1))
+    ink = (rows * speed).mT @ columns / (TIMES * math.sqrt(2 * math.pi) * PEN)
+    x = (1 - torch.exp(-2 * ink)).reshape(count, SIZE * SIZE)
+    return Samples(x, x)

@@ -1,0 +1,143 @@
+"""How well updates agree with exact Gauss–Newton updates, by layer and as a whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...compiler.curvature.factors import KINDS
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_number
+from ..aten.vectors import System, inner
+from ..model.linearization import Linearization
+from ..optimizers.combinations import check_combination
+from ..optimizers.registry import parts
+from ..parts.cg import Stop, conjugate_gradients
+from ..parts.matrix_free import MatrixFree
+from ..parts.protocols import Curvature
+from .errors import shown, updated
+from .tables import table
+
+EXACT_BLOCKS = "exact, by layer"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Cosines of updates with exact Gauss–Newton updates, see `alignment`.
+
+    damping: γ. whole: by update, with that of the whole matrix; "exact, by layer" is that of the
+    block diagonal. layers: by update and layer, with the layer's own exact update.
+    residuals: ‖(G + (γ+λ)I)d + g‖/‖g‖ of the exact ones, "whole" and by layer.
+    """
+
+    damping: float
+    whole: Mapping[str, float]
+    layers: Mapping[str, Mapping[str, float]]
+    residuals: Mapping[str, float]
+
+    def __str__(self) -> str:
+        """A row per layer, the whole last; residuals are those of the exact updates."""
+        rows = [["cosine with exact GN", *self.whole, "residual"]]
+        for layer, residual in self.residuals.items():
+            cosines = [
+                whole if layer == "whole" else self.layers[name][layer]
+                for name, whole in self.whole.items()
+            ]
+            rows.append([shown(layer), *(f"{c:.4f}" for c in cosines), f"{residual:.0e}"])
+        return table(rows)
+
+
+def alignment(
+    lin: Linearization,
+    updates: Sequence[str] | Mapping[str, Curvature | Tensor] | None = None,
+    *,
+    solver: str = "kfi",
+    damping: float = 1e-2,
+    tolerance: float = 1e-8,
+    limit: int = 2000,
+) -> Alignment:
+    """Cosines of updates with d = −(G + (γ+λ)I)⁻¹g (Botev, Ritter & Barber 2017, figures 5–7).
+
+    A layer's part of an update is compared with the exact one of the layer's own diagonal block,
+    the whole with that of the whole matrix; both are found by conjugate gradients.
+
+    Args:
+        lin: the point and the batch.
+        updates: names of curvatures, see `SecondOrder`, solved with `solver`; or by names of your
+            own curvatures that have been updated, and flat vectors, which count as updates s. By
+            default all kinds of Kronecker factors that the loss has.
+        solver: its name, see `SecondOrder`.
+        damping: γ, of the exact updates and of the solver's.
+        tolerance: of the exact updates' residuals.
+        limit: iterations for each of them; the residuals say what was reached.
+    """
+    damping = check_number("damping", damping, 0.0)
+    model, layout, g = lin.model, lin.model.layout, lin.gradient
+    strength, stop = damping + model.weight_decay, Stop(limit, tolerance)
+    ggn = updated(MatrixFree(model, product="r-operator"), lin)
+
+    def exact(places: Tensor) -> tuple[Tensor, float]:
+        """The update of the elements at `places` alone, and its residual."""
+        mask = torch.zeros_like(g)
+        mask[places] = 1.0
+        b = mask * g
+
+        def product(v: Tensor) -> Tensor:
+            return ggn.mv(v).add_(v, alpha=strength).mul_(mask)
+
+        x = conjugate_gradients(product, System(b), stop, model.vectors).x
+        norm = float(b.norm())
+        return -x, float((product(x) - b).norm()) / norm if norm else 0.0
+
+    layers = layout.layers.items()
+    places = {layer: layout.places(names).to(g.device) for layer, names in layers}
+    found = {layer: exact(at) for layer, at in places.items()}
+    whole, residual = exact(torch.arange(layout.numel, device=g.device))
+    blocks = torch.stack([d for d, _ in found.values()]).sum(0)
+    if updates is None:
+        updates = [*filter(lin.programs.offers, KINDS)]
+    steps = {**_steps(lin, updates, solver, strength), EXACT_BLOCKS: blocks}
+    cosines = {
+        name: {layer: _cosine(step[at], blocks[at]) for layer, at in places.items()}
+        for name, step in steps.items()
+    }
+    return Alignment(
+        damping,
+        {name: _cosine(step, whole) for name, step in steps.items()},
+        cosines,
+        {**{layer: r for layer, (_, r) in found.items()}, "whole": residual},
+    )
+
+
+def _steps(
+    lin: Linearization,
+    updates: Sequence[str] | Mapping[str, Curvature | Tensor],
+    solver: str,
+    strength: float,
+) -> dict[str, Tensor]:
+    """The updates as flat vectors."""
+    given = updates if isinstance(updates, Mapping) else {name: name for name in updates}
+    steps: dict[str, Tensor] = {}
+    for name, update in given.items():
+        if isinstance(update, Tensor):
+            steps[name] = lin.model.layout.check(update, f"the update {name!r}")
+            continue
+        curvature, by, rule = parts(lin.model, update, solver, "trust-region", strength)
+        check_combination(curvature, by, rule, "additive", lin.model.criterion)
+        if isinstance(update, str):
+            updated(curvature, lin)
+        solution = by.solve(curvature, strength, lin.gradient)
+        if solution.status.failed:
+            raise NewtritonError(f"the update {name!r}: {solution.status.value}")
+        steps[name] = -solution.x
+    return steps
+
+
+def _cosine(u: Tensor, v: Tensor) -> float:
+    """⟨u, v⟩/(‖u‖‖v‖); NaN where either is zero."""
+    norms = math.sqrt(inner(u, u) * inner(v, v))
+    return inner(u, v) / norms if norms else math.nan

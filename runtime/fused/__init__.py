@@ -1,0 +1,1 @@
+"""Running graphs as fused Triton kernels: choosing, compiling, launching, replaying them."""

@@ -1,0 +1,1 @@
+"""A compiled network: parameters, linearizations, factors, and what a user may give it."""

@@ -1,0 +1,81 @@
+"""What a model's programs cost, as a table, and what their kernels are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ...compiler.graph.cost import flops, peak, traffic, units
+from ...compiler.graph.ir import Graph, Node
+from ...compiler.lowering.kernel import Schedule
+from ...compiler.programs import Programs
+
+
+class Planned(Protocol):
+    """A program as fused kernels: its schedule, generated source, and memory."""
+
+    schedule: Schedule
+    source: str
+    made: Sequence[Node]
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of the arena."""
+        ...
+
+
+MakePlan = Callable[[Graph, Sequence[Node]], Planned]
+
+
+def explain(
+    programs: Programs,
+    batch: int,
+    itemsize: int,
+    plan: MakePlan | None = None,
+    kernels: bool = False,
+    two_products: bool = True,
+) -> str:
+    """A line per program: ops, units of work, GFLOP, MB moved and held; then the size of the tape.
+
+    MB moved and held are those of one operator after another, each with memory of its own.
+
+    Args:
+        programs: of a network.
+        batch: the batch size at which costs are counted.
+        itemsize: bytes of a number.
+        plan: how a program becomes fused kernels, where it does: adds kernels, launches, the MB
+            that fused kernels move, and the MB of the arena.
+        kernels: whether to show every program's kernels and their source.
+        two_products: which form of the quadratic form.
+    """
+    graphs = [
+        programs.linearize,
+        programs.evaluate,
+        programs.hvp,
+        programs.quadratic(1, two_products=two_products),
+        *([programs.ggnvp, programs.quadratic(1, "ggn")] if programs.offers("ggn") else []),
+        *map(programs.factors, programs.kinds),
+    ]
+    names = max(len(g.name) for g in graphs)
+    head = (
+        f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9} {'MB held':>9}"
+    )
+    fused = f" {'kernels':>8} {'launches':>9} {'MB fused':>9} {'MB arena':>9}"
+    lines, details, made = [head + (fused if plan else "") + f"   (batch {batch})"], [], []
+    for g in graphs:
+        work, moved = flops(g, batch) / 1e9, traffic(g, batch, itemsize) / 1e6
+        kept = {str(i): n for i, n in enumerate(programs.tape)} if g is programs.linearize else {}
+        held = peak(Graph(g.name, {**g.outputs, **kept}, g.given), batch, itemsize) / 1e6
+        line = f"{g.name:<{names}}  {len(g.computed()):>5} {units(g):>6} {work:>9.3f}"
+        line += f" {moved:>9.1f} {held:>9.1f}"
+        if plan is not None:
+            p = plan(g, made)
+            made = [*made, *p.made]
+            s, arena = p.schedule, p.scratch / 1e6
+            line += f" {len(s.kernels):>8} {len(s.launches):>9} {s.traffic(batch) / 1e6:>9.1f}"
+            line += f" {arena:>9.1f}"
+            details += [str(s), p.source]
+        lines.append(line)
+    tape = itemsize * sum(n.type.numel(batch) for n in programs.tape) / 1e6
+    lines.append(f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB")
+    return "\n\n".join(["\n".join(lines), *(details if kernels else ())])

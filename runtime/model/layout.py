@@ -1,0 +1,104 @@
+"""The flat vector of all parameters, and the ways between it and PyTorch's tensors.
+
+Convolution weights lie O×kh×kw×C, everything else as in PyTorch. Tensors whose size is a multiple
+of 16 come first, so that each of them starts on an aligned address.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.language.network import Parameter
+
+ALIGNMENT = 16
+
+
+class Layout:
+    """Where each parameter lies in a flat vector; names in the network's order."""
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self.parameters = {p.name: p for p in parameters}
+        self.slices: dict[str, slice] = {}
+        start = 0
+        sizes = {name: math.prod(p.shape) for name, p in self.parameters.items()}
+        for name in sorted(sizes, key=lambda n: sizes[n] % ALIGNMENT != 0):
+            self.slices[name] = slice(start, start + sizes[name])
+            start += sizes[name]
+        self.numel = start
+
+    @cached_property
+    def layers(self) -> dict[str, list[str]]:
+        """Names of parameters by layer, in the network's order."""
+        result: dict[str, list[str]] = {}
+        for name in self.parameters:
+            result.setdefault(name.rpartition(".")[0], []).append(name)
+        return result
+
+    def places(self, names: Iterable[str]) -> Tensor:
+        """Indices of the named parameters' elements in a flat vector."""
+        return torch.cat([torch.arange(self.slices[n].start, self.slices[n].stop) for n in names])
+
+    def check(self, vector: Tensor, what: str) -> Tensor:
+        """The vector itself, or an error where its shape is not that of the parameters."""
+        if not isinstance(vector, Tensor) or vector.shape != (self.numel,):
+            got = tuple(vector.shape) if isinstance(vector, Tensor) else repr(vector)
+            raise NewtritonError(
+                f"{what} is {got}: give a flat vector of {self.numel} elements, "
+                "e.g. from model.flatten(dict)"
+            )
+        return vector
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a flat vector in the model's own shapes."""
+        return {name: flat[self.slices[name]].view(p.shape) for name, p in self.parameters.items()}
+
+    def torch_views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a flat vector in PyTorch's shapes."""
+        return {
+            name: v.permute(self.parameters[name].order) for name, v in self.views(flat).items()
+        }
+
+    def flatten(self, tensors: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """One flat vector from tensors in PyTorch's shapes, by name; all faults in one error."""
+        views = self.torch_views(flat := torch.empty_like(like))
+        raise_faults("flatten", faults({n: tuple(v.shape) for n, v in views.items()}, tensors))
+        for name, view in views.items():
+            view.copy_(tensors[name])
+        return flat
+
+    def target(
+        self, kind: str, outputs: Collection[str], like: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A new flat vector, and its view for each of the `outputs` `kind:*`; the rest is zero."""
+        flat = torch.empty_like(like)
+        views = {f"{kind}:{name}": view for name, view in self.views(flat).items()}
+        for name in views.keys() - outputs:
+            views.pop(name).zero_()
+        return flat, views
+
+
+def faults(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, object]) -> list[str]:
+    """What is missing, unexpected, of the wrong shape or not a tensor."""
+    found = [f"missing {name}" for name in expected if name not in given]
+    for name, tensor in given.items():
+        if name not in expected:
+            found.append(f"unexpected {name}")
+        elif not isinstance(tensor, Tensor):
+            found.append(f"{name} is {type(tensor).__name__}, not a tensor")
+        elif tuple(tensor.shape) != expected[name]:
+            found.append(f"{name} has shape {tuple(tensor.shape)}, not {expected[name]}")
+        elif not torch.isfinite(tensor).all():
+            found.append(f"{name} has values that are not finite")
+    return found
+
+
+def raise_faults(call: str, found: list[str]) -> None:
+    """One error that lists every fault; nothing where there is none."""
+    if found:
+        raise NewtritonError(f"{call}: " + "; ".join(found))

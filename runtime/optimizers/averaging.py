@@ -1,0 +1,63 @@
+"""The Polyak average of the parameters (Martens & Grosse 2015; Botev et al. 2017, appendix B.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph.options import check_number
+from ..parts.state import Attributes, Maybe, Number, Shaped
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+
+class PolyakAverage(Attributes):
+    """θ̂_t = β_t θ̂_{t−1} + (1 − β_t) θ_t, β_t = min(decay, 1 − 1/t): the plain mean at first.
+
+    It has no effect on training.
+
+    Args:
+        decay: the largest β.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("mean", "steps")
+
+    def __init__(self, decay: float = 0.95) -> None:
+        self.decay = check_number("average", decay, 0.0, below=1.0)
+        self.mean: Tensor | None = None
+        self.steps = 0
+
+    def state_spec(self, model: Model) -> Mapping[str, Any]:
+        """The average and the count of what is in it."""
+        return {
+            "mean": Maybe(Shaped((model.layout.numel,), model.dtype)),
+            "steps": Number(int, 0),
+        }
+
+    def update(self, params: Tensor) -> None:
+        """Takes in θ_t."""
+        self.steps += 1
+        if self.mean is None:
+            self.mean = params.clone()
+        else:
+            self.mean.lerp_(params, 1.0 - min(self.decay, 1.0 - 1.0 / self.steps))
+
+    @contextmanager
+    def in_place(self, model: Model) -> Iterator[None]:
+        """Puts the average into `model.params` while the block runs, for an evaluation."""
+        if self.mean is None:
+            yield
+            return
+        trained = model.params.clone()
+        with torch.no_grad():
+            model.params.copy_(self.mean)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                model.params.copy_(trained)

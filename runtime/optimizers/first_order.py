@@ -1,0 +1,145 @@
+"""Any torch.optim optimizer over compiled gradients: the first-order baselines."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph.errors import NewtritonError
+from ..model.model import Model
+from ..parts.state import Anything, Number, check_state
+from .report import Patience, StepReport, not_finite
+from .sampling import Batch, as_batches, mean_gradient
+
+
+class TorchOptimizer:
+    """`TorchOptimizer(model, torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)`.
+
+    The optimizer sees one flat parameter that shares its memory with `model.params`. Weight decay
+    is the model's; a `weight_decay` given here comes on top. L-BFGS gets a closure.
+
+    Args:
+        model: what is trained.
+        cls: a class of torch.optim.
+        options: its arguments.
+    """
+
+    def __init__(self, model: Model, cls: type[torch.optim.Optimizer], **options: Any) -> None:
+        self.model = model
+        self.flat = torch.nn.Parameter(model.params, requires_grad=False)
+        try:
+            self.optimizer = cls([self.flat], **options)
+        except (TypeError, ValueError) as error:
+            raise NewtritonError(
+                f"torch.optim.{cls.__name__} refuses {options}: {error}"
+            ) from error
+        self.patience = Patience()
+
+    def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
+        """One step on a batch; nothing changes where loss, gradient or new point is not finite.
+
+        L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
+        """
+        batches = self._batches(x, y)
+        model, flat = self.model, self.flat
+        before, state = model.params.clone(), copy.deepcopy(dict(self.optimizer.state[flat]))
+        loss, gradient, statistics = mean_gradient(model, batches)
+        fault, moved = not_finite(loss, gradient), False
+        try:
+            if fault is None:
+                fault = self._move(loss, gradient, batches)
+            moved = fault is None
+        finally:
+            if not moved:
+                model.params.copy_(before)
+                self.optimizer.state[flat] = state
+        self.patience.count(fault)
+        for of_batch in statistics if moved else ():
+            model.update_statistics(of_batch)
+        norm = float((model.params - before).norm())
+        lr = float(self.optimizer.param_groups[0].get("lr", math.nan))
+        return StepReport(
+            loss, None, moved, norm, fault or "stepped", lr=lr, rejected=self.patience.rejected
+        )
+
+    def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
+        """The batch alone, or the data, which L-BFGS passes through several times."""
+        if y is None and not isinstance(x, Tensor) and not self._searches:
+            name = type(self.optimizer).__name__
+            raise NewtritonError(
+                f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
+            )
+        return as_batches(x, y)
+
+    @property
+    def _searches(self) -> bool:
+        return isinstance(self.optimizer, torch.optim.LBFGS)
+
+    def _move(
+        self, loss: float, gradient: Tensor, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> str | None:
+        """Lets the optimizer change the parameters; what is not finite afterwards."""
+        losses = [loss]
+        known = [(loss, gradient)]  # the first evaluation of a line search has been made already
+
+        @torch.no_grad()
+        def closure() -> Tensor:
+            loss, self.flat.grad = known.pop() if known else mean_gradient(self.model, batches)[:2]
+            losses.append(loss)
+            return torch.tensor(loss, dtype=torch.float64)
+
+        self.flat.grad = gradient
+        if self._searches:
+            self.optimizer.step(closure)  # type: ignore[arg-type]
+        else:
+            self.optimizer.step()
+        self.flat.grad = None
+        return not_finite(losses[-1], self.model.params) and "a step that is not finite"
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the optimizer's state and the count of refused steps."""
+        state = copy.deepcopy(self.optimizer.state_dict())
+        return {"optimizer": state, "rejected": self.patience.rejected}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave.
+
+        Raises:
+            NewtritonError: the state is of another optimizer or network; nothing has changed.
+        """
+        check_state({"optimizer": Anything(), "rejected": Number(int, 0)}, state)
+        found = list(self._faults(state["optimizer"]))
+        if found:
+            raise NewtritonError(
+                f"load_state_dict: {'; '.join(found)}. Load the state of the same optimizer, made "
+                "for the same network"
+            )
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.patience.rejected = state["rejected"]
+
+    def _faults(self, state: Any) -> Iterator[str]:
+        """What keeps a state from being one of this optimizer's."""
+        own = self.optimizer.state_dict()
+        if not isinstance(state, Mapping) or state.keys() != own.keys():
+            yield f"the state is no state of torch.optim.{type(self.optimizer).__name__}"
+            return
+        groups = state["param_groups"]
+        if not isinstance(groups, list) or len(groups) != 1 or not isinstance(groups[0], Mapping):
+            yield "param_groups is not a list of one group"
+        elif differing := groups[0].keys() ^ own["param_groups"][0].keys():
+            yield f"options that only one of the two has: {', '.join(sorted(differing))}"
+        elif groups[0]["params"] != own["param_groups"][0]["params"]:
+            yield "the group does not hold the one flat parameter"
+        if not isinstance(state["state"], Mapping) or set(state["state"]) - {0}:
+            yield "the state is not of the one flat parameter"
+            return
+        for name, value in state["state"].get(0, {}).items():
+            for tensor in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(tensor, Tensor) and tensor.numel() not in (1, self.flat.numel()):
+                    yield f"{name} has {tensor.numel()} elements, not {self.flat.numel()}"
+                    break

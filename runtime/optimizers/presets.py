@@ -1,0 +1,266 @@
+"""The papers' methods: presets over curvature, solver and step rule, with the papers' defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...compiler.graph.errors import NewtritonError
+from ..parts.block_cg import MeanCG
+from ..parts.cg import TruncatedCG
+from ..parts.direct import KFI
+from ..parts.kronecker import KroneckerCurvature
+from ..parts.line_search import LevenbergMarquardt
+from ..parts.matrix_free import MatrixFree, Preconditioned
+from ..parts.protocols import Curvature
+from ..parts.quadratic_model import Fixed, QuadraticModel
+from ..parts.trust_region import TrustRegion
+from .averaging import PolyakAverage
+from .second_order import SecondOrder
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+Every = int | tuple[int, int]
+
+
+def schedule(every: object) -> tuple[int, int]:
+    """Steps between two gatherings, and gatherings between two inversions."""
+    pair = (every, every) if isinstance(every, int) else every
+    if not (isinstance(pair, tuple) and [type(k) for k in pair] == [int, int] and min(pair) > 0):
+        raise NewtritonError(f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)")
+    gather, invert = pair
+    return gather, max(1, -(-invert // gather))
+
+
+class FITRE(SecondOrder):
+    """FITRE (Kylasa et al. 2020): a trust region along the K-FAC direction, on the exact Hessian.
+
+    γ and Δ_max are from the paper's grids (10⁻³…10², 10⁻²…10²): on both problems of
+    `bench/first_order.py` they train faster than 0.1 and 1. μ is that of the paper's runs.
+
+    Args:
+        model: what is trained.
+        damping: γ ≥ 0, added to the curvature together with the model's weight decay.
+        max_radius: Δ_max of the trust region.
+        initial_radius: Δ₀; Δ_max unless given.
+        case: "kfac", "kfac+gradient" or "subspace", see `TrustRegion`.
+        momentum: μ.
+        factors: kind of the factors, "kfac" (labels drawn from the model) or "empirical", ….
+        every: steps between two refreshes of the factors; a pair (gather, invert) sets both apart.
+        moving_average: θ of the factors.
+        burn_in: first steps, each of which gathers and inverts.
+        reject_below: ρ below which a step is rejected; FITRE's code uses 1e-4.
+        seed: of the labels that are drawn.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        damping: float = 0.01,
+        max_radius: float = 10.0,
+        *,
+        initial_radius: float | None = None,
+        case: str = "kfac",
+        momentum: float = 0.9,
+        factors: str = "kfac",
+        every: Every = 5,
+        moving_average: float = 0.95,
+        burn_in: int = 5,
+        reject_below: float = 0.25,
+        seed: int = 0,
+    ) -> None:
+        gather, invert = schedule(every)
+        curvature = KroneckerCurvature(
+            model, factors, moving_average=moving_average, every=gather, burn_in=burn_in, seed=seed
+        )
+        rule = TrustRegion(
+            max_radius,
+            initial_radius=initial_radius,
+            case=case,
+            momentum=momentum,
+            reject_below=reject_below,
+        )
+        super().__init__(model, curvature, KFI(invert), rule, damping)
+
+
+class KFAC(SecondOrder):
+    """K-FAC (Martens & Grosse 2015): the exact quadratic model along its direction and the last.
+
+    γ and λ are additive dampings; both start at λ₀ and follow the model's success: λ by ρ every 5
+    steps, γ by the best of three every 20 (sections 6.5 and 6.6; the paper's γ is the root of
+    ours). λ₀ is 0.01, not the paper's 150, from which λ needs a hundred steps to fall to 1: on both
+    problems of `bench/first_order.py` training is faster from 0.01 than from 1.
+
+    Args:
+        model: what is trained.
+        damping: λ₀.
+        momentum: whether the last step is part of the model.
+        samples: label draws per input.
+        every: steps between two refreshes of the factors, or a pair (gather, invert).
+        moving_average: θ of the factors; a plain average for the first `burn_in` steps.
+        burn_in: first steps, each of which gathers and inverts.
+        average: decay of the Polyak average of the parameters, None for none.
+        seed: of the labels that are drawn.
+    """
+
+    factors = "kfac"
+
+    def __init__(
+        self,
+        model: Model,
+        damping: float = 0.01,
+        *,
+        momentum: bool = True,
+        samples: int = 1,
+        every: Every = (1, 20),
+        moving_average: float = 0.95,
+        burn_in: int = 20,
+        average: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        gather, invert = schedule(every)
+        curvature = KroneckerCurvature(
+            model,
+            self.factors,
+            samples=samples,
+            moving_average=moving_average,
+            every=gather,
+            burn_in=burn_in,
+            seed=seed,
+        )
+        polyak = None if average is None else PolyakAverage(average)
+        rule = QuadraticModel(damping, momentum=momentum)
+        super().__init__(model, curvature, KFI(invert), rule, damping, average=polyak)
+
+
+class KFRA(KFAC):
+    """KFRA (Botev, Ritter & Barber 2017): recursive factors, α* of the exact model.
+
+    Appendix B: τ (`damping` of the rule) follows ρ every 5 steps, γ is the best of three every 20,
+    β of the Polyak average is min(0.95, 1 − 1/t). The paper found momentum unstable and has none;
+    within the bounds of `QuadraticModel` it is stable and saves 30 % of the updates on digits.
+
+    Args:
+        model: what is trained.
+        damping: the first γ and τ, as in `KFAC`.
+        momentum: whether the last step is part of the model.
+        every: steps between two refreshes of the factors, or a pair (gather, invert).
+        moving_average: θ of the factors; the paper's is 0.9, or 0 for the last batch alone.
+        burn_in: first steps, averaged plainly.
+        average: decay of the Polyak average, None for none.
+        seed: of labels, where the factors draw some.
+    """
+
+    factors = "kfra"
+
+    def __init__(
+        self,
+        model: Model,
+        damping: float = 0.01,
+        *,
+        momentum: bool = True,
+        every: Every = 5,
+        moving_average: float = 0.9,
+        burn_in: int = 10,
+        average: float | None = 0.95,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            model,
+            damping,
+            momentum=momentum,
+            every=every,
+            moving_average=moving_average,
+            burn_in=burn_in,
+            average=average,
+            seed=seed,
+        )
+
+
+class KFLR(KFRA):
+    """KFLR (Botev, Ritter & Barber 2017, section 3.4): KFRA's rule on exact low-rank factors."""
+
+    factors = "kflr"
+
+
+class EACG(SecondOrder):
+    """EA-CG (Chen, Chou & Chang 2018): ((1 − α)C + αI)d = −g by CG, E[h]E[h]ᵀ in place of E[hhᵀ].
+
+    The defaults are the best of the paper's grid on digits, over three sigmoid networks and a CNN
+    (`bench/eacg_grid.py`). η/α is the rate along what the mean of the inputs does not see: sigmoid
+    networks train faster at 5 and 10 (η = 0.1, α = 0.02 and 0.01), the CNN does not train above 1.
+
+    Args:
+        model: what is trained.
+        lr: η of θ ← θ + ηd; the grid is 0.05, 0.1, 0.2.
+        alpha: α; the grid is 0.01, 0.02, 0.05, 0.1.
+        factors: kind of the factors.
+        limit: CG iterations in a layer; the grid is 5, 10, 20, 50.
+        tolerance: of the relative residual; the grid is 1e-10, 1e-5, 1e-2, 1e-1.
+        momentum: of the steps; the paper has none.
+        apart: whether weight and bias are blocks of their own, as in the paper.
+        seed: of labels, where the factors draw some.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        lr: float = 0.05,
+        alpha: float = 0.05,
+        *,
+        factors: str = "pch-1",
+        limit: int = 10,
+        tolerance: float = 1e-5,
+        momentum: float = 0.0,
+        apart: bool = True,
+        seed: int = 0,
+    ) -> None:
+        curvature = KroneckerCurvature(
+            model, factors, moving_average=0.0, burn_in=0, seed=seed, inputs="mean", apart=apart
+        )
+        solver = MeanCG(limit, tolerance)
+        super().__init__(model, curvature, solver, Fixed(lr, momentum), alpha, form="convex")
+
+
+class NewtonCG(SecondOrder):
+    """Sub-sampled Newton with CG and a line search (Wang, Tan & Lin 2020).
+
+    (G^S + λI)d = −∇h with the gradient of all data, G^S on a sample; backtracking on all data; λ
+    follows ρ. `step(data)` takes an iterable of batches, each pass in mini-batches (section 3.5).
+
+    Args:
+        model: what is trained; the paper's 1/C is its weight decay.
+        damping: the first λ.
+        sample: share of the samples that curvature is taken on.
+        curvature: "ggn" or "hessian".
+        product: form of the Gauss–Newton product, see `MatrixFree`.
+        limit: most CG iterations.
+        tolerance: σ of ‖(G + λI)d + ∇h‖ ≤ σ‖∇h‖.
+        progress: ε of Martens' rule (0.0005 in his paper); 0 leaves it out.
+        preconditioner: kind of Kronecker factors to precondition with; None for none.
+        seed: of the samples that are drawn.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        damping: float = 1.0,
+        *,
+        sample: float = 0.05,
+        curvature: str = "ggn",
+        product: str = "auto",
+        limit: int = 250,
+        tolerance: float = 0.1,
+        progress: float = 0.0,
+        preconditioner: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        free = MatrixFree(model, curvature, product=product)
+        operator: Curvature = free
+        inner = None
+        if preconditioner is not None:
+            factors = KroneckerCurvature(model, preconditioner, seed=seed)
+            operator, inner = Preconditioned(free, factors), KFI()
+        solver = TruncatedCG(limit, tolerance, progress, inner)
+        rule = LevenbergMarquardt(curvature)
+        super().__init__(model, operator, solver, rule, damping, sample=sample, seed=seed)

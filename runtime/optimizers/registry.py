@@ -1,0 +1,67 @@
+"""The parts of an optimizer by name, each with its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ...compiler.curvature.factors import KINDS
+from ...compiler.graph.options import check_option
+from ..parts.block_cg import BlockCG, MeanCG
+from ..parts.cg import Steihaug, TruncatedCG
+from ..parts.direct import KFI, Eigen
+from ..parts.kronecker import KroneckerCurvature
+from ..parts.line_search import LevenbergMarquardt
+from ..parts.matrix_free import MatrixFree
+from ..parts.protocols import Curvature, Solver, StepRule
+from ..parts.quadratic_model import Fixed, QuadraticModel
+from ..parts.trust_region import TrustRegion
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+CURVATURES: dict[str, Callable[[Model], Curvature]] = {
+    **{kind: lambda model, kind=kind: KroneckerCurvature(model, kind) for kind in KINDS},
+    "ggn": MatrixFree,
+    "hessian": lambda model: MatrixFree(model, "hessian"),
+    "ggn-layers": lambda model: MatrixFree(model, blocks="layers"),
+    "hessian-layers": lambda model: MatrixFree(model, "hessian", blocks="layers"),
+}
+
+SOLVERS: dict[str, Callable[[], Solver]] = {
+    "kfi": KFI,
+    "eigen": Eigen,
+    "cg": BlockCG,
+    "ea-cg": MeanCG,
+    "truncated-cg": TruncatedCG,
+    "steihaug": Steihaug,
+}
+
+RULES: dict[str, Callable[[float], StepRule]] = {
+    "fixed": lambda damping: Fixed(),
+    "quadratic": QuadraticModel,
+    "trust-region": lambda damping: TrustRegion(),
+    "levenberg-marquardt": lambda damping: LevenbergMarquardt(),
+}
+
+
+def parts(
+    model: Model, curvature: Any, solver: Any, rule: Any, damping: float
+) -> tuple[Any, Any, Any]:
+    """The three parts; names are looked up, objects stay what they are.
+
+    `damping` is the optimizer's, where a rule made here has one of its own to start with.
+    """
+    if isinstance(curvature, str):
+        check_option("curvature", curvature, tuple(CURVATURES))
+        if solver == "ea-cg" and curvature in KINDS:
+            curvature = KroneckerCurvature(model, curvature, inputs="mean", apart=True)
+        else:
+            curvature = CURVATURES[curvature](model)
+    if isinstance(solver, str):
+        check_option("solver", solver, tuple(SOLVERS))
+        solver = SOLVERS[solver]()
+    if isinstance(rule, str):
+        check_option("rule", rule, tuple(RULES))
+        rule = RULES[rule](damping)
+    return curvature, solver, rule

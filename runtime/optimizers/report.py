@@ -1,0 +1,63 @@
+"""What a step reports, and the count of steps that could not be made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph.errors import NewtritonError
+
+PATIENCE = 10  # steps in a row that could not be made, then an error
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did. `rho`, `radius`, `damping`, `lr` are None where the method has none.
+
+    loss: h before the step; new_loss: h at the point that was tried last, None where none was.
+    status: how the solve ended, or why no step could be made. predicted: the model's decrease.
+    cg_iterations: of all layers, where there are several solves. halvings: of a line search.
+    rejected: steps in a row that could not be made (a loss, gradient or curvature that is not
+    finite, a solve that failed).
+    """
+
+    loss: float
+    new_loss: float | None
+    accepted: bool
+    step_norm: float
+    status: str
+    rho: float | None = None
+    predicted: float | None = None
+    radius: float | None = None
+    damping: float | None = None
+    lr: float | None = None
+    damping_retries: int = 0
+    cg_iterations: int = 0
+    halvings: int = 0
+    rejected: int = 0
+
+
+class Patience:
+    """Counts steps in a row that could not be made; gives up with an error after `PATIENCE`."""
+
+    def __init__(self) -> None:
+        self.rejected = 0
+
+    def count(self, fault: str | None) -> None:
+        """Notes what was wrong with a step, None where nothing was."""
+        self.rejected = 0 if fault is None else self.rejected + 1
+        if self.rejected >= PATIENCE:
+            raise NewtritonError(
+                f"{self.rejected} steps in a row were refused, the last for this: {fault}. "
+                "Look at the data, take smaller steps or start from other parameters"
+            )
+
+
+def not_finite(loss: float, gradient: Tensor) -> str | None:
+    """What is not finite; None where everything is."""
+    if not math.isfinite(loss):
+        return f"loss {loss}"
+    return None if bool(torch.isfinite(gradient).all()) else "a gradient that is not finite"

@@ -1,0 +1,92 @@
+"""A step's starting point over many batches: h and gradient of all, curvature on a sample.
+
+Function and gradient go through the data in mini-batches, so that the memory is a mini-batch's
+(Wang, Tan & Lin 2020, section 3.5); the curvature is that of a share of the samples (section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph.errors import NewtritonError
+from ..model.linearization import Linearization
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+Batch = tuple[Tensor, Tensor]
+
+
+def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
+    """The batch alone, or the data, which a step passes through several times."""
+    if y is not None:
+        return [(x, y)]  # type: ignore[list-item]
+    if isinstance(x, Tensor):
+        raise NewtritonError("step(x) got inputs without labels: step(x, y)")
+    if isinstance(x, Iterator):
+        raise NewtritonError(
+            f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
+        )
+    return x
+
+
+def mean_gradient(
+    model: Model, batches: Iterable[Batch]
+) -> tuple[float, Tensor, list[dict[str, Tensor]]]:
+    """Means of h and its gradient over the samples of all batches; statistics of each batch."""
+    samples, loss, gradient, statistics = 0, 0.0, torch.zeros_like(model.params), []
+    for x, y in batches:
+        part, slope, of_batch = model.gradient(x, y)
+        samples += len(x)
+        loss += (part - loss) * (len(x) / samples)
+        gradient.lerp_(slope, len(x) / samples)
+        statistics.append(of_batch)
+    if not samples:
+        raise NewtritonError("the data have no batches: give at least one")
+    return loss, gradient, statistics
+
+
+def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
+    """Mean of h over the samples of all batches."""
+    samples, loss = 0, 0.0
+    for x, y in batches:
+        samples += len(x)
+        loss += (model.objective(x, y) - loss) * (len(x) / samples)
+    return loss
+
+
+def draw(batches: Iterable[Batch], share: float, generator: torch.Generator) -> Batch:
+    """A share of each batch's samples, at least one, without replacement."""
+    xs, ys = [], []
+    for x, y in batches:
+        count = max(1, round(share * len(x)))
+        rows = torch.randperm(len(x), generator=generator, device=generator.device)[:count]
+        xs.append(x[rows.to(x.device)])
+        ys.append(y[rows.to(y.device)])
+    return torch.cat(xs), torch.cat(ys)
+
+
+class Sampled:
+    """A point: `objective` and `gradient` of all batches, second-order calls on a sample.
+
+    Args:
+        model: at whose parameters it is.
+        batches: all data, passed through twice.
+        share: of the samples that curvature is taken on.
+        generator: draws them.
+    """
+
+    def __init__(
+        self, model: Model, batches: Iterable[Batch], share: float, generator: torch.Generator
+    ) -> None:
+        self.objective, self.gradient, self.statistics = mean_gradient(model, batches)
+        self.vectors = model.vectors
+        self.second: Linearization = model.linearize(*draw(batches, share, generator))
+
+    def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
+        """Forms of the sample's curvature."""
+        return self.second.quadratic_forms(vs, curvature)

@@ -1,0 +1,214 @@
+"""Second-order optimizers: curvature × solver × step rule, and how a step is made of them.
+
+No part imports another part's kind: any curvature goes with any solver and rule, but for what
+`combinations.REFUSALS` lists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph.options import check_number, check_option
+from ..parts.protocols import Curvature, Proposal, Solution, Solver, StepRule
+from ..parts.state import Number, Random, check_state, seeded
+from .averaging import PolyakAverage
+from .combinations import check_combination
+from .registry import parts
+from .report import Patience, StepReport, not_finite
+from .sampling import Batch, Sampled, as_batches, mean_objective
+
+if TYPE_CHECKING:
+    from ..model.linearization import Linearization
+    from ..model.model import Model
+
+FORMS = ("additive", "convex")
+SEARCH_FAILED = "the line search found no step that lowers the loss enough"
+
+
+class SecondOrder:
+    """θ ← θ + s, s proposed by a step rule along the solver's direction.
+
+    The parts are objects, or the names in `named.CURVATURES`, `SOLVERS` and `RULES` for their
+    defaults.
+
+    Args:
+        model: what is trained.
+        curvature: `update(lin)`, `mv(v)`, and what the solver needs.
+        solver: `solve(curvature, damping, g)`.
+        rule: `propose(direction, lin)`, `judge(loss, new_loss, proposal, eps)`, …
+        damping: γ, added to the curvature with the model's weight decay; rules may change it.
+        form: "additive", C + γI; or EA-CG's "convex", (1 − α)C + αI with α = γ < 1.
+        sample: share of the samples that curvature is taken on; loss and gradient are of all.
+        average: keeps a Polyak average of the parameters, see `PolyakAverage`.
+        seed: of the samples that are drawn.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        curvature: Curvature | str = "kfac",
+        solver: Solver | str = "kfi",
+        rule: StepRule | str = "trust-region",
+        damping: float = 0.1,
+        *,
+        form: str = "additive",
+        sample: float = 1.0,
+        average: PolyakAverage | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_option("form", form, FORMS)
+        convex = form == "convex"
+        self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
+        self.sample = check_number("sample", sample, above=0.0, most=1.0)
+        self.model = model
+        self.curvature, self.solver, self.rule = parts(model, curvature, solver, rule, self.damping)
+        check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
+        self.form, self.average = form, average
+        self.generator = seeded(model, seed)
+        self.patience = Patience()
+
+    @torch.no_grad()
+    def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
+        """One step on a batch; one that is rejected leaves the parameters as they were.
+
+        `step(data)` takes an iterable of batches: loss and gradient are those of all of them,
+        taken batch by batch, and curvature is that of a sample.
+        """
+        batches = as_batches(x, y)
+        model, rule = self.model, self.rule
+        if y is not None and self.sample == 1.0:
+            point = second = model.linearize(x, y)  # type: ignore[arg-type]
+        else:
+            point = Sampled(model, batches, self.sample, self.generator)
+            second = point.second
+
+        def report(status: str, **what: Any) -> StepReport:
+            return StepReport(
+                point.objective, status=status, radius=rule.radius, damping=self.damping,
+                lr=getattr(rule, "lr", None), rejected=self.patience.rejected, **what,
+            )  # fmt: skip
+
+        found = self._direction(point, second)
+        if isinstance(found, str):
+            rule.tighten()
+            self.damping = rule.adapt(self.damping, -math.inf)
+            self.patience.count(found)
+            return report(found, new_loss=None, accepted=False, step_norm=0.0)
+        self.patience.count(None)
+        solution, proposal = found
+        new_loss, proposal, accepted, rho = self._take(point, proposal, x, y)
+        if accepted:
+            passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
+            for statistics in passed:
+                model.update_statistics(statistics)
+        self.damping = rule.adapt(self.damping, rho)
+        if self.average is not None:
+            self.average.update(model.params)
+        searched = bool(proposal.halvings) and not accepted
+        return report(
+            SEARCH_FAILED if searched else solution.status.value, new_loss=new_loss,
+            accepted=accepted, step_norm=proposal.norm, rho=rho, predicted=proposal.predicted,
+            damping_retries=solution.statistics.get("retries", 0),
+            cg_iterations=solution.statistics.get("cg_iterations", 0), halvings=proposal.halvings,
+        )  # fmt: skip
+
+    def _take(
+        self,
+        point: Linearization | Sampled,
+        proposal: Proposal,
+        x: Tensor | Iterable[Batch],
+        y: Tensor | None,
+    ) -> tuple[float, Proposal, bool, float | None]:
+        """Tries the proposal, and shorter ones where the rule asks for them.
+
+        Returns the loss and the proposal tried last, whether it is accepted, and ρ. Parameters
+        have moved only if it is; an interrupt leaves no step that was not judged.
+        """
+        params, before, accepted = self.model.params, self.model.params.clone(), False
+        try:
+            while True:
+                params.copy_(before).add_(proposal.step)
+                finite = bool(torch.isfinite(params).all())
+                new_loss = mean_objective(self.model, as_batches(x, y)) if finite else math.inf
+                shorter = self.rule.shorten(point.objective, new_loss, proposal)
+                if shorter is None:
+                    break
+                proposal = shorter
+            eps = torch.finfo(params.dtype).eps
+            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, eps)
+        finally:
+            if not accepted:
+                params.copy_(before)
+        return new_loss, proposal, accepted, rho
+
+    def _direction(
+        self, point: Linearization | Sampled, second: Linearization
+    ) -> tuple[Solution, Proposal] | str:
+        """The best proposal over the rule's dampings, or what stands in the way of one."""
+        if (fault := not_finite(point.objective, point.gradient)) is not None:
+            return fault
+        if not self.curvature.update(second):
+            return "curvature that is not finite"
+        best: tuple[float, Solution, Proposal] | None = None
+        fault = ""
+        for damping in self.rule.dampings(self.damping):
+            solution = self._solve(damping, point.gradient)
+            if solution.status.failed:
+                fault = solution.status.value
+            elif not bool(torch.isfinite(solution.x).all()):
+                fault = "a direction that is not finite"
+            else:
+                proposal = self.rule.propose(solution.x, point)
+                if best is None or _worth(proposal) > _worth(best[2]):
+                    best = (damping, solution, proposal)
+        if best is None:
+            return fault
+        self.damping = best[0]
+        return best[1:]
+
+    def _solve(self, damping: float, g: Tensor) -> Solution:
+        """X of (C + (γ + η)I) x = g, or of ((1 − α)(C + ηI) + αI) x = g."""
+        scale = 1.0
+        if self.form == "convex":
+            scale = 1.0 / (1.0 - damping)
+            damping *= scale
+        damping += self.model.weight_decay
+        bound = {"radius": self.rule.radius} if self.solver.bounded else {}
+        solution = self.solver.solve(self.curvature, damping, g, **bound)
+        return replace(solution, x=solution.x * scale) if scale != 1.0 else solution
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"curvature": self.curvature, "solver": self.solver, "rule": self.rule}
+        return parts if self.average is None else {**parts, "average": self.average}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the coming steps depend on, besides model and data."""
+        state: dict[str, Any] = {name: p.state_dict() for name, p in self._parts().items()}
+        state["generator"] = self.generator.get_state()
+        return {**state, "damping": self.damping, "rejected": self.patience.rejected}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave, bit for bit.
+
+        Raises:
+            NewtritonError: lists every way in which the state does not fit; nothing has changed.
+        """
+        specs: dict[str, Any] = {n: p.state_spec(self.model) for n, p in self._parts().items()}
+        specs |= {"generator": Random(self.generator)}
+        specs |= {"damping": Number(float, 0.0), "rejected": Number(int, 0)}
+        check_state(specs, state)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.generator.set_state(state["generator"].cpu())
+        self.damping, self.patience.rejected = state["damping"], state["rejected"]
+
+
+def _worth(proposal: Proposal) -> float:
+    """The predicted decrease; −∞ where it is not finite."""
+    return proposal.predicted if math.isfinite(proposal.predicted) else -math.inf

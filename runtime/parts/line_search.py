@@ -1,0 +1,92 @@
+"""Levenberg and Marquardt's damping with a backtracking line search (Wang, Tan & Lin 2020)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from ...compiler.graph.options import check_count, check_number, check_option
+from ...compiler.programs import CURVATURES
+from .protocols import Point, Proposal
+from .quadratic_model import GOOD, POOR, Rule, reduction_ratio
+
+
+class LevenbergMarquardt(Rule):
+    """s = −αx, α the first of 1, ½, ¼, … with h(θ + s) ≤ h(θ) + c·gᵀs.
+
+    The solver's damping λ follows ρ, taken at that α after the search, the predicted decrease with
+    weight decay but without λ (their eq. 37): ×drop above ¾, ×boost below ¼. Where no α serves, or
+    x leads uphill, the step is rejected and λ boosted.
+
+    Args:
+        model: the quadratic model's curvature, "ggn" or "hessian".
+        sufficient: c of the decrease (Armijo).
+        halvings: most of them in one search.
+        drop: factor of λ where the model is good.
+        boost: factor of λ where it is poor.
+    """
+
+    name = "levenberg-marquardt"
+    radius = None
+
+    def __init__(
+        self,
+        model: str = "ggn",
+        *,
+        sufficient: float = 1e-4,
+        halvings: int = 20,
+        drop: float = 2 / 3,
+        boost: float = 3 / 2,
+    ) -> None:
+        check_option("model", model, CURVATURES)
+        self.model = model
+        self.sufficient = check_number("sufficient", sufficient, above=0.0, below=1.0)
+        self.halvings = check_count("halvings", halvings, 0)
+        self.drop = check_number("drop", drop, above=0.0, below=1.0)
+        self.boost = check_number("boost", boost, above=1.0)
+
+    def propose(self, direction: Tensor, lin: Point) -> Proposal:
+        """The whole step −x."""
+        step = -direction
+        products = lin.vectors.gram([step, lin.gradient])
+        norm, slope = math.sqrt(products[0, 0]), float(products[0, 1])
+        if norm == 0.0:
+            return Proposal(step, 0.0, 0.0)
+        form = norm**2 * float(lin.quadratic_forms([step / norm], self.model))
+        return Proposal(step, norm, -(slope + 0.5 * form), slope)
+
+    def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
+        """Half the step, until the decrease is sufficient or the halvings are used up."""
+        if self._suffices(loss, new_loss, proposal) or proposal.halvings == self.halvings:
+            return None
+        if not proposal.slope < 0.0:
+            return None
+        half_form = -proposal.predicted - proposal.slope  # ½ sᵀCs
+        return Proposal(
+            proposal.step / 2,
+            proposal.norm / 2,
+            -(proposal.slope / 2 + half_form / 4),
+            proposal.slope / 2,
+            proposal.halvings + 1,
+        )
+
+    def _suffices(self, loss: float, new_loss: float, proposal: Proposal) -> bool:
+        return new_loss <= loss + self.sufficient * proposal.slope
+
+    def judge(
+        self, loss: float, new_loss: float, proposal: Proposal, eps: float
+    ) -> tuple[bool, float | None]:
+        """Accepted where the decrease is sufficient; where it is rounding error, as it is."""
+        rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
+        descends = proposal.slope < 0.0 or proposal.norm == 0.0
+        enough = self._suffices(loss, new_loss, proposal) or (
+            math.isfinite(new_loss) and abs(proposal.slope) <= 10 * eps * abs(loss)
+        )
+        return descends and enough, rho
+
+    def adapt(self, damping: float, rho: float | None) -> float:
+        """λ follows ρ."""
+        if rho is None or POOR <= rho <= GOOD:
+            return damping
+        return damping * (self.drop if rho > GOOD else self.boost)

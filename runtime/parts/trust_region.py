@@ -1,0 +1,212 @@
+"""The trust region of FITRE: the best step in a small subspace, and the radius that follows ρ.
+
+The model m(s) = gᵀs + ½ sᵀHs is minimised over ‖s‖ ≤ Δ within the span of a few directions, from
+their inner products, quadratic forms and slopes alone: k×k matrices in float64. (FITRE, Algorithm
+1; its closed form in section 3.2 is not the minimiser and is not followed.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_number, check_option
+from .protocols import Point, Proposal
+from .quadratic_model import GOOD, POOR, Rule, along, reduction_ratio
+from .state import Maybe, Number, Shaped
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+CASES = ("kfac", "kfac+gradient", "subspace")
+Matrix = NDArray[np.float64]
+
+
+def minimise_in_ball(
+    slope: Matrix, curvature: Matrix, metric: Matrix, radius: float, tolerance: float = 1e-12
+) -> Matrix:
+    """Coefficients c of the global minimiser of slopeᵀc + ½ cᵀ curvature c in a ball.
+
+    The ball is cᵀ metric c ≤ radius².
+
+    Args:
+        slope: k inner products gᵀvᵢ.
+        curvature: k×k forms vᵢᵀHvⱼ, of any sign.
+        metric: k×k inner products vᵢᵀvⱼ.
+        radius: Δ.
+        tolerance: combinations with a smaller share of the metric are dropped. An error ε in the
+            forms grows to ε/tolerance along them.
+    """
+    scales, axes = np.linalg.eigh(metric)
+    kept = scales > tolerance * max(scales.max(), 0.0)
+    if not kept.any():
+        return np.zeros_like(slope)
+    basis = axes[:, kept] / np.sqrt(scales[kept])  # metric-orthonormal
+    values, vectors = np.linalg.eigh(basis.T @ curvature @ basis)
+    b = vectors.T @ (basis.T @ slope)
+    return basis @ (vectors @ _secular(b, values, radius))
+
+
+def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
+    """Minimiser of bᵀy + ½ Σ valuesᵢ yᵢ² over ‖y‖ ≤ radius, values ascending (Moré & Sorensen)."""
+    lowest = values[0]
+    scale = max(np.abs(values).max(), np.linalg.norm(b) / radius, np.finfo(float).tiny)
+    if not b.any():
+        y = np.zeros_like(b)
+        if lowest < 0:
+            y[0] = radius
+        return y
+
+    gaps = values + max(0.0, -lowest)  # the smallest shift that leaves no negative curvature
+
+    def step(more: float) -> Matrix:
+        denominators = gaps + more
+        return np.divide(
+            -b, denominators, out=np.zeros_like(b), where=(b != 0) & (denominators != 0)
+        )
+
+    if lowest > 0 and np.linalg.norm(step(0.0)) <= radius:
+        return step(0.0)
+    singular = gaps <= 1e-14 * scale
+    if not (np.abs(b[singular]) > 1e-14 * np.linalg.norm(b)).any():
+        # The hard case: the shifted system is singular but solvable; a null vector reaches the
+        # boundary, where curvature along it is negative and not zero.
+        y = np.where(singular, 0.0, step(0.0))
+        short = radius**2 - y @ y
+        if short >= 0:
+            if lowest < -1e-14 * scale:
+                y[0] = math.sqrt(short)
+            return y
+    low, high = 0.0, np.linalg.norm(b) / radius + scale
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        inside = np.linalg.norm(step(middle)) <= radius
+        low, high = (low, middle) if inside else (middle, high)
+    return step(high)
+
+
+class TrustRegion(Rule):
+    """Proposes steps within a radius, and judges them.
+
+    Args:
+        max_radius: Δ_max.
+        initial_radius: Δ₀, Δ_max unless given.
+        min_radius: Δ never falls below it.
+        case: "kfac" searches along the direction; "kfac+gradient" takes the better of the best
+            points along it and along the gradient; "subspace" minimises over the span of both.
+        momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ. Left out of a step that
+            it would send uphill in the model, where ρ has no meaning.
+        reject_below: a step with a smaller ρ is rejected; at most ¾.
+    """
+
+    name = "trust-region"
+    STATE: ClassVar[tuple[str, ...]] = ("radius", "last")
+
+    def __init__(
+        self,
+        max_radius: float = 1.0,
+        *,
+        initial_radius: float | None = None,
+        min_radius: float = 1e-8,
+        case: str = "kfac",
+        momentum: float = 0.0,
+        reject_below: float = POOR,
+    ) -> None:
+        check_option("case", case, CASES)
+        radius = max_radius if initial_radius is None else initial_radius
+        for name, value in (("max", max_radius), ("initial", radius), ("min", min_radius)):
+            check_number(f"{name}_radius", value)
+        if not 0 < min_radius <= radius <= max_radius:
+            raise NewtritonError(
+                f"radii are min {min_radius}, initial {radius}, max {max_radius}: "
+                "give 0 < min ≤ initial ≤ max"
+            )
+        check_number("momentum", momentum, 0.0, below=1.0)
+        check_number("reject_below", reject_below, 0.0, GOOD)
+        self.max_radius, self.min_radius = float(max_radius), float(min_radius)
+        self.radius = float(radius)
+        self.case, self.momentum, self.reject_below = case, momentum, reject_below
+        self.last: Tensor | None = None  # the last step taken, where there is momentum
+
+    def state_spec(self, model: Model) -> Mapping[str, Any]:
+        """Radius and last step."""
+        last = Maybe(Shaped((model.layout.numel,), model.dtype))
+        return {"radius": Number(float, 0.0), "last": last}
+
+    def propose(self, direction: Tensor, lin: Point) -> Proposal:
+        """The step from the solver's direction r ≈ C⁻¹g."""
+        vectors = [direction] if self.case == "kfac" else [direction, lin.gradient]
+        searched = len(vectors)
+        if self.last is not None:
+            vectors.append(self.last)
+        norms, slope, metric = along(vectors, lin)
+        nothing = Proposal(torch.zeros_like(direction), 0.0, 0.0)
+        if not np.isfinite(norms).all():
+            return replace(nothing, predicted=math.nan)
+        if 0.0 in norms:
+            return nothing
+        units = [v / float(n) for v, n in zip(vectors, norms, strict=True)]
+        curvature = lin.quadratic_forms(units).double().cpu().numpy()
+        if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
+            return replace(nothing, predicted=math.nan)
+
+        def model(c: Matrix) -> float:
+            return float(slope @ c + 0.5 * c @ curvature @ c)
+
+        def length(c: Matrix) -> float:
+            return math.sqrt(max(0.0, c @ metric @ c))
+
+        tolerance = math.sqrt(torch.finfo(direction.dtype).eps)
+        candidates = self._search(slope, curvature, metric, searched, tolerance)
+        c = min(candidates, key=model)
+        if self.last is not None:
+            carried = np.append(c[:-1], self.momentum * norms[-1])
+            carried *= min(1.0, self.radius / (length(carried) or self.radius))
+            c = carried if model(carried) < 0 else c
+        return Proposal(lin.vectors.combination(c, units), length(c), -model(c))
+
+    def _search(
+        self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int, tolerance: float
+    ) -> list[Matrix]:
+        """Coefficients of the steps to choose from, over the first `searched` directions."""
+
+        def over(*chosen: int) -> Matrix:
+            c, these = np.zeros_like(slope), list(chosen)
+            part = np.ix_(these, these)
+            if slope[these].any():  # along a direction without slope the step is 0
+                c[these] = minimise_in_ball(
+                    slope[these], curvature[part], metric[part], self.radius, tolerance
+                )
+            return c
+
+        if self.case == "subspace":
+            return [over(*range(searched))]
+        return [over(i) for i in range(searched)]
+
+    def judge(
+        self, loss: float, new_loss: float, proposal: Proposal, eps: float
+    ) -> tuple[bool, float]:
+        """(accepted, ρ); the radius follows. ρ := 1 where the prediction is rounding error."""
+        rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
+        accepted = rho >= self.reject_below
+        if rho >= GOOD:
+            self.radius = min(2 * self.radius, self.max_radius)
+        elif rho < POOR:
+            self.tighten()
+        if accepted and self.momentum and proposal.norm > 0:
+            self.last = proposal.step
+        return accepted, rho
+
+    def tighten(self) -> None:
+        """Halves the radius."""
+        self.radius = max(self.radius / 2, self.min_radius)

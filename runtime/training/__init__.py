@@ -1,0 +1,1 @@
+"""Training runs: the loop over epochs, records, pictures, and folders to resume from."""

@@ -1,0 +1,80 @@
+"""Batches that grow while training goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ...compiler.graph.options import check_count
+from ..data.samples import Batches, Samples
+
+
+class GrowingBatches(Batches):
+    """Batches of m_k = min(first·e^((k−1)/b), last) samples, step k counted over all epochs.
+
+    b is such that `last` is reached at step `steps` (Martens & Grosse 2015, section 13, with 500).
+    An epoch ends with what is left of the samples.
+
+    Args:
+        x: inputs (N, *features).
+        y: labels.
+        first: size of the first batch.
+        last: size of the largest; all N unless given.
+        steps: the step at which it is reached.
+        shuffle: whether each epoch has a new order.
+        seed: of the orders.
+    """
+
+    def __init__(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        first: int,
+        last: int | None = None,
+        *,
+        steps: int = 500,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(x, y, check_count("first", first), shuffle=shuffle, seed=seed)
+        self.first, self.last = first, check_count("last", len(x) if last is None else last, first)
+        self.steps = check_count("steps", steps, 2)
+        self.step = 0
+
+    def size(self, step: int) -> int:
+        """Samples of the batch after `step` others."""
+        growth = (self.last / self.first) ** (step / (self.steps - 1))
+        return min(self.last, math.floor(self.first * growth + 0.5))
+
+    def _ends(self) -> Iterator[int]:
+        """Where the coming epoch's batches end."""
+        step, end = self.step, 0
+        while end < len(self.x):
+            end += self.size(step)
+            step += 1
+            yield min(end, len(self.x))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._ends())
+
+    def __iter__(self) -> Iterator[Samples]:
+        order, ends = self._order(self.epoch), list(self._ends())
+        self.epoch += 1
+        return self._batches(order, ends)
+
+    def _batches(self, order: torch.Tensor | None, ends: list[int]) -> Iterator[Samples]:
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            self.step, self.batch_size = self.step + 1, end - start
+            yield self._take(order, start)
+
+    def state_dict(self) -> dict[str, int]:
+        """The numbers of epochs begun and batches given."""
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues with what follows the saved state."""
+        super().load_state_dict(state)
+        self.step = state["step"]

@@ -1,0 +1,226 @@
+"""The training loop: epochs of optimizer steps, validation after each, all of it recorded."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from operator import length_hint
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tqdm.auto import tqdm
+
+from ...compiler.graph.errors import NewtritonError
+from .history import Epoch, History
+
+Data = Iterable[Any]  # batches (x, y): `Batches`, a DataLoader, a list …
+Callback = Callable[[History], bool | None]
+
+SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
+
+
+class TrainableModel(Protocol):
+    """What the loop needs of a model."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are moved."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What inputs are converted to."""
+        ...
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs (N, K) in evaluation mode."""
+        ...
+
+    def classes(self, x: torch.Tensor) -> torch.Tensor:
+        """The class that is predicted for each sample."""
+        ...
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Mean loss in evaluation mode."""
+        ...
+
+
+class StepOptimizer(Protocol):
+    """What the loop needs of an optimizer."""
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        """One step on a batch; returns a dataclass with a field `loss`."""
+        ...
+
+
+def fit(
+    model: TrainableModel,
+    optimizer: StepOptimizer,
+    train: Data,
+    validation: Data | None = None,
+    epochs: int = 1,
+    *,
+    progress: bool = True,
+    callbacks: Iterable[Callback] = (),
+    log_dir: str | Path | None = None,
+    history: History | None = None,
+) -> History:
+    """Trains for some epochs and records every step.
+
+    Ctrl-C ends the training where it stands: model and optimizer keep their state, and the
+    history so far is returned with `interrupted` set.
+
+    Args:
+        model: gets the batches on its device, inputs in its dtype.
+        optimizer: `step(x, y)` is called once per batch.
+        train: any iterable of batches (x, y) that can be passed through once per epoch.
+        validation: batches to evaluate after each epoch.
+        epochs: how many passes to make.
+        progress: whether to draw a progress bar.
+        callbacks: called with the history after each epoch; returning True ends the training.
+        log_dir: where to write TensorBoard's event files.
+        history: of an earlier call, to be continued: its counts and seconds go on.
+
+    Returns:
+        The history, which is the one passed in if there was one.
+    """
+    if epochs < 1:
+        raise NewtritonError(f"epochs is {epochs}: it must be at least 1")
+    for name, data in (("train", train), ("validation", validation)):
+        if epochs > 1 and isinstance(data, Iterator):
+            raise NewtritonError(
+                f"{name} is a one-shot iterator ({type(data).__name__}) and would be empty in the "
+                f"second of {epochs} epochs: pass a list of batches, Batches or a DataLoader"
+            )
+    history = History() if history is None else history
+    history.interrupted = False
+    callbacks = [*callbacks, *([] if log_dir is None else [TensorBoard(log_dir)])]
+    first = len(history.epochs) + 1
+    total = epochs * length_hint(train) or None
+    with tqdm(total=total, unit="step", disable=not progress) as bar:
+        run = _Run(model, optimizer, history, bar)
+        try:
+            for epoch in range(first, first + epochs):
+                bar.set_description(f"epoch {epoch}/{first + epochs - 1}")
+                loss = run.make_pass(train, epoch)
+                scores = (None, None) if validation is None else evaluate(model, validation)
+                history.epochs.append(
+                    Epoch(epoch, len(history.steps), history.seconds, loss, *scores)
+                )
+                if any([callback(history) for callback in callbacks]):
+                    break
+        except KeyboardInterrupt:
+            history.interrupted = True
+    return history
+
+
+def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
+    """Mean loss over the samples of all batches, and the share of right classes.
+
+    The accuracy is None where labels are not int64 classes of shape (N,).
+    """
+    samples, loss = 0, 0.0
+    right: int | None = 0
+    for batch in data:
+        x, y = _move(batch, model)
+        samples += len(y)
+        loss += len(y) * float(model.loss(x, y))
+        if right is None or y.dtype != torch.int64 or y.dim() != 1:
+            right = None
+        else:
+            right += int((model.classes(x) == y).sum())
+    if samples == 0:
+        raise NewtritonError("the validation data have no batches: pass at least one")
+    return loss / samples, None if right is None else right / samples
+
+
+class TensorBoard:
+    """A callback that writes losses, accuracies and the steps' reports as TensorBoard events."""
+
+    def __init__(self, log_dir: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (optional)
+        except ImportError as error:
+            raise NewtritonError(
+                f"log_dir={str(log_dir)!r} needs TensorBoard: pip install tensorboard, or leave "
+                "log_dir out"
+            ) from error
+        self.writer = SummaryWriter(str(log_dir))
+        self.written = 0
+
+    def __call__(self, history: History) -> None:
+        """Writes what the history has gained since the last call."""
+        for step in history.steps[self.written :]:
+            for name, value in step.items():
+                if isinstance(value, int | float) and name not in ("step", "epoch"):
+                    self.writer.add_scalar(f"step/{name}", value, step["step"])
+        self.written = len(history.steps)
+        epoch = history.epochs[-1]
+        for name, value in asdict(epoch).items():
+            if value is not None and name != "number":
+                self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
+        self.writer.flush()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from epoch to epoch."""
+
+    model: TrainableModel
+    optimizer: StepOptimizer
+    history: History
+    bar: tqdm
+
+    def make_pass(self, train: Data, epoch: int) -> float:
+        """Steps through the data once; returns the mean loss over the samples."""
+        history = self.history
+        samples, loss = 0, 0.0
+        before, start = history.seconds, time.perf_counter()
+        for batch in train:
+            x, y = _move(batch, self.model)
+            report = self.optimizer.step(x, y)
+            record = {
+                "step": len(history.steps) + 1,
+                "epoch": epoch,
+                "seconds": before + time.perf_counter() - start,
+                **{field.name: _plain(getattr(report, field.name)) for field in fields(report)},
+            }
+            history.steps.append(record)
+            samples += len(y)
+            loss += len(y) * record["loss"]
+            self.bar.set_postfix(_shown(record, history), refresh=False)
+            self.bar.update()
+        if samples == 0:
+            raise NewtritonError(
+                f"the training data have no batches in epoch {epoch}: pass a list of batches, "
+                "Batches or a DataLoader with at least one batch"
+            )
+        return loss / samples
+
+
+def _move(batch: Any, model: TrainableModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """One batch on the model's device, its numbers (not its classes) in the model's dtype."""
+    try:
+        x, y = map(torch.as_tensor, batch)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise NewtritonError(
+            f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y): {error}"
+        ) from error
+    y_dtype = model.dtype if y.is_floating_point() else y.dtype
+    return x.to(model.device, model.dtype), y.to(model.device, y_dtype)
+
+
+def _plain(value: Any) -> Any:
+    """A report's value as JSON has it."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    return value.name if isinstance(value, Enum) else value
+
+
+def _shown(record: dict[str, Any], history: History) -> dict[str, str]:
+    """The progress bar's text."""
+    shown = {name: f"{record[name]:.3g}" for name in SHOWN if record.get(name) is not None}
+    if history.epochs and history.epochs[-1].validation_accuracy is not None:
+        shown["accuracy"] = f"{history.epochs[-1].validation_accuracy:.1%}"
+    return shown

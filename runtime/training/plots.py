@@ -1,0 +1,77 @@
+"""Pictures of training runs, made without pyplot: no window opens and no backend is chosen."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ...compiler.graph.errors import NewtritonError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .history import History
+
+Measure = Literal["epochs", "seconds"]
+
+
+def plot_histories(
+    histories: Mapping[str, "History | Sequence[History]"],
+    path: str | Path | None = None,
+    against: Measure | Sequence[Measure] = "epochs",
+) -> "Figure":
+    """Draws the losses and validation accuracies of several runs into one picture.
+
+    Args:
+        histories: the runs, by the name that the legend gives them; several runs under one name
+            (seeds, say) share a colour.
+        path: where to save the picture (the ending chooses the format); None saves nothing.
+        against: "epochs", "seconds", or both in a sequence: one row of the picture each.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 (slow to import)
+
+    measures = [against] if isinstance(against, str) else against
+    if unknown := [measure for measure in measures if measure not in ("epochs", "seconds")]:
+        raise NewtritonError(f'against is {unknown[0]!r}: it is "epochs", "seconds" or both')
+    groups = {
+        name: list(runs) if isinstance(runs, Sequence) else [runs]
+        for name, runs in histories.items()
+    }
+    if not any(history.epochs for runs in groups.values() for history in runs):
+        raise NewtritonError("there is no completed epoch to draw")
+
+    figure = Figure(figsize=(10, 4 * len(measures)), layout="constrained")
+    rows = figure.subplots(len(measures), 2, squeeze=False)
+    for (losses, accuracies), measure in zip(rows, measures, strict=True):
+        for index, (name, runs) in enumerate(groups.items()):
+            for history in runs:
+                _draw((losses, accuracies), history, measure, name=name, color=f"C{index}")
+        for axes, label in ((losses, "loss"), (accuracies, "validation accuracy")):
+            axes.set(xlabel=measure, ylabel=label)
+            axes.grid(alpha=0.3)
+            handles, names = axes.get_legend_handles_labels()
+            if once := {name: handle for name, handle in zip(names, handles, strict=True) if name}:
+                axes.legend(once.values(), once.keys())
+        losses.set_yscale("log", nonpositive="mask")
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    return figure
+
+
+def _draw(
+    row: tuple["Axes", "Axes"], history: "History", measure: str, *, name: str, color: str
+) -> None:
+    """Adds one run's curves: training dashed, validation solid."""
+    losses, accuracies = row
+    epochs = history.epochs
+    at = [epoch.number if measure == "epochs" else epoch.seconds for epoch in epochs]
+
+    def line(axes: "Axes", values: Iterable[float | None], label: str, style: str = "-") -> None:
+        points = [(t, value) for t, value in zip(at, values, strict=True) if value is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, marker=".", color=color, label=label)
+
+    line(losses, (epoch.loss for epoch in epochs), f"{name} training".strip(), "--")
+    line(losses, (epoch.validation_loss for epoch in epochs), f"{name} validation".strip())
+    line(accuracies, (epoch.validation_accuracy for epoch in epochs), name)

@@ -1,0 +1,103 @@
+"""The folder of a training run: what is kept after each epoch, so that the run can go on.
+
+`options.json`, `history.json`, `weights.safetensors`, and `state.pt` with the state of the
+optimizer and the order of the data (read as plain data, never as code).
+"""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ...compiler.graph.errors import NewtritonError
+from .history import History
+
+
+class Stateful(Protocol):
+    """A model, an optimizer or batches: what a run saves of them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        ...
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Takes up a saved state."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Saves and restores a run.
+
+    Attributes:
+        path: the folder.
+        options: what the run was started with, but for its length: a run can go on under the same
+            options only.
+    """
+
+    path: Path
+    options: Mapping[str, Any]
+
+    def begin(self) -> History:
+        """Makes the folder for a new run; one that holds another run is left alone."""
+        if (self.path / "history.json").exists():
+            raise NewtritonError(
+                f"{self.path} holds a run already: resume it, or choose another folder"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(dict(self.options), indent=1) + "\n"
+        (self.path / "options.json").write_text(text, encoding="utf-8")
+        return History()
+
+    def save(
+        self, model: Stateful, optimizer: Stateful, batches: Stateful, history: History
+    ) -> None:
+        """Keeps everything as it is now."""
+        weights = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+        }
+        save_file(weights, self.path / "weights.safetensors")
+        state = {"optimizer": optimizer.state_dict(), "batches": batches.state_dict()}
+        torch.save(state, self.path / "state.pt")
+        history.save(self.path / "history.json")
+
+    def load(self, model: Stateful, optimizer: Stateful, batches: Stateful) -> History:
+        """Restores what `save` kept, and returns the history."""
+        self._check_options()
+        for name in ("weights.safetensors", "state.pt", "history.json"):
+            if not (self.path / name).exists():
+                raise NewtritonError(
+                    f"{self.path} holds no completed epoch ({name} is missing): start the run "
+                    "again without resuming"
+                )
+        try:
+            weights = load_file(self.path / "weights.safetensors")
+            state = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
+            raise NewtritonError(f"{self.path} holds a damaged run: {error}") from error
+        history = History.load(self.path / "history.json")
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(state["optimizer"])
+        batches.load_state_dict(state["batches"])
+        return history
+
+    def _check_options(self) -> None:
+        """The saved options must be the present ones."""
+        try:
+            saved = json.loads((self.path / "options.json").read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise NewtritonError(f"{self.path} holds no run to resume") from error
+        except ValueError as error:
+            raise NewtritonError(f"{self.path}/options.json is damaged: {error}") from error
+        for name, value in self.options.items():
+            if saved.get(name) != value:
+                raise NewtritonError(
+                    f"{self.path} was started with {name} {saved.get(name)}, not {value}: resume "
+                    "it with the same options"
+                )

@@ -1,0 +1,207 @@
+"""Schedules: every value computed once, kernels in a legal order, and the fusions that matter."""
+
+import itertools
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import newtriton as nt
+from newtriton.compiler.graph import ops, scalar
+from newtriton.compiler.graph.ir import Graph, N, Node, Op
+from newtriton.compiler.graph.scalar import var
+from newtriton.compiler.language.network import trace
+from newtriton.compiler.lowering.kernel import ANCHORS, Kernel, Schedule, is_partial
+from newtriton.compiler.lowering.schedule import schedule
+from newtriton.compiler.programs import Programs
+
+from ...eager import double_backward
+from ...networks import pairs
+
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+def programs(net, shape, loss=None) -> Programs:
+    return Programs(trace(net, shape, loss or nt.CrossEntropyLoss(), training=True))
+
+
+def linearized(p: Programs) -> Graph:
+    """The linearization with its tape."""
+    tape = {f"tape:{i}": n for i, n in enumerate(sorted(p.tape, key=str))}
+    return Graph("linearize", {**p.linearize.outputs, **tape})
+
+
+def graphs(p: Programs) -> list[Graph]:
+    return [linearized(p), p.hvp, p.ggnvp, p.quadratic(1), p.quadratic(2), p.factors("kfac", 2)]
+
+
+def split_some(node: Node, batch: int) -> int:
+    return 3 if node.op in (Op.CONV_WEIGHT_GRAD, Op.GRAM) else 0 if node.op is Op.PATCH_GRAM else 1
+
+
+def check_legal(plan: Schedule) -> None:
+    owners: dict[Node, list[Kernel]] = {}
+    for kernel in plan.kernels:
+        for node in kernel.nodes:
+            if node not in kernel.anchors or kernel.splits == 1:
+                owners.setdefault(node, []).append(kernel)
+    assert all(len(kernels) == 1 for kernels in owners.values())
+    for node in plan.graph.computed():
+        merged = any(h.joint and node in h.anchors for k in plan.kernels for h in [k, *k.adds])
+        assert node in owners or plan.looked_up(node) or plan.leaf(node) or merged, node
+    launched = {k: i for i, kernels in enumerate(plan.launches) for k in kernels}
+    assert len(launched) == len(plan.kernels)
+    for kernel in plan.kernels:
+        for value in kernel.reads:
+            if not plan.leaf(value):
+                (producer,) = owners[value]
+                assert value in producer.writes
+                assert launched[producer] < launched[kernel]
+        for node in kernel.body:
+            if is_partial(node):
+                assert launched[plan.part_of[node]] < launched[kernel]
+        for head in kernel.adds:
+            assert launched[head] < launched[kernel]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=SLOW)
+@given(pairs(), st.sampled_from([nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()]))
+def test_every_value_is_computed_once_and_in_order(pair, loss):
+    p = programs(pair.ours, pair.shape, loss)
+    for graph in graphs(p):
+        for splits in (lambda *_: 0, lambda *_: 1, split_some):
+            check_legal(schedule(graph, 5, splits))
+
+
+def only(plan: Schedule, op: Op) -> Kernel:
+    """The one kernel that computes nodes of an op."""
+    (found,) = [k for k in plan.kernels if op in {n.op for n in k.nodes}]
+    return found
+
+
+def test_bias_and_activation_join_their_convolution():
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Conv2d(2, 3), nt.Flatten())
+    plan = schedule(programs(net, (1, 6, 6), nt.MSELoss()).outputs)
+    assert [n.op for k in plan.kernels for n in k.anchors] == [Op.CONV, Op.CONV]
+    assert [n.op for n in plan.kernels[0].body] == [Op.MAP]
+    (conv,) = plan.kernels[0].anchors
+    assert conv not in plan.kernels[0].writes  # s is not needed by an evaluation
+
+
+def test_a_sum_of_contractions_is_one_kernel():
+    x, w = ops.input_("x", (N, 5)), ops.param("w", (4, 5))
+    y, v = ops.input_("y", (N, 5)), ops.param("v", (4, 5))
+    both = [ops.matmul(a, b, tb=True) for a, b in ((x, w), (y, v))]
+    plan = schedule(Graph("sum", {"out": ops.map_(var(0) + 2.0 * var(1), *both)}))
+    (kernel,) = plan.kernels
+    assert kernel.anchors == both
+    squares = ops.map_(var(0) * var(1), *both)
+    assert len(schedule(Graph("product", {"out": squares})).kernels) == 2  # not affine in both
+
+
+def test_the_two_products_of_a_quadratic_form_share_a_kernel():
+    net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
+    plan = schedule(programs(net, (5,)).quadratic(1))
+    (kernel,) = [k for k in plan.kernels if len(k.anchors) == 2]
+    assert kernel.joint is not None and len(kernel.partials) == 2
+    stages = [plan.stage(kernel, node, True) for node in kernel.partials]
+    assert sorted(stages) == [0, 1]  # ⟨s̄, V⋆ȧ⟩ while V⋆ȧ is in registers, the rest behind the sum
+
+
+def test_losses_and_their_adjoints_are_one_kernel():
+    net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
+    plan = schedule(programs(net, (5,)).linearize)
+    kernel = only(plan, Op.ROW_MAX)
+    assert kernel.whole_rows and len(kernel.writes) == 2  # losses and z̄
+
+
+def test_a_pool_takes_the_maps_around_it():
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.MaxPool2d(2), nt.Conv2d(2, 2), nt.Flatten())
+    plan = schedule(programs(net, (1, 6, 6), nt.MSELoss()).linearize)
+    assert only(plan, Op.ARGMAX_POOL) is only(plan, Op.GATHER_MAX)
+    assert not any(n.op is Op.SCATTER_MAX for k in plan.kernels for n in k.nodes)
+
+
+def test_a_fusion_that_would_close_a_cycle_is_not_made():
+    x, w = ops.input_("x", (N, 4)), ops.param("w", (4, 4))
+    s = ops.matmul(x, w, tb=True)
+    again = ops.matmul(ops.map_(scalar.tanh(var(0)), s), w, tb=True)
+    out = ops.map_(var(0) * var(1), s, again)
+    plan = schedule(Graph("cycle", {"out": out}))
+    assert [len(k.body) for k in plan.kernels] == [1, 1]
+    check_legal(plan)
+
+
+def test_first_stages_share_a_launch_and_so_do_last_ones():
+    net = nt.Sequential(*itertools.chain(*((nt.Linear(4), nt.Tanh()) for _ in range(4))))
+    plan = schedule(programs(net, (4,), nt.MSELoss()).linearize, 8, split_some)
+    transposes = [k for k in plan.kernels if k.body and k.body[0].op is Op.TRANSPOSE]
+    assert set(transposes) <= set(plan.launches[0])
+    biases = [k for k in plan.kernels if all(map(is_partial, k.body)) and k.body]
+    assert set(biases) <= set(plan.launches[-1])
+
+
+def test_kernels_of_a_launch_that_read_one_value_are_one():
+    x, y, z, apart = (ops.input_(name, (N,)) for name in ("x", "y", "z", "apart"))
+    dots = {"xy": ops.dot(x, y), "yz": ops.dot(y, z), "apart": ops.dot(apart, apart)}
+    plan = schedule(Graph("dots", dots))
+    first, last = plan.launches
+    assert [list(k.reads) for k in first] == [[x, y, z], [apart]]
+    assert [len(k.body) for k in last] == [3]
+    check_legal(plan)
+
+
+def test_a_value_read_in_another_order_is_no_reason_to_share_a_kernel():
+    x, y = (ops.input_(name, (N, 4, 4)) for name in "xy")
+    turned = ops.transpose(x, (0, 2, 1))
+    plan = schedule(Graph("turned", {"a": ops.dot(x, y), "b": ops.dot(turned, turned)}))
+    assert [len(k.partials) for k in plan.launches[0]] == [1, 1]
+
+
+def test_forms_of_batch_norm_read_each_value_once():
+    layers = [(nt.Conv2d(4, 3, padding=1), nt.BatchNorm2d(), nt.SiLU()) for _ in range(2)]
+    net = nt.Sequential(*itertools.chain(*layers), nt.Flatten(), nt.Linear(2))
+    plan = schedule(programs(net, (1, 6, 6)).quadratic(2), 8, split_some)
+    for launch in plan.launches:
+        maps = [k for k in launch if not k.anchors]
+        read = [(k.space, x) for k in maps for x in k.reads if x.shape == k.space.shape]
+        assert len(read) == len(set(read))
+    check_legal(plan)
+
+
+def test_a_printed_schedule_names_spaces_and_ops():
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(2))
+    text = str(schedule(programs(net, (1, 6, 6)).linearize, 2, split_some))
+    assert "linearize: " in text.splitlines()[0]
+    assert any("N×4×4×4" in line and "conv map" in line for line in text.splitlines())
+    assert "conv_weight_grad in 3 parts" in text
+
+
+@pytest.mark.parametrize(("program", "most"), [("linearize", 50), ("quadratic", 24), ("hvp", 48)])
+def test_launches_of_vgg11(program: str, most: int):
+    p = programs(nt.models.vgg11(), (3, 32, 32))
+    graph = {"linearize": linearized(p), "quadratic": p.quadratic(1), "hvp": p.hvp}[program]
+    assert len(schedule(graph, 200, split_some).launches) <= most
+
+
+def test_three_products_of_four_operands_share_a_kernel():
+    p = programs(nt.models.vgg11(), (3, 32, 32))
+    plain = schedule(p.quadratic(1, two_products=False), 200)
+    shared = [k for k in plain.kernels if k.shares_loop]
+    assert len(shared) == 8 and len(plain.launches) <= 18
+    for kernel in shared:
+        (x, v), (y, w), (z, u) = (plain.operands[a][:2] for a in kernel.anchors)
+        assert x is y and v is u and len({x, z, v, w}) == 4
+    check_legal(plain)
+
+
+def test_kernels_move_at_most_half_of_what_eager_double_backward_moves():
+    p = programs(nt.models.vgg11(), (3, 32, 32))
+    fused = sum(schedule(g, 200).traffic(200) for g in (linearized(p), p.hvp))
+    assert fused <= 0.5 * double_backward(200).moved
+
+
+def test_anchors_are_what_has_no_elements():
+    assert {op.value for op in ANCHORS} == {
+        "matmul", "conv", "conv_input_grad", "conv_weight_grad", "gram", "patch_gram", "spectral",
+    }  # fmt: skip

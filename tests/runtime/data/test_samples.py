@@ -1,0 +1,114 @@
+"""Batches cover the data, repeat and resume; the digits are split by class."""
+
+import pytest
+import torch
+
+from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.data.samples import Batches, Samples, digits, split
+
+
+def numbered(n: int) -> Samples:
+    return Samples(torch.arange(n, dtype=torch.float32)[:, None], torch.arange(n))
+
+
+def labels_of(batches: Batches) -> list[list[int]]:
+    return [y.tolist() for _, y in batches]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_epoch_visits_every_sample_once_with_its_own_label(shuffle: bool):
+    batches = Batches(*numbered(10), batch_size=4, shuffle=shuffle)
+    seen = list(batches)
+    assert len(seen) == len(batches) == 3
+    assert [len(y) for _, y in seen] == [4, 4, 2]
+    assert all(torch.equal(x[:, 0].long(), y) for x, y in seen)
+    assert sorted(torch.cat([y for _, y in seen]).tolist()) == list(range(10))
+
+
+def test_drop_last_leaves_whole_batches():
+    batches = Batches(*numbered(10), batch_size=4, drop_last=True)
+    assert [len(y) for _, y in batches] == [4, 4]
+    assert len(batches) == 2
+
+
+def test_without_shuffling_the_order_is_the_given_one():
+    assert labels_of(Batches(*numbered(5), batch_size=2, shuffle=False)) == [[0, 1], [2, 3], [4]]
+
+
+def test_the_order_changes_with_epoch_and_seed_and_repeats():
+    batches, same = (Batches(*numbered(50), batch_size=7, seed=3) for _ in range(2))
+    other = Batches(*numbered(50), batch_size=7, seed=4)
+    first, second = labels_of(batches), labels_of(batches)
+    assert first != second
+    assert [labels_of(same), labels_of(same)] == [first, second]
+    assert labels_of(other) != first
+
+
+def test_the_order_does_not_depend_on_the_global_generator():
+    torch.manual_seed(1)
+    first = labels_of(Batches(*numbered(50), batch_size=7))
+    torch.manual_seed(2)
+    assert labels_of(Batches(*numbered(50), batch_size=7)) == first
+
+
+def test_a_saved_state_continues_with_the_next_epoch():
+    batches, resumed = (Batches(*numbered(50), batch_size=7) for _ in range(2))
+    labels_of(batches)
+    resumed.load_state_dict(batches.state_dict())
+    assert labels_of(resumed) == labels_of(batches)
+
+
+def test_two_iterations_at_once_do_not_disturb_each_other():
+    batches = Batches(*numbered(6), batch_size=6)
+    pairs = zip(batches, batches, strict=True)
+    ((_, one), (_, other)) = next(pairs)
+    assert sorted(one.tolist()) == sorted(other.tolist()) == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 11, "drop_last": True}, "drop_last=False"),
+        ({"batch_size": 1, "seed": -1}, "seed is -1"),
+    ],
+)
+def test_unusable_arguments_are_named(arguments: dict, message: str):
+    with pytest.raises(NewtritonError, match=message):
+        Batches(*numbered(10), **arguments)
+
+
+def test_labels_must_match_the_inputs():
+    with pytest.raises(NewtritonError, match="3 inputs but 2 labels"):
+        Batches(torch.zeros(3, 1), torch.zeros(2), batch_size=1)
+    with pytest.raises(NewtritonError, match="no samples"):
+        Batches(torch.zeros(0, 1), torch.zeros(0), batch_size=1)
+
+
+def test_digits_have_their_shapes_scale_and_fixed_split():
+    train, test = digits()
+    assert train.x.shape == (1437, 1, 8, 8)
+    assert test.x.shape == (360, 1, 8, 8)
+    assert (train.x.dtype, train.y.dtype) == (torch.float32, torch.int64)
+    assert abs(train.x.mean()) < 1e-5
+    assert abs(train.x.std() - 1) < 1e-5
+    assert torch.equal(digits()[1].x, test.x)
+    assert not torch.equal(digits(seed=1)[1].y, test.y)
+
+
+def test_a_split_keeps_the_share_of_every_class():
+    train, test = digits(validation=0.25)
+    shares = torch.bincount(test.y) / (torch.bincount(train.y) + torch.bincount(test.y))
+    assert torch.allclose(shares, torch.full((10,), 0.25), atol=0.01)
+
+
+def test_a_split_loses_no_sample():
+    samples = Samples(torch.arange(40.0)[:, None], torch.arange(40) % 2)
+    parts = split(samples, 0.3)
+    assert sorted(torch.cat([part.x[:, 0] for part in parts]).tolist()) == list(range(40))
+
+
+@pytest.mark.parametrize("validation", [0.0, 1.0, -0.5, 0.001])
+def test_an_impossible_share_is_refused(validation: float):
+    with pytest.raises(NewtritonError, match=str(validation)):
+        digits(validation=validation)

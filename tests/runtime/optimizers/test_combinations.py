@@ -1,0 +1,186 @@
+"""Every curvature with every solver and step rule: refused in a sentence, or the loss falls.
+
+A covering set of the pairs runs here. All of them:
+`python -m tests.runtime.optimizers.test_combinations`.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+import newtriton as nt
+from newtriton.compiler.curvature.factors import KINDS
+from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.optimizers.registry import CURVATURES, RULES, SOLVERS
+from newtriton.runtime.optimizers.registry import parts as named
+from newtriton.runtime.parts.block_cg import MeanCG
+from newtriton.runtime.parts.cg import TruncatedCG
+from newtriton.runtime.parts.direct import KFI, balance
+from newtriton.runtime.parts.kronecker import KroneckerCurvature
+from newtriton.runtime.parts.matrix_free import MatrixFree, Preconditioned
+from newtriton.runtime.parts.protocols import Status
+
+from ..problems import LOSSES, NETS, dense, problem
+
+Case = tuple[str, ...]  # curvature, solver, rule, network, loss
+STEPS = 8
+
+
+def is_refused(curvature: str, solver: str, rule: str) -> bool:
+    """What the table says, in words of its own."""
+    kronecker = curvature in KINDS
+    blockwise = solver in ("kfi", "eigen", "cg", "ea-cg")
+    unbounded = curvature.startswith("hessian") and rule == "fixed"
+    no_radius = solver == "steihaug" and rule != "trust-region"
+    return (blockwise and not kronecker) or unbounded or no_radius
+
+
+def all_cases() -> Iterator[Case]:
+    """Everything that is not refused."""
+    for parts in itertools.product(CURVATURES, SOLVERS, RULES):
+        if not is_refused(*parts):
+            for net, loss in itertools.product(NETS, LOSSES):
+                yield (*parts, net, loss)
+
+
+def covering(cases: Iterable[Case]) -> list[Case]:
+    """A greedy choice in which every pair of values that occurs together occurs."""
+    cases = list(cases)
+
+    def pairs(case: Case) -> set[tuple]:
+        return set(itertools.combinations(enumerate(case), 2))
+
+    missing = set().union(*map(pairs, cases))
+    chosen = []
+    while missing:
+        best = max(cases, key=lambda case: len(pairs(case) & missing))
+        chosen.append(best)
+        missing -= pairs(best)
+    return chosen
+
+
+def train(curvature: str, solver: str, rule: str, net: str, loss: str) -> list[float]:
+    """The losses of a few steps."""
+    model, [(x, y)] = problem(net, loss)
+    optimizer = nt.SecondOrder(model, curvature, solver, rule, damping=1.0)
+    reports = [optimizer.step(x, y) for _ in range(STEPS)]
+    return [*(report.loss for report in reports), model.objective(x, y)]
+
+
+@pytest.mark.parametrize("case", covering(all_cases()), ids="-".join)
+def test_the_loss_falls(case: Case) -> None:
+    losses = train(*case)
+    assert losses[-1] < 0.98 * losses[0]
+
+
+SOLVED = sorted({case[:2] for case in all_cases() if case[2] == "trust-region"})
+
+
+@pytest.mark.parametrize("parts", SOLVED, ids="-".join)
+def test_a_solver_is_as_close_to_the_dense_solve_as_it_says(parts: tuple[str, str]) -> None:
+    """Within its tolerance of the residual, or exact; KFI is on the factors that it damps."""
+    name, damping = parts[1], 10.0  # above the Hessian's lowest eigenvalue
+    model, [(x, y)] = problem("cnn")
+    curvature, solver, _ = named(model, *parts, "trust-region", damping)
+    lin = model.linearize(x, y)
+    curvature.update(lin)
+    bound = {"radius": 1e6} if solver.bounded else {}
+    solution = solver.solve(curvature, damping, lin.gradient, **bound)
+    assert solution.status is Status.SOLVED
+    for factors in curvature.factors.values() if name == "kfi" else ():
+        pi = balance(factors)
+        factors.A_stored.diagonal().add_(pi * damping**0.5)
+        factors.G.diagonal().add_(damping**0.5 / pi)
+    system = dense(curvature.mv, model.layout.numel)
+    if name != "kfi":
+        system += damping * torch.eye(model.layout.numel)
+    stated = solver.stop.tolerance if hasattr(solver, "stop") else 1e-12
+    residual = system @ solution.x - lin.gradient
+    assert float(residual.norm() / lin.gradient.norm()) <= stated
+
+
+PARTS = list(itertools.product(CURVATURES, SOLVERS, RULES))
+
+
+@pytest.mark.parametrize("parts", PARTS, ids="-".join)
+def test_what_does_not_go_together_is_refused_by_name(parts: tuple[str, str, str]) -> None:
+    model, _ = problem("mlp")
+    curvature, solver, rule = parts
+    if not is_refused(*parts):
+        nt.SecondOrder(model, curvature, solver, rule)
+        return
+    named = f"curvature '{curvature.partition('-layers')[0]}' with solver '{solver}' and rule"
+    with pytest.raises(NewtritonError, match=named):
+        nt.SecondOrder(model, curvature, solver, rule)
+
+
+def test_parts_that_lack_each_other_are_refused() -> None:
+    model, _ = problem("mlp")
+    factors = KroneckerCurvature(model)
+    both = Preconditioned(MatrixFree(model), factors)
+    with pytest.raises(NewtritonError, match="EA-CG works on the mean"):
+        nt.SecondOrder(model, factors, MeanCG(), "fixed")
+    with pytest.raises(NewtritonError, match="brings no factors"):
+        nt.SecondOrder(model, MatrixFree(model), TruncatedCG(preconditioner=KFI()), "fixed")
+    with pytest.raises(NewtritonError, match="does not use"):
+        nt.SecondOrder(model, both, TruncatedCG(), "fixed")
+    for rule in ("quadratic", "levenberg-marquardt"):
+        with pytest.raises(NewtritonError, match=r"form=.additive."):
+            nt.SecondOrder(model, factors, KFI(), rule, 0.1, form="convex")
+
+
+PARTS_OF = {
+    "curvature": ("kronecker", "matrix_free"),
+    "solver": ("direct", "block_cg", "cg"),
+    "rule": ("quadratic_model", "trust_region", "line_search"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS_OF)
+def test_no_part_imports_another_parts_kind(part: str) -> None:
+    """But for the names of types."""
+    others = {name for other in PARTS_OF if other != part for name in PARTS_OF[other]}
+    for name in PARTS_OF[part]:
+        path = import_module(f"newtriton.runtime.parts.{name}").__file__
+        assert path is not None
+        body = ast.parse(Path(path).read_text(encoding="utf-8")).body
+        imported = {node.module for node in body if isinstance(node, ast.ImportFrom)}
+        assert not imported & others, name
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"curvature": "kfax"}, "curvature is 'kfax'"),
+        ({"solver": "lu"}, "solver is 'lu'"),
+        ({"rule": "adam"}, "rule is 'adam'"),
+        ({"damping": None}, "damping is None"),
+        ({"damping": 1.0, "form": "convex"}, r"damping is 1\.0.*< 1"),
+        ({"form": "squared"}, "form is 'squared'"),
+        ({"sample": 0.0}, r"sample is 0\.0"),
+        ({"sample": 1.5}, r"sample is 1\.5"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_refuses_options(options: dict, named: str) -> None:
+    model, _ = problem("mlp")
+    with pytest.raises(NewtritonError, match=named):
+        nt.SecondOrder(model, **options)
+
+
+if __name__ == "__main__":
+    fell = []
+    for one in all_cases():
+        found = train(*one)
+        fell.append(found[-1] < found[0])
+        print(f"{'fell' if fell[-1] else 'ROSE'} {found[0]:.4f} {found[-1]:.4f}", *one)
+    print(f"the loss fell in {sum(fell)} of {len(fell)} combinations")
+    sys.exit(not all(fell))

@@ -1,0 +1,266 @@
+"""Fixed rate, quadratic model of K-FAC and KFRA, Levenberg–Marquardt, against dense algebra."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.aten.vectors import Vectors
+from newtriton.runtime.parts.line_search import LevenbergMarquardt
+from newtriton.runtime.parts.protocols import Proposal
+from newtriton.runtime.parts.quadratic_model import Fixed, QuadraticModel
+
+from ..stand_in import assert_identical, positive, seeded
+
+EPS = torch.finfo(torch.float64).eps
+
+
+class Point:
+    """h = gᵀs + ½ sᵀCs around the origin, with C by name."""
+
+    def __init__(self, n: int = 8, **curvatures: Tensor) -> None:
+        self.curvatures = curvatures or {"ggn": positive(n), "hessian": positive(n, 4)}
+        self.gradient = torch.randn(n, generator=seeded(2), dtype=torch.float64)
+        self.objective, self.vectors = 0.0, Vectors()
+
+    def quadratic_forms(self, vs: list[Tensor], curvature: str = "hessian") -> Tensor:
+        v = torch.stack(list(vs))
+        return v @ self.curvatures[curvature] @ v.T
+
+    def model(self, s: Tensor, damping: float = 0.0, curvature: str = "ggn") -> float:
+        c = self.curvatures[curvature]
+        return float(self.gradient @ s + 0.5 * s @ c @ s + 0.5 * damping * s @ s)
+
+
+def draw(seed: int, n: int = 8) -> Tensor:
+    return torch.randn(n, generator=seeded(seed), dtype=torch.float64)
+
+
+def judged(rule, loss: float, new_loss: float, proposal: Proposal) -> tuple[bool, float | None]:
+    return rule.judge(loss, new_loss, proposal, EPS)
+
+
+# --- fixed ---------------------------------------------------------------------------------------
+
+
+def test_the_fixed_rule_and_its_momentum() -> None:
+    rule, point, x = Fixed(0.2, momentum=0.5), Point(), draw(1)
+    first = rule.propose(x, point)
+    torch.testing.assert_close(first.step, -0.2 * x)
+    assert first.norm == pytest.approx(0.2 * float(x.norm()))
+    assert first.predicted == pytest.approx(0.2 * float(point.gradient @ x))
+    assert judged(rule, 1.0, 5.0, first) == (True, None)
+    second = rule.propose(x, point)
+    torch.testing.assert_close(second.step, -0.2 * x - 0.1 * x)
+    for bad in (math.nan, math.inf):
+        assert judged(rule, 1.0, bad, second) == (False, None)
+        torch.testing.assert_close(rule.propose(x, point).step, -0.2 * x)
+
+
+# --- the quadratic model -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["ggn", "hessian"])
+def test_goes_along_the_direction_to_the_models_minimum(model: str) -> None:
+    """KFRA, eqs. 40 and 41: α* = −δᵀ∇f / δᵀC̄δ."""
+    rule, point, delta = QuadraticModel(0.7, momentum=False, model=model), Point(), draw(1)
+    c = point.curvatures[model] + 0.7 * torch.eye(8, dtype=torch.float64)
+    alpha = -float(delta @ point.gradient) / float(delta @ c @ delta)
+    proposal = rule.propose(delta, point)
+    torch.testing.assert_close(proposal.step, alpha * delta)
+    assert proposal.predicted == pytest.approx(-point.model(proposal.step, 0.7, model))
+    assert proposal.norm == pytest.approx(float(proposal.step.norm()))
+    judged(rule, 0.0, -proposal.predicted, proposal)
+    assert rule.last is None
+
+
+def test_momentum_is_the_minimum_over_the_direction_and_the_last_step() -> None:
+    rule, point = QuadraticModel(0.7), Point()
+    first = rule.propose(draw(1), point)
+    judged(rule, 0.0, -first.predicted, first)
+    delta = draw(3)
+    proposal = rule.propose(delta, point)
+    c = point.curvatures["ggn"] + 0.7 * torch.eye(8, dtype=torch.float64)
+    span = torch.stack([-delta, first.step], 1)
+    coefficients = torch.linalg.solve(span.T @ c @ span, -span.T @ point.gradient)
+    torch.testing.assert_close(proposal.step, span @ coefficients)
+    assert proposal.predicted == pytest.approx(-point.model(proposal.step, 0.7))
+    parallel = rule.propose(-2.0 * first.step, point)
+    torch.testing.assert_close(parallel.step, first.step, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_the_last_step_is_repeated_once_at_most_and_never_taken_back(longer: bool) -> None:
+    rule, point = QuadraticModel(0.7), Point()
+    best = -torch.linalg.solve(
+        point.curvatures["ggn"] + 0.7 * torch.eye(8, dtype=torch.float64), point.gradient
+    )
+    rule.last = 0.1 * best if longer else -best
+    proposal = rule.propose(delta := draw(3), point)
+    rest = proposal.step - (rule.last if longer else 0.0)
+    alpha = float(rest @ delta) / float(delta @ delta)
+    torch.testing.assert_close(rest, alpha * delta)
+    assert proposal.predicted == pytest.approx(-point.model(proposal.step, 0.7))
+    for other in (0.99, 1.01):
+        step = proposal.step + (other - 1.0) * alpha * delta
+        assert -point.model(step, 0.7) < proposal.predicted
+
+
+def test_a_step_that_raises_the_loss_is_refused_and_raises_lambda() -> None:
+    rule, point = QuadraticModel(2.0), Point()
+    proposal = rule.propose(draw(1), point)
+    assert judged(rule, 3.0, 3.0 + proposal.predicted, proposal) == (False, pytest.approx(-1.0))
+    assert rule.damping == pytest.approx(2.0 / 0.95**5)
+    assert rule.last is None
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [(0.9, 0.95**5), (0.5, 1.0), (0.1, 0.95**-5)])
+def test_lambda_follows_rho_every_fifth_step(ratio: float, factor: float) -> None:
+    rule, point = QuadraticModel(2.0, momentum=False), Point()
+    for step in range(1, 11):
+        proposal = rule.propose(draw(1), point)
+        accepted, rho = judged(rule, 3.0, 3.0 - ratio * proposal.predicted, proposal)
+        assert accepted
+        assert rho == pytest.approx(ratio)
+        assert rule.damping == pytest.approx(2.0 * factor ** (step // 5))
+
+
+def test_gamma_has_neighbours_every_twentieth_step() -> None:
+    rule, point = QuadraticModel(2.0), Point()
+    omega, tried = 0.95**20, []
+    for _ in range(41):
+        tried.append(rule.dampings(3.0))
+        judged(rule, 3.0, 2.0, rule.propose(draw(1), point))
+    several = [step for step, dampings in enumerate(tried) if len(dampings) > 1]
+    assert several == [20, 40]
+    assert tried[20] == pytest.approx((3.0, 3.0 * omega, 3.0 / omega))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_model_or_loss_that_is_not_finite_is_rejected_and_raises_lambda(bad: float) -> None:
+    rule, point = QuadraticModel(2.0), Point()
+    proposal = rule.propose(draw(1), point)
+    assert judged(rule, 1.0, bad, proposal) == (False, -math.inf)
+    assert rule.damping == pytest.approx(2.0 / 0.95**5)
+    broken = Point(ggn=bad * positive(8))
+    proposal = rule.propose(draw(1), broken)
+    assert not proposal.step.any()
+    assert judged(rule, 1.0, 0.5, proposal) == (False, -math.inf)
+
+
+def test_a_model_without_a_minimum_is_rejected() -> None:
+    rule, point = QuadraticModel(0.0), Point(ggn=-positive(8))
+    proposal = rule.propose(draw(1), point)
+    assert math.isnan(proposal.predicted)
+    assert judged(rule, 1.0, 0.5, proposal) == (False, -math.inf)
+    assert rule.damping > 0.0, "λ = 0 could not grow by a factor"
+
+
+def test_a_direction_of_zeros_stays_where_it_is() -> None:
+    for rule in (QuadraticModel(), LevenbergMarquardt()):
+        proposal = rule.propose(torch.zeros(8, dtype=torch.float64), Point())
+        assert (proposal.norm, proposal.predicted) == (0.0, 0.0)
+        assert judged(rule, 1.0, 1.0, proposal)[0]
+
+
+# --- Levenberg and Marquardt ---------------------------------------------------------------------
+
+
+def searched(rule: LevenbergMarquardt, point: Point, x: Tensor, h) -> tuple[Proposal, float]:
+    """The proposal at which the search ends, and the loss there."""
+    proposal = rule.propose(x, point)
+    while (shorter := rule.shorten(h(torch.zeros_like(x)), h(proposal.step), proposal)) is not None:
+        proposal = shorter
+    return proposal, h(proposal.step)
+
+
+def test_backtracks_to_the_first_sufficient_decrease() -> None:
+    rule, point = LevenbergMarquardt(), Point()
+    x = 30 * torch.linalg.solve(point.curvatures["ggn"], point.gradient)
+    proposal, loss = searched(rule, point, x, point.model)
+    slope = -float(point.gradient @ x)
+    alphas = [0.5**k for k in range(21)]
+    good = [a for a in alphas if point.model(-a * x) <= 1e-4 * a * slope]
+    assert proposal.halvings == alphas.index(good[0]) > 0
+    torch.testing.assert_close(proposal.step, -good[0] * x)
+    assert proposal.predicted == pytest.approx(-point.model(proposal.step))
+    assert proposal.norm == pytest.approx(float(proposal.step.norm()))
+    assert judged(rule, 0.0, loss, proposal) == (True, pytest.approx(1.0))
+
+
+def test_a_line_search_that_finds_nothing_is_rejected_and_boosts() -> None:
+    rule, point = LevenbergMarquardt(halvings=6), Point()
+    uphill = lambda s: float(s.norm())  # noqa: E731
+    x = torch.linalg.solve(point.curvatures["ggn"], point.gradient)
+    proposal, loss = searched(rule, point, x, uphill)
+    assert proposal.halvings == 6
+    accepted, rho = judged(rule, 0.0, loss, proposal)
+    assert not accepted
+    assert rho is not None
+    assert rho < 0
+    assert rule.adapt(2.0, rho) == 3.0
+
+
+def test_a_direction_uphill_is_rejected_without_a_search() -> None:
+    rule, point = LevenbergMarquardt(), Point()
+    proposal = rule.propose(-point.gradient, point)
+    assert rule.shorten(0.0, 5.0, proposal) is None
+    assert not judged(rule, 0.0, 5.0, proposal)[0]
+
+
+@pytest.mark.parametrize(
+    ("rho", "expected"), [(0.9, 2.0), (0.75, 3.0), (0.25, 3.0), (0.1, 4.5), (-math.inf, 4.5)]
+)
+def test_lambda_follows_rho_at_each_step(rho: float, expected: float) -> None:
+    assert LevenbergMarquardt().adapt(3.0, rho) == pytest.approx(expected)
+
+
+def test_a_loss_that_is_not_finite_is_searched_away_from() -> None:
+    rule, point = LevenbergMarquardt(), Point()
+    proposal = rule.propose(torch.linalg.solve(point.curvatures["ggn"], point.gradient), point)
+    shorter = rule.shorten(0.0, math.nan, proposal)
+    assert shorter is not None
+    assert shorter.halvings == 1
+    assert not judged(rule, 0.0, math.nan, replace(shorter, halvings=20))[0]
+
+
+# --- all -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [Fixed(0.1, 0.9), QuadraticModel(3.0)], ids=lambda r: r.name)
+def test_a_state_is_restored(rule: Fixed | QuadraticModel) -> None:
+    point = Point()
+    judged(rule, 1.0, 0.5, rule.propose(draw(1), point))
+    state = rule.state_dict()
+    again = type(rule)()
+    again.load_state_dict(state)
+    assert_identical(again.state_dict(), state)
+    assert again.last is not rule.last
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Fixed(0.0), r"lr is 0\.0"),
+        (lambda: Fixed("1"), "lr is '1'"),  # type: ignore[arg-type]
+        (lambda: Fixed(0.1, 1.0), r"momentum is 1\.0"),
+        (lambda: QuadraticModel(-1.0), r"damping is -1\.0"),
+        (lambda: QuadraticModel(momentum=0.9), r"momentum is 0\.9"),  # type: ignore[arg-type]
+        (lambda: QuadraticModel(model="fisher"), "model is 'fisher'"),
+        (lambda: QuadraticModel(every=0), "every is 0"),
+        (lambda: QuadraticModel(greedy=1.5), r"greedy is 1\.5"),  # type: ignore[arg-type]
+        (lambda: LevenbergMarquardt("fisher"), "model is 'fisher'"),
+        (lambda: LevenbergMarquardt(sufficient=0.0), r"sufficient is 0\.0"),
+        (lambda: LevenbergMarquardt(halvings=-1), "halvings is -1"),
+        (lambda: LevenbergMarquardt(drop=1.0), r"drop is 1\.0"),
+        (lambda: LevenbergMarquardt(boost=1.0), r"boost is 1\.0"),
+    ],
+)
+def test_refuses_options(make, named: str) -> None:
+    with pytest.raises(NewtritonError, match=named):
+        make()

@@ -1,0 +1,255 @@
+"""The loop's contract, on a linear model trained by automatic differentiation."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from types import ModuleType
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, mse_loss, one_hot
+
+from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.data.samples import Batches
+from newtriton.runtime.training.history import History
+from newtriton.runtime.training.loop import evaluate, fit
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class LinearModel:
+    """Softmax regression on two features, or least squares for floating labels."""
+
+    device = torch.device("cpu")
+    dtype = torch.float64
+
+    def __init__(self) -> None:
+        self.weight = torch.zeros(2, 2, dtype=self.dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.dtype == self.dtype
+        return x @ self.weight
+
+    def classes(self, x: torch.Tensor) -> torch.Tensor:
+        return self(x).argmax(1)
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.criterion(x, y, self.weight)
+
+    def gradient(self, x: torch.Tensor, y: torch.Tensor) -> tuple[float, torch.Tensor]:
+        weight = self.weight.clone().requires_grad_()
+        loss = self.criterion(x, y, weight)
+        return loss.item(), torch.autograd.grad(loss, weight)[0]
+
+    @staticmethod
+    def criterion(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (mse_loss if y.is_floating_point() else cross_entropy)(x @ weight, y)
+
+
+class Status(Enum):
+    DONE = 1
+
+
+@dataclass
+class Report:
+    loss: float
+    lr: float
+    size: torch.Tensor
+    status: Status = Status.DONE
+    rho: float | None = None
+
+
+class Descent:
+    """Gradient descent, which can stop as if by Ctrl-C."""
+
+    def __init__(self, model: LinearModel, interrupt_at: int | None = None) -> None:
+        self.model, self.interrupt_at, self.steps = model, interrupt_at, 0
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> Report:
+        self.steps += 1
+        if self.steps == self.interrupt_at:
+            raise KeyboardInterrupt
+        loss, gradient = self.model.gradient(x, y)
+        self.model.weight -= 0.5 * gradient
+        return Report(loss, 0.5, gradient.norm())
+
+
+def data(n: int = 40) -> Batch:
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
+    return x, (x[:, 0] > 0).long()
+
+
+def batches(size: int = 16) -> Batches:
+    return Batches(*data(), batch_size=size)
+
+
+def train(**options) -> History:
+    model = LinearModel()
+    arguments = {"train": batches(), "epochs": 2, "progress": False} | options
+    return fit(model, Descent(model), **arguments)
+
+
+def test_a_run_records_its_steps_and_epochs():
+    history = train(validation=[data()], epochs=3)
+    assert [epoch.number for epoch in history.epochs] == [1, 2, 3]
+    assert [epoch.steps for epoch in history.epochs] == [3, 6, 9]
+    assert [step["step"] for step in history.steps] == list(range(1, 10))
+    assert [step["epoch"] for step in history.steps] == [1] * 3 + [2] * 3 + [3] * 3
+    seconds = [step["seconds"] for step in history.steps]
+    assert seconds == sorted(seconds)
+    assert [epoch.seconds for epoch in history.epochs] == seconds[2::3]
+    assert history.epochs[-1].validation_accuracy > 0.9
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    assert not history.interrupted
+
+
+def test_reports_become_plain_values(tmp_path):
+    history = train()
+    assert set(history.steps[0]) == {
+        *("step", "epoch", "seconds"),
+        *("loss", "lr", "size", "status", "rho"),
+    }
+    assert history.steps[0]["status"] == "DONE"
+    history.save(tmp_path / "history.json")
+    assert History.load(tmp_path / "history.json") == history
+
+
+def test_an_epochs_loss_weighs_samples_not_batches():
+    history = train(train=Batches(*data(), batch_size=32, shuffle=False), epochs=1)
+    first, second = (step["loss"] for step in history.steps)
+    assert history.epochs[0].loss == pytest.approx((32 * first + 8 * second) / 40)
+
+
+def test_validation_weighs_samples_not_batches():
+    model = LinearModel()
+    model.weight[:] = torch.tensor([[-1.0, 1.0], [0.5, 0.0]])
+    x, y = data()
+    whole = evaluate(model, [(x, y)])
+    parts = evaluate(model, [(x[:33], y[:33]), (x[33:], y[33:])])
+    assert parts == pytest.approx(whole)
+
+
+def test_floating_labels_have_no_accuracy():
+    x, y = data()
+    targets = one_hot(y, 2).float()
+    history = train(train=[(x, targets)], validation=[(x, targets)])
+    assert history.epochs[-1].validation_accuracy is None
+    assert history.epochs[-1].validation_loss < history.epochs[0].validation_loss
+
+
+def test_without_validation_there_is_none():
+    assert train().epochs[0].validation_loss is None
+
+
+def test_a_data_loader_and_arrays_serve_as_well():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), batch_size=16)
+    assert len(train(train=loader).steps) == 6
+    assert len(train(train=[tuple(tensor.numpy() for tensor in data())]).steps) == 2
+
+
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_a_one_shot_iterator_serves_one_epoch_only(role: str):
+    assert len(train(**{role: iter([data()]), "epochs": 1}).epochs) == 1
+    with pytest.raises(NewtritonError, match=rf"{role} is a one-shot iterator .* pass a list"):
+        train(**{role: iter([data()]), "epochs": 2})
+
+
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_empty_data_are_refused(role: str):
+    with pytest.raises(NewtritonError, match="no batches"):
+        train(**{role: []})
+
+
+@pytest.mark.parametrize("batch", [data()[0], (*data(), data()[1]), ("x", "y"), 3])
+def test_a_batch_must_be_a_pair_of_tensors(batch: object):
+    with pytest.raises(NewtritonError, match=r"no pair of tensors \(x, y\)"):
+        train(train=[batch])
+
+
+def test_epochs_must_be_positive():
+    with pytest.raises(NewtritonError, match="epochs is 0"):
+        train(epochs=0)
+
+
+def test_an_interrupt_keeps_what_was_done():
+    model = LinearModel()
+    history = fit(model, Descent(model, interrupt_at=5), batches(), epochs=3, progress=False)
+    assert history.interrupted
+    assert (len(history.epochs), len(history.steps)) == (1, 4)
+    assert model.weight.any()
+
+
+def test_a_history_is_continued():
+    model = LinearModel()
+    optimizer, stream = Descent(model), batches()
+    history = fit(model, optimizer, stream, epochs=1, progress=False)
+    assert fit(model, optimizer, stream, epochs=2, progress=False, history=history) is history
+    losses = [step["loss"] for step in history.steps]
+    whole = train(epochs=3)
+    assert losses == [step["loss"] for step in whole.steps]
+    assert [epoch.number for epoch in history.epochs] == [1, 2, 3]
+    assert history.steps[3]["seconds"] >= history.steps[2]["seconds"]
+
+
+def test_callbacks_see_each_epoch_and_can_end_the_training():
+    seen = []
+
+    def enough(history: History) -> bool:
+        seen.append(len(history.epochs))
+        return len(history.epochs) == 2
+
+    assert len(train(epochs=5, callbacks=[enough]).epochs) == 2
+    assert seen == [1, 2]
+
+
+def test_the_progress_bar_shows_loss_rate_and_accuracy(capsys):
+    train(progress=True, validation=[data()])
+    shown = capsys.readouterr().err
+    assert "epoch 2/2" in shown
+    assert "6/6" in shown
+    for name in ("loss=", "lr=0.5", "accuracy="):
+        assert name in shown
+    assert "rho" not in shown
+
+
+def test_data_of_unknown_length_are_trained_on(capsys):
+    class Stream:
+        def __iter__(self) -> Iterator[Batch]:
+            return iter([data()])
+
+    assert len(train(train=Stream(), progress=True).steps) == 2
+    assert "2step" in capsys.readouterr().err
+
+
+class Writer:
+    """Stands in for TensorBoard's writer."""
+
+    def __init__(self, log_dir: str) -> None:
+        self.log_dir, self.scalars = log_dir, []
+        Writer.last = self
+
+    def add_scalar(self, name: str, value: float, at: int) -> None:
+        self.scalars.append((name, value, at))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def test_tensorboard_gets_every_step_and_epoch_once(monkeypatch):
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    history = train(log_dir="events")
+    written = Writer.last.scalars
+    assert Writer.last.log_dir == "events"
+    assert [value for name, value, _ in written if name == "step/loss"] == [
+        step["loss"] for step in history.steps
+    ]
+    assert [at for name, _, at in written if name == "epoch/loss"] == [1, 2]
+
+
+def test_without_tensorboard_log_dir_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(NewtritonError, match="pip install tensorboard"):
+        train(log_dir="events")
