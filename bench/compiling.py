@@ -16,6 +16,7 @@ import newtriton as nt
 from ..compiler import vectors
 from ..compiler.graph.ir import Node
 from ..compiler.language.network import Layer
+from ..compiler.lowering.precision import two_products
 from ..runtime.fused.chips import CHIPS
 from ..runtime.fused.compiling import Job, compile_all, distinct
 from ..runtime.fused.executor import FusedExecutor, Settings
@@ -30,7 +31,7 @@ def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
     def compiled() -> int:
         model = nt.compile(make(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten", device="cpu")
         p, made, jobs = model.programs[True], list[Node](), list[Job]()
-        forms = p.quadratic(2, two_products=precision == "ieee")
+        forms = p.quadratic(2, two_products=two_products(precision))
         for graph in (p.linearize, forms, p.evaluate, p.factors("kfac")):
             kept = p.tape if graph is p.linearize else ()
             plan = FusedExecutor(graph, kept, Settings(precision, "fused")).plan(200, made)

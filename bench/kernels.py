@@ -27,7 +27,8 @@ from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.ir import Graph, N, Node, Op, concrete
 from ..compiler.graph.scalar import var
 from ..compiler.lowering.precision import ROUNDED, rounded, with_precision
-from ..runtime.aten.pointwise import Run, tensor_cores
+from ..runtime.aten.pointwise import tensor_cores
+from ..runtime.backend import Context
 from ..runtime.fused.compiling import compile_here, distinct
 from ..runtime.fused.executor import FusedExecutor, Settings
 from ..runtime.fused.selection import seconds
@@ -175,13 +176,15 @@ class Alone:
         self.executor = FusedExecutor(graph, (), settings)
         self.plan = self.executor.plan(batch, [*leaves, *self.rounded, *made])
 
-    def call(self, run: Run, feed: Mapping[Node, Tensor]) -> Callable[[], dict[Node, Tensor]]:
+    def call(
+        self, context: Context, feed: Mapping[Node, Tensor]
+    ) -> Callable[[], dict[Node, Tensor]]:
         """The operation on operands in float32, which hold numbers of the precision."""
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         known = {**feed, **{node: feed[x].to(dtype) for node, x in self.rounded.items()}}
-        made = self.making(run, known)
+        made = self.making(context, known)
         known |= {n: x for n, x in made.items() if n not in self.executor.outputs.values()}
-        return lambda: self.executor(run, known)
+        return lambda: self.executor(context, known)
 
 
 def _operand(node: Node, batch: int, precision: str, device: torch.device) -> Tensor:
@@ -197,9 +200,11 @@ def _nearest(x: Tensor) -> Tensor:
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
-def milliseconds(calls: Mapping[str, Callable[[], Any]], run: Run, rounds: int) -> dict[str, float]:
+def milliseconds(
+    calls: Mapping[str, Callable[[], Any]], context: Context, rounds: int
+) -> dict[str, float]:
     """The median of each call's rounds, taken in turns; on a GPU by its own clock."""
-    if run.device.type == "cuda":
+    if context.device.type == "cuda":
         from triton.testing import do_bench  # noqa: PLC0415 - asks for a driver when it is imported
 
         def once(call: Callable[[], Any]) -> float:
@@ -208,7 +213,7 @@ def milliseconds(calls: Mapping[str, Callable[[], Any]], run: Run, rounds: int) 
     else:
 
         def once(call: Callable[[], Any]) -> float:
-            return 1e3 * seconds(call, run.device)
+            return 1e3 * seconds(call, context.device)
 
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -234,7 +239,7 @@ def peaks(device: torch.device, precision: str) -> Peaks:
     y = torch.empty_like(x)
     calls = {"product": lambda: a @ b, "copy": lambda: y.copy_(x)}
     with tensor_cores(device, precision != "ieee"):
-        ms = milliseconds(calls, Run(1, torch.float32, device), 3)
+        ms = milliseconds(calls, Context(1, torch.float32, device), 3)
     return Peaks(2e-6 * n**3 / ms["product"], 2e-6 * x.nbytes / ms["copy"])
 
 
@@ -275,14 +280,14 @@ def measure(
     case: Case, batch: int, rounds: int, compiled: bool, device: torch.device, peaks: Peaks
 ) -> dict[str, Any]:
     """A row, with the error of the fused kernel against PyTorch's operators."""
-    run, precision = Run(batch, torch.float32, device), case.precision
+    context, precision = Context(batch, torch.float32, device), case.precision
     leaves = [n for n in case.graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
     feed = {n: _operand(n, batch, precision, device) for n in leaves}
     tensors = {n["name"]: _nchw(x) for n, x in feed.items()}
     if precision == "bf16":
         tensors = {n: x.to(torch.bfloat16) for n, x in tensors.items()}
     calls: dict[str, Callable[[], Any]] = {
-        who: alone.call(run, feed) for who, alone in case.ours.items()
+        who: alone.call(context, feed) for who, alone in case.ours.items()
     }
     calls["eager"] = lambda: case.operation.torch(tensors)
     if compiled:
@@ -290,7 +295,7 @@ def measure(
         calls["compiled"] = lambda: whole(tensors)
     with tensor_cores(device, precision != "ieee"):
         found, expected = calls["fused"](), calls["eager"]()
-        ms = milliseconds(calls, run, rounds)
+        ms = milliseconds(calls, context, rounds)
     error = max(_error(found[n], x) for n, x in zip(case.operation.outputs, expected, strict=True))
     work = flops(case.graph, batch) / 1e9
     moved = case.ours["fused"].plan.schedule.traffic(batch) / 1e6

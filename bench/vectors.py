@@ -19,7 +19,7 @@ from ..compiler import vectors as programs
 from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.ir import Graph, Op, concrete
 from ..compiler.lowering.schedule import schedule
-from ..runtime.aten.pointwise import Run
+from ..runtime.backend import Context
 from ..runtime.fused.executor import FusedExecutor, Settings
 from ._measure import parser, report
 from .kernels import Peaks, milliseconds, peaks
@@ -60,18 +60,18 @@ def measure(
     """A row, with the error of the fused program against PyTorch's operators."""
     graph, outputs, plain = OPERATIONS[name]
     device = torch.device("cpu" if settings.interpreted else "cuda")
-    run, executor = Run(length, torch.float32, device), FusedExecutor(graph, (), settings)
+    context, executor = Context(length, torch.float32, device), FusedExecutor(graph, (), settings)
     leaves = [n for n in graph.nodes() if n.op is Op.INPUT]
     feed = {n: torch.rand(concrete(n.shape, length), device=device) for n in leaves}
     named = {n["name"]: x for n, x in feed.items()}
     calls: dict[str, Callable[[], Any]] = {
-        "fused": lambda: executor(run, feed), "eager": lambda: plain(**named)
+        "fused": lambda: executor(context, feed), "eager": lambda: plain(**named)
     }  # fmt: skip
     if compiled:
         whole = torch.compile(plain, dynamic=False)
         calls["compiled"] = lambda: whole(**named)
     found, expected = calls["fused"](), calls["eager"]()
-    ms = milliseconds(calls, run, rounds)
+    ms = milliseconds(calls, context, rounds)
     moved = schedule(graph, length).traffic(length) / 1e6
     pairs = [(found[graph.outputs[n]], x) for n, x in zip(outputs, expected, strict=True)]
     error = max(float((a - b).norm() / b.norm()) for a, b in pairs)

@@ -21,7 +21,7 @@ from .graph.simplify import simplify
 from .language.loss import output_product, refusal
 from .language.network import Traced
 
-CURVATURES = ("hessian", "ggn")
+MATRICES = ("hessian", "ggn")
 
 
 class Programs:
@@ -165,7 +165,7 @@ class Programs:
                 z_dots = [self._outputs_tangent(i) for i in range(directions)]
                 forms = self._output_forms(z_dots)
             else:
-                raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(CURVATURES)}")
+                raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(MATRICES)}")
             outputs = {f"form:{i},{j}": node for (i, j), node in forms.items()}
             self._graphs[key] = self._program(f"quadratic({directions}, {curvature})", outputs)
         return self._graphs[key]

@@ -37,12 +37,12 @@ from newtriton.runtime.data.samples import split as split
 from newtriton.runtime.diagnostics.alignment import alignment as alignment
 from newtriton.runtime.diagnostics.errors import layer_errors as layer_errors
 from newtriton.runtime.diagnostics.errors import spectrum as spectrum
+from newtriton.runtime.model.compile import compile as compile
 from newtriton.runtime.model.factors import DiagonalFactors as DiagonalFactors
 from newtriton.runtime.model.factors import KroneckerFactors as KroneckerFactors
 from newtriton.runtime.model.factors import MeanFactors as MeanFactors
 from newtriton.runtime.model.linearization import Linearization as Linearization
 from newtriton.runtime.model.model import Model as Model
-from newtriton.runtime.model.model import compile as compile
 from newtriton.runtime.optimizers.first_order import TorchOptimizer as TorchOptimizer
 from newtriton.runtime.optimizers.presets import EACG as EACG
 from newtriton.runtime.optimizers.presets import FITRE as FITRE

@@ -115,15 +115,36 @@ def is_partial(node: Node) -> bool:
     return node.op is Op.REDUCE_SUM and reduction(node) in ("all", "columns")
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a contraction is computed.
+
+    Attributes:
+        splits: parts of the contracted axis, each summed on an accumulator of its own.
+        by_vendor: whether cuDNN or cuBLAS computes it, and no kernel of ours.
+    """
+
+    splits: int = 1
+    by_vendor: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether what is accumulated goes through memory, for another kernel to add."""
+        return self.by_vendor or self.splits > 1
+
+
+VENDOR = Way(by_vendor=True)
+
+
 @dataclass(eq=False)
 class Kernel:
     """Contractions in sequence, and nodes computed while their tile is in registers.
 
     number: in order of creation. anchors: contractions of one geometry, on one accumulator. joint:
     the map in which the last anchors meet. body: nodes computed, operands first. partials: sums
-    whose tiles' parts are written; they stand in the body of the kernel that adds them. splits:
-    parts of the contracted axis; with several, accumulators are written, which another kernel
-    `adds`; 0 where a library's operator computes the contraction. reads, writes: values in memory.
+    whose tiles' parts are written; they stand in the body of the kernel that adds them. way: how
+    the anchors are computed; where that is apart, another kernel `adds` what they wrote. reads,
+    writes: values in memory.
     """
 
     number: int
@@ -132,7 +153,7 @@ class Kernel:
     joint: Node | None = None
     body: list[Node] = field(default_factory=list)
     partials: list[Node] = field(default_factory=list)
-    splits: int = 1
+    way: Way = Way()
     adds: list[Kernel] = field(default_factory=list)
     reads: dict[Node, None] = field(default_factory=dict)
     writes: dict[Node, None] = field(default_factory=dict)
@@ -165,7 +186,8 @@ class Kernel:
 
     def __str__(self) -> str:
         names = [n.op.value for n in self.nodes] + [f"{n.op.value}/tile" for n in self.partials]
-        parts = {0: " by the vendor", 1: ""}.get(self.splits, f" in {self.splits} parts")
+        parts = f" in {self.way.splits} parts" if self.way.splits > 1 else ""
+        parts = " by the vendor" if self.way.by_vendor else parts
         return f"{self.space!s:<18} {' '.join(names)}{parts}"
 
 
@@ -188,8 +210,8 @@ class Schedule:
         for kernel in self.kernels:
             values = [*kernel.reads, *kernel.writes]
             for head in kernel.adds or [kernel]:
-                if head.splits != 1:  # accumulators: written by one kernel, read by the other
-                    values += [*head.anchors[-1:]] * max(1, head.splits)
+                if head.way.apart:  # accumulators: written by one kernel, read by the other
+                    values += [*head.anchors[-1:]] * head.way.splits
             total += sum(width(node) * node.type.numel(batch) for node in values)
         return total
 

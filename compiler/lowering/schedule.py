@@ -21,6 +21,7 @@ from .kernel import (
     Kernel,
     Schedule,
     Space,
+    Way,
     base,
     home_space,
     in_rows,
@@ -39,7 +40,7 @@ LOOKED_UP = frozenset(ELEMENTS) - {
     Op.SAMPLE,
 }
 
-Splits = Callable[[Node, int], int]
+Ways = Callable[[Node, int], Way]
 
 
 class _Looker:
@@ -71,18 +72,15 @@ class _Looker:
 class _Scheduler:
     """Places the nodes of one graph."""
 
-    def __init__(self, graph: Graph, batch: int, splits: Splits) -> None:
-        self.graph, self.batch, self.splits = graph, batch, splits
+    def __init__(self, graph: Graph, batch: int, ways: Ways) -> None:
+        self.graph, self.batch = graph, batch
         self.asked = dict.fromkeys(map(base, graph.outputs.values()))
         self.order = nx.DiGraph()
         self.owner: dict[Node, Kernel] = {}
         self.part_of: dict[Node, Kernel] = {}
         computed = graph.computed()
-        self.operands = {
-            n: contraction_operands(n, vendor=splits(n, batch) == 0)
-            for n in computed
-            if n.op in ANCHORS
-        }
+        self.ways = {n: ways(n, batch) for n in computed if n.op in ANCHORS}
+        self.operands = {n: contraction_operands(n, way.by_vendor) for n, way in self.ways.items()}
         self.memory = {*self.asked}.union(*self.operands.values())
         self.users: dict[Node, set[Node]] = {}
         for node in computed:
@@ -173,10 +171,9 @@ class _Scheduler:
         if node.op is Op.MAP:
             self.join_anchors(node)
         if node.op in ANCHORS:
-            parts = self.splits(node, self.batch)
-            kernel = self.kernel(space_of(node), anchors=[node], splits=parts)
+            kernel = self.kernel(space_of(node), anchors=[node], way=self.ways[node])
             self.wait(kernel, self.operands[node])
-            if parts != 1:  # another kernel adds the parts
+            if kernel.way.apart:
                 head, kernel = kernel, self.kernel(kernel.space, body=[node], adds=[kernel])
                 self.order.add_edge(head, kernel)
         else:
@@ -226,7 +223,7 @@ class _Scheduler:
 
     def fits(self, node: Node, kernel: Kernel, part: bool) -> bool:
         """Whether a node can be computed in a kernel: shapes, registers, no cycle."""
-        if kernel.splits != 1 or kernel.opaque:
+        if kernel.way.apart or kernel.opaque:
             return False
         subject = node.inputs[0] if part else node
         if kernel.space.home(subject.shape) is None:
@@ -282,13 +279,13 @@ class _Scheduler:
         for group in (kernels, heads):
             if any(nx.has_path(self.order, j, k) for j in group for k in group if j is not k):
                 return
-        if len({h.splits for h in heads}) > 1:
+        if len({h.way for h in heads}) > 1:
             return
         if heads[0] is kernels[0]:
             self.merge(kernels).joint = joint
             return
         kernel = self.merge(kernels)
-        if heads[0].splits > 1:
+        if heads[0].way.splits > 1:
             kernel.adds = [head := self.merge(heads)]
             if not shared:
                 head.joint, kernel.body = joint, []
@@ -296,14 +293,14 @@ class _Scheduler:
     def share_loops(self) -> None:
         """A contraction V⋆ȧ goes where W⋆ȧ + V⋆a is computed: no operand is read for it again."""
         for kernel in [k for k in self.order if k.joint and len(k.anchors) == 2]:
-            for other in [k for k in self.order if len(k.anchors) == 1 and k.splits == 1]:
+            for other in [k for k in self.order if len(k.anchors) == 1 and not k.way.apart]:
                 (q,) = other.anchors
                 both = [
                     next((a for a in kernel.anchors if self.operand(a, i) is self.operand(q, i)), q)
                     for i in (0, 1)
                 ]
                 if (
-                    kernel.splits == 1
+                    not kernel.way.apart
                     and not kernel.opaque
                     and q not in both
                     and both[0] is not both[1]
@@ -378,7 +375,7 @@ class _Scheduler:
                 self.owner[node].writes[node] = None
         for kernel in self.order:
             found = [x for a in kernel.anchors for x in self.operands[a][:2]]
-            if kernel.splits == 1:
+            if not kernel.way.apart:
                 found += [source for source, _ in self.sources(kernel)]
             for source in found:
                 producer = self.owner.get(source)
@@ -407,13 +404,12 @@ def launches(kernels: Sequence[Kernel], order: nx.DiGraph) -> list[list[Kernel]]
     return [together[key] for key in sorted(together)]
 
 
-def schedule(graph: Graph, batch: int = 1, splits: Splits = lambda *_: 1) -> Schedule:
+def schedule(graph: Graph, batch: int = 1, ways: Ways = lambda *_: Way()) -> Schedule:
     """Kernels for a graph.
 
     Args:
         graph: what to compute.
         batch: the batch size, for choices by size.
-        splits: into how many parts the contracted axis of a node is cut at a batch size; 0 leaves
-            the contraction to a library.
+        ways: how a contraction is computed at a batch size.
     """
-    return _Scheduler(graph, batch, splits).run()
+    return _Scheduler(graph, batch, ways).run()

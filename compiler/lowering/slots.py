@@ -257,7 +257,7 @@ class _Writer:
         head = next(k for k in self.kernel.adds if node in k.anchors)
         total = self.variable()
         self.emit(f"{total} = tl.where(mr & mc, 0.0, 0.0)")
-        with self.loop(str(max(1, head.splits))) as part:
+        with self.loop(str(head.way.splits)) as part:
             where = f"{part.text} * ({extent(self.space.shape)}) + e"
             load = f"tl.load({self.pointer(Part(node))} + {where}, mask=mr & mc, other=0)"
             self.emit(f"{total} += {load}")
@@ -327,7 +327,7 @@ def kernel_code(
     last = max(0, len(kernel.anchors) - 1)
     for stage in range(last + 1):
         writer = _Writer(kernel, plan, tiles, code)
-        if kernel.splits > 1:
+        if kernel.way.splits > 1:
             _store_part(writer, kernel, stage)
         else:
             _stage(writer, kernel, stage)

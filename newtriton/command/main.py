@@ -26,8 +26,8 @@ from ..compiler.language.network import Layer, trace
 from ..compiler.programs import Programs
 from ..runtime.data.samples import Batches
 from ..runtime.diagnostics.errors import OF
-from ..runtime.model.model import BACKENDS, PRECISIONS
-from ..runtime.model.model import compile as compile_network
+from ..runtime.model.compile import BACKENDS, PRECISIONS
+from ..runtime.model.compile import compile as compile_network
 from ..runtime.training.history import History
 from ..runtime.training.loop import fit
 from ..runtime.training.runs import RunFolder

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op
 from ...compiler.graph.scalar import evaluate
+from ..backend import Context
+from ..vectors import Vectors
 from .pairs import Step, paired
-from .pointwise import Pointwise, Run, tensor_cores
+from .pointwise import Pointwise, tensor_cores
 from .rules import ATEN
 
 
 def _single(node: Node) -> Step:
     call = ATEN[node.op](node)
-    return Step(node.inputs, [node], lambda run, *xs: [call(run, *xs)])
+    return Step(node.inputs, [node], lambda context, *xs: [call(context, *xs)])
 
 
 def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
@@ -79,7 +81,21 @@ def _on_the_way(node: Node) -> bool:
     return node["axes"] in (tuple(range(rank)), tuple(range(rank - 1)))
 
 
-class Executor:
+class AtenBackend:
+    """Graphs on PyTorch's operators, of a device's own precision; see `backend.Backend`."""
+
+    precision = "ieee"
+    two_products = True
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.vectors = device, Vectors()
+
+    def executor(self, graph: Graph, keep: Iterable[Node] = ()) -> AtenExecutor:
+        """The graph's steps."""
+        return AtenExecutor(graph, keep)
+
+
+class AtenExecutor:
     """A graph compiled once, run at any batch size.
 
     Args:
@@ -102,29 +118,32 @@ class Executor:
                 self.release[i].append(n)
         self.leaves = [n for n in graph.nodes() if n.op in LEAVES]
 
+    def plan(self, batch: int, given: Iterable[Node] = ()) -> None:
+        """There is none: operators run one after another."""
+
     @torch.no_grad()
     def __call__(
-        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
+        self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
     ) -> dict[Node, Tensor]:
         """Tensors of the outputs and of `keep`, by node.
 
         Args:
-            run: batch size, dtype and device.
+            context: batch size, dtype and device.
             feed: tensors of the leaves and given nodes.
             out: by name, tensors that outputs are copied to.
         """
         values: dict[Node, Tensor] = {}
         for n in self.leaves:
             if n.op is Op.CONST:
-                number = evaluate(n["value"], run.batch)
-                values[n] = torch.tensor(number, dtype=run.dtype, device=run.device)
+                number = evaluate(n["value"], context.batch)
+                values[n] = torch.tensor(number, dtype=context.dtype, device=context.device)
             else:
                 values[n] = feed[n]
         for n in self.graph.given:
             values[n] = feed[n]
-        with tensor_cores(run.device, allowed=False):
+        with tensor_cores(context.device, allowed=False):
             for step, release in zip(self.steps, self.release, strict=True):
-                results = step.call(run, *[values[n] for n in step.reads])
+                results = step.call(context, *[values[n] for n in step.reads])
                 for n, x in zip(step.writes, results, strict=True):
                     values[n] = x
                 for n in release:

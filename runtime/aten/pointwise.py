@@ -19,19 +19,12 @@ from torch import Tensor
 from ...compiler.graph import scalar
 from ...compiler.graph.ir import Node, concrete
 from ...compiler.graph.scalar import Expr
+from ..backend import Context
 from .patterns import FUSED_MAPS
 
 aten = torch.ops.aten
 
 BLOCK = 1 << 17  # elements of a block: a few of them fit the second-level cache
-
-
-class Run(NamedTuple):
-    """What a call knows besides its operands."""
-
-    batch: int
-    dtype: torch.dtype
-    device: torch.device
 
 
 @contextmanager
@@ -218,20 +211,20 @@ class Pointwise:
         self.shape = maps[0].shape
         self._plans: dict[int, _Plan] = {}
 
-    def single(self, run: Run, *operands: Tensor) -> Tensor:
+    def single(self, context: Context, *operands: Tensor) -> Tensor:
         """The value of a group of one map."""
-        return self(run, *(operands[self.maps[0].inputs.index(i)] for i in self.reads))[0]
+        return self(context, *(operands[self.maps[0].inputs.index(i)] for i in self.reads))[0]
 
-    def __call__(self, run: Run, *operands: Tensor) -> list[Tensor]:
+    def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
         """Values of `writes` for the operands `reads`."""
         fused = (
             FUSED_MAPS.get(self.maps[0]["expr"]) if len(self.maps) == 1 and not self.sums else None
         )
         if fused is not None:
             return [fused(*operands)]
-        if run.batch not in self._plans:
-            self._plans[run.batch] = _Plan(self, run.batch)
-        return self._plans[run.batch](run, operands)
+        if context.batch not in self._plans:
+            self._plans[context.batch] = _Plan(self, context.batch)
+        return self._plans[context.batch](context, operands)
 
 
 class _Plan:
@@ -274,9 +267,9 @@ class _Plan:
                 self.buffer[ins.target] = free.pop()
             free.extend(self.buffer[s] for s in dying)
 
-    def __call__(self, run: Run, operands: Sequence[Tensor]) -> list[Tensor]:
+    def __call__(self, context: Context, operands: Sequence[Tensor]) -> list[Tensor]:
         def empty(shape: tuple[int, ...]) -> Tensor:
-            return torch.empty(shape, dtype=run.dtype, device=run.device)
+            return torch.empty(shape, dtype=context.dtype, device=context.device)
 
         values: list[Any] = [x.reshape(self.flat) for x in operands]
         values += [None] * (self.slots - self.n_reads)
@@ -303,4 +296,4 @@ class _Plan:
             parts = [p.double() for p in parts]
             totals = [t + p for t, p in zip(totals, parts, strict=True)] if totals else parts
         written = [whole[s] for s in self.wanted]
-        return [x.view(self.shape) for x in written] + [t.to(run.dtype) for t in totals]
+        return [x.view(self.shape) for x in written] + [t.to(context.dtype) for t in totals]

@@ -16,7 +16,8 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
 from ...kernels.patch_gram import patch_gram
-from .pointwise import Pointwise, Run
+from ..backend import Context
+from .pointwise import Pointwise
 from .small_maps import input_grad, is_small, weight_grad
 
 aten = torch.ops.aten
@@ -49,7 +50,7 @@ def _window(node: Node) -> tuple[Any, ...]:
 def _conv(node: Node) -> Call:
     window = _window(node)
 
-    def call(run: Run, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    def call(context: Context, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
         return nhwc(aten.convolution(nchw(x), nchw(w), bias, *window), x.shape[:-3])
 
     return call
@@ -58,7 +59,7 @@ def _conv(node: Node) -> Call:
 def _conv_input_grad(node: Node) -> Call:
     window, (height, width) = _window(node), node["size"]
 
-    def call(run: Run, ct: Tensor, w: Tensor) -> Tensor:
+    def call(context: Context, ct: Tensor, w: Tensor) -> Tensor:
         if is_small(node, ct):
             return input_grad(node, ct, w)
         g, weight = nchw(ct), nchw(w)
@@ -73,11 +74,11 @@ def conv_weight_grad(node: Node, with_bias: bool) -> Callable[..., tuple[Tensor,
     """s̄⊛a, and Σ s̄ where asked: one PyTorch operator gives both."""
     window = _window(node)
 
-    def call(run: Run, ct: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call(context: Context, ct: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         if is_small(node, ct):
             return weight_grad(node, ct, x), ct.flatten(0, -2).sum(0)
         g, image = nchw(ct), nchw(x)
-        o, kh, kw, c = concrete(node.shape, run.batch)
+        o, kh, kw, c = concrete(node.shape, context.batch)
         weight = _like(ct, o, c, kh, kw)
         mask = [False, True, with_bias]
         _, grad, bias = aten.convolution_backward(g, image, weight, [o], *window, mask)
@@ -88,13 +89,13 @@ def conv_weight_grad(node: Node, with_bias: bool) -> Callable[..., tuple[Tensor,
 
 def _conv_weight_grad(node: Node) -> Call:
     call = conv_weight_grad(node, with_bias=False)
-    return lambda run, ct, x: call(run, ct, x)[0]
+    return lambda context, ct, x: call(context, ct, x)[0]
 
 
 def _matmul(node: Node) -> Call:
     ta, tb = node["transpose_a"], node["transpose_b"]
 
-    def call(run: Run, x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
+    def call(context: Context, x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
         x, y = (x.mT if ta else x), (y.mT if tb else y)
         if bias is None:
             return torch.matmul(x, y)
@@ -104,20 +105,20 @@ def _matmul(node: Node) -> Call:
 
 
 def _broadcast(node: Node) -> Call:
-    def call(run: Run, x: Tensor) -> Tensor:
+    def call(context: Context, x: Tensor) -> Tensor:
         for axis in node["axes"]:
             x = x.unsqueeze(axis)
-        return x.expand(concrete(node.shape, run.batch))
+        return x.expand(concrete(node.shape, context.batch))
 
     return call
 
 
 def _slice(node: Node) -> Call:
-    return lambda run, x: x.narrow(node["axis"], node["start"], node["stop"] - node["start"])
+    return lambda context, x: x.narrow(node["axis"], node["start"], node["stop"] - node["start"])
 
 
 def _pad(node: Node) -> Call:
-    def call(run: Run, x: Tensor) -> Tensor:
+    def call(context: Context, x: Tensor) -> Tensor:
         trailing = x.ndim - 1 - node["axis"]
         return torch.nn.functional.pad(x, [0, 0] * trailing + [node["low"], node["high"]])
 
@@ -136,13 +137,13 @@ def _average(node: Node) -> tuple[list[int], list[int], list[int], bool, bool]:
 
 def _avg_pool(node: Node) -> Call:
     window = _average(node)
-    return lambda run, x: nhwc(aten.avg_pool2d(nchw(x), *window), x.shape[:-3])
+    return lambda context, x: nhwc(aten.avg_pool2d(nchw(x), *window), x.shape[:-3])
 
 
 def _avg_unpool(node: Node) -> Call:
     window, (height, width) = _average(node), node["size"]
 
-    def call(run: Run, ct: Tensor) -> Tensor:
+    def call(context: Context, ct: Tensor) -> Tensor:
         g = nchw(ct)
         x = _like(ct, *g.shape[:2], height, width)
         return nhwc(aten.avg_pool2d_backward(g, x, *window, None), ct.shape[:-3])
@@ -156,11 +157,11 @@ def _maximum(node: Node) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def max_pool(node: Node) -> Callable[[Run, Tensor], tuple[Tensor, Tensor]]:
+def max_pool(node: Node) -> Callable[[Context, Tensor], tuple[Tensor, Tensor]]:
     """Maxima and their places h·W + w, of one PyTorch operator."""
     window = _maximum(node)
 
-    def call(run: Run, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call(context: Context, x: Tensor) -> tuple[Tensor, Tensor]:
         value, index = aten.max_pool2d_with_indices(nchw(x), *window)
         return nhwc(value, x.shape[:-3]), nhwc(index, x.shape[:-3])
 
@@ -169,11 +170,11 @@ def max_pool(node: Node) -> Callable[[Run, Tensor], tuple[Tensor, Tensor]]:
 
 def _argmax_pool(node: Node) -> Call:
     call = max_pool(node)
-    return lambda run, x: call(run, x)[1]
+    return lambda context, x: call(context, x)[1]
 
 
 def _gather_max(node: Node) -> Call:
-    def call(run: Run, x: Tensor, index: Tensor) -> Tensor:
+    def call(context: Context, x: Tensor, index: Tensor) -> Tensor:
         shape = (*x.shape[:-3], *index.shape[-3:])
         places = index.expand(shape).flatten(-3, -2)
         return x.flatten(-3, -2).gather(-2, places).view(shape)
@@ -184,7 +185,7 @@ def _gather_max(node: Node) -> Call:
 def _scatter_max(node: Node) -> Call:
     window, (height, width) = _maximum(node), node["size"]
 
-    def call(run: Run, ct: Tensor, index: Tensor) -> Tensor:
+    def call(context: Context, ct: Tensor, index: Tensor) -> Tensor:
         g, places = nchw(ct), nchw(index.expand(ct.shape))
         x = _like(ct, *g.shape[:2], height, width)
         grad = aten.max_pool2d_with_indices_backward(g, x, *window, places)
@@ -194,7 +195,7 @@ def _scatter_max(node: Node) -> Call:
 
 
 def _sample(node: Node) -> Call:
-    def call(run: Run, z: Tensor, u: Tensor) -> Tensor:
+    def call(context: Context, z: Tensor, u: Tensor) -> Tensor:
         """The first class whose cumulative probability exceeds u."""
         cumulative = z.double().softmax(-1).cumsum(-1)
         return (u.unsqueeze(-1) >= cumulative[..., :-1]).sum(-1)
@@ -205,11 +206,11 @@ def _sample(node: Node) -> Call:
 def _gram(node: Node) -> Call:
     groups, homogeneous = node["groups"], node["homogeneous"]
 
-    def call(run: Run, x: Tensor) -> Tensor:
+    def call(context: Context, x: Tensor) -> Tensor:
         rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
         if homogeneous:
             rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], -1)
-        scale = scalar.evaluate(node["scale"], run.batch)
+        scale = scalar.evaluate(node["scale"], context.batch)
         result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale)
         return result[0] if groups == 1 else result
 
@@ -220,7 +221,9 @@ def _patch_gram(node: Node) -> Call:
     window = {
         k: node[k] for k in ("kernel", "stride", "padding", "dilation", "groups", "homogeneous")
     }
-    return lambda run, x: patch_gram(x, **window, scale=scalar.evaluate(node["scale"], run.batch))
+    return lambda context, x: patch_gram(
+        x, **window, scale=scalar.evaluate(node["scale"], context.batch)
+    )
 
 
 def _spectral(node: Node) -> Call:
@@ -228,18 +231,18 @@ def _spectral(node: Node) -> Call:
     one = ops.map_(node["expr"], ops.input_("eigenvalues", node.shape[:-1]))
     function = Pointwise([one], [one]).single
 
-    def call(run: Run, x: Tensor) -> Tensor:
+    def call(context: Context, x: Tensor) -> Tensor:
         finite = torch.isfinite(x).all(-1, keepdim=True).all(-2, keepdim=True)
         values, vectors = torch.linalg.eigh(x.where(finite, 0.0))  # it would raise
-        result = (vectors * function(run, values).unsqueeze(-2)) @ vectors.mT
+        result = (vectors * function(context, values).unsqueeze(-2)) @ vectors.mT
         return result.where(finite, torch.nan)
 
     return call
 
 
 def _one_hot(node: Node) -> Call:
-    def call(run: Run, y: Tensor) -> Tensor:
-        hot = torch.zeros(*y.shape, node["classes"], dtype=run.dtype, device=y.device)
+    def call(context: Context, y: Tensor) -> Tensor:
+        hot = torch.zeros(*y.shape, node["classes"], dtype=context.dtype, device=y.device)
         return hot.scatter_(-1, y.unsqueeze(-1), 1.0)
 
     return call
@@ -251,13 +254,13 @@ ATEN: dict[Op, Rule] = {
     Op.CONV: _conv,
     Op.CONV_INPUT_GRAD: _conv_input_grad,
     Op.CONV_WEIGHT_GRAD: _conv_weight_grad,
-    Op.REDUCE_SUM: lambda node: lambda run, x: x.sum(node["axes"]),
+    Op.REDUCE_SUM: lambda node: lambda context, x: x.sum(node["axes"]),
     Op.BROADCAST: _broadcast,
-    Op.RESHAPE: lambda node: lambda run, x: x.reshape(concrete(node.shape, run.batch)),
-    Op.TRANSPOSE: lambda node: lambda run, x: x.permute(node["order"]),
+    Op.RESHAPE: lambda node: lambda context, x: x.reshape(concrete(node.shape, context.batch)),
+    Op.TRANSPOSE: lambda node: lambda context, x: x.permute(node["order"]),
     Op.SLICE: _slice,
     Op.PAD: _pad,
-    Op.CONCAT: lambda node: lambda run, *xs: torch.cat(xs, node["axis"]),
+    Op.CONCAT: lambda node: lambda context, *xs: torch.cat(xs, node["axis"]),
     Op.AVG_POOL: _avg_pool,
     Op.AVG_UNPOOL: _avg_unpool,
     Op.ARGMAX_POOL: _argmax_pool,
@@ -265,7 +268,7 @@ ATEN: dict[Op, Rule] = {
     Op.SCATTER_MAX: _scatter_max,
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
-    Op.ROW_MAX: lambda node: lambda run, x: x.amax(-1),
+    Op.ROW_MAX: lambda node: lambda context, x: x.amax(-1),
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
     Op.SPECTRAL: _spectral,

@@ -38,16 +38,16 @@ from ...compiler.language.layers import (
 from ...compiler.language.losses import CrossEntropyLoss
 from ...compiler.language.models import vgg11, vgg16, vgg19
 from ...compiler.language.network import Layer
-from ...compiler.lowering.precision import with_precision
+from ...compiler.lowering.precision import two_products, with_precision
 from ...compiler.programs import Programs
-from ..aten.executor import Executor
-from ..aten.pointwise import Run
+from ..aten.executor import AtenExecutor
+from ..backend import Context
 from ..fused.chips import CHIPS, Chip
 from ..fused.compiling import Job, distinct, in_pool
 from ..fused.executor import FusedExecutor, Settings
 from ..fused.plan import Plan, dtype_of
+from ..model.compile import compile as compile_network
 from ..model.model import Model
-from ..model.model import compile as compile_network
 from .gates import EXCEPTIONS, Report, report
 
 LENGTH = 1_000_003  # of a vector
@@ -104,12 +104,12 @@ class Error:
         return f"{self.kernel:<72} {self.error:8.1e}  {'ok' if self.good else 'WRONG'}"
 
 
-def programs_of(p: Programs, two_products: bool) -> list[Graph]:
+def programs_of(p: Programs, two: bool) -> list[Graph]:
     """What a step of the second-order methods runs; the linearization first, with its tape."""
     tape = {f"tape:{i}": n for i, n in enumerate(p.linearize.nodes()) if n in p.tape}
     return [
         Graph("linearize", {**p.linearize.outputs, **tape}),
-        p.quadratic(1, two_products=two_products),
+        p.quadratic(1, two_products=two),
         p.hvp,
         p.ggnvp,
         p.factors("kfac"),
@@ -126,9 +126,9 @@ def vector_programs() -> list[Graph]:
 def numbers(name: str, model: Model, batch: int, settings: Settings) -> Iterator[Error]:
     """Every kernel of every program of a model, on random data."""
     generator = torch.Generator().manual_seed(0)
-    graphs = programs_of(model.programs[True], settings.precision in ("ieee", "tf32x3"))
+    graphs = programs_of(model.programs[True], two_products(settings.precision))
     leaf = partial(_leaf, model=model, batch=batch, generator=generator)
-    yield from _compared(name, graphs, leaf, model.run(batch), settings)
+    yield from _compared(name, graphs, leaf, model.context(batch), settings)
 
 
 def vector_numbers(length: int, device: torch.device, settings: Settings) -> Iterator[Error]:
@@ -139,19 +139,19 @@ def vector_numbers(length: int, device: torch.device, settings: Settings) -> Ite
         scale = 1.0 if node.shape == vectors.VECTOR else length
         return scale * torch.rand(concrete(node.shape, length), generator=generator).to(device)
 
-    run = Run(length, torch.float32, device)
-    yield from _compared(f"vectors {length}", vector_programs(), leaf, run, settings)
+    context = Context(length, torch.float32, device)
+    yield from _compared(f"vectors {length}", vector_programs(), leaf, context, settings)
 
 
 def _compared(
     name: str,
     graphs: Iterable[Graph],
     leaf: Callable[[Node], Tensor],
-    run: Run,
+    context: Context,
     settings: Settings,
 ) -> Iterator[Error]:
     """What graphs' kernels write against float64; each graph may start from those before it."""
-    batch, exact = run.batch, run._replace(dtype=torch.float64)
+    batch, exact = context.batch, context._replace(dtype=torch.float64)
     feed: dict[Node, Tensor] = {}
     for graph in graphs:
         lowered, _ = with_precision(graph, settings.precision)
@@ -162,9 +162,9 @@ def _compared(
         plan = Plan(Graph(graph.name, lowered.outputs, known), batch, settings, False)
         written = [n for k in plan.schedule.kernels for n in k.writes]
         everything = Graph(graph.name, {str(i): n for i, n in enumerate(written)}, known)
-        expected = Executor(everything)(exact, {n: _wide(x) for n, x in feed.items()})
+        expected = AtenExecutor(everything)(exact, {n: _wide(x) for n, x in feed.items()})
         fused = Plan(everything, batch, settings, False)
-        found = fused(run, feed)
+        found = fused(context, feed)
         for i, kernel in enumerate(fused.schedule.kernels):
             errors = [_error(found(n), expected[n]) for n in kernel.writes if n in expected]
             if errors:
@@ -203,7 +203,7 @@ def program_plans(
 ) -> Iterator[Plan]:
     """A model's programs as fused kernels."""
     settings, made = Settings(precision, "fused", chip=chip), list[Node]()
-    for graph in programs_of(model.programs[True], precision in ("ieee", "tf32x3")):
+    for graph in programs_of(model.programs[True], two_products(precision)):
         plan = FusedExecutor(graph, (), settings, keeps=True).plan(batch, made)
         made += plan.made
         yield plan

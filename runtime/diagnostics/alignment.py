@@ -12,13 +12,13 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number
-from ..aten.vectors import System, inner
 from ..model.linearization import Linearization
 from ..optimizers.combinations import check_combination
 from ..optimizers.registry import parts
 from ..parts.cg import Stop, conjugate_gradients
 from ..parts.matrix_free import MatrixFree
 from ..parts.protocols import Curvature
+from ..vectors import System, inner
 from .errors import shown, updated
 from .tables import table
 

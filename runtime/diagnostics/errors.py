@@ -15,7 +15,7 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number, check_option
-from ...compiler.programs import CURVATURES as MATRICES
+from ...compiler.programs import MATRICES
 from ..model.linearization import Linearization
 from ..model.model import Model
 from ..optimizers.registry import CURVATURES

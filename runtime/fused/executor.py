@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...compiler.graph import scalar
 from ...compiler.graph.ir import Graph, Node, Op, concrete
-from ...compiler.lowering.kernel import ANCHORS, base
-from ...compiler.lowering.precision import ROUNDED, with_precision
-from ..aten.pointwise import Run
+from ...compiler.lowering.kernel import ANCHORS, VENDOR, Way, base
+from ...compiler.lowering.precision import ROUNDED, two_products, with_precision
+from ..backend import Context
 from .chips import CHIPS, Chip, chip_of
 from .compiling import compile_here, distinct
 from .plan import Plan, dtype_of
@@ -26,6 +26,7 @@ from .tiles import (
     choose_patches,
     computable,
 )
+from .vectors import CompiledVectors
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,12 @@ class Settings:
         """Whether a contraction is a fused kernel."""
         if self.choices is None or not computable(node):
             return self.contractions != "vendor" and computable(node)
-        run = Run(batch, torch.float32, self.choices.device)
+        context = Context(batch, torch.float32, self.choices.device)
 
         def call(way: FusedExecutor) -> Callable[[], Call]:
             def make() -> Call:
-                feed = random_feed(node, run)
-                return lambda: way(run, feed)
+                feed = random_feed(node, context)
+                return lambda: way(context, feed)
 
             return make
 
@@ -120,11 +121,28 @@ class Settings:
         """How a patch Gram is launched."""
         return choose_patches(node, batch, self.precision, self._compiled_for)
 
-    def splits(self, node: Node, batch: int) -> int:
-        """Parts of a contraction, 0 for the vendor's; a patch Gram adds its parts itself."""
+    def way(self, node: Node, batch: int) -> Way:
+        """How a contraction is computed; a patch Gram adds its parts itself."""
         if not self.fused(node, batch):
-            return 0
-        return 1 if node.op is Op.PATCH_GRAM else self.choice(node, batch).split
+            return VENDOR
+        return Way() if node.op is Op.PATCH_GRAM else Way(self.choice(node, batch).split)
+
+
+class TritonBackend:
+    """Graphs as fused Triton kernels; see `backend.Backend`."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self.settings, self.device, self.precision = settings, device, settings.precision
+        self.vectors = CompiledVectors(self.executor)
+
+    @property
+    def two_products(self) -> bool:
+        """Unless tensor cores take rounded operands."""
+        return two_products(self.precision)
+
+    def executor(self, graph: Graph, keep: Iterable[Node] = ()) -> FusedExecutor:
+        """The graph's kernels."""
+        return FusedExecutor(graph, keep, self.settings)
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:
@@ -173,23 +191,23 @@ class FusedExecutor:
 
     @torch.no_grad()
     def __call__(
-        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
+        self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
     ) -> dict[Node, Tensor]:
         """Tensors of the outputs and of `keep`, by node.
 
         Outputs named in `out` lie there: in contiguous memory that their kernels write to, or that
         they are copied to where something else shares theirs.
         """
-        plan, out = self.plan(run.batch, feed), out or {}
-        with on_device(run.device):
+        plan, out = self.plan(context.batch, feed), out or {}
+        with on_device(context.device):
             feed = {self.lowered.get(n, n): x for n, x in feed.items()}
-            tensor = plan(run, feed, self.in_place(plan, out))
+            tensor = plan(context, feed, self.in_place(plan, out))
 
         def result(node: Node) -> Tensor:
             if node.op is Op.CONST:
-                number = scalar.evaluate(node["value"], run.batch)
-                return torch.tensor(number, dtype=run.dtype, device=run.device)
-            return tensor(base(node)).view(concrete(node.shape, run.batch))
+                number = scalar.evaluate(node["value"], context.batch)
+                return torch.tensor(number, dtype=context.dtype, device=context.device)
+            return tensor(base(node)).view(concrete(node.shape, context.batch))
 
         for name, target in out.items():
             value = result(self.graph.outputs[name])

@@ -25,8 +25,9 @@ from ...compiler.lowering.schedule import schedule
 from ...compiler.lowering.slots import Buffer, Code, Part, Tile
 from ...kernels.lags import assemble, rectangle_products
 from ...kernels.pointwise import tile_shape
-from ..aten.pointwise import Run, tensor_cores
+from ..aten.pointwise import tensor_cores
 from ..aten.rules import ATEN
+from ..backend import Context
 from . import codecache
 from .compiling import Job, compile_here, current_target, distinct
 from .replay import Replays
@@ -59,11 +60,11 @@ class Plan:
 
     def __init__(self, graph: Graph, batch: int, settings: Settings, keep_made: bool) -> None:
         self.batch, self.settings = batch, settings
-        self.schedule: Schedule = schedule(graph, batch, settings.splits)
+        self.schedule: Schedule = schedule(graph, batch, settings.way)
         self.choices = {
             k: settings.choice(k.anchors[0], batch, k.shares_loop)
             for k in self.schedule.kernels
-            if k.anchors and k.splits and not k.opaque
+            if k.anchors and not k.way.by_vendor and not k.opaque
         }
         self.tiles = {k: self._tile(k) for k in self.schedule.kernels}
         self.source, self.launches = generate(self.schedule, self.tiles)
@@ -125,9 +126,9 @@ class Plan:
         node = buffer.of
         if node.op is not Op.REDUCE_SUM:
             head = next(k for k in self.schedule.kernels if node in k.anchors)
-            if head.opaque and head.splits:
+            if head.opaque and not head.way.by_vendor:
                 return self.settings.patches(node, self.batch).scratch
-            return max(1, head.splits) * node.type.numel(self.batch)
+            return head.way.splits * node.type.numel(self.batch)
         kernel = self.schedule.part_of[node]
         tile = self.tiles[kernel]
         rows = -(-math.prod(concrete(kernel.space.rows, self.batch)) // tile.rows)
@@ -139,7 +140,7 @@ class Plan:
         for i, launch in enumerate(self.launches):
             for kernel, code in zip(launch.kernels, launch.codes, strict=True):
                 operands = [x for a in kernel.anchors for x in self.schedule.operands[a]]
-                own = [Part(a) for a in kernel.anchors if kernel.splits == 0 or kernel.opaque]
+                own = [Part(a) for a in kernel.anchors if kernel.way.by_vendor or kernel.opaque]
                 written = kernel.writes if kernel.opaque else ()
                 for buffer in (*code.pointers, *operands, *own, *written):
                     found[buffer] = found.get(buffer, (i, i))[0], i
@@ -179,13 +180,13 @@ class Plan:
         return isinstance(buffer, Node) and self.schedule.leaf(buffer)
 
     def tensors(
-        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
+        self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
     ) -> Callable[[Buffer], Tensor]:
         """The memory of every buffer for one call; that of results may be given in `out`."""
         if self.memory is None:
-            if run.device.type == "cuda":
+            if context.device.type == "cuda":
                 self.prepare()
-            self.memory = torch.empty(self.arena.size, dtype=torch.uint8, device=run.device)
+            self.memory = torch.empty(self.arena.size, dtype=torch.uint8, device=context.device)
         memory, found = self.memory, dict[Buffer, Tensor]()
 
         def tensor(buffer: Buffer) -> Tensor:
@@ -200,7 +201,7 @@ class Plan:
                 elif isinstance(buffer, Node) and buffer in out:
                     found[buffer] = out[buffer]
                 elif buffer in self.results:
-                    found[buffer] = torch.empty(size, dtype=dtype, device=run.device)
+                    found[buffer] = torch.empty(size, dtype=dtype, device=context.device)
                 else:
                     start = self.arena.offsets[self.block.get(buffer, buffer)]
                     found[buffer] = memory[start : start + size * dtype.itemsize].view(dtype)
@@ -209,23 +210,26 @@ class Plan:
         return tensor
 
     def __call__(
-        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor] | None = None
+        self,
+        context: Context,
+        feed: Mapping[Node, Tensor],
+        out: Mapping[Node, Tensor] | None = None,
     ) -> Callable[[Buffer], Tensor]:
         """Runs all launches, or replays them; results in `out` are written there."""
-        tensor = self.tensors(run, feed, out or {})
+        tensor = self.tensors(context, feed, out or {})
 
         def addresses() -> tuple[int, ...]:
             return tuple(tensor(buffer).data_ptr() for buffer in self.addressed)
 
-        self.replays(addresses, lambda: self._launch(run, tensor))
+        self.replays(addresses, lambda: self._launch(context, tensor))
         return tensor
 
-    def _launch(self, run: Run, tensor: Callable[[Buffer], Tensor]) -> None:
+    def _launch(self, context: Context, tensor: Callable[[Buffer], Tensor]) -> None:
         for launch in self.launches:
             if launch.function is not None:
                 self._pointwise(launch, tensor)
-            elif launch.kernels[0].splits == 0:
-                self._vendor(launch.kernels[0].anchors[0], run, tensor)
+            elif launch.kernels[0].way.by_vendor:
+                self._vendor(launch.kernels[0].anchors[0], context, tensor)
             elif launch.kernels[0].opaque:
                 self._patch_gram(launch.kernels[0].anchors[0], tensor)
             else:
@@ -249,10 +253,12 @@ class Plan:
                 for q, each in enumerate(launch.codes):
                     types[f"p{q}"] = tuple(map(_pointer, each.pointers))
                 yield Job(label, "pointwise", function, types, self._limits, wide=wide)
-            elif kernel.opaque and kernel.splits:
+            elif kernel.way.by_vendor:
+                continue
+            elif kernel.opaque:
                 choice = self.settings.patches(kernel.anchors[0], self.batch)
                 yield from choice.jobs(label)
-            elif kernel.splits:
+            else:
                 choice = self.choices[kernel]
                 operands = [self.schedule.operands[a] for a in kernel.anchors]
                 first, second = choice.kernel.arg_names[:2]
@@ -328,7 +334,7 @@ class Plan:
         patches = float(self.batch * choice.shapes.patches)
         assemble[(choice.blocks,)](products, pairs, terms, out, scale, patches, **choice.assembly)
 
-    def _vendor(self, node: Node, run: Run, tensor: Callable[[Buffer], Tensor]) -> None:
+    def _vendor(self, node: Node, context: Context, tensor: Callable[[Buffer], Tensor]) -> None:
         """A contraction by PyTorch's operator, without bias and scale.
 
         Rounded operands are multiplied as float32: their products are exact in tf32 too.
@@ -343,6 +349,6 @@ class Plan:
             for x in plain.inputs
         ]
         rounded = self.settings.precision in ROUNDED and node.op is not Op.SPECTRAL
-        with tensor_cores(run.device, rounded):
-            result = ATEN[plain.op](plain)(run, *operands)
+        with tensor_cores(context.device, rounded):
+            result = ATEN[plain.op](plain)(context, *operands)
         tensor(Part(node)).copy_(result.reshape(-1))

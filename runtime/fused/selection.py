@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...compiler.graph.ir import Graph, Node, concrete
 from ...compiler.lowering.kernel import base
-from ..aten.pointwise import Run
+from ..backend import Context
 from . import codecache
 
 ROUNDS = 5
@@ -77,9 +77,9 @@ def alone(node: Node) -> Graph:
     return Graph("contraction", {"out": node}, frozenset(map(base, node.inputs)))
 
 
-def random_feed(node: Node, run: Run) -> dict[Node, Tensor]:
+def random_feed(node: Node, context: Context) -> dict[Node, Tensor]:
     """Random operands of a node."""
     return {
-        x: torch.randn(concrete(x.shape, run.batch), dtype=run.dtype, device=run.device)
+        x: torch.randn(concrete(x.shape, context.batch), dtype=context.dtype, device=context.device)
         for x in map(base, node.inputs)
     }

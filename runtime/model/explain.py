@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from ...compiler.graph.cost import flops, peak, traffic, units
 from ...compiler.graph.ir import Graph, Node
-from ...compiler.lowering.kernel import Schedule
 from ...compiler.programs import Programs
+from ..backend import Planned
 
-
-class Planned(Protocol):
-    """A program as fused kernels: its schedule, generated source, and memory."""
-
-    schedule: Schedule
-    source: str
-    made: Sequence[Node]
-
-    @property
-    def scratch(self) -> int:
-        """Bytes of the arena."""
-        ...
-
-
-MakePlan = Callable[[Graph, Sequence[Node]], Planned]
+MakePlan = Callable[[Graph, Sequence[Node]], Planned | None]
 
 
 def explain(
     programs: Programs,
     batch: int,
     itemsize: int,
-    plan: MakePlan | None = None,
+    plan: MakePlan,
     kernels: bool = False,
     two_products: bool = True,
 ) -> str:
@@ -43,8 +28,8 @@ def explain(
         programs: of a network.
         batch: the batch size at which costs are counted.
         itemsize: bytes of a number.
-        plan: how a program becomes fused kernels, where it does: adds kernels, launches, the MB
-            that fused kernels move, and the MB of the arena.
+        plan: how a program becomes fused kernels; where it does, kernels, launches, the MB that
+            fused kernels move and the MB of the arena are added.
         kernels: whether to show every program's kernels and their source.
         two_products: which form of the quadratic form.
     """
@@ -60,22 +45,22 @@ def explain(
     head = (
         f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9} {'MB held':>9}"
     )
-    fused = f" {'kernels':>8} {'launches':>9} {'MB fused':>9} {'MB arena':>9}"
-    lines, details, made = [head + (fused if plan else "") + f"   (batch {batch})"], [], []
+    lines, details, made = list[str](), list[str](), list[Node]()
     for g in graphs:
         work, moved = flops(g, batch) / 1e9, traffic(g, batch, itemsize) / 1e6
         kept = {str(i): n for i, n in enumerate(programs.tape)} if g is programs.linearize else {}
         held = peak(Graph(g.name, {**g.outputs, **kept}, g.given), batch, itemsize) / 1e6
         line = f"{g.name:<{names}}  {len(g.computed()):>5} {units(g):>6} {work:>9.3f}"
         line += f" {moved:>9.1f} {held:>9.1f}"
-        if plan is not None:
-            p = plan(g, made)
+        if (p := plan(g, made)) is not None:
             made = [*made, *p.made]
             s, arena = p.schedule, p.scratch / 1e6
             line += f" {len(s.kernels):>8} {len(s.launches):>9} {s.traffic(batch) / 1e6:>9.1f}"
             line += f" {arena:>9.1f}"
             details += [str(s), p.source]
         lines.append(line)
+    fused = f" {'kernels':>8} {'launches':>9} {'MB fused':>9} {'MB arena':>9}" if details else ""
     tape = itemsize * sum(n.type.numel(batch) for n in programs.tape) / 1e6
     lines.append(f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB")
-    return "\n\n".join(["\n".join(lines), *(details if kernels else ())])
+    table = "\n".join([f"{head}{fused}   (batch {batch})", *lines])
+    return "\n\n".join([table, *(details if kernels else ())])

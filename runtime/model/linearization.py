@@ -14,7 +14,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Graph, Node, Op
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.language.network import Traced
-from ...compiler.programs import CURVATURES, Programs
+from ...compiler.programs import MATRICES, Programs
 from .factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Linearization:
         program = programs.linearize
         self.gradient, out = model.layout.target("gradient", program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
-            model.run(len(x)), self._feed, out
+            model.context(len(x)), self._feed, out
         )
         named = {name: values[node] for name, node in program.outputs.items()}
         results = set(program.outputs.values()) - programs.tape
@@ -82,7 +82,7 @@ class Linearization:
             elif node.op is Op.INPUT and node not in feed:
                 direction, _, parameter = name[1:].partition(":")
                 feed[node] = views[int(direction)][parameter]
-        values = self.model.executor(graph)(self.model.run(self.batch), feed, out)
+        values = self.model.executor(graph)(self.model.context(self.batch), feed, out)
         return {name: values[node] for name, node in graph.outputs.items()}
 
     def _vector(self, v: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Linearization:
             product: as in `ggnvp`; the Hessian has "r-operator" alone.
             by_layer: C's block diagonal, a block per layer; the R-operator runs once for each.
         """
-        check_option("curvature", curvature, CURVATURES)
+        check_option("curvature", curvature, MATRICES)
         check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
         v = self._vector(v)
         if product == "stored-jacobian":
@@ -176,11 +176,11 @@ class Linearization:
             two_products: two contractions a layer instead of three (see `compiler.quadratic`);
                 by default the model's choice, two unless its precision is tf32 or bf16.
         """
-        check_option("curvature", curvature, CURVATURES)
+        check_option("curvature", curvature, MATRICES)
         vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
         if not vs:
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        two = self.model.two_products if two_products is None else two_products
+        two = self.model.backend.two_products if two_products is None else two_products
         named = self._run(self.programs.quadratic(len(vs), curvature, two), vs)
         result = torch.empty(len(vs), len(vs), dtype=self.model.dtype, device=self.model.device)
         for name, value in named.items():

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from importlib.util import find_spec
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,46 +11,25 @@ from torch import Tensor
 from ...compiler.curvature.factors import Block, DiagonalBlock, blocks
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Graph, Node
-from ...compiler.graph.options import check_option
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.programs import Programs
-from ..aten.executor import Executor
-from ..aten.pointwise import Run
-from ..aten.vectors import CompiledVectors, Vectors
-from .explain import Planned, explain
+from ..backend import Backend, Context, Executor, Planned
+from .explain import explain
 from .initialise import initialise
 from .inputs import check_inputs, check_labels
 from .layout import Layout, faults, raise_faults
 from .linearization import Linearization, by_kind
 
-BACKENDS = ("auto", "aten", "triton")
-PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
-CONTRACTIONS = ("auto", "fused", "vendor", "measured")
-DTYPES = (torch.float32, torch.float64)
 TRACKED = "num_batches_tracked"
-
-
-class Runs(Protocol):
-    """A graph that can be run: an `Executor` or a `FusedExecutor`."""
-
-    def __call__(
-        self, run: Run, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
-    ) -> dict[Node, Tensor]:
-        """Tensors by node; outputs named in `out` lie there as well."""
-        ...
-
-
-MakeExecutor = Callable[[Graph, Iterable[Node]], Runs]
 
 
 class Model:
     """What `newtriton.compile` returns.
 
     params: all parameters, one flat tensor in the model's layout; change it in place.
-    buffers: running statistics by PyTorch's names. two_products: whether a quadratic form takes two
-    contractions a layer rather than three (see `compiler.quadratic`). vectors: arithmetic on flat
-    vectors.
+    buffers: running statistics by PyTorch's names. backend: where programs run. vectors: arithmetic
+    on flat vectors.
     """
 
     def __init__(
@@ -62,18 +37,15 @@ class Model:
         net: Layer,
         input_shape: tuple[int, ...],
         criterion: Loss,
-        device: torch.device,
+        backend: Backend,
         dtype: torch.dtype,
         weight_decay: float,
         seed: int,
-        make_executor: MakeExecutor = Executor,
-        two_products: bool = True,
     ) -> None:
-        self.net, self.device, self.dtype, self.weight_decay = net, device, dtype, weight_decay
-        self.criterion, self._make_executor = criterion, make_executor
-        self.vectors = Vectors() if make_executor is Executor else CompiledVectors(make_executor)
-        self.two_products = two_products
-        self.input_shape = input_shape
+        self.net, self.criterion, self.backend = net, criterion, backend
+        self.device = device = backend.device
+        self.vectors = backend.vectors
+        self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._traced = {
             mode: trace(net, input_shape, criterion, training=mode) for mode in (True, False)
         }
@@ -90,7 +62,7 @@ class Model:
         }
         for layer in traced.momenta:
             self.buffers[f"{layer}.{TRACKED}"] = torch.zeros((), dtype=torch.int64, device=device)
-        self._executors: dict[tuple[Graph, bool], Runs] = {}
+        self._executors: dict[tuple[Graph, bool], Executor] = {}
 
     # --- parameters -----------------------------------------------------------------------------
 
@@ -138,17 +110,17 @@ class Model:
 
     # --- running --------------------------------------------------------------------------------
 
-    def executor(self, graph: Graph, tape: bool = False, training: bool = True) -> Runs:
+    def executor(self, graph: Graph, tape: bool = False, training: bool = True) -> Executor:
         """The executor of a program, compiled on first use; with `tape`, it keeps the tape."""
         key = (graph, tape)
         if key not in self._executors:
             keep = self.programs[training].tape if tape else ()
-            self._executors[key] = self._make_executor(graph, keep)
+            self._executors[key] = self.backend.executor(graph, keep)
         return self._executors[key]
 
-    def run(self, batch: int) -> Run:
+    def context(self, batch: int) -> Context:
         """The context of a call at a batch size."""
-        return Run(batch, self.dtype, self.device)
+        return Context(batch, self.dtype, self.device)
 
     def feed(self, traced: Traced, x: Tensor, y: Tensor | None = None) -> dict[Node, Tensor]:
         """Tensors of data, parameters and running statistics, by leaf."""
@@ -180,7 +152,7 @@ class Model:
         """The most probable class of each sample, int64 (N,)."""
         traced, program = self._traced[False], self.programs[False].scores
         self.check(traced, x, None)
-        values = self.executor(program)(self.run(len(x)), self.feed(traced, x))
+        values = self.executor(program)(self.context(len(x)), self.feed(traced, x))
         return values[program.outputs["scores"]].argmax(1)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -205,7 +177,7 @@ class Model:
         y = self.check(traced, x, y)
         if y is None:
             program = self.programs[training].outputs
-        values = self.executor(program)(self.run(len(x)), self.feed(traced, x, y))
+        values = self.executor(program)(self.context(len(x)), self.feed(traced, x, y))
         return {name: values[node] for name, node in program.outputs.items()}
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
@@ -213,7 +185,7 @@ class Model:
         traced, program = self._traced[True], self.programs[True].linearize
         labels = self.check(traced, x, y)
         gradient, out = self.layout.target("gradient", program.outputs, self.params)
-        values = self.executor(program)(self.run(len(x)), self.feed(traced, x, labels), out)
+        values = self.executor(program)(self.context(len(x)), self.feed(traced, x, labels), out)
         named = {name: values[node] for name, node in program.outputs.items()}
         self.decay_(gradient, self.params)
         return self.total(named["losses"]), gradient, by_kind("statistics", named)
@@ -250,121 +222,8 @@ class Model:
         """
         programs = self.programs[True]
 
-        def plan(graph: Graph, made: Sequence[Node]) -> Planned:
-            runs = self.executor(graph, tape=graph is programs.linearize)
-            return runs.plan(batch, made)  # type: ignore[attr-defined]
+        def plan(graph: Graph, made: Sequence[Node]) -> Planned | None:
+            return self.executor(graph, tape=graph is programs.linearize).plan(batch, made)
 
-        fused = hasattr(self.executor(programs.outputs), "plan")
-        return explain(
-            programs,
-            batch,
-            self.dtype.itemsize,
-            plan if fused else None,
-            kernels,
-            self.two_products,
-        )
-
-
-def compile(
-    net: Layer,
-    input_shape: tuple[int, ...],
-    loss: Loss,
-    *,
-    backend: str = "auto",
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-    precision: str = "ieee",
-    contractions: str = "auto",
-    cuda_graphs: bool = True,
-    weight_decay: float = 0.0,
-    seed: int = 0,
-) -> Model:
-    """Compiles a network with its loss.
-
-    Args:
-        net: layers of newtriton's DSL.
-        input_shape: of one sample, (C, H, W) or (D,).
-        loss: h is its mean over the batch plus weight_decay/2 ‖θ‖².
-        backend: "aten" runs on PyTorch's operators, "triton" on fused kernels (on a GPU, or in the
-            interpreter under TRITON_INTERPRET=1); "auto" takes triton where there is a GPU.
-        device: where parameters live and programs run; a GPU if there is one.
-        dtype: float32 or float64; triton computes in float32.
-        precision: of contractions; "ieee" on the ATen backend.
-        contractions: of the triton backend, by "fused" kernels, by the "vendor" library, or
-            whichever is "measured" to be faster; "auto" measures on a GPU.
-        cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
-        weight_decay: λ ≥ 0, on all parameters.
-        seed: of the first parameter values.
-
-    Raises:
-        ShapeError: names the layer at which the shapes do not fit.
-        NewtritonError: an option that is unknown or not available here.
-    """
-    check_option("backend", backend, BACKENDS)
-    check_option("precision", precision, PRECISIONS)
-    check_option("contractions", contractions, CONTRACTIONS)
-    if dtype not in DTYPES:
-        raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
-    place = _place(device)
-    make_executor = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
-    if not isinstance(loss, Loss):
-        raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
-    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
-    if len(shape) not in (1, 3) or not all(isinstance(d, int) and d > 0 for d in shape):
-        raise NewtritonError(
-            f"input_shape is {input_shape!r}: give (C, H, W) or (D,) of one sample"
-        )
-    if not (
-        isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0
-    ):
-        raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
-    # Tensor cores wait for operands: three products of four operands are as fast there as two.
-    two = precision in ("ieee", "tf32x3")
-    return Model(net, shape, loss, place, dtype, float(weight_decay), seed, make_executor, two)
-
-
-def _backend(
-    name: str,
-    place: torch.device,
-    dtype: torch.dtype,
-    precision: str,
-    contractions: str,
-    cuda_graphs: bool,
-) -> MakeExecutor:
-    """What makes executors on the named backend, or an error where that cannot be."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if name == "auto":
-        fits = place.type == "cuda" and dtype is torch.float32 and find_spec("triton") is not None
-        name = "triton" if fits else "aten"
-    if name == "aten":
-        if precision != "ieee":
-            raise NewtritonError(
-                f"precision {precision!r} needs the triton backend: use precision='ieee'"
-            )
-        return Executor
-    if find_spec("triton") is None:
-        raise NewtritonError("backend 'triton' needs the package: pip install triton")
-    if place.type != "cuda" and not interpreted:
-        raise NewtritonError(
-            f"backend 'triton' needs a GPU, the device is {str(place)!r}: use backend='aten', or "
-            "set TRITON_INTERPRET=1 to run its kernels in the interpreter"
-        )
-    if dtype is not torch.float32:
-        raise NewtritonError(f"backend 'triton' computes in float32, not {dtype}: use 'aten'")
-    from ..fused.executor import FusedExecutor, Settings  # noqa: PLC0415 - Triton only where it is used
-
-    settings = Settings.choose(precision, contractions, interpreted, place, cuda_graphs)
-    return partial(FusedExecutor, settings=settings)
-
-
-def _place(device: torch.device | str | None) -> torch.device:
-    """The device, a GPU if there is one for None; an error where PyTorch does not have it here."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (AssertionError, RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise NewtritonError(f"device is {device!r}: {reason}") from error
-    return place
+        two_products = self.backend.two_products
+        return explain(programs, batch, self.dtype.itemsize, plan, kernels, two_products)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...compiler.curvature.factors import Block
 from ...compiler.graph.errors import NewtritonError
-from ..aten.vectors import System
 from ..model.factors import DiagonalFactors, matrix, write_matrix
+from ..vectors import System
 from .cg import Stop, conjugate_gradients
 from .protocols import Solution, Status
 from .state import Attributes

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_number
-from ..aten.vectors import Operator, System, Vectors
+from ..vectors import Operator, System, Vectors
 from .protocols import Solution, Status
 from .state import Attributes
 

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_number, check_option
-from ...compiler.programs import CURVATURES
+from ...compiler.programs import MATRICES
 from .protocols import Point, Proposal
 from .quadratic_model import GOOD, POOR, Rule, reduction_ratio
 
@@ -39,7 +39,7 @@ class LevenbergMarquardt(Rule):
         drop: float = 2 / 3,
         boost: float = 3 / 2,
     ) -> None:
-        check_option("model", model, CURVATURES)
+        check_option("model", model, MATRICES)
         self.model = model
         self.sufficient = check_number("sufficient", sufficient, above=0.0, below=1.0)
         self.halvings = check_count("halvings", halvings, 0)

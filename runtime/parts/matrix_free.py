@@ -12,7 +12,7 @@ from ...compiler.graph.cost import flops, traffic
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Graph
 from ...compiler.graph.options import check_count, check_option
-from ...compiler.programs import CURVATURES, Programs
+from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS, Linearization
 from .protocols import Tag
 from .state import Attributes, Number
@@ -75,7 +75,7 @@ class MatrixFree(Attributes):
         product: str = "auto",
         forecast: int = 20,
     ) -> None:
-        check_option("kind", kind, CURVATURES)
+        check_option("kind", kind, MATRICES)
         check_option("blocks", blocks, BLOCKS)
         check_option("product", product, ("auto", *PRODUCTS))
         if kind == "hessian" and product == "stored-jacobian":

@@ -16,8 +16,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..aten.vectors import Vectors
     from ..model.model import Model
+    from ..vectors import Vectors
 
 
 class Tag(Enum):

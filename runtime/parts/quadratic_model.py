@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
-from ...compiler.programs import CURVATURES
+from ...compiler.programs import MATRICES
 from .protocols import Point, Proposal
 from .state import Attributes, Maybe, Number, Shaped
 
@@ -114,7 +114,7 @@ class QuadraticModel(Rule):
         every: int = 5,
         greedy: int = 20,
     ) -> None:
-        check_option("model", model, CURVATURES)
+        check_option("model", model, MATRICES)
         self.damping = check_number("damping", damping, 0.0)
         self.momentum, self.model = check_flag("momentum", momentum), model
         self.every, self.greedy = check_count("every", every), check_count("greedy", greedy)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from newtriton.compiler.curvature.factors import Block, DiagonalBlock
 from newtriton.compiler.language.losses import MSELoss
-from newtriton.runtime.aten.vectors import Vectors
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
+from newtriton.runtime.vectors import Vectors
 
 Factors = dict[str, KroneckerFactors | DiagonalFactors]
 

@@ -19,9 +19,9 @@ from newtriton.compiler.graph.ir import LEAVES, Graph, N, Node, Op, concrete
 from newtriton.compiler.graph.ops import TYPE
 from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.graph.verify import verify
-from newtriton.runtime.aten.executor import Executor
-from newtriton.runtime.aten.pointwise import Run
+from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.aten.rules import ATEN
+from newtriton.runtime.backend import Context
 from tests.tolerances import assert_close
 
 BATCH = 3
@@ -31,7 +31,7 @@ STATISTICS = {Op.GRAM, Op.PATCH_GRAM, Op.SPECTRAL}  # programs end in them: they
 def evaluate(nodes: Sequence[Node], feed: dict[Node, Tensor]) -> list[Tensor]:
     """Values of nodes in float64."""
     graph = Graph("test", {str(i): n for i, n in enumerate(nodes)})
-    values = Executor(graph)(Run(BATCH, torch.float64, torch.device("cpu")), feed)
+    values = AtenExecutor(graph)(Context(BATCH, torch.float64, torch.device("cpu")), feed)
     return [values[n] for n in nodes]
 
 

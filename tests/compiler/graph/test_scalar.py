@@ -10,7 +10,8 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import N
 from newtriton.compiler.graph.scalar import BATCH, const, var
 from newtriton.compiler.language import layers
-from newtriton.runtime.aten.pointwise import Pointwise, Run
+from newtriton.runtime.aten.pointwise import Pointwise
+from newtriton.runtime.backend import Context
 
 x, y = var(0), var(1)
 
@@ -50,7 +51,7 @@ def run(expr: scalar.Expr, values: torch.Tensor) -> torch.Tensor:
     """The expression through the executor."""
     node = ops.map_(expr, ops.input_("x", (N,)))
     call = Pointwise([node], [node])
-    return call.single(Run(len(values), values.dtype, values.device), values)
+    return call.single(Context(len(values), values.dtype, values.device), values)
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))

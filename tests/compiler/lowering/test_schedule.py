@@ -11,7 +11,7 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op
 from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.language.network import trace
-from newtriton.compiler.lowering.kernel import ANCHORS, Kernel, Schedule, is_partial
+from newtriton.compiler.lowering.kernel import ANCHORS, VENDOR, Kernel, Schedule, Way, is_partial
 from newtriton.compiler.lowering.schedule import schedule
 from newtriton.compiler.programs import Programs
 
@@ -35,15 +35,17 @@ def graphs(p: Programs) -> list[Graph]:
     return [linearized(p), p.hvp, p.ggnvp, p.quadratic(1), p.quadratic(2), p.factors("kfac", 2)]
 
 
-def split_some(node: Node, batch: int) -> int:
-    return 3 if node.op in (Op.CONV_WEIGHT_GRAD, Op.GRAM) else 0 if node.op is Op.PATCH_GRAM else 1
+def split_some(node: Node, batch: int) -> Way:
+    if node.op is Op.PATCH_GRAM:
+        return VENDOR
+    return Way(3) if node.op in (Op.CONV_WEIGHT_GRAD, Op.GRAM) else Way()
 
 
 def check_legal(plan: Schedule) -> None:
     owners: dict[Node, list[Kernel]] = {}
     for kernel in plan.kernels:
         for node in kernel.nodes:
-            if node not in kernel.anchors or kernel.splits == 1:
+            if node not in kernel.anchors or not kernel.way.apart:
                 owners.setdefault(node, []).append(kernel)
     assert all(len(kernels) == 1 for kernels in owners.values())
     for node in plan.graph.computed():
@@ -69,8 +71,8 @@ def check_legal(plan: Schedule) -> None:
 def test_every_value_is_computed_once_and_in_order(pair, loss):
     p = programs(pair.ours, pair.shape, loss)
     for graph in graphs(p):
-        for splits in (lambda *_: 0, lambda *_: 1, split_some):
-            check_legal(schedule(graph, 5, splits))
+        for ways in (lambda *_: VENDOR, lambda *_: Way(), split_some):
+            check_legal(schedule(graph, 5, ways))
 
 
 def only(plan: Schedule, op: Op) -> Kernel:

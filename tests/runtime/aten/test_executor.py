@@ -13,12 +13,13 @@ from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.language import layers
 from newtriton.runtime.aten import patterns as fused
 from newtriton.runtime.aten import pointwise
-from newtriton.runtime.aten.executor import Executor, compile_steps
+from newtriton.runtime.aten.executor import AtenExecutor, compile_steps
 from newtriton.runtime.aten.pairs import paired
-from newtriton.runtime.aten.pointwise import Pointwise, Run
+from newtriton.runtime.aten.pointwise import Pointwise
+from newtriton.runtime.backend import Context
 from tests.tolerances import assert_close
 
-RUN = Run(5, torch.float64, torch.device("cpu"))
+RUN = Context(5, torch.float64, torch.device("cpu"))
 
 
 def feed_of(graph: Graph, seed: int = 0) -> dict[Node, Tensor]:
@@ -36,7 +37,7 @@ def one_by_one(graph: Graph, feed: dict[Node, Tensor]) -> dict[Node, Tensor]:
     for node in graph.nodes():
         if node not in values:
             single = Graph("one", {"x": node}, frozenset(node.inputs))
-            values |= Executor(single)(RUN, values)
+            values |= AtenExecutor(single)(RUN, values)
     return values
 
 
@@ -57,7 +58,7 @@ def test_groups_of_maps_equal_single_maps(block: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(pointwise, "BLOCK", block)
     graph = mixed()
     feed = feed_of(graph)
-    values, expected = Executor(graph)(RUN, feed), one_by_one(graph, feed)
+    values, expected = AtenExecutor(graph)(RUN, feed), one_by_one(graph, feed)
     for name, node in graph.outputs.items():
         assert_close(values[node], expected[node], name)
 
@@ -105,7 +106,7 @@ def test_pool_and_bias_gradient_share_an_operator() -> None:
     together = [{n.op for n in s.writes} for s in compile_steps(graph) if len(s.writes) > 1]
     assert {Op.ARGMAX_POOL, Op.GATHER_MAX} in together
     assert {Op.CONV_WEIGHT_GRAD, Op.REDUCE_SUM} in together
-    values, expected = Executor(graph)(RUN, feed), one_by_one(graph, feed)
+    values, expected = AtenExecutor(graph)(RUN, feed), one_by_one(graph, feed)
     for name, node in graph.outputs.items():
         assert_close(values[node], expected[node], name)
 
@@ -123,7 +124,7 @@ def test_buffers_are_released_at_their_last_use() -> None:
     node = x
     for i in range(6):
         node = ops.reduce_sum(ops.broadcast(ops.scale(node, 1.0 + i), (N, 2, 4), (1,)), (1,))
-    executor = Executor(Graph("chain", {"y": node}))
+    executor = AtenExecutor(Graph("chain", {"y": node}))
     live, most = {x}, 0
     for step, release in zip(executor.steps, executor.release, strict=True):
         live |= set(step.writes)

@@ -7,7 +7,7 @@ from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import N, Op
 from newtriton.runtime.aten import rules as aten
 from newtriton.runtime.aten import small_maps
-from newtriton.runtime.aten.pointwise import Run
+from newtriton.runtime.backend import Context
 from tests.tolerances import assert_close
 
 WINDOWS = [
@@ -20,7 +20,7 @@ WINDOWS = [
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_gradients_on_small_maps(window: dict[str, tuple[int, int]], monkeypatch) -> None:
     torch.manual_seed(0)
-    run = Run(2, torch.float64, torch.device("cpu"))
+    context = Context(2, torch.float64, torch.device("cpu"))
     x, w = ops.input_("x", (N, 5, 6, 3)), ops.input_("w", (40, 3, 2, 3))
     conv = ops.make(Op.CONV, x, w, **window, groups=1)
     ct = ops.input_("ct", conv.shape)
@@ -31,8 +31,8 @@ def test_gradients_on_small_maps(window: dict[str, tuple[int, int]], monkeypatch
 
     def gradients() -> list[torch.Tensor]:
         calls = [aten.ATEN[node.op](node) for node in (weight_grad, input_grad)]
-        both, bias = aten.conv_weight_grad(weight_grad, with_bias=True)(run, adjoint, image)
-        return [calls[0](run, adjoint, image), calls[1](run, adjoint, weights), both, bias]
+        both, bias = aten.conv_weight_grad(weight_grad, with_bias=True)(context, adjoint, image)
+        return [calls[0](context, adjoint, image), calls[1](context, adjoint, weights), both, bias]
 
     monkeypatch.setattr(aten, "is_small", lambda node, ct: True)
     fast = gradients()

@@ -9,7 +9,7 @@ import newtriton as nt
 from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Graph, N, made_at
 from newtriton.compiler.graph.memory import arena
-from newtriton.runtime.aten.pointwise import Run
+from newtriton.runtime.backend import Context
 from newtriton.runtime.checking.numbers import LIMITS
 from newtriton.runtime.fused import plan as plans
 from newtriton.runtime.fused.executor import FusedExecutor, Settings
@@ -186,7 +186,7 @@ def test_tensor_cores_take_three_products_of_a_form_in_one_loop(precision: str, 
     form = fast.linearize(x, y).quadratic_forms([v])
     wanted = exact.linearize(x.double(), y.double()).quadratic_forms([v.double()])
     assert relative_error(form.double(), wanted) < LIMITS[precision]
-    program = fast.programs[True].quadratic(1, two_products=fast.two_products)
+    program = fast.programs[True].quadratic(1, two_products=fast.backend.two_products)
     kernels = fast.executor(program).plan(3).schedule.kernels  # type: ignore[attr-defined]
     assert sum(k.shares_loop for k in kernels) == shared
 
@@ -196,10 +196,10 @@ def test_names_never_become_code():
     with made_at(name):
         x, w = ops.input_(name, (N, 2)), ops.param(name, (3, 2))
         graph = Graph("named", {name: ops.matmul(x, w, tb=True)})
-    run = FusedExecutor(graph, (), Settings(contractions="fused", interpreted=True))
-    one = Run(1, torch.float32, torch.device("cpu"))
-    (result,) = run(one, {x: torch.ones(1, 2), w: torch.ones(3, 2)}).values()
-    assert result.tolist() == [[2.0, 2.0, 2.0]] and "abort" not in run.plan(1).source
+    executor = FusedExecutor(graph, (), Settings(contractions="fused", interpreted=True))
+    one = Context(1, torch.float32, torch.device("cpu"))
+    (result,) = executor(one, {x: torch.ones(1, 2), w: torch.ones(3, 2)}).values()
+    assert result.tolist() == [[2.0, 2.0, 2.0]] and "abort" not in executor.plan(1).source
 
 
 def test_without_gpu_or_interpreter_the_backend_says_what_to_do(monkeypatch: pytest.MonkeyPatch):

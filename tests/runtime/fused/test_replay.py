@@ -72,8 +72,8 @@ def program():
     feed = model.feed(model.programs[True].traced, torch.randn(6, 4))
 
     def call() -> torch.Tensor:
-        (found,) = fused(model.run(6), feed).values()
-        (expected,) = model.executor(graph)(model.run(6), feed).values()
+        (found,) = fused(model.context(6), feed).values()
+        (expected,) = model.executor(graph)(model.context(6), feed).values()
         assert_close(found, expected)
         return found
 

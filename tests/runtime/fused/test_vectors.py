@@ -12,18 +12,19 @@ from torch import Tensor
 import newtriton as nt
 from newtriton.compiler import vectors as programs
 from newtriton.compiler.graph.ir import Graph, Op
-from newtriton.runtime.aten.executor import Executor
-from newtriton.runtime.aten.vectors import CompiledVectors, System, Vectors
+from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.fused.executor import FusedExecutor, Settings
+from newtriton.runtime.fused.vectors import CompiledVectors
 from newtriton.runtime.parts.cg import Stop, conjugate_gradients
 from newtriton.runtime.parts.protocols import Status
+from newtriton.runtime.vectors import System, Vectors
 
 from ...tolerances import RELATIVE, assert_close
 from ..stand_in import positive, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
-INTERPRETED = partial(FusedExecutor, settings=Settings("ieee", "fused", True, 1024))
-BACKENDS = {"aten": (Executor, torch.float64), "triton": (INTERPRETED, torch.float32)}
+INTERPRETED = partial(FusedExecutor, keep=(), settings=Settings("ieee", "fused", True, 1024))
+BACKENDS = {"aten": (AtenExecutor, torch.float64), "triton": (INTERPRETED, torch.float32)}
 
 
 @pytest.fixture(params=BACKENDS)

@@ -14,17 +14,17 @@ import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op, concrete
 from newtriton.compiler.graph.scalar import var
-from newtriton.runtime.aten.executor import Executor
-from newtriton.runtime.aten.pointwise import Run
+from newtriton.runtime.aten.executor import AtenExecutor
+from newtriton.runtime.backend import Context
 from newtriton.runtime.fused.executor import FusedExecutor, Settings
 from newtriton.runtime.fused.plan import Plan
 from newtriton.runtime.model.factors import tensors
 
-RUN = Run(5, torch.float32, torch.device("cpu"))
+RUN = Context(5, torch.float32, torch.device("cpu"))
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
 BACKENDS = ("aten", "triton")
 MAKE = {
-    "aten": Executor,
+    "aten": AtenExecutor,
     "ieee": lambda graph, keep: FusedExecutor(graph, keep, Settings("ieee", "fused", True)),
     "vendor": lambda graph, keep: FusedExecutor(graph, keep, Settings("ieee", "vendor", True)),
     "bf16": lambda graph, keep: FusedExecutor(graph, keep, Settings("bf16", "fused", True)),

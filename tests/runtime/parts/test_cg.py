@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.aten.vectors import Operator, System, Vectors
 from newtriton.runtime.parts.cg import (
     Steihaug,
     Stop,
@@ -18,6 +17,7 @@ from newtriton.runtime.parts.cg import (
     conjugate_gradients,
 )
 from newtriton.runtime.parts.protocols import Solution, Status
+from newtriton.runtime.vectors import Operator, System, Vectors
 
 from ..stand_in import positive, seeded
 

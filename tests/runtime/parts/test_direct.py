@@ -12,12 +12,12 @@ from torch import Tensor
 import newtriton as nt
 from newtriton.compiler.curvature.factors import Block, DiagonalBlock
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.aten.vectors import Vectors
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors, tensors
 from newtriton.runtime.parts.block_cg import BlockCG
 from newtriton.runtime.parts.direct import KFI, RETRIES, Eigen, balance
 from newtriton.runtime.parts.kronecker import KroneckerCurvature
 from newtriton.runtime.parts.protocols import Status
+from newtriton.runtime.vectors import Vectors
 
 from ..stand_in import StandInLayout, positive, seeded
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.aten.vectors import Vectors
 from newtriton.runtime.parts.trust_region import CASES, Proposal, TrustRegion, minimise_in_ball
+from newtriton.runtime.vectors import Vectors
 
 EPS = torch.finfo(torch.float64).eps
 Matrix = NDArray[np.float64]

@@ -1,0 +1,125 @@
+"""`newtriton.compile`: a network with its loss on a backend."""
+
+from __future__ import annotations
+
+import math
+import os
+from importlib.util import find_spec
+
+import torch
+
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_option
+from ...compiler.language.loss import Loss
+from ...compiler.language.network import Layer
+from ..aten.executor import AtenBackend
+from ..backend import Backend
+from .model import Model
+
+BACKENDS = ("auto", "aten", "triton")
+PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
+CONTRACTIONS = ("auto", "fused", "vendor", "measured")
+DTYPES = (torch.float32, torch.float64)
+
+
+def compile(
+    net: Layer,
+    input_shape: tuple[int, ...],
+    loss: Loss,
+    *,
+    backend: str = "auto",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    precision: str = "ieee",
+    contractions: str = "auto",
+    cuda_graphs: bool = True,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+) -> Model:
+    """Compiles a network with its loss.
+
+    Args:
+        net: layers of newtriton's DSL.
+        input_shape: of one sample, (C, H, W) or (D,).
+        loss: h is its mean over the batch plus weight_decay/2 ‖θ‖².
+        backend: "aten" runs on PyTorch's operators, "triton" on fused kernels (on a GPU, or in the
+            interpreter under TRITON_INTERPRET=1); "auto" takes triton where there is a GPU.
+        device: where parameters live and programs run; a GPU if there is one.
+        dtype: float32 or float64; triton computes in float32.
+        precision: of contractions; "ieee" on the ATen backend.
+        contractions: of the triton backend, by "fused" kernels, by the "vendor" library, or
+            whichever is "measured" to be faster; "auto" measures on a GPU.
+        cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
+        weight_decay: λ ≥ 0, on all parameters.
+        seed: of the first parameter values.
+
+    Raises:
+        ShapeError: names the layer at which the shapes do not fit.
+        NewtritonError: an option that is unknown or not available here.
+    """
+    check_option("backend", backend, BACKENDS)
+    check_option("precision", precision, PRECISIONS)
+    check_option("contractions", contractions, CONTRACTIONS)
+    if dtype not in DTYPES:
+        raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
+    place = _place(device)
+    where = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
+    if not isinstance(loss, Loss):
+        raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
+    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
+    if len(shape) not in (1, 3) or not all(isinstance(d, int) and d > 0 for d in shape):
+        raise NewtritonError(
+            f"input_shape is {input_shape!r}: give (C, H, W) or (D,) of one sample"
+        )
+    if not (
+        isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0
+    ):
+        raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
+    return Model(net, shape, loss, where, dtype, float(weight_decay), seed)
+
+
+def _backend(
+    name: str,
+    place: torch.device,
+    dtype: torch.dtype,
+    precision: str,
+    contractions: str,
+    cuda_graphs: bool,
+) -> Backend:
+    """The named backend, or an error where it cannot be had."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if name == "auto":
+        fits = place.type == "cuda" and dtype is torch.float32 and find_spec("triton") is not None
+        name = "triton" if fits else "aten"
+    if name == "aten":
+        if precision != "ieee":
+            raise NewtritonError(
+                f"precision {precision!r} needs the triton backend: use precision='ieee'"
+            )
+        return AtenBackend(place)
+    if find_spec("triton") is None:
+        raise NewtritonError("backend 'triton' needs the package: pip install triton")
+    if place.type != "cuda" and not interpreted:
+        raise NewtritonError(
+            f"backend 'triton' needs a GPU, the device is {str(place)!r}: use backend='aten', or "
+            "set TRITON_INTERPRET=1 to run its kernels in the interpreter"
+        )
+    if dtype is not torch.float32:
+        raise NewtritonError(f"backend 'triton' computes in float32, not {dtype}: use 'aten'")
+    from ..fused.executor import Settings, TritonBackend  # noqa: PLC0415 - only where it is used
+
+    settings = Settings.choose(precision, contractions, interpreted, place, cuda_graphs)
+    return TritonBackend(settings, place)
+
+
+def _place(device: torch.device | str | None) -> torch.device:
+    """The device, a GPU if there is one for None; an error where PyTorch does not have it here."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise NewtritonError(f"device is {device!r}: {reason}") from error
+    return place
