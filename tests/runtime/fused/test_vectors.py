@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler import vectors as programs
-from newtriton.compiler.graph.ir import Graph, Op
+from newtriton.compiler.graph.ir import Graph, Node, Op
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.fused.executor import FusedExecutor, Settings
 from newtriton.runtime.fused.vectors import CompiledVectors
@@ -23,8 +21,13 @@ from ...tolerances import RELATIVE, assert_close
 from ..stand_in import positive, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
-INTERPRETED = partial(FusedExecutor, keep=(), settings=Settings("ieee", "fused", True, 1024))
-BACKENDS = {"aten": (AtenExecutor, torch.float64), "triton": (INTERPRETED, torch.float32)}
+
+
+def interpreted(graph: Graph, keep: Iterable[Node] = ()) -> FusedExecutor:
+    return FusedExecutor(graph, keep, Settings("ieee", "fused", True, 1024))
+
+
+BACKENDS = {"aten": (AtenExecutor, torch.float64), "triton": (interpreted, torch.float32)}
 
 
 @pytest.fixture(params=BACKENDS)
@@ -117,7 +120,7 @@ def test_a_matrix_is_solved_for_in_its_own_shape(backend) -> None:
     ],
 )
 def test_an_iterate_may_be_written_over_the_last_one(graph: Graph) -> None:
-    plan = INTERPRETED(graph, ()).plan(5000)
+    plan = interpreted(graph, ()).plan(5000)
     inputs = {n["name"]: n for n in graph.nodes() if n.op is Op.INPUT}
     launched = [
         (i, *pair)
