@@ -1,215 +1,289 @@
-"""The layers of the DSL, named and parametrised as PyTorch's; in-sizes are inferred.
+"""The layers with weights or windows, named and parametrised as PyTorch's; in-sizes are inferred.
 
 Each is built from the op set alone, so its derivatives of every order come from the op rules.
+Images are C×H×W in a network's description, as in PyTorch, and N×H×W×C in the graph.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError, ShapeError
-from ..graph.ir import N, Node, Op, show
-from ..graph.scalar import BATCH, Expr, var
-from .network import Layer, Scope, describe
+from ..graph.ir import N, Node, Op
+from ..graph.options import check_count, check_number
+from ..graph.scalar import BATCH, var
+from .described import Described
+from .initial import WEIGHTS, bias_rule
+from .network import Scope
 
-INITS = ("default", "kaiming", "xavier", "sparse")
+Pair = tuple[int, int]
 
 
-def _pair(value: int | tuple[int, int], what: str, least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+def _pair(what: str, value: int | Pair, least: int) -> Pair:
+    """Returns the two sizes that an option means: one integer stands for both."""
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or not all(isinstance(v, int) and v >= least for v in pair):
         raise NewtritonError(f"{what} is {value!r}: give an integer ≥ {least} or a pair of them")
     return pair
 
 
-def _positive(value: int, what: str) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise NewtritonError(f"{what} is {value!r}: give a positive integer")
-    return value
-
-
-def _init(value: str) -> str:
-    if value not in INITS:
-        raise NewtritonError(f"init is {value!r}: one of {', '.join(INITS)}")
-    return value
+def _check_init(value: str) -> None:
+    """Raises an error where there is no such rule for weights."""
+    if value not in WEIGHTS:
+        raise NewtritonError(f"init is {value!r}: one of {', '.join(WEIGHTS)}")
 
 
 def _image(x: Node) -> tuple[int, int, int]:
+    """Returns the height, width and channels of an image."""
     if ops.rank(x) != 4:
         raise ShapeError("it needs a C×H×W image: move it before Flatten()")
     return x.shape[1:]
 
 
-class Conv2d:
-    """Convolution; `padding` may be "same" at stride 1.
+@dataclass(eq=False, repr=False)
+class Conv2d(Described):
+    """The convolution W ⋆ x + b, as PyTorch's: C×H×W → O×H'×W'.
 
-    `init` is "default" (PyTorch's), "kaiming" (He normal, fan in), "xavier" (uniform) or "sparse"
-    (fifteen normal weights to an output); biases start at 0 under the last three.
+    H' = ⌊(H + 2·padding − dilation·(kernel_size − 1) − 1)/stride⌋ + 1, and W' likewise. Integers
+    stand for both axes.
+
+    Args:
+        out_channels: O.
+        kernel_size: the window's size.
+        stride: the distance of two windows.
+        padding: zeros around the image, or "same" at stride 1, which keeps its size.
+        dilation: the distance of two taps of the window.
+        groups: into how many groups of channels input and output are divided.
+        bias: whether there is a b.
+        init: the rule for the first weights: "default" (PyTorch's), "kaiming" (He normal, by the
+            inputs), "xavier" (Glorot uniform) or "sparse" (fifteen normal weights to an output).
+            Biases start at 0 under the last three.
+
+    Raises:
+        NewtritonError: an option is unknown or none that there can be.
+        ShapeError: the image does not fit; raised when the network is compiled.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> nt.Conv2d(32, 3, padding=1, bias=False)
+        Conv2d(32, 3, padding=1, bias=False)
+        >>> net = nt.Sequential(nt.Conv2d(4, 3, stride=2), nt.Flatten(), nt.Linear(2))
+        >>> model = nt.compile(net, input_shape=(1, 9, 9), loss=nt.MSELoss())
+        >>> {name: tuple(p.shape) for name, p in model.named_parameters() if "weight" in name}
+        {'0.weight': (4, 1, 3, 3), '2.weight': (2, 64)}
     """
 
-    def __init__(
-        self,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        *,
-        init: str = "default",
-    ) -> None:
-        self.out_channels = _positive(out_channels, "out_channels")
-        self.kernel = _pair(kernel_size, "kernel_size", 1)
-        self.stride = _pair(stride, "stride", 1)
-        self.dilation = _pair(dilation, "dilation", 1)
-        self.groups = _positive(groups, "groups")
-        self.bias, self.init = bias, _init(init)
+    out_channels: int
+    kernel_size: int | Pair
+    stride: int | Pair = 1
+    padding: int | Pair | str = 0
+    dilation: int | Pair = 1
+    groups: int = 1
+    bias: bool = True
+    _: KW_ONLY
+    init: str = "default"
+
+    def __post_init__(self) -> None:
+        check_count("out_channels", self.out_channels)
+        check_count("groups", self.groups)
+        _check_init(self.init)
+        self._window()
+
+    def _window(self) -> dict[str, Any]:
+        """Returns the attributes of the graph's convolution."""
+        kernel = _pair("kernel_size", self.kernel_size, 1)
+        stride = _pair("stride", self.stride, 1)
+        dilation = _pair("dilation", self.dilation, 1)
+        padding = self.padding
         if isinstance(padding, str):
-            reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
-            if padding != "same" or self.stride != (1, 1) or any(r % 2 for r in reach):
+            reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+            if padding != "same" or stride != (1, 1) or any(r % 2 for r in reach):
                 raise NewtritonError(
                     f"padding is {padding!r}: give integers, or 'same' at stride 1 with odd kernels"
                 )
             padding = (reach[0] // 2, reach[1] // 2)
-        self.padding = _pair(padding, "padding", 0)
-
-    def __repr__(self) -> str:
-        return f"Conv2d({self.out_channels}, {show(self.kernel)})"
+        padding = _pair("padding", padding, 0)
+        return {"stride": stride, "padding": padding, "dilation": dilation, "groups": self.groups}
 
     def build(self, x: Node, scope: Scope) -> Node:
-        """N×H×W×C → N×H'×W'×O."""
+        """Maps N×H×W×C to N×H'×W'×O."""
         *_, c = _image(x)
         for what, channels in (("input", c), ("output", self.out_channels)):
             if channels % self.groups:
                 raise ShapeError(
                     f"{channels} {what} channels do not divide into {self.groups} groups"
                 )
-        taps = math.prod(self.kernel)
-        fans = (c // self.groups * taps, self.out_channels * taps)
-        shape = (self.out_channels, *self.kernel, c // self.groups)
+        kernel = _pair("kernel_size", self.kernel_size, 1)
+        fans = (c // self.groups * math.prod(kernel), self.out_channels * math.prod(kernel))
+        shape = (self.out_channels, *kernel, c // self.groups)
         operands = [x, scope.parameter("weight", shape, self.init, fans, (0, 3, 1, 2))]
         if self.bias:
-            operands.append(scope.parameter("bias", shape[:1], f"{self.init} bias", fans))
-        return ops.make(
-            Op.CONV,
-            *operands,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+            operands.append(scope.parameter("bias", shape[:1], bias_rule(self.init), fans))
+        return ops.make(Op.CONV, *operands, **self._window())
 
 
-class Linear:
-    """x Wᵀ + b on features; `init` as in `Conv2d`."""
+@dataclass(eq=False, repr=False)
+class Linear(Described):
+    """The affine map x Wᵀ + b of I features to O.
 
-    def __init__(self, out_features: int, bias: bool = True, *, init: str = "default") -> None:
-        self.out_features = _positive(out_features, "out_features")
-        self.bias, self.init = bias, _init(init)
+    Args:
+        out_features: O.
+        bias: whether there is a b.
+        init: the rule for the first weights, as in `Conv2d`.
 
-    def __repr__(self) -> str:
-        return f"Linear({self.out_features})"
+    Raises:
+        NewtritonError: an option is unknown or none that there can be.
+        ShapeError: an image reaches the layer; raised when the network is compiled.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), input_shape=(4,), loss=nt.CrossEntropyLoss())
+        >>> {name: tuple(p.shape) for name, p in model.named_parameters()}
+        {'weight': (3, 4), 'bias': (3,)}
+    """
+
+    out_features: int
+    bias: bool = True
+    _: KW_ONLY
+    init: str = "default"
+
+    def __post_init__(self) -> None:
+        check_count("out_features", self.out_features)
+        _check_init(self.init)
 
     def build(self, x: Node, scope: Scope) -> Node:
-        """N×I → N×O."""
+        """Maps N×I to N×O."""
         if ops.rank(x) != 2:
             raise ShapeError("add Flatten() before it")
         fans = (x.shape[1], self.out_features)
         weight = scope.parameter("weight", fans[::-1], self.init, fans)
         bias = None
         if self.bias:
-            bias = scope.parameter("bias", (self.out_features,), f"{self.init} bias", fans)
+            bias = scope.parameter("bias", (self.out_features,), bias_rule(self.init), fans)
         return ops.matmul(x, weight, bias, tb=True)
 
 
-class _Pool:
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-    ) -> None:
-        self.kernel = _pair(kernel_size, "kernel_size", 1)
-        self.stride = self.kernel if stride is None else _pair(stride, "stride", 1)
-        self.padding = _pair(padding, "padding", 0)
+@dataclass(eq=False, repr=False)
+class _Pool(Described):
+    """What the pools share: the size of the window, the distance of two, and padding."""
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({show(self.kernel)})"
+    kernel_size: int | Pair
+    stride: int | Pair | None = None
+    padding: int | Pair = 0
+
+    def __post_init__(self) -> None:
+        self._window()
+
+    def _window(self) -> dict[str, Any]:
+        """Returns the attributes of the graph's pool."""
+        kernel = _pair("kernel_size", self.kernel_size, 1)
+        stride = kernel if self.stride is None else _pair("stride", self.stride, 1)
+        padding = _pair("padding", self.padding, 0)
+        return {"kernel": kernel, "stride": stride, "padding": padding}
 
 
+@dataclass(eq=False, repr=False)
 class MaxPool2d(_Pool):
-    """Maximum over windows; the first maximum in row-major order takes the derivative."""
+    """The maximum over windows, C×H×W → C×H'×W', with sizes as in `Conv2d`.
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding)
-        self.dilation = _pair(dilation, "dilation", 1)
+    The first maximum in row-major order takes the derivative.
+
+    Args:
+        kernel_size: the window's size.
+        stride: the distance of two windows; the window's size unless given.
+        padding: at most half of the window; it never is the maximum.
+        dilation: the distance of two taps of the window.
+
+    Raises:
+        NewtritonError: an option is none that there can be.
+        ShapeError: the image does not fit; raised when the network is compiled.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> nt.MaxPool2d(3, stride=2, padding=1)
+        MaxPool2d(3, stride=2, padding=1)
+    """
+
+    dilation: int | Pair = 1
+
+    def _window(self) -> dict[str, Any]:
+        return {**super()._window(), "dilation": _pair("dilation", self.dilation, 1)}
 
     def build(self, x: Node, scope: Scope) -> Node:
-        """N×H×W×C → N×H'×W'×C."""
+        """Maps N×H×W×C to N×H'×W'×C."""
         _image(x)
-        window = {
-            "kernel": self.kernel,
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-        }
+        window = self._window()
         return ops.make(Op.GATHER_MAX, x, ops.make(Op.ARGMAX_POOL, x, **window), **window)
 
 
+@dataclass(eq=False, repr=False)
 class AvgPool2d(_Pool):
-    """Mean over windows; padding counts as zeros unless `count_include_pad` is False."""
+    """The mean over windows, C×H×W → C×H'×W', with sizes as in `Conv2d`.
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        count_include_pad: bool = True,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding)
-        self.count_include_pad = bool(count_include_pad)
+    Args:
+        kernel_size: the window's size.
+        stride: the distance of two windows; the window's size unless given.
+        padding: at most half of the window.
+        count_include_pad: whether padding counts as zeros, or not at all.
 
-    def build(self, x: Node, scope: Scope) -> Node:
-        """N×H×W×C → N×H'×W'×C."""
-        _image(x)
-        return ops.make(
-            Op.AVG_POOL,
-            x,
-            kernel=self.kernel,
-            stride=self.stride,
-            padding=self.padding,
-            count_include_pad=self.count_include_pad,
-        )
+    Raises:
+        NewtritonError: an option is none that there can be.
+        ShapeError: the image does not fit; raised when the network is compiled.
 
-
-class BatchNorm2d:
-    """(x − mean)/√(var + eps)·γ + β per channel; derivatives go through mean and variance.
-
-    In evaluation mode the running statistics serve; `momentum` None averages all batches, as in
-    PyTorch.
+    Examples:
+        >>> import newtriton as nt
+        >>> nt.AvgPool2d(2, count_include_pad=False)
+        AvgPool2d(2, count_include_pad=False)
     """
 
-    def __init__(
-        self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
-    ) -> None:
-        if eps <= 0:
-            raise NewtritonError(f"eps is {eps!r}: give a positive number")
-        self.eps, self.momentum, self.affine = float(eps), momentum, affine
-
-    def __repr__(self) -> str:
-        return "BatchNorm2d()"
+    count_include_pad: bool = True
 
     def build(self, x: Node, scope: Scope) -> Node:
-        """N×H×W×C → the same."""
+        """Maps N×H×W×C to N×H'×W'×C."""
+        _image(x)
+        count_include_pad = bool(self.count_include_pad)
+        return ops.make(Op.AVG_POOL, x, **self._window(), count_include_pad=count_include_pad)
+
+
+@dataclass(eq=False, repr=False)
+class BatchNorm2d(Described):
+    """The batch norm (x − mean)/√(var + eps)·γ + β of each channel of an image.
+
+    Mean and variance are those of the batch in training, and derivatives of every order go through
+    them (Ioffe & Szegedy 2015); in evaluation mode the running statistics serve. The running
+    variance takes the unbiased one, as in PyTorch.
+
+    Args:
+        eps: what is added to the variance, above 0.
+        momentum: the weight of a new batch in the running statistics; None averages all batches.
+        affine: whether there are γ and β.
+
+    Raises:
+        NewtritonError: eps is not a positive number.
+        ShapeError: what reaches the layer is no image; raised when the network is compiled.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> nt.BatchNorm2d(momentum=None)
+        BatchNorm2d(momentum=None)
+        >>> net = nt.Sequential(nt.BatchNorm2d(), nt.Flatten(), nt.Linear(2))
+        >>> model = nt.compile(net, input_shape=(3, 4, 4), loss=nt.MSELoss())
+        >>> [name for name in model.state_dict() if name.startswith("0.")][:4]
+        ['0.weight', '0.bias', '0.running_mean', '0.running_var']
+    """
+
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("eps", self.eps, above=0.0)
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns the normalised image, N×H×W×C as the input."""
         h, w, c = _image(x)
         count = BATCH * float(h * w)
         axes = (0, 1, 2)
@@ -228,7 +302,7 @@ class BatchNorm2d:
         if not scope.training:
             centred = ops.map_(var(0) - var(1), x, everywhere(running_mean))
             variance = running_var
-        inverse = ops.map_(scalar.reciprocal(scalar.sqrt(var(0) + self.eps)), variance)
+        inverse = ops.map_(scalar.reciprocal(scalar.sqrt(var(0) + float(self.eps))), variance)
         if not self.affine:
             return ops.multiply(centred, everywhere(inverse))
         gamma = scope.parameter("weight", (c,), "ones", (c, c))
@@ -237,128 +311,19 @@ class BatchNorm2d:
         return ops.map_(var(0) * var(1) * var(2) + var(3), *operands)
 
 
-@dataclass(frozen=True, eq=False)
-class Activation:
-    """An elementwise function φ, given as a scalar expression of x0."""
+class Flatten(Described):
+    """Images to features in PyTorch's order, C×H×W → CHW; features stay what they are.
 
-    expr: Expr
-    name: str
-
-    def __repr__(self) -> str:
-        return f"{self.name}()"
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        """φ of each element."""
-        return ops.map_(self.expr, x)
-
-
-def ReLU() -> Activation:
-    """max(x, 0); derivative 0 at 0."""
-    return Activation(scalar.where(var(0), var(0), 0.0), "ReLU")
-
-
-def LeakyReLU(negative_slope: float = 0.01) -> Activation:
-    """X where x > 0, negative_slope·x elsewhere."""
-    return Activation(scalar.where(var(0), var(0), negative_slope * var(0)), "LeakyReLU")
-
-
-def Sigmoid() -> Activation:
-    """1/(1 + e^−x)."""
-    return Activation(scalar.sigmoid(var(0)), "Sigmoid")
-
-
-def Tanh() -> Activation:
-    """Hyperbolic tangent."""
-    return Activation(scalar.tanh(var(0)), "Tanh")
-
-
-def SiLU() -> Activation:
-    """x·σ(x), also called swish."""
-    return Activation(var(0) * scalar.sigmoid(var(0)), "SiLU")
-
-
-def Softplus(beta: float = 1.0) -> Activation:
-    """log(1 + e^βx)/β."""
-    if beta <= 0:
-        raise NewtritonError(f"beta is {beta!r}: give a positive number")
-    return Activation(scalar.softplus(var(0) * beta) / beta, "Softplus")
-
-
-def GELU(approximate: str = "none") -> Activation:
-    """x·Φ(x), Φ the normal distribution function; `approximate="tanh"` as in PyTorch."""
-    x = var(0)
-    if approximate == "none":
-        gate = 0.5 * (1.0 + scalar.erf(x * math.sqrt(0.5)))
-    elif approximate == "tanh":
-        gate = 0.5 * (1.0 + scalar.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-    else:
-        raise NewtritonError(f"approximate is {approximate!r}: one of none, tanh")
-    return Activation(x * gate, "GELU")
-
-
-class Flatten:
-    """C×H×W images to features, in PyTorch's order."""
-
-    def __repr__(self) -> str:
-        return "Flatten()"
+    Examples:
+        >>> import newtriton as nt
+        >>> net = nt.Sequential(nt.Flatten(), nt.Linear(2))
+        >>> model = nt.compile(net, input_shape=(3, 4, 4), loss=nt.MSELoss())
+        >>> tuple(model.state_dict()["1.weight"].shape)
+        (2, 48)
+    """
 
     def build(self, x: Node, scope: Scope) -> Node:
-        """N×H×W×C → N×CHW."""
+        """Maps N×H×W×C to N×CHW."""
         if ops.rank(x) != 4:
             return x
         return ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (N, math.prod(x.shape[1:])))
-
-
-class Sequential:
-    """One layer after the other; named by position, as in PyTorch."""
-
-    def __init__(self, *layers: Layer) -> None:
-        self.layers = layers
-
-    def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.layers))})"
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        """The last layer's output."""
-        for i, layer in enumerate(self.layers):
-            x = scope.build(str(i), layer, x)
-        return x
-
-
-class Add:
-    """The sum of branches that see the same input; named by position."""
-
-    def __init__(self, *branches: Layer) -> None:
-        if not branches:
-            raise NewtritonError("Add() has no branches: give at least one layer")
-        self.branches = branches
-
-    def __repr__(self) -> str:
-        return f"Add({', '.join(map(repr, self.branches))})"
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        """Σ branch(x)."""
-        return _sum([scope.build(str(i), branch, x) for i, branch in enumerate(self.branches)])
-
-
-class Residual:
-    """body(x) + shortcut(x); the shortcut is the identity unless given."""
-
-    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
-        self.body, self.shortcut = body, shortcut
-
-    def __repr__(self) -> str:
-        return f"Residual({self.body!r})"
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        """body(x) + shortcut(x)."""
-        skip = x if self.shortcut is None else scope.build("shortcut", self.shortcut, x)
-        return _sum([scope.build("body", self.body, x), skip])
-
-
-def _sum(terms: list[Node]) -> Node:
-    shapes = {t.shape for t in terms}
-    if len(shapes) > 1:
-        kinds = " and ".join(sorted(describe(s) for s in shapes))
-        raise ShapeError(f"its branches give {kinds}: give them one shape, e.g. by a 1×1 Conv2d")
-    return ops.total(terms)

@@ -1,19 +1,20 @@
-"""Ready-made networks of the papers."""
+"""Ready-made networks of the papers.
+
+Each function returns a network that has not been compiled. `classes` is its number of outputs.
+
+Examples:
+    >>> import newtriton as nt
+    >>> model = nt.compile(nt.models.mlp((16,), classes=3), (1, 8, 8), nt.CrossEntropyLoss())
+    >>> model.params.numel()
+    1091
+"""
 
 from __future__ import annotations
 
 from ..graph.errors import NewtritonError
-from .layers import (
-    BatchNorm2d,
-    Conv2d,
-    Flatten,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Sequential,
-    Sigmoid,
-    SiLU,
-)
+from .activations import ReLU, Sigmoid, SiLU
+from .containers import Sequential
+from .layers import BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
 from .network import Layer
 
 # Configurations A, D, E of Simonyan & Zisserman (2015): widths, and "M" for a 2×2 max pool.
@@ -25,6 +26,7 @@ VGG: dict[int, tuple[int | str, ...]] = {
 
 
 def _vgg(depth: int, classes: int, batch_norm: bool, init: str) -> Sequential:
+    """Returns the VGG of a depth in `VGG`."""
     layers: list[Layer] = []
     for width in VGG[depth]:
         if isinstance(width, int):
@@ -36,22 +38,71 @@ def _vgg(depth: int, classes: int, batch_norm: bool, init: str) -> Sequential:
 
 
 def vgg11(classes: int = 10, *, batch_norm: bool = False, init: str = "default") -> Sequential:
-    """VGG11, configuration A, with SiLU and one linear head; images of at least 32×32."""
+    """Returns VGG11, configuration A of Simonyan & Zisserman (2015), with SiLU.
+
+    One linear layer takes the place of the paper's three. Images are 3×32×32 at least.
+
+    Args:
+        classes: the number of outputs.
+        batch_norm: whether a batch norm follows each convolution.
+        init: the rule for the first weights, as in `Conv2d`.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> net = nt.models.vgg11(batch_norm=True)
+        >>> sum(isinstance(layer, nt.Conv2d) for layer in net.layers)
+        8
+    """
     return _vgg(11, classes, batch_norm, init)
 
 
 def vgg16(classes: int = 10, *, batch_norm: bool = False, init: str = "default") -> Sequential:
-    """VGG16, configuration D, with SiLU and one linear head; images of at least 32×32."""
+    """Returns VGG16, configuration D of Simonyan & Zisserman (2015), with SiLU.
+
+    One linear layer takes the place of the paper's three. Images are 3×32×32 at least.
+
+    Args:
+        classes: the number of outputs.
+        batch_norm: whether a batch norm follows each convolution.
+        init: the rule for the first weights, as in `Conv2d`.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> net = nt.models.vgg16(batch_norm=True)
+        >>> sum(isinstance(layer, nt.Conv2d) for layer in net.layers)
+        13
+    """
     return _vgg(16, classes, batch_norm, init)
 
 
 def vgg19(classes: int = 10, *, batch_norm: bool = False, init: str = "default") -> Sequential:
-    """VGG19, configuration E, with SiLU and one linear head; images of at least 32×32."""
+    """Returns VGG19, configuration E of Simonyan & Zisserman (2015), with SiLU.
+
+    One linear layer takes the place of the paper's three. Images are 3×32×32 at least.
+
+    Args:
+        classes: the number of outputs.
+        batch_norm: whether a batch norm follows each convolution.
+        init: the rule for the first weights, as in `Conv2d`.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> net = nt.models.vgg19(batch_norm=True)
+        >>> sum(isinstance(layer, nt.Conv2d) for layer in net.layers)
+        16
+    """
     return _vgg(19, classes, batch_norm, init)
 
 
 def _cnn(stages: tuple[tuple[int, int, bool], ...], classes: int) -> Sequential:
-    """(width, kernel, pooled) per convolution: ReLU, size kept, He normal weights, zero biases."""
+    """Returns convolutions that keep the image's size, with ReLU, and a linear layer.
+
+    Weights are He normal and biases start at 0.
+
+    Args:
+        stages: for each convolution its width, its window, and whether a 2×2 max pool follows.
+        classes: the number of outputs.
+    """
     layers: list[Layer] = []
     for width, kernel, pooled in stages:
         layers += [Conv2d(width, kernel, padding="same", init="kaiming"), ReLU()]
@@ -60,19 +111,49 @@ def _cnn(stages: tuple[tuple[int, int, bool], ...], classes: int) -> Sequential:
 
 
 def cnn3(classes: int = 10) -> Sequential:
-    """The 3-layer CNN of Wang, Tan & Lin (2020), Table 4."""
+    """Returns the CNN of three convolutions of Wang, Tan & Lin (2020), Table 4.
+
+    Args:
+        classes: the number of outputs.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> net = nt.models.cnn3()
+        >>> sum(isinstance(layer, nt.Conv2d) for layer in net.layers)
+        3
+    """
     return _cnn(((32, 5, True), (64, 3, True), (64, 3, True)), classes)
 
 
 def cnn5(classes: int = 10) -> Sequential:
-    """The 5-layer CNN of Wang, Tan & Lin (2020), Table 4."""
+    """Returns the CNN of five convolutions of Wang, Tan & Lin (2020), Table 4.
+
+    Args:
+        classes: the number of outputs.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> net = nt.models.cnn5()
+        >>> sum(isinstance(layer, nt.Conv2d) for layer in net.layers)
+        5
+    """
     return _cnn(
         ((32, 5, True), (32, 3, False), (64, 3, True), (64, 3, False), (128, 3, True)), classes
     )
 
 
 def small_cnn(classes: int = 10) -> Sequential:
-    """Two convolutions and a linear layer, for images from 4×4 pixels on."""
+    """Returns two convolutions and a linear layer, for images from 4×4 pixels on.
+
+    Args:
+        classes: the number of outputs.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.models.small_cnn(), (1, 8, 8), nt.CrossEntropyLoss())
+        >>> model.params.numel()
+        21386
+    """
     return Sequential(
         *(Conv2d(32, 3, padding=1), SiLU(), MaxPool2d(2)),
         *(Conv2d(64, 3, padding=1), SiLU(), MaxPool2d(2)),
@@ -81,15 +162,22 @@ def small_cnn(classes: int = 10) -> Sequential:
 
 
 def autoencoder(inputs: int = 784, init: str = "sparse") -> Sequential:
-    """D-1000-500-250-30-250-500-1000-D, sigmoid, linear code layer (Botev et al. 2017, section 5).
+    """Returns the autoencoder D-1000-500-250-30-250-500-1000-D of Botev et al. (2017, section 5).
 
-    Its outputs are logits (BCEWithLogitsLoss) or the image itself (MSELoss).
+    Its activations are sigmoids, its code of 30 is linear, and its outputs are logits
+    (BCEWithLogitsLoss) or the image itself (MSELoss).
 
     Args:
-        inputs: D.
-        init: of the weights. The paper does not say; Martens & Grosse (2015), whom it follows, take
-            "sparse". Under "xavier" every sigmoid quarters what an image has of its own: after six
-            of them all images look alike, and training starts on a plateau.
+        inputs: D, the number of features of a sample.
+        init: the rule for the first weights. The paper does not say; Martens & Grosse (2015), whom
+            it follows, take "sparse". Under "xavier" every sigmoid quarters what an image has of
+            its own: after six of them all images look alike, and training starts on a plateau.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> net = nt.models.autoencoder(64)
+        >>> [layer.out_features for layer in net.layers if isinstance(layer, nt.Linear)]
+        [1000, 500, 250, 30, 250, 500, 1000, 64]
     """
     layers: list[Layer] = []
     for width in (1000, 500, 250, 30, 250, 500, 1000):
@@ -101,7 +189,22 @@ def autoencoder(inputs: int = 784, init: str = "sparse") -> Sequential:
 def mlp(
     hidden: tuple[int, ...] = (1024, 512, 256, 128, 64, 32, 16), classes: int = 10
 ) -> Sequential:
-    """The sigmoid MLP of Chen, Chou & Chang (2018), Xavier weights; takes images or features."""
+    """Returns the perceptron of Chen, Chou & Chang (2018), with sigmoids and Xavier weights.
+
+    It takes images or features.
+
+    Args:
+        hidden: the widths of the hidden layers, first to last.
+        classes: the number of outputs.
+
+    Raises:
+        NewtritonError: there is no hidden layer.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> nt.models.mlp((8,), classes=3).layers[-1]
+        Linear(3, init='xavier')
+    """
     if not hidden:
         raise NewtritonError("hidden is empty: give at least one width")
     layers: list[Layer] = [Flatten()]

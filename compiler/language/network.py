@@ -13,14 +13,23 @@ from typing import Protocol
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError, ShapeError
 from ..graph.ir import N, Node, Shape, made_at, show
+from ..graph.options import check_option
+from .initial import INITIAL
 from .loss import Loss
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its PyTorch name, its own shape, and how PyTorch stores and initialises it.
+    """One parameter of a network.
 
-    `order` permutes the own axes into PyTorch's: (0, 3, 1, 2) for the weights of a convolution.
+    Attributes:
+        name: its name as PyTorch would give it, "4.body.weight" for example.
+        shape: its shape in the graph.
+        init: the rule for its first values, a name in `INITIAL`.
+        fan_in: how many inputs each output depends on.
+        fan_out: how many outputs each input contributes to.
+        order: the permutation of its axes into PyTorch's, (0, 3, 1, 2) for the weights of a
+            convolution.
     """
 
     name: str
@@ -33,9 +42,13 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Running:
-    """A running statistic: its input node, first value, and what a batch contributes to it.
+    """One running statistic of a network.
 
-    `positions` values per sample go into each.
+    Attributes:
+        node: the graph's input that stands for it.
+        start: its first value.
+        now: the node of what a batch contributes to it.
+        positions: how many values of each sample go into every element.
     """
 
     node: Node
@@ -48,25 +61,40 @@ class Layer(Protocol):
     """Anything that turns one node into another."""
 
     def build(self, x: Node, scope: Scope) -> Node:
-        """The layer's output for the input x."""
+        """Returns the layer's output for the input x."""
         ...
 
 
 @dataclass
 class _Record:
-    """What a trace collects, shared by all of its scopes."""
+    """What a trace collects, shared by all of its scopes.
+
+    Attributes:
+        training: whether batch statistics are used.
+        parameters: the parameters by name.
+        nodes: their nodes by the same names.
+        running: the running statistics by name.
+        momenta: the weight of a new batch in running statistics, by the place of their layer.
+        seen: the layers traced so far, by identity, and where each stands. They are kept alive, so
+            that no later layer gets the identity of one that is gone.
+    """
 
     training: bool
     parameters: dict[str, Parameter] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
     momenta: dict[str, float | None] = field(default_factory=dict)
-    seen: dict[int, str] = field(default_factory=dict)
+    seen: dict[int, tuple[Layer, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Where a layer stands: the prefix of its names, and the trace's record."""
+    """Where a layer stands in the network that is traced.
+
+    Attributes:
+        record: what the trace collects.
+        prefix: the beginning of the layer's names, "4.body." for example.
+    """
 
     record: _Record
     prefix: str = ""
@@ -77,7 +105,7 @@ class Scope:
         return self.record.training
 
     def child(self, name: str) -> Scope:
-        """The scope of a layer inside this one."""
+        """Returns the scope of a layer inside this one."""
         return Scope(self.record, f"{self.prefix}{name}.")
 
     def build(self, name: str, layer: Layer, x: Node) -> Node:
@@ -86,7 +114,7 @@ class Scope:
         place = scope.prefix[:-1]
         if not hasattr(layer, "build"):
             raise NewtritonError(f"layer {place} is {layer!r}: use newtriton's own layers")
-        first = self.record.seen.setdefault(id(layer), place)
+        _, first = self.record.seen.setdefault(id(layer), (layer, place))
         if first != place:
             raise NewtritonError(
                 f"{layer!r} stands at {first} and at {place}: make a second one for {place}"
@@ -109,26 +137,39 @@ class Scope:
         fans: tuple[int, int],
         order: tuple[int, ...] | None = None,
     ) -> Node:
-        """A parameter of this layer, initialised by the rule `init`."""
+        """Returns a parameter of this layer.
+
+        Args:
+            name: its name inside the layer.
+            shape: its shape in the graph.
+            init: the rule for its first values, a name in `INITIAL`: "default", "kaiming",
+                "xavier", "sparse", "ones" or "zeros".
+            fans: the numbers of inputs of an output and of outputs of an input.
+            order: the permutation of its axes into PyTorch's; they are the same unless given.
+
+        Raises:
+            NewtritonError: there is no such rule.
+        """
         full = self.prefix + name
+        check_option(f"init of parameter {full}", init, tuple(INITIAL))
         order = tuple(range(len(shape))) if order is None else order
         self.record.parameters[full] = Parameter(full, shape, init, *fans, order)
         return self.record.nodes.setdefault(full, ops.param(full, shape))
 
     def running(self, name: str, start: float, now: Node, positions: int) -> Node:
-        """A running statistic as an input; `now` is what this batch contributes to it."""
+        """Returns a running statistic as an input of the graph; see `Running`."""
         full = self.prefix + name
         node = ops.input_(full, now.shape)
         self.record.running[full] = Running(node, start, now, positions)
         return node
 
     def momentum(self, value: float | None) -> None:
-        """The weight of a new batch in this layer's running statistics; None averages all."""
+        """Sets the weight of a new batch in this layer's running statistics; None averages all."""
         self.record.momenta[self.prefix[:-1]] = value
 
 
 def describe(shape: Shape) -> str:
-    """A shape without the batch, in PyTorch's order and in words."""
+    """Says a shape in words, without the batch and in PyTorch's order."""
     if len(shape) == 4:
         _, h, w, c = shape
         return f"a {show((c, h, w))} image"
@@ -139,10 +180,18 @@ def describe(shape: Shape) -> str:
 class Traced:
     """The forward graph of a network with its loss, in training or evaluation mode.
 
-    x: the input N×C×H×W or N×D. y: the labels. z: outputs N×K. losses: N per-sample losses.
-    loss: their mean, the data term of h. parameters and running statistics by name, in PyTorch's
-        order.
-    momenta: of batch norm layers. training: whether batch statistics are used.
+    Attributes:
+        x: the input, N×C×H×W or N×D.
+        y: the labels.
+        z: the outputs, N×K.
+        losses: the N per-sample losses.
+        loss: their mean, the data term of h.
+        criterion: the loss as it was given.
+        parameters: the parameters by name, in PyTorch's order.
+        nodes: their nodes by the same names.
+        running: the running statistics by name, in PyTorch's order.
+        momenta: the weight of a new batch in running statistics, by batch norm layer.
+        training: whether batch statistics are used.
     """
 
     x: Node
@@ -165,12 +214,14 @@ def trace(
 
     Args:
         net: the network.
-        input_shape: of one sample: (C, H, W) or (D,).
+        input_shape: the shape of one sample, (C, H, W) or (D,).
         criterion: the loss.
-        training: batch norm by batch statistics instead of running ones.
+        training: whether batch norm takes batch statistics instead of running ones.
 
     Raises:
         ShapeError: names the layer at which the shapes do not fit.
+        NewtritonError: a layer stands at two places or is none of newtriton's, a parameter's `init`
+            is unknown, or there are no parameters.
     """
     x = ops.input_("x", (N, *input_shape))
     image = ops.transpose(x, (0, 2, 3, 1)) if len(input_shape) == 3 else x

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from ...compiler.graph import scalar
 from ...compiler.graph.scalar import Expr, var
-from ...compiler.language import layers
+from ...compiler.language import activations
 
 aten = torch.ops.aten
 
 _ACTIVATIONS: dict[Expr, tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    layers.SiLU().expr: (aten.silu, aten.silu_backward),
-    layers.ReLU().expr: (aten.relu, lambda ct, s: aten.threshold_backward(ct, s, 0)),
-    layers.GELU().expr: (aten.gelu, aten.gelu_backward),
-    layers.GELU("tanh").expr: (
+    activations.SiLU().expr: (aten.silu, aten.silu_backward),
+    activations.ReLU().expr: (aten.relu, lambda ct, s: aten.threshold_backward(ct, s, 0)),
+    activations.GELU().expr: (aten.gelu, aten.gelu_backward),
+    activations.GELU("tanh").expr: (
         lambda s: aten.gelu(s, approximate="tanh"),
         lambda ct, s: aten.gelu_backward(ct, s, approximate="tanh"),
     ),

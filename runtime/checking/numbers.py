@@ -22,19 +22,9 @@ from torch import Tensor
 from ...compiler import vectors
 from ...compiler.graph.ir import Graph, Node, Op, concrete
 from ...compiler.graph.options import check_option
-from ...compiler.language.layers import (
-    GELU,
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Flatten,
-    Linear,
-    MaxPool2d,
-    Residual,
-    Sequential,
-    SiLU,
-    Tanh,
-)  # fmt: skip
+from ...compiler.language.activations import GELU, SiLU, Tanh
+from ...compiler.language.containers import Residual, Sequential
+from ...compiler.language.layers import AvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
 from ...compiler.language.losses import CrossEntropyLoss
 from ...compiler.language.models import vgg11, vgg16, vgg19
 from ...compiler.language.network import Layer

@@ -9,21 +9,21 @@ import torch
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import N
 from newtriton.compiler.graph.scalar import BATCH, const, var
-from newtriton.compiler.language import layers
+from newtriton.compiler.language import activations
 from newtriton.runtime.aten.pointwise import Pointwise
 from newtriton.runtime.backend import Context
 
 x, y = var(0), var(1)
 
 FUNCTIONS = {
-    "relu": layers.ReLU().expr,
-    "leaky": layers.LeakyReLU(0.1).expr,
-    "sigmoid": layers.Sigmoid().expr,
-    "tanh": layers.Tanh().expr,
-    "silu": layers.SiLU().expr,
-    "softplus": layers.Softplus(2.0).expr,
-    "gelu": layers.GELU().expr,
-    "gelu_tanh": layers.GELU("tanh").expr,
+    "relu": activations.ReLU().expr,
+    "leaky": activations.LeakyReLU(0.1).expr,
+    "sigmoid": activations.Sigmoid().expr,
+    "tanh": activations.Tanh().expr,
+    "silu": activations.SiLU().expr,
+    "softplus": activations.Softplus(2.0).expr,
+    "gelu": activations.GELU().expr,
+    "gelu_tanh": activations.GELU("tanh").expr,
     "log_sqrt": scalar.log(scalar.sqrt(x * x + 1.0)) / (2.0 + scalar.exp(x)),
 }
 

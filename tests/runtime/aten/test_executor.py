@@ -10,7 +10,7 @@ import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op, concrete
 from newtriton.compiler.graph.scalar import var
-from newtriton.compiler.language import layers
+from newtriton.compiler.language import activations
 from newtriton.runtime.aten import patterns as fused
 from newtriton.runtime.aten import pointwise
 from newtriton.runtime.aten.executor import AtenExecutor, compile_steps
@@ -91,7 +91,7 @@ def test_fused_maps_equal_their_expressions(expr: scalar.Expr) -> None:
 
 
 def test_derivatives_are_found_in_the_form_that_differentiation_gives() -> None:
-    for make in (layers.ReLU, layers.SiLU, layers.GELU):
+    for make in (activations.ReLU, activations.SiLU, activations.GELU):
         assert scalar.derivative(make().expr, 0) * var(1) in fused.FUSED_MAPS
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import newtriton as nt
 
@@ -66,124 +65,7 @@ def test_a_good_batch_is_taken_by_every_call() -> None:
     assert found["FITRE"].loss == found["Adam"].loss == losses[0]
 
 
-# --- networks that cannot be built ----------------------------------------------------------------
-
-
-def stages() -> list[Any]:
-    return [
-        layer
-        for width in (32, 64)
-        for layer in (nt.Conv2d(width, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2))
-    ]
-
-
-MISFITS: dict[str, tuple[nt.Sequential, str]] = {
-    "no flatten": (
-        nt.Sequential(*stages(), nt.Tanh(), nt.Linear(10)),
-        "Linear(10) at layer 7 got a 64×2×2 image: add Flatten() before it",
-    ),
-    "flattened": (
-        nt.Sequential(nt.Flatten(), nt.Conv2d(4, 3)),
-        "Conv2d(4, 3×3) at layer 1 got 64 features: it needs a C×H×W image: "
-        "move it before Flatten()",
-    ),
-    "pool of features": (
-        nt.Sequential(nt.Flatten(), nt.MaxPool2d(2)),
-        "MaxPool2d(2×2) at layer 1 got 64 features",
-    ),
-    "window": (
-        nt.Sequential(nt.ReLU(), nt.Conv2d(4, 9)),
-        "Conv2d(4, 9×9) at layer 1 got a 1×8×8 image: a 9×9 window",
-    ),
-    "groups": (
-        nt.Sequential(nt.Conv2d(4, 3, groups=2)),
-        "Conv2d(4, 3×3) at layer 0 got a 1×8×8 image: 1 input channels do not divide into 2 groups",
-    ),
-    "nested": (
-        nt.Sequential(nt.ReLU(), nt.Residual(nt.Sequential(nt.ReLU(), nt.Linear(3)))),
-        "Linear(3) at layer 1.body.1 got a 1×8×8 image: add Flatten() before it",
-    ),
-    "branches": (
-        nt.Sequential(nt.Residual(nt.Conv2d(4, 3, padding=1))),
-        "at layer 0 got a 1×8×8 image: its branches give a 1×8×8 image and a 4×8×8 image",
-    ),
-    "image at the end": (
-        nt.Sequential(nt.Conv2d(4, 3)),
-        "the network ends in a 4×6×6 image: add Flatten()",
-    ),
-}
-
-
-@pytest.mark.parametrize(("net", "message"), MISFITS.values(), ids=MISFITS)
-def test_shapes_that_do_not_fit_are_named_at_their_layer(net: nt.Sequential, message: str) -> None:
-    with pytest.raises(nt.ShapeError, match=re.escape(message)):
-        nt.compile(net, (1, 8, 8), nt.CrossEntropyLoss())
-
-
-def test_a_network_of_one_layer_is_named_too() -> None:
-    message = "Linear(3) got a 1×8×8 image: add Flatten() before it"
-    with pytest.raises(nt.ShapeError, match=re.escape(message)):
-        nt.compile(nt.Linear(3), (1, 8, 8), nt.CrossEntropyLoss())
-
-
-def test_a_layer_stands_at_one_place_only() -> None:
-    layer = nt.Linear(3)
-    net = nt.Sequential(layer, nt.Tanh(), nt.Residual(layer))
-    with pytest.raises(nt.NewtritonError, match=r"Linear\(3\) stands at 0 and at 2.body"):
-        nt.compile(net, (3,), nt.MSELoss())
-
-
-def test_layers_of_torch_are_refused_with_their_place() -> None:
-    with pytest.raises(nt.NewtritonError, match=r"layer 1 is Tanh\(\): use newtriton's own"):
-        nt.compile(nt.Sequential(nt.Linear(3), nn.Tanh()), (3,), nt.MSELoss())  # type: ignore[arg-type]
-    with pytest.raises(nt.NewtritonError, match="use newtriton's own layers"):
-        nt.compile(nn.Sequential(nn.Linear(3, 3)), (3,), nt.MSELoss())  # type: ignore[arg-type]
-
-
-def test_a_network_without_parameters_is_refused() -> None:
-    with pytest.raises(nt.NewtritonError, match="no parameters"):
-        nt.compile(nt.Sequential(nt.Flatten()), (3,), nt.MSELoss())
-
-
-# --- unknown and impossible options ---------------------------------------------------------------
-
-OPTIONS: list[tuple[Callable[[], object], str]] = [
-    (lambda: compiled(backend="cuda"), "backend is 'cuda': one of 'auto', 'aten', 'triton'"),
-    (lambda: compiled(precision="fp16"), "precision is 'fp16': one of 'ieee', 'tf32x3'"),
-    (lambda: compiled(backend="aten", precision="tf32"), "precision 'tf32' needs the triton"),
-    (lambda: compiled(device="gpu"), "device is 'gpu': Expected one of cpu, cuda"),
-    (lambda: compiled(device="cuda:99"), "device is 'cuda:99'"),
-    (lambda: compiled(weight_decay=-1.0), "weight_decay is -1.0: give a number ≥ 0"),
-    (lambda: compiled(weight_decay=math.nan), "weight_decay is nan"),
-    (lambda: compiled(nn.CrossEntropyLoss()), "loss is CrossEntropyLoss()"),
-    (
-        lambda: nt.compile(nt.Linear(2), (3,), nt.MSELoss(), dtype=torch.float16),
-        "dtype is torch.float16: one of torch.float32, torch.float64",
-    ),
-    (lambda: nt.compile(nt.Linear(2), (3, 4), nt.MSELoss()), "input_shape is (3, 4)"),
-    (lambda: nt.compile(nt.Linear(2), (0,), nt.MSELoss()), "input_shape is (0,)"),
-    (lambda: nt.Linear(2, init="he"), "init is 'he': one of default, kaiming, xavier, sparse"),
-    (lambda: nt.Conv2d(2, 3, init="he"), "init is 'he'"),
-    (lambda: nt.Conv2d(2, 3, padding="valid"), "padding is 'valid'"),
-    (lambda: nt.Conv2d(2, 3, stride=0), "stride is 0"),
-    (lambda: nt.Linear(0), "out_features is 0"),
-    (lambda: nt.GELU("fast"), "approximate is 'fast'"),
-    (lambda: nt.BatchNorm2d(eps=0.0), "eps is 0.0"),
-    (nt.Add, "Add() has no branches"),
-    (lambda: nt.FITRE(compiled(), case="both"), "case is 'both': one of"),
-    (lambda: nt.FITRE(compiled(), damping=-1.0), "damping is -1.0"),
-    (lambda: nt.FITRE(compiled(), max_radius=0.0), "radii are"),
-    (lambda: nt.FITRE(compiled(), momentum=1.0), "momentum is 1.0"),
-    (lambda: nt.TorchOptimizer(compiled(), torch.optim.SGD, rate=1), "torch.optim.SGD refuses"),
-]
-
-
-@pytest.mark.parametrize(("make", "message"), OPTIONS, ids=[message for _, message in OPTIONS])
-def test_unknown_options_are_named_with_the_known_ones(
-    make: Callable[[], object], message: str
-) -> None:
-    with pytest.raises(nt.NewtritonError, match=re.escape(message)):
-        make()
+# --- unknown options -----------------------------------------------------------------------------
 
 
 def test_an_unknown_curvature_is_refused() -> None:
