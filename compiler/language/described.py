@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 
 class Described:
@@ -15,7 +16,7 @@ class Described:
     def __repr__(self) -> str:
         arguments: list[str] = []
         for name, option in inspect.signature(type(self)).parameters.items():
-            value = getattr(self, name, option.empty)
+            value: Any = getattr(self, name, option.empty)
             if value is option.empty or inspect.isfunction(value):
                 continue
             if option.kind is option.VAR_POSITIONAL:

@@ -19,11 +19,11 @@ PROBES = (-3.0, -1.0, 0.0, 0.5, 2.0)  # outputs at which promises are checked
 
 @dataclass(frozen=True, repr=False)
 class Criterion(Loss):
-    """ℓ = Σ_k f(z_k, y_k), f twice differentiable; labels float (N, K).
+    """A loss of your own, ℓ = Σ_k f(z_k, y_k) with f twice differentiable; labels float (N, K).
 
     f is written in `newtriton.scalar`: numbers, + − × ÷, exp, log, sqrt, sigmoid, tanh, erf,
-    softplus, and where(c, a, b), a where c > 0 and b elsewhere. What depends on several outputs is
-    a subclass of `newtriton.Loss`, whose `losses(z, y)` is written in graph ops.
+    softplus, and where(c, a, b), which is a where c > 0 and b elsewhere. What depends on several
+    outputs is a subclass of `newtriton.Loss`, whose `losses(z, y)` is written in graph ops.
 
     Args:
         function: f(z, y).
@@ -32,15 +32,23 @@ class Criterion(Loss):
         noise: the random number that `draw` takes, "uniform" in [0, 1) or "normal".
         convex: whether f is convex in z, whatever y is.
         root: what stands for B = ∂²f/∂z² in Gauss–Newton curvature where f is not convex: "fisher",
-            E[B] over `values`; "clip", its positive part; None refuses it.
+            E[B] over `values`; "clip", its positive part; None refuses such curvature.
+
+    Attributes:
+        separable: always True, since ℓ is a sum over the outputs.
+        distribution: whether labels can be drawn, by `values` or by `draw`.
 
     Raises:
         NewtritonError: e^{−f} does not sum to one over `values`, f is not convex, or an option does
             not fit the others.
 
     Examples:
-        >>> logistic = Criterion(lambda z, y: scalar.softplus(-z * y), values=(-1, 1), convex=True)
-        >>> welsch = Criterion(lambda z, y: 1 - scalar.exp(-(z - y) * (z - y)), root="clip")
+        >>> import newtriton as nt
+        >>> nt.Criterion(lambda z, y: nt.scalar.softplus(-z * y), values=(-1, 1), convex=True)
+        Criterion(values=(-1, 1), convex=True)
+        >>> welsch = nt.Criterion(lambda z, y: 1 - nt.scalar.exp(-(z - y) * (z - y)), root="clip")
+        >>> nt.compile(nt.Linear(2), input_shape=(3,), loss=welsch).criterion
+        Criterion(root='clip')
     """
 
     function: Function
@@ -67,6 +75,7 @@ class Criterion(Loss):
             self._check_values()
 
     def _check_values(self) -> None:
+        """Raises an error where e^{−f} is no distribution over `values`, or f is not convex."""
         if self.draw is not None or self.noise != "uniform":
             raise NewtritonError(
                 f"values are {self.values}: labels are drawn from them, leave out draw and noise"
@@ -97,19 +106,19 @@ class Criterion(Loss):
 
     @property
     def _likelihoods(self) -> list[tuple[float, Expr]]:
-        """Each label and e^{−f}, of the operand z."""
+        """The labels there are, each with e^{−f} as an expression of z."""
         return [(y, scalar.exp(-_given(self._expression, y))) for y in self.values or ()]
 
     def labels(self, z: Node) -> Node:
-        """Targets (N, K)."""
+        """Returns the input node of the targets (N, K)."""
         return ops.input_("y", z.shape)
 
     def losses(self, z: Node, y: Node) -> Node:
-        """N losses."""
+        """Returns the N losses."""
         return ops.reduce_sum(ops.map_(self._expression, z, y), (1,))
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
-        """Labels (N, K) by inverse CDF over `values`, or by `draw`."""
+        """Returns labels (N, K), by the inverse CDF over `values` or by `draw`, and the noise."""
         noise = ops.input_("noise", z.shape)
         if self.draw is not None:
             return ops.map_(_traced("draw", self.draw), z, noise), noise
@@ -121,7 +130,7 @@ class Criterion(Loss):
         return ops.map_(chosen, z, noise), noise
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
-        """√b_k e_k, b the diagonal of B, its positive part, or of the Fisher matrix."""
+        """Returns √b_k e_k, where b is the diagonal of B, its positive part, or that of E[B]."""
         bend = self._bend
         if self.root == "fisher":
             slope = derivative(self._expression, 0)
@@ -132,7 +141,7 @@ class Criterion(Loss):
 
 
 def _traced(what: str, function: Function) -> Expr:
-    """The expression that a user's function gives for its two operands."""
+    """Returns the expression that a user's function gives for its two operands."""
     if not callable(function):
         raise NewtritonError(f"{what} is {function!r}: give one of z and y")
     found = function(var(0), var(1))
@@ -142,12 +151,12 @@ def _traced(what: str, function: Function) -> Expr:
 
 
 def _given(expr: Expr, y: float) -> Expr:
-    """The expression with a number for the label."""
+    """Returns the expression with a number for the label."""
     return scalar.substitute(expr, {1: scalar.const(y)})
 
 
 def _at(expr: Expr, *operands: float) -> float:
-    """The value of an expression, NaN where it has none."""
+    """Returns the value of an expression at numbers, NaN where it has none."""
     try:
         numbers = {i: scalar.const(x) for i, x in enumerate(operands)}
         return scalar.evaluate(scalar.substitute(expr, numbers), 1)

@@ -8,7 +8,6 @@ copies×N×K: copy k is column k.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
 
 from ..derivatives.copies import copies
 from ..derivatives.jvp import jvp
@@ -17,6 +16,7 @@ from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node, Op, rewrite
 from ..graph.scalar import BATCH, Expr, var
+from .described import Described
 
 ROOTS = ("fisher", "clip")
 NOISES = ("uniform", "normal")
@@ -25,15 +25,35 @@ GAUSS_NEWTON = ("ggn", "kflr", "kfra")  # curvatures that are made of B
 POSITIVE = scalar.where(var(0), var(0), 0.0)
 
 
-class Loss:
-    """A per-sample loss; a subclass says `losses` in graph ops, and what else it is.
+class Loss(Described):
+    """A per-sample loss ℓ(z, y); a subclass says `losses` in graph ops, and what else it is.
 
-    convex: whether B is positive semidefinite whatever z and y are. distribution: whether e^{−ℓ}
-    is a distribution over the labels. separable: whether it is a sum over the outputs, so that
-    `square_root` is diagonal, and linear in the units. root: what Gauss–Newton curvature takes for
-    B: None for B itself, "fisher" for E[B] over labels of that distribution, "clip" for B without
-    its negative eigenvalues. noise: the random numbers that `drawn` takes, "uniform" or "normal".
-    span, values: bounds of float labels, or the only ones there are.
+    The mean of ℓ over the batch is the data term of h. All derivatives follow from `losses`, and
+    so do labels drawn from the model, Fisher matrices and roots of B where the loss allows them.
+
+    Attributes:
+        convex: whether B = ∇²_z ℓ is positive semidefinite whatever z and y are.
+        distribution: whether e^{−ℓ} is a distribution over the labels.
+        separable: whether ℓ is a sum over the outputs, so that `square_root` is diagonal, and
+            linear in the units.
+        root: what Gauss–Newton curvature takes for B: None for B itself, "fisher" for E[B] over
+            labels of that distribution, "clip" for B without its negative eigenvalues.
+        noise: the random numbers that `drawn` takes, "uniform" in [0, 1) or "normal".
+        span: the least and the largest float label that there can be; None for all numbers.
+        values: the only float labels that there are; None for all numbers.
+
+    Examples:
+        The focal loss (1 − p_y)² · cross-entropy (Lin et al. 2017):
+
+        >>> import newtriton as nt
+        >>> class FocalLoss(nt.Loss):
+        ...     root = "clip"
+        ...     def losses(self, z, y):
+        ...         ce = nt.scalar.var(0)
+        ...         miss = 1 - nt.scalar.exp(-ce)
+        ...         return nt.ops.map_(miss * miss * ce, nt.CrossEntropyLoss().losses(z, y))
+        >>> nt.compile(nt.Linear(3), input_shape=(4,), loss=FocalLoss()).criterion
+        FocalLoss()
     """
 
     convex: bool = False
@@ -44,38 +64,35 @@ class Loss:
     span: tuple[float, float] | None = None
     values: tuple[float, ...] | None = None
 
-    def __repr__(self) -> str:
-        options = ""
-        if is_dataclass(self):
-            shown = [f for f in fields(self) if f.repr and getattr(self, f.name) != f.default]
-            options = ", ".join(
-                f"{f.name}={getattr(self, f.name)!r}" for f in shown if f.default is not MISSING
-            )
-        return f"{type(self).__name__}({options})"
-
     def classes(self, z: Node) -> int:
-        """How many classes int labels are of: as many as there are outputs."""
+        """Returns how many classes there are for int labels: as many as outputs."""
         return z.shape[-1]
 
     def labels(self, z: Node) -> Node:
-        """The input node of the labels for outputs z, N×K: int64 classes (N,)."""
+        """Returns the input node of the labels for outputs z, N×K: int64 classes (N,)."""
         return ops.input_("y", (N,), "int")
 
     def losses(self, z: Node, y: Node) -> Node:
-        """N per-sample losses."""
+        """Returns the N per-sample losses ℓ for outputs z, N×K, and labels y."""
         raise NotImplementedError
 
     def scores(self, z: Node) -> Node:
-        """N×classes; the largest is the class that is predicted."""
+        """Returns N×classes numbers; the class that is predicted has the largest of its row."""
         return z
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
-        """Labels drawn from the model's distribution, and the input node of the random numbers."""
+        """Returns labels drawn from e^{−ℓ}, and the input node of the random numbers."""
         u = ops.input_("noise", (N,))
         return ops.make(Op.SAMPLE, log_likelihoods(self, z), u), u
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
-        """Copies×N×K, a root of what stands for B; copy k of `units`, K×N×K, is e_k."""
+        """Returns a root of what stands for B, copies×N×K.
+
+        Args:
+            z: the outputs, N×K.
+            y: the labels.
+            units: the unit vectors, K×N×K; copy k is e_k for every sample.
+        """
         if self.root == "fisher":
             return _fisher_root(self, z, y)
         matrices = ops.transpose(output_hessian(self, z, y, units), (1, 0, 2))
@@ -83,7 +100,7 @@ class Loss:
         return ops.transpose(root, (1, 0, 2))
 
     def check(self) -> None:
-        """An error where an attribute is none that this loss can have."""
+        """Raises an error where an attribute is none that this loss can have."""
         if self.noise not in NOISES:
             raise NewtritonError(f"noise is {self.noise!r}: 'uniform' or 'normal'")
         if self.root not in (None, *ROOTS):
@@ -95,12 +112,12 @@ class Loss:
 
 
 def semidefinite(loss: Loss) -> bool:
-    """Whether what stands for B has no negative eigenvalue."""
+    """Returns whether what stands for B has no negative eigenvalue."""
     return loss.convex or loss.root is not None
 
 
 def refusal(loss: Loss, kind: str) -> str | None:
-    """Why a loss does not have the curvature `kind`, and what serves instead; None where it has."""
+    """Says why a loss does not have the curvature `kind`, and what serves; None where it has it."""
     if kind in GAUSS_NEWTON and not semidefinite(loss):
         fisher = "which needs a distribution that this loss does not define"
         if loss.distribution:
@@ -119,19 +136,22 @@ def refusal(loss: Loss, kind: str) -> str | None:
 
 
 def require(loss: Loss, kind: str) -> None:
-    """An error where a loss does not have the curvature `kind`."""
+    """Raises an error where a loss does not have the curvature `kind`."""
     if sentence := refusal(loss, kind):
         raise NewtritonError(sentence)
 
 
 def unit_vectors(z: Node) -> Node:
-    """K×N×K, copy k the unit vector e_k for every sample; it reads the input `columns`."""
+    """Returns K×N×K, whose copy k is the unit vector e_k for every sample.
+
+    Which ones they are is read from the graph's input `columns`, K×N.
+    """
     count = z.shape[-1]
     return ops.make(Op.ONE_HOT, ops.input_("columns", (count, N), "int"), classes=count)
 
 
 def _slopes(loss: Loss, z: Node, losses: Node) -> Node:
-    """∇_z ℓ of every sample, N×K."""
+    """Returns ∇_z ℓ of every sample, N×K."""
     found = vjp({losses: ops.broadcast(ops.const(1.0), (N,))}, [z]).get(z)
     if found is None:
         raise NewtritonError(f"{loss!r} does not depend on the network's outputs")
@@ -139,7 +159,7 @@ def _slopes(loss: Loss, z: Node, losses: Node) -> Node:
 
 
 def output_hessian(loss: Loss, z: Node, y: Node, units: Node) -> Node:
-    """B of every sample, K×N×K: copy k is B e_k."""
+    """Returns B of every sample, K×N×K: copy k is B e_k."""
     direction = ops.input_("z_dot", z.shape)
     slopes = _slopes(loss, z, loss.losses(z, y))
     bent = jvp([slopes], {z: direction})[slopes]
@@ -149,7 +169,7 @@ def output_hessian(loss: Loss, z: Node, y: Node, units: Node) -> Node:
 
 
 def _by_class(loss: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
-    """ℓ and ∇_z ℓ for each class in place of the label."""
+    """Yields ℓ and ∇_z ℓ with each class in place of the label."""
     if y.type.kind != "int":
         raise NewtritonError(
             f"{loss!r} has labels that are numbers, which cannot be enumerated: write its `drawn` "
@@ -170,7 +190,7 @@ def _by_class(loss: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
 
 
 def log_likelihoods(loss: Loss, z: Node) -> Node:
-    """−ℓ for each class in place of the label, N×classes."""
+    """Returns −ℓ with each class in place of the label, N×classes."""
     losses = [
         ops.reshape(ops.scale(x, -1.0), (N, 1)) for x, _ in _by_class(loss, z, loss.labels(z))
     ]
@@ -178,7 +198,7 @@ def log_likelihoods(loss: Loss, z: Node) -> Node:
 
 
 def _fisher_root(loss: Loss, z: Node, y: Node) -> Node:
-    """√p(k|z) ∇_z ℓ(z, k), a column for each class k; p = e^{−ℓ}."""
+    """Returns √p(k|z) ∇_z ℓ(z, k), a column for each class k, where p = e^{−ℓ}."""
     columns = []
     for losses, slopes in _by_class(loss, z, y):
         weight = ops.broadcast(losses, slopes.shape, (1,))
@@ -188,7 +208,15 @@ def _fisher_root(loss: Loss, z: Node, y: Node) -> Node:
 
 
 def output_product(loss: Loss, z: Node, y: Node, z_bar: Node, z_dot: Node) -> Node | None:
-    """B ż of the mean loss, z_bar its adjoint of the outputs; by a root where the loss has one."""
+    """Returns B ż for the mean loss, N×K, or None where it is zero.
+
+    Args:
+        loss: the loss; where it has a root, B is the root times its transpose.
+        z: the outputs, N×K.
+        y: the labels.
+        z_bar: the mean loss's adjoint of the outputs.
+        z_dot: the tangent ż of the outputs.
+    """
     require(loss, "ggn")
     if loss.root is None:
         return jvp([z_bar], {z: z_dot})[z_bar]
@@ -199,9 +227,14 @@ def output_product(loss: Loss, z: Node, y: Node, z_bar: Node, z_dot: Node) -> No
 
 
 def mean_curvature(loss: Loss, z: Node, y: Node, positive: Expr | None) -> Node:
-    """E[B] over the batch, K×K.
+    """Returns E[B] over the batch, K×K.
 
-    Where B is indefinite `positive` is taken of the mean's eigenvalues (Chen et al. 2018, eq. 8a).
+    Args:
+        loss: the loss.
+        z: the outputs, N×K.
+        y: the labels.
+        positive: what becomes of the mean's eigenvalues where B is indefinite, an expression of
+            one operand (Chen et al. 2018, eq. 8a); None for what stands for B.
     """
     units = unit_vectors(z)
     if positive is None or semidefinite(loss):

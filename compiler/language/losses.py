@@ -10,37 +10,54 @@ import math
 from dataclasses import dataclass
 
 from ..graph import ops, scalar
-from ..graph.errors import NewtritonError, ShapeError
+from ..graph.errors import ShapeError
 from ..graph.ir import N, Node, Op
+from ..graph.options import check_number
 from ..graph.scalar import var
 from .loss import Loss, log_likelihoods
 
 
 def _row(x: Node, like: Node) -> Node:
-    """One number per row, copied along the columns of `like`."""
+    """Returns x, one number per row, copied along the columns of `like`."""
     return ops.broadcast(x, like.shape, (ops.rank(like) - 1,))
 
 
 def _column(x: Node, k: int) -> Node:
-    """Column k of N rows."""
+    """Returns column k of a matrix of N rows, as N numbers."""
     return ops.reshape(ops.make(Op.SLICE, x, axis=1, start=k, stop=k + 1), (N,))
 
 
 @dataclass(frozen=True, repr=False)
 class CrossEntropyLoss(Loss):
-    """ℓ = log Σ_k e^{z_k} − z_y; labels int64 (N,), in 0…K−1."""
+    """The cross-entropy ℓ = log Σ_k e^{z_k} − z_y of classes, in nats.
+
+    Outputs z are logits (N, K), labels int64 classes (N,) in 0…K−1. B = diag(p) − p pᵀ with
+    p = softmax(z).
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> model = nt.compile(nt.Linear(3), input_shape=(4,), loss=nt.CrossEntropyLoss())
+        >>> model.params.zero_()[0].item()
+        0.0
+        >>> round(model.loss(torch.zeros(2, 4), torch.tensor([0, 2])).item(), 4)  # log 3
+        1.0986
+    """
 
     convex = True
     distribution = True
 
     def _shifted(self, z: Node) -> tuple[Node, Node]:
-        """Logits without the maximum of their row, so that no exponential overflows; Σ exp."""
+        """Returns the logits without the maximum of their row, and the rows' sums of exponentials.
+
+        Thus no exponential overflows.
+        """
         shifted = ops.map_(var(0) - var(1), z, _row(ops.make(Op.ROW_MAX, z), z))
         exponentials = ops.map_(scalar.exp(var(0)), shifted)
         return shifted, ops.reduce_sum(exponentials, (ops.rank(z) - 1,))
 
     def losses(self, z: Node, y: Node) -> Node:
-        """N losses."""
+        """Returns the N losses."""
         shifted, total = self._shifted(z)
         columns = (ops.rank(z) - 1,)
         hit = ops.make(Op.ONE_HOT, y, classes=z.shape[-1])
@@ -48,12 +65,12 @@ class CrossEntropyLoss(Loss):
         return ops.map_(scalar.log(var(0)) - var(1), total, chosen)
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
-        """Categorical labels by inverse CDF from N uniforms."""
+        """Returns classes drawn from softmax(z) by its inverse CDF, and the N uniforms."""
         u = ops.input_("noise", (N,))
         return ops.make(Op.SAMPLE, z, u), u
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
-        """√p_k (e_k − p): the columns of a root of B = diag(p) − p pᵀ."""
+        """Returns √p_k (e_k − p), the columns of a root of B = diag(p) − p pᵀ."""
         shifted, total = self._shifted(z)
         p = ops.map_(scalar.exp(var(0)) / var(1), shifted, _row(total, z))
         p = ops.broadcast(p, units.shape, (0,))
@@ -64,7 +81,19 @@ class CrossEntropyLoss(Loss):
 
 @dataclass(frozen=True, repr=False)
 class MSELoss(Loss):
-    """ℓ = Σ_k (z_k − y_k)²: summed over outputs, without ½; labels float (N, K)."""
+    """The squared error ℓ = Σ_k (z_k − y_k)², summed over a sample's outputs, without ½.
+
+    Labels are float (N, K), or int64 classes (N,) of K ≥ 2 outputs, which stand for unit vectors.
+    B = 2I.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> model = nt.compile(nt.Linear(2), input_shape=(4,), loss=nt.MSELoss())
+        >>> _ = model.params.zero_()
+        >>> model.loss(torch.zeros(3, 4), torch.ones(3, 2)).item()
+        2.0
+    """
 
     convex = True
     distribution = True
@@ -72,27 +101,39 @@ class MSELoss(Loss):
     noise = "normal"
 
     def labels(self, z: Node) -> Node:
-        """Targets (N, K)."""
+        """Returns the input node of the targets (N, K)."""
         return ops.input_("y", z.shape)
 
     def losses(self, z: Node, y: Node) -> Node:
-        """N losses."""
+        """Returns the N losses."""
         error = ops.map_(var(0) - var(1), z, y)
         return ops.reduce_sum(ops.map_(var(0) * var(0), error), (1,))
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
-        """Y = z + ε/√2, ε standard normal, (N, K)."""
+        """Returns y = z + ε/√2, and the standard normal numbers ε, (N, K)."""
         noise = ops.input_("noise", z.shape)
         return ops.map_(var(0) + var(1) * math.sqrt(0.5), z, noise), noise
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
-        """√2 e_k: B = 2I."""
+        """Returns √2 e_k, the columns of a root of B = 2I."""
         return ops.scale(units, math.sqrt(2.0))
 
 
 @dataclass(frozen=True, repr=False)
 class BCEWithLogitsLoss(Loss):
-    """ℓ = Σ_k softplus(z_k) − z_k y_k; labels float (N, K) in [0, 1]."""
+    """The binary cross-entropy ℓ = Σ_k softplus(z_k) − z_k y_k, summed over a sample's outputs.
+
+    Outputs z are logits; labels are float (N, K) in [0, 1], or int64 classes (N,) of K ≥ 2 outputs,
+    which stand for unit vectors. B = diag(σ(z)(1 − σ(z))).
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> model = nt.compile(nt.Linear(2), input_shape=(4,), loss=nt.BCEWithLogitsLoss())
+        >>> _ = model.params.zero_()
+        >>> round(model.loss(torch.zeros(3, 4), torch.ones(3, 2)).item(), 4)  # 2 log 2
+        1.3863
+    """
 
     convex = True
     distribution = True
@@ -100,35 +141,48 @@ class BCEWithLogitsLoss(Loss):
     span = (0.0, 1.0)
 
     def labels(self, z: Node) -> Node:
-        """Targets (N, K)."""
+        """Returns the input node of the targets (N, K)."""
         return ops.input_("y", z.shape)
 
     def losses(self, z: Node, y: Node) -> Node:
-        """N losses."""
+        """Returns the N losses."""
         return ops.reduce_sum(ops.map_(scalar.softplus(var(0)) - var(0) * var(1), z, y), (1,))
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
-        """Y = 1 where u < σ(z), (N, K) uniforms u."""
+        """Returns y = 1 where u < σ(z) and 0 elsewhere, and the uniforms u, (N, K)."""
         u = ops.input_("noise", z.shape)
         return ops.map_(scalar.where(scalar.sigmoid(var(0)) - var(1), 1.0, 0.0), z, u), u
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
-        """√(σ(1−σ)) e_k: B is diagonal; 1 − σ(z) is σ(−z), without cancellation."""
+        """Returns √(σ(1−σ)) e_k, the columns of a root of the diagonal B.
+
+        1 − σ(z) is computed as σ(−z), without cancellation.
+        """
         slope = scalar.sigmoid(var(1)) * scalar.sigmoid(-var(1))
         return ops.map_(scalar.sqrt(slope) * var(0), units, ops.broadcast(z, units.shape, (0,)))
 
 
 @dataclass(frozen=True, repr=False)
 class SigmoidMarginLoss(Loss):
-    """ℓ = 1 / (1 + e^{δ(ŷ_y − ε)}), ŷ = softmax(z); labels int64 (N,), in 0…K−1.
+    """The margin loss ℓ = 1 / (1 + e^{δ(ŷ_y − ε)}) of classes, where ŷ = softmax(z).
 
-    Bounded, so that no outlier weighs more than another; B is indefinite and there is no
-    distribution behind it (Chen, Chou & Chang 2018, eq. 14).
+    Outputs are logits (N, K), labels int64 classes (N,) in 0…K−1. ℓ is bounded, so that no outlier
+    weighs more than another; B is indefinite and there is no distribution behind it (Chen, Chou &
+    Chang 2018, eq. 14).
 
     Args:
         delta: δ.
         epsilon: ε.
-        root: "clip" leaves B's negative eigenvalues out of Gauss–Newton curvature; None refuses it.
+        root: "clip" leaves B's negative eigenvalues out of Gauss–Newton curvature; None refuses
+            such curvature.
+
+    Raises:
+        NewtritonError: δ or ε is not a finite number.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> nt.SigmoidMarginLoss(root="clip")
+        SigmoidMarginLoss(root='clip')
     """
 
     delta: float = 5.0
@@ -137,36 +191,43 @@ class SigmoidMarginLoss(Loss):
 
     def __post_init__(self) -> None:
         for name in ("delta", "epsilon"):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and math.isfinite(value)):
-                raise NewtritonError(f"{name} is {value!r}: give a number")
+            check_number(name, getattr(self, name))
 
     def losses(self, z: Node, y: Node) -> Node:
-        """N losses."""
+        """Returns the N losses."""
         expr = scalar.sigmoid(self.delta * (self.epsilon - scalar.exp(-var(0))))
         return ops.map_(expr, CrossEntropyLoss().losses(z, y))
 
 
 @dataclass(frozen=True, repr=False)
 class MixtureLoss(Loss):
-    """ℓ = −log p(y|z), p = σ(z₁) σ(±z₂) + σ(−z₁) σ(±z₃), + for y = 1; labels int64 (N,), 0 or 1.
+    """The likelihood ℓ = −log p(y|z) of a mixture of two binary classifiers.
 
-    A mixture of two binary classifiers, three outputs; B is indefinite and differs from the Fisher
-    matrix (Botev, Ritter & Barber 2017, eq. 27).
+    p(y|z) = σ(z₁) σ(±z₂) + σ(−z₁) σ(±z₃), with + for y = 1 and − for y = 0. The network has three
+    outputs, labels are int64 (N,), 0 or 1. B is indefinite and differs from the Fisher matrix
+    (Botev, Ritter & Barber 2017, eq. 27).
 
     Args:
         root: what stands for B in Gauss–Newton curvature: "fisher", E[B] over y ~ p, of rank one;
-            "clip", B without its negative eigenvalues; None refuses it.
+            "clip", B without its negative eigenvalues; None refuses such curvature.
 
     Raises:
-        ShapeError: the network has another number of outputs.
+        ShapeError: the network has another number of outputs; raised when it is compiled.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> model = nt.compile(nt.Linear(3), input_shape=(4,), loss=nt.MixtureLoss("fisher"))
+        >>> _ = model.params.zero_()
+        >>> round(model.loss(torch.zeros(2, 4), torch.tensor([0, 1])).item(), 4)  # log 2
+        0.6931
     """
 
     root: str | None = None
     distribution = True
 
     def classes(self, z: Node) -> int:
-        """Two."""
+        """Returns 2, although there are three outputs."""
         return 2
 
     def losses(self, z: Node, y: Node) -> Node:
@@ -185,5 +246,5 @@ class MixtureLoss(Loss):
         return ops.map_(scalar.where(gap, near, first - scalar.softplus(gap)), *columns)
 
     def scores(self, z: Node) -> Node:
-        """N×2, the logarithms of p(y|z)."""
+        """Returns the logarithms of p(y|z), N×2."""
         return log_likelihoods(self, z)

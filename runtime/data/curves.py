@@ -17,18 +17,27 @@ TIMES = 64  # points that stand for the curve: less than a pixel apart
 
 
 def curves(count: int = 20000, seed: int = 0) -> Samples:
-    """Images of smooth curves through three random points, as inputs and as their own labels.
+    """Draws images of smooth curves through three random points, for autoencoders.
 
     p(t) is the parabola through the points at t = 0, ½, 1, which are uniform in the middle of the
     plane. A pixel at q is 1 − exp(−2κ), where κ = (√(2π)σ)⁻¹ ∫ exp(−‖q − p(t)‖²/2σ²) ‖p′(t)‖ dt is
-    what a Gaussian pen leaves there.
+    what a Gaussian pen leaves there (after Hinton & Salakhutdinov 2006).
 
     Args:
-        count: of images; the papers have 20,000.
-        seed: of the points; the same seed gives the same images.
+        count: the number of images; the papers have 20,000.
+        seed: the seed of the points; the same seed gives the same images.
 
     Returns:
-        x (count, 784) float32 in [0, 1], and y, the same tensor.
+        The inputs x, (count, 784) float32 in [0, 1], and the labels y, which are the same tensor.
+
+    Raises:
+        NewtritonError: `count` is no positive integer.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> x, y = nt.curves(10)
+        >>> tuple(x.shape), y is x, bool((x.min() >= 0) & (x.max() <= 1))
+        ((10, 784), True, True)
     """
     check_count("count", count)
     generator = np.random.default_rng(seed)

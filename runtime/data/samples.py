@@ -10,10 +10,23 @@ import numpy as np
 import torch
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_count, check_number
 
 
 class Samples(NamedTuple):
-    """Inputs and their labels; unpacks as `x, y`."""
+    """Inputs and their labels, a pair that unpacks as `x, y`.
+
+    Attributes:
+        x: the inputs (N, *features).
+        y: the labels, int64 classes (N,) or targets (N, K).
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> x, y = nt.Samples(torch.zeros(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64))
+        >>> len(x) == len(y)
+        True
+    """
 
     x: torch.Tensor
     y: torch.Tensor
@@ -22,13 +35,27 @@ class Samples(NamedTuple):
 class Batches:
     """Batches (x, y) of tensors in memory, in a new order each epoch.
 
-    The order depends on the seed and the number of the epoch alone, so runs repeat, and
+    The order depends on the seed and the number of the epoch alone, so that training repeats, and
     `load_state_dict` continues where another run stopped.
 
-    Example:
-        >>> train, test = digits()
-        >>> len(Batches(*train, batch_size=100))
-        15
+    Args:
+        x: the inputs (N, *features).
+        y: the labels, one per input.
+        batch_size: the number of samples in a batch.
+        shuffle: whether each epoch has a new order.
+        seed: the seed of the orders.
+        drop_last: whether a last batch that is smaller than the others is left out.
+
+    Raises:
+        NewtritonError: there are no samples or not as many labels, no batch would be left, or
+            `batch_size` or `seed` is none that there can be.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> train, test = nt.digits()
+        >>> batches = nt.Batches(*train, batch_size=500)
+        >>> [tuple(x.shape) for x, y in batches]
+        [(500, 1, 8, 8), (500, 1, 8, 8), (437, 1, 8, 8)]
     """
 
     def __init__(
@@ -43,8 +70,7 @@ class Batches:
     ) -> None:
         if len(x) != len(y):
             raise NewtritonError(f"{len(x)} inputs but {len(y)} labels: pass one label per input")
-        if batch_size < 1:
-            raise NewtritonError(f"batch_size is {batch_size}: it must be at least 1")
+        check_count("batch_size", batch_size)
         if len(x) == 0:
             raise NewtritonError("there are no samples: pass tensors with at least one row")
         if drop_last and len(x) < batch_size:
@@ -52,8 +78,7 @@ class Batches:
                 f"batch_size {batch_size} is more than the {len(x)} samples, and drop_last leaves "
                 "no batch: use a smaller batch_size or drop_last=False"
             )
-        if seed < 0:
-            raise NewtritonError(f"seed is {seed}: it must not be negative")
+        check_count("seed", seed, 0)
         self.x, self.y = x, y
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -71,7 +96,10 @@ class Batches:
         return (self._take(order, start) for start in range(0, self._stop, self.batch_size))
 
     def state_dict(self) -> dict[str, int]:
-        """The number of epochs begun: with the arguments, all that the coming orders depend on."""
+        """Returns the number of epochs begun.
+
+        With the constructor's arguments that is all that the coming orders depend on.
+        """
         return {"epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -80,14 +108,17 @@ class Batches:
 
     @property
     def _stop(self) -> int:
+        """The number behind the last batch's last sample."""
         return len(self) * self.batch_size
 
     def _order(self, epoch: int) -> torch.Tensor | None:
+        """Returns the order of the samples in an epoch, None for the given one."""
         if not self.shuffle:
             return None
         return torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.x)))
 
     def _take(self, order: torch.Tensor | None, start: int) -> Samples:
+        """Returns the batch whose first sample is the one at `start` in the order."""
         rows = slice(start, start + self.batch_size)
         if order is None:
             return Samples(self.x[rows], self.y[rows])
@@ -98,17 +129,27 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     """Splits labelled samples so that every class has the same share in both parts.
 
     Args:
-        samples: x (N, *features) and int64 classes y (N,).
+        samples: inputs x (N, *features) and int64 classes y (N,).
         validation: the share of the second part, between 0 and 1.
-        seed: of the draw; the same seed gives the same split.
+        seed: the seed of the draw; the same seed gives the same split.
 
     Returns:
-        (training, validation)
+        The samples for training and those for validation.
+
+    Raises:
+        NewtritonError: `validation` is no such share, or a class is too small for it.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> samples = nt.Samples(torch.zeros(20, 3), torch.arange(20) % 2)
+        >>> kept, held_out = nt.split(samples, validation=0.3)
+        >>> len(kept.y), torch.bincount(held_out.y).tolist()
+        (14, [3, 3])
     """
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow to import)
 
-    if not 0 < validation < 1:
-        raise NewtritonError(f"validation is {validation}: it is a share between 0 and 1")
+    check_number("validation", validation, above=0.0, below=1.0)
     labels = samples.y.cpu().numpy()
     try:
         kept, held_out = train_test_split(
@@ -120,12 +161,26 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
 
 
 def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
-    """The 1,797 handwritten digits that come with scikit-learn, split by `split`.
+    """Returns the 1,797 handwritten digits that come with scikit-learn, split by `split`.
 
     Both parts are shifted and scaled by the mean and standard deviation of the training pixels.
+    The images are those of the UCI test set of optical recognition (Alpaydin & Kaynak 1998).
+
+    Args:
+        validation: the share of the second part, between 0 and 1.
+        seed: the seed of the split.
 
     Returns:
-        (training, validation): x (N, 1, 8, 8) float32, y (N,) int64.
+        The samples for training and those for validation: x (N, 1, 8, 8) float32, y (N,) int64.
+
+    Raises:
+        NewtritonError: `validation` is no such share, or leaves a class without samples.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> train, test = nt.digits()
+        >>> tuple(train.x.shape), tuple(test.x.shape)
+        ((1437, 1, 8, 8), (360, 1, 8, 8))
     """
     from sklearn.datasets import load_digits  # noqa: PLC0415 (slow to import)
 
@@ -140,5 +195,6 @@ def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
 
 
 def _rows(samples: Samples, indices: np.ndarray) -> Samples:
+    """Returns the samples at the indices."""
     rows = torch.from_numpy(indices)
     return Samples(samples.x[rows], samples.y[rows])

@@ -13,19 +13,29 @@ from ..data.samples import Batches, Samples
 
 
 class GrowingBatches(Batches):
-    """Batches of m_k = min(first·e^((k−1)/b), last) samples, step k counted over all epochs.
+    """Batches of m_k = min(first·e^((k−1)/b), last) samples, where k counts steps over all epochs.
 
     b is such that `last` is reached at step `steps` (Martens & Grosse 2015, section 13, with 500).
     An epoch ends with what is left of the samples.
 
     Args:
-        x: inputs (N, *features).
-        y: labels.
-        first: size of the first batch.
-        last: size of the largest; all N unless given.
-        steps: the step at which it is reached.
+        x: the inputs (N, *features).
+        y: the labels, one per input.
+        first: the size of the first batch.
+        last: the size of the largest batch; all N unless given.
+        steps: the step at which the largest is reached.
         shuffle: whether each epoch has a new order.
-        seed: of the orders.
+        seed: the seed of the orders.
+
+    Raises:
+        NewtritonError: a size is not positive, or `last` is less than `first`.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> batches = nt.GrowingBatches(torch.zeros(30, 2), torch.zeros(30), first=2, steps=4)
+        >>> [len(y) for _, y in batches]
+        [2, 5, 12, 11]
     """
 
     def __init__(
@@ -45,12 +55,12 @@ class GrowingBatches(Batches):
         self.step = 0
 
     def size(self, step: int) -> int:
-        """Samples of the batch after `step` others."""
+        """Returns the number of samples of the batch after `step` others."""
         growth = (self.last / self.first) ** (step / (self.steps - 1))
         return min(self.last, math.floor(self.first * growth + 0.5))
 
     def _ends(self) -> Iterator[int]:
-        """Where the coming epoch's batches end."""
+        """Yields where each of the coming epoch's batches ends."""
         step, end = self.step, 0
         while end < len(self.x):
             end += self.size(step)
@@ -66,12 +76,13 @@ class GrowingBatches(Batches):
         return self._batches(order, ends)
 
     def _batches(self, order: torch.Tensor | None, ends: list[int]) -> Iterator[Samples]:
+        """Yields the batches that end there, and counts them."""
         for start, end in zip([0, *ends[:-1]], ends, strict=True):
             self.step, self.batch_size = self.step + 1, end - start
             yield self._take(order, start)
 
     def state_dict(self) -> dict[str, int]:
-        """The numbers of epochs begun and batches given."""
+        """Returns the numbers of epochs begun and batches given."""
         return {"epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

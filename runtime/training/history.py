@@ -7,42 +7,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.graph.errors import NewtritonError
+from .epoch import Epoch
 from .plots import Measure, plot_histories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training data.
-
-    Attributes:
-        number: counted from 1.
-        steps: optimizer steps so far, from the beginning of the run.
-        seconds: time spent training so far, validation not included.
-        loss: mean over the epoch's samples of the loss that each step met.
-        validation_loss: mean over the validation samples, after the epoch.
-        validation_accuracy: share of right classes; None where the labels are no classes.
-    """
-
-    number: int
-    steps: int
-    seconds: float
-    loss: float
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-
-
 @dataclass
 class History:
-    """The records of a run.
+    """The records of a training run.
 
     Attributes:
-        epochs: one record per completed epoch.
-        steps: one per optimizer step: `step` and `epoch` (from 1), `seconds` as in `Epoch`, and
-            the fields of the optimizer's report.
+        epochs: one `Epoch` per completed epoch: number, steps, seconds, loss, validation_loss and
+            validation_accuracy.
+        steps: one dictionary per optimizer step: `step` and `epoch` (from 1), `seconds` of training
+            so far, and the fields of the optimizer's report.
         interrupted: whether a KeyboardInterrupt ended the run.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> train, test = nt.digits()
+        >>> net = nt.Sequential(nt.Flatten(), nt.Linear(10))
+        >>> model = nt.compile(net, input_shape=(1, 8, 8), loss=nt.CrossEntropyLoss())
+        >>> sgd = nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1)
+        >>> history = nt.fit(model, sgd, nt.Batches(*train, 500), [test], epochs=2, progress=False)
+        >>> [(epoch.number, epoch.steps) for epoch in history.epochs]
+        [(1, 3), (2, 6)]
+        >>> history.epochs_to(0.999) is None
+        True
     """
 
     epochs: list[Epoch] = field(default_factory=list)
@@ -51,25 +45,29 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """Time spent training."""
+        """The time spent training, in seconds."""
         return self.steps[-1]["seconds"] if self.steps else 0.0
 
     def epochs_to(self, accuracy: float) -> int | None:
-        """The first epoch after which the validation accuracy was at least this; None if never."""
+        """Returns the first epoch whose validation accuracy is at least this, or None."""
         for epoch in self.epochs:
             if epoch.validation_accuracy is not None and epoch.validation_accuracy >= accuracy:
                 return epoch.number
         return None
 
     def save(self, path: str | Path) -> None:
-        """Writes JSON (with Python's NaN and Infinity where a run diverged)."""
+        """Writes a JSON file, with Python's NaN and Infinity where a run diverged."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
-        """Reads what `save` wrote."""
+        """Reads what `save` wrote.
+
+        Raises:
+            NewtritonError: the file is another one.
+        """
         try:
             record = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(**record | {"epochs": [Epoch(**epoch) for epoch in record["epochs"]]})
@@ -79,5 +77,5 @@ class History:
     def plot(
         self, path: str | Path | None = None, against: Measure | Sequence[Measure] = "epochs"
     ) -> "Figure":
-        """Draws losses and accuracy; see `plot_histories`."""
+        """Draws losses and accuracies of this history alone; see `plot_histories`."""
         return plot_histories({"": self}, path, against)

@@ -12,7 +12,9 @@ import torch
 from tqdm.auto import tqdm
 
 from ...compiler.graph.errors import NewtritonError
-from .history import Epoch, History
+from ...compiler.graph.options import check_count
+from .epoch import Epoch
+from .history import History
 
 Data = Iterable[Any]  # batches (x, y): `Batches`, a DataLoader, a list …
 Callback = Callable[[History], bool | None]
@@ -25,24 +27,24 @@ class TrainableModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where batches are moved."""
+        """The device to which batches are moved."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """What inputs are converted to."""
+        """The dtype to which inputs are converted."""
         ...
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs (N, K) in evaluation mode."""
+        """Returns the outputs (N, K) in evaluation mode."""
         ...
 
     def classes(self, x: torch.Tensor) -> torch.Tensor:
-        """The class that is predicted for each sample."""
+        """Returns the class that is predicted for each sample, int64 (N,)."""
         ...
 
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Mean loss in evaluation mode."""
+        """Returns the mean loss in evaluation mode, a scalar."""
         ...
 
 
@@ -50,7 +52,7 @@ class StepOptimizer(Protocol):
     """What the loop needs of an optimizer."""
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> Any:
-        """One step on a batch; returns a dataclass with a field `loss`."""
+        """Takes one step on a batch and returns a dataclass with a field `loss`."""
         ...
 
 
@@ -84,9 +86,22 @@ def fit(
 
     Returns:
         The history, which is the one passed in if there was one.
+
+    Raises:
+        NewtritonError: `epochs` is no positive integer, data have no batches or cannot be passed
+            through as often, a batch is no pair (x, y), or what the optimizer's step raises.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> train, test = nt.digits()
+        >>> net = nt.Sequential(nt.Flatten(), nt.Linear(10))
+        >>> model = nt.compile(net, input_shape=(1, 8, 8), loss=nt.CrossEntropyLoss())
+        >>> batches = nt.Batches(*train, batch_size=500)
+        >>> history = nt.fit(model, nt.FITRE(model), batches, [test], epochs=3, progress=False)
+        >>> history.epochs[-1].validation_accuracy > 0.9
+        True
     """
-    if epochs < 1:
-        raise NewtritonError(f"epochs is {epochs}: it must be at least 1")
+    check_count("epochs", epochs)
     for name, data in (("train", train), ("validation", validation)):
         if epochs > 1 and isinstance(data, Iterator):
             raise NewtritonError(
@@ -99,11 +114,11 @@ def fit(
     first = len(history.epochs) + 1
     total = epochs * length_hint(train) or None
     with tqdm(total=total, unit="step", disable=not progress) as bar:
-        run = _Run(model, optimizer, history, bar)
+        loop = _Loop(model, optimizer, history, bar)
         try:
             for epoch in range(first, first + epochs):
                 bar.set_description(f"epoch {epoch}/{first + epochs - 1}")
-                loss = run.make_pass(train, epoch)
+                loss = loop.make_pass(train, epoch)
                 scores = (None, None) if validation is None else evaluate(model, validation)
                 history.epochs.append(
                     Epoch(epoch, len(history.steps), history.seconds, loss, *scores)
@@ -116,9 +131,25 @@ def fit(
 
 
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
-    """Mean loss over the samples of all batches, and the share of right classes.
+    """Returns the mean loss over the samples of all batches, and the share of right classes.
 
-    The accuracy is None where labels are not int64 classes of shape (N,).
+    The model is in evaluation mode, and its loss includes weight decay. The share is None where
+    labels are not int64 classes of shape (N,).
+
+    Args:
+        model: gets the batches on its device, inputs in its dtype.
+        data: any iterable of batches (x, y).
+
+    Raises:
+        NewtritonError: there are no batches, or one is no pair (x, y).
+
+    Examples:
+        >>> import newtriton as nt
+        >>> train, test = nt.digits()
+        >>> model = nt.compile(nt.models.mlp((16,)), (1, 8, 8), nt.CrossEntropyLoss())
+        >>> loss, accuracy = nt.evaluate(model, [test])
+        >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
+        True
     """
     samples, loss = 0, 0.0
     right: int | None = 0
@@ -136,7 +167,15 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
 
 
 class TensorBoard:
-    """A callback that writes losses, accuracies and the steps' reports as TensorBoard events."""
+    """A callback that writes losses, accuracies and the steps' reports as TensorBoard events.
+
+    Args:
+        log_dir: the folder of the event files.
+
+    Attributes:
+        writer: TensorBoard's writer.
+        written: how many steps of the history have been written.
+    """
 
     def __init__(self, log_dir: str | Path) -> None:
         try:
@@ -164,8 +203,15 @@ class TensorBoard:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What stays the same from epoch to epoch."""
+class _Loop:
+    """What stays the same from epoch to epoch.
+
+    Attributes:
+        model: the model that is trained.
+        optimizer: the optimizer that takes the steps.
+        history: the history that gains the steps' records.
+        bar: the progress bar.
+    """
 
     model: TrainableModel
     optimizer: StepOptimizer
@@ -200,7 +246,7 @@ class _Run:
 
 
 def _move(batch: Any, model: TrainableModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """One batch on the model's device, its numbers (not its classes) in the model's dtype."""
+    """Returns a batch on the model's device, its numbers (not its classes) in the model's dtype."""
     try:
         x, y = map(torch.as_tensor, batch)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -212,14 +258,14 @@ def _move(batch: Any, model: TrainableModel) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _plain(value: Any) -> Any:
-    """A report's value as JSON has it."""
+    """Returns a report's value as JSON has it."""
     if isinstance(value, torch.Tensor):
         return value.tolist()
     return value.name if isinstance(value, Enum) else value
 
 
 def _shown(record: dict[str, Any], history: History) -> dict[str, str]:
-    """The progress bar's text."""
+    """Returns what the progress bar says of a step, text by name."""
     shown = {name: f"{record[name]:.3g}" for name in SHOWN if record.get(name) is not None}
     if history.epochs and history.epochs[-1].validation_accuracy is not None:
         shown["accuracy"] = f"{history.epochs[-1].validation_accuracy:.1%}"

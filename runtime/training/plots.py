@@ -2,31 +2,55 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...compiler.graph.errors import NewtritonError
+from .epoch import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .history import History
-
 Measure = Literal["epochs", "seconds"]
 
 
+class Recorded(Protocol):
+    """What is drawn of a training run, such as a `History`."""
+
+    @property
+    def epochs(self) -> Sequence[Epoch]:
+        """The records of its epochs."""
+        ...
+
+
 def plot_histories(
-    histories: Mapping[str, "History | Sequence[History]"],
+    histories: Mapping[str, Recorded | Sequence[Recorded]],
     path: str | Path | None = None,
     against: Measure | Sequence[Measure] = "epochs",
 ) -> "Figure":
-    """Draws the losses and validation accuracies of several runs into one picture.
+    """Draws the losses and validation accuracies of several training runs into one picture.
+
+    Losses are on a logarithmic axis; training is dashed, validation solid.
 
     Args:
-        histories: the runs, by the name that the legend gives them; several runs under one name
+        histories: the histories, by the name that the legend gives them; several under one name
             (seeds, say) share a colour.
         path: where to save the picture (the ending chooses the format); None saves nothing.
         against: "epochs", "seconds", or both in a sequence: one row of the picture each.
+
+    Returns:
+        Matplotlib's figure, which belongs to no window.
+
+    Raises:
+        NewtritonError: `against` is unknown, or there is no completed epoch.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> epoch = {"number": 1, "steps": 10, "seconds": 0.5, "loss": 0.3}
+        >>> history = nt.History([nt.runtime.training.epoch.Epoch(**epoch)])
+        >>> figure = nt.plot_histories({"FITRE": history, "SGD": [history, history]})
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['loss', 'validation accuracy']
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 (slow to import)
 
@@ -60,9 +84,9 @@ def plot_histories(
 
 
 def _draw(
-    row: tuple["Axes", "Axes"], history: "History", measure: str, *, name: str, color: str
+    row: tuple["Axes", "Axes"], history: Recorded, measure: str, *, name: str, color: str
 ) -> None:
-    """Adds one run's curves: training dashed, validation solid."""
+    """Adds one history's curves, training dashed and validation solid."""
     losses, accuracies = row
     epochs = history.epochs
     at = [epoch.number if measure == "epochs" else epoch.seconds for epoch in epochs]

@@ -1,7 +1,7 @@
 """The folder of a training run: what is kept after each epoch, so that the run can go on.
 
-`options.json`, `history.json`, `weights.safetensors`, and `state.pt` with the state of the
-optimizer and the order of the data (read as plain data, never as code).
+The files are `options.json`, `history.json`, `weights.safetensors`, and `state.pt` with the state
+of the optimizer and the order of the data, which is read as plain data and never as code.
 """
 
 import json
@@ -23,7 +23,7 @@ class Stateful(Protocol):
     """A model, an optimizer or batches: what a run saves of them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on."""
+        """Returns all that the next step depends on."""
         ...
 
     def load_state_dict(self, state: Any) -> Any:
@@ -33,19 +33,23 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Saves and restores a run.
+    """Saves and restores a training run.
 
     Attributes:
         path: the folder.
-        options: what the run was started with, but for its length: a run can go on under the same
-            options only.
+        options: what the run was started with, except for its length. A run can go on under the
+            same options only.
     """
 
     path: Path
     options: Mapping[str, Any]
 
     def begin(self) -> History:
-        """Makes the folder for a new run; one that holds another run is left alone."""
+        """Makes the folder for a new run and returns an empty history.
+
+        Raises:
+            NewtritonError: the folder holds a run, which is left alone.
+        """
         if (self.path / "history.json").exists():
             raise NewtritonError(
                 f"{self.path} holds a run already: resume it, or choose another folder"
@@ -68,7 +72,11 @@ class RunFolder:
         history.save(self.path / "history.json")
 
     def load(self, model: Stateful, optimizer: Stateful, batches: Stateful) -> History:
-        """Restores what `save` kept, and returns the history."""
+        """Restores what `save` kept, and returns the history.
+
+        Raises:
+            NewtritonError: there is no run, it is damaged, or it was started with other options.
+        """
         self._check_options()
         for name in ("weights.safetensors", "state.pt", "history.json"):
             if not (self.path / name).exists():
@@ -88,7 +96,7 @@ class RunFolder:
         return history
 
     def _check_options(self) -> None:
-        """The saved options must be the present ones."""
+        """Raises an error where the saved options are not the present ones."""
         try:
             saved = json.loads((self.path / "options.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
