@@ -36,7 +36,7 @@ from newtriton.runtime.data.samples import digits as digits
 from newtriton.runtime.data.samples import split as split
 from newtriton.runtime.diagnostics.alignment import alignment as alignment
 from newtriton.runtime.diagnostics.errors import layer_errors as layer_errors
-from newtriton.runtime.diagnostics.errors import spectrum as spectrum
+from newtriton.runtime.diagnostics.spectra import spectrum as spectrum
 from newtriton.runtime.model.compile import compile as compile
 from newtriton.runtime.model.factors import DiagonalFactors as DiagonalFactors
 from newtriton.runtime.model.factors import KroneckerFactors as KroneckerFactors

@@ -1,10 +1,14 @@
 """What the command line can name: data, networks, losses, optimizers and programs."""
 
+import inspect
+from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.ir import Graph
 from ..compiler.language import models
 from ..compiler.language.loss import Loss
@@ -18,28 +22,29 @@ from ..compiler.language.network import Layer
 from ..compiler.programs import Programs
 from ..runtime.data.samples import Samples, digits
 from ..runtime.diagnostics.alignment import alignment
-from ..runtime.diagnostics.errors import layer_errors, spectrum
+from ..runtime.diagnostics.errors import layer_errors
+from ..runtime.diagnostics.spectra import spectrum
 from ..runtime.model.linearization import Linearization
 from ..runtime.model.model import Model
 from ..runtime.optimizers.first_order import TorchOptimizer
 from ..runtime.optimizers.presets import EACG, FITRE, KFAC, KFLR, KFRA, NewtonCG
-from ..runtime.optimizers.second_order import SecondOrder
 
 
 @dataclass(frozen=True)
-class Method:
-    """An optimizer, and the keyword under which it takes each option."""
+class Entry:
+    """Something that can be named, and the options that are for it.
 
-    make: Callable[..., SecondOrder | TorchOptimizer]
-    keywords: Mapping[str, str]
+    Attributes:
+        make: the function or class that the name stands for.
+        keywords: the keyword of `make` under which it takes each option.
+    """
 
+    make: Callable[..., Any]
+    keywords: Mapping[str, str] = field(default_factory=dict)
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What is said of a linearization, and the options it takes."""
-
-    make: Callable[..., object]
-    keywords: tuple[str, ...] = ()
+    def default(self, option: str) -> object:
+        """Returns what the option is unless given."""
+        return inspect.signature(self.make).parameters[self.keywords[option]].default
 
 
 def _sgd(model: Model, lr: float = 0.03) -> TorchOptimizer:
@@ -51,7 +56,7 @@ def _adam(model: Model, lr: float = 0.001) -> TorchOptimizer:
 
 
 def _spectra(lin: Linearization) -> str:
-    """Both matrices' edges."""
+    """Returns both ends of both matrices' spectra as text."""
     return "\n\n".join(f"{matrix}\n{spectrum(lin, matrix)}" for matrix in ("hessian", "ggn"))
 
 
@@ -75,15 +80,15 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "margin": SigmoidMarginLoss,
 }
 
-OPTIMIZERS: dict[str, Method] = {
-    "fitre": Method(FITRE, {"damping": "damping", "radius": "max_radius"}),
-    "kfac": Method(KFAC, {"damping": "damping"}),
-    "kflr": Method(KFLR, {"damping": "damping"}),
-    "kfra": Method(KFRA, {"damping": "damping"}),
-    "eacg": Method(EACG, {"lr": "lr"}),
-    "newton-cg": Method(NewtonCG, {"damping": "damping"}),
-    "sgd": Method(_sgd, {"lr": "lr"}),
-    "adam": Method(_adam, {"lr": "lr"}),
+OPTIMIZERS: dict[str, Entry] = {
+    "fitre": Entry(FITRE, {"damping": "damping", "radius": "max_radius"}),
+    "kfac": Entry(KFAC, {"damping": "damping"}),
+    "kflr": Entry(KFLR, {"damping": "damping"}),
+    "kfra": Entry(KFRA, {"damping": "damping"}),
+    "eacg": Entry(EACG, {"lr": "lr"}),
+    "newton-cg": Entry(NewtonCG, {"damping": "damping"}),
+    "sgd": Entry(_sgd, {"lr": "lr"}),
+    "adam": Entry(_adam, {"lr": "lr"}),
 }
 
 PROGRAMS: dict[str, Callable[[Programs], Graph]] = {
@@ -95,8 +100,36 @@ PROGRAMS: dict[str, Callable[[Programs], Graph]] = {
     "kfac": lambda programs: programs.factors("kfac"),
 }
 
-DIAGNOSES: dict[str, Diagnosis] = {
-    "errors": Diagnosis(layer_errors, ("of",)),
-    "alignment": Diagnosis(alignment, ("damping",)),
-    "spectrum": Diagnosis(_spectra),
+DIAGNOSES: dict[str, Entry] = {
+    "errors": Entry(layer_errors, {"of": "of"}),
+    "alignment": Entry(alignment, {"damping": "damping"}),
+    "spectrum": Entry(_spectra),
 }
+
+
+def takers(table: Mapping[str, Entry], option: str) -> str:
+    """Lists what takes an option, each with its default."""
+    return ", ".join(
+        f"{name} (default: {entry.default(option)})"
+        for name, entry in table.items()
+        if option in entry.keywords
+    )
+
+
+def keywords_for(options: Namespace, choice: str, table: Mapping[str, Entry]) -> dict[str, Any]:
+    """Returns the options given for the entry that `choice` names, by the entry's keywords.
+
+    Raises:
+        NewtritonError: an option of another entry is given.
+    """
+    chosen = getattr(options, choice)
+    keywords = table[chosen].keywords
+    given: dict[str, Any] = {}
+    for option in dict.fromkeys(name for entry in table.values() for name in entry.keywords):
+        if (value := getattr(options, option)) is None:
+            continue
+        if option not in keywords:
+            takes = ", ".join(f"--{keyword}" for keyword in keywords) or "none of its like"
+            raise NewtritonError(f"--{option} is not for {chosen}, which takes {takes}")
+        given[keywords[option]] = value
+    return given

@@ -27,11 +27,14 @@ EXACT_BLOCKS = "exact, by layer"
 
 @dataclass(frozen=True)
 class Alignment:
-    """Cosines of updates with exact Gauss–Newton updates, see `alignment`.
+    """What `alignment` found: cosines of updates with exact Gauss–Newton updates.
 
-    damping: γ. whole: by update, with that of the whole matrix; "exact, by layer" is that of the
-    block diagonal. layers: by update and layer, with the layer's own exact update.
-    residuals: ‖(G + (γ+λ)I)d + g‖/‖g‖ of the exact ones, "whole" and by layer.
+    Attributes:
+        damping: γ of the exact updates.
+        whole: cosines with the exact update of the whole matrix, by update; "exact, by layer" is
+            the update of the block diagonal.
+        layers: cosines of a layer's part with the layer's own exact update, by update and layer.
+        residuals: ‖(G + (γ+λ)I)d + g‖/‖g‖ of the exact updates d, by layer and for "whole".
     """
 
     damping: float
@@ -40,7 +43,7 @@ class Alignment:
     residuals: Mapping[str, float]
 
     def __str__(self) -> str:
-        """A row per layer, the whole last; residuals are those of the exact updates."""
+        """Returns a table with a row for each layer and the whole at the end."""
         rows = [["cosine with exact GN", *self.whole, "residual"]]
         for layer, residual in self.residuals.items():
             cosines = [
@@ -60,7 +63,10 @@ def alignment(
     tolerance: float = 1e-8,
     limit: int = 2000,
 ) -> Alignment:
-    """Cosines of updates with d = −(G + (γ+λ)I)⁻¹g (Botev, Ritter & Barber 2017, figures 5–7).
+    """Computes cosines of updates with d = −(G + (γ+λ)I)⁻¹g, the exact Gauss–Newton update.
+
+    G is the data term's Gauss–Newton matrix, g the gradient of h, λ the model's weight decay
+    (Botev, Ritter & Barber 2017, figures 5–7).
 
     A layer's part of an update is compared with the exact one of the layer's own diagonal block,
     the whole with that of the whole matrix; both are found by conjugate gradients.
@@ -70,10 +76,27 @@ def alignment(
         updates: names of curvatures, see `SecondOrder`, solved with `solver`; or by names of your
             own curvatures that have been updated, and flat vectors, which count as updates s. By
             default all kinds of Kronecker factors that the loss has.
-        solver: its name, see `SecondOrder`.
-        damping: γ, of the exact updates and of the solver's.
-        tolerance: of the exact updates' residuals.
-        limit: iterations for each of them; the residuals say what was reached.
+        solver: the name of the solver, see `SecondOrder`.
+        damping: γ ≥ 0 of the exact updates and of the solver's.
+        tolerance: the residual at which an exact update is good enough.
+        limit: the number of iterations for each of them; the residuals say what was reached.
+
+    Returns:
+        The cosines; `print` shows them as a table.
+
+    Raises:
+        NewtritonError: an option is unknown or none that there can be, a curvature does not go with
+            the solver or is not finite, or the loss has no Gauss–Newton matrix.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> model = nt.compile(nt.Linear(2), (3,), nt.CrossEntropyLoss(), dtype=torch.float64)
+        >>> x = torch.eye(3, dtype=torch.float64)
+        >>> lin = model.linearize(x[:1], torch.tensor([0]))
+        >>> found = nt.alignment(lin, ("kflr",), solver="eigen", damping=0.1)
+        >>> round(found.whole["kflr"], 6)  # one sample of a linear network: the factors are exact
+        1.0
     """
     damping = check_number("damping", damping, 0.0)
     model, layout, g = lin.model, lin.model.layout, lin.gradient
@@ -81,7 +104,7 @@ def alignment(
     ggn = updated(MatrixFree(model, product="r-operator"), lin)
 
     def exact(places: Tensor) -> tuple[Tensor, float]:
-        """The update of the elements at `places` alone, and its residual."""
+        """Returns the update of the elements at `places` alone, and its residual."""
         mask = torch.zeros_like(g)
         mask[places] = 1.0
         b = mask * g
@@ -119,7 +142,7 @@ def _steps(
     solver: str,
     strength: float,
 ) -> dict[str, Tensor]:
-    """The updates as flat vectors."""
+    """Returns the updates as flat vectors, by name."""
     given = updates if isinstance(updates, Mapping) else {name: name for name in updates}
     steps: dict[str, Tensor] = {}
     for name, update in given.items():
@@ -138,6 +161,6 @@ def _steps(
 
 
 def _cosine(u: Tensor, v: Tensor) -> float:
-    """⟨u, v⟩/(‖u‖‖v‖); NaN where either is zero."""
+    """Returns ⟨u, v⟩/(‖u‖‖v‖); NaN where either is zero."""
     norms = math.sqrt(inner(u, u) * inner(v, v))
     return inner(u, v) / norms if norms else math.nan

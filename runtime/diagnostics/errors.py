@@ -1,4 +1,4 @@
-"""Errors of curvature approximations by layer, and edges of spectra, at one linearization.
+"""Errors of curvature approximations by layer, at one linearization.
 
 Layers go by the prefix of their parameters' names, `0` for `0.weight` and `0.bias`.
 """
@@ -14,14 +14,12 @@ from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_number, check_option
-from ...compiler.programs import MATRICES
+from ...compiler.graph.options import check_count, check_option
 from ..model.linearization import Linearization
 from ..model.model import Model
 from ..optimizers.registry import CURVATURES
 from ..parts.matrix_free import MatrixFree
 from ..parts.protocols import Curvature
-from .lanczos import Spectrum, spectrum_edges
 from .tables import table
 
 OF = ("bias", "weight", "layer")
@@ -30,9 +28,12 @@ Product = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LayerErrors:
-    """‖C_l − |H_l|‖_F by approximation and layer, see `layer_errors`.
+    """What `layer_errors` found.
 
-    of: which parameters of a layer. norms: ‖|H_l|‖_F by layer. absolute: the errors.
+    Attributes:
+        of: which parameters of a layer the blocks belong to.
+        norms: ‖|H_l|‖_F by layer l.
+        absolute: the errors ‖C_l − |H_l|‖_F by approximation C and layer l.
     """
 
     of: str
@@ -41,7 +42,7 @@ class LayerErrors:
 
     @property
     def relative(self) -> dict[str, dict[str, float]]:
-        """Errors as shares of the norms; NaN where a norm is 0."""
+        """The errors as shares of the norms; NaN where a norm is 0."""
         return {
             name: {layer: _share(e, self.norms[layer]) for layer, e in errors.items()}
             for name, errors in self.absolute.items()
@@ -49,11 +50,11 @@ class LayerErrors:
 
     @property
     def totals(self) -> dict[str, float]:
-        """Of all layers' blocks together: the root of the sum of squares."""
+        """The errors of all layers' blocks together, by approximation."""
         return {name: math.hypot(*errors.values()) for name, errors in self.absolute.items()}
 
     def __str__(self) -> str:
-        """Errors, each with its share of the norm; the last row is of all layers together."""
+        """Returns a table of the errors and their shares of the norms, with totals at the end."""
         total = math.hypot(*self.norms.values())
         rows = [[self.of, "‖|H|‖", *self.absolute]]
         for layer, norm in self.norms.items():
@@ -62,10 +63,12 @@ class LayerErrors:
 
 
 def _row(name: str, norm: float, errors: Sequence[float]) -> list[str]:
+    """Returns a row of the table."""
     return [name, f"{norm:.2e}", *(f"{e:.2e} {_share(e, norm):5.0%}" for e in errors)]
 
 
 def _share(error: float, norm: float) -> float:
+    """Returns error/norm, NaN where the norm is 0."""
     return error / norm if norm else math.nan
 
 
@@ -76,7 +79,7 @@ def layer_errors(
     of: str = "bias",
     limit: int = 4096,
 ) -> LayerErrors:
-    """‖C_l − |H_l|‖_F for every layer l (Chen, Chou & Chang 2018, Tables 2–5).
+    """Computes ‖C_l − |H_l|‖_F for every layer l (Chen, Chou & Chang 2018, Tables 2–5).
 
     H_l is the layer's block of the data term's Hessian, |H_l| has the absolute values of its
     eigenvalues, C_l is the same block of an approximation. Blocks are made by a product for each of
@@ -88,11 +91,26 @@ def layer_errors(
             names of your own, as they stand after their last update. By default all kinds of
             Kronecker factors that the loss has, and "ggn".
         of: "bias", the block of the layer's bias, as in the paper; "weight"; or "layer" for all of
-            its parameters. Layers without are left out.
-        limit: widest block that is made.
+            its parameters. Layers without such parameters are left out.
+        limit: the widest block that is made.
+
+    Returns:
+        The errors and norms by layer; `print` shows them as a table.
 
     Raises:
-        NewtritonError: a block is wider than `limit`, or an option is unknown.
+        NewtritonError: a block is wider than `limit`, an option is unknown, no layer has such
+            parameters, or a curvature is not finite.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> train, test = nt.digits()
+        >>> net = nt.models.mlp((8,))
+        >>> model = nt.compile(net, (1, 8, 8), nt.CrossEntropyLoss(), dtype=torch.float64)
+        >>> lin = model.linearize(test.x[:32].double(), test.y[:32])
+        >>> errors = nt.layer_errors(lin, ("kflr", "ggn"))
+        >>> list(errors.norms), errors.relative["kflr"]["3"] < 1e-12  # exact for the last bias
+        (['1', '3'], True)
     """
     check_option("of", of, OF)
     check_count("limit", limit)
@@ -128,25 +146,29 @@ def layer_errors(
 
 
 def shown(layer: str) -> str:
-    """A layer's name; that of a network of one layer is empty."""
+    """Returns a layer's name as tables have it; that of a network of one layer is empty."""
     return layer or "(net)"
 
 
 def _made(lin: Linearization, name: str) -> Curvature:
-    """The named curvature of this batch alone."""
+    """Returns the named curvature of this batch alone."""
     check_option("curvature", name, tuple(CURVATURES))
     return updated(CURVATURES[name](lin.model), lin)
 
 
 def updated(curvature: Curvature, lin: Linearization) -> Curvature:
-    """The curvature, moved to `lin`; an error where it is not finite there."""
+    """Updates the curvature at `lin` and returns it.
+
+    Raises:
+        NewtritonError: it is not finite there.
+    """
     if not curvature.update(lin):
         raise NewtritonError(f"the curvature {curvature.name!r} is not finite at these parameters")
     return curvature
 
 
 def _block(product: Product, places: Tensor, model: Model) -> Tensor:
-    """The rows and columns `places` of a symmetric operator."""
+    """Returns the rows and columns `places` of a symmetric operator."""
     columns = torch.empty(len(places), len(places), dtype=model.dtype, device=model.device)
     for column, place in enumerate(places.tolist()):
         unit = torch.zeros_like(model.params)
@@ -155,41 +177,3 @@ def _block(product: Product, places: Tensor, model: Model) -> Tensor:
     if not bool(torch.isfinite(columns).all()):
         raise NewtritonError("the curvature is not finite at these parameters")
     return (columns + columns.mT) / 2
-
-
-def spectrum(
-    lin: Linearization,
-    matrix: str = "hessian",
-    k: int = 3,
-    *,
-    tolerance: float = 1e-5,
-    limit: int = 1000,
-    basis: int = 80,
-    seed: int = 0,
-) -> Spectrum:
-    """The k smallest and k largest eigenvalues of the Hessian or the Gauss–Newton matrix of h.
-
-    Weight decay is in them, as in `hvp` and `ggnvp`. An eigenvalue is off by no more than its
-    residual r, and by about r²/gap where it stands apart.
-
-    Args:
-        lin: the point and the batch.
-        matrix: "hessian" or "ggn".
-        k: how many at each end; of a multiple eigenvalue k copies are seen.
-        tolerance: of the residuals, as a share of the largest |θ|.
-        limit: products after which to stop.
-        basis: vectors kept, each with its product; at least 8k are.
-        seed: of the first vectors.
-    """
-    check_option("matrix", matrix, MATRICES)
-    if check_count("k", k) > lin.model.layout.numel:
-        raise NewtritonError(f"k is {k}: the model has {lin.model.layout.numel} parameters")
-    return spectrum_edges(
-        lin.hvp if matrix == "hessian" else lin.ggnvp,
-        lin.model.params,
-        k,
-        tolerance=check_number("tolerance", tolerance, 0.0, below=1.0),
-        limit=check_count("limit", limit),
-        basis_size=check_count("basis", basis),
-        seed=seed,
-    )

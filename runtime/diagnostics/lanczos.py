@@ -22,9 +22,15 @@ PASSES = 3  # of orthogonalisation; two suffice, one more for columns that were 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenvalues θ at both ends, from the outside inwards, and residuals ‖Av − θv‖ for unit v.
+    """Eigenvalues θ of a symmetric matrix A at both ends, from the outside inwards.
 
-    products: how many it took. converged: whether all residuals are within the tolerance.
+    Attributes:
+        smallest: the k smallest, ascending.
+        largest: the k largest, descending.
+        smallest_residuals: ‖Av − θv‖ of the smallest, with unit vectors v.
+        largest_residuals: ‖Av − θv‖ of the largest.
+        products: how many products with A it took.
+        converged: whether all residuals are within the tolerance.
     """
 
     smallest: tuple[float, ...]
@@ -35,6 +41,7 @@ class Spectrum:
     converged: bool
 
     def __str__(self) -> str:
+        """Returns a table with a row for each pair of eigenvalues, and the state below."""
         rows = [["", "smallest", "residual", "largest", "residual"]]
         ends = (self.smallest, self.smallest_residuals, self.largest, self.largest_residuals)
         for i, (low, r_low, high, r_high) in enumerate(zip(*ends, strict=True), 1):
@@ -44,12 +51,14 @@ class Spectrum:
 
 
 def _extension(basis: Tensor, new: Tensor, generator: torch.Generator) -> Tensor:
-    """Orthonormal columns outside `basis` that span what `new` adds; random where it adds nothing.
+    """Returns orthonormal columns outside `basis` that span what `new` adds.
+
+    Where it adds nothing they are random.
 
     Args:
-        basis: n×m, orthonormal.
-        new: n×b, m + b ≤ n.
-        generator: of the random columns.
+        basis: orthonormal columns, n×m.
+        new: other columns, n×b with m + b ≤ n.
+        generator: what random columns are drawn from.
     """
     eps = torch.finfo(new.dtype).eps
     for _ in range(PASSES):
@@ -61,7 +70,7 @@ def _extension(basis: Tensor, new: Tensor, generator: torch.Generator) -> Tensor
 
 
 def _random(n: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Columns of norm about 1."""
+    """Returns random columns of norm about 1, n×columns."""
     drawn = torch.randn(n, columns, generator=generator, dtype=like.dtype)
     return drawn.to(like.device) / n**0.5
 
@@ -76,21 +85,24 @@ def spectrum_edges(
     basis_size: int,
     seed: int = 0,
 ) -> Spectrum:
-    """The k smallest and k largest eigenvalues, multiple ones included.
+    """Finds the k smallest and k largest eigenvalues, multiple ones included.
 
     A block of k columns is multiplied again and again; Ritz values and residuals are those of the
     whole basis. A full basis is restarted from its outermost Ritz vectors, half as many as it has
     columns (Wu & Simon 2000), which loses nothing of what they are within the Krylov space.
 
     Args:
-        product: v ↦ A v, symmetric.
+        product: the map v ↦ A v, symmetric.
         like: a vector of A's size n, dtype and device.
-        k: how many at each end, at most n; also the width of the block, so that of a multiple
-            eigenvalue k copies are seen.
-        tolerance: of every residual, as a share of the largest |θ|.
-        limit: products after which to stop.
-        basis_size: columns kept, each with its product; raised to 8k.
-        seed: of the first block.
+        k: how many eigenvalues at each end, at most n; also the width of the block, so that of a
+            multiple eigenvalue k copies are seen.
+        tolerance: the largest residual allowed, as a share of the largest |θ|.
+        limit: the number of products after which to stop.
+        basis_size: the number of columns kept, each with its product; raised to 8k.
+        seed: the seed of the first block.
+
+    Raises:
+        NewtritonError: a product is not finite.
     """
     n, generator = len(like), torch.Generator().manual_seed(seed)
     size = min(n, max(basis_size, 8 * k))

@@ -1,0 +1,64 @@
+"""Both edges of the spectrum of the Hessian or the Gauss–Newton matrix, at one linearization."""
+
+from __future__ import annotations
+
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_count, check_number, check_option
+from ...compiler.programs import MATRICES
+from ..model.linearization import Linearization
+from .lanczos import Spectrum, spectrum_edges
+
+
+def spectrum(
+    lin: Linearization,
+    matrix: str = "hessian",
+    k: int = 3,
+    *,
+    tolerance: float = 1e-5,
+    limit: int = 1000,
+    basis: int = 80,
+    seed: int = 0,
+) -> Spectrum:
+    """Finds both ends of the spectrum of the Hessian or the Gauss–Newton matrix of h.
+
+    Weight decay is in them, as in `hvp` and `ggnvp`. An eigenvalue is off by no more than its
+    residual r, and by about r²/gap where it stands apart. The method is block Lanczos with thick
+    restarts (Wu & Simon 2000).
+
+    Args:
+        lin: the point and the batch.
+        matrix: "hessian" or "ggn".
+        k: how many eigenvalues at each end; of a multiple one k copies are seen.
+        tolerance: the largest residual allowed, as a share of the largest |θ|.
+        limit: the number of products after which to stop.
+        basis: the number of vectors kept, each with its product; at least 8k are.
+        seed: the seed of the first vectors.
+
+    Returns:
+        The eigenvalues and their residuals; `print` shows them as a table.
+
+    Raises:
+        NewtritonError: an option is unknown or none that there can be, the loss has no Gauss–Newton
+            matrix, or a product is not finite.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> model = nt.compile(nt.Linear(2, bias=False), input_shape=(1,), loss=nt.MSELoss())
+        >>> lin = model.linearize(torch.full((4, 1), 3.0), torch.zeros(4, 2))
+        >>> found = nt.spectrum(lin, k=2)  # of 2 x² I
+        >>> found.converged, [round(value) for value in found.largest]
+        (True, [18, 18])
+    """
+    check_option("matrix", matrix, MATRICES)
+    if check_count("k", k) > lin.model.layout.numel:
+        raise NewtritonError(f"k is {k}: the model has {lin.model.layout.numel} parameters")
+    return spectrum_edges(
+        lin.hvp if matrix == "hessian" else lin.ggnvp,
+        lin.model.params,
+        k,
+        tolerance=check_number("tolerance", tolerance, 0.0, below=1.0),
+        limit=check_count("limit", limit),
+        basis_size=check_count("basis", basis),
+        seed=seed,
+    )

@@ -1,0 +1,82 @@
+"""`newtriton inspect`: costs, graphs and diagnoses."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+import newtriton as nt
+from newtriton.command import catalogue
+from newtriton.command import main as cli
+from tests.command.test_main import one_line
+
+
+def test_inspect_prints_what_programs_cost(capsys):
+    assert cli.main(["inspect", "--net", "cnn", "--input", "1x8x8", "--batch", "32"]) == 0
+    shown = capsys.readouterr().out
+    assert "batch 32" in shown
+    assert "hvp" in shown
+
+
+@pytest.mark.parametrize("net", catalogue.NETWORKS)
+def test_inspect_knows_every_network(net: str, capsys):
+    size = "784" if net == "autoencoder" else "3x32x32"
+    command = ["inspect", "--net", net, "--input", size, "--program", "evaluate"]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.startswith("evaluate: ")
+
+
+def test_inspect_prints_graphs(capsys):
+    assert cli.main(["inspect", "--net", "cnn", "--input", "1x8x8", "--graph"]) == 0
+    shown = capsys.readouterr().out
+    titles = [line.partition(":")[0] for line in shown.splitlines() if line[0] != " "]
+    assert titles[:4] == ["evaluate", "linearize", "hvp", "ggnvp"]
+    assert cli.main(["inspect", "--net", "cnn", "--input", "1x8x8", "--program", "hvp"]) == 0
+    assert capsys.readouterr().out.startswith("hvp: ")
+
+
+def test_inspect_refuses_images_that_are_too_small(capsys):
+    assert cli.main(["inspect", "--net", "cnn", "--input", "1x2x2", "--graph"]) == 2
+    assert "layer" in one_line(capsys.readouterr().err)
+
+
+INSPECT = ["inspect", "--net", "cnn", "--data", "digits", "--batch", "8", "--diagnose"]
+
+
+def test_inspect_prints_diagnoses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*INSPECT, "errors", "--of", "bias"]) == 0
+    assert capsys.readouterr().out.split()[:3] == ["bias", "‖|H|‖", "kfac"]
+    assert cli.main([*INSPECT, "alignment", "--damping", "1"]) == 0
+    assert capsys.readouterr().out.startswith("cosine with exact GN")
+    assert cli.main([*INSPECT, "spectrum"]) == 0
+    first = capsys.readouterr().out
+    assert first.startswith("hessian\n")
+    assert "\n\nggn\n" in first
+    model = nt.compile(nt.models.small_cnn(), (1, 8, 8), nt.CrossEntropyLoss(), seed=1)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "weights")
+    assert cli.main([*INSPECT, "spectrum", "--weights", str(tmp_path / "weights")]) == 0
+    assert capsys.readouterr().out != first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--diagnose", "spectrum"], "--data is needed with --diagnose"),
+        ([], "--input is needed without --diagnose"),
+        (["--input", "1x8x8", "--data", "digits"], "--data means nothing without --diagnose"),
+        (["--input", "1x8x8", "--damping", "0"], "--damping means nothing without --diagnose"),
+        (["--diagnose", "errors", "--graph"], "--graph means nothing with --diagnose"),
+        ([*INSPECT[3:], "spectrum", "--damping", "1"], "--damping is not for spectrum"),
+        ([*INSPECT[3:], "errors", "--of", "weight"], "above the limit of 4096"),
+        ([*INSPECT[3:], "spectrum", "--weights", "no/such"], "no/such"),
+        ([*INSPECT[3:], "spectrum", "--backend", "triton"], "triton"),
+        ([*INSPECT[3:], "spectrum", "--weights", __file__], "holds no weights"),
+    ],
+)
+def test_inspect_refuses(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert cli.main(["inspect", "--net", "cnn", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
