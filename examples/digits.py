@@ -1,4 +1,4 @@
-"""FITRE against Nesterov SGD on scikit-learn's digits: a table and a picture, in three minutes.
+"""FITRE beside Nesterov SGD on scikit-learn's digits: a table and a picture, in three minutes.
 
 Every setting runs from several seeds. SGD's learning rate is picked from a grid: each is run on a
 part of the training images and scored on the rest, by mean accuracy, then by mean loss. FITRE runs
@@ -22,12 +22,12 @@ Runs = list[nt.History]
 
 
 def fitre(model: nt.Model) -> nt.FITRE:
-    """The method to show."""
+    """Returns the method to show, as it comes."""
     return nt.FITRE(model)
 
 
 def sgd(model: nt.Model, lr: float) -> nt.TorchOptimizer:
-    """The baseline."""
+    """Returns the baseline at a learning rate."""
     return nt.TorchOptimizer(model, torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
 
 
@@ -37,7 +37,7 @@ def run(
     validation: nt.Samples,
     epochs: int,
 ) -> Runs:
-    """One run per seed; all methods see the same first weights and the same batches."""
+    """Trains once per seed; all methods see the same first weights and the same batches."""
     histories = []
     for seed in SEEDS:
         net = nt.Sequential(
@@ -54,17 +54,17 @@ def run(
 
 
 def accuracies(runs: Runs) -> list[float]:
-    """After the last epoch of each run."""
+    """Returns the validation accuracy after the last epoch of each run."""
     return [history.epochs[-1].validation_accuracy or 0.0 for history in runs]
 
 
 def losses(runs: Runs) -> list[float]:
-    """On held-out images, after the last epoch of each run."""
+    """Returns the validation loss after the last epoch of each run."""
     return [history.epochs[-1].validation_loss or 0.0 for history in runs]
 
 
 def pick_rate(train: nt.Samples, epochs: int) -> float:
-    """The learning rate that does best on a fifth of the training images, held out."""
+    """Returns the learning rate that does best on a fifth of the training images, held out."""
     part, held_out = nt.split(train, 0.2, seed=1)
     scores = {}
     for lr in RATES:
@@ -80,7 +80,7 @@ def pick_rate(train: nt.Samples, epochs: int) -> float:
 
 
 def print_table(methods: dict[str, Runs]) -> None:
-    """Means over the seeds, the worst and best accuracy, and the epochs each run took."""
+    """Prints means over the seeds, the worst and best accuracy, and the epochs each run took."""
     row = "{:22} {:>10}  {:>24} {:>8}  {}"
     print()
     print(row.format("method", "train loss", "test accuracy", "seconds", f"epochs to {GOAL:.0%}"))
@@ -98,7 +98,7 @@ def print_table(methods: dict[str, Runs]) -> None:
 
 
 def main() -> int:
-    """Runs the comparison; status 1 where FITRE misses the goal."""
+    """Runs the comparison and returns status 1 where FITRE misses the goal."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="digits.png", help="where to save the picture")
     parser.add_argument("--epochs", type=int, default=10)

@@ -1,4 +1,18 @@
-"""newtriton: a compiler for second-order neural-network training."""
+"""newtriton: a compiler for second-order neural-network training.
+
+A network of layers becomes a graph, the graph every program that a second-order method needs, and
+optimizers run them.
+
+Examples:
+    >>> import newtriton as nt
+    >>> train, test = nt.digits()
+    >>> net = nt.Sequential(nt.Flatten(), nt.Linear(32), nt.SiLU(), nt.Linear(10))
+    >>> model = nt.compile(net, input_shape=(1, 8, 8), loss=nt.CrossEntropyLoss(), seed=0)
+    >>> batches = nt.Batches(*train, batch_size=500)
+    >>> history = nt.fit(model, nt.FITRE(model), batches, [test], epochs=2, progress=False)
+    >>> history.epochs[-1].validation_accuracy > 0.8
+    True
+"""
 
 from newtriton.compiler.graph import ops as ops
 from newtriton.compiler.graph import scalar as scalar

@@ -19,7 +19,7 @@ Rule = Callable[[Node, tuple[Node, ...], tuple[bool, ...], int], Node]
 def _everywhere(
     node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: int
 ) -> tuple[Node, ...]:
-    """The inputs, those without copies repeated."""
+    """Returns the inputs, of which those without copies are repeated."""
     return tuple(
         x if is_copied else ops.broadcast(x, (count, *x.shape), (0,))
         for x, is_copied in zip(inputs, copied, strict=True)
@@ -27,7 +27,10 @@ def _everywhere(
 
 
 def _as_it_is(*positions: int) -> Rule:
-    """Ops that take any lead axes on the operands at `positions`, and copies nowhere else."""
+    """Returns the rule of an op that takes any lead axes on the operands at `positions`.
+
+    No other operand may have copies.
+    """
 
     def rule(node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: int) -> Node:
         if any(is_copied and i not in positions for i, is_copied in enumerate(copied)):
@@ -38,7 +41,10 @@ def _as_it_is(*positions: int) -> Rule:
 
 
 def _shifted(**change: Callable[[Any, int], Any]) -> Rule:
-    """Ops whose attributes name axes or shapes: each is moved behind the axis of copies."""
+    """Returns the rule of an op whose attributes name axes or shapes.
+
+    Each attribute in `change` is moved behind the axis of copies by its function.
+    """
 
     def rule(node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: int) -> Node:
         attributes = {
@@ -50,18 +56,22 @@ def _shifted(**change: Callable[[Any, int], Any]) -> Rule:
 
 
 def _map(node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: int) -> Node:
+    """Applies an elementwise op, all of whose operands need copies."""
     return ops.make(node.op, *_everywhere(node, inputs, copied, count), **node.attributes)
 
 
 def _axes(axes: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Moves axes behind that of copies."""
     return tuple(a + 1 for a in axes)
 
 
 def _axis(axis: int, count: int) -> int:
+    """Moves an axis behind that of copies."""
     return axis + 1
 
 
 def _shape(shape: tuple, count: int) -> tuple:
+    """Puts the axis of copies in front of a shape."""
     return (count, *shape)
 
 
@@ -89,9 +99,15 @@ COPIES: dict[Op, Rule] = {
 
 
 def copies(outputs: Iterable[Node], given: Mapping[Node, Node], count: int) -> dict[Node, Node]:
-    """Nodes below `outputs` that depend on the keys of `given`, `count` copies on a leading axis.
+    """Returns the nodes below `outputs` that depend on given ones, each with its copies.
 
-    `given` replaces nodes by their copies, of shape (count, *shape).
+    Args:
+        outputs: the nodes below which to look.
+        given: nodes and what takes their place, their copies of shape (count, *shape).
+        count: the number of copies.
+
+    Raises:
+        MissingRule: an op cannot have copies of these operands.
     """
     result = dict(given)
     for node in topological(outputs, stop=given.__contains__):

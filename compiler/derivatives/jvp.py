@@ -16,17 +16,18 @@ Rule = Callable[[Node, Tangents], Node | None]
 
 
 def _zero(node: Node, tangents: Tangents) -> Node | None:
+    """Leaves out the tangent, which is zero."""
     return None
 
 
 def _linear(node: Node, tangents: Tangents) -> Node | None:
-    """Linear in the first operand; the others (indices) have no tangent."""
+    """Applies an op that is linear in its first operand; the others, indices, have no tangent."""
     x_dot = tangents[0]
     return None if x_dot is None else ops.remake(node, (x_dot, *node.inputs[1:]))
 
 
 def _map(node: Node, tangents: Tangents) -> Node | None:
-    """ẏ = Σ_i ∂_i f(x) ẋ_i, one map over the operands and the tangents that are not zero."""
+    """Returns ẏ = Σ_i ∂_i f(x) ẋ_i, one map over the operands and those tangents that are not 0."""
     x_dots = [(i, t) for i, t in enumerate(tangents) if t is not None]
     expr = scalar.add(
         *(
@@ -38,7 +39,7 @@ def _map(node: Node, tangents: Tangents) -> Node | None:
 
 
 def _bilinear(node: Node, tangents: Tangents) -> Node | None:
-    """ṡ = f(ẋ, w) + f(x, ẇ) (+ ḃ, which rides on either term)."""
+    """Returns ṡ = f(ẋ, w) + f(x, ẇ) + ḃ, where ḃ is added by either product."""
     x, w, *_ = node.inputs
     x_dot, w_dot, *b_dot = tangents
     bias = tuple(b for b in b_dot if b is not None)
@@ -55,6 +56,7 @@ def _bilinear(node: Node, tangents: Tangents) -> Node | None:
 
 
 def _concat(node: Node, tangents: Tangents) -> Node | None:
+    """Joins the tangents, zeros in place of those that are missing."""
     if all(t is None for t in tangents):
         return None
     zero = ops.const(0.0)
@@ -94,7 +96,15 @@ JVP: dict[Op, Rule] = {
 
 
 def jvp(outputs: Iterable[Node], tangents: Mapping[Node, Node]) -> dict[Node, Node | None]:
-    """Tangents of every node below `outputs`, given those of some; other leaves have none."""
+    """Returns the tangent of every node below `outputs`, None where it is zero.
+
+    Args:
+        outputs: the nodes below which to look.
+        tangents: the tangents of some nodes; leaves that are not among them have none.
+
+    Raises:
+        MissingRule: an op has no rule in `JVP`.
+    """
     result: dict[Node, Node | None] = dict(tangents)
     for node in topological(outputs, stop=tangents.__contains__):
         if node not in result:

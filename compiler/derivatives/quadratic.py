@@ -2,8 +2,9 @@
 
     d²L[u, v] = Σ_nodes ⟨adjoint of the output, d²op[u̇, v̇]⟩
 
-The second differential of an op at its inputs' tangents is 0 for a linear op, f(u̇, ẇ) + f(v̇, ẋ) for
-a bilinear one and Σ_ij ∂_ij φ u̇_i v̇_j for an elementwise map: one rule table.
+The second differential of an op at its inputs' tangents is 0 for a linear op, Σ_ij ∂_ij φ u̇_i v̇_j
+for an elementwise map, and f(u̇_a, v̇_W) + f(v̇_a, u̇_W) for a bilinear one, f(a, W). One table has a
+rule for each op.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ Rule = Callable[[Node, Tangents, Tangents], Node | None]
 
 
 def _zero(node: Node, u: Tangents, v: Tangents) -> Node | None:
+    """Leaves out the second differential, which is zero."""
     return None
 
 
 def _map(node: Node, u: Tangents, v: Tangents) -> Node | None:
+    """Returns Σ_ij ∂_ij φ(x) u̇_i v̇_j."""
     operands: list[Node] = list(node.inputs)
     terms = []
     for i, u_dot in enumerate(u):
@@ -37,11 +40,12 @@ def _map(node: Node, u: Tangents, v: Tangents) -> Node | None:
 
 
 def _product(node: Node, x: Node | None, w: Node | None) -> Node | None:
-    """f(x, w), without the bias."""
+    """Returns f(x, w) without the bias, None where an operand is zero."""
     return None if x is None or w is None else ops.remake(node, (x, w))
 
 
 def _bilinear(node: Node, u: Tangents, v: Tangents) -> Node | None:
+    """Returns f(u̇_a, v̇_W) + f(v̇_a, u̇_W)."""
     first = _product(node, u[0], v[1])
     if u is v:
         return None if first is None else ops.scale(first, 2.0)
@@ -62,13 +66,18 @@ def quadratic_forms(
     *,
     two_products: bool = True,
 ) -> dict[tuple[int, int], Node]:
-    """Scalars d²loss[vᵢ, vⱼ], i ≤ j.
+    """Returns the scalars d²loss[vᵢ, vⱼ] by (i, j), i ≤ j.
 
     Args:
         loss: the scalar that is differentiated.
         adjoints: ∂loss/∂node for the nodes between the directions' nodes and the loss.
-        directions: each gives tangents of the same nodes (parameters, or the network's outputs).
-        two_products: R-forward by `TwoProducts`; otherwise the plain rules, three products a layer.
+        directions: the directions vᵢ; each gives tangents of the same nodes (parameters, or the
+            network's outputs).
+        two_products: whether R-forward goes by `TwoProducts`, two products a layer, or by the plain
+            rules, three products a layer.
+
+    Raises:
+        MissingRule: an op has no rule.
     """
     rules = TwoProducts() if two_products else Plain()
     tangents: list[dict[Node, Node | None]] = [dict(d) for d in directions]
@@ -92,20 +101,20 @@ class Plain:
     """The rules of the tables: W⋆ȧ and V⋆a for the tangent, V⋆ȧ for the second differential."""
 
     def source(self, node: Node, tangents: Sequence[Node]) -> None:
-        """Sees a node whose tangents are given."""
+        """Takes note of a node whose tangents are given."""
 
     def forward(self, node: Node, x_dots: Sequence[Tangents]) -> list[Node | None]:
-        """The node's tangent in each direction."""
+        """Returns the node's tangent in each direction."""
         rule = ops.rule_of(JVP, node, "jvp")
         return [rule(node, d) if any(t is not None for t in d) else None for d in x_dots]
 
     def second(self, node: Node, x_dots: Sequence[Tangents], i: int, j: int) -> Node | None:
-        """d²op at the tangents of directions i and j."""
+        """Returns d²op at the inputs' tangents in directions i and j."""
         return ops.rule_of(SECOND, node, "second differential")(node, x_dots[i], x_dots[j])
 
 
 def _dividing(x: scalar.Expr, y: scalar.Expr) -> scalar.Expr:
-    """x/y, and 0 where y is not positive."""
+    """Returns x/y, and 0 where y is not positive."""
     return scalar.where(y, x / scalar.where(y, y, 1.0), 0.0)
 
 
@@ -114,24 +123,28 @@ class TwoProducts(Plain):
 
         q = f(ȧ, V)        ṡ = [f(a + tȧ, W + tV) − s − t² q] / t
 
-    t balances the terms; ten times off costs at most a factor 5 in rounding error. It is taken
-    from the parameters alone, t = 1 / max(‖V‖/‖W‖, Σ over the layers below), so that a + tȧ can be
-    written by the kernel that computes ȧ. Mixed forms polarise with the same t: one more product
-    per pair.
+    The number t balances the terms; where it is ten times off, the rounding error is larger by a
+    factor of 5 at most. It is taken from the parameters alone, t = 1 / max(‖V‖/‖W‖, Σ over the
+    layers below), so that a + tȧ can be written by the kernel that computes ȧ. Mixed forms polarise
+    with the same t, by one more product per pair.
+
+    Attributes:
+        load: the estimate of ‖ẋ‖/‖x‖ of a node x in each direction, None where nothing is known.
+        products: q and t of a node in each direction.
     """
 
     def __init__(self) -> None:
-        self.load: dict[Node, list[Node | None]] = {}  # estimated ‖ẋ‖/‖x‖ per direction
-        self.products: dict[Node, list[tuple[Node, Node]]] = {}  # (q, t) per direction
+        self.load: dict[Node, list[Node | None]] = {}
+        self.products: dict[Node, list[tuple[Node, Node]]] = {}
 
     def source(self, node: Node, tangents: Sequence[Node]) -> None:
-        """‖V‖/‖W‖, dropped (0) where W is 0."""
+        """Takes ‖V‖/‖W‖ as the node's load, and 0 where W is 0."""
         norm = ops.dot(node, node)
         ratio = scalar.sqrt(_dividing(var(0), var(1)))
         self.load[node] = [ops.map_(ratio, ops.dot(t, t), norm) for t in tangents]
 
     def forward(self, node: Node, x_dots: Sequence[Tangents]) -> list[Node | None]:
-        """ṡ by the formula above where both operands move; by the plain rule elsewhere."""
+        """Returns ṡ by the formula above where both operands move, by the plain rule elsewhere."""
         nothing: list[Node | None] = [None] * len(x_dots)
         below = [self.load.get(i, nothing) for i in node.inputs] or [nothing]
         bilinear = node.op in CONTRACTIONS
@@ -153,7 +166,12 @@ class TwoProducts(Plain):
         return results
 
     def second(self, node: Node, x_dots: Sequence[Tangents], i: int, j: int) -> Node | None:
-        """2q on the diagonal; off it [f(tᵢȧᵢ + tⱼȧⱼ, tᵢVᵢ + tⱼVⱼ) − tᵢ² qᵢ − tⱼ² qⱼ] / (tᵢ tⱼ)."""
+        """Returns d²op at the inputs' tangents in directions i and j.
+
+        It is 2q for i = j, and elsewhere, with a product for the pair,
+
+            [f(tᵢȧᵢ + tⱼȧⱼ, tᵢVᵢ + tⱼVⱼ) − tᵢ² qᵢ − tⱼ² qⱼ] / (tᵢ tⱼ).
+        """
         if node not in self.products:
             return super().second(node, x_dots, i, j)
         (q_i, t_i), (q_j, t_j) = self.products[node][i], self.products[node][j]
@@ -178,13 +196,14 @@ class TwoProducts(Plain):
 
 
 def _largest(loads: Sequence[Node | None]) -> Node | None:
+    """Returns the largest of the loads that are known, None if there are none."""
     known = list(dict.fromkeys(x for x in loads if x is not None))
     larger = scalar.where(var(0) - var(1), var(0), var(1))
     return reduce(lambda x, y: ops.map_(larger, x, y), known) if known else None
 
 
 def _step(load: Node | None) -> Node:
-    """T = 1/load, and 1 where nothing is known."""
+    """Returns t = 1/load, and 1 where nothing is known."""
     if load is None:
         return ops.const(1.0)
     positive = scalar.where(var(0), var(0), 1.0)
@@ -192,7 +211,7 @@ def _step(load: Node | None) -> Node:
 
 
 def _shift(x: Node, x_dot: Node | None, t: Node) -> Node:
-    """X + t ẋ."""
+    """Returns x + t ẋ."""
     if x_dot is None:
         return x
     return ops.map_(var(0) + var(1) * var(2), x, x_dot, ops.broadcast(t, x.shape))

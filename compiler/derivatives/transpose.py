@@ -1,7 +1,8 @@
 """Adjoints: the transpose of each op in each of its operands, and reverse mode from them.
 
-Every op is linear in an operand, or elementwise: then it is the linear part of its jvp that is
-transposed. A rule takes the node, the operand's position and the output's adjoint to the operand's.
+Every op is linear in an operand, or elementwise; of an elementwise op the linear part of its jvp is
+transposed. A rule takes the node, an operand's position and the output's adjoint `ct` to the
+operand's adjoint, or to None where that is zero.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ Rule = Callable[[Node, int, Node], Node | None]
 
 
 def _zero(node: Node, i: int, ct: Node) -> Node | None:
+    """Leaves out the adjoint, which is zero."""
     return None
 
 
 def _map(node: Node, i: int, ct: Node) -> Node | None:
+    """Returns x̄_i = ∂_i f(x) ȳ."""
     slope = scalar.derivative(node["expr"], i)
     if slope is scalar.ZERO:
         return None
@@ -26,11 +29,12 @@ def _map(node: Node, i: int, ct: Node) -> Node | None:
 
 
 def _sum_lead(x: Node, like: Node) -> Node:
-    """Sum over the lead axes that the operand `like` did not have."""
+    """Sums over the lead axes that the operand `like` did not have."""
     return ops.reduce_sum(x, range(ops.rank(x) - ops.rank(like)))
 
 
 def _matmul(node: Node, i: int, ct: Node) -> Node:
+    """Returns X̄ = Ȳ Wᵀ, W̄ = Xᵀ Ȳ or b̄ = Σ_rows Ȳ of Y = X W + b, transposed where X or W is."""
     x, y, *_ = node.inputs
     ta, tb = node["transpose_a"], node["transpose_b"]
     if i == 0:
@@ -46,20 +50,22 @@ _WINDOW = ("stride", "padding", "dilation", "groups")
 
 
 def _window(node: Node) -> dict[str, object]:
+    """Returns the attributes that the ops of a convolution share."""
     return {k: node[k] for k in _WINDOW}
 
 
 def conv_input_grad(ct: Node, w: Node, like: Node, window: Mapping[str, object]) -> Node:
-    """Wᵀ⋆s̄, of the size of the image `like`."""
+    """Returns Wᵀ⋆s̄, of the size of the image `like`."""
     return ops.make(Op.CONV_INPUT_GRAD, ct, w, size=like.shape[-3:-1], **window)
 
 
 def conv_weight_grad(ct: Node, x: Node, like: Node, window: Mapping[str, object]) -> Node:
-    """s̄⊛a, of the size of the weights `like`."""
+    """Returns s̄⊛a, of the size of the weights `like`."""
     return ops.make(Op.CONV_WEIGHT_GRAD, ct, x, kernel=like.shape[1:3], **window)
 
 
 def _conv(node: Node, i: int, ct: Node) -> Node:
+    """Returns ā = Wᵀ⋆s̄, W̄ = s̄⊛a or b̄ = Σ s̄ over samples and pixels, for s = W⋆a + b."""
     x, w, *_ = node.inputs
     if i == 0:
         return conv_input_grad(ct, w, x, _window(node))
@@ -69,6 +75,7 @@ def _conv(node: Node, i: int, ct: Node) -> Node:
 
 
 def _conv_input_grad(node: Node, i: int, ct: Node) -> Node:
+    """Transposes Wᵀ⋆g in g, which gives W⋆c̄, and in W, which gives g⊛c̄."""
     g, w = node.inputs
     if i == 0:
         return ops.make(Op.CONV, ct, w, **_window(node))
@@ -76,6 +83,7 @@ def _conv_input_grad(node: Node, i: int, ct: Node) -> Node:
 
 
 def _conv_weight_grad(node: Node, i: int, ct: Node) -> Node:
+    """Transposes g⊛x in g, which gives C̄⋆x, and in x, which gives C̄ᵀ⋆g."""
     g, x = node.inputs
     if i == 0:
         return ops.make(Op.CONV, x, ct, **_window(node))
@@ -83,53 +91,64 @@ def _conv_weight_grad(node: Node, i: int, ct: Node) -> Node:
 
 
 def _reduce_sum(node: Node, i: int, ct: Node) -> Node:
+    """Copies the adjoint along the axes that were summed."""
     return ops.broadcast(ct, node.inputs[0].shape, node["axes"])
 
 
 def _broadcast(node: Node, i: int, ct: Node) -> Node:
+    """Sums the adjoint over the axes that were copied."""
     return ops.reduce_sum(ct, node["axes"])
 
 
 def _reshape(node: Node, i: int, ct: Node) -> Node:
+    """Gives the adjoint the operand's shape."""
     return ops.reshape(ct, node.inputs[0].shape)
 
 
 def _transpose(node: Node, i: int, ct: Node) -> Node:
+    """Permutes the axes back."""
     order = node["order"]
     return ops.transpose(ct, [order.index(k) for k in range(len(order))])
 
 
 def _slice(node: Node, i: int, ct: Node) -> Node:
+    """Puts zeros where the slice left elements out."""
     size = node.inputs[0].shape[node["axis"]]
     return ops.make(Op.PAD, ct, axis=node["axis"], low=node["start"], high=size - node["stop"])
 
 
 def _pad(node: Node, i: int, ct: Node) -> Node:
+    """Cuts off what was padded."""
     stop = node["low"] + node.inputs[0].shape[node["axis"]]
     return ops.make(Op.SLICE, ct, axis=node["axis"], start=node["low"], stop=stop)
 
 
 def _concat(node: Node, i: int, ct: Node) -> Node:
+    """Cuts out the part of operand i."""
     axis = node["axis"]
     start = sum(x.shape[axis] for x in node.inputs[:i])
     return ops.make(Op.SLICE, ct, axis=axis, start=start, stop=start + node.inputs[i].shape[axis])
 
 
 def _avg_pool(node: Node, i: int, ct: Node) -> Node:
+    """Spreads the adjoint over the windows."""
     return ops.make(Op.AVG_UNPOOL, ct, size=node.inputs[0].shape[-3:-1], **node.attributes)
 
 
 def _avg_unpool(node: Node, i: int, ct: Node) -> Node:
+    """Averages the adjoint over the windows."""
     return ops.make(Op.AVG_POOL, ct, **{k: v for k, v in node.attributes.items() if k != "size"})
 
 
 def _gather_max(node: Node, i: int, ct: Node) -> Node | None:
+    """Adds the adjoint at the places of the maxima; their indices have none."""
     x, index = node.inputs
     size = x.shape[-3:-1]
     return ops.make(Op.SCATTER_MAX, ct, index, size=size, **node.attributes) if i == 0 else None
 
 
 def _scatter_max(node: Node, i: int, ct: Node) -> Node | None:
+    """Reads the adjoint at the places of the maxima; their indices have none."""
     attributes = {k: v for k, v in node.attributes.items() if k != "size"}
     return ops.make(Op.GATHER_MAX, ct, node.inputs[1], **attributes) if i == 0 else None
 
@@ -159,9 +178,16 @@ TRANSPOSE: dict[Op, Rule] = {
 
 
 def vjp(adjoints: Mapping[Node, Node], wrt: Iterable[Node]) -> dict[Node, Node]:
-    """Adjoints of every node between the given outputs and `wrt`, from the outputs' own.
+    """Returns the adjoints of all nodes between some outputs and `wrt`, both included.
 
-    Nodes that do not depend on `wrt` are not entered; a node that gets no adjoint is missing.
+    Nodes that do not depend on `wrt` are not entered; a node whose adjoint is zero is missing.
+
+    Args:
+        adjoints: the adjoints of the outputs.
+        wrt: the nodes at which to end.
+
+    Raises:
+        MissingRule: an op has no rule in `TRANSPOSE`.
     """
     sources = set(wrt)
     order = topological(adjoints, stop=sources.__contains__)

@@ -12,11 +12,15 @@ from .memory import Lifetime
 
 
 def _numel(node: Node, batch: int) -> int:
+    """Returns the number of elements of a node's value."""
     return node.type.numel(batch)
 
 
 def _contraction(position: int) -> Callable[[Node, int], int]:
-    """Two operations per weight and position of the output: operand `position`, or the node."""
+    """Returns the rule of a convolution: two operations per weight and position of the output.
+
+    The output of the forward convolution is operand `position`, or the node itself at −1.
+    """
 
     def rule(node: Node, batch: int) -> int:
         image = node if position < 0 else node.inputs[position]
@@ -28,18 +32,20 @@ def _contraction(position: int) -> Callable[[Node, int], int]:
 
 
 def _matmul(node: Node, batch: int) -> int:
+    """Counts two operations per element of the product and of the axis that is contracted."""
     x = node.inputs[0]
     inner = concrete(x.shape, batch)[-2 if node["transpose_a"] else -1]
     return 2 * inner * _numel(node, batch)
 
 
 def _gram(node: Node, batch: int) -> int:
+    """Counts two operations per row of the input and element of the result."""
     rows = math.prod(concrete(node.inputs[0].shape[:-1], batch))
     return 2 * rows * _numel(node, batch)
 
 
 def _patch_gram(node: Node, batch: int) -> int:
-    """The rectangle products that are computed, not the larger product over patches."""
+    """Counts the products over rectangles that are computed, not the larger one over patches."""
     image = node.inputs[0]
     window = (node[k] for k in ("kernel", "stride", "padding", "dilation"))
     ys, xs = (_lags(*axis) for axis in zip(image.shape[-3:-1], *window, strict=True))
@@ -50,7 +56,7 @@ def _patch_gram(node: Node, batch: int) -> int:
 
 
 def _lags(size: int, kernel: int, stride: int, padding: int, dilation: int) -> dict[int, int]:
-    """By distance of two taps, the positions of the first at which both lie in the image."""
+    """Counts, by the distance of two taps, at how many positions both lie in the image."""
     count = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     found: dict[int, set[int]] = {}
     for tap, other in product(range(kernel), repeat=2):
@@ -62,6 +68,7 @@ def _lags(size: int, kernel: int, stride: int, padding: int, dilation: int) -> d
 
 
 def _map(node: Node, batch: int) -> int:
+    """Counts the arithmetic of the expression, shared parts once, for each element."""
     arithmetic = sum(
         max(1, len(e.args) - 1) for e in scalar.subexpressions([node["expr"]]) if e.args
     )
@@ -69,21 +76,24 @@ def _map(node: Node, batch: int) -> int:
 
 
 def _window(node: Node, batch: int) -> int:
+    """Counts one operation per tap and window."""
     return math.prod(node["kernel"]) * _numel(
         node if node.op is not Op.AVG_UNPOOL else node.inputs[0], batch
     )
 
 
 def _read(node: Node, batch: int) -> int:
+    """Counts one operation per element of the first operand."""
     return _numel(node.inputs[0], batch)
 
 
 def _nothing(node: Node, batch: int) -> int:
+    """Counts nothing for an op that only moves values."""
     return 0
 
 
 def _spectral(node: Node, batch: int) -> int:
-    """About 9K³ for the eigenvectors of a K×K matrix, 2K³ to put it together."""
+    """Counts about 9K³ for the eigenvectors of a K×K matrix, and 2K³ to put it together."""
     return 11 * node.shape[-1] * _numel(node, batch)
 
 
@@ -112,12 +122,12 @@ FLOPS: dict[Op, Callable[[Node, int], int]] = {
 
 
 def flops(graph: Graph, batch: int) -> int:
-    """Floating-point operations at a batch size."""
+    """Counts the floating-point operations at a batch size."""
     return sum(FLOPS[node.op](node, batch) for node in graph.computed())
 
 
 def traffic(graph: Graph, batch: int, itemsize: int) -> int:
-    """Bytes read and written if every op ran alone; views are free."""
+    """Counts the bytes read and written if every op ran alone; views are free."""
     return itemsize * sum(
         _numel(node, batch) + sum(_numel(i, batch) for i in node.inputs if i.op is not Op.CONST)
         for node in graph.computed()
@@ -126,7 +136,10 @@ def traffic(graph: Graph, batch: int, itemsize: int) -> int:
 
 
 def peak(graph: Graph, batch: int, itemsize: int) -> int:
-    """The most bytes alive at a time besides results if every op ran alone; views are free."""
+    """Returns the most bytes alive at a time if every op ran alone, results not counted.
+
+    Views are free.
+    """
     first: dict[Node, int] = {}
     last: dict[Node, int] = {}
     results = {owner(n) for n in graph.outputs.values()}
@@ -139,12 +152,12 @@ def peak(graph: Graph, batch: int, itemsize: int) -> int:
 
 
 def owner(node: Node) -> Node:
-    """The node whose memory a view looks at."""
+    """Returns the node whose memory a view looks at."""
     while node.op in VIEWS:
         (node,) = node.inputs
     return node
 
 
 def units(graph: Graph) -> int:
-    """Units of work: a convolution or matrix product of a layer over the batch, bias included."""
+    """Counts the units of work: convolutions and matrix products of a layer over the batch."""
     return sum(node.op in CONTRACTIONS for node in graph.computed())

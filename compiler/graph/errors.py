@@ -6,9 +6,13 @@ class NewtritonError(ValueError):
 
 
 class ShapeError(NewtritonError):
-    """A layer cannot take the shape that reaches it, or data do not fit the network."""
+    """A layer cannot take the shape that reaches it, or data do not fit the network.
 
-    placed = False  # whether the message says at which layer
+    Attributes:
+        placed: whether the message says at which layer it happened.
+    """
+
+    placed = False
 
 
 class MissingRule(NewtritonError):

@@ -7,7 +7,7 @@ cannot arise. Images are N×H×W×C; convolution weights O×kh×kw×C; N, the ba
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 
 class Op(str, Enum):
-    """The closed op set. Every table of rules has an entry for every op (tests walk this list)."""
+    """The closed op set. Every table of rules has an entry for every op; tests walk this list."""
 
     # leaves: data, parameters, numbers
     INPUT = "input"
@@ -62,7 +62,7 @@ VIEWS = frozenset({Op.BROADCAST, Op.RESHAPE, Op.TRANSPOSE, Op.SLICE})
 
 
 class _Batch:
-    """The batch size as a dimension."""
+    """The batch size N as a dimension."""
 
     def __repr__(self) -> str:
         return "N"
@@ -75,7 +75,12 @@ Shape = tuple[Dim, ...]
 
 @dataclass(frozen=True)
 class Type:
-    """Shape and kind ("float", or "int" for labels and indices) of a value."""
+    """The type of a value.
+
+    Attributes:
+        shape: its dimensions, integers or N.
+        kind: "float", or "int" for labels and indices.
+    """
 
     shape: Shape
     kind: str = "float"
@@ -85,17 +90,17 @@ class Type:
         return text if self.kind == "float" else f"{text} {self.kind}"
 
     def numel(self, batch: int) -> int:
-        """Number of elements at a batch size."""
+        """Returns the number of elements at a batch size."""
         return math.prod(concrete(self.shape, batch))
 
 
 def show(shape: Iterable[Dim]) -> str:
-    """A shape as people write it: N×8×8×1."""
+    """Returns a shape as people write it, "N×8×8×1" for example."""
     return "×".join(map(str, shape)) or "scalar"
 
 
 def concrete(shape: Shape, batch: int) -> tuple[int, ...]:
-    """The shape at a batch size."""
+    """Returns the shape at a batch size."""
     return tuple(batch if isinstance(d, _Batch) else d for d in shape)
 
 
@@ -104,8 +109,8 @@ _interned: WeakValueDictionary[tuple, Node] = WeakValueDictionary()
 
 
 @contextmanager
-def made_at(place: str):
-    """Nodes made inside remember `place`, which errors name: "layer 3 (Conv2d)"."""
+def made_at(place: str) -> Iterator[None]:
+    """Lets nodes made inside remember `place`, "layer 3 (Conv2d)" for example, for errors."""
     token = _place.set(place)
     try:
         yield
@@ -114,7 +119,15 @@ def made_at(place: str):
 
 
 class Node:
-    """One value of a graph: frozen, interned, equal by identity."""
+    """One value of a graph: frozen, interned, equal by identity.
+
+    Attributes:
+        op: the op that computes it.
+        inputs: the op's operands.
+        attributes: the op's attributes by name, `node["axes"]` for short.
+        type: its shape and kind.
+        place: where in the network it was made, for errors.
+    """
 
     __slots__ = ("__weakref__", "attributes", "inputs", "op", "place", "type")
     op: Op
@@ -146,7 +159,7 @@ class Node:
 
     @property
     def shape(self) -> Shape:
-        """Shape of the value."""
+        """The shape of the value."""
         return self.type.shape
 
     def __getitem__(self, attribute: str) -> Any:
@@ -161,7 +174,12 @@ class Node:
 def topological(
     outputs: Iterable[Node], stop: Callable[[Node], bool] = lambda _: False
 ) -> list[Node]:
-    """Every node that `outputs` need, operands first; nodes where `stop` holds are not entered."""
+    """Returns every node that `outputs` need, operands first.
+
+    Args:
+        outputs: the nodes at which to begin.
+        stop: says at which nodes to end; they are in the list, but not what they need.
+    """
     order: dict[Node, None] = {}
     stack = [(node, False) for node in reversed(list(outputs))]
     while stack:
@@ -179,7 +197,7 @@ def topological(
 def rewrite(
     outputs: Mapping[str, Node], rule: Callable[[Node, tuple[Node, ...]], Node]
 ) -> dict[str, Node]:
-    """Outputs rebuilt bottom-up: `rule(node, new_inputs)` gives each node's replacement."""
+    """Rebuilds outputs bottom-up: `rule(node, new_inputs)` returns each node's replacement."""
     new: dict[Node, Node] = {}
     for node in topological(outputs.values()):
         new[node] = rule(node, tuple(new[i] for i in node.inputs))
@@ -188,21 +206,28 @@ def rewrite(
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Named outputs over nodes, and the nodes that are given from outside (leaves and the tape)."""
+    """Named outputs over nodes.
+
+    Attributes:
+        name: what the graph is called.
+        outputs: the nodes that it computes, by name.
+        given: nodes whose values come from outside besides the leaves, as those of the tape.
+    """
 
     name: str
     outputs: Mapping[str, Node]
     given: frozenset[Node] = frozenset()
 
     def nodes(self) -> list[Node]:
-        """Nodes in execution order, operands first, from the given ones and the leaves up."""
+        """Returns the nodes in execution order, from the given ones and the leaves up."""
         return topological(self.outputs.values(), stop=self.given.__contains__)
 
     def computed(self) -> list[Node]:
-        """The nodes that this graph computes."""
+        """Returns the nodes that this graph computes."""
         return [n for n in self.nodes() if n.op not in LEAVES and n not in self.given]
 
     def __str__(self) -> str:
+        """Returns a line for each node and each output."""
         number = {node: i for i, node in enumerate(self.nodes())}
         lines = [f"{self.name}: {len(self.computed())} ops"]
         for node, i in number.items():

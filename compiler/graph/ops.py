@@ -2,6 +2,16 @@
 
 Conventions: images are (*lead, H, W, C), where lead is (N,) or (copies, N); convolution weights
 (O, kh, kw, C/groups); matrices (*lead, rows, columns). `axes` are never negative.
+
+The constructors below `make` are what losses and layers of your own are written in.
+
+Examples:
+    >>> import newtriton as nt
+    >>> x, w = nt.ops.input_("x", (5, 4)), nt.ops.param("w", (3, 4))
+    >>> nt.ops.matmul(x, w, tb=True)
+    matmul(5×4, 3×4) → 5×3
+    >>> nt.ops.reduce_sum(nt.ops.multiply(x, x), axes=(1,)).shape
+    (5,)
 """
 
 from __future__ import annotations
@@ -19,7 +29,11 @@ Pair = tuple[int, int]
 
 
 def window_size(size: Shape, kernel: Shape, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
-    """Output size of a convolution or pool: ⌊(h + 2p − d(k−1) − 1)/s⌋ + 1 on each axis."""
+    """Returns a convolution's or pool's output size, ⌊(h + 2p − d(k−1) − 1)/s⌋ + 1 on each axis.
+
+    Raises:
+        ShapeError: no window fits.
+    """
     h, w = (
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
@@ -34,7 +48,7 @@ def window_size(size: Shape, kernel: Shape, stride: Pair, padding: Pair, dilatio
 
 
 def rank(node: Node) -> int:
-    """Number of axes."""
+    """Returns the number of axes."""
     return len(node.shape)
 
 
@@ -44,7 +58,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _size(shape: Shape) -> tuple[int, bool]:
-    """Product of the known dimensions, and whether the batch size is among them."""
+    """Returns the product of the known dimensions, and whether N is among the dimensions."""
     return math.prod(d for d in shape if isinstance(d, int)), N in shape
 
 
@@ -257,17 +271,25 @@ TYPE: dict[Op, Callable[[Sequence[Type], dict[str, Any]], Type]] = {
 
 
 def make(op: Op, *inputs: Node, **attributes: Any) -> Node:
-    """The node of `op`, its type inferred and checked."""
+    """Returns the node of `op`, its type inferred and checked.
+
+    Raises:
+        ShapeError: the operands' types or the attributes do not fit.
+    """
     return Node(op, inputs, attributes, TYPE[op]([i.type for i in inputs], attributes))
 
 
 def remake(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """The same op on other inputs."""
+    """Returns the same op on other inputs."""
     return node if inputs == node.inputs else make(node.op, *inputs, **node.attributes)
 
 
 def rule_of(table: dict[Op, Any], node: Node, meaning: str) -> Any:
-    """The entry of a rule table, or an error that names the op, its types and where it was made."""
+    """Returns the node's rule from a table.
+
+    Raises:
+        MissingRule: there is none; the op, its types and where it was made are named.
+    """
     if node.op not in table:
         raise MissingRule(f"no {meaning} rule for {node!r}")
     return table[node.op]
@@ -277,78 +299,78 @@ def rule_of(table: dict[Op, Any], node: Node, meaning: str) -> Any:
 
 
 def input_(name: str, shape: Shape, kind: str = "float") -> Node:
-    """Data given at run time under `name`."""
+    """Returns data that are given at run time under `name`."""
     return make(Op.INPUT, name=name, shape=shape, kind=kind)
 
 
 def param(name: str, shape: Shape) -> Node:
-    """A parameter of the network."""
+    """Returns a parameter of the network."""
     return make(Op.PARAM, name=name, shape=shape)
 
 
 def const(value: Expr | float) -> Node:
-    """A scalar number; an expression without operands may use the batch size."""
+    """Returns a scalar number; an expression without operands may use the batch size."""
     return make(Op.CONST, value=value if isinstance(value, Expr) else scalar.const(value))
 
 
 def map_(expr: Expr, *inputs: Node) -> Node:
-    """Elementwise `expr` of the inputs, all of one shape."""
+    """Returns `expr` of each element of the inputs, which are of one shape."""
     return make(Op.MAP, *inputs, expr=expr)
 
 
 def total(terms: Sequence[Node]) -> Node:
-    """Sum of at least one term."""
+    """Returns the sum of at least one term."""
     if len(terms) == 1:
         return terms[0]
     return map_(scalar.add(*map(scalar.var, range(len(terms)))), *terms)
 
 
 def add(*terms: Node | None) -> Node | None:
-    """Sum; None is a symbolic zero."""
+    """Returns the sum of terms, where None is a symbolic zero."""
     present = [t for t in terms if t is not None]
     return total(present) if present else None
 
 
 def multiply(x: Node, y: Node) -> Node:
-    """Elementwise product."""
+    """Returns the elementwise product."""
     return map_(scalar.var(0) * scalar.var(1), x, y)
 
 
 def scale(x: Node, factor: Expr | float) -> Node:
-    """X times a number or an expression in the batch size."""
+    """Returns x times a number or an expression in the batch size."""
     return map_(scalar.var(0) * factor, x)
 
 
 def broadcast(x: Node, shape: Shape, axes: Sequence[int] | None = None) -> Node:
-    """X copied along the new `axes` of `shape` (default: the leading ones)."""
+    """Returns x copied along the new `axes` of `shape`, the leading ones unless given."""
     axes = range(len(shape) - rank(x)) if axes is None else axes
     return make(Op.BROADCAST, x, shape=tuple(shape), axes=tuple(axes)) if axes else x
 
 
 def reduce_sum(x: Node, axes: Sequence[int] | None = None) -> Node:
-    """Sum over `axes` (default: all)."""
+    """Returns the sum over `axes`, all of them unless given."""
     axes = range(rank(x)) if axes is None else axes
     return make(Op.REDUCE_SUM, x, axes=tuple(axes)) if axes else x
 
 
 def dot(x: Node, y: Node) -> Node:
-    """⟨x, y⟩, a scalar."""
+    """Returns ⟨x, y⟩, a scalar."""
     return reduce_sum(multiply(x, y))
 
 
 def reshape(x: Node, shape: Sequence[Dim]) -> Node:
-    """The same elements in another shape."""
+    """Returns the same elements in another shape."""
     return make(Op.RESHAPE, x, shape=tuple(shape))
 
 
 def transpose(x: Node, order: Sequence[int]) -> Node:
-    """Axis i of the result is axis order[i] of x."""
+    """Permutes the axes: axis i of the result is axis order[i] of x."""
     return make(Op.TRANSPOSE, x, order=tuple(order))
 
 
 def matmul(
     x: Node, y: Node, bias: Node | None = None, *, ta: bool = False, tb: bool = False
 ) -> Node:
-    """op(x) op(y) + bias over the last two axes, op the transpose where asked."""
+    """Returns x y + bias over the last two axes, with x transposed if `ta` and y if `tb`."""
     operands = (x, y) if bias is None else (x, y, bias)
     return make(Op.MATMUL, *operands, transpose_a=ta, transpose_b=tb)

@@ -8,7 +8,7 @@ from .errors import NewtritonError
 
 
 def check_option(what: str, value: object, choices: tuple[str, ...]) -> None:
-    """An error that lists the choices where the value is none of them."""
+    """Raises an error that lists the choices where the value is none of them."""
     if not isinstance(value, str) or value not in choices:
         raise NewtritonError(f"{what} is {value!r}: one of {', '.join(map(repr, choices))}")
 
@@ -22,7 +22,11 @@ def check_number(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """A finite number with least ≤ value ≤ most and above < value < below, as a float."""
+    """Returns a finite number with least ≤ value ≤ most and above < value < below, as a float.
+
+    Raises:
+        NewtritonError: the value is no such number.
+    """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if (
         is_number
@@ -39,7 +43,11 @@ def check_number(
 
 
 def check_count(what: str, value: object, least: int = 1) -> int:
-    """An int of at least `least`."""
+    """Returns an integer of at least `least`.
+
+    Raises:
+        NewtritonError: the value is no such integer.
+    """
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
     wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
@@ -47,7 +55,11 @@ def check_count(what: str, value: object, least: int = 1) -> int:
 
 
 def check_flag(what: str, value: object) -> bool:
-    """True or False."""
+    """Returns a value that is True or False.
+
+    Raises:
+        NewtritonError: the value is neither.
+    """
     if isinstance(value, bool):
         return value
     raise NewtritonError(f"{what} is {value!r}: give True or False")

@@ -4,6 +4,15 @@ A small interned tree, kept in a canonical form by its constructors (constants f
 products flattened and sorted, equal terms collected), differentiated symbolically, and handed to a
 backend as straight-line code. Two equal expressions are one object, so backends look fused forms up
 by identity.
+
+Examples:
+    >>> import newtriton as nt
+    >>> z, y = nt.scalar.var(0), nt.scalar.var(1)
+    >>> logistic = nt.scalar.softplus(-z * y)
+    >>> nt.scalar.derivative(nt.scalar.derivative(logistic, 0), 0) is nt.scalar.ZERO
+    False
+    >>> nt.scalar.sigmoid(z) is nt.scalar.sigmoid(z)
+    True
 """
 
 from __future__ import annotations

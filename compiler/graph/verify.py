@@ -8,7 +8,12 @@ from .ops import TYPE
 
 
 def verify(graph: Graph) -> Graph:
-    """The graph itself, or an error that names the first node at fault."""
+    """Returns the graph itself.
+
+    Raises:
+        NewtritonError: a node comes before its operands or has another type than its op gives, or
+            two leaves share a name; the first node at fault is named.
+    """
     names: dict[str, object] = {}
     seen = set()
     for node in graph.nodes():

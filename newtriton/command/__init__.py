@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: a file per command, and what its options can name."""
