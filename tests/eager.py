@@ -12,7 +12,14 @@ import newtriton as nt
 
 
 class Bytes(TorchDispatchMode):
-    """moved: by operators, views apart. peak: the most that was alive of what they made."""
+    """Counts the bytes that PyTorch's operators move and hold.
+
+    Attributes:
+        moved: what operators read and wrote, views apart.
+        held: what is alive of the tensors that they made.
+        peak: the most that was alive of them.
+        seen: the storages that have been counted.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +47,7 @@ class Bytes(TorchDispatchMode):
 
 @cache
 def double_backward(batch: int) -> Bytes:
-    """Counted without computing anything."""
+    """Counts the bytes of gradient and Hessian product, without computing anything."""
     layers: list[nn.Module] = []
     channels = 3
     for width in nt.models.VGG[11]:

@@ -35,7 +35,14 @@ class TorchAdd(nn.ModuleList):
 
 @dataclass
 class Pair:
-    """A network in both forms, for inputs of one shape."""
+    """A network in both forms, for inputs of one shape.
+
+    Attributes:
+        ours: the network in newtriton's layers.
+        theirs: the same in PyTorch's modules.
+        shape: the shape of one input.
+        outputs: the number of outputs.
+    """
 
     ours: Layer
     theirs: nn.Module
@@ -56,13 +63,13 @@ ACTIVATIONS: dict[str, tuple[Callable[[], Layer], Callable[[], nn.Module]]] = {
 
 
 def conv(c: int, o: int, kernel, **options) -> tuple[Layer, nn.Module]:
-    """A convolution in both forms."""
+    """Returns a convolution in both forms."""
     return nt.Conv2d(o, kernel, **options), nn.Conv2d(c, o, kernel, **options)
 
 
 @st.composite
 def pairs(draw: st.DrawFn) -> Pair:
-    """Random small networks of all layers, nested, with residuals and batch norm."""
+    """Draws small networks of all layers, nested, with residuals and batch norm."""
     c, h, w = draw(st.sampled_from([(1, 6, 6), (2, 7, 5), (3, 5, 8)]))
     shape = (c, h, w)
     ours: list[Layer] = []
@@ -153,7 +160,7 @@ welsch = nt.Criterion(lambda z, y: 1.0 - nt.scalar.exp(-(z - y) * (z - y)), root
 
 
 def torch_loss(criterion: object, z: Tensor, y: Tensor) -> Tensor:
-    """The mean loss in PyTorch's functions."""
+    """Returns the mean loss in PyTorch's functions."""
     if isinstance(criterion, nt.SigmoidMarginLoss):
         p = z.softmax(1).gather(1, y[:, None])
         return (1 / (1 + torch.exp(criterion.delta * (p - criterion.epsilon)))).mean()
@@ -173,7 +180,7 @@ def torch_loss(criterion: object, z: Tensor, y: Tensor) -> Tensor:
 
 
 def labels(criterion: object, n: int, outputs: int, dtype: torch.dtype) -> Tensor:
-    """Random labels for a loss."""
+    """Returns random labels for a loss."""
     if isinstance(criterion, (nt.CrossEntropyLoss, nt.SigmoidMarginLoss)):
         return torch.randint(0, outputs, (n,))
     if isinstance(criterion, nt.MixtureLoss):
@@ -184,7 +191,10 @@ def labels(criterion: object, n: int, outputs: int, dtype: torch.dtype) -> Tenso
 
 
 def output_curvature(criterion: nt.Loss, z: Tensor, y: Tensor) -> Tensor:
-    """What the loss says that stands for B of every sample, N×K×K; MixtureLoss has a Fisher one."""
+    """Returns what stands for B of every sample by the loss's root, N×K×K.
+
+    Of the losses with a Fisher root only MixtureLoss is known here.
+    """
 
     def loss(row: Tensor, label: Tensor) -> Tensor:
         return torch_loss(criterion, row[None], label[None])
@@ -201,7 +211,7 @@ def output_curvature(criterion: nt.Loss, z: Tensor, y: Tensor) -> Tensor:
 
 
 class Autograd:
-    """The oracle: h, its gradient, products with its Hessian and Gauss-Newton matrix."""
+    """The oracle of h, its gradient, and products with its Hessian and Gauss–Newton matrix."""
 
     def __init__(
         self, model: nt.Model, module: nn.Module, criterion: nt.Loss, x: Tensor, y: Tensor
@@ -226,18 +236,18 @@ class Autograd:
 
     @property
     def gradient(self) -> Tensor:
-        """∇h."""
+        """The gradient ∇h, flat in the model's layout."""
         return self._flat(self.grads)
 
     def hvp(self, v: Tensor) -> Tensor:
-        """H v."""
+        """Returns H v."""
         inner = sum((g * w).sum() for g, w in zip(self.grads, self._split(v), strict=True))
         return self._flat(
             torch.autograd.grad(inner, self.params, retain_graph=True, allow_unused=True)
         )  # type: ignore[arg-type]
 
     def ggnvp(self, v: Tensor) -> Tensor:
-        """Jᵀ B J v + λv, J v by double backward."""
+        """Returns Jᵀ B J v + λv, where J v is found by double backward."""
         u = torch.zeros_like(self.z, requires_grad=True)
         pulled = torch.autograd.grad(self.z, self.params, u, create_graph=True)
         inner = sum((p * w).sum() for p, w in zip(pulled, self._split(v), strict=True))

@@ -7,14 +7,14 @@ RELATIVE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
-    """‖value − expected‖ / ‖expected‖ (‖value‖ where the expected value is zero)."""
+    """Returns ‖value − expected‖ / ‖expected‖, and ‖value‖ where the expected value is zero."""
     difference = float((value - expected).double().norm())
     norm = float(expected.double().norm())
     return difference / norm if norm else difference
 
 
 def assert_close(value: Tensor, expected: Tensor, what: str = "value") -> None:
-    """Fails with both the relative error and its limit."""
+    """Fails where the relative error is above its limit, and says both."""
     assert value.shape == expected.shape, f"{what}: {tuple(value.shape)} ≠ {tuple(expected.shape)}"
     error, limit = relative_error(value, expected), RELATIVE[expected.dtype]
     assert error <= limit, f"{what}: relative error {error:.2e} > {limit:.0e}"

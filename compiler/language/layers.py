@@ -210,6 +210,7 @@ class MaxPool2d(_Pool):
     dilation: int | Pair = 1
 
     def _window(self) -> dict[str, Any]:
+        """Returns the attributes of the graph's pool."""
         return {**super()._window(), "dilation": _pair("dilation", self.dilation, 1)}
 
     def build(self, x: Node, scope: Scope) -> Node:

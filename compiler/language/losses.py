@@ -231,7 +231,7 @@ class MixtureLoss(Loss):
         return 2
 
     def losses(self, z: Node, y: Node) -> Node:
-        """N losses; the larger of both terms is taken out of the logarithm."""
+        """Returns the N losses; the larger of both terms is taken out of the logarithm."""
         if z.shape[-1] != 3:
             raise ShapeError(
                 f"{self!r} takes 3 outputs, the network has {z.shape[-1]}: end it in Linear(3)"

@@ -5,7 +5,7 @@ import pkgutil
 import runpy
 import sys
 
-from .. import bench as measurements
+from .. import bench
 from ..compiler.graph.errors import NewtritonError
 
 
@@ -20,7 +20,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Does what `python -m newtriton.bench.NAME` does."""
-    modules = pkgutil.iter_modules(measurements.__path__)
+    modules = pkgutil.iter_modules(bench.__path__)
     names = [module.name for module in modules if not module.name.startswith("_")]
     if options.name is None:
         print("\n".join(names))
@@ -29,4 +29,4 @@ def run(options: argparse.Namespace) -> None:
         listed = ", ".join(names) or "there are none"
         raise NewtritonError(f"there is no measurement {options.name!r}: {listed}")
     sys.argv[1:] = options.rest
-    runpy.run_module(f"{measurements.__name__}.{options.name}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"{bench.__name__}.{options.name}", run_name="__main__", alter_sys=True)

@@ -48,10 +48,12 @@ class Entry:
 
 
 def _sgd(model: Model, lr: float = 0.03) -> TorchOptimizer:
+    """Returns SGD with Nesterov's momentum."""
     return TorchOptimizer(model, torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
 
 
 def _adam(model: Model, lr: float = 0.001) -> TorchOptimizer:
+    """Returns Adam with PyTorch's defaults."""
     return TorchOptimizer(model, torch.optim.Adam, lr=lr)
 
 

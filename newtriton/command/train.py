@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
     history = folder.load(model, optimizer, batches) if options.resume else folder.begin()
 
     def after_epoch(history: History) -> None:
+        """Keeps the run as it is now, and prints the epoch's row."""
         folder.save(model, optimizer, batches, history)
         tqdm.write(_row(history))
 

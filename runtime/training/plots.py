@@ -47,7 +47,7 @@ def plot_histories(
     Examples:
         >>> import newtriton as nt
         >>> epoch = {"number": 1, "steps": 10, "seconds": 0.5, "loss": 0.3}
-        >>> history = nt.History([nt.runtime.training.epoch.Epoch(**epoch)])
+        >>> history = nt.History([Epoch(**epoch)])
         >>> figure = nt.plot_histories({"FITRE": history, "SGD": [history, history]})
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['loss', 'validation accuracy']
@@ -92,6 +92,7 @@ def _draw(
     at = [epoch.number if measure == "epochs" else epoch.seconds for epoch in epochs]
 
     def line(axes: "Axes", values: Iterable[float | None], label: str, style: str = "-") -> None:
+        """Draws one curve through the values there are."""
         points = [(t, value) for t, value in zip(at, values, strict=True) if value is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, marker=".", color=color, label=label)

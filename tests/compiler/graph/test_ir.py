@@ -3,10 +3,7 @@
 import pytest
 
 from newtriton.compiler.graph import ops
-from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.compiler.graph.ir import Graph, N, Op, Type, made_at, topological
-from newtriton.compiler.graph.scalar import var
-from newtriton.compiler.graph.verify import verify
+from newtriton.compiler.graph.ir import Graph, N, Op, made_at, topological
 
 
 def test_equal_nodes_are_one_object() -> None:
@@ -36,18 +33,6 @@ def test_the_printer_names_ops_types_and_places() -> None:
     assert "matmul %0 %1" in text
     assert "N×5" in text
     assert "# layer 3 (Linear)" in text
-
-
-def test_verify_finds_a_wrong_type_and_two_leaves_of_one_name() -> None:
-    x = ops.input_("x", (N, 2))
-    from newtriton.compiler.graph.ir import Node  # noqa: PLC0415
-
-    wrong = Node(Op.MAP, (x,), {"expr": var(0) + 1.0}, Type((N, 3)))
-    with pytest.raises(NewtritonError, match="should be N×2"):
-        verify(Graph("g", {"y": wrong}))
-    twins = ops.reduce_sum(x), ops.reduce_sum(ops.input_("x", (N, 4)))
-    with pytest.raises(NewtritonError, match="'x'"):
-        verify(Graph("g", {"a": twins[0], "b": twins[1]}))
 
 
 def test_a_graph_ends_at_what_is_given() -> None:

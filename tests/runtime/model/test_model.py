@@ -26,27 +26,6 @@ def batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, 2, 6, 6, dtype=torch.float64), torch.randint(0, 3, (n,))
 
 
-def test_a_seed_gives_what_torch_would_draw() -> None:
-    torch.manual_seed(7)
-    module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 16, 2))
-    net = nt.Sequential(nt.Conv2d(3, 3), nt.ReLU(), nt.Flatten(), nt.Linear(2))
-    model = nt.compile(net, (1, 6, 6), nt.CrossEntropyLoss(), seed=7)
-    for name, tensor in module.state_dict().items():
-        assert torch.equal(model.state_dict()[name], tensor), name
-
-
-@pytest.mark.parametrize(
-    ("init", "variance"), [("kaiming", 2 / 300), ("xavier", 2 / 500), ("sparse", 15 / 300)]
-)
-def test_other_initialisations(init: str, variance: float) -> None:
-    model = nt.compile(nt.Linear(200, init=init), (300,), nt.MSELoss(), seed=0)
-    weight, bias = model.state_dict()["weight"], model.state_dict()["bias"]
-    assert weight.var().item() == pytest.approx(variance, rel=0.05)
-    assert not bias.any()
-    if init == "sparse":
-        assert set((weight != 0).sum(1).tolist()) == {15}
-
-
 def test_state_goes_round_through_torch() -> None:
     model = compiled()
     state = model.state_dict()

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.data.samples import Batches
-from newtriton.runtime.training.history import Epoch, History
+from newtriton.runtime.training.epoch import Epoch
+from newtriton.runtime.training.history import History
 from newtriton.runtime.training.runs import RunFolder
 
 OPTIONS = {"net": "cnn", "lr": 0.1, "damping": None}
