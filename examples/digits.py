@@ -18,7 +18,7 @@ RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SEEDS = (0, 1, 2)
 GOAL = 0.97
 
-Runs = list[nt.History]
+Histories = list[nt.History]
 
 
 def fitre(model: nt.Model) -> nt.FITRE:
@@ -36,7 +36,7 @@ def run(
     train: nt.Samples,
     validation: nt.Samples,
     epochs: int,
-) -> Runs:
+) -> Histories:
     """Trains once per seed; all methods see the same first weights and the same batches."""
     histories = []
     for seed in SEEDS:
@@ -53,12 +53,12 @@ def run(
     return histories
 
 
-def accuracies(runs: Runs) -> list[float]:
+def accuracies(runs: Histories) -> list[float]:
     """Returns the validation accuracy after the last epoch of each run."""
     return [history.epochs[-1].validation_accuracy or 0.0 for history in runs]
 
 
-def losses(runs: Runs) -> list[float]:
+def losses(runs: Histories) -> list[float]:
     """Returns the validation loss after the last epoch of each run."""
     return [history.epochs[-1].validation_loss or 0.0 for history in runs]
 
@@ -79,7 +79,7 @@ def pick_rate(train: nt.Samples, epochs: int) -> float:
     return max(scores, key=scores.__getitem__)
 
 
-def print_table(methods: dict[str, Runs]) -> None:
+def print_table(methods: dict[str, Histories]) -> None:
     """Prints means over the seeds, the worst and best accuracy, and the epochs each run took."""
     row = "{:22} {:>10}  {:>24} {:>8}  {}"
     print()

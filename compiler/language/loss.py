@@ -15,6 +15,7 @@ from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node, Op, rewrite
+from ..graph.options import check_option
 from ..graph.scalar import BATCH, Expr, var
 from .described import Described
 
@@ -101,8 +102,7 @@ class Loss(Described):
 
     def check(self) -> None:
         """Raises an error where an attribute is none that this loss can have."""
-        if self.noise not in NOISES:
-            raise NewtritonError(f"noise is {self.noise!r}: 'uniform' or 'normal'")
+        check_option("noise", self.noise, NOISES)
         if self.root not in (None, *ROOTS):
             raise NewtritonError(f"root is {self.root!r}: 'fisher', 'clip' or None")
         if self.root == "fisher" and not self.distribution:

@@ -29,7 +29,7 @@ STATISTICS = {Op.GRAM, Op.PATCH_GRAM, Op.SPECTRAL}  # programs end in them: they
 
 
 def evaluate(nodes: Sequence[Node], feed: dict[Node, Tensor]) -> list[Tensor]:
-    """Values of nodes in float64."""
+    """Returns the values of nodes in float64."""
     graph = Graph("test", {str(i): n for i, n in enumerate(nodes)})
     values = AtenExecutor(graph)(Context(BATCH, torch.float64, torch.device("cpu")), feed)
     return [values[n] for n in nodes]
@@ -45,7 +45,7 @@ AVERAGE = {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 1)}
 
 
 def cases() -> dict[str, Node]:
-    """A node of every differentiable op, its operands inputs."""
+    """Returns a node of every differentiable op by name; its operands are inputs."""
     x, y = image("x", 4), image("y", 4)
     a, w = image("a", 5, 6, 4), ops.input_("w", (6, 3, 2, 2))
     conv = ops.make(Op.CONV, a, w, ops.input_("b", (6,)), **WINDOW)

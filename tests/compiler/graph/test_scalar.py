@@ -38,7 +38,7 @@ _MP = {
 
 
 def exact(expr: scalar.Expr, at: mpmath.mpf) -> mpmath.mpf:
-    """The expression in 60 digits."""
+    """Returns the value of the expression, computed with 60 digits."""
     if expr.op == "var":
         return at
     if expr.op == "const":
@@ -48,7 +48,7 @@ def exact(expr: scalar.Expr, at: mpmath.mpf) -> mpmath.mpf:
 
 
 def run(expr: scalar.Expr, values: torch.Tensor) -> torch.Tensor:
-    """The expression through the executor."""
+    """Returns the values of the expression as the executor computes them."""
     node = ops.map_(expr, ops.input_("x", (N,)))
     call = Pointwise([node], [node])
     return call.single(Context(len(values), values.dtype, values.device), values)

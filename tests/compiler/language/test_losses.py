@@ -25,7 +25,7 @@ ROOTED = (FISHER, CLIP, MARGIN, welsch, logistic)
 
 
 def in_readme() -> dict[str, Any]:
-    """What the README's example of a user's losses defines."""
+    """Returns what the README's example of a user's losses defines, by name."""
     text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     code = text.partition("## Losses of your own")[2].partition("```python")[2].partition("```")[0]
     names: dict[str, Any] = {"nt": nt}
@@ -37,7 +37,7 @@ Focal = in_readme()["FocalLoss"]
 
 
 def compiled(loss: nt.Loss, n: int = 6, dtype: torch.dtype = F64, **options: Any):
-    """A perceptron with three outputs, the same in PyTorch, and a batch."""
+    """Returns a perceptron with three outputs, the same in PyTorch, and a batch."""
     torch.manual_seed(0)
     net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(3))
     module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
@@ -246,7 +246,7 @@ class Unknown(Focal):
 
 
 class Uncounted(Focal):
-    """Labels that are numbers, and a distribution, but nothing that draws from it."""
+    """A loss whose labels are numbers of a distribution, from which nothing draws."""
 
     distribution = True
 

@@ -233,7 +233,7 @@ class Writer:
         self.scalars.append((name, value, at))
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing, since nothing is held back."""
 
 
 def test_tensorboard_gets_every_step_and_epoch_once(monkeypatch):
