@@ -40,7 +40,7 @@ def _vgg(depth: int, classes: int, batch_norm: bool, init: str) -> Sequential:
 def vgg11(classes: int = 10, *, batch_norm: bool = False, init: str = "default") -> Sequential:
     """Returns VGG11, configuration A of Simonyan & Zisserman (2015), with SiLU.
 
-    One linear layer takes the place of the paper's three. Images are 3×32×32 at least.
+    One linear layer takes the place of the paper's three. Images have 32×32 pixels at least.
 
     Args:
         classes: the number of outputs.
@@ -59,7 +59,7 @@ def vgg11(classes: int = 10, *, batch_norm: bool = False, init: str = "default")
 def vgg16(classes: int = 10, *, batch_norm: bool = False, init: str = "default") -> Sequential:
     """Returns VGG16, configuration D of Simonyan & Zisserman (2015), with SiLU.
 
-    One linear layer takes the place of the paper's three. Images are 3×32×32 at least.
+    One linear layer takes the place of the paper's three. Images have 32×32 pixels at least.
 
     Args:
         classes: the number of outputs.
@@ -78,7 +78,7 @@ def vgg16(classes: int = 10, *, batch_norm: bool = False, init: str = "default")
 def vgg19(classes: int = 10, *, batch_norm: bool = False, init: str = "default") -> Sequential:
     """Returns VGG19, configuration E of Simonyan & Zisserman (2015), with SiLU.
 
-    One linear layer takes the place of the paper's three. Images are 3×32×32 at least.
+    One linear layer takes the place of the paper's three. Images have 32×32 pixels at least.
 
     Args:
         classes: the number of outputs.
