@@ -109,6 +109,9 @@ DIAGNOSES: dict[str, Entry] = {
 }
 
 
+DEFAULT = "(default: %(default)s)"  # for help texts, where argparse fills it in
+
+
 def takers(table: Mapping[str, Entry], option: str) -> str:
     """Lists what takes an option, each with its default."""
     return ", ".join(
@@ -131,7 +134,7 @@ def keywords_for(options: Namespace, choice: str, table: Mapping[str, Entry]) ->
         if (value := getattr(options, option)) is None:
             continue
         if option not in keywords:
-            takes = ", ".join(f"--{keyword}" for keyword in keywords) or "none of its like"
+            takes = ", ".join(f"--{keyword}" for keyword in keywords) or "no such option"
             raise NewtritonError(f"--{option} is not for {chosen}, which takes {takes}")
         given[keywords[option]] = value
     return given

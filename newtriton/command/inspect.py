@@ -15,9 +15,7 @@ from ..runtime.data.samples import Batches
 from ..runtime.diagnostics.errors import OF
 from ..runtime.model.compile import BACKENDS
 from ..runtime.model.compile import compile as compile_network
-from .catalogue import DATA, DIAGNOSES, LOSSES, NETWORKS, PROGRAMS, keywords_for, takers
-
-DEFAULT = "(default: %(default)s)"
+from .catalogue import DATA, DEFAULT, DIAGNOSES, LOSSES, NETWORKS, PROGRAMS, keywords_for, takers
 
 
 def add_to(command: argparse.ArgumentParser) -> None:

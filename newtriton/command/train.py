@@ -16,9 +16,7 @@ from ..runtime.model.compile import compile as compile_network
 from ..runtime.training.history import History
 from ..runtime.training.loop import fit
 from ..runtime.training.runs import RunFolder
-from .catalogue import DATA, NETWORKS, OPTIMIZERS, keywords_for, takers
-
-DEFAULT = "(default: %(default)s)"
+from .catalogue import DATA, DEFAULT, NETWORKS, OPTIMIZERS, keywords_for, takers
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
