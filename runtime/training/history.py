@@ -27,12 +27,11 @@ class History:
 
     Examples:
         >>> import newtriton as nt
-        >>> import torch
         >>> train, test = nt.digits()
         >>> net = nt.Sequential(nt.Flatten(), nt.Linear(10))
         >>> model = nt.compile(net, input_shape=(1, 8, 8), loss=nt.CrossEntropyLoss())
-        >>> sgd = nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1)
-        >>> history = nt.fit(model, sgd, nt.Batches(*train, 500), [test], epochs=2, progress=False)
+        >>> batches = nt.Batches(*train, batch_size=500)
+        >>> history = nt.fit(model, nt.FITRE(model), batches, [test], epochs=2, progress=False)
         >>> [(epoch.number, epoch.steps) for epoch in history.epochs]
         [(1, 3), (2, 6)]
         >>> history.epochs_to(0.999) is None
