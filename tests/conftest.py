@@ -1,16 +1,73 @@
-"""Small problems only: threads would cost more than they give. Kernels run interpreted."""
+"""Small problems only: threads would cost more than they give. Kernels run interpreted.
+
+A test that runs a Triton kernel in the interpreter has the marker `interpreter`. The modules and
+parameters below give it, a decorator where neither can. A test without it fails at its first kernel.
+"""
 
 import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: no GPU here
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is
+
+import dataclasses
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+if find_spec("triton") is not None:
+    from triton.runtime import interpreter
+
+    # The sanitizer is half of the time here and never heard: what it finds is reported by device
+    # assertions, and the interpreter makes none.
+    plain = interpreter.interpreter_builder.options
+    interpreter.interpreter_builder.options = dataclasses.replace(plain, sanitize_overflow=False)
+
+TESTS = Path(__file__).parent
+INTERPRETED = (  # modules all of whose tests run kernels
+    "bench/test_kernels.py",
+    "bench/test_vectors.py",
+    "kernels/test_contraction.py",
+    "kernels/test_lags.py",
+)
+INTERPRETED_PARAMETERS = ("triton",)  # values of parameters with which tests do
+
+
+def _runs_kernels(item: pytest.Item) -> bool:
+    """Whether a test runs Triton kernels, by its place or by its parameters."""
+    place = item.path.relative_to(TESTS).as_posix()
+    call = getattr(item, "callspec", None)
+    values = () if call is None else call.params.values()
+    return place in INTERPRETED or any(v in INTERPRETED_PARAMETERS for v in values)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that run kernels and puts them first: the slowest are not to be last."""
+    for item in items:
+        if _runs_kernels(item):
+            item.add_marker(pytest.mark.interpreter)
+    items.sort(key=lambda item: item.get_closest_marker("interpreter") is None)
+
+
+@pytest.fixture(autouse=True)
+def _kernels_run_only_where_marked(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails a test that runs a kernel without the marker."""
+    if find_spec("triton") is None or request.node.get_closest_marker("interpreter"):
+        return
+
+    def refuse(*arguments: object, warmup: bool, **options: object) -> None:
+        if not warmup:
+            pytest.fail("this test runs a Triton kernel: give it the marker `interpreter`")
+
+    monkeypatch.setattr(interpreter.InterpretedFunction, "run", refuse)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _private_cache(tmp_path_factory: pytest.TempPathFactory):
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Generated modules go to a folder of the test run."""
     os.environ["NEWTRITON_CACHE"] = str(tmp_path_factory.mktemp("cache"))
