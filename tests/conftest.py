@@ -1,7 +1,7 @@
 """Small problems only: threads would cost more than they give. Kernels run interpreted.
 
 A test that runs a Triton kernel in the interpreter has the marker `interpreter`. The modules and
-parameters below give it, a decorator where neither can. A test without it fails at its first kernel.
+parameters below give it, a decorator where neither can. One without it fails at its first kernel.
 """
 
 import os
@@ -39,8 +39,8 @@ def _runs_kernels(item: pytest.Item) -> bool:
     """Whether a test runs Triton kernels, by its place or by its parameters."""
     place = item.path.relative_to(TESTS).as_posix()
     call = getattr(item, "callspec", None)
-    values = () if call is None else call.params.values()
-    return place in INTERPRETED or any(v in INTERPRETED_PARAMETERS for v in values)
+    names = [] if call is None else [v for v in call.params.values() if isinstance(v, str)]
+    return place in INTERPRETED or any(name in INTERPRETED_PARAMETERS for name in names)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects

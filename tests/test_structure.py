@@ -84,16 +84,16 @@ TESTED_ELSEWHERE = {
 RENAMING = {"newtriton.command.main", "newtriton.runtime.fused.vectors", "newtriton.bench.vectors"}
 
 # What `nt` exports without an example as yet.
-WITHOUT_EXAMPLES = frozenset(
-    """
-    MissingRule NewtritonError ShapeError GELU Add AvgPool2d BatchNorm2d Conv2d Flatten
-    LeakyReLU Linear MaxPool2d ReLU Residual Sequential Sigmoid SiLU Softplus Tanh Loss
-    BCEWithLogitsLoss CrossEntropyLoss MixtureLoss MSELoss SigmoidMarginLoss curves Batches
-    Samples digits split alignment layer_errors spectrum compile DiagonalFactors
-    KroneckerFactors MeanFactors Linearization Model TorchOptimizer EACG FITRE KFAC KFLR KFRA
-    NewtonCG StepReport SecondOrder GrowingBatches History evaluate fit plot_histories
-    """.split()
-)
+WITHOUT_EXAMPLES = {
+    "MissingRule", "NewtritonError", "ShapeError", "GELU", "Add", "AvgPool2d", "BatchNorm2d",
+    "Conv2d", "Flatten", "LeakyReLU", "Linear", "MaxPool2d", "ReLU", "Residual", "Sequential",
+    "Sigmoid", "SiLU", "Softplus", "Tanh", "Loss", "BCEWithLogitsLoss", "CrossEntropyLoss",
+    "MixtureLoss", "MSELoss", "SigmoidMarginLoss", "curves", "Batches", "Samples", "digits",
+    "split", "alignment", "layer_errors", "spectrum", "compile", "DiagonalFactors",
+    "KroneckerFactors", "MeanFactors", "Linearization", "Model", "TorchOptimizer", "EACG",
+    "FITRE", "KFAC", "KFLR", "KFRA", "NewtonCG", "StepReport", "SecondOrder", "GrowingBatches",
+    "History", "evaluate", "fit", "plot_histories",
+}  # fmt: skip
 
 NAMES = frozenset(FILES) - {"newtriton"}
 
