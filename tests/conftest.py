@@ -14,17 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
-torch.set_num_threads(1)
-if find_spec("triton") is not None:
-    from triton.runtime import interpreter
-
-    # The sanitizer is half of the time here and never heard: what it finds is reported by device
-    # assertions, and the interpreter makes none.
-    plain = interpreter.interpreter_builder.options
-    interpreter.interpreter_builder.options = dataclasses.replace(plain, sanitize_overflow=False)
-
+TRITON = find_spec("triton") is not None
 TESTS = Path(__file__).parent
 INTERPRETED = (  # modules all of whose tests run kernels
     "bench/test_kernels.py",
@@ -52,22 +43,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("interpreter") is None)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _small(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One thread, a folder for generated modules, and an interpreter without its sanitizer.
+
+    The sanitizer of integer overflow takes half of the time and says nothing: what it finds goes to
+    device assertions, which the interpreter does not make.
+    """
+    import torch  # noqa: PLC0415 - not by the process that only hands out tests
+
+    torch.set_num_threads(1)
+    os.environ["NEWTRITON_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    if TRITON:
+        from triton.runtime.interpreter import interpreter_builder as builder  # noqa: PLC0415
+
+        builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
+
+
 @pytest.fixture(autouse=True)
 def _kernels_run_only_where_marked(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fails a test that runs a kernel without the marker."""
-    if find_spec("triton") is None or request.node.get_closest_marker("interpreter"):
+    if not TRITON or request.node.get_closest_marker("interpreter"):
         return
+    from triton.runtime.interpreter import InterpretedFunction  # noqa: PLC0415
 
     def refuse(*arguments: object, warmup: bool, **options: object) -> None:
         if not warmup:
             pytest.fail("this test runs a Triton kernel: give it the marker `interpreter`")
 
-    monkeypatch.setattr(interpreter.InterpretedFunction, "run", refuse)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Generated modules go to a folder of the test run."""
-    os.environ["NEWTRITON_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr(InterpretedFunction, "run", refuse)
