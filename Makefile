@@ -3,14 +3,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CONSTRAINTS := tests/constraints.txt
 
-.PHONY: demo test lint format clean
+# One process per core, up to eight. Each begins with a part of the tests, then takes over others'.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+.PHONY: demo test quick lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/digits.py --output runs/digits.png
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# All that needs no kernel to run in Triton's interpreter.
+quick: $(INSTALLED)
+	$(PYTEST) -m "not interpreter"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -25,8 +33,9 @@ clean:
 	rm -rf .venv build dist runs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml tests/oracles.txt
+# The constraints hold everywhere: torch alone, unbounded, would pull gigabytes.
+$(INSTALLED): pyproject.toml $(CONSTRAINTS) tests/oracles.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -e '.[dev]'
-	$(BIN)/pip install --no-deps -r tests/oracles.txt
+	$(BIN)/pip install -c $(CONSTRAINTS) -e '.[dev]'
+	$(BIN)/pip install -c $(CONSTRAINTS) --no-deps -r tests/oracles.txt
 	touch $@

@@ -1,5 +1,9 @@
-"""The wheel installs under one name, and imports without the sources beside it."""
+"""The wheel installs under one name, and works without the sources beside it."""
 
+from __future__ import annotations
+
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,12 +12,28 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("newtriton", "compiler", "kernels", "runtime", "bench")
+from .sources import FILES, FOLDERS, ROOT
+
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+# Prints where each module came from, or why it did not come. The finder of an editable
+# installation goes first: it would fetch from the sources what the wheel lacks.
+IMPORT = """
+import importlib, json, sys
+target, *modules = sys.argv[1:]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+sys.path.insert(0, target)
+found = {}
+for module in modules:
+    try:
+        found[module] = importlib.import_module(module).__file__
+    except Exception as error:
+        found[module] = repr(error)
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built offline, from a copy: building in place would leave files behind."""
     sources = tmp_path_factory.mktemp("sources")
     for folder in FOLDERS:
@@ -23,10 +43,19 @@ def wheel(tmp_path_factory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
     output = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "-w", output, sources], check=True, capture_output=True)
+    command = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", output, sources]
+    subprocess.run(command, check=True, capture_output=True)
     (path,) = output.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder into which the wheel alone was installed."""
+    target = tmp_path_factory.mktemp("installed")
+    command = [*PIP, "install", "--no-deps", "--no-index", "--no-compile", "--target", target]
+    subprocess.run([*command, wheel], check=True, capture_output=True)
+    return target
 
 
 def test_the_wheel_holds_one_package_and_all_of_it(wheel: Path):
@@ -38,17 +67,32 @@ def test_the_wheel_holds_one_package_and_all_of_it(wheel: Path):
             assert f"{inside}/{source.relative_to(ROOT / folder).as_posix()}" in names
 
 
-def test_the_wheel_imports_on_its_own(wheel: Path, tmp_path: Path):
-    zipfile.ZipFile(wheel).extractall(tmp_path)
-    program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
-        "import newtriton.compiler, newtriton.runtime; "
-        "print(newtriton.__file__, newtriton.compiler.__file__)"
-    )
+def test_every_folder_of_sources_is_a_package_of_the_wheel(wheel: Path):
+    names = zipfile.ZipFile(wheel).namelist()
+    packages = {name.rpartition("/")[0].replace("/", ".") for name in names if name[-3:] == ".py"}
+    folders = {module for module, path in FILES.items() if path.stem == "__init__"}
+    assert packages == folders
+
+
+def test_every_module_imports_from_the_wheel_alone(installed: Path, tmp_path: Path):
+    # Nor does a module need Triton's interpreter, or a GPU, to be imported.
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-I", "-c", IMPORT, str(installed), *FILES]
     run = subprocess.run(
-        [sys.executable, "-I", "-c", program], check=True, capture_output=True, text=True
+        command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
     )
-    assert run.stdout.split() == [
-        str(tmp_path / "newtriton" / "__init__.py"),
-        str(tmp_path / "newtriton" / "compiler" / "__init__.py"),
-    ]
+    elsewhere = {
+        module: origin
+        for module, origin in json.loads(run.stdout.splitlines()[-1]).items()
+        if not origin.startswith(str(installed))
+    }
+    assert not elsewhere
+
+
+def test_the_wheel_installs_the_command(installed: Path, tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, str(installed / "bin" / "newtriton"), "--help"]
+    run = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert all(name in run.stdout for name in ("train", "inspect", "check", "bench"))

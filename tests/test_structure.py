@@ -1,21 +1,27 @@
 """Rooms: imports go down only, nothing goes in circles, and a room holds what a person can survey.
 
-A room is a folder of sources, and what stands beside the rooms of a folder is a room of its own. An
-import for the type checker alone counts as an import.
+A room is a folder of sources, and what stands beside the rooms of a folder is a room of its own.
+An import counts wherever it stands: in a function, for the type checker alone, or as a module's
+name in a string. Tests mirror the rooms, and what `nt` exports is documented.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("newtriton", "compiler", "kernels", "runtime", "bench")
+import newtriton as nt
+
+from .sources import FILES, ROOT, room_of
+
 MOST = 16  # files of a room
+TESTS = ROOT / "tests"
 
 # From the ground up: a room imports from those before it.
 ROOMS = (
@@ -41,45 +47,124 @@ ROOMS = (
     "newtriton/command",
 )
 
+# Modules that no test in their room's folder names: what tests them instead.
+TESTED_ELSEWHERE = {
+    # Scripts that measure: only that they are imported is tested.
+    "bench/_measure.py": "test_packaging.py",
+    "bench/compiling.py": "test_packaging.py",
+    "bench/eacg_grid.py": "test_packaging.py",
+    "bench/first_order.py": "test_packaging.py",
+    "bench/newton_cg.py": "test_packaging.py",
+    "bench/patch_factors.py": "test_packaging.py",
+    "bench/second_order.py": "test_packaging.py",
+    # Graphs, and costs of graphs, that mean something once a program is made of them.
+    "compiler/curvature/factors.py": "runtime/model/test_factors.py",
+    "compiler/graph/cost.py": "compiler/test_programs.py",
+    # What they refuse, and what they give a model.
+    "compiler/graph/options.py": "runtime/model/test_inputs.py",
+    "compiler/language/models.py": "runtime/model/test_model.py",
+    "compiler/language/network.py": "runtime/model/test_inputs.py",
+    # Code, which is right if what it computes is.
+    "compiler/lowering/codegen.py": "runtime/fused/test_executor.py",
+    "compiler/lowering/elements.py": "runtime/fused/test_executor.py",
+    "compiler/lowering/operands.py": "runtime/fused/test_executor.py",
+    "compiler/lowering/precision.py": "runtime/fused/test_executor.py",
+    "compiler/lowering/slots.py": "runtime/fused/test_executor.py",
+    "kernels/functions.py": "kernels/test_contraction.py",
+    "kernels/pointwise.py": "runtime/fused/test_executor.py",
+    "runtime/fused/tiles.py": "runtime/checking/test_gates.py",
+    # Protocols and records, through those who keep them.
+    "runtime/backend.py": "runtime/fused/test_executor.py",
+    "runtime/optimizers/report.py": "runtime/optimizers/test_fitre.py",
+    "runtime/vectors.py": "runtime/fused/test_vectors.py",
+    # Parts of a room, through its front.
+    "runtime/diagnostics/tables.py": "runtime/diagnostics/test_errors.py",
+    "runtime/model/explain.py": "runtime/model/test_model.py",
+    "runtime/model/initialise.py": "runtime/model/test_model.py",
+    "runtime/model/layout.py": "runtime/model/test_model.py",
+    "runtime/parts/factorised.py": "runtime/parts/test_direct.py",
+}
 
-def module_of(path: Path) -> str:
-    """The name under which a source file is installed."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    parts = parts[:-1] if parts[-1] == "__init__" else parts
-    return ".".join(parts if parts[0] == "newtriton" else ("newtriton", *parts))
+# Modules that still import another under a second name.
+RENAMING = {"newtriton.command.main", "newtriton.runtime.fused.vectors", "newtriton.bench.vectors"}
+
+# What `nt` exports without an example as yet.
+WITHOUT_EXAMPLES = {
+    "MissingRule", "NewtritonError", "ShapeError", "GELU", "Add", "AvgPool2d", "BatchNorm2d",
+    "Conv2d", "Flatten", "LeakyReLU", "Linear", "MaxPool2d", "ReLU", "Residual", "Sequential",
+    "Sigmoid", "SiLU", "Softplus", "Tanh", "Loss", "BCEWithLogitsLoss", "CrossEntropyLoss",
+    "MixtureLoss", "MSELoss", "SigmoidMarginLoss", "curves", "Batches", "Samples", "digits",
+    "split", "alignment", "layer_errors", "spectrum", "compile", "DiagonalFactors",
+    "KroneckerFactors", "MeanFactors", "Linearization", "Model", "TorchOptimizer", "EACG",
+    "FITRE", "KFAC", "KFLR", "KFRA", "NewtonCG", "StepReport", "SecondOrder", "GrowingBatches",
+    "History", "evaluate", "fit", "plot_histories",
+}  # fmt: skip
+
+NAMES = frozenset(FILES) - {"newtriton"}
 
 
-FILES = {module_of(p): p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))}
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported(module: str) -> Iterator[str]:
-    """The modules of the project that a module imports, anywhere in its text."""
-    path = FILES[module]
-    here = module.split(".") if path.stem == "__init__" else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
+def imported(tree: ast.Module, package: list[str]) -> Iterator[str]:
+    """What a module of a package imports: names of modules, or of what is inside them."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = here[: len(here) - node.level + 1] if node.level else []
+            base = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
-            inner = [f"{source}.{alias.name}" for alias in node.names]
-            names = [name if name in FILES else source for name in inner]
-        yield from (name for name in names if name in FILES)
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and node.value in NAMES:
+            yield node.value
 
 
+def owner(name: str) -> str:
+    """The module of the project that holds a name, "" if none does."""
+    while name and name not in FILES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def package_of(module: str) -> list[str]:
+    parts = module.split(".")
+    return parts if FILES[module].stem == "__init__" else parts[:-1]
+
+
+def defined(module: str) -> set[str]:
+    """The names that a module binds at its top level."""
+    bound: set[str] = set()
+    for node in ast.walk(parsed(FILES[module])):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {alias.asname or alias.name for alias in node.names}
+    return bound
+
+
+IMPORTED = {m: set(imported(parsed(p), package_of(m))) for m, p in FILES.items()}
 IMPORTS = nx.DiGraph()
 IMPORTS.add_nodes_from(FILES)
-IMPORTS.add_edges_from((a, b) for a in FILES for b in imported(a))
-
-
-def room_of(module: str) -> str:
-    """The folder in which a module lies."""
-    return FILES[module].parent.relative_to(ROOT).as_posix()
+IMPORTS.add_edges_from((m, owner(n)) for m, names in IMPORTED.items() for n in names if owner(n))
 
 
 def test_every_room_has_its_place() -> None:
     assert {room_of(module) for module in FILES} == set(ROOMS)
+
+
+def test_every_import_leads_somewhere() -> None:
+    nowhere = [
+        f"{module}: {name}"
+        for module, names in IMPORTED.items()
+        for name in names
+        if owner(name) not in ("", name)
+        and name.removeprefix(f"{owner(name)}.") not in defined(owner(name))
+    ]
+    assert not nowhere
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -106,4 +191,92 @@ def test_a_room_can_be_surveyed_and_says_who_lives_there(room: str) -> None:
     inside = [path for module, path in FILES.items() if room_of(module) == room]
     assert len([p for p in inside if p.stem != "__init__"]) <= MOST
     (front,) = [p for p in inside if p.stem == "__init__"]
-    assert ast.get_docstring(ast.parse(front.read_text(encoding="utf-8")))
+    assert ast.get_docstring(parsed(front))
+
+
+@pytest.mark.parametrize(
+    ("text", "package", "expected"),
+    [
+        ("import newtriton.kernels.lags", "bench", {"newtriton.kernels.lags"}),
+        ("import newtriton.kernels as k", "bench", {"newtriton.kernels"}),
+        ("from . import lags", "kernels", {"newtriton.kernels.lags"}),
+        ("from .lags import walk", "kernels", {"newtriton.kernels.lags.walk"}),
+        ("from .. import kernels", "kernels", {"newtriton.kernels"}),
+        ("from ..graph.ir import N", "compiler.lowering", {"newtriton.compiler.graph.ir.N"}),
+        ("def f():\n    from . import lags", "kernels", {"newtriton.kernels.lags"}),
+        ("if TYPE_CHECKING:\n    from . import lags", "kernels", {"newtriton.kernels.lags"}),
+        ("import_module('newtriton.kernels.lags')", "bench", {"newtriton.kernels.lags"}),
+    ],
+)
+def test_no_form_of_import_is_overlooked(text: str, package: str, expected: set[str]) -> None:
+    assert set(imported(ast.parse(text), ["newtriton", *package.split(".")])) == expected
+
+
+def test_one_name_one_room() -> None:
+    names = [room.rpartition("/")[2] for room in ROOMS]
+    assert len(set(names)) == len(names)
+
+
+def test_modules_keep_their_names_where_they_are_imported() -> None:
+    renaming = {
+        module
+        for module, path in FILES.items()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if alias.asname not in (None, alias.name, "nt")
+        and set(imported(ast.Module([node], []), package_of(module))) & set(FILES)
+    }
+    assert renaming <= RENAMING
+
+
+def mirror(room: str) -> Path:
+    """The folder of a room's tests."""
+    return TESTS / room.removeprefix("newtriton/") if room != "newtriton" else TESTS
+
+
+def test_tests_mirror_the_rooms() -> None:
+    folders = {path.parent for path in TESTS.rglob("*.py")}
+    assert folders == {mirror(room) for room in ROOMS}
+    assert all((folder / "__init__.py").exists() for folder in folders)
+
+
+EXPORTED = {name.rpartition(".")[2]: owner(name) for name in IMPORTED["newtriton"]}
+
+
+@cache
+def named_by_tests(room: str) -> frozenset[str]:
+    """The modules that the tests in a room's folder import, or use as nt.X."""
+    found: set[str] = set()
+    for path in mirror(room).glob("test_*.py"):
+        found |= {owner(name) for name in imported(parsed(path), ["newtriton", "tests"])}
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "nt":
+                found.add(EXPORTED.get(node.attr, ""))
+    return frozenset(found)
+
+
+def test_every_module_is_tested_in_its_room() -> None:
+    untested = {
+        f"{room_of(module)}/{path.name}"
+        for module, path in FILES.items()
+        if path.stem != "__init__"
+        and module not in named_by_tests(room_of(module))
+        and not (mirror(room_of(module)) / f"test_{path.name}").exists()
+    }
+    assert untested <= set(TESTED_ELSEWHERE)
+    assert all((TESTS / place).exists() for place in TESTED_ELSEWHERE.values())
+
+
+PUBLIC = {name: value for name, value in vars(nt).items() if name in EXPORTED}
+
+
+def test_every_public_name_is_documented() -> None:
+    assert len(PUBLIC) == len(EXPORTED)
+    assert not [name for name, value in PUBLIC.items() if not value.__doc__]
+
+
+def test_every_public_object_has_an_example() -> None:
+    objects = {name: value for name, value in PUBLIC.items() if not inspect.ismodule(value)}
+    missing = {name for name, value in objects.items() if "Examples:" not in value.__doc__}
+    assert missing <= WITHOUT_EXAMPLES

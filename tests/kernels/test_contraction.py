@@ -169,7 +169,7 @@ def test_outer_products(window, tiles: Tiles):
 
 
 @pytest.mark.parametrize(
-    ("columns", "groups", "ones"), itertools.product((1, 3, 17, 65), (1, 2), (False, True))
+    ("columns", "groups", "ones"), list(itertools.product((1, 3, 17, 65), (1, 2), (False, True)))
 )
 def test_grams(columns: int, groups: int, ones: bool):
     x = random(33, 1, 1, columns * groups)

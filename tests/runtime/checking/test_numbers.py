@@ -21,12 +21,14 @@ def small() -> nt.Model:
     return nt.compile(net, (2, 6, 6), nt.CrossEntropyLoss(), backend="aten", device="cpu")
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 def test_all_kernels_of_a_small_network_are_right(precision: str):
     errors = list(check.numbers("small", small(), 3, Settings(precision, "fused", True, 8192)))
     assert len(errors) > 30 and all(e.good for e in errors), [str(e) for e in errors if not e.good]
 
 
+@pytest.mark.interpreter
 def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch):
     right = slots._ALONG_ROW["sum"]
     monkeypatch.setitem(slots._ALONG_ROW, "sum", f"1.001 * {right}")
@@ -80,6 +82,7 @@ def test_a_wrong_line_gives_status_one(monkeypatch: pytest.MonkeyPatch, capsys):
     assert "2 kernels, 1 of them" in capsys.readouterr().out
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("length", [1, 2500])
 def test_all_kernels_of_vectors_are_right(length: int):
     errors = list(check.vector_numbers(length, torch.device("cpu"), INTERPRETED))

@@ -92,6 +92,7 @@ def both(net, shape, outputs: int, loss: str, n: int, **options) -> None:
         assert_close(found[name], value, name)
 
 
+@pytest.mark.interpreter
 @seed(5)
 @settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(pairs())
@@ -100,6 +101,7 @@ def test_random_networks(pair):
     both(pair.ours, pair.shape, pair.outputs, loss, 3)
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("size", [1, 3, 7, 17, 33, 65])
 def test_odd_sizes(size: int):
     net = nt.Sequential(
@@ -108,18 +110,21 @@ def test_odd_sizes(size: int):
     both(net, (3, 5, 4), size + 1, "ce", 3)
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("n", [1, 3, 7, 17, 33, 65])
 def test_batch_sizes(n: int):
     net = nt.Sequential(nt.Linear(9), nt.Tanh(), nt.Linear(5), nt.Softplus(), nt.Linear(4))
     both(net, (6,), 4, "mse" if n % 2 else "ce", n)
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("loss", ["margin", "mixture", "logistic"])
 def test_losses_with_a_root_of_b(loss: str):
     net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(3))
     both(net, (4,), 3, loss, 7)
 
 
+@pytest.mark.interpreter
 def test_batch_norm_and_residuals():
     body = nt.Sequential(nt.Conv2d(6, 3, padding=1), nt.BatchNorm2d(), nt.GELU())
     net = nt.Sequential(
@@ -129,12 +134,14 @@ def test_batch_norm_and_residuals():
     both(net, (2, 6, 6), 3, "ce", 5)
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("contractions", ["fused", "vendor"])
 def test_who_computes_contractions_makes_no_difference(contractions: str):
     net = nt.Sequential(nt.Conv2d(8, 3, stride=2, groups=2), nt.SiLU(), nt.Flatten(), nt.Linear(3))
     both(net, (4, 9, 9), 3, "ce", 4, contractions=contractions)
 
 
+@pytest.mark.interpreter
 def test_two_runs_are_bitwise_equal():
     net = nt.Sequential(nt.Conv2d(8, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
     model = nt.compile(net, (3, 8, 8), nt.CrossEntropyLoss(), backend="triton", device="cpu")
@@ -143,6 +150,7 @@ def test_two_runs_are_bitwise_equal():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.interpreter
 def test_two_linearizations_live_at_once():
     net = nt.Sequential(nt.Linear(6), nt.Tanh(), nt.Linear(3))
     model = nt.compile(net, (4,), nt.CrossEntropyLoss(), backend="triton", device="cpu")
@@ -156,6 +164,7 @@ def test_two_linearizations_live_at_once():
     assert torch.equal(first.hvp(v), alone) and torch.equal(first.gradient, kept)
 
 
+@pytest.mark.interpreter
 def test_a_step_of_fitre_is_the_same_on_both_backends():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
     x, y = batch((2, 6, 6), 3, "ce", 8)
@@ -169,6 +178,7 @@ def test_a_step_of_fitre_is_the_same_on_both_backends():
     assert_close(params[1], params[0])
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize(("precision", "shared"), [("ieee", 0), ("tf32", 1)])
 def test_tensor_cores_take_three_products_of_a_form_in_one_loop(precision: str, shared: int):
     torch.manual_seed(0)  # H is indefinite: where its parts cancel, no error is relative to a form
@@ -191,6 +201,7 @@ def test_tensor_cores_take_three_products_of_a_form_in_one_loop(precision: str, 
     assert sum(k.shares_loop for k in kernels) == shared
 
 
+@pytest.mark.interpreter
 def test_names_never_become_code():
     name = 'x"); import os; os.abort(); ("'
     with made_at(name):

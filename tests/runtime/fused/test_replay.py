@@ -80,6 +80,7 @@ def program():
     return call, record, feed
 
 
+@pytest.mark.interpreter
 def test_results_that_are_kept_are_never_written_again(program):
     call, record, _ = program
     results = [call() for _ in range(4)]
@@ -87,6 +88,7 @@ def test_results_that_are_kept_are_never_written_again(program):
     assert record.made == 0  # each result has an address of its own
 
 
+@pytest.mark.interpreter
 def test_a_program_at_the_same_addresses_is_recorded(program, monkeypatch: pytest.MonkeyPatch):
     call, record, feed = program
     memory, empty = {}, torch.empty

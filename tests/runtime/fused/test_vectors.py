@@ -137,6 +137,7 @@ def test_an_iterate_may_be_written_over_the_last_one(graph: Graph) -> None:
         assert all(earlier < at for earlier, *_ in before)
 
 
+@pytest.mark.interpreter
 def test_newton_cg_on_fused_kernels_makes_the_steps_of_pytorchs_operators() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(6, 5), torch.randint(0, 3, (6,))

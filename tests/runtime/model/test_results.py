@@ -86,6 +86,7 @@ def storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("make", list(MAKE))
 def test_outputs_are_the_same_wherever_they_lie(make: str) -> None:
     graph, keep = shared_outputs()
@@ -103,6 +104,7 @@ def test_outputs_are_the_same_wherever_they_lie(make: str) -> None:
             assert storage(found[node]) != storage(flat)
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize(
     ("names", "written"),
     [
@@ -136,6 +138,7 @@ def test_programs_of_vgg_copy_nothing(batch_norm: bool, monkeypatch: pytest.Monk
         assert copies.count == 0
 
 
+@pytest.mark.interpreter
 def test_parameters_may_have_one_gradient() -> None:
     net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Add(nt.Linear(3), nt.Linear(3)))
     x, y = torch.randn(5, 6), torch.tensor([0, 1, 2, 0, 1])
