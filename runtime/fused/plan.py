@@ -18,7 +18,7 @@ from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Graph, Node, Op, concrete
 from ...compiler.graph.memory import Arena, Lifetime, arena, shared
 from ...compiler.lowering.codegen import Launch, generate
-from ...compiler.lowering.elements import reduction
+from ...compiler.lowering.elements import Reduction, reduction
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED, is_rounded
 from ...compiler.lowering.schedule import schedule
@@ -52,7 +52,7 @@ def _pointer(buffer: Buffer) -> str:
 
 
 def _sums_columns(node: Node) -> bool:
-    return node.op is Op.REDUCE_SUM and reduction(node) == "columns"
+    return node.op is Op.REDUCE_SUM and reduction(node) is Reduction.COLUMNS
 
 
 class Plan:
@@ -125,7 +125,7 @@ class Plan:
             return buffer.type.numel(self.batch)
         node = buffer.of
         if node.op is not Op.REDUCE_SUM:
-            head = next(k for k in self.schedule.kernels if node in k.anchors)
+            head = self.schedule.accumulated_by[node]
             if head.opaque and not head.way.by_vendor:
                 return self.settings.patches(node, self.batch).scratch
             return head.way.splits * node.type.numel(self.batch)
@@ -177,7 +177,7 @@ class Plan:
 
     def given(self, buffer: Buffer) -> bool:
         """Whether a buffer comes from outside."""
-        return isinstance(buffer, Node) and self.schedule.leaf(buffer)
+        return isinstance(buffer, Node) and buffer in self.schedule.leaves
 
     def tensors(
         self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]

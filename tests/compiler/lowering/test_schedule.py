@@ -11,8 +11,9 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op
 from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.language.network import trace
-from newtriton.compiler.lowering.kernel import ANCHORS, VENDOR, Kernel, Schedule, Way, is_partial
+from newtriton.compiler.lowering.kernel import ANCHORS, VENDOR, Kernel, Schedule, Way
 from newtriton.compiler.lowering.schedule import schedule
+from newtriton.compiler.lowering.space import is_partial
 from newtriton.compiler.programs import Programs
 
 from ...eager import double_backward
@@ -50,12 +51,12 @@ def check_legal(plan: Schedule) -> None:
     assert all(len(kernels) == 1 for kernels in owners.values())
     for node in plan.graph.computed():
         merged = any(h.joint and node in h.anchors for k in plan.kernels for h in [k, *k.adds])
-        assert node in owners or plan.looked_up(node) or plan.leaf(node) or merged, node
+        assert node in owners or node in plan.looked_up or node in plan.leaves or merged, node
     launched = {k: i for i, kernels in enumerate(plan.launches) for k in kernels}
     assert len(launched) == len(plan.kernels)
     for kernel in plan.kernels:
         for value in kernel.reads:
-            if not plan.leaf(value):
+            if value not in plan.leaves:
                 (producer,) = owners[value]
                 assert value in producer.writes
                 assert launched[producer] < launched[kernel]
@@ -106,7 +107,7 @@ def test_the_two_products_of_a_quadratic_form_share_a_kernel():
     plan = schedule(programs(net, (5,)).quadratic(1))
     (kernel,) = [k for k in plan.kernels if len(k.anchors) == 2]
     assert kernel.joint is not None and len(kernel.partials) == 2
-    stages = [plan.stage(kernel, node, True) for node in kernel.partials]
+    stages = [plan.stages[kernel][node] for node in kernel.partials]
     assert sorted(stages) == [0, 1]  # ⟨s̄, V⋆ȧ⟩ while V⋆ȧ is in registers, the rest behind the sum
 
 
