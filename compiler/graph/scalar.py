@@ -19,13 +19,21 @@ class Expr:
     """A node: const, var, batch (the batch size N), add, mul, where, or a function of one argument.
 
     `where(c, a, b)` is a where c > 0, b elsewhere: the only branch, hence the only kink.
+
+    Attributes:
+        op: the operation.
+        args: its arguments.
+        value: the number of a const, the index of a var, None otherwise.
+        text: the expression as printed, which also orders terms and factors.
+        operands: the indices of the operands that it reads, ascending.
     """
 
-    __slots__ = ("__weakref__", "args", "op", "text", "value")
+    __slots__ = ("__weakref__", "args", "op", "operands", "text", "value")
     op: str
     args: tuple[Expr, ...]
     value: float | int | None
-    text: str  # as printed; also the order of terms and factors
+    text: str
+    operands: tuple[int, ...]
 
     def __new__(  # noqa: D102
         cls, op: str, args: tuple[Expr, ...] = (), value: float | int | None = None
@@ -36,6 +44,8 @@ class Expr:
             found = super().__new__(cls)
             found.op, found.args, found.value = op, args, value
             found.text = _text(found)
+            own = {int(value)} if op == "var" and value is not None else set[int]()
+            found.operands = tuple(sorted(own.union(*(a.operands for a in args))))
             _interned[key] = found
         return found
 
@@ -299,11 +309,9 @@ def subexpressions(roots: Sequence[Expr]) -> list[Expr]:
     return list(order)
 
 
-def operands(expr: Expr) -> list[int]:
-    """Indices of the operands that `expr` reads, ascending."""
-    return sorted(
-        int(e.value) for e in subexpressions([expr]) if e.op == "var" and e.value is not None
-    )
+def operands(expr: Expr) -> Sequence[int]:
+    """Returns the indices of the operands that `expr` reads, ascending."""
+    return expr.operands
 
 
 def evaluate(expr: Expr, batch: int) -> float:

@@ -3,7 +3,7 @@
 Kernels are added one by one, and what they wait for is known at once or later. The depth of every
 kernel (how many must run before it, one after the other) is kept up to date, so that a search for a
 path from one kernel to another visits only kernels whose depth lies between theirs. A network's
-layers run in sequence, so these are few, and the whole costs time in proportion to the depth.
+layers run in sequence, so these are few.
 """
 
 from __future__ import annotations
@@ -58,18 +58,30 @@ class Order:
                 raised.extend((k, depth + 1) for k in self.after[later])
 
     def reaches(self, first: Kernel, last: Kernel) -> bool:
-        """Whether `last` waits for `first`, directly or not; a kernel reaches itself."""
+        """Whether `last` waits for `first`, directly or not; a kernel reaches itself.
+
+        The search goes from both ends in turn, and is over when one of them has nowhere to go: a
+        kernel that nobody waits for costs one step, however deep the other one stands.
+        """
         if first is last:
             return True
-        lowest, found, waiting = self.depth[first], {last}, [last]
-        while waiting:
-            kernel = waiting.pop()
-            self.visited += 1
-            if first in self.before[kernel]:
-                return True
-            between = [k for k in self.before[kernel] if self.depth[k] > lowest and k not in found]
-            found.update(between)
-            waiting += between
+        lowest, highest = self.depth[first], self.depth[last]
+        behind, ahead = {first}, {last}
+        forward, backward = [first], [last]
+        while forward and backward and lowest < highest:
+            self.visited += 2
+            for k in self.after[forward.pop()]:
+                if k in ahead:
+                    return True
+                if self.depth[k] < highest and k not in behind:
+                    behind.add(k)
+                    forward.append(k)
+            for k in self.before[backward.pop()]:
+                if k in behind:
+                    return True
+                if self.depth[k] > lowest and k not in ahead:
+                    ahead.add(k)
+                    backward.append(k)
         return False
 
     def merge(self, kernels: Sequence[Kernel]) -> None:

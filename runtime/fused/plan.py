@@ -7,6 +7,7 @@ that belongs to the plan, so a call allocates nothing besides its results.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -153,8 +154,8 @@ class Plan:
             operands = {
                 x for k in launch.kernels for a in k.anchors for x in self.schedule.operands[a]
             }
+            taken = Counter(b for code in launch.codes for b in code.pointers)
             for kernel, code in zip(launch.kernels, launch.codes, strict=True):
-                others = {b for c in launch.codes if c is not code for b in c.pointers} | operands
                 free = [x for x in kernel.reads if x in self.lifetimes and spans[x][1] == i]
                 for y in kernel.writes:
                     fits = [
@@ -162,7 +163,8 @@ class Plan:
                         for x in free
                         if spans[y][0] == i
                         and y in self.lifetimes
-                        and x not in others
+                        and taken[x] == (x in code.pointers)  # no other kernel reads it
+                        and x not in operands
                         and self.lifetimes[x].size == self.lifetimes[y].size
                         and code.may_replace(x, y)
                     ]
