@@ -6,9 +6,13 @@ Largest first, each block at the lowest offset that is free for its whole lifeti
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Generic, TypeVar
+
+import numpy as np
 
 ALIGNMENT = 256  # bytes
 Key = TypeVar("Key", bound=Hashable)
@@ -16,7 +20,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A block of `size` bytes, written at step `first` and read for the last time at `last`."""
+    """A block of memory and the steps at which it is used.
+
+    Attributes:
+        size: its bytes.
+        first: the step at which it is written.
+        last: the step at which it is read for the last time.
+    """
 
     size: int
     first: int
@@ -29,37 +39,50 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class Arena(Generic[Key]):
-    """Offsets of blocks, and the size of the whole, in bytes."""
+    """Where blocks lie in one piece of memory.
+
+    Attributes:
+        offsets: the first byte of every block.
+        size: the bytes of the whole.
+    """
 
     offsets: Mapping[Key, int]
     size: int
 
 
 def arena(lifetimes: Mapping[Key, Lifetime]) -> Arena[Key]:
-    """Offsets such that blocks alive at one time never overlap."""
-    placed: list[tuple[int, int, Lifetime]] = []  # (start, stop, lifetime)
+    """Returns offsets such that blocks alive at one time never overlap.
+
+    Examples:
+        >>> arena({"a": Lifetime(256, 0, 1), "b": Lifetime(512, 1, 2), "c": Lifetime(256, 2, 3)})
+        Arena(offsets={'b': 0, 'a': 512, 'c': 512}, size=768)
+    """
+    # Of the blocks placed so far, in order of their starts: start, stop, first step, last step.
+    placed = np.zeros((4, len(lifetimes)), dtype=np.int64)
     offsets: dict[Key, int] = {}
     for key, life in sorted(lifetimes.items(), key=lambda item: -item[1].size):
-        start = 0
-        for low, high, other in sorted(placed, key=lambda block: block[0]):
-            if life.meets(other):
-                if low >= start + life.size:
-                    break
-                start = max(start, high)
+        count = len(offsets)
+        starts, stops, firsts, lasts = placed[:, :count]
+        meets = (firsts <= life.last) & (lasts >= life.first)
+        below = np.maximum.accumulate(np.concatenate(([0], stops[meets])))
+        gaps = starts[meets] - below[:-1] >= life.size
+        start = below[np.argmax(gaps) if gaps.any() else -1]
         stop = start + -(-life.size // ALIGNMENT) * ALIGNMENT
-        placed.append((start, stop, life))
-        offsets[key] = start
-    return Arena(offsets, max((stop for _, stop, _ in placed), default=0))
+        at = np.searchsorted(starts, start, side="right")
+        placed[:, at + 1 : count + 1] = placed[:, at:count].copy()
+        placed[:, at] = start, stop, life.first, life.last
+        offsets[key] = int(start)
+    return Arena(offsets, int(placed[1].max(initial=0)))
 
 
 def shared(
     lifetimes: Mapping[Key, Lifetime], over: Mapping[Key, Key]
 ) -> tuple[dict[Key, Lifetime], dict[Key, Key]]:
-    """Lifetimes of blocks that take several values in turn, and whose block a value lies in.
+    """Returns lifetimes of blocks that take values in turn, and in whose block a value lies.
 
     Args:
-        lifetimes: of the values.
-        over: the value that a later one is written over.
+        lifetimes: when each value is in memory, and its size.
+        over: for a value that is written over an earlier one, the earlier one.
     """
     blocks, home = dict(lifetimes), dict[Key, Key]()
     for later, earlier in sorted(over.items(), key=lambda pair: lifetimes[pair[0]].first):
@@ -70,10 +93,9 @@ def shared(
 
 
 def peak(lifetimes: Mapping[Key, Lifetime]) -> int:
-    """The lower bound: the most bytes alive at one step."""
-    steps = {life.first for life in lifetimes.values()}
-    alive = (
-        sum(life.size for life in lifetimes.values() if life.first <= step <= life.last)
-        for step in steps
-    )
-    return max(alive, default=0)
+    """Returns the lower bound of an arena's size: the most bytes alive at one step."""
+    change: Counter[int] = Counter()
+    for life in lifetimes.values():
+        change[life.first] += life.size
+        change[life.last + 1] -= life.size
+    return max(accumulate(change[step] for step in sorted(change)), default=0)

@@ -28,13 +28,21 @@ class Expr:
     """A node: const, var, batch (the batch size N), add, mul, where, or a function of one argument.
 
     `where(c, a, b)` is a where c > 0, b elsewhere: the only branch, hence the only kink.
+
+    Attributes:
+        op: the operation.
+        args: its arguments.
+        value: the number of a const, the index of a var, None otherwise.
+        text: the expression as printed, which also orders terms and factors.
+        operands: the indices of the operands that it reads, ascending.
     """
 
-    __slots__ = ("__weakref__", "args", "op", "text", "value")
+    __slots__ = ("__weakref__", "args", "op", "operands", "text", "value")
     op: str
     args: tuple[Expr, ...]
     value: float | int | None
-    text: str  # as printed; also the order of terms and factors
+    text: str
+    operands: tuple[int, ...]
 
     def __new__(  # noqa: D102
         cls, op: str, args: tuple[Expr, ...] = (), value: float | int | None = None
@@ -45,6 +53,8 @@ class Expr:
             found = super().__new__(cls)
             found.op, found.args, found.value = op, args, value
             found.text = _text(found)
+            own = {int(value)} if op == "var" and value is not None else set[int]()
+            found.operands = tuple(sorted(own.union(*(a.operands for a in args))))
             _interned[key] = found
         return found
 
@@ -247,24 +257,34 @@ _DERIVATIVE = {
 
 
 def derivative(expr: Expr, index: int) -> Expr:
-    """∂expr/∂x_index, symbolically. At a kink the branch `otherwise` counts, as in PyTorch."""
-    if expr.op == "var":
-        return ONE if expr.value == index else ZERO
-    if expr.op in ("const", "batch"):
-        return ZERO
+    """Returns ∂expr/∂x_index, symbolically.
+
+    At a kink the branch `otherwise` counts, as in PyTorch.
+
+    Examples:
+        >>> derivative(var(0) * tanh(var(1)), 0)
+        tanh(x1)
+    """
+    slopes: dict[Expr, Expr] = {}
+    for e in subexpressions([expr]):
+        slopes[e] = _slope(e, index, slopes)
+    return slopes[expr]
+
+
+def _slope(expr: Expr, index: int, slopes: Mapping[Expr, Expr]) -> Expr:
+    """The derivative of an expression from those of its arguments."""
+    if expr.op in ("var", "const", "batch"):
+        return ONE if expr.op == "var" and expr.value == index else ZERO
+    inner = [slopes[a] for a in expr.args]
     if expr.op == "add":
-        return add(*(derivative(a, index) for a in expr.args))
+        return add(*inner)
     if expr.op == "mul":
-        terms = []
-        for i, factor in enumerate(expr.args):
-            slope = derivative(factor, index)
-            terms.append(mul(slope, *(a for j, a in enumerate(expr.args) if j != i)))
-        return add(*terms)
+        others = (expr.args[:i] + expr.args[i + 1 :] for i in range(len(inner)))
+        return add(*(mul(slope, *rest) for slope, rest in zip(inner, others, strict=True)))
     if expr.op == "where":
-        condition, a, b = expr.args
-        return where(condition, derivative(a, index), derivative(b, index))
+        return where(expr.args[0], inner[1], inner[2])
     (x,) = expr.args
-    return mul(_DERIVATIVE[expr.op](expr, x), derivative(x, index))
+    return mul(_DERIVATIVE[expr.op](expr, x), inner[0])
 
 
 def substitute(expr: Expr, operands: Mapping[int, Expr]) -> Expr:
@@ -285,34 +305,37 @@ _REBUILD = {"add": add, "mul": mul, "where": where}
 
 
 def subexpressions(roots: Sequence[Expr]) -> list[Expr]:
-    """Every distinct subexpression once, operands before users: straight-line code."""
+    """Returns every distinct subexpression once, operands before users: straight-line code."""
     order: dict[Expr, None] = {}
-
-    def visit(expr: Expr) -> None:
-        if expr not in order:
-            for a in expr.args:
-                visit(a)
-            order[expr] = None
-
-    for root in roots:
-        visit(root)
+    stack = list(reversed(roots))
+    while stack:
+        expr = stack[-1]
+        missing = [] if expr in order else [a for a in expr.args if a not in order]
+        if missing:
+            stack += reversed(missing)
+        else:
+            order[stack.pop()] = None
     return list(order)
 
 
-def operands(expr: Expr) -> list[int]:
-    """Indices of the operands that `expr` reads, ascending."""
-    return sorted(
-        int(e.value) for e in subexpressions([expr]) if e.op == "var" and e.value is not None
-    )
+def operands(expr: Expr) -> Sequence[int]:
+    """Returns the indices of the operands that `expr` reads, ascending."""
+    return expr.operands
 
 
 def evaluate(expr: Expr, batch: int) -> float:
-    """The value of an expression without operands at a batch size."""
+    """Returns the value of an expression without operands at a batch size."""
+    values: dict[Expr, float] = {}
+    for e in subexpressions([expr]):
+        values[e] = _value(e, [values[a] for a in e.args], batch)
+    return values[expr]
+
+
+def _value(expr: Expr, args: Sequence[float], batch: int) -> float:
     if expr.op == "batch":
         return float(batch)
     if (number := _number(expr)) is not None:
         return number
-    args = [evaluate(a, batch) for a in expr.args]
     if expr.op == "add":
         return math.fsum(args)
     if expr.op == "mul":

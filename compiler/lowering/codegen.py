@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .elements import BATCH_SIZE, extent
+from .indexing import extent
 from .kernel import Kernel, Schedule
+from .printing import triton
 from .slots import Code, Functions, Tile, kernel_code
+from .tile import BATCH
 
 HEADER = '''"""{title}
 
@@ -35,21 +37,27 @@ from newtriton.kernels.pointwise import tile
 
 @dataclass(frozen=True)
 class Launch:
-    """Kernels of one launch with their code; `function` launches pointwise ones together."""
+    """Kernels that are launched together.
+
+    Attributes:
+        kernels: the kernels.
+        codes: the slots of each.
+        function: the generated function that launches all of them, None for contractions.
+    """
 
     kernels: Sequence[Kernel]
     codes: Sequence[Code]
     function: str | None
 
 
-def generate(plan: Schedule, tiles: Mapping[Kernel, Tile]) -> tuple[str, list[Launch]]:
-    """The source of a schedule's module, and what to launch of it."""
+def generate(schedule: Schedule, tiles: Mapping[Kernel, Tile]) -> tuple[str, list[Launch]]:
+    """Returns the source of a schedule's module, and what to launch of it."""
     functions, launches = Functions(), []
-    for kernels in plan.launches:
-        codes = [kernel_code(k, plan, tiles, functions) for k in kernels]
+    for kernels in schedule.launches:
+        codes = [kernel_code(k, schedule, tiles, functions) for k in kernels]
         function = None if kernels[0].anchors else _launcher(kernels, codes, tiles, functions)
         launches.append(Launch(kernels, codes, function))
-    header = HEADER.format(title=f"{plan.graph.name}.")
+    header = HEADER.format(title=f"{schedule.graph.name}.")
     return f"{header}\n\n{functions.source}\n", launches
 
 
@@ -59,15 +67,15 @@ def _launcher(
     tiles: Mapping[Kernel, Tile],
     functions: Functions,
 ) -> str:
-    """Programs 0 … e0 work on the first kernel, those up to e1 on the second, and so on."""
+    """Returns the function in which programs below e0 work on the first kernel, and so on."""
     parts = range(len(kernels))
-    pointers, numbers = [f"p{q}" for q in parts], [*(f"e{q}" for q in parts[:-1]), BATCH_SIZE]
+    pointers, numbers = [f"p{q}" for q in parts], [*(f"e{q}" for q in parts[:-1]), triton(BATCH)]
     lines = ["pid = tl.program_id(0)"]
     for q, (kernel, code) in enumerate(zip(kernels, codes, strict=True)):
         start = f"pid - e{q - 1}" if q else "pid"
-        shape = f"{extent(kernel.space.rows)}, {kernel.space.columns}"
+        shape = f"{triton(extent(kernel.space.rows))}, {kernel.space.columns}"
         size = f"{tiles[kernel].rows}, {tiles[kernel].columns}"
-        call = f"tile({start}, p{q}, {BATCH_SIZE}, {shape}, {size}, {code.stages[0]})"
+        call = f"tile({start}, p{q}, {triton(BATCH)}, {shape}, {size}, {code.stages[0]})"
         if len(kernels) == 1:
             lines.append(call)
         else:

@@ -52,7 +52,7 @@ def coefficients(joint: Node, anchors: Sequence[Node]) -> list[scalar.Expr] | No
     return found
 
 
-def geometry(node: Node) -> tuple[object, ...]:
-    """What contractions that share a loop have in common."""
+def loop_signature(node: Node) -> tuple[object, ...]:
+    """Returns what contractions that share a loop have in common."""
     shapes = tuple(x.shape for x in node.inputs[:2])
     return node.op, shapes, tuple(sorted(node.attributes.items()))

@@ -7,33 +7,62 @@ are r, c, e (row, column, element), a0… (coordinates), v0… (values): never a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..graph import scalar
+from ..graph import ops, scalar
 from ..graph.ir import Node, Op, Shape
-from .elements import BATCH_SIZE, ELEMENTS, At, Index, expression, extent, linear, reduction, split
-from .kernel import Kernel, Schedule, is_partial
+from .elements import ELEMENTS, NOTHING, Reduction, expression, reduction
+from .indexing import At, extent, linear, split
+from .kernel import Kernel, Schedule
 from .operands import coefficients
 from .precision import is_rounded
+from .printing import triton
+from .space import is_partial
+from .tile import (
+    BATCH,
+    COLUMN,
+    COLUMNS,
+    ELEMENT,
+    IN_COLUMNS,
+    IN_ROWS,
+    INSIDE,
+    ROW,
+    ROWS,
+    TILE,
+    ZERO,
+    Along,
+    Axis,
+    Form,
+    Index,
+    Mask,
+    Pointer,
+    T,
+    Term,
+    Value,
+    call,
+    position,
+    where,
+    within,
+)
 
 PARAMETERS = "acc, i, j, k, m, n, mr, mc, p, batch"
-ROWS, COLUMNS = frozenset({"rows"}), frozenset({"columns"})
-TILE = ROWS | COLUMNS
-_MASK = {"rows": "mr", "columns": "mc"}
-_ALONG_ROW = {
-    "sum": "tl.sum(tl.where(mr & mc, {}, 0.0), axis=1, keep_dims=True)",
-    "max": 'tl.max(tl.where(mr & mc, {}, float("-inf")), axis=1, keep_dims=True)',
-    "draw": 'draw(tl.where(mr & mc, {}, float("-inf")), {}, c)',
-}
+ACCUMULATOR = Value.named("acc", TILE)
+TILE_ROW, STRIP, SPLIT = (Index.named(name) for name in "ijk")
+EMPTY = where(INSIDE, NOTHING, NOTHING)  # a tile of zeros
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns of what a slot sees at once, and how many strips of columns there are."""
+    """What a slot sees at once.
+
+    Attributes:
+        rows: the tile's rows.
+        columns: the tile's columns.
+        strips: how many strips of so many columns a row of the kernel's space has.
+    """
 
     rows: int
     columns: int
@@ -42,7 +71,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Part:
-    """Memory between two kernels: sums of tiles (`of` a sum), or parts of a split accumulator."""
+    """Memory between two kernels.
+
+    Attributes:
+        of: a sum that tiles give parts of, or a contraction whose accumulator is written apart.
+    """
 
     of: Node
 
@@ -51,9 +84,14 @@ Buffer = Node | Part
 
 
 class Access(NamedTuple):
-    """A load or store of a value. home: each element where it is computed. in_order: neighbours in
-    a row of the tile are neighbours in memory.
-    """  # noqa: D205
+    """A load or a store of a value.
+
+    Attributes:
+        node: the value.
+        stored: whether it is written.
+        home: whether each element is accessed where it is computed.
+        in_order: whether neighbours in a row of the tile are neighbours in memory.
+    """
 
     node: Node
     stored: bool
@@ -63,19 +101,23 @@ class Access(NamedTuple):
 
 @dataclass
 class Code:
-    """The slots of a kernel: one per stage, factors between them, and the pointers they share.
+    """The slots of a kernel.
 
-    accesses: to values, in the order in which they happen.
+    Attributes:
+        stages: the slot after every anchor, None where there is nothing to do.
+        ratios: between anchors, the factor that the accumulator is multiplied by, None for 1.
+        pointers: the memory that all slots of the kernel take, each with its place in their tuple.
+        accesses: loads and stores of values, in the order in which they happen.
     """
 
     stages: list[str | None] = field(default_factory=list)
     ratios: list[str | None] = field(default_factory=list)
-    pointers: list[Buffer] = field(default_factory=list)
+    pointers: dict[Buffer, int] = field(default_factory=dict)
     accesses: list[Access] = field(default_factory=list)
 
     @property
     def in_order(self) -> bool:
-        """Whether all accesses are."""
+        """Whether all accesses are in order."""
         return all(a.in_order for a in self.accesses)
 
     def may_replace(self, x: Node, y: Node) -> bool:
@@ -95,133 +137,146 @@ class Functions:
     def add(
         self, kind: str, parameters: str, body: Sequence[str], decorator: str = "@triton.jit"
     ) -> str:
-        """The name of a function with this body."""
+        """Returns the name of a function with this body."""
         text = "\n".join([f"({parameters}):", *(f"    {line}" for line in body)])
         return self.names.setdefault((kind, decorator, text), f"{kind}_{len(self.names)}")
 
     @property
     def source(self) -> str:
-        """All of them."""
+        """The source of all of them."""
         found = self.names.items()
         return "\n\n\n".join(f"{jit}\ndef {name}{text}" for (_, jit, text), name in found)
 
 
 class _Writer:
-    """Writes the statements of one slot."""
+    """The reader that writes the statements of one slot."""
 
     def __init__(
-        self, kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], code: Code
+        self, kernel: Kernel, schedule: Schedule, tiles: Mapping[Kernel, Tile], code: Code
     ) -> None:
-        self.kernel, self.plan, self.tiles, self.code = kernel, plan, tiles, code
+        self.kernel, self.schedule, self.tiles, self.code = kernel, schedule, tiles, code
         self.space = kernel.space
-        self.header: dict[str, None] = {}
+        self.coordinates: set[int] = set()
         self.lines: list[str] = []
         self.depth = 0
-        self.known: dict[tuple, Index] = {}
-        self.named: dict[str, Index] = {}
+        self.known: dict[tuple[Node, At, Mask | None], Value] = {}
+        self.named: dict[Term, Term] = {}
         self.count = 0
 
     # --- Reader ---------------------------------------------------------------------------------
 
-    def value(self, node: Node, at: At, valid: Index | None) -> Index:
+    def value(self, node: Node, at: At, valid: Mask | None) -> Value:
         key = (node, at, valid)
         found = self.known.get((node, at, None)) or self.known.get(key)
         if found is None:
             if node.op is Op.CONST:
                 found = expression(self, node["value"], ())
-            elif self.plan.looked_up(node):
-                found = self.name(ELEMENTS[node.op](self, node, at, valid))
+            elif node in self.schedule.looked_up:
+                found = self.name(self.element(node, at, valid))
             else:
                 found = self.load(node, at, valid)
             self.known[key] = found
         return found
 
-    def name(self, value: Index) -> Index:
-        if re.fullmatch(r"-?[\w.]+", value.text):
-            return value
-        if value.text not in self.named:
-            variable = self.variable()
-            self.emit(f"{variable} = {value.text}")
-            self.named[value.text] = Index(variable, value.spans)
-        return self.named[value.text]
+    def name(self, term: T) -> T:
+        if term.atomic:
+            return term
+        found = self.named.get(term)
+        if found is None:
+            found = type(term).named(self.variable(), term.spans)
+            self.emit(f"{found.detail} = {self.text(term)}")
+            self.named[term] = found
+        assert isinstance(found, type(term))
+        return found
 
     def along_row(
-        self, form: str, at: At, element: Callable[[At], Index], *operands: Index
-    ) -> Index:
+        self, what: Along, at: At, element: Callable[[At], Value], *operands: Value
+    ) -> Value:
         value = element((*at, self.space.coordinates[-1]))
-        text = _ALONG_ROW[form].format(value.text, *(x.text for x in operands))
-        return self.name(Index(text, ROWS))
+        return self.name(Value(Form.ALONG_ROW, (value, *operands), what, spans=ROWS))
 
-    def total(self, dims: Shape, element: Callable[[At], Index]) -> Index:
-        total = self.variable()
-        self.emit(f"{total} = tl.where(mr & mc, 0.0, 0.0)")
-        with self.loop(extent(dims)) as index:
-            self.emit(f"{total} += {element(split(dims, index)).text}")
-        return Index(total, TILE)
+    def total(self, dims: Shape, element: Callable[[At], Value]) -> Value:
+        return self.summed(extent(dims), lambda index: element(split(dims, index)))
 
     # --- statements -----------------------------------------------------------------------------
 
+    def element(self, node: Node, at: At, valid: Mask | None) -> Value:
+        """Returns an element by the rule of its op."""
+        return ops.rule_of(ELEMENTS, node, "element")(self, node, at, valid)
+
     def variable(self) -> str:
-        """A new identifier."""
+        """Returns a new identifier."""
         self.count += 1
         return f"v{self.count - 1}"
 
+    def text(self, term: Term) -> str:
+        """Returns a term as source; the coordinates in it are defined at the head of the slot."""
+        self.coordinates |= term.coordinates
+        return triton(term)
+
     def emit(self, line: str) -> None:
-        """Writes a statement, the coordinates that it uses defined before."""
-        for axis in sorted(set(map(int, re.findall(r"\ba(\d+)\b", line)))):
-            self.header[f"a{axis} = {self.space.definition(axis).text}"] = None
+        """Writes a statement."""
         self.lines.append("    " * self.depth + line)
 
+    def summed(self, count: Index, term: Callable[[Index], Value]) -> Value:
+        """Returns the sum of a tile's terms over an index from 0 to `count`, in a loop."""
+        total = Value.named(self.variable(), TILE)
+        self.emit(f"{total.detail} = {triton(EMPTY)}")
+        with self.loop(count) as index:
+            value = term(index)
+            self.emit(f"{total.detail} += {self.text(value)}")
+        return total
+
     @contextmanager
-    def loop(self, count: str) -> Iterator[Index]:
+    def loop(self, count: Index) -> Iterator[Index]:
         """A loop; what is named in it is not known behind it."""
         known, named = dict(self.known), dict(self.named)
-        index = f"l{self.depth}"
-        self.emit(f"for {index} in range({count}):")
+        index = Index.named(f"l{self.depth}")
+        self.emit(f"for {index.detail} in range({self.text(count)}):")
         self.depth += 1
-        yield Index(index)
+        yield index
         self.depth -= 1
         self.known, self.named = known, named
 
-    def pointer(self, buffer: Buffer) -> str:
-        """The pointer of a buffer."""
+    # --- memory ---------------------------------------------------------------------------------
+
+    def pointer(self, buffer: Buffer) -> Pointer:
+        """Returns the pointer of a buffer."""
         pointers = self.code.pointers
-        if buffer not in pointers:
-            pointers.append(buffer)
-        return f"p[{pointers.index(buffer)}]"
+        return Pointer.named(f"p[{pointers.setdefault(buffer, len(pointers))}]")
 
     def address(self, shape: Shape, at: At) -> Index:
-        """Where an element lies."""
+        """Returns where an element lies."""
         if at and at == self.space.home(shape):
-            return Index("r", ROWS) if self.space.along_rows(shape) else Index("e", TILE)
+            return ROW if self.space.along_rows(shape) else ELEMENT
         return linear(shape, at)
 
-    def load(self, node: Node, at: At, valid: Index | None) -> Index:
-        """A value from memory; 0 outside the tile and where it is not valid."""
-        where = self.address(node.shape, at)
-        across = any("columns" in index.spans for index in at)
+    def load(self, node: Node, at: At, valid: Mask | None) -> Value:
+        """Returns a value from memory; 0 outside the tile and where it is not valid."""
+        address = self.address(node.shape, at)
+        across = any(Axis.COLUMNS in index.spans for index in at)
         in_order = not across or at[-1:] == self.space.coordinates[-1:]
         home = at == self.space.home(node.shape)
         self.code.accesses.append(Access(node, False, home, in_order))
-        if valid is not None and not valid.spans <= where.spans:  # as many addresses as masks
-            where = Index(f"tl.where({valid.text}, {where.text}, 0)", where.spans | valid.spans)
-        masks = [_MASK[s] for s in sorted(where.spans, reverse=True)]
-        masks += [valid.text] if valid is not None else []
-        masked = f", mask={' & '.join(masks)}, other=0" if masks else ""
-        text = f"tl.load({self.pointer(node)} + {where.text}{masked})"
-        return self.name(Index(text + _widen(node), where.spans))
+        if valid is not None and not valid.spans <= address.spans:  # as many addresses as masks
+            address = where(valid, address, ZERO)
+        there, mask = self.pointer(node) + address, within(address.spans, valid)
+        return self.name(there.load(mask, _widened(node)))
 
-    def store(self, node: Node, value: Index) -> None:
+    def write(self, there: Pointer, value: Value, mask: Mask | None = None) -> None:
+        """Writes elements to memory where the mask holds."""
+        masked = "" if mask is None else f", mask={self.text(mask)}"
+        self.emit(f"tl.store({self.text(there)}, {self.text(value)}{masked})")
+
+    def store(self, node: Node, value: Value) -> None:
         """Writes a value that lives in the kernel's space."""
         self.code.accesses.append(Access(node, True))
-        where = self.address(node.shape, self.space.home(node.shape) or ())
-        masks = " & ".join(_MASK[s] for s in sorted(where.spans, reverse=True))
-        masked = f", mask={masks}" if masks else ""
-        self.emit(f"tl.store({self.pointer(node)} + {where.text}, {value.text}{masked})")
+        address = self.address(node.shape, self.space.home(node.shape) or ())
+        self.write(self.pointer(node) + address, value, within(address.spans))
 
     # --- a kernel's nodes -----------------------------------------------------------------------
 
-    def define(self, node: Node, value: Index) -> None:
+    def define(self, node: Node, value: Value) -> None:
         """Notes that a node's value is in registers, and writes it if somebody reads it."""
         value = self.name(value)
         self.known[node, self.space.home(node.shape) or (), None] = value
@@ -229,113 +284,108 @@ class _Writer:
             self.store(node, value)
 
     def compute(self, node: Node) -> None:
-        """A node of the body."""
+        """Computes a node of the body."""
         if is_partial(node):
             self.define(node, self.added(node))
         elif node.op in ELEMENTS:
-            home = self.space.home(node.shape) or ()
-            self.define(node, ELEMENTS[node.op](self, node, home, None))
+            self.define(node, self.element(node, self.space.home(node.shape) or (), None))
         else:
             self.anchor(node, self.accumulated(node))
 
-    def anchor(self, node: Node, value: Index) -> None:
-        """The value of a contraction from its accumulator: bias and scale."""
+    def anchor(self, node: Node, value: Value) -> None:
+        """Computes the value of a contraction from its accumulator: bias and scale."""
         if "scale" in node.attributes:
-            scale = expression(self, node["scale"], ())
-            value = Index(f"{value.text} * {scale.text}", value.spans)
+            value = value * expression(self, node["scale"], ())
         self.define(node, self.biased(node, value))
 
-    def biased(self, node: Node, value: Index) -> Index:
-        """A value plus the contraction's bias."""
+    def biased(self, node: Node, value: Value) -> Value:
+        """Returns a value plus the contraction's bias."""
         for bias in node.inputs[2:]:
-            b = self.value(bias, (self.space.coordinates[-1],), None)
-            value = Index(f"{value.text} + {b.text}", TILE)
+            value = value + self.value(bias, (self.space.coordinates[-1],), None)
         return value
 
-    def accumulated(self, node: Node) -> Index:
-        """Σ over the parts of a split accumulator."""
-        head = next(k for k in self.kernel.adds if node in k.anchors)
-        total = self.variable()
-        self.emit(f"{total} = tl.where(mr & mc, 0.0, 0.0)")
-        with self.loop(str(head.way.splits)) as part:
-            where = f"{part.text} * ({extent(self.space.shape)}) + e"
-            load = f"tl.load({self.pointer(Part(node))} + {where}, mask=mr & mc, other=0)"
-            self.emit(f"{total} += {load}")
-        return Index(total, TILE)
+    def accumulated(self, node: Node) -> Value:
+        """Returns Σ over the parts of a split accumulator."""
+        head = self.schedule.accumulated_by[node]
+        size = extent(self.space.shape)
+        return self.summed(
+            position(head.way.splits),
+            lambda part: (self.pointer(Part(node)) + part * size + ELEMENT).load(INSIDE),
+        )
 
-    def joint(self, node: Node, head: Kernel, accumulator: Index) -> None:
-        """The map in which anchors meet, of the accumulator that has taken all of them."""
+    def joint(self, node: Node, head: Kernel, accumulator: Value) -> None:
+        """Computes the map in which anchors meet, of the accumulator that has taken all of them."""
         home = self.space.home(node.shape) or ()
         for anchor in head.joined[:-1]:
-            self.known[anchor, home, None] = self.name(self.biased(anchor, Index("0.0")))
+            self.known[anchor, home, None] = self.name(self.biased(anchor, NOTHING))
         self.known[head.anchors[-1], home, None] = self.name(
             self.biased(head.anchors[-1], accumulator)
         )
-        self.define(node, ELEMENTS[Op.MAP](self, node, home, None))
+        self.define(node, self.element(node, home, None))
 
-    def added(self, node: Node) -> Index:
-        """Σ over the parts that tiles have written."""
-        producer = self.plan.part_of[node]
+    def added(self, node: Node) -> Value:
+        """Returns Σ over the parts that tiles have written."""
+        producer = self.schedule.part_of[node]
         tile, rows = self.tiles[producer], extent(producer.space.rows)
-        parts = f"({rows} + {tile.rows - 1}) // {tile.rows}"
+        parts = (rows + (tile.rows - 1)) // tile.rows
         pointer = self.pointer(Part(node))
-        if reduction(node) == "all":
+        if reduction(node) is Reduction.ALL:
             strips = 1 if producer.space.along_rows(node.inputs[0].shape) else tile.strips
-            return Index(f"add_all({pointer}, {parts} * {strips})")
-        columns = producer.space.columns
-        return Index(f"add_rows({pointer}, {parts}, {columns}, c, mc)", COLUMNS)
+            return call("add_all", pointer, parts * strips)
+        columns = position(producer.space.columns)
+        return call("add_rows", pointer, parts, columns, COLUMN, IN_COLUMNS, spans=COLUMNS)
 
     def part(self, node: Node) -> None:
-        """A tile's part of a sum."""
+        """Writes a tile's part of a sum."""
         (x,) = node.inputs
         value = self.value(x, self.space.home(x.shape) or (), None)
-        pointer = self.pointer(Part(node))
         strips = self.tiles[self.kernel].strips
-        if reduction(node) == "columns":
-            total = self.name(
-                Index(f"tl.sum(tl.where(mr & mc, {value.text}, 0.0), axis=0, keep_dims=True)")
-            )
-            where = f"i * {self.space.columns} + c"
-            self.emit(f"tl.store({pointer} + {where}, {total.text}, mask=mc)")
+        if reduction(node) is Reduction.COLUMNS:
+            inside = where(INSIDE, value, NOTHING)
+            total = self.name(Value(Form.DOWN_COLUMNS, (inside,), spans=COLUMNS))
+            there = self.pointer(Part(node)) + TILE_ROW * self.space.columns + COLUMN
+            self.write(there, total, IN_COLUMNS)
         elif self.space.along_rows(x.shape):
-            self.emit(f"tl.store({pointer} + i, tl.sum(tl.where(mr, {value.text}, 0.0)))")
+            total = call("tl.sum", where(IN_ROWS, value, NOTHING))
+            self.write(self.pointer(Part(node)) + TILE_ROW, total)
         else:
-            total = f"tl.sum(tl.where(mr & mc, {value.text}, 0.0))"
-            self.emit(f"tl.store({pointer} + i * {strips} + j, {total})")
+            total = call("tl.sum", where(INSIDE, value, NOTHING))
+            self.write(self.pointer(Part(node)) + TILE_ROW * strips + STRIP, total)
 
     def body(self) -> list[str]:
-        """The finished function's statements."""
-        header = ["r = m[:, None]", "c = n[None, :]", f"e = r * {self.space.columns} + c"]
-        header += sorted(self.header, key=lambda line: int(line[1 : line.index(" ")]))
+        """Returns the finished function's statements."""
+        element = triton(ROW * self.space.columns + COLUMN)
+        header = ["r = m[:, None]", "c = n[None, :]", f"e = {element}"]
+        header += [f"a{i} = {triton(self.space.definition(i))}" for i in sorted(self.coordinates)]
         return [f"# {self.kernel}", *header, *self.lines]
 
 
-def _widen(node: Node) -> str:
-    """Labels may be stored in 64 bits, rounded operands in 16."""
+def _widened(node: Node) -> str | None:
+    """The type in registers: labels may be stored in 64 bits, rounded operands in 16."""
     if node.type.kind == "int":
-        return ".to(tl.int32)" if node.op is Op.INPUT else ""
-    return ".to(tl.float32)" if is_rounded(node) else ""
+        return "int32" if node.op is Op.INPUT else None
+    return "float32" if is_rounded(node) else None
 
 
 def kernel_code(
-    kernel: Kernel, plan: Schedule, tiles: Mapping[Kernel, Tile], functions: Functions
+    kernel: Kernel, schedule: Schedule, tiles: Mapping[Kernel, Tile], functions: Functions
 ) -> Code:
-    """The slots of a kernel, added to the functions of its module."""
+    """Returns the slots of a kernel, added to the functions of its module."""
     code = Code()
     if kernel.opaque:
         return code
     last = max(0, len(kernel.anchors) - 1)
     for stage in range(last + 1):
-        writer = _Writer(kernel, plan, tiles, code)
+        writer = _Writer(kernel, schedule, tiles, code)
         if kernel.way.splits > 1:
             _store_part(writer, kernel, stage)
         else:
             _stage(writer, kernel, stage)
         slot = functions.add("slot", PARAMETERS, writer.body()) if writer.lines else None
         code.stages.append(slot)
-        writer = _Writer(kernel, plan, tiles, code)
+        writer = _Writer(kernel, schedule, tiles, code)
         ratio = _ratio(writer, stage) if stage < last else None
-        named = functions.add("ratio", f"p, {BATCH_SIZE}", ratio) if ratio else None
+        named = functions.add("ratio", f"p, {BATCH.detail}", ratio) if ratio else None
         code.ratios.append(named)
     return code
 
@@ -344,23 +394,21 @@ def _store_part(writer: _Writer, kernel: Kernel, stage: int) -> None:
     """A split accumulator is written as it is."""
     if kernel.joint is not None and stage < len(kernel.anchors) - 1:
         return
-    pointer = writer.pointer(Part(kernel.anchors[stage]))
-    where = f"k * ({extent(kernel.space.shape)}) + e"
-    writer.emit(f"tl.store({pointer} + {where}, acc, mask=mr & mc)")
+    start = writer.pointer(Part(kernel.anchors[stage])) + SPLIT * extent(kernel.space.shape)
+    writer.write(start + ELEMENT, ACCUMULATOR, INSIDE)
 
 
 def _stage(writer: _Writer, kernel: Kernel, stage: int) -> None:
     """All nodes that can be computed after an anchor, and only then."""
-    plan, accumulator = writer.plan, Index("acc", TILE)
-    last = max(0, len(kernel.anchors) - 1)
-    body = [n for n in kernel.body if last == 0 or plan.stage(kernel, n, False) == stage]
-    partials = [n for n in kernel.partials if last == 0 or plan.stage(kernel, n, True) == stage]
+    last, stages = max(0, len(kernel.anchors) - 1), writer.schedule.stages.get(kernel, {})
+    body = [n for n in kernel.body if last == 0 or stages[n] == stage]
+    partials = [n for n in kernel.partials if last == 0 or stages[n] == stage]
     joined = kernel.joint is not None and stage == last
     if kernel.anchors and not joined and (body or partials or kernel.anchors[0] in kernel.writes):
-        writer.anchor(kernel.anchors[stage], accumulator)
+        writer.anchor(kernel.anchors[stage], ACCUMULATOR)
     for node in body:
         if node is kernel.joint:
-            writer.joint(node, kernel, accumulator)
+            writer.joint(node, kernel, ACCUMULATOR)
         elif kernel.adds and node is kernel.adds[0].joint:
             writer.joint(node, kernel.adds[0], writer.accumulated(kernel.adds[0].anchors[-1]))
         else:
@@ -381,8 +429,8 @@ def _ratio(writer: _Writer, stage: int) -> list[str] | None:
     if ratio is scalar.ONE:
         return None
     operands = [
-        writer.value(x.inputs[0], (), None) if i in scalar.operands(ratio) else Index("0.0")
+        writer.value(x.inputs[0], (), None) if i in scalar.operands(ratio) else NOTHING
         for i, x in enumerate(kernel.joint.inputs)
     ]
     result = expression(writer, ratio, operands)
-    return [*writer.lines, f"return {result.text}"]
+    return [*writer.lines, f"return {writer.text(result)}"]

@@ -7,12 +7,14 @@ needed.
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op
+from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape
 from ...compiler.graph.scalar import evaluate
 from ..backend import Context
 from ..vectors import Vectors
@@ -27,58 +29,116 @@ def _single(node: Node) -> Step:
 
 
 def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
-    """The graph's steps in execution order; nodes in `keep` are written besides the outputs."""
-    nodes = graph.computed()
-    written = {n: step for step in paired(nodes) for n in step.writes}
-    needed = {*graph.outputs.values(), *keep}
-    done = {n for n in graph.nodes() if n not in set(nodes)}
-    waiting = dict.fromkeys(nodes)
-    steps: list[Step] = []
+    """Returns the graph's steps in execution order.
 
-    def ready(node: Node, group: Mapping[Node, None]) -> bool:
-        return all(i in done or i in group for i in node.inputs)
-
-    while waiting:
-        node = next(n for n in waiting if ready(n, {}))
-        if node.op is not Op.MAP:
-            step = written.get(node) or _single(node)
-            if not all(i in done for i in step.reads):
-                step = _single(node)
-            for n in step.writes:
-                waiting.pop(n, None)
-            done.update(step.writes)
-            steps.append(step)
+    Args:
+        graph: what to run.
+        keep: nodes that are written besides the outputs.
+    """
+    steps = _Steps(graph, {*graph.outputs.values(), *keep})
+    for node in graph.computed():
+        if node in steps.done:
             continue
+        if node.op is Op.MAP:
+            steps.add_group(node.shape)
+        else:
+            steps.add(node)
+    return steps.found
+
+
+class _Steps:
+    """Steps in the making.
+
+    Who becomes ready is noted when its last operand is done, so the whole costs time in proportion
+    to the graph.
+
+    Attributes:
+        found: the steps so far.
+        done: the nodes that they compute.
+    """
+
+    def __init__(self, graph: Graph, needed: set[Node]) -> None:
+        nodes = graph.computed()
+        self.found: list[Step] = []
+        self.done: set[Node] = set()
+        self.needed = needed
+        self.place = {node: i for i, node in enumerate(nodes)}
+        self.written = {n: step for step in paired(nodes) for n in step.writes}
+        self.missing: dict[Node, int] = {}  # operands that are not done
+        self.users: dict[Node, list[Node]] = {node: [] for node in nodes}
+        self.ready: dict[Shape | None, list[Node]] = {}  # maps by shape, views at None
+        for node in nodes:
+            operands = [x for x in dict.fromkeys(node.inputs) if x in self.place]
+            self.missing[node] = len(operands)
+            for x in operands:
+                self.users[x].append(node)
+            self._note(node)
+
+    def _note(self, node: Node) -> None:
+        if self.missing[node] or node in self.done:
+            return
+        if node.op is Op.MAP or node.op in VIEWS:
+            kind = node.shape if node.op is Op.MAP else None
+            self.ready.setdefault(kind, []).append(node)
+
+    def _finish(self, nodes: Iterable[Node]) -> None:
+        fresh = [n for n in nodes if n not in self.done]
+        self.done.update(fresh)
+        for user in [u for n in fresh for u in self.users[n]]:
+            self.missing[user] -= 1
+            self._note(user)
+
+    def add(self, node: Node) -> None:
+        """Adds the step of a node, with another one where one operator gives both."""
+        step = self.written.get(node) or _single(node)
+        if any(x in self.place and x not in self.done for x in step.reads):
+            step = _single(node)
+        self.found.append(step)
+        self._finish(step.writes)
+
+    def add_group(self, shape: Shape) -> None:
+        """Adds all maps of a shape that can run now, sums of them, and before them ready views."""
         group: dict[Node, None] = {}
-        sums: list[Node] = []
         views: list[Node] = []
-        for n in waiting:
-            if n.op is Op.MAP and n.shape == node.shape and ready(n, group):
-                group[n] = None
-            elif n.op in VIEWS and ready(n, {}):
-                views.append(n)
-                done.add(n)
-            elif (
-                n.op is Op.REDUCE_SUM
-                and n.inputs[0] in group
-                and n not in written
-                and _on_the_way(n)
-            ):
-                sums.append(n)
-        outside = {i for n in nodes if n not in group and n not in sums for i in n.inputs} | needed
-        pointwise = Pointwise(list(group), [n for n in group if n in outside], sums)
-        steps += [_single(v) for v in views]
-        steps.append(Step(pointwise.reads, pointwise.writes, pointwise))
-        for n in (*group, *sums, *views):
-            waiting.pop(n)
-        done.update(group, sums)
-    return steps
+        inside: Counter[Node] = Counter()  # operands of a node that are in the group
+        waiting = [(self.place[n], n) for kind in (shape, None) for n in self.ready.pop(kind, ())]
+        heapq.heapify(waiting)
+        while waiting:
+            _, node = heapq.heappop(waiting)
+            if node in self.done:
+                continue
+            if node.op is Op.MAP:
+                group[node] = None
+                inside.update(self.users[node])
+            else:
+                views.append(node)
+                self._finish([node])
+            for kind in (shape, None):
+                for n in self.ready.pop(kind, ()):
+                    heapq.heappush(waiting, (self.place[n], n))
+            for user in self.users[node]:
+                fits = user.op is Op.MAP and user.shape == shape
+                if fits and 0 < self.missing[user] == inside[user]:
+                    heapq.heappush(waiting, (self.place[user], user))
+        self.found += [_single(v) for v in views]
+        self._add_pointwise(group)
 
+    def _add_pointwise(self, group: Mapping[Node, None]) -> None:
+        """Adds a group of maps and the sums of them that it can take while it runs."""
+        users = dict.fromkeys(u for n in group for u in self.users[n])
+        sums = [n for n in users if n.op is Op.REDUCE_SUM and self._rides_along(n)]
+        sums.sort(key=self.place.__getitem__)
+        together = {*group, *sums}
+        wanted = [n for n in group if n in self.needed or not together.issuperset(self.users[n])]
+        pointwise = Pointwise(list(group), wanted, sums)
+        self.found.append(Step(pointwise.reads, pointwise.writes, pointwise))
+        self._finish(together)
 
-def _on_the_way(node: Node) -> bool:
-    """Sums that a group of maps can take while it runs: over all axes, or down to the last."""
-    rank = len(node.inputs[0].shape)
-    return node["axes"] in (tuple(range(rank)), tuple(range(rank - 1)))
+    def _rides_along(self, node: Node) -> bool:
+        """Whether a sum is over all axes or down to the last, and not part of a pair."""
+        rank = len(node.inputs[0].shape)
+        axes = tuple(range(rank)), tuple(range(rank - 1))
+        return node["axes"] in axes and node not in self.written and node not in self.done
 
 
 class AtenBackend:

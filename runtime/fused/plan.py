@@ -7,6 +7,7 @@ that belongs to the plan, so a call allocates nothing besides its results.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Graph, Node, Op, concrete
 from ...compiler.graph.memory import Arena, Lifetime, arena, shared
 from ...compiler.lowering.codegen import Launch, generate
-from ...compiler.lowering.elements import reduction
+from ...compiler.lowering.elements import Reduction, reduction
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED, is_rounded
 from ...compiler.lowering.schedule import schedule
@@ -52,7 +53,7 @@ def _pointer(buffer: Buffer) -> str:
 
 
 def _sums_columns(node: Node) -> bool:
-    return node.op is Op.REDUCE_SUM and reduction(node) == "columns"
+    return node.op is Op.REDUCE_SUM and reduction(node) is Reduction.COLUMNS
 
 
 class Plan:
@@ -125,7 +126,7 @@ class Plan:
             return buffer.type.numel(self.batch)
         node = buffer.of
         if node.op is not Op.REDUCE_SUM:
-            head = next(k for k in self.schedule.kernels if node in k.anchors)
+            head = self.schedule.accumulated_by[node]
             if head.opaque and not head.way.by_vendor:
                 return self.settings.patches(node, self.batch).scratch
             return head.way.splits * node.type.numel(self.batch)
@@ -153,8 +154,8 @@ class Plan:
             operands = {
                 x for k in launch.kernels for a in k.anchors for x in self.schedule.operands[a]
             }
+            taken = Counter(b for code in launch.codes for b in code.pointers)
             for kernel, code in zip(launch.kernels, launch.codes, strict=True):
-                others = {b for c in launch.codes if c is not code for b in c.pointers} | operands
                 free = [x for x in kernel.reads if x in self.lifetimes and spans[x][1] == i]
                 for y in kernel.writes:
                     fits = [
@@ -162,7 +163,8 @@ class Plan:
                         for x in free
                         if spans[y][0] == i
                         and y in self.lifetimes
-                        and x not in others
+                        and taken[x] == (x in code.pointers)  # no other kernel reads it
+                        and x not in operands
                         and self.lifetimes[x].size == self.lifetimes[y].size
                         and code.may_replace(x, y)
                     ]
@@ -177,7 +179,7 @@ class Plan:
 
     def given(self, buffer: Buffer) -> bool:
         """Whether a buffer comes from outside."""
-        return isinstance(buffer, Node) and self.schedule.leaf(buffer)
+        return isinstance(buffer, Node) and buffer in self.schedule.leaves
 
     def tensors(
         self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]

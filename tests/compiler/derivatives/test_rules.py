@@ -19,6 +19,8 @@ from newtriton.compiler.graph.ir import LEAVES, Graph, N, Node, Op, concrete
 from newtriton.compiler.graph.ops import TYPE
 from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.graph.verify import verify
+from newtriton.compiler.lowering.elements import ELEMENTS
+from newtriton.compiler.lowering.kernel import ANCHORS
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.aten.rules import ATEN
 from newtriton.runtime.backend import Context
@@ -171,6 +173,7 @@ def test_no_table_lacks_an_op() -> None:
     assert set(TRANSPOSE) == every - STATISTICS - LEAVES
     assert set(COPIES) == every - STATISTICS - LEAVES - {Op.CONV_WEIGHT_GRAD}
     assert set(ATEN) == every - LEAVES
+    assert set(ELEMENTS) == every - LEAVES - ANCHORS  # contractions and Grams have kernels
 
 
 def test_a_missing_rule_names_the_op_its_types_and_its_place() -> None:

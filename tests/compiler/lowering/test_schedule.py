@@ -1,6 +1,8 @@
 """Schedules: every value computed once, kernels in a legal order, and the fusions that matter."""
 
+import dataclasses
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,8 +13,14 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op
 from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.language.network import trace
-from newtriton.compiler.lowering.kernel import ANCHORS, VENDOR, Kernel, Schedule, Way, is_partial
-from newtriton.compiler.lowering.schedule import schedule
+from newtriton.compiler.lowering.codegen import generate
+from newtriton.compiler.lowering.joining import share_loops, share_reads
+from newtriton.compiler.lowering.kernel import ANCHORS, VENDOR, Kernel, Schedule, Way
+from newtriton.compiler.lowering.placement import Placement
+from newtriton.compiler.lowering.reading import Reading, Ways
+from newtriton.compiler.lowering.schedule import place_all, schedule
+from newtriton.compiler.lowering.slots import Tile
+from newtriton.compiler.lowering.space import is_partial
 from newtriton.compiler.programs import Programs
 
 from ...eager import double_backward
@@ -50,12 +58,12 @@ def check_legal(plan: Schedule) -> None:
     assert all(len(kernels) == 1 for kernels in owners.values())
     for node in plan.graph.computed():
         merged = any(h.joint and node in h.anchors for k in plan.kernels for h in [k, *k.adds])
-        assert node in owners or plan.looked_up(node) or plan.leaf(node) or merged, node
+        assert node in owners or node in plan.looked_up or node in plan.leaves or merged, node
     launched = {k: i for i, kernels in enumerate(plan.launches) for k in kernels}
     assert len(launched) == len(plan.kernels)
     for kernel in plan.kernels:
         for value in kernel.reads:
-            if not plan.leaf(value):
+            if value not in plan.leaves:
                 (producer,) = owners[value]
                 assert value in producer.writes
                 assert launched[producer] < launched[kernel]
@@ -106,7 +114,7 @@ def test_the_two_products_of_a_quadratic_form_share_a_kernel():
     plan = schedule(programs(net, (5,)).quadratic(1))
     (kernel,) = [k for k in plan.kernels if len(k.anchors) == 2]
     assert kernel.joint is not None and len(kernel.partials) == 2
-    stages = [plan.stage(kernel, node, True) for node in kernel.partials]
+    stages = [plan.stages[kernel][node] for node in kernel.partials]
     assert sorted(stages) == [0, 1]  # ⟨s̄, V⋆ȧ⟩ while V⋆ȧ is in registers, the rest behind the sum
 
 
@@ -201,6 +209,68 @@ def test_kernels_move_at_most_half_of_what_eager_double_backward_moves():
     p = programs(nt.models.vgg11(), (3, 32, 32))
     fused = sum(schedule(g, 200).traffic(200) for g in (linearized(p), p.hvp))
     assert fused <= 0.5 * double_backward(200).moved
+
+
+def deep(layers: int) -> Programs:
+    """A deep perceptron, in which every layer but the last is two nodes."""
+    net = nt.Sequential(*itertools.chain(*((nt.Linear(4), nt.Tanh()) for _ in range(layers))))
+    return programs(nt.Sequential(net, nt.Linear(3)), (4,))
+
+
+def deep_and_normalized(blocks: int) -> Programs:
+    """A convolutional network of residual blocks with batch norm."""
+
+    def block() -> nt.Residual:
+        return nt.Residual(nt.Sequential(nt.Conv2d(2, 3, padding=1), nt.BatchNorm2d(), nt.ReLU()))
+
+    layers = [block() for _ in range(blocks)]
+    return programs(nt.Sequential(*layers, nt.Flatten(), nt.Linear(2)), (2, 4, 4))
+
+
+def work(graph: Graph, ways: Ways) -> int:
+    """How many element rules are run and how many kernels are visited to schedule a graph."""
+    placement = Placement(Reading(graph, 8, ways))
+    place_all(placement)
+    share_loops(placement)
+    share_reads(placement)
+    return placement.reading.rules_applied + placement.order.visited
+
+
+@pytest.mark.parametrize(("network", "layers"), [(deep, 20), (deep_and_normalized, 6)])
+def test_the_work_of_scheduling_is_linear_in_depth(network: Callable[[int], Programs], layers: int):
+    shallow, twice = (graphs(network(count)) for count in (layers, 2 * layers))
+    for small, large in zip(shallow, twice, strict=True):
+        for ways in (lambda *_: Way(), lambda *_: VENDOR, split_some):
+            assert work(large, ways) <= 2.1 * work(small, ways), small.name
+
+
+def test_deep_networks_are_scheduled_and_lowered_without_recursion():
+    p = deep(600)
+    for graph in (p.linearize, p.quadratic(1)):
+        plan = schedule(graph, 8)
+        source, _ = generate(plan, {k: Tile(16, 16, 1) for k in plan.kernels})
+        assert len(plan.kernels) > 600
+        assert source.count("@triton.jit") < 60  # layers of one shape share their code
+
+
+def test_chains_without_parameters_are_cut():
+    chain = nt.Sequential(*(nt.Tanh() for _ in range(400)), nt.Linear(3))
+    graph = programs(chain, (4,)).linearize
+    plan = schedule(graph, 8)
+    generate(plan, {k: Tile(16, 16, 1) for k in plan.kernels})
+    check_legal(plan)
+
+
+def test_a_schedule_is_data():
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(2))
+    plan = schedule(programs(net, (1, 6, 6)).linearize, 2, split_some)
+    assert plan.looked_up.isdisjoint(plan.leaves)
+    for kernel in plan.kernels:
+        assert all(plan.accumulated_by[a] is kernel for a in kernel.anchors)
+        assert all(plan.kernel_of[node] is kernel for node in kernel.writes)
+        assert all(plan.part_of[node] is kernel for node in kernel.partials)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.kernels = []  # type: ignore[misc]
 
 
 def test_anchors_are_what_has_no_elements():

@@ -8,7 +8,8 @@ import torch
 
 import newtriton as nt
 from newtriton.command.main import main
-from newtriton.compiler.lowering import slots
+from newtriton.compiler.lowering import printing
+from newtriton.compiler.lowering.tile import Along
 from newtriton.runtime.checking import numbers as check
 from newtriton.runtime.fused.executor import Settings
 
@@ -30,8 +31,8 @@ def test_all_kernels_of_a_small_network_are_right(precision: str):
 
 @pytest.mark.interpreter
 def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch):
-    right = slots._ALONG_ROW["sum"]
-    monkeypatch.setitem(slots._ALONG_ROW, "sum", f"1.001 * {right}")
+    right = printing.ALONG_ROW[Along.SUM]
+    monkeypatch.setitem(printing.ALONG_ROW, Along.SUM, f"1.001 * {right}")
     wrong = [e for e in check.numbers("small", small(), 3, INTERPRETED) if not e.good]
     assert "linearize" in wrong[0].kernel and "row_max" in wrong[0].kernel
     assert str(wrong[0]).endswith("WRONG")

@@ -1,0 +1,168 @@
+"""What the nodes of a graph read, before anybody knows which kernel computes them.
+
+Values that `elements` can look up elsewhere (broadcasts, pools, gathers) are nowhere in memory, and
+belong to whoever reads them; so are maps of given values, which every reader computes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from ..graph import ops
+from ..graph.ir import LEAVES, Graph, Node, Op, Shape, topological
+from .elements import ELEMENTS
+from .indexing import At
+from .kernel import ANCHORS, Way, base
+from .operands import contraction_operands
+from .space import Space, is_partial
+from .tile import UNKNOWN, Along, Index, Mask, T, Value
+
+LOOKED_UP = frozenset(ELEMENTS) - {
+    Op.MAP,
+    Op.REDUCE_SUM,
+    Op.ARGMAX_POOL,
+    Op.ROW_MAX,
+    Op.SAMPLE,
+}
+
+# A value that so many lookups separate from memory is computed: chains of layers without parameters
+# cost neither recursion nor a kernel that computes all of them again.
+LONGEST_CHAIN = 48
+
+Ways = Callable[[Node, int], Way]
+Source = tuple[Node, At]
+
+
+class _Looker:
+    """The reader that notes which values an element is computed from, and at which indices."""
+
+    def __init__(self, looked_up: Callable[[Node], bool], space: Space) -> None:
+        self.looked_up, self.space = looked_up, space
+        self.found: dict[Source, None] = {}
+        self.seen: set[Source] = set()
+
+    def value(self, node: Node, at: At, valid: Mask | None) -> Value:
+        if (node, at) not in self.seen:
+            self.seen.add((node, at))
+            if self.looked_up(node):
+                ops.rule_of(ELEMENTS, node, "element")(self, node, at, valid)
+            elif node.op is not Op.CONST:
+                self.found[node, at] = None
+        return UNKNOWN
+
+    def name(self, term: T) -> T:
+        return term
+
+    def along_row(
+        self, what: Along, at: At, element: Callable[[At], Value], *operands: Value
+    ) -> Value:
+        return element((*at, self.space.coordinates[-1]))
+
+    def total(self, dims: Shape, element: Callable[[At], Value]) -> Value:
+        return element(tuple(Index.named(f"l{i}") for i in range(len(dims))))
+
+
+class Reading:
+    """The nodes of a graph that need a place, and what each reads.
+
+    Args:
+        graph: what to compute.
+        batch: the batch size, for choices by size.
+        ways: how a contraction is computed at a batch size.
+
+    Attributes:
+        asked: values that must lie in memory in the end.
+        ways: how every contraction is computed.
+        operands: what every contraction reads.
+        users: for every value, the nodes that read it.
+        nodes: the nodes to place, operands first, copies made for contractions among them.
+        rules_applied: how often an element rule has been run, which tests count as work.
+    """
+
+    def __init__(self, graph: Graph, batch: int, ways: Ways) -> None:
+        self.graph = graph
+        computed = graph.computed()
+        self.asked = dict.fromkeys(map(base, graph.outputs.values()))
+        self.ways = {n: ways(n, batch) for n in computed if n.op in ANCHORS}
+        self.operands = {n: contraction_operands(n, way.by_vendor) for n, way in self.ways.items()}
+        self.users: dict[Node, set[Node]] = {}
+        for node in computed:
+            for x in self.operands.get(node, node.inputs):
+                self.users.setdefault(x, set()).add(node)
+        self.nodes: dict[Node, None] = {}
+        for node in computed:
+            made = (x for x in self.operands.get(node, ()) if not self.leaf(x))
+            self.nodes |= dict.fromkeys((*made, node))
+        self._memory = {*self.asked}.union(*self.operands.values())
+        self._again = self._maps_of_given(computed)
+        self._break_chains()
+        self._sources: dict[tuple[Node, Space, bool], Sequence[Source]] = {}
+        self.rules_applied = 0
+
+    def leaf(self, node: Node) -> bool:
+        """Whether a value is given; an image is given in the order of its channels last."""
+        given = node in self.graph.given or node.op in LEAVES
+        return given or (node.op is Op.TRANSPOSE and node.inputs[0].op is Op.INPUT)
+
+    def looked_up(self, node: Node) -> bool:
+        """Whether a value is nowhere, its readers reading its operands instead."""
+        if node in self._memory or self.leaf(node):
+            return False
+        return node.op in LOOKED_UP or node in self._again
+
+    def _maps_of_given(self, computed: Iterable[Node]) -> set[Node]:
+        """The maps that follow from given values by maps and looking up."""
+        follows: set[Node] = set()
+        for node in computed:
+            if (node.op is Op.MAP or node.op in LOOKED_UP) and all(
+                x in follows or self.leaf(x) for x in node.inputs
+            ):
+                follows.add(node)
+        return {n for n in follows if n.op is Op.MAP}
+
+    def _break_chains(self) -> None:
+        lookups: dict[Node, int] = {}
+        for node in self._all():
+            if self.looked_up(node):
+                lookups[node] = 1 + max(lookups.get(x, 0) for x in node.inputs)
+                if lookups[node] > LONGEST_CHAIN:
+                    self._memory.add(node)
+                    lookups[node] = 0
+
+    def _all(self) -> list[Node]:
+        """All nodes that somebody may ask about, operands first."""
+        operands = (x for both in self.operands.values() for x in both)
+        roots = [*self.graph.outputs.values(), *self.asked, *operands]
+        return topological(roots, stop=self.graph.given.__contains__)
+
+    def leaves(self) -> frozenset[Node]:
+        """Returns the given values, and the leaves."""
+        return frozenset(filter(self.leaf, self._all()))
+
+    def all_looked_up(self) -> frozenset[Node]:
+        """Returns the values that are looked up."""
+        return frozenset(filter(self.looked_up, self._all()))
+
+    def sources(self, node: Node, space: Space, part: bool = False) -> Sequence[Source]:
+        """Returns the values that a node computed in a space reads, and where.
+
+        Args:
+            node: the node.
+            space: the space of the kernel that computes it.
+            part: whether it is a sum of which tiles give parts: then what they add is read.
+        """
+        key = node, space, part
+        if key not in self._sources:
+            looker = _Looker(self.looked_up, space)
+            if part:
+                x = node.inputs[0]
+                looker.value(x, space.home(x.shape) or (), None)
+            elif node.op in ANCHORS:
+                for bias in node.inputs[2:]:
+                    looker.value(bias, (space.coordinates[-1],), None)
+            elif not is_partial(node):
+                rule = ops.rule_of(ELEMENTS, node, "element")
+                rule(looker, node, space.home(node.shape) or (), None)
+            self.rules_applied += len(looker.seen)
+            self._sources[key] = list(looker.found)
+        return self._sources[key]
