@@ -27,11 +27,13 @@ from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.ir import Graph, N, Node, Op, concrete
 from ..compiler.graph.scalar import var
 from ..compiler.lowering.precision import ROUNDED, rounded, with_precision
-from ..runtime.aten.pointwise import tensor_cores
+from ..runtime.aten.precision import tensor_cores
 from ..runtime.backend import Context
 from ..runtime.fused.compiling import compile_here, distinct
-from ..runtime.fused.executor import FusedExecutor, Settings
-from ..runtime.fused.selection import seconds
+from ..runtime.fused.executor import FusedExecutor
+from ..runtime.fused.measurements import seconds
+from ..runtime.fused.selection import Selection
+from ..runtime.fused.settings import settings_of
 from ._measure import parser, report
 
 LAYERS = (
@@ -161,19 +163,19 @@ def operations(channels: int, width: int, size: int) -> dict[str, Operation]:
 class Alone:
     """One operation on our kernels: operands are rounded and transposed before it is timed."""
 
-    def __init__(self, graph: Graph, settings: Settings, batch: int) -> None:
-        self.precision = settings.precision
+    def __init__(self, graph: Graph, selection: Selection, batch: int) -> None:
+        self.precision = selection.settings.precision
         leaves = [n for n in graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
-        lowered, _ = with_precision(graph, settings.precision)
+        lowered, _ = with_precision(graph, self.precision)
         self.rounded = {
             node: x
             for x in leaves
             for node in lowered.nodes()
             if self.precision in ROUNDED and node is rounded(x, self.precision)
         }
-        self.making = FusedExecutor(graph, (), settings, keeps=True)
+        self.making = FusedExecutor(graph, (), selection, keep_made=True)
         made = self.making.plan(batch, [*leaves, *self.rounded]).made
-        self.executor = FusedExecutor(graph, (), settings)
+        self.executor = FusedExecutor(graph, (), selection)
         self.plan = self.executor.plan(batch, [*leaves, *self.rounded, *made])
 
     def call(
@@ -264,10 +266,10 @@ def cases(
     for channels, width, size in layers:
         for name, operation in operations(channels, width, size).items():
             graph = Graph(name, {str(i): n for i, n in enumerate(operation.outputs)})
-            ours = {
-                who: Alone(graph, Settings.choose(precision, who, interpreted, device), batch)
-                for who in ("fused", "vendor")
+            settings = {
+                who: settings_of(device, precision, who, interpreted) for who in ("fused", "vendor")
             }
+            ours = {who: Alone(graph, Selection(s), batch) for who, s in settings.items()}
             layer = f"{channels}→{width}, {size}×{size}"
             found.append(Case(layer, name, precision, operation, graph, ours))
     if device.type == "cuda":

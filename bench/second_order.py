@@ -18,7 +18,7 @@ from torch.func import functional_call, grad, jvp
 
 import newtriton as nt
 
-from ..runtime.aten.pointwise import tensor_cores
+from ..runtime.aten.precision import tensor_cores
 from ._measure import interleaved, parser, report, summary
 
 NETS = {11: nt.models.vgg11, 16: nt.models.vgg16, 19: nt.models.vgg19}

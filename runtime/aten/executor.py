@@ -17,7 +17,8 @@ from ...compiler.graph.scalar import evaluate
 from ..backend import Context
 from ..vectors import Vectors
 from .pairs import Step, paired
-from .pointwise import Pointwise, tensor_cores
+from .pointwise import Pointwise
+from .precision import tensor_cores
 from .rules import ATEN
 
 

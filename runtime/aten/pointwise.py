@@ -9,8 +9,7 @@ needs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,22 +24,6 @@ from .patterns import FUSED_MAPS
 aten = torch.ops.aten
 
 BLOCK = 1 << 17  # elements of a block: a few of them fit the second-level cache
-
-
-@contextmanager
-def tensor_cores(device: torch.device, allowed: bool) -> Iterator[None]:
-    """Whether float32 products on a GPU may be taken in tf32; PyTorch's setting is put back."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn: Any = torch.backends.cudnn
-    cublas: Any = torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, cublas.allow_tf32
-    cudnn.allow_tf32 = cublas.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, cublas.allow_tf32 = before
 
 
 class Instruction(NamedTuple):
@@ -209,7 +192,7 @@ class Pointwise:
         self.wanted = list(wanted)
         self.writes = [*self.wanted, *self.sums]
         self.shape = maps[0].shape
-        self._plans: dict[int, _Plan] = {}
+        self._loops: dict[int, _Loop] = {}
 
     def single(self, context: Context, *operands: Tensor) -> Tensor:
         """The value of a group of one map."""
@@ -222,12 +205,12 @@ class Pointwise:
         )
         if fused is not None:
             return [fused(*operands)]
-        if context.batch not in self._plans:
-            self._plans[context.batch] = _Plan(self, context.batch)
-        return self._plans[context.batch](context, operands)
+        if context.batch not in self._loops:
+            self._loops[context.batch] = _Loop(self, context.batch)
+        return self._loops[context.batch](context, operands)
 
 
-class _Plan:
+class _Loop:
     """A group at a batch size: instructions, and which buffer each slot lives in."""
 
     def __init__(self, group: Pointwise, batch: int) -> None:

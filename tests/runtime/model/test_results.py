@@ -16,8 +16,10 @@ from newtriton.compiler.graph.ir import Graph, N, Node, Op, concrete
 from newtriton.compiler.graph.scalar import var
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.backend import Context
-from newtriton.runtime.fused.executor import FusedExecutor, Settings
+from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.plan import Plan
+from newtriton.runtime.fused.selection import Selection
+from newtriton.runtime.fused.settings import Settings
 from newtriton.runtime.model.factors import tensors
 
 RUN = Context(5, torch.float32, torch.device("cpu"))
@@ -25,9 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elem
 BACKENDS = ("aten", "triton")
 MAKE = {
     "aten": AtenExecutor,
-    "ieee": lambda graph, keep: FusedExecutor(graph, keep, Settings("ieee", "fused", True)),
-    "vendor": lambda graph, keep: FusedExecutor(graph, keep, Settings("ieee", "vendor", True)),
-    "bf16": lambda graph, keep: FusedExecutor(graph, keep, Settings("bf16", "fused", True)),
+    "ieee": lambda graph, keep: FusedExecutor(graph, keep, Selection(Settings("ieee", "fused", True))),
+    "vendor": lambda graph, keep: FusedExecutor(graph, keep, Selection(Settings("ieee", "vendor", True))),
+    "bf16": lambda graph, keep: FusedExecutor(graph, keep, Selection(Settings("bf16", "fused", True))),
 }
 
 

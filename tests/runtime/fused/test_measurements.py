@@ -7,7 +7,7 @@ import torch
 
 import newtriton as nt
 from newtriton.runtime.fused import codecache
-from newtriton.runtime.fused import selection as measure
+from newtriton.runtime.fused import measurements as measure
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -34,19 +34,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_the_faster_way_is_taken_and_remembered(clock: list[float]):
     clock += [2.0, 1.0]
     ways = {"fused": lambda: lambda: None, "vendor": lambda: lambda: None}
-    choices = measure.Choices(CPU)
-    assert choices.fastest("shape", ways) == "vendor"
-    assert choices.fastest("shape", ways) == "vendor" and not clock
-    assert measure.Choices(CPU).fastest("shape", ways) == "vendor"  # another process reads it
+    measurements = measure.Measurements(CPU)
+    assert measurements.fastest("shape", ways) == "vendor"
+    assert measurements.fastest("shape", ways) == "vendor" and not clock
+    assert measure.Measurements(CPU).fastest("shape", ways) == "vendor"  # another process reads it
 
 
 def test_a_damaged_file_is_measured_again(clock: list[float]):
     ways = {"fused": lambda: lambda: None, "vendor": lambda: lambda: None}
     clock += [1.0, 2.0, 2.0, 1.0]
-    choices = measure.Choices(CPU)
-    assert choices.fastest("shape", ways) == "fused"
-    (codecache.folder() / choices.file).write_text("{")
-    assert measure.Choices(CPU).fastest("shape", ways) == "vendor"
+    measurements = measure.Measurements(CPU)
+    assert measurements.fastest("shape", ways) == "fused"
+    (codecache.folder() / measurements.file).write_text("{")
+    assert measure.Measurements(CPU).fastest("shape", ways) == "vendor"
 
 
 def test_a_model_is_right_whoever_was_faster(clock: list[float]):
