@@ -110,9 +110,7 @@ def give(graph: Graph, nodes: Iterable[Node]) -> Graph:
     return Graph(graph.name, graph.outputs, graph.given.union(nodes))
 
 
-def choose_tilings(
-    scheduled: Schedule, batch: int, selection: Selection
-) -> dict[Kernel, Tiling]:
+def choose_tilings(scheduled: Schedule, batch: int, selection: Selection) -> dict[Kernel, Tiling]:
     """Returns the tiling of every contraction that a kernel of ours computes."""
     return {
         kernel: selection.tiling(kernel.anchors[0], batch, kernel.shares_loop)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from newtriton.runtime.checking import numbers as check
+from newtriton.runtime.checking import kernels as check
 from newtriton.runtime.fused import chips
 from newtriton.runtime.fused.chips import CHIPS, chip_of
 from newtriton.runtime.fused.compiling import Job
