@@ -63,5 +63,17 @@ def test_a_model_is_right_whoever_was_faster(clock: list[float]):
     assert any("conv map" in line for line in schedule.splitlines())
 
 
+def test_layers_of_one_shape_are_measured_once(clock: list[float]):
+    clock += [1.0, 2.0]
+    net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(5), nt.Tanh(), nt.Linear(5))
+    options = {"backend": "triton", "contractions": "measured", "device": CPU}
+    model = nt.compile(net, (5,), nt.MSELoss(), **options)
+    model(torch.randn(3, 5))
+    (key,) = measure.Measurements(CPU).fastest_of
+    assert "layer" not in key and not clock
+    for known in ("matmul", "ieee", "batch 3", "N×5", "transpose_b", "True"):
+        assert known in key
+
+
 def test_seconds_are_positive():
     assert measure.seconds(lambda: torch.ones(10).sum(), CPU) > 0
