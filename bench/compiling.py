@@ -28,7 +28,7 @@ WORKERS = 2
 
 
 def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
-    """From the network's description to the last kernel of a step of FITRE."""
+    """Returns a row: from the network's description to the last kernel of a step of FITRE."""
 
     def compiled() -> int:
         model = nt.compile(make(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten", device="cpu")

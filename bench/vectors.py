@@ -59,7 +59,7 @@ OPERATIONS: dict[str, tuple[Graph, tuple[str, ...], Callable[..., tuple[Tensor, 
 def measure(
     name: str, length: int, rounds: int, compiled: bool, settings: Settings, peaks: Peaks
 ) -> dict[str, Any]:
-    """A row, with the error of the fused program against PyTorch's operators."""
+    """Returns a row, with the error of the fused program against PyTorch's operators."""
     graph, outputs, plain = OPERATIONS[name]
     device = torch.device("cpu" if settings.interpreted else "cuda")
     context = Context(length, torch.float32, device)
@@ -90,7 +90,7 @@ def measure(
 
 
 def table(device: torch.device, rounds: int, compiled: bool) -> list[dict[str, Any]]:
-    """All operations at all lengths."""
+    """Returns the rows of all operations at all lengths."""
     interpreted = device.type == "cpu"
     lengths = LENGTHS[:1] if interpreted else LENGTHS
     settings = settings_of(device, "ieee", "fused", interpreted)
