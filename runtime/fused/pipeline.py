@@ -140,4 +140,6 @@ def place_values(
 ) -> Storage:
     """Returns where every value lies; outputs, and what was made, are results."""
     results = {*map(base, scheduled.graph.outputs.values()), *made}
-    return lay_out([launch.use for launch in launches], results, scheduled.leaf, batch)
+    uses = [launch.use for launch in launches]
+    values = results.union(b for use in uses for b in use.buffers if isinstance(b, Node))
+    return lay_out(uses, results, set(filter(scheduled.leaf, values)), batch)

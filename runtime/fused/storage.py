@@ -6,7 +6,7 @@ lifetimes, and a value may be written over one that nobody reads afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,19 +88,19 @@ def numel(buffer: Buffer, batch: int, scratch: Mapping[Part, int]) -> int:
 
 
 def lay_out(
-    uses: Sequence[Use], results: Iterable[Node], leaf: Callable[[Node], bool], batch: int
+    uses: Sequence[Use], results: Iterable[Node], leaves: Collection[Node], batch: int
 ) -> Storage:
     """Decides where every value of a plan lies.
 
     Args:
         uses: What each launch does with memory, in order.
         results: The values that are returned.
-        leaf: Whether a value comes from outside.
+        leaves: The values that come from outside.
         batch: The batch size.
     """
     spans, kept = _spans(uses), frozenset(results)
     scratch = {part: size for use in uses for part, size in use.scratch.items()}
-    given = frozenset(b for b in {*spans, *kept} if isinstance(b, Node) and leaf(b))
+    given = frozenset(b for b in {*spans, *kept} if b in leaves)
     outside = given | kept
     lifetimes = {
         b: Lifetime(numel(b, batch, scratch) * dtype_of(b).itemsize, *span)

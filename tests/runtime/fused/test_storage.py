@@ -26,7 +26,7 @@ def chain(count: int) -> list[Node]:
 
 def test_given_and_results_lie_outside():
     a, b = chain(2)
-    storage = lay_out([Use([X, a], {}), Use([a, b], {})], [b], lambda n: n is X, 8)
+    storage = lay_out([Use([X, a], {}), Use([a, b], {})], [b], {X}, 8)
     assert storage.given == {X} and storage.results == {b}
     assert storage.addressed == [X, b]
     assert list(storage.lifetimes) == [a] and storage.arena.size == 4 * 8 * 64
@@ -35,24 +35,24 @@ def test_given_and_results_lie_outside():
 def test_a_value_is_written_over_one_that_nobody_reads_again():
     a, b, c = chain(3)
     uses = [Use([X, a], {}), Use([a, b], {}, [(a, b)]), Use([b, c], {}, [(b, c)])]
-    storage = lay_out(uses, [], lambda n: n is X, 8)
+    storage = lay_out(uses, [], {X}, 8)
     assert storage.block == {b: a, c: a}
     assert {storage.offset(n) for n in (a, b, c)} == {0}
     later = [*uses, Use([a], {})]
-    assert lay_out(later, [], lambda n: n is X, 8).block == {c: b}
+    assert lay_out(later, [], {X}, 8).block == {c: b}
 
 
 def test_one_value_is_replaced_by_one_alone():
     a, b = chain(2)
     other = ops.map_(scalar.exp(scalar.var(0)), a)
     use = Use([a, b, other], {}, [(a, b), (a, other)])
-    storage = lay_out([Use([X, a], {}), use], [], lambda n: n is X, 8)
+    storage = lay_out([Use([X, a], {}), use], [], {X}, 8)
     assert storage.block == {b: a} and storage.offset(other) != storage.offset(a)
 
 
 def test_memory_between_kernels_has_the_size_that_its_launch_says():
     (a,) = chain(1)
-    storage = lay_out([Use([X, Part(a)], {Part(a): 1000})], [], lambda n: n is X, 8)
+    storage = lay_out([Use([X, Part(a)], {Part(a): 1000})], [], {X}, 8)
     assert storage.size(Part(a)) == 1000 and storage.size(X) == 8 * 64
     assert storage.arena.size == -(-4 * 1000 // ALIGNMENT) * ALIGNMENT
 
