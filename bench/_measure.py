@@ -21,7 +21,7 @@ WARM = 3  # rounds that do not count: kernels are loaded, measured against other
 def interleaved(
     calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device = CPU
 ) -> dict[str, list[float]]:
-    """Seconds of each call in each round, on a GPU until it has finished."""
+    """Returns the seconds of each call in each round, on a GPU until it has finished."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(-WARM if device.type == "cuda" else -1, rounds):
         for name, call in calls.items():
@@ -35,13 +35,13 @@ def interleaved(
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
-    """Median and 90th percentile in milliseconds."""
+    """Returns the median and the 90th percentile in milliseconds."""
     ninety = quantiles(seconds, n=10)[-1] if len(seconds) > 1 else seconds[0]
     return {"median_ms": round(1e3 * median(seconds), 2), "p90_ms": round(1e3 * ninety, 2)}
 
 
 def machine() -> dict[str, Any]:
-    """Device, versions and date, for every file of results."""
+    """Returns device, versions and date, for every file of results."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -57,7 +57,7 @@ def machine() -> dict[str, Any]:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Takes `--rounds` and `--json`, as every measurement does."""
+    """Returns a parser of `--rounds` and `--json`, which every measurement takes."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--rounds", type=int, default=7, help="runs of each call")
     result.add_argument("--json", type=Path, help="where to write the rows")
@@ -65,7 +65,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """What `parser` takes."""
+    """Returns the options of a measurement that takes no others."""
     return parser(description).parse_args()
 
 

@@ -19,26 +19,29 @@ from ..compiler.language.network import Layer
 from ..compiler.lowering.precision import two_products
 from ..runtime.fused.chips import CHIPS
 from ..runtime.fused.compiling import Job, compile_all, distinct
-from ..runtime.fused.executor import FusedExecutor, Settings
+from ..runtime.fused.executor import FusedExecutor
+from ..runtime.fused.selection import Selection
+from ..runtime.fused.settings import Settings
 from ._measure import arguments, report
 
 WORKERS = 2
 
 
 def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
-    """From the network's description to the last kernel of a step of FITRE."""
+    """Returns a row: from the network's description to the last kernel of a step of FITRE."""
 
     def compiled() -> int:
         model = nt.compile(make(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten", device="cpu")
         p, made, jobs = model.programs[True], list[Node](), list[Job]()
         forms = p.quadratic(2, two_products=two_products(precision))
+        fused = Selection(Settings(precision, "fused"))
         for graph in (p.linearize, forms, p.evaluate, p.factors("kfac")):
             kept = p.tape if graph is p.linearize else ()
-            plan = FusedExecutor(graph, kept, Settings(precision, "fused")).plan(200, made)
+            plan = FusedExecutor(graph, kept, fused).plan(200, made)
             made += plan.made
             jobs += distinct(plan.jobs(""))
         for graph in (vectors.inner_products(3), vectors.combination(2)):
-            plan = FusedExecutor(graph, (), Settings(precision, "fused")).plan(model.layout.numel)
+            plan = FusedExecutor(graph, (), fused).plan(model.layout.numel)
             jobs += plan.jobs("")
         assert not compile_all(jobs, [CHIPS["sm_90"].target], WORKERS)
         return len(jobs)

@@ -27,7 +27,7 @@ HIDDEN = ((32,), (64, 32), (64, 32, 16))
 
 
 def loss_after(net: Layer, epochs: int, data: nt.Samples, seed: int = 0, **options: float) -> float:
-    """Of a run with these options; infinite where ten steps in a row are not finite."""
+    """Returns the loss after a run with these options; infinite where ten steps are not finite."""
     model = nt.compile(net, (1, 8, 8), nt.CrossEntropyLoss(), backend="aten", seed=seed)
     optimizer = nt.EACG(model, **options)  # type: ignore[arg-type]
     batches = nt.Batches(*data, batch_size=128, seed=seed)
@@ -39,13 +39,13 @@ def loss_after(net: Layer, epochs: int, data: nt.Samples, seed: int = 0, **optio
 
 
 def row_of(point: dict[str, Any], sigmoids: float, cnn: float) -> dict[str, Any]:
-    """A point of the grid with its losses."""
+    """Returns a row: a point of the grid with its losses."""
     loss = mean([*[sigmoids] * len(HIDDEN), cnn])
     return {**point, "loss": float(f"{loss:.3g}"), "sigmoids": sigmoids, "cnn": cnn}
 
 
 def ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best first, and words for what is infinite, which JSON has no number for."""
+    """Returns the rows, best first, with a word for infinity, which JSON has no number for."""
     rows.sort(key=lambda row: (row["loss"], row["limit"], -row["tolerance"]))
     return [{k: "diverged" if v == float("inf") else v for k, v in row.items()} for row in rows]
 

@@ -38,7 +38,18 @@ METHODS: dict[str, Callable[[nt.Model], Optimizer]] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """What is trained, Adam's rates, and the updates between two measurements of the loss."""
+    """What is trained, and how.
+
+    Attributes:
+        net: Makes the network.
+        loss: Makes its loss.
+        shape: The shape of one sample.
+        data: Loads the samples.
+        batch_size: The samples in a batch.
+        rates: The learning rates that Adam is tried with.
+        every: The updates between two measurements of the loss.
+        seeds: The seeds of weights and order of the samples.
+    """
 
     net: Callable[[], Layer]
     loss: Callable[[], Loss]
@@ -70,7 +81,7 @@ class Adam(nt.TorchOptimizer):
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, period, 0.5)
 
     def step(self, x: Any, y: Any = None) -> nt.StepReport:
-        """An update, and the schedule's."""
+        """Makes an update, and the schedule's step."""
         done = super().step(x, y)
         self.schedule.step()
         return done
@@ -103,7 +114,7 @@ def run(
 
 
 def adams(problem: Problem, updates: int) -> dict[str, Callable[[nt.Model], Optimizer]]:
-    """The grid, by name."""
+    """Returns what makes each Adam of the grid, by name."""
     settings = product(problem.rates, (updates, updates // 4))
     return {
         f"Adam, {lr:g}" + ("" if period == updates else f", halved every {period}"): partial(

@@ -1,4 +1,4 @@
-"""What a GPU makes of it: whole programs, then kernels, then torch.compile, while there is time.
+"""The figures of a GPU: whole programs, then kernels, then torch.compile, while there is time.
 
 Rows are written after each step, so that what was measured is kept if a later one fails.
 """
@@ -54,7 +54,7 @@ STEPS: dict[str, Callable[[torch.device], Iterator[Rows]]] = {
 
 
 def table(seconds: float, path: Path | None) -> int:
-    """Prints the rows of every step that starts in time; how many steps failed."""
+    """Prints the rows of every step that starts in time, and returns how many steps failed."""
     device, start, failed = torch.device("cuda"), time.perf_counter(), 0
     for name, step in STEPS.items():
         rows: Rows = []

@@ -27,11 +27,13 @@ from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.ir import Graph, N, Node, Op, concrete
 from ..compiler.graph.scalar import var
 from ..compiler.lowering.precision import ROUNDED, rounded, with_precision
-from ..runtime.aten.pointwise import tensor_cores
+from ..runtime.aten.precision import tensor_cores
 from ..runtime.backend import Context
 from ..runtime.fused.compiling import compile_here, distinct
-from ..runtime.fused.executor import FusedExecutor, Settings
-from ..runtime.fused.selection import seconds
+from ..runtime.fused.executor import FusedExecutor
+from ..runtime.fused.measurements import seconds
+from ..runtime.fused.selection import Selection
+from ..runtime.fused.settings import settings_of
 from ._measure import parser, report
 
 LAYERS = (
@@ -48,7 +50,12 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Operation:
-    """What a step does at a layer: nodes to compute, and the same in PyTorch, images N×C×H×W."""
+    """What a step does at a layer.
+
+    Attributes:
+        outputs: The nodes to compute; images are N×H×W×C.
+        torch: The same in PyTorch, by the names of the operands; images are N×C×H×W.
+    """
 
     outputs: tuple[Node, ...]
     torch: Callable[[Tensors], tuple[Tensor, ...]]
@@ -84,9 +91,9 @@ def _patches(x: Tensor) -> Tensor:
 
 
 def operations(channels: int, width: int, size: int) -> dict[str, Operation]:
-    """By name, what a second-order step does at a 3×3 convolution.
+    """Returns by name what a second-order step does at a 3×3 convolution.
 
-    a, ṡ … are of this layer; p, ṗ and ā of the activation below it.
+    The values a, ṡ … belong to this layer, p, ṗ and ā to the activation below it.
     """
     below, here = (N, size, size, channels), (N, size, size, width)
     a, a_dot, p, p_dot, a_bar = (
@@ -161,25 +168,25 @@ def operations(channels: int, width: int, size: int) -> dict[str, Operation]:
 class Alone:
     """One operation on our kernels: operands are rounded and transposed before it is timed."""
 
-    def __init__(self, graph: Graph, settings: Settings, batch: int) -> None:
-        self.precision = settings.precision
+    def __init__(self, graph: Graph, selection: Selection, batch: int) -> None:
+        self.precision = selection.settings.precision
         leaves = [n for n in graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
-        lowered, _ = with_precision(graph, settings.precision)
+        lowered, _ = with_precision(graph, self.precision)
         self.rounded = {
             node: x
             for x in leaves
             for node in lowered.nodes()
             if self.precision in ROUNDED and node is rounded(x, self.precision)
         }
-        self.making = FusedExecutor(graph, (), settings, keeps=True)
+        self.making = FusedExecutor(graph, (), selection, keep_made=True)
         made = self.making.plan(batch, [*leaves, *self.rounded]).made
-        self.executor = FusedExecutor(graph, (), settings)
+        self.executor = FusedExecutor(graph, (), selection)
         self.plan = self.executor.plan(batch, [*leaves, *self.rounded, *made])
 
     def call(
         self, context: Context, feed: Mapping[Node, Tensor]
     ) -> Callable[[], dict[Node, Tensor]]:
-        """The operation on operands in float32, which hold numbers of the precision."""
+        """Returns the operation on operands in float32, which hold numbers of the precision."""
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         known = {**feed, **{node: feed[x].to(dtype) for node, x in self.rounded.items()}}
         made = self.making(context, known)
@@ -188,7 +195,7 @@ class Alone:
 
 
 def _operand(node: Node, batch: int, precision: str, device: torch.device) -> Tensor:
-    """Random numbers of a precision."""
+    """Returns random numbers of a precision."""
     x = torch.randn(concrete(node.shape, batch), device=device)
     if precision == "bf16":
         return x.to(torch.bfloat16).float()
@@ -196,14 +203,14 @@ def _operand(node: Node, batch: int, precision: str, device: torch.device) -> Te
 
 
 def _nearest(x: Tensor) -> Tensor:
-    """The nearest tf32 numbers."""
+    """Returns the nearest tf32 numbers."""
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
 def milliseconds(
     calls: Mapping[str, Callable[[], Any]], context: Context, rounds: int
 ) -> dict[str, float]:
-    """The median of each call's rounds, taken in turns; on a GPU by its own clock."""
+    """Returns the median of each call's rounds, taken in turns; on a GPU by its own clock."""
     if context.device.type == "cuda":
         from triton.testing import do_bench  # noqa: PLC0415 - asks for a driver when it is imported
 
@@ -224,14 +231,19 @@ def milliseconds(
 
 @dataclass(frozen=True)
 class Peaks:
-    """What the device does at most: GFLOP/s of a large product, GB/s of a large copy."""
+    """What a device does at most.
+
+    Attributes:
+        gflops: GFLOP/s of a large product.
+        bandwidth: GB/s of a large copy.
+    """
 
     gflops: float
     bandwidth: float
 
 
 def peaks(device: torch.device, precision: str) -> Peaks:
-    """Measured."""
+    """Returns what a device does at most in a precision, measured."""
     n = 8192 if device.type == "cuda" else 256
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
@@ -245,7 +257,16 @@ def peaks(device: torch.device, precision: str) -> Peaks:
 
 @dataclass(frozen=True)
 class Case:
-    """An operation on a layer, ready to be run."""
+    """An operation on a layer, ready to be run.
+
+    Attributes:
+        layer: The name of the layer.
+        name: The name of the operation.
+        precision: The precision of operands.
+        operation: What is done.
+        graph: The same as a program.
+        ours: The program with fused contractions, and with the vendor's.
+    """
 
     layer: str
     name: str
@@ -258,16 +279,16 @@ class Case:
 def cases(
     layers: Sequence[tuple[int, int, int]], batch: int, precision: str, device: torch.device
 ) -> list[Case]:
-    """All operations on all layers; on a GPU their kernels are compiled, several at a time."""
+    """Returns all operations on all layers; on a GPU their kernels are compiled beforehand."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     found = []
     for channels, width, size in layers:
         for name, operation in operations(channels, width, size).items():
             graph = Graph(name, {str(i): n for i, n in enumerate(operation.outputs)})
-            ours = {
-                who: Alone(graph, Settings.choose(precision, who, interpreted, device), batch)
-                for who in ("fused", "vendor")
+            settings = {
+                who: settings_of(device, precision, who, interpreted) for who in ("fused", "vendor")
             }
+            ours = {who: Alone(graph, Selection(s), batch) for who, s in settings.items()}
             layer = f"{channels}→{width}, {size}×{size}"
             found.append(Case(layer, name, precision, operation, graph, ours))
     if device.type == "cuda":
@@ -279,7 +300,7 @@ def cases(
 def measure(
     case: Case, batch: int, rounds: int, compiled: bool, device: torch.device, peaks: Peaks
 ) -> dict[str, Any]:
-    """A row, with the error of the fused kernel against PyTorch's operators."""
+    """Returns a row, with the error of the fused kernel against PyTorch's operators."""
     context, precision = Context(batch, torch.float32, device), case.precision
     leaves = [n for n in case.graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
     feed = {n: _operand(n, batch, precision, device) for n in leaves}

@@ -26,19 +26,22 @@ PROBLEMS: dict[str, tuple[Layer, tuple[int, ...]]] = {
 
 
 def model_of(name: str, dtype: torch.dtype = torch.float32) -> nt.Model:
-    """The network with its loss."""
+    """Returns a network with its loss."""
     net, shape = PROBLEMS[name]
     return nt.compile(net, shape, nt.MSELoss(), backend="aten", dtype=dtype)
 
 
 def data(model: nt.Model) -> tuple[torch.Tensor, torch.Tensor]:
-    """A sample of `BATCH`."""
+    """Returns a batch of `BATCH` samples."""
     x = torch.randn(BATCH, *model.input_shape, dtype=model.dtype)
     return x, torch.arange(BATCH) % 10
 
 
 def times(name: str, rounds: int) -> tuple[dict[str, float], float]:
-    """Seconds of a product in each form and of the Jacobian; how far the forms are apart in f64."""
+    """Returns the seconds of a product in each form and of the Jacobian.
+
+    The second result is how far the forms are apart in float64, relative to one of them.
+    """
     model = model_of(name)
     lin = model.linearize(*data(model))
     v = torch.randn_like(model.params)

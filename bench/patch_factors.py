@@ -22,14 +22,20 @@ LAYERS = ((3, 32), (64, 16), (128, 8), (256, 8), (256, 4), (512, 4), (512, 2), (
 
 
 def unfolded(x: Tensor) -> Tensor:
-    """What a user writes: patches as rows, and their product."""
+    """Returns what a user would write: patches as rows, and their product."""
     patches = torch.nn.functional.unfold(x, 3, padding=1)
     rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
     return rows.T @ rows
 
 
 class Live(TorchDispatchMode):
-    """Bytes of the storages that operators made and that still live; `peak` is their most."""
+    """Counts the bytes of the storages that operators have made.
+
+    Attributes:
+        held: The bytes of those that still live.
+        peak: The most that lived at a time.
+        seen: The addresses of those that still live.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +59,7 @@ class Live(TorchDispatchMode):
 
 
 def scratch_bytes(call: Callable[[], Tensor], given: Tensor) -> int:
-    """The most memory that `call` holds at a time besides the input and its result."""
+    """Returns the most bytes that a call holds at a time besides its input and its result."""
     with Live() as live:
         live.seen.add(given.untyped_storage().data_ptr())
         result = call()

@@ -18,14 +18,14 @@ from torch.func import functional_call, grad, jvp
 
 import newtriton as nt
 
-from ..runtime.aten.pointwise import tensor_cores
+from ..runtime.aten.precision import tensor_cores
 from ._measure import interleaved, parser, report, summary
 
 NETS = {11: nt.models.vgg11, 16: nt.models.vgg16, 19: nt.models.vgg19}
 
 
 def torch_vgg(depth: int) -> nn.Sequential:
-    """The same network in torch.nn."""
+    """Returns the VGG of a depth in torch.nn."""
     layers: list[nn.Module] = []
     channels = 3
     for width in nt.models.VGG[depth]:
@@ -38,7 +38,7 @@ def torch_vgg(depth: int) -> nn.Sequential:
 
 
 def eager(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str, Callable[[], Any]]:
-    """Gradient, and gradient with Hessian product by double backward."""
+    """Returns the calls of the gradient, and of gradient and Hessian product by double backward."""
     params = list(net.parameters())
 
     def gradient() -> Any:
@@ -53,7 +53,7 @@ def eager(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str, Ca
 
 
 def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str, Callable[[], Any]]:
-    """The same by torch.compile; empty where this machine has no compiler for it."""
+    """Returns the same by torch.compile; nothing where this machine has no compiler for it."""
     params = {name: p.detach() for name, p in net.named_parameters()}
     tangents = dict(zip(params, v, strict=True))
 
@@ -84,7 +84,7 @@ def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str,
 def measure(
     depth: int, batch: int, precision: str, rounds: int, device: torch.device, compiles: bool = True
 ) -> list[dict[str, Any]]:
-    """Milliseconds, and ratios to PyTorch's best in the same run and precision."""
+    """Returns rows: milliseconds, and ratios to PyTorch's best in the same run and precision."""
     torch.manual_seed(0)
     net = torch_vgg(depth).to(device)
     model = nt.compile(

@@ -20,7 +20,9 @@ from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.ir import Graph, Op, concrete
 from ..compiler.lowering.schedule import schedule
 from ..runtime.backend import Context
-from ..runtime.fused.executor import FusedExecutor, Settings
+from ..runtime.fused.executor import FusedExecutor
+from ..runtime.fused.selection import Selection
+from ..runtime.fused.settings import Settings, settings_of
 from ._measure import parser, report
 from .kernels import Peaks, milliseconds, peaks
 
@@ -57,10 +59,11 @@ OPERATIONS: dict[str, tuple[Graph, tuple[str, ...], Callable[..., tuple[Tensor, 
 def measure(
     name: str, length: int, rounds: int, compiled: bool, settings: Settings, peaks: Peaks
 ) -> dict[str, Any]:
-    """A row, with the error of the fused program against PyTorch's operators."""
+    """Returns a row, with the error of the fused program against PyTorch's operators."""
     graph, outputs, plain = OPERATIONS[name]
     device = torch.device("cpu" if settings.interpreted else "cuda")
-    context, executor = Context(length, torch.float32, device), FusedExecutor(graph, (), settings)
+    context = Context(length, torch.float32, device)
+    executor = FusedExecutor(graph, (), Selection(settings))
     leaves = [n for n in graph.nodes() if n.op is Op.INPUT]
     feed = {n: torch.rand(concrete(n.shape, length), device=device) for n in leaves}
     named = {n["name"]: x for n, x in feed.items()}
@@ -87,10 +90,10 @@ def measure(
 
 
 def table(device: torch.device, rounds: int, compiled: bool) -> list[dict[str, Any]]:
-    """All operations at all lengths."""
+    """Returns the rows of all operations at all lengths."""
     interpreted = device.type == "cpu"
     lengths = LENGTHS[:1] if interpreted else LENGTHS
-    settings = Settings.choose("ieee", "fused", interpreted, device)
+    settings = settings_of(device, "ieee", "fused", interpreted)
     most = peaks(device, "ieee")
     return [
         measure(name, length, rounds, compiled, settings, most)

@@ -31,7 +31,7 @@ def _tap_bits(
     valid, h0, w0, H: tl.constexpr, W: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr,
 ):  # fmt: skip
-    """Bit kh·KW + kw: whether that tap of a row lies in the image."""
+    """Returns a bit mask per row: bit kh·KW + kw says whether that tap lies in the image."""
     bits = valid.to(tl.int32) * 0
     for kh in tl.static_range(KH):
         for kw in tl.static_range(KW):
@@ -44,7 +44,7 @@ def _tap_bits(
 
 @triton.jit
 def _first(trip, C: tl.constexpr, KW: tl.constexpr, BK: tl.constexpr):
-    """The tap, its row and column, and the first channel of a turn of the loop."""
+    """Returns the tap, its row and column, and the first channel of a turn of the loop."""
     TRIPS: tl.constexpr = (C + BK - 1) // BK
     tap = trip // TRIPS
     return tap, tap // KW, tap % KW, (trip % TRIPS) * BK
@@ -55,7 +55,7 @@ def _masks(
     valid, inside, bits, tap, c, C: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     BK: tl.constexpr,
 ):  # fmt: skip
-    """Which elements of both operands there are in a turn of the loop."""
+    """Returns which elements of both operands exist in a turn of the loop."""
     ok = valid[:, None] if KH * KW == 1 else (((bits >> tap) & 1) != 0)[:, None]
     w_ok = inside[None, :]
     if C % BK != 0:
@@ -67,7 +67,7 @@ def _masks(
 
 @triton.jit
 def _advance(tap, kh, kw, c, C: tl.constexpr, KW: tl.constexpr, BK: tl.constexpr):
-    """The next tile of channels, and the next tap after the last one, without a branch."""
+    """Goes to the next tile of channels, after the last one to the next tap; never branches."""
     c += BK
     last = c >= C
     c = tl.where(last, 0, c)
@@ -85,7 +85,7 @@ def _rolled(
     PITCH: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
     BK: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Trips lo … hi of one loop over taps and channels; trips are a run-time number."""
+    """Adds turns lo … hi of one loop over taps and channels; their number is known at run time."""
     k = tl.arange(0, BK)
     rows = base[:, None] + k[None, :]
     weights = columns[None, :] + k[:, None]
@@ -105,9 +105,9 @@ def _together(
     C: tl.constexpr, PITCH: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DH: tl.constexpr,
     DW: tl.constexpr, BK: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """x⋆v added to q, and x⋆w + y⋆v to r + s, each operand loaded once.
+    """Adds x⋆v to q, and x⋆w + y⋆v to r + s; each operand is loaded once.
 
-    On three accumulators: products of one turn on one accumulator would wait for each other.
+    There are three accumulators since products of one turn on one would wait for each other.
     """
     k = tl.arange(0, BK)
     rows = base[:, None] + k[None, :]
@@ -134,7 +134,7 @@ def _flat(
     C: tl.constexpr, PITCH: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DH: tl.constexpr,
     DW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, BK: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """The same over flattened (tap, channel); SH, SW divide the places of a strided gradient."""
+    """Adds the same over flattened (tap, channel); SH, SW divide a strided gradient's places."""
     for trip in range(lo, hi):
         k = trip * BK + tl.arange(0, BK)
         tap = k // C
@@ -157,7 +157,7 @@ def _flat(
 
 @triton.jit
 def halves(acc, BM: tl.constexpr, BN: tl.constexpr):
-    """The left and the right half of a tile's columns."""
+    """Returns the left and the right half of the columns of a tile."""
     return tl.split(tl.permute(tl.reshape(acc, (BM, 2, BN // 2)), (0, 2, 1)))
 
 
@@ -166,7 +166,7 @@ def finish(
     acc, i, j, k, m, n, mr, limit, p, batch, BM: tl.constexpr, BN: tl.constexpr,
     STRIPS: tl.constexpr, SLOT: tl.constexpr,
 ):  # fmt: skip
-    """The accumulator, strip by strip, to a slot: whole tiles that load another one would spill."""
+    """Hands the accumulator to a slot in strips: a whole tile that loads another would spill."""
     if STRIPS == 1:
         SLOT(acc, i, j, k, m, n + tl.arange(0, BN), mr, (n + tl.arange(0, BN) < limit)[None, :],
              p, batch)  # fmt: skip
@@ -188,9 +188,13 @@ def contraction(
     STRIPS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, RATIOS: tl.constexpr,
     TOGETHER: tl.constexpr,
 ):  # fmt: skip
-    """One tile. xs, ws: operands of each term; STAGES[q] sees the accumulator after term q, which
-    RATIOS[q] then scales. H, W, C: of an image, per group; RH, RW: of the rows' grid. TOGETHER:
-    whether three terms x⋆v, x⋆w + y⋆v share one loop."""  # noqa: D205, D209
+    """Computes one tile of the sum, or of one part of it.
+
+    `xs` and `ws` are the operands of each term. STAGES[q] sees the accumulator after term q, and
+    RATIOS[q] scales it afterwards. H, W and C are height, width and channels per group of an image,
+    RH and RW the size of the grid of rows. TOGETHER says whether the three terms are x⋆v and
+    x⋆w + y⋆v, in one loop.
+    """
     tiles: tl.constexpr = (COLUMNS + BN - 1) // BN
     per_split = (rows + BM - 1) // BM * (GROUPS * tiles)
     split = tl.program_id(0) // per_split
@@ -251,9 +255,20 @@ def contraction(
 
 @dataclass(frozen=True)
 class Geometry:
-    """A contraction's shapes. size, channels: of the images, a group's channels. grid: of the rows'
-    pixels. columns: of a group. backward: an input gradient, whose images are adjoints.
-    """  # noqa: D205
+    """The shapes of a contraction.
+
+    Attributes:
+        size: Height and width of the images that are read.
+        channels: The channels of a group of these images.
+        grid: Height and width of the images that are written, one row of the result per pixel.
+        columns: The columns of a group.
+        groups: The number of groups.
+        kernel: The taps along both axes.
+        stride: The step of the convolution.
+        padding: The zeros around an image.
+        dilation: The step between taps.
+        backward: Whether this is an input gradient, whose images are adjoints.
+    """
 
     size: Pair
     channels: int
@@ -268,7 +283,7 @@ class Geometry:
 
     @property
     def taps(self) -> int:
-        """Positions of the kernel."""
+        """The number of positions of the kernel."""
         return self.kernel[0] * self.kernel[1]
 
     @property
@@ -278,7 +293,7 @@ class Geometry:
         return self.channels < 16 or strided or self.taps > MOST_BITS
 
     def constants(self) -> dict[str, Any]:
-        """As the kernel's constexpr arguments."""
+        """Returns the constexpr arguments of the kernel."""
         return {
             **pair("H", "W", self.size),
             **pair("RH", "RW", self.grid),
@@ -291,19 +306,24 @@ class Geometry:
         }
 
     def trips(self, bk: int) -> int:
-        """Turns of the loop with K tiles of `bk`."""
+        """Returns the turns of the loop over tiles of depth `bk`."""
         if self.flat:
             return -(-self.taps * self.channels // bk)
         return self.taps * -(-self.channels // bk)
 
+    def instances(self, tiles: Tiles, rows: int) -> int:
+        """Returns the number of program instances of a launch."""
+        across = self.groups * -(-self.columns // tiles.bn)
+        return -(-rows // tiles.bm) * across * tiles.split
+
 
 def pair(first: str, second: str, values: Pair) -> dict[str, int]:
-    """Two constants by name."""
+    """Returns two constants by name."""
     return {first: values[0], second: values[1]}
 
 
 def window(g: Any) -> dict[str, int]:
-    """Kernel, stride, padding and dilation as constexpr arguments."""
+    """Returns kernel, stride, padding and dilation as constexpr arguments."""
     return {
         **pair("KH", "KW", g.kernel),
         **pair("SH", "SW", g.stride),
@@ -314,7 +334,16 @@ def window(g: Any) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Tiles:
-    """A kernel's tile: rows, columns, depth; strips of the epilogue; warps; split-K."""
+    """The tile of a kernel.
+
+    Attributes:
+        bm: Its rows.
+        bn: Its columns.
+        bk: Its depth along the contracted axis, in one turn of the loop.
+        strips: The strips of columns in which the accumulator reaches the slot.
+        warps: The number of warps.
+        split: The parts of the contracted axis, each summed by an instance of its own.
+    """
 
     bm: int
     bn: int
@@ -324,20 +353,14 @@ class Tiles:
     split: int = 1
 
     def constants(self) -> dict[str, int]:
-        """As the kernel's constexpr arguments."""
+        """Returns the constexpr arguments of the kernel."""
         return {
             "BM": self.bm, "BN": self.bn, "BK": self.bk, "STRIPS": self.strips, "SPLIT": self.split,
         }  # fmt: skip
 
 
-def programs(geometry: Geometry, tiles: Tiles, rows: int) -> int:
-    """How many programs a launch has."""
-    strips = geometry.groups * -(-geometry.columns // tiles.bn)
-    return -(-rows // tiles.bm) * strips * tiles.split
-
-
 def contraction_reference(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-    """The oracle for one term: N×H×W×C and [columns, kh, kw, C] to rows × columns."""
+    """Returns rows × columns of one term, from N×H×W×C and [columns, kh, kw, C]: the oracle."""
     images, g = x.permute(0, 3, 1, 2), geometry
     if not g.backward:
         out = torch.nn.functional.conv2d(

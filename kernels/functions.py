@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def tanh(x):
-    """The hyperbolic tangent: a polynomial where 1 − 2/(e²ˣ + 1) would cancel (Cephes)."""
+    """Returns tanh x: a polynomial where 1 − 2/(e²ˣ + 1) would cancel (Cephes)."""
     z = x * x
     small = ((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z
     small = ((small + 1.33314422036e-1) * z - 3.33332819422e-1) * z * x + x
@@ -16,7 +16,7 @@ def tanh(x):
 
 @triton.jit
 def softplus(x):
-    """Log(1 + eˣ) without overflow; log(1 + y) with the rounding of 1 + y made good."""
+    """Returns log(1 + eˣ) without overflow; the rounding of 1 + y in log(1 + y) is made good."""
     y = tl.exp(-tl.abs(x))
     u = 1.0 + y
     exact = u == 1.0
@@ -26,7 +26,7 @@ def softplus(x):
 
 @triton.jit
 def round_tf32(x):
-    """The nearest number with ten bits of mantissa; tensor cores would cut the rest off."""
+    """Returns the nearest number with ten bits of mantissa; tensor cores would cut it off."""
     bits = x.to(tl.int32, bitcast=True)
     rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
     return tl.where(tl.abs(x) < float("inf"), rounded, x)
@@ -34,13 +34,16 @@ def round_tf32(x):
 
 @triton.jit
 def round_bf16(x):
-    """The nearest number with seven bits of mantissa."""
+    """Returns the nearest number with seven bits of mantissa."""
     return x.to(tl.bfloat16).to(tl.float32)
 
 
 @triton.jit
 def draw(z, u, c):
-    """The first class whose cumulative probability exceeds u, per row; logits −∞ are no classes."""
+    """Returns the first class per row whose cumulative probability exceeds u.
+
+    Logits of −∞ are no classes.
+    """
     wide = z.to(tl.float64)
     p = tl.exp(wide - tl.max(wide, axis=1, keep_dims=True))
     cumulative = tl.cumsum(p, axis=1)
@@ -52,7 +55,7 @@ def draw(z, u, c):
 
 @triton.jit
 def add_all(parts, count):
-    """Σ of `count` numbers, in a fixed order and in float64."""
+    """Returns the sum of `count` numbers, in a fixed order and in float64."""
     total = tl.zeros((1024,), tl.float64)
     for start in range(0, count, 1024):
         at = start + tl.arange(0, 1024)
@@ -62,7 +65,7 @@ def add_all(parts, count):
 
 @triton.jit
 def add_rows(parts, count, columns: tl.constexpr, c, mc):
-    """Σ of `count` rows at the columns c, in a fixed order and in float64."""
+    """Returns the sum of `count` rows at the columns c, in a fixed order and in float64."""
     total = tl.zeros((128, c.shape[1]), tl.float64)
     for start in range(0, count, 128):
         at = (start + tl.arange(0, 128))[:, None]

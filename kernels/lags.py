@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .contraction import Pair, Tiles
-from .patch_gram import plan
+from .patch_gram import lags_of
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -28,7 +28,10 @@ def rectangle_products(
     GROUPS: tl.constexpr, PITCH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     BK: tl.constexpr, SPLIT: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """products[item, split, group] = Σ a(q) [a(q + lag), 1]ᵀ over the pixels q of a rectangle."""
+    """Computes one tile of Σ a(q) [a(q + lag), 1]ᵀ over the pixels q of a rectangle.
+
+    The sum goes to products[item, split, group]; an item is a rectangle of a lag.
+    """
     across: tl.constexpr = (C + BN) // BN  # C channels and a one
     down: tl.constexpr = (C + BM - 1) // BM
     pid = tl.program_id(0)
@@ -77,7 +80,10 @@ def assemble(
     GROUPS: tl.constexpr, PITCH: tl.constexpr, ONES: tl.constexpr, SPLIT: tl.constexpr,
     BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Block (δ, ε) of the result: the sum of its rectangles' products, transposed if flipped."""
+    """Computes one tile of the result: block (δ, ε) is the sum of its rectangles' products.
+
+    Where the pair of taps is flipped, the products of block (ε, δ) are read transposed.
+    """
     D: tl.constexpr = TAPS * C + ONES
     tiles: tl.constexpr = (D + BC - 1) // BC
     r = tl.program_id(0) // tiles * BR + tl.arange(0, BR)[:, None]
@@ -109,7 +115,18 @@ def assemble(
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """The image's size, channels per group, groups, and the window of the patches."""
+    """The shapes of a patch Gram.
+
+    Attributes:
+        size: Height and width of the images.
+        channels: The channels of a group.
+        groups: The number of groups.
+        kernel: The taps along both axes.
+        stride: The step between patches.
+        padding: The zeros around an image.
+        dilation: The step between taps.
+        ones: Whether patches end in a 1.
+    """
 
     size: Pair
     channels: int
@@ -122,10 +139,15 @@ class PatchGeometry:
 
     @cached_property
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rectangles; for each pair of taps (first term, terms, flipped); terms: rectangles."""
+        """The tables that both kernels read, of 32-bit integers.
+
+        They are the rectangles of all lags, [rectangles, 8]; for each pair of taps its first term,
+        its number of terms, and whether its block is transposed, [taps, taps, 3]; and the terms,
+        which are numbers of rectangles.
+        """
         taps, items, terms = math.prod(self.kernel), [], []
         pairs = torch.zeros(taps, taps, 3, dtype=torch.int32)
-        for lag in plan(self.size, self.kernel, self.stride, self.padding, self.dilation):
+        for lag in lags_of(self.size, self.kernel, self.stride, self.padding, self.dilation):
             first, across = len(items), len(lag.x.segments)
             for y in lag.y.segments:
                 for x in lag.x.segments:
@@ -149,38 +171,38 @@ class PatchGeometry:
 
     @property
     def pitch(self) -> int:
-        """Length of a row of products: channels and a one, rounded up to 16 bytes."""
+        """The length of a row of products: channels and a one, rounded up to 16 bytes."""
         return -(-(self.channels + 1) // 4) * 4
 
     @property
     def dimension(self) -> int:
-        """Rows of a group's result."""
+        """The number of rows of the result of a group."""
         return math.prod(self.kernel) * self.channels + self.ones
 
     @property
     def patches(self) -> int:
-        """Patches of one image."""
+        """The number of patches of one image."""
         windows = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         return math.prod((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in windows)
 
     def scratch(self, split: int) -> int:
-        """Elements of the products."""
+        """Returns the number of elements of all products."""
         return len(self.tables[0]) * split * self.groups * self.channels * self.pitch
 
-    def programs(self, tiles: Tiles) -> int:
-        """Programs of the first launch."""
+    def instances(self, tiles: Tiles) -> int:
+        """Returns the number of program instances of the first launch."""
         down, across = -(-self.channels // tiles.bm), -(-(self.channels + 1) // tiles.bn)
         return len(self.tables[0]) * tiles.split * self.groups * down * across
 
     def constants(self) -> dict[str, Any]:
-        """Constexpr arguments of the first launch, tiles apart."""
+        """Returns the constexpr arguments of the first launch, without those of its tiles."""
         height, width = self.size
         return {
             "H": height, "W": width, "C": self.channels, "GROUPS": self.groups, "PITCH": self.pitch,
         }  # fmt: skip
 
     def assembly(self, split: int, shape: Pair) -> dict[str, Any]:
-        """Constexpr arguments of the second launch."""
+        """Returns the constexpr arguments of the second launch."""
         return {
             "C": self.channels, "TAPS": math.prod(self.kernel), "GROUPS": self.groups,
             "PITCH": self.pitch, "ONES": int(self.ones), "SPLIT": split, "BR": shape[0],

@@ -2,7 +2,7 @@
 
     out[o, (tap, c)] = Σ_q Σ_pixels  G_q[pixel, o] · X_q[pixel shifted by tap, c]
 
-The contracted axis is long and the result small, so the pixels are split over programs; parts are
+The contracted axis is long and the result small, so the pixels are split over instances; parts are
 added later in a fixed order, never by atomics: two runs are bitwise equal. A Gram is the sum with
 G = X, where channel C, if asked for, is a constant 1.
 """
@@ -31,7 +31,10 @@ def outer(
     BK: tl.constexpr, PREC: tl.constexpr, STRIPS: tl.constexpr, SPLIT: tl.constexpr,
     STAGES: tl.constexpr, RATIOS: tl.constexpr,
 ):  # fmt: skip
-    """One tile. H, W, C: of the image, channels per group; OH, OW, OC: of G, likewise."""
+    """Computes one tile of one part of the sum.
+
+    H, W and C are height, width and channels per group of the images, OH, OW and OC those of G.
+    """
     ROWS: tl.constexpr = OC + 1 if ONES else OC
     COLUMNS: tl.constexpr = KH * KW * C + 1 if ONES else KH * KW * C
     down: tl.constexpr = (ROWS + BM - 1) // BM
@@ -87,7 +90,20 @@ def outer(
 
 @dataclass(frozen=True)
 class OuterGeometry:
-    """Shapes: of the image and its channels, of G's grid and its channels, both per group."""
+    """The shapes of a sum of outer products.
+
+    Attributes:
+        size: Height and width of the images X.
+        channels: The channels of a group of X.
+        grid: Height and width of G, whose pixels are summed.
+        outputs: The channels of a group of G.
+        groups: The number of groups.
+        kernel: The taps along both axes.
+        stride: The step of the convolution.
+        padding: The zeros around an image.
+        dilation: The step between taps.
+        ones: Whether both operands end in a constant channel 1.
+    """
 
     size: Pair
     channels: int
@@ -102,14 +118,14 @@ class OuterGeometry:
 
     @property
     def shape(self) -> Pair:
-        """Rows and columns of a group's result."""
+        """Rows and columns of the result of a group."""
         return (
             self.outputs + self.ones,
             self.kernel[0] * self.kernel[1] * self.channels + self.ones,
         )
 
     def constants(self) -> dict[str, Any]:
-        """As the kernel's constexpr arguments."""
+        """Returns the constexpr arguments of the kernel."""
         return {
             **pair("H", "W", self.size),
             **pair("OH", "OW", self.grid),
@@ -120,14 +136,14 @@ class OuterGeometry:
             "ONES": self.ones,
         }
 
-    def programs(self, tiles: Tiles) -> int:
-        """How many programs a launch has."""
+    def instances(self, tiles: Tiles) -> int:
+        """Returns the number of program instances of a launch."""
         rows, columns = self.shape
         return self.groups * -(-rows // tiles.bm) * -(-columns // tiles.bn) * tiles.split
 
 
 def outer_reference(g: Tensor, x: Tensor, geometry: OuterGeometry) -> Tensor:
-    """The oracle for one term: (groups·rows) × columns, from N×OH×OW×O and N×H×W×C."""
+    """Returns (groups·rows) × columns of one term, from N×OH×OW×O and N×H×W×C: the oracle."""
     s = geometry
     patches = torch.nn.functional.unfold(
         x.permute(0, 3, 1, 2), s.kernel, s.dilation, s.padding, s.stride

@@ -28,8 +28,10 @@ Pair = tuple[int, int]
 class Axis:
     """One axis at one lag and phase.
 
-    lag: between the positions of the two taps. segments: disjoint ranges of q, cut so that every
-    tap's range is a run of them. taps: (tap δ, tap ε, first segment, last segment + 1).
+    Attributes:
+        lag: The distance between the positions of the two taps.
+        segments: Disjoint ranges of q, cut so that the range of every tap is a run of them.
+        taps: For each pair of taps δ, ε the run: (δ, ε, first segment, last segment + 1).
     """
 
     lag: int
@@ -38,8 +40,8 @@ class Axis:
 
 
 @lru_cache(maxsize=1024)
-def axis_plan(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[Axis, ...]:
-    """All lags and phases of one axis that have anything to sum."""
+def axes_of(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[Axis, ...]:
+    """Returns all lags and phases along one axis that have anything to sum."""
     count = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     ranges: dict[Pair, dict[Pair, range]] = {}
     for tap in range(kernel):
@@ -72,27 +74,34 @@ def _cut(lag: int, stride: int, ranges: dict[Pair, range]) -> Axis:
 
 @dataclass(frozen=True)
 class Lag:
-    """Two axes together: rectangles `y.segments` × `x.segments`, and the blocks they sum to."""
+    """Both axes at one lag: rectangles `y.segments` × `x.segments`, and the blocks they sum to.
+
+    Attributes:
+        y: The axis of the rows of an image.
+        x: The axis of its columns.
+    """
 
     y: Axis
     x: Axis
 
     def blocks(self, width: int) -> Iterator[tuple[int, int, slice, slice]]:
-        """(tap, other tap, rectangles on y, rectangles on x); taps are numbered row by row."""
+        """Yields (tap, other tap, segments of y, segments of x); taps are numbered row by row."""
         for i, j, y0, y1 in self.y.taps:
             for k, m, x0, x1 in self.x.taps:
                 yield i * width + k, j * width + m, slice(y0, y1), slice(x0, x1)
 
 
 @lru_cache(maxsize=1024)
-def plan(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Lag, ...]:
-    """The lags up to sign: block (ε, δ) is the transpose of block (δ, ε)."""
-    ys, xs = (axis_plan(*a) for a in zip(size, kernel, stride, padding, dilation, strict=True))
+def lags_of(
+    size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> tuple[Lag, ...]:
+    """Returns the lags up to sign, since block (ε, δ) is the transpose of block (δ, ε)."""
+    ys, xs = (axes_of(*a) for a in zip(size, kernel, stride, padding, dilation, strict=True))
     return tuple(Lag(y, x) for y in ys for x in xs if y.lag > 0 or (y.lag == 0 and x.lag >= 0))
 
 
 def multiplications(lags: tuple[Lag, ...]) -> int:
-    """Products of pixels that a plan sums, per sample and pair of channels."""
+    """Returns the number of products of pixels that are summed, per sample and pair of channels."""
     return sum(sum(map(len, lag.y.segments)) * sum(map(len, lag.x.segments)) for lag in lags)
 
 
@@ -107,7 +116,7 @@ def patch_gram(
     scale: float = 1.0,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Scale · Σ p pᵀ over all patches p of an image batch, a final 1 in p if `homogeneous`.
+    """Returns scale · Σ p pᵀ over all patches p of images, a final 1 in p if `homogeneous`.
 
     Args:
         a: N×H×W×C.
@@ -129,7 +138,7 @@ def patch_gram(
     d = taps * c + homogeneous
     result = _empty((groups, d, d), a) if out is None else out.view(groups, d, d)
     blocks = result[:, : taps * c, : taps * c].unflatten(1, (taps, c)).unflatten(3, (taps, c))
-    lags = plan((height, width), kernel, stride, padding, dilation)
+    lags = lags_of((height, width), kernel, stride, padding, dilation)
     if sum(len(lag.y.taps) * len(lag.x.taps) for lag in lags) < taps * (taps + 1) // 2:
         result.zero_()  # taps that never meet inside the image
     image = a.permute(1, 2, 0, 3).contiguous()
@@ -156,7 +165,7 @@ def patch_gram(
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Fresh memory; NumPy's lies on huge pages, which spares large results most page faults."""
+    """Returns new memory; NumPy's lies on huge pages, which spares large results page faults."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
     return torch.from_numpy(
@@ -165,7 +174,7 @@ def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _sum(terms: Sequence[Tensor], out: Tensor) -> None:
-    """Σ terms into `out`, without clearing it first as torch.sum does."""
+    """Writes Σ terms to `out`, without clearing it first as torch.sum does."""
     if len(terms) == 1:
         out.copy_(terms[0])
         return
@@ -179,7 +188,7 @@ def _shifted(r: range, by: int) -> range:
 
 
 def _pixels(image: Tensor, y: range, x: range, groups: int) -> Tensor:
-    """Rows of a rectangle of the H×W×N×C image: groups×(pixels·N)×C/groups."""
+    """Returns a rectangle of the H×W×N×C image as rows: groups×(pixels·N)×C/groups."""
     part = image[y.start : y.stop : y.step, x.start : x.stop : x.step]
     return part.reshape(-1, groups, image.shape[-1] // groups).transpose(0, 1)
 
@@ -188,7 +197,7 @@ def _append_ones(
     result: Tensor, image: Tensor, lags: tuple[Lag, ...], kernel: Pair, stride: Pair, padding: Pair,
     dilation: Pair, scale: float,
 ) -> None:  # fmt: skip
-    """Last row and column: sums of the pixels that a tap visits; the corner counts the patches."""
+    """Writes the last row and column, sums of pixels; the corner is the number of patches."""
     height, width, batch, channels = image.shape
     groups = len(result)
     sums = image.sum(2).mul_(scale).view(height, width, groups, -1)
@@ -209,7 +218,7 @@ def _append_ones(
 
 
 def _span(axis: Axis, first: int, stop: int) -> slice:
-    """The positions of a run of segments."""
+    """Returns the positions of a run of segments."""
     segments = axis.segments[first:stop]
     return slice(segments[0].start, segments[-1].stop, segments[0].step)
 
@@ -224,7 +233,7 @@ def patch_gram_reference(
     homogeneous: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """The oracle: the same by im2col and one matrix product."""
+    """Returns the same by im2col and one matrix product: the oracle."""
     batch, _, _, channels = a.shape
     patches = torch.nn.functional.unfold(
         a.permute(0, 3, 1, 2), kernel, dilation=dilation, padding=padding, stride=stride

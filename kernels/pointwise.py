@@ -13,7 +13,7 @@ def tile(
     pid, p, batch, rows, COLUMNS: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
     SLOT: tl.constexpr,
 ):  # fmt: skip
-    """Tile number `pid` of a rows × COLUMNS space, row by row of tiles."""
+    """Hands tile number `pid` of a rows × COLUMNS space, counted row by row, to the slot."""
     strips: tl.constexpr = (COLUMNS + BC - 1) // BC
     i = pid // strips
     j = pid % strips
@@ -23,11 +23,11 @@ def tile(
 
 
 def tile_shape(rows: int, columns: int, widest: int, elements: int) -> tuple[int, int]:
-    """Rows and columns of a tile of about so many elements: powers of two, none too wide."""
+    """Returns rows and columns of a tile of about so many elements: powers of two."""
     bc = min(power(columns), widest)
     return min(power(rows), max(1, elements // bc)), bc
 
 
 def power(n: int) -> int:
-    """The next power of two."""
+    """Returns the next power of two."""
     return 1 << max(0, n - 1).bit_length()

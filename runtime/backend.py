@@ -14,7 +14,13 @@ from .vectors import Vectors
 
 
 class Context(NamedTuple):
-    """What a call knows besides its operands."""
+    """What a call knows besides its operands.
+
+    Attributes:
+        batch: The batch size.
+        dtype: The dtype of floating-point values.
+        device: The device of all tensors.
+    """
 
     batch: int
     dtype: torch.dtype
@@ -31,17 +37,17 @@ class Planned(Protocol):
 
     @property
     def source(self) -> str:
-        """The generated module's text."""
+        """The text of the generated module."""
         ...
 
     @property
     def made(self) -> Sequence[Node]:
-        """Values that were made for contractions, and that are returned besides the results."""
+        """The values that were made for contractions, and are returned besides the results."""
         ...
 
     @property
     def scratch(self) -> int:
-        """Bytes of the arena."""
+        """The bytes of the arena."""
         ...
 
 
@@ -51,21 +57,21 @@ class Executor(Protocol):
     def __call__(
         self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
     ) -> dict[Node, Tensor]:
-        """Tensors of the outputs and of what is kept, by node.
+        """Returns the tensors of the outputs and of what is kept, by node.
 
         Args:
-            context: batch size, dtype and device.
-            feed: tensors of the leaves and given nodes.
-            out: by name, contiguous memory that outputs are written to.
+            context: The batch size, dtype and device.
+            feed: The tensors of the leaves and given nodes.
+            out: By name, contiguous memory that outputs are written to.
         """
         ...
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> Planned | None:
-        """The fused kernels for a batch size; None where operators run one after another.
+        """Returns the fused kernels for a batch size; None where operators run one by one.
 
         Args:
-            batch: the batch size.
-            given: nodes that will be fed besides the graph's own.
+            batch: The batch size.
+            given: The nodes that will be fed besides the graph's own.
         """
         ...
 
@@ -94,5 +100,10 @@ class Backend(Protocol):
         ...
 
     def executor(self, graph: Graph, keep: Iterable[Node] = ()) -> Executor:
-        """What runs a graph and returns, besides its outputs, the nodes to `keep`."""
+        """Returns what runs a graph.
+
+        Args:
+            graph: What to compute.
+            keep: Nodes whose tensors are returned besides the outputs.
+        """
         ...

@@ -1,6 +1,7 @@
 """Arithmetic on flat vectors: what step rules and conjugate gradients do beside their products.
 
-`Vectors` runs on PyTorch's operators. It is the oracle of `fused.vectors.CompiledVectors`.
+`Vectors` runs on PyTorch's operators. It is the oracle of `fused.vectors.CompiledVectors`. All
+vectors of a call have one shape.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ Operator = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class System:
-    """(A + damping·I) x = b in the ball ‖x‖ ≤ radius.
+    """The system (A + damping·I) x = b in the ball ‖x‖ ≤ radius, for an A that callers know.
 
-    precondition: M⁻¹, symmetric and positive definite.
+    Attributes:
+        b: The right-hand side.
+        damping: A number that is added to the diagonal.
+        radius: The radius of the ball; infinity where there is none.
+        precondition: M⁻¹ of a preconditioner M, symmetric and positive definite.
     """
 
     b: Tensor
@@ -34,22 +39,29 @@ class System:
 
     @property
     def in_ball(self) -> bool:
-        """Whether there is a boundary."""
+        """Whether the ball has a boundary."""
         return math.isfinite(self.radius)
 
     @cached_property
     def given(self) -> Tensor:
-        """Damping and radius, where b is."""
+        """Damping and radius as a tensor [2] on the device of b."""
         return torch.tensor([self.damping, self.radius], dtype=self.b.dtype, device=self.b.device)
 
     def preconditioned(self, r: Tensor) -> Tensor:
-        """Z = M⁻¹ r."""
+        """Returns M⁻¹ r."""
         return r if self.precondition is None else self.precondition(r)
 
 
 @dataclass
 class Iterate:
-    """Of conjugate gradients: x, its residual r, the direction p, and ⟨r, z⟩."""
+    """An iterate of conjugate gradients.
+
+    Attributes:
+        x: The solution so far.
+        r: Its residual b − (A + damping·I) x.
+        p: The direction of the next step.
+        rz: ⟨r, z⟩ for z = M⁻¹ r.
+    """
 
     x: Tensor
     r: Tensor
@@ -58,9 +70,14 @@ class Iterate:
 
 
 class Numbers(NamedTuple):
-    """Of an iteration: ⟨r, z⟩ before it, the curvature along p, whether its step ended at the
-    boundary, ⟨r, r⟩ after it.
-    """  # noqa: D205
+    """What an iteration has seen.
+
+    Attributes:
+        rz: ⟨r, z⟩ before it.
+        curvature: ⟨p, (A + damping·I) p⟩ along its direction p.
+        reached: Whether its step ended at the boundary: 1 or 0.
+        rr: ⟨r, r⟩ after it.
+    """
 
     rz: float
     curvature: float
@@ -69,19 +86,28 @@ class Numbers(NamedTuple):
 
 
 def inner(u: Tensor, v: Tensor) -> float:
-    """⟨u, v⟩ in float64."""
+    """Returns ⟨u, v⟩, computed in float64."""
     return float(torch.dot(u.double(), v.double()))
 
 
 def _dot(u: Tensor, v: Tensor) -> float:
+    """Returns ⟨u, v⟩, computed in their own precision."""
     return float(torch.dot(u, v))
 
 
 class Vectors:
-    """On PyTorch's operators."""
+    """Arithmetic on flat vectors by PyTorch's operators.
+
+    Examples:
+        >>> import torch
+        >>> from newtriton.runtime.vectors import Vectors
+        >>> u, v = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.0])
+        >>> Vectors().gram([u, v]).tolist()
+        [[5.0, 3.0], [3.0, 9.0]]
+    """
 
     def gram(self, vectors: Sequence[Tensor]) -> Matrix:
-        """All inner products ⟨vᵢ, vⱼ⟩."""
+        """Returns the matrix k×k of the inner products ⟨vᵢ, vⱼ⟩ of k vectors."""
         count = len(vectors)
         result = np.empty((count, count))
         for i, u in enumerate(vectors):
@@ -90,22 +116,27 @@ class Vectors:
         return result
 
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
-        """Σ cᵢ vᵢ."""
+        """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
         result = torch.zeros_like(vectors[0])
         for factor, vector in zip(coefficients, vectors, strict=True):
             result.add_(vector, alpha=float(factor))
         return result
 
     def first(self, system: System) -> Iterate:
-        """X = 0."""
+        """Returns the first iterate, x = 0."""
         r = system.b.clone()
         z = system.preconditioned(r)
         return Iterate(torch.zeros_like(r), r, z.clone(), _dot(r, z))
 
     def iterate(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Numbers]:
-        """The next iterate, for q = A p, which is used up as `at` is; see `compiler.vectors`.
+        """Returns the next iterate and what was seen; see `compiler.vectors` for the equations.
 
         With a preconditioner its direction is that of the last one until `turn` is called.
+
+        Args:
+            system: What is solved.
+            at: The last iterate, whose memory is written over.
+            q: A p, which is written over.
         """
         x, r, p, rz = at.x, at.r, at.p, float(at.rz)
         if system.damping:
@@ -126,7 +157,7 @@ class Vectors:
         return at, Numbers(rz, curvature, reached, rr)
 
     def turn(self, system: System, at: Iterate) -> Iterate:
-        """The direction of an iterate where there is a preconditioner."""
+        """Returns the iterate with its own direction, where there is a preconditioner."""
         if system.precondition is None:
             return at
         z = system.precondition(at.r)
@@ -136,7 +167,7 @@ class Vectors:
 
 
 def _to_boundary(x: Tensor, p: Tensor, radius: float) -> float:
-    """τ ≥ 0 with ‖x + τp‖ = radius; without the cancellation of the textbook formula."""
+    """Returns τ ≥ 0 with ‖x + τp‖ = radius, without the cancellation of the textbook formula."""
     pp, xp, room = _dot(p, p), _dot(x, p), max(0.0, radius**2 - _dot(x, x))
     root = math.sqrt(xp * xp + pp * room)
     return room / (xp + root) if xp > 0 else (root - xp) / pp

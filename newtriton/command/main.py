@@ -73,7 +73,7 @@ def _check(options: argparse.Namespace) -> int:
     """Checks numbers and code in processes of their own: one interprets, the other compiles."""
     if options.only is None and not options.gpu:
         return max(_half(options, half) for half in ("numbers", "code"))
-    from ..runtime.checking import numbers as check  # noqa: PLC0415 - Triton only where it is used
+    from . import check  # noqa: PLC0415 - Triton only where it is used
 
     return check.run(options)
 

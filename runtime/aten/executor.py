@@ -19,7 +19,8 @@ from ...compiler.graph.scalar import evaluate
 from ..backend import Context
 from ..vectors import Vectors
 from .pairs import Step, paired
-from .pointwise import Pointwise, tensor_cores
+from .pointwise import Pointwise
+from .precision import tensor_cores
 from .rules import ATEN
 
 
@@ -142,7 +143,11 @@ class _Steps:
 
 
 class AtenBackend:
-    """Graphs on PyTorch's operators, of a device's own precision; see `backend.Backend`."""
+    """Runs graphs on PyTorch's operators, in the precision of their dtype; see `backend.Backend`.
+
+    Args:
+        device: The device of all tensors.
+    """
 
     precision = "ieee"
     two_products = True
@@ -151,16 +156,16 @@ class AtenBackend:
         self.device, self.vectors = device, Vectors()
 
     def executor(self, graph: Graph, keep: Iterable[Node] = ()) -> AtenExecutor:
-        """The graph's steps."""
+        """Returns the graph as a list of steps."""
         return AtenExecutor(graph, keep)
 
 
 class AtenExecutor:
-    """A graph compiled once, run at any batch size.
+    """Runs a graph, compiled once, at any batch size; see `backend.Executor`.
 
     Args:
-        graph: what to run; its given nodes and leaves are fed.
-        keep: further nodes whose tensors are returned (a tape).
+        graph: What to run; its given nodes and leaves are fed.
+        keep: Further nodes whose tensors are returned (a tape).
     """
 
     def __init__(self, graph: Graph, keep: Iterable[Node] = ()) -> None:
@@ -179,18 +184,18 @@ class AtenExecutor:
         self.leaves = [n for n in graph.nodes() if n.op in LEAVES]
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> None:
-        """There is none: operators run one after another."""
+        """Returns None: there is no plan, since operators run one after another."""
 
     @torch.no_grad()
     def __call__(
         self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
     ) -> dict[Node, Tensor]:
-        """Tensors of the outputs and of `keep`, by node.
+        """Returns the tensors of the outputs and of `keep`, by node.
 
         Args:
-            context: batch size, dtype and device.
-            feed: tensors of the leaves and given nodes.
-            out: by name, tensors that outputs are copied to.
+            context: The batch size, dtype and device.
+            feed: The tensors of the leaves and given nodes.
+            out: By name, tensors that outputs are copied to.
         """
         values: dict[Node, Tensor] = {}
         for n in self.leaves:

@@ -13,17 +13,24 @@ from .rules import conv_weight_grad, max_pool
 
 @dataclass(frozen=True)
 class Step:
-    """`call(run, *tensors of reads)` gives the tensors of `writes`."""
+    """One operator, or a group of maps, of an executor.
+
+    Attributes:
+        reads: The nodes whose tensors it takes.
+        writes: The nodes whose tensors it gives.
+        call: Takes the context and the tensors of `reads`, and returns those of `writes`.
+    """
 
     reads: Sequence[Node]
     writes: Sequence[Node]
     call: Callable[..., Sequence[Tensor]]
 
 
-Users = Mapping[Node, Sequence[Node]]
+Users = Mapping[Node, Sequence[Node]]  # by node, the nodes that read it
 
 
 def _maximum_and_place(node: Node, users: Users) -> Iterator[Step]:
+    """Yields the steps that take a window's maximum along with its place."""
     (x,) = node.inputs
     for other in users.get(node, ()):
         if other.op is Op.GATHER_MAX and other.inputs == (x, node):
@@ -31,6 +38,7 @@ def _maximum_and_place(node: Node, users: Users) -> Iterator[Step]:
 
 
 def _weight_and_bias_gradient(node: Node, users: Users) -> Iterator[Step]:
+    """Yields the steps that take the gradient of a bias along with that of the weights."""
     ct, x = node.inputs
     for other in users.get(ct, ()):
         if other.op is Op.REDUCE_SUM and other["axes"] == tuple(range(len(ct.shape) - 1)):
@@ -44,7 +52,7 @@ PAIRS: dict[Op, Callable[[Node, Users], Iterator[Step]]] = {
 
 
 def paired(nodes: Sequence[Node]) -> list[Step]:
-    """The steps that write two of the nodes at once."""
+    """Returns the steps that write two of the nodes at once."""
     users: dict[Node, list[Node]] = {}
     for node in nodes:
         for x in dict.fromkeys(node.inputs):

@@ -9,8 +9,7 @@ needs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,27 +23,17 @@ from .patterns import FUSED_MAPS
 
 aten = torch.ops.aten
 
-BLOCK = 1 << 17  # elements of a block: a few of them fit the second-level cache
-
-
-@contextmanager
-def tensor_cores(device: torch.device, allowed: bool) -> Iterator[None]:
-    """Whether float32 products on a GPU may be taken in tf32; PyTorch's setting is put back."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn: Any = torch.backends.cudnn
-    cublas: Any = torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, cublas.allow_tf32
-    cudnn.allow_tf32 = cublas.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, cublas.allow_tf32 = before
+BLOCK = 1 << 17  # elements of a block: a few blocks fit the second-level cache
 
 
 class Instruction(NamedTuple):
-    """`call(*operands, out=)`; an operand is a slot, or a number kept as it is."""
+    """One call of an operator.
+
+    Attributes:
+        call: Takes the tensors of the slots, and writes its result to `out`.
+        slots: The slots that it reads.
+        target: The slot that it writes.
+    """
 
     call: Callable[..., object]
     slots: tuple[int, ...]
@@ -108,7 +97,10 @@ _UNARY: dict[str, Callable[..., object]] = {
 
 
 class _Lowering:
-    """Value numbering: expressions of several maps to instructions over slots."""
+    """Turns the expressions of several maps into instructions over slots, by value numbering.
+
+    A slot is one value; equal expressions of equal slots are one slot.
+    """
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -117,10 +109,12 @@ class _Lowering:
         self.slots = 0
 
     def new(self) -> int:
+        """Returns a new slot."""
         self.slots += 1
         return self.slots - 1
 
     def emit(self, key: tuple, call: Callable[..., object], *slots: int) -> int:
+        """Returns the slot of a call; the same call of the same slots is made once."""
         found = self.known.get((key, slots))
         if found is None:
             found = self.known[key, slots] = self.new()
@@ -128,10 +122,11 @@ class _Lowering:
         return found
 
     def number(self, expr: Expr) -> float | None:
+        """Returns the value of an expression without operands, None for others."""
         return None if scalar.operands(expr) else scalar.evaluate(expr, self.batch)
 
     def lower(self, expr: Expr, operands: Sequence[int]) -> int:
-        """The slot of `expr` over the operands' slots."""
+        """Returns the slot of an expression of the operands' slots."""
         if expr.op == "var":
             return operands[int(expr.value or 0)]
         value = self.number(expr)
@@ -150,7 +145,10 @@ class _Lowering:
         return self.emit((expr.op,), _UNARY[expr.op], self.lower(expr.args[0], operands))
 
     def sum(self, expr: Expr, operands: Sequence[int]) -> int:
-        """Coefficients ride on the additions; a plain term starts the sum if there is one."""
+        """Returns the slot of a sum.
+
+        Coefficients ride on the additions; a term without one starts the sum if there is one.
+        """
         numbers = [v for a in expr.args if (v := self.number(a)) is not None]
         terms = [self.factored(a, operands) for a in expr.args if self.number(a) is None]
         terms.sort(key=lambda t: t[0] != 1.0)
@@ -166,7 +164,7 @@ class _Lowering:
         return self.emit(("add", number), _add_number(number), total) if number else total
 
     def factored(self, expr: Expr, operands: Sequence[int]) -> tuple[float, int]:
-        """A term as (number, slot), the number not applied."""
+        """Returns a term as a number and a slot that has yet to be multiplied by it."""
         if expr.op != "mul":
             return 1.0, self.lower(expr, operands)
         number, total = 1.0, None
@@ -187,16 +185,17 @@ class _Lowering:
         return number, total
 
     def product(self, expr: Expr, operands: Sequence[int]) -> int:
+        """Returns the slot of a product; numbers are multiplied beforehand."""
         number, slot = self.factored(expr, operands)
         return slot if number == 1.0 else self.emit(("mul", number), _mul_number(number), slot)
 
 
 class Pointwise:
-    """One group: maps in execution order, and sums over them.
+    """A group of maps in execution order, and sums over them.
 
     Args:
-        maps: the group's maps, operands first, all of one shape.
-        wanted: the maps whose values are written.
+        maps: The maps of the group, operands first, all of one shape.
+        wanted: The maps whose values are written.
         sums: `reduce_sum` nodes over maps of the group: over all axes, or all but the last.
     """
 
@@ -209,26 +208,26 @@ class Pointwise:
         self.wanted = list(wanted)
         self.writes = [*self.wanted, *self.sums]
         self.shape = maps[0].shape
-        self._plans: dict[int, _Plan] = {}
+        self._loops: dict[int, _Loop] = {}
 
     def single(self, context: Context, *operands: Tensor) -> Tensor:
-        """The value of a group of one map."""
+        """Returns the value of a group of one map, whose operands come in the map's own order."""
         return self(context, *(operands[self.maps[0].inputs.index(i)] for i in self.reads))[0]
 
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
-        """Values of `writes` for the operands `reads`."""
+        """Returns the values of `writes` for the operands `reads`."""
         fused = (
             FUSED_MAPS.get(self.maps[0]["expr"]) if len(self.maps) == 1 and not self.sums else None
         )
         if fused is not None:
             return [fused(*operands)]
-        if context.batch not in self._plans:
-            self._plans[context.batch] = _Plan(self, context.batch)
-        return self._plans[context.batch](context, operands)
+        if context.batch not in self._loops:
+            self._loops[context.batch] = _Loop(self, context.batch)
+        return self._loops[context.batch](context, operands)
 
 
-class _Plan:
-    """A group at a batch size: instructions, and which buffer each slot lives in."""
+class _Loop:
+    """A group at a batch size: a loop over blocks of rows, and the buffer of each slot."""
 
     def __init__(self, group: Pointwise, batch: int) -> None:
         lowering = _Lowering(batch)
@@ -252,7 +251,7 @@ class _Plan:
         self._assign()
 
     def _assign(self) -> None:
-        """Temporaries share buffers: a slot's buffer is free after its last reader."""
+        """Gives temporaries buffers: that of a slot is free again after its last reader."""
         keep = {*self.wanted, *(s for s, _ in self.sums)}
         last = {slot: i for i, ins in enumerate(self.instructions) for slot in ins.slots}
         free: list[int] = []

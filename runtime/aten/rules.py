@@ -1,6 +1,6 @@
 """What each op is in PyTorch: the table of the ATen executor.
 
-A rule takes a node, once, to a function of the run (batch size, dtype) and the operands' tensors.
+A rule takes a node, once, to a function of the context and the tensors of its operands.
 Images lie N×H×W×C in memory, which PyTorch calls channels-last: permuted views reach its
 convolutions and pools without a copy. Leading axes of copies are merged into the batch.
 """
@@ -26,18 +26,18 @@ Rule = Callable[[Node], Call]
 
 
 def nchw(x: Tensor) -> Tensor:
-    """(*lead, H, W, C) as N×C×H×W in channels-last order, without a copy."""
+    """Returns (*lead, H, W, C) as N×C×H×W in channels-last order, without a copy."""
     return x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2)
 
 
 def nhwc(x: Tensor, lead: torch.Size) -> Tensor:
-    """N×C×H×W back to (*lead, H, W, C)."""
+    """Returns N×C×H×W as (*lead, H, W, C)."""
     x = x.permute(0, 2, 3, 1).contiguous()
     return x.view(*lead, *x.shape[1:])
 
 
 def _like(x: Tensor, *size: int) -> Tensor:
-    """An image that only lends its size: PyTorch's backward operators ask for one."""
+    """Returns an image that only lends its size: PyTorch's backward operators ask for one."""
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
@@ -71,7 +71,7 @@ def _conv_input_grad(node: Node) -> Call:
 
 
 def conv_weight_grad(node: Node, with_bias: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-    """s̄⊛a, and Σ s̄ where asked: one PyTorch operator gives both."""
+    """Returns what computes s̄⊛a, and Σ s̄ where asked: one PyTorch operator gives both."""
     window = _window(node)
 
     def call(context: Context, ct: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ def _maximum(node: Node) -> tuple[Any, ...]:
 
 
 def max_pool(node: Node) -> Callable[[Context, Tensor], tuple[Tensor, Tensor]]:
-    """Maxima and their places h·W + w, of one PyTorch operator."""
+    """Returns what computes maxima and their places h·W + w, by one PyTorch operator."""
     window = _maximum(node)
 
     def call(context: Context, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +196,7 @@ def _scatter_max(node: Node) -> Call:
 
 def _sample(node: Node) -> Call:
     def call(context: Context, z: Tensor, u: Tensor) -> Tensor:
-        """The first class whose cumulative probability exceeds u."""
+        """Returns the first class whose cumulative probability exceeds u."""
         cumulative = z.double().softmax(-1).cumsum(-1)
         return (u.unsqueeze(-1) >= cumulative[..., :-1]).sum(-1)
 
@@ -227,7 +227,7 @@ def _patch_gram(node: Node) -> Call:
 
 
 def _spectral(node: Node) -> Call:
-    """Q f(Λ) Qᵀ."""
+    """Returns what computes Q f(Λ) Qᵀ from Q Λ Qᵀ; NaN where a matrix is not finite."""
     one = ops.map_(node["expr"], ops.input_("eigenvalues", node.shape[:-1]))
     function = Pointwise([one], [one]).single
 

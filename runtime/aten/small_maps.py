@@ -19,7 +19,7 @@ def is_small(node: Node, ct: Tensor) -> bool:
 
 
 def _taps(node: Node, padded: Tensor, kernel: tuple[int, int], size: torch.Size) -> list[Tensor]:
-    """Views of a padded N×H×W×C image, one per tap, each of the output's `size`."""
+    """Returns views of a padded N×H×W×C image, one per tap, each of the output's `size`."""
     (sy, sx), (dy, dx) = node["stride"], node["dilation"]
     height, width = size
     return [
@@ -30,7 +30,7 @@ def _taps(node: Node, padded: Tensor, kernel: tuple[int, int], size: torch.Size)
 
 
 def weight_grad(node: Node, ct: Tensor, x: Tensor) -> Tensor:
-    """s̄⊛a: s̄ᵀ times the patches of a, O×kh×kw×C."""
+    """Returns s̄⊛a, O×kh×kw×C: s̄ᵀ times the patches of a."""
     (py, px), (kh, kw) = node["padding"], node["kernel"]
     padded = torch.nn.functional.pad(x, (0, 0, px, px, py, py))
     patches = torch.stack(_taps(node, padded, (kh, kw), ct.shape[1:3]), dim=3)
@@ -39,7 +39,7 @@ def weight_grad(node: Node, ct: Tensor, x: Tensor) -> Tensor:
 
 
 def input_grad(node: Node, ct: Tensor, w: Tensor) -> Tensor:
-    """Wᵀ⋆s̄: s̄ times the weights gives adjoints of patches, summed where patches overlap."""
+    """Returns Wᵀ⋆s̄: s̄ times the weights gives adjoints of patches, summed where they overlap."""
     (py, px), (height, width) = node["padding"], node["size"]
     lead, (o, kh, kw, c) = ct.shape[:-3], w.shape
     g = ct.reshape(-1, *ct.shape[-3:])

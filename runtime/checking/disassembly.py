@@ -33,12 +33,23 @@ BYTES = {
 
 @dataclass
 class Report:
-    """What a job compiled to on a target.
+    """What a job has been compiled to on a target.
 
-    looped: spills inside loops. copies, loads: how many of each width in bytes. tiles: the
-    narrowest access to a whole tile, in bytes, by function. waits: for each "copy" and "product"
-    wait inside a loop, how many may be pending. loop: instructions of the longest loop that
-    multiplies.
+    Attributes:
+        job: The name of the job.
+        target: The name of the chip.
+        seconds: The time that compilation took.
+        registers: The registers of a thread.
+        spills: The accesses to registers that were spilled to memory.
+        looped: The spills inside loops.
+        shared: The bytes of shared memory.
+        instruction: The family of instructions that multiply.
+        copies: The number of asynchronous copies, by their width in bytes.
+        loads: The number of other accesses to memory, by their width in bytes.
+        tiles: By function, the narrowest access to a whole tile, in bytes.
+        waits: For each "copy" and "product" wait inside a loop, how many may be pending.
+        loop: The instructions of the longest loop that multiplies.
+        faults: What the gates object to, a sentence each.
     """
 
     job: str
@@ -71,7 +82,7 @@ class Report:
 
 
 def _waits(ttgir: str) -> dict[str, list[int]]:
-    """Waits for copies and for products inside loops: how many may be pending at each."""
+    """Returns how many may be pending at each wait for copies and for products inside loops."""
     found: dict[str, list[int]] = {}
     loops: list[int] = []
     for line in ttgir.splitlines():
@@ -91,7 +102,7 @@ def _waits(ttgir: str) -> dict[str, list[int]]:
 
 
 def _narrowest(ttgir: str, code: str, accesses: str) -> dict[str, int]:
-    """By function, the narrowest load or store of a whole tile, rows × columns, in bytes.
+    """Returns by function the narrowest load or store of a whole tile, in bytes.
 
     Line numbers lead from a memory operation on a tile to its instructions.
     """
@@ -123,7 +134,7 @@ def _narrowest(ttgir: str, code: str, accesses: str) -> dict[str, int]:
 
 @lru_cache
 def _starts(path: str) -> dict[int, str]:
-    """The lines at which functions of a file start, last first.
+    """Returns the functions of a file by the line at which they start, last first.
 
     Triton's cache knows where a file lay when it was compiled: skeletons are looked for here.
     """
@@ -137,13 +148,14 @@ def _starts(path: str) -> dict[int, str]:
 
 
 def _function_at(path: str, line: int) -> str:
+    """Returns the name of the function at a line of a file, empty where there is none."""
     return next((name for start, name in _starts(path).items() if start <= line), "")
 
 
 def _follow(
     report: Report, code: Sequence[tuple[int, str]], jumps: Sequence[tuple[int, int]], spill: str
 ) -> None:
-    """Spills inside loops, and the longest loop that multiplies; a jump back closes a loop."""
+    """Adds spills inside loops and the longest loop that multiplies; a jump back closes a loop."""
     loops = [(to, at) for at, to in jumps if to < at]
     spilled = [at for at, text in code if re.match(spill, text)]
     report.looped = sum(any(first <= at <= last for first, last in loops) for at in spilled)
@@ -153,11 +165,12 @@ def _follow(
 
 
 def _width(op: str) -> int:
-    """Bytes of a memory instruction."""
+    """Returns the bytes of a memory instruction."""
     return 16 if ".128" in op else 8 if ".64" in op else 4
 
 
 def _cubin(report: Report, cubin: bytes) -> None:
+    """Adds what the disassembly of NVIDIA's code shows."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -182,7 +195,7 @@ def _cubin(report: Report, cubin: bytes) -> None:
 
 
 def _amdgcn(report: Report, code: str) -> None:
-    """Vectors spill to memory, scalars to lanes of a vector."""
+    """Adds what AMD's assembly shows; vectors spill to memory, scalars to lanes of a vector."""
     lines = list(enumerate(line.strip() for line in code.splitlines()))
     numbers = {k: int(n) for k, n in re.findall(r"\.(\w+_(?:count|size)): +(\d+)", code)}
     stack, scalars = numbers["private_segment_fixed_size"] // 4, numbers["sgpr_spill_count"]
@@ -203,7 +216,7 @@ def _amdgcn(report: Report, code: str) -> None:
 
 
 def read(report: Report, kernel: Any) -> None:
-    """Completes a report by what Triton has made of a kernel."""
+    """Adds to a report what Triton has made of a kernel."""
     code = kernel.asm
     report.shared = kernel.metadata.shared
     report.waits = _waits(code["ttgir"])

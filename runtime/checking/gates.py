@@ -12,10 +12,12 @@ from ..fused.compiling import Job
 from .disassembly import Report, read
 
 WAVE = 512  # bytes that a warp should take at once: 16 a thread, 8 where it has 64 threads
-MULTIPLICATIONS = {  # of a multiprocessor, per cycle
+# By chip and precision, the multiplications of a multiprocessor in one cycle.
+MULTIPLICATIONS = {
     "sm_90": {"bf16": 2048, "tf32": 1024},
     "sm_80": {"bf16": 1024, "tf32": 512},
 }
+# By chip and precision, the family of instructions that should multiply.
 PRODUCTS = {
     "sm_90": {"tf32": "HGMMA", "bf16": "HGMMA"},
     "sm_80": {"tf32": "HMMA", "bf16": "HMMA"},
@@ -24,7 +26,7 @@ PRODUCTS = {
 
 
 def report(job: Job, target: GPUTarget) -> Report:
-    """Compiles one job for one target and looks at the result."""
+    """Compiles one job for one target and returns what came of it."""
     name = next(name for name, chip in CHIPS.items() if chip.target == target)
     found, start = Report(job.name, name), time.perf_counter()
     try:
@@ -40,7 +42,7 @@ def report(job: Job, target: GPUTarget) -> Report:
 
 
 def faults(job: Job, report: Report) -> list[str]:
-    """What a report falls short of, a sentence each."""
+    """Returns what a report falls short of, a sentence each."""
     found, chip = [], CHIPS[report.target]
     if report.looped or (report.spills and report.target == "sm_90"):
         found.append(f"{report.spills} spills, {report.looped} of them in loops")
@@ -60,7 +62,7 @@ def faults(job: Job, report: Report) -> list[str]:
 
 
 def _overlap(job: Job, report: Report) -> list[str]:
-    """What keeps asynchronous copies, products and other instructions from running at once."""
+    """Returns what keeps asynchronous copies, products and other instructions from overlapping."""
     found, multiplications = [], MULTIPLICATIONS[report.target]
     tensor_cores = job.precision in multiplications
     if job.stages > 2 and not job.flat:
@@ -79,6 +81,7 @@ def _overlap(job: Job, report: Report) -> list[str]:
     return found
 
 
+# What gates let pass, and why.
 EXCEPTIONS = {
     "spills around loops, elsewhere than on sm_90": "put away before a loop, fetched after it",
     "tf32 weight gradients and Grams": "both operands lie with the contracted axis first: 4 bytes",

@@ -1,4 +1,4 @@
-"""The GPUs that kernels are made for: what the choice of tiles and Triton's options depend on."""
+"""The GPUs that kernels are made for: what tiles and Triton's options depend on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from triton.runtime.driver import driver
 
 @dataclass(frozen=True)
 class Chip:
-    """A GPU. shared: bytes of a block's shared memory. programs: of one wave, its processors."""
+    """A GPU.
+
+    Attributes:
+        target: The architecture that Triton compiles for.
+        shared: The bytes of shared memory that one program instance may have.
+        processors: The number of multiprocessors (NVIDIA) or compute units (AMD).
+    """
 
     target: GPUTarget
     shared: int
-    programs: int
+    processors: int
 
     @property
     def name(self) -> str:
-        """As architectures are called: sm_90, gfx942."""
+        """The name of the architecture, like sm_90 or gfx942."""
         return f"sm_{self.target.arch}" if self.nvidia else str(self.target.arch)
 
     @property
@@ -30,21 +36,33 @@ class Chip:
 
     @property
     def limits(self) -> dict[str, int]:
-        """Registers of a thread: without a limit, ptxas spills for the sake of occupancy."""
+        """The option that lets a thread have all registers.
+
+        Without it ptxas spills for the sake of occupancy.
+        """
         return {"maxnreg": 255} if self.nvidia else {}
 
     def product(self, precision: str) -> str:
-        """How operands are multiplied: AMD has no tf32x3, but float32 on its matrix cores."""
+        """Returns the precision of products that the chip has instead of the one asked for.
+
+        AMD has no tf32x3, but multiplies float32 on its matrix cores.
+        """
         return "ieee" if precision == "tf32x3" and not self.nvidia else precision
 
     @property
     def rows(self) -> int:
-        """Of a tile that eight warps hold three times; wgmma takes its operands from memory."""
+        """The most rows of a tile whose accumulator eight warps can hold three times.
+
+        Where wgmma takes operands from shared memory, registers are left for more rows.
+        """
         wgmma = self.nvidia and self.target.arch in range(90, 120)
         return 128 if wgmma else 2 * self.target.warp_size
 
     def stages(self, size: int) -> int:
-        """Of a loop that copies `size` bytes a turn, where all but one stage need shared memory."""
+        """Returns how many stages a loop has that copies `size` bytes in each turn.
+
+        All stages but one need shared memory.
+        """
         return min(3 if self.nvidia else 2, 1 + self.shared // size)
 
 
@@ -59,7 +77,7 @@ CHIPS = {
 
 
 def chip_of(device: torch.device) -> Chip:
-    """The chip of a device, as its driver describes it; sm_90 where there is no GPU."""
+    """Returns the chip of a device as its driver describes it; sm_90 where there is no GPU."""
     if device.type != "cuda":
         return CHIPS["sm_90"]
     active: Any = driver.active

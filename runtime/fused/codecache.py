@@ -1,7 +1,7 @@
-"""Generated code on disk: readable files, named by what is in them.
+"""Generated code on disk: readable files that are named after their content.
 
-Several processes may write at once: a file appears whole, by a rename, and what is already there is
-taken only if its checksum holds. Nobody else can write where code is loaded from.
+Several processes may write at once. A file appears as a whole, by a rename, and is read only if its
+checksum holds. Code is loaded only from a folder that nobody else can write to.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ _CHECKSUM = "# sha256 "
 
 
 def folder() -> Path:
-    """Where files are kept: $NEWTRITON_CACHE, or newtriton in the user's cache; made if missing.
+    """Returns the folder of the files, and makes it where it is missing.
+
+    It is $NEWTRITON_CACHE, or `newtriton` in the user's cache.
 
     Raises:
-        NewtritonError: it cannot be made, or others could write there.
+        NewtritonError: It cannot be made, or others could write there.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(os.environ.get(FOLDER) or Path(cache) / "newtriton")
@@ -47,12 +49,12 @@ def folder() -> Path:
 
 
 def digest(text: str) -> str:
-    """A name for a text."""
+    """Returns the SHA-256 of a text, in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def stored(name: str) -> str | None:
-    """The text kept under a name; None where there is none, or a damaged one."""
+    """Returns the text kept under a name; None where there is none, or it is damaged."""
     try:
         text = (folder() / name).read_text()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -62,7 +64,7 @@ def stored(name: str) -> str | None:
 
 
 def store(name: str, text: str) -> Path:
-    """Keeps a text under a name, all at once; the last of several writers wins."""
+    """Keeps a text under a name and returns its path; the last of several writers wins."""
     path = folder() / name
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
     try:
@@ -76,11 +78,11 @@ def store(name: str, text: str) -> Path:
 
 
 def module(source: str, key: Mapping[str, object]) -> ModuleType:
-    """The module of a source text, loaded from a real file, as Triton wants it.
+    """Returns the module of a source text, loaded from a real file, as Triton needs it.
 
     Args:
-        source: Python that ends in a newline.
-        key: what else the code was made for: device, precision, versions.
+        source: Python code that ends in a newline.
+        key: What else the code was made for, by name; it stands in the header of the file.
     """
     header = "".join(f"# {name}: {value}\n" for name, value in sorted(key.items()))
     text = header + source

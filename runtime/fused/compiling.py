@@ -1,6 +1,6 @@
 """Compiling kernels before they are launched, several at a time, for GPUs that need not be there.
 
-A job is compiled by the very call that would launch it, in a process whose driver is a stand-in: so
+A job is compiled by the very call that would launch it, in a process whose driver is a stand-in. So
 what is compiled is what will run, and Triton has it in its cache by then.
 """
 
@@ -13,27 +13,40 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import MockTensor
 
 from ...compiler.graph.errors import NewtritonError
+from . import codecache
 
 Result = TypeVar("Result")
 DTYPES = {
     "*fp32": torch.float32, "*bf16": torch.bfloat16, "*i32": torch.int32, "*i64": torch.int64,
 }  # fmt: skip
 NUMBERS = {"i32": 7, "fp32": 0.5}  # their values are not compiled into a kernel
+MANY = 4  # kernels that are worth a pool of processes
 
 
 @dataclass(frozen=True)
 class Job:
     """A kernel as it will be launched.
 
-    kind: "contraction", "outer" or "pointwise". types: of its arguments, tuples nested. flat:
-    whether images have fewer channels than a copy. narrow: whether channels are no multiple of 16
-    bytes, or fewer than a tile. tile: BM, BN, BK of a contraction. products: in one turn of its
-    loop. wide: the functions whose accesses to whole tiles should be of 16 bytes.
+    Attributes:
+        name: What it belongs to: network, precision, program and nodes.
+        kind: "contraction", "outer" or "pointwise".
+        function: The Triton kernel.
+        types: The Triton types of its arguments, by name; a tuple of pointers is a tuple of types.
+        constants: Its constexpr arguments and options, by name.
+        precision: The precision of its operands.
+        warps: The number of warps.
+        stages: The stages of its pipelined loops.
+        flat: Whether images have fewer channels than one copy takes.
+        narrow: Whether a row is no multiple of 16 bytes, or shorter than a tile.
+        tile: Rows, columns and depth of the tile of a contraction.
+        wide: The functions whose accesses to whole tiles should be of 16 bytes.
+        products: The products in one turn of its loop.
     """
 
     name: str
@@ -51,7 +64,7 @@ class Job:
     products: int = 1
 
     def compiled(self, target: GPUTarget) -> Any:
-        """The kernel for a target, as Triton's launcher would get it."""
+        """Returns the kernel for a target, as Triton's launcher would get it."""
         driver.set_active(_Elsewhere(target))  # type: ignore[arg-type]
         given = {n: _argument(t) for n, t in self.types.items() if n in self.function.arg_names}
         options = {"num_warps": self.warps, "num_stages": self.stages}
@@ -59,7 +72,7 @@ class Job:
 
 
 def _argument(kind: Any) -> Any:
-    """Something of a type; memory is aligned to 16 bytes."""
+    """Returns an argument of a type; its memory is aligned to 16 bytes."""
     if isinstance(kind, tuple):
         return tuple(map(_argument, kind))
     return MockTensor(DTYPES[kind]) if kind in DTYPES else NUMBERS[kind]
@@ -82,7 +95,7 @@ class _Elsewhere:
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:
-    """Jobs without those that would compile the same source to the same code."""
+    """Returns the jobs without those that would compile the same source to the same code."""
     found: dict[tuple[str, ...], Job] = {}
     for job in jobs:
         constants = {name: _source(value) for name, value in job.constants.items()}
@@ -92,7 +105,7 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
 
 
 def _source(constant: object) -> object:
-    """A constant's value; of functions, what they do, whatever they are called."""
+    """Returns the value of a constant; of functions what they do, whatever they are called."""
     if isinstance(constant, tuple):
         return tuple(map(_source, constant))
     source = getattr(constant, "src", None)
@@ -105,10 +118,10 @@ def in_pool(
     targets: Sequence[GPUTarget],
     workers: int,
 ) -> Iterator[Result]:
-    """What `function` makes of every job and target, as they come, from a pool of processes.
+    """Yields what a function makes of every job and target, as they come, from a pool of processes.
 
     Raises:
-        NewtritonError: kernels are being interpreted in this process.
+        NewtritonError: Kernels are being interpreted in this process.
     """
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise NewtritonError("kernels are interpreted here: unset TRITON_INTERPRET to compile them")
@@ -118,13 +131,24 @@ def in_pool(
         yield from pool.imap_unordered(_do, range(len(_work)))
 
 
-MANY = 4  # kernels that are worth a pool of processes
-
-
 def current_target() -> GPUTarget:
-    """The GPU that kernels would be launched on now."""
+    """Returns the GPU that kernels would be launched on now."""
     found: Any = driver.active.get_current_target()
     return found
+
+
+def compile_once(jobs: Iterable[Job], name: str) -> None:
+    """Compiles jobs for the current GPU, unless that has been done with these versions.
+
+    Args:
+        jobs: The kernels of a program.
+        name: The name of the program, for the note that is left on disk.
+    """
+    kernels = distinct(jobs)
+    note = f"compiled-{codecache.digest(f'{current_target()} {triton.__version__} {kernels}')}"
+    if codecache.stored(note) is None:
+        compile_here(kernels)
+        codecache.store(note, f"{name} for {current_target()}\n")
 
 
 def compile_here(jobs: Sequence[Job]) -> None:
@@ -134,7 +158,7 @@ def compile_here(jobs: Sequence[Job]) -> None:
 
 
 def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int) -> int:
-    """Compiles into Triton's cache; how many there were that did not compile.
+    """Compiles into Triton's cache, and returns how many jobs did not compile.
 
     Those will say why when they are launched.
     """
@@ -144,6 +168,7 @@ def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int)
 
 
 def _compiles(job: Job, target: GPUTarget) -> bool:
+    """Whether a job compiles."""
     try:
         job.compiled(target)
     except Exception:  # whatever it is, the launch meets it again
@@ -155,5 +180,6 @@ _work: list[tuple[Callable[[Job, GPUTarget], Any], Job, GPUTarget]] = []
 
 
 def _do(number: int) -> Any:
+    """Returns what is made of a job, in a process of the pool."""
     function, job, target = _work[number]
     return function(job, target)

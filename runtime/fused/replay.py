@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-MOST = 16  # recordings kept of one plan
+MOST = 16  # recordings that are kept of one plan
 
 Work = Callable[[], None]
 Record = Callable[[Work], Work]
@@ -24,14 +24,18 @@ Record = Callable[[Work], Work]
 
 @cache
 def _pool() -> Any:
-    """Memory for what operators allocate while they are recorded; nothing in it outlives a call."""
+    """Returns the memory that operators allocate from while they are recorded.
+
+    Nothing in it outlives a call.
+    """
     return torch.cuda.graph_pool_handle()
 
 
 def cuda_graph(work: Work) -> Work:
-    """A CUDA graph of the work's launches.
+    """Records the launches of some work as a CUDA graph, and returns what replays them.
 
-    Not by `torch.cuda.graph`, which empties the allocator's cache: addresses would change.
+    `torch.cuda.graph` empties the cache of the allocator, so that addresses would change: it is not
+    used here.
     """
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -46,10 +50,13 @@ def cuda_graph(work: Work) -> Work:
 
 
 class Replays:
-    """Recordings of one plan by addresses: run the first time, recorded the second, then replayed.
+    """The recordings of one plan, by the addresses that its work lies at.
 
-    The first run compiles and loads kernels, which a recording must not. `record` None never
-    records.
+    Work at new addresses is run, the second time it is recorded, from then on it is replayed. The
+    first run compiles and loads kernels, which a recording must not do.
+
+    Args:
+        record: What records work; None runs it every time.
     """
 
     def __init__(self, record: Record | None) -> None:
@@ -57,7 +64,12 @@ class Replays:
         self.known: OrderedDict[Hashable, Work | None] = OrderedDict()
 
     def __call__(self, addresses: Callable[[], Hashable], work: Work) -> None:
-        """Does the work, which lies at `addresses`."""
+        """Runs, records or replays work.
+
+        Args:
+            addresses: Where all that the work reads and writes outside the plan lies.
+            work: Makes the launches.
+        """
         if self.record is None:
             work()
             return

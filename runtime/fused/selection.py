@@ -1,85 +1,66 @@
-"""Who computes a contraction, decided by measurement and remembered on disk."""
+"""Who computes a contraction, one of our kernels or the vendor's library, and with which tiles."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping
-from statistics import median
+from collections.abc import Sequence
+from typing import Protocol
 
-import torch
-import triton
-from torch import Tensor
-
-from ...compiler.graph.ir import Graph, Node, concrete
-from ...compiler.lowering.kernel import base
-from ..backend import Context
-from . import codecache
-
-ROUNDS = 5
-Call = Callable[[], object]
+from ...compiler.graph.ir import Graph, Node
+from ...compiler.lowering.kernel import ANCHORS, VENDOR, Way
+from ...compiler.lowering.precision import ROUNDED
+from .settings import Settings
+from .tiles import Tiling, computable, tiling
 
 
-def seconds(call: Call, device: torch.device) -> float:
-    """The median of a few runs, after one that does not count."""
+class Comparison(Protocol):
+    """What knows whether our kernel or the vendor's library is faster."""
 
-    def once() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
+    def prepare(self, nodes: Sequence[Node], batch: int) -> None:
+        """Compiles together what will be measured to compare for these contractions."""
+        ...
 
-    once()
-    return median(once() for _ in range(ROUNDS))
+    def fused_is_faster(self, node: Node, batch: int) -> bool:
+        """Whether our kernel computes a contraction faster at a batch size."""
+        ...
 
 
-class Choices:
-    """The fastest way, "fused" or "vendor", of every shape that was measured on a device.
+class Selection:
+    """Decides how the contractions of a graph are computed.
 
-    Kept in one file per device and versions, so that a shape is measured once.
+    Args:
+        settings: How kernels are made; without a comparison they say who computes contractions.
+        comparison: What is asked who is faster, where contractions are "measured".
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        self.key = f"{name}, torch {torch.__version__}, triton {triton.__version__}"
-        self.known: dict[str, str] = self._read()
+    def __init__(self, settings: Settings, comparison: Comparison | None = None) -> None:
+        self.settings, self.comparison = settings, comparison
 
-    @property
-    def file(self) -> str:
-        """Name of the file of this device and versions."""
-        plain = "".join(c if c.isalnum() or c in ".-" else "_" for c in self.key)
-        return f"contractions-{plain}.json"
+    def prepare(self, graph: Graph, batch: int) -> None:
+        """Gets ready to decide about all contractions of a graph."""
+        if self.comparison is not None:
+            nodes = [n for n in graph.computed() if n.op in ANCHORS and computable(n)]
+            self.comparison.prepare(nodes, batch)
 
-    def _read(self) -> dict[str, str]:
-        text = codecache.stored(self.file)
-        return {} if text is None else json.loads(text)
+    def fused(self, node: Node, batch: int) -> bool:
+        """Whether one of our kernels computes a contraction."""
+        if not computable(node):
+            return False
+        if self.comparison is not None:
+            return self.comparison.fused_is_faster(node, batch)
+        return self.settings.contractions != "vendor"
 
-    def fastest(self, label: str, ways: Mapping[str, Callable[[], Call]]) -> str:
-        """The name of the fastest way, measured if `label` is not known yet.
+    def tiling(self, node: Node, batch: int, shares_loop: bool = False) -> Tiling:
+        """Returns how our kernel for a contraction is tiled.
 
         Args:
-            label: shapes and precision of what is measured.
-            ways: by name, what makes the call to be timed.
+            node: A contraction that a kernel of ours computes.
+            batch: The batch size.
+            shares_loop: Whether it is one of three contractions that read the same operands. They
+                are taken in one loop where operands are rounded: there tensor cores wait for them.
         """
-        if label not in self.known:
-            times = {name: seconds(make(), self.device) for name, make in ways.items()}
-            self.known = {**self._read(), **self.known, label: min(times, key=times.__getitem__)}
-            codecache.store(self.file, json.dumps(self.known, indent=1, sort_keys=True) + "\n")
-        return self.known[label]
+        precision, target = self.settings.precision, self.settings.target
+        return tiling(node, batch, precision, target, shares_loop and precision in ROUNDED)
 
-
-def alone(node: Node) -> Graph:
-    """A graph of one node, its operands given."""
-    return Graph("contraction", {"out": node}, frozenset(map(base, node.inputs)))
-
-
-def random_feed(node: Node, context: Context) -> dict[Node, Tensor]:
-    """Random operands of a node."""
-    return {
-        x: torch.randn(concrete(x.shape, context.batch), dtype=context.dtype, device=context.device)
-        for x in map(base, node.inputs)
-    }
+    def way(self, node: Node, batch: int) -> Way:
+        """Returns who computes a contraction, and in how many parts."""
+        return Way(self.tiling(node, batch).split) if self.fused(node, batch) else VENDOR

@@ -1,20 +1,25 @@
-"""How a contraction is launched: its geometry, and the tiles chosen for it."""
+"""How kernels are tiled: a contraction's shapes, and the tiles chosen for them on a chip.
+
+`SHAPES` has the shapes of each op's contraction, `TILINGS` the tiling of each sort of shapes. No
+chip means the interpreter, where few large tiles are fastest.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...compiler.graph.ir import Node, Op, concrete
+from ...compiler.graph.ir import Node, Op, Shape, concrete
+from ...compiler.lowering.elements import Reduction, reduction
+from ...compiler.lowering.kernel import Kernel
 from ...compiler.lowering.slots import Tile
-from ...kernels.contraction import Geometry, Tiles, contraction, programs
-from ...kernels.lags import PatchGeometry, assemble, rectangle_products
+from ...kernels.contraction import Geometry, Tiles, contraction
+from ...kernels.lags import PatchGeometry
 from ...kernels.outer import OuterGeometry, outer
-from ...kernels.pointwise import power
+from ...kernels.pointwise import power, tile_shape
 from .chips import Chip
-from .compiling import Job
 
 # Columns and depth of the largest tiles that compile without spills.
 WIDEST = {"ieee": 64, "tf32x3": 64, "tf32": 128, "bf16": 128}
@@ -22,11 +27,21 @@ DEPTH = {"ieee": 16, "tf32x3": 32, "tf32": 32, "bf16": 64}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A skeleton with its arguments. tile: what a slot sees. split: parts of what is summed."""
+class ContractionTiling:
+    """A skeleton on one accumulator, with its arguments.
 
-    kernel: Any
-    programs: int
+    Attributes:
+        skeleton: The Triton kernel, `contraction` or `outer`.
+        instances: The number of its program instances.
+        rows: The rows of the result, or the pixels that are summed: a run-time argument.
+        trips: The turns of its loop: a run-time argument.
+        constants: Its constexpr arguments and Triton's options.
+        tile: What a slot sees at once.
+        split: The parts of what is summed; another kernel adds them where there are several.
+    """
+
+    skeleton: Any
+    instances: int
     rows: int
     trips: int
     constants: dict[str, Any]
@@ -34,147 +49,204 @@ class Choice:
     split: int
 
 
-def geometry(node: Node) -> Geometry | OuterGeometry | None:
-    """A contraction's shapes; None where no skeleton computes it."""
-    x, *others = node.inputs
-    if node.op is Op.GRAM:
-        channels = x.shape[-1] // node["groups"]
-        ones = node["homogeneous"]
-        return OuterGeometry((1, 1), channels, (1, 1), channels, node["groups"], ones=ones)
-    if node.op is Op.MATMUL:
-        y = others[0]
-        if len(y.shape) != 2:
-            return None
-        if node["transpose_a"]:
-            plain = len(x.shape) == 2 and not node["transpose_b"]
-            return OuterGeometry((1, 1), y.shape[1], (1, 1), x.shape[1]) if plain else None
-        return Geometry((1, 1), x.shape[-1], (1, 1), node.shape[-1])
-    if node.op in (Op.PATCH_GRAM, Op.SPECTRAL):
+@dataclass(frozen=True)
+class PatchTiling:
+    """The two launches of a patch Gram: products of rectangles, and their assembly.
+
+    Attributes:
+        shapes: The shapes of images and patches.
+        instances: The number of program instances that multiply.
+        constants: The constexpr arguments and options of the products.
+        assembly_instances: The number of program instances that add products to blocks.
+        assembly: The constexpr arguments and options of the assembly.
+        scratch: The number of elements of all products.
+        tile: None, since no slot is called.
+        split: One, since the assembly adds the parts.
+    """
+
+    shapes: PatchGeometry
+    instances: int
+    constants: dict[str, Any]
+    assembly_instances: int
+    assembly: dict[str, Any]
+    scratch: int
+    tile: None = None
+    split: int = 1
+
+
+Shapes = Geometry | OuterGeometry | PatchGeometry
+Tiling = ContractionTiling | PatchTiling
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+def _matmul(node: Node) -> Shapes | None:
+    """Returns the shapes of a product by a matrix; none of ours multiplies two stacks."""
+    x, y, *_ = node.inputs
+    if len(y.shape) != 2:
         return None
+    if not node["transpose_a"]:
+        return Geometry((1, 1), x.shape[-1], (1, 1), node.shape[-1])
+    plain = len(x.shape) == 2 and not node["transpose_b"]
+    return OuterGeometry((1, 1), y.shape[1], (1, 1), x.shape[1]) if plain else None
+
+
+def _conv(node: Node) -> Shapes:
+    """Returns the shapes of a convolution or of its input gradient."""
+    x, w, *_ = node.inputs
     groups = node["groups"]
-    window = {k: node[k] for k in ("stride", "padding", "dilation")} | {"groups": groups}
-    if node.op is Op.CONV_WEIGHT_GRAD:
-        image = others[0].shape
-        return OuterGeometry(
-            image[-3:-1], image[-1] // groups, x.shape[-3:-1], x.shape[-1] // groups,
-            kernel=node["kernel"], **window,
-        )  # fmt: skip
     return Geometry(
         x.shape[-3:-1], x.shape[-1] // groups, node.shape[-3:-1], node.shape[-1] // groups,
-        kernel=others[0].shape[1:3], backward=node.op is Op.CONV_INPUT_GRAD, **window,
+        groups, w.shape[1:3], node["stride"], node["padding"], node["dilation"],
+        backward=node.op is Op.CONV_INPUT_GRAD,
     )  # fmt: skip
 
 
-def computable(node: Node) -> bool:
-    """Whether a skeleton computes a contraction."""
-    return node.op is Op.PATCH_GRAM or geometry(node) is not None
+def _weight_grad(node: Node) -> Shapes:
+    ct, image = (x.shape for x in node.inputs)
+    groups = node["groups"]
+    return OuterGeometry(
+        image[-3:-1], image[-1] // groups, ct[-3:-1], ct[-1] // groups, groups, node["kernel"],
+        node["stride"], node["padding"], node["dilation"],
+    )  # fmt: skip
 
 
-def choose(
-    node: Node, batch: int, precision: str, chip: Chip | None, together: bool = False
-) -> Choice:
-    """The launch of a contraction at a batch size; `together`, of three that share operands.
-
-    Without a chip it is one for the interpreter.
-    """
-    shapes = geometry(node)
-    assert shapes is not None
-    image = node if isinstance(shapes, Geometry) else node.inputs[0]
-    rows = math.prod(concrete(image.shape[:-1], batch))
-    if node.op is Op.GRAM and precision in ("tf32", "bf16"):
-        precision = "tf32x3"
-    constants: dict[str, Any] = {"PREC": _product(precision, chip)}
-    if isinstance(shapes, Geometry):
-        tiles = _contraction_tiles(shapes, rows, precision, chip)
-        constants["TOGETHER"] = together and not shapes.flat and tiles.split == 1
-        if constants["TOGETHER"]:
-            tiles = _for_three(tiles, chip)
-        strips = shapes.groups * -(-shapes.columns // tiles.bn) * tiles.strips
-        launch, count, trips = contraction, programs(shapes, tiles, rows), shapes.trips(tiles.bk)
-    else:
-        tiles = _outer_tiles(shapes, rows, precision, chip)
-        strips = -(-shapes.shape[1] // tiles.bn) * tiles.strips
-        launch, count, trips = outer, shapes.programs(tiles), -(-rows // tiles.bk)
-    constants |= shapes.constants() | tiles.constants()
-    if chip is not None:
-        constants |= _options(tiles, precision, chip, 2 if constants.get("TOGETHER") else 1)
-        constants |= chip.limits if launch is contraction else {}
-    tile = Tile(tiles.bm, tiles.bn // tiles.strips, strips)
-    return Choice(launch, count, rows, trips, constants, tile, tiles.split)
+def _gram(node: Node) -> Shapes:
+    channels = node.inputs[0].shape[-1] // node["groups"]
+    return OuterGeometry(
+        (1, 1), channels, (1, 1), channels, node["groups"], ones=node["homogeneous"]
+    )
 
 
-@dataclass(frozen=True)
-class PatchChoice:
-    """The two launches of a patch Gram: programs and arguments of each, and memory between."""
-
-    shapes: PatchGeometry
-    programs: int
-    constants: dict[str, Any]
-    blocks: int
-    assembly: dict[str, Any]
-    scratch: int
-
-    def jobs(self, name: str) -> Iterator[Job]:
-        """Both kernels, to compile ahead of time."""
-        constants = dict(self.constants)
-        precision, warps = constants["PREC"], constants.pop("num_warps")
-        stages = constants.pop("num_stages")
-        pointers = {n: "*i32" for n in ("items", "pairs", "terms")}
-        pointers |= {n: "*fp32" for n in ("a", "products", "out", "scale", "patches")}
-        pointers |= {"scale": "fp32", "patches": "fp32", "batch": "i32"}
-        tile = (constants["BM"], constants["BN"], constants["BK"])
-        yield Job(
-            f"{name} products", "outer", rectangle_products, pointers, constants, precision, warps,
-            stages, flat=constants["C"] < 16, tile=tile,
-        )  # fmt: skip
-        yield Job(f"{name} assembly", "pointwise", assemble, pointers, self.assembly)
-
-
-def choose_patches(node: Node, batch: int, precision: str, chip: Chip | None) -> PatchChoice:
-    """The launches of a patch Gram at a batch size."""
+def _patch_gram(node: Node) -> Shapes:
     image = node.inputs[0].shape
-    shapes = PatchGeometry(
+    return PatchGeometry(
         image[-3:-1], image[-1] // node["groups"], node["groups"], node["kernel"], node["stride"],
         node["padding"], node["dilation"], node["homogeneous"],
     )  # fmt: skip
-    precision = "ieee" if precision == "ieee" else "tf32x3"
-    if chip is None:
-        side = _between(shapes.channels, 16, 64)
-        tiles = Tiles(side, side, 64, 1, 4, 2)
-        corner = (64, 64)
-    else:
-        bm, bn = _between(shapes.channels, 64, 128), 64
-        bk = DEPTH[precision]
-        count = shapes.programs(Tiles(bm, bn, bk, 1, 8))
-        most = -(-batch * math.prod(shapes.size) // 256)
-        tiles = Tiles(bm, bn, bk, 1, 8, max(1, min(2 * chip.programs // count, most, 8)))
-        corner = (16, 64)
+
+
+SHAPES: dict[Op, Callable[[Node], Shapes | None]] = {
+    Op.MATMUL: _matmul,
+    Op.CONV: _conv,
+    Op.CONV_INPUT_GRAD: _conv,
+    Op.CONV_WEIGHT_GRAD: _weight_grad,
+    Op.GRAM: _gram,
+    Op.PATCH_GRAM: _patch_gram,
+    Op.SPECTRAL: lambda node: None,
+}
+
+
+def computable(node: Node) -> bool:
+    """Whether a skeleton of ours computes a contraction."""
+    return SHAPES[node.op](node) is not None
+
+
+# --- tilings --------------------------------------------------------------------------------------
+
+
+def tiling(
+    node: Node, batch: int, precision: str, chip: Chip | None, together: bool = False
+) -> Tiling:
+    """Returns how a contraction is tiled.
+
+    Args:
+        node: A contraction that is `computable`.
+        batch: The batch size.
+        precision: The precision of its operands.
+        chip: What it is compiled for; None for the interpreter.
+        together: Whether it is one of three contractions that may share a loop.
+    """
+    shapes = SHAPES[node.op](node)
+    assert shapes is not None
+    return TILINGS[type(shapes)](shapes, node, batch, precision, chip, together)
+
+
+def _contraction(
+    shapes: Geometry, node: Node, batch: int, precision: str, chip: Chip | None, together: bool
+) -> Tiling:
+    rows = _pixels(node.shape, batch)
+    tiles = _contraction_tiles(shapes, rows, precision, chip)
+    together = together and not shapes.flat and tiles.split == 1
+    if together:
+        tiles = _for_three(tiles, chip)
+    constants = shapes.constants() | tiles.constants()
+    constants |= {"PREC": _product(precision, chip), "TOGETHER": together}
+    if chip is not None:
+        constants |= _options(tiles, precision, chip, 2 if together else 1) | chip.limits
+    strips = shapes.groups * -(-shapes.columns // tiles.bn) * tiles.strips
+    return ContractionTiling(
+        contraction, shapes.instances(tiles, rows), rows, shapes.trips(tiles.bk), constants,
+        Tile(tiles.bm, tiles.bn // tiles.strips, strips), tiles.split,
+    )  # fmt: skip
+
+
+def _outer(
+    shapes: OuterGeometry, node: Node, batch: int, precision: str, chip: Chip | None, _: bool
+) -> Tiling:
+    pixels = _pixels(node.inputs[0].shape, batch)
+    if node.op is Op.GRAM:
+        precision = _of_gram(precision)
+    tiles = _outer_tiles(shapes, pixels, precision, chip)
+    constants = shapes.constants() | tiles.constants() | {"PREC": _product(precision, chip)}
+    if chip is not None:
+        constants |= _options(tiles, precision, chip)
+    strips = -(-shapes.shape[1] // tiles.bn) * tiles.strips
+    return ContractionTiling(
+        outer, shapes.instances(tiles), pixels, -(-pixels // tiles.bk), constants,
+        Tile(tiles.bm, tiles.bn // tiles.strips, strips), tiles.split,
+    )  # fmt: skip
+
+
+def _patches(
+    shapes: PatchGeometry, node: Node, batch: int, precision: str, chip: Chip | None, _: bool
+) -> Tiling:
+    precision = _of_gram(precision)
+    tiles, corner = _patch_tiles(shapes, batch, precision, chip)
     constants = shapes.constants() | tiles.constants() | {"PREC": _product(precision, chip)}
     del constants["STRIPS"]
-    d = shapes.dimension
-    blocks = -(-shapes.groups * d // corner[0]) * -(-d // corner[1])
     assembly = shapes.assembly(tiles.split, corner)
     if chip is not None:
         constants |= _options(tiles, precision, chip)
         assembly |= chip.limits
+    d = shapes.dimension
+    blocks = -(-shapes.groups * d // corner[0]) * -(-d // corner[1])
     scratch = shapes.scratch(tiles.split)
-    return PatchChoice(shapes, shapes.programs(tiles), constants, blocks, assembly, scratch)
+    return PatchTiling(shapes, shapes.instances(tiles), constants, blocks, assembly, scratch)
+
+
+TILINGS: dict[type, Callable[[Any, Node, int, str, Chip | None, bool], Tiling]] = {
+    Geometry: _contraction,
+    OuterGeometry: _outer,
+    PatchGeometry: _patches,
+}
+
+
+def _pixels(shape: Shape, batch: int) -> int:
+    """Returns the number of vectors of channels in a tensor."""
+    return math.prod(concrete(shape[:-1], batch))
+
+
+def _of_gram(precision: str) -> str:
+    """Returns the precision of a Gram, a statistic: its operands are not rounded."""
+    return "ieee" if precision == "ieee" else "tf32x3"
 
 
 def _product(precision: str, chip: Chip | None) -> str:
-    """The precision that `tl.dot` is asked for."""
+    """Returns the precision that `tl.dot` is asked for."""
     precision = "tf32" if precision == "bf16" else precision
     return precision if chip is None else chip.product(precision)
 
 
 def _options(tiles: Tiles, precision: str, chip: Chip, pairs: int = 1) -> dict[str, int]:
-    """Of a kernel whose loop copies so many pairs of operands a turn."""
+    """Returns Triton's options for a loop that copies so many pairs of operands in a turn."""
     size = pairs * (tiles.bm + tiles.bn) * tiles.bk * (2 if precision == "bf16" else 4)
     return {"num_warps": tiles.warps, "num_stages": chip.stages(size)}
 
 
 def _between(n: int, least: int, most: int) -> int:
-    """The next power of two, within bounds."""
+    """Returns the next power of two, within bounds."""
     return max(least, min(most, power(n)))
 
 
@@ -188,18 +260,18 @@ def _contraction_tiles(shapes: Geometry, rows: int, precision: str, chip: Chip |
     def count() -> int:
         return -(-rows // bm) * -(-shapes.columns // bn) * shapes.groups
 
-    if count() < chip.programs:
+    if count() < chip.processors:
         bm = 64
-    if count() < chip.programs:
+    if count() < chip.processors:
         bn = 64
     split = 1
-    if count() < chip.programs // 2:
-        split = max(1, min(chip.programs // count(), shapes.trips(bk) // 16, 8))
+    if count() < chip.processors // 2:
+        split = max(1, min(chip.processors // count(), shapes.trips(bk) // 16, 8))
     return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision, chip), split)
 
 
 def _for_three(tiles: Tiles, chip: Chip | None) -> Tiles:
-    """Tiles of three accumulators: eight warps, and no more rows than they can hold."""
+    """Returns tiles of three accumulators: eight warps, and no more rows than they can hold."""
     return replace(tiles, bm=min(tiles.bm, chip.rows) if chip else tiles.bm, warps=8)
 
 
@@ -212,11 +284,51 @@ def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, chip: Chip 
     deep = precision == "bf16" and rows == 64 and shapes.channels >= 16
     bk = 128 if deep else DEPTH[precision]
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
-    split = max(1, min(2 * chip.programs // count, -(-pixels // bk) // 8, 64))
+    split = max(1, min(2 * chip.processors // count, -(-pixels // bk) // 8, 64))
     return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision, chip), split)
 
 
+def _patch_tiles(
+    shapes: PatchGeometry, batch: int, precision: str, chip: Chip | None
+) -> tuple[Tiles, tuple[int, int]]:
+    """Returns the tiles of the products, and rows and columns of a tile of the assembly."""
+    if chip is None:
+        side = _between(shapes.channels, 16, 64)
+        return Tiles(side, side, 64, 1, 4, 2), (64, 64)
+    tiles = Tiles(_between(shapes.channels, 64, 128), 64, DEPTH[precision], 1, 8)
+    most = -(-batch * math.prod(shapes.size) // 256)
+    split = max(1, min(2 * chip.processors // shapes.instances(tiles), most, 8))
+    return replace(tiles, split=split), (16, 64)
+
+
 def _warps(bm: int, bn: int, precision: str, chip: Chip) -> int:
-    """Two warp groups for 128 rows, and where products take registers themselves."""
+    """Returns two warp groups for 128 rows, and where products take registers themselves."""
     large = bm == 128 or bm * bn > 64 * chip.rows
     return 8 if large or precision in ("ieee", "tf32x3") else 4
+
+
+# --- everything but contractions ------------------------------------------------------------------
+
+
+def pointwise_tile(kernel: Kernel, batch: int, elements: int) -> Tile:
+    """Returns the tile of a kernel without contractions.
+
+    Args:
+        kernel: The kernel.
+        batch: The batch size.
+        elements: The number of elements that a tile has if nothing speaks against it.
+    """
+    rows, columns = math.prod(concrete(kernel.space.rows, batch)), kernel.space.columns
+    widest = 256 if kernel.space.rows else elements
+    if any(map(_sums_columns, kernel.partials)):
+        widest, elements = 64, 2 * elements  # tall: few parts
+    if any(map(_sums_columns, kernel.body)):
+        widest = 16  # many rows are added at once, by many program instances
+    if kernel.whole_rows:  # more values are alive at once
+        widest, elements = 2 * columns, elements // 2
+    br, bc = tile_shape(rows, columns, widest, elements)
+    return Tile(br, bc, -(-columns // bc))
+
+
+def _sums_columns(node: Node) -> bool:
+    return node.op is Op.REDUCE_SUM and reduction(node) is Reduction.COLUMNS

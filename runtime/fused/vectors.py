@@ -20,10 +20,10 @@ _iteration, _turn = cache(programs.iteration), cache(programs.turn)
 
 
 class CompiledVectors(Vectors):
-    """As compiled programs, which keep their numbers where the vectors are.
+    """Arithmetic on flat vectors by compiled programs, whose numbers stay where the vectors are.
 
     Args:
-        make_executor: of the backend.
+        make_executor: Makes the backend's executor of a graph.
     """
 
     def __init__(self, make_executor: Callable[[Graph], Executor]) -> None:
@@ -32,7 +32,7 @@ class CompiledVectors(Vectors):
     def _run(
         self, graph: Graph, feed: Mapping[str, Tensor], over: Sequence[str] = ()
     ) -> dict[str, Tensor]:
-        """Outputs by name; those named in `over` are written over the inputs of that name."""
+        """Returns outputs by name; those in `over` are written over the inputs of that name."""
         leaves = {n: feed[n["name"]] for n in graph.nodes() if n.op is Op.INPUT}
         like = next(x for n, x in leaves.items() if n.shape == programs.VECTOR)
         context = Context(len(like), like.dtype, like.device)
@@ -41,31 +41,35 @@ class CompiledVectors(Vectors):
         return {name: values[node] for name, node in graph.outputs.items()} | out
 
     def _products(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row."""
         feed = {f"v{i}": v for i, v in enumerate(vectors)}
         return self._run(_inner_products(len(vectors)), feed)["products"]
 
     def gram(self, vectors: Sequence[Tensor]) -> Matrix:
-        """All inner products ⟨vᵢ, vⱼ⟩."""
+        """Returns the matrix k×k of the inner products ⟨vᵢ, vⱼ⟩ of k vectors."""
         result = np.empty((len(vectors), len(vectors)))
         upper = np.triu_indices(len(vectors))
         result[upper] = result.T[upper] = self._products(vectors).double().cpu().numpy()
         return result
 
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
-        """Σ cᵢ vᵢ."""
+        """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
         like = vectors[0]
         feed = {f"v{i}": v for i, v in enumerate(vectors)}
         feed["coefficients"] = torch.tensor(coefficients, dtype=like.dtype, device=like.device)
         return self._run(_combination(len(vectors)), feed)["sum"]
 
     def first(self, system: System) -> Iterate:
-        """X = 0."""
+        """Returns the first iterate, x = 0."""
         r = system.b.clone()
         z = system.preconditioned(r)
         return Iterate(torch.zeros_like(r), r, z.clone(), self._products([r, z])[1].clone())
 
     def iterate(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Numbers]:
-        """The next iterate, for q = A p; it lies where `at` lay, but for ⟨r, z⟩."""
+        """Returns the next iterate for q = A p and what was seen.
+
+        It lies where `at` lay, except for ⟨r, z⟩.
+        """
         graph = _iteration(system.in_ball, system.precondition is not None)
         feed = {**vars(at), "q": q, "given": system.given}
         found = self._run(graph, feed, over=("x", "r", "p"))
@@ -73,7 +77,7 @@ class CompiledVectors(Vectors):
         return replace(at, **found), numbers
 
     def turn(self, system: System, at: Iterate) -> Iterate:
-        """The direction of an iterate where there is a preconditioner."""
+        """Returns the iterate with its own direction, where there is a preconditioner."""
         if system.precondition is None:
             return at
         z = system.precondition(at.r)

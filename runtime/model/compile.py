@@ -106,9 +106,11 @@ def _backend(
         )
     if dtype is not torch.float32:
         raise NewtritonError(f"backend 'triton' computes in float32, not {dtype}: use 'aten'")
-    from ..fused.executor import Settings, TritonBackend  # noqa: PLC0415 - only where it is used
+    # Triton is imported only where it is used.
+    from ..fused.backend import TritonBackend  # noqa: PLC0415
+    from ..fused.settings import settings_of  # noqa: PLC0415
 
-    settings = Settings.choose(precision, contractions, interpreted, place, cuda_graphs)
+    settings = settings_of(place, precision, contractions, interpreted, cuda_graphs)
     return TritonBackend(settings, place)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from newtriton.bench import kernels
-from newtriton.runtime.fused import selection as measure
+from newtriton.runtime.fused import measurements as measure
 
 CPU = torch.device("cpu")
 LAYER = (3, 5, 4)

@@ -5,7 +5,7 @@ import torch
 
 from newtriton.bench import vectors
 from newtriton.bench.kernels import Peaks
-from newtriton.runtime.fused.executor import Settings
+from newtriton.runtime.fused.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 

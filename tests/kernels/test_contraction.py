@@ -13,7 +13,6 @@ from newtriton.kernels.contraction import (
     Tiles,
     contraction,
     contraction_reference,
-    programs,
 )
 from newtriton.kernels.outer import OuterGeometry, outer, outer_reference
 
@@ -112,7 +111,7 @@ def test_images(window, backward: bool, tiles: Tiles):
     ws = [random(columns * groups, *kernel, c) for _ in range(terms)]
     rows = n * target[0] * target[1]
     out, sizes = poisoned(rows, columns * groups, tiles.split)
-    contraction[(programs(geometry, tiles, rows),)](
+    contraction[(geometry.instances(tiles, rows),)](
         tuple(xs), tuple(ws), (out, sizes), n, rows, geometry.trips(tiles.bk),
         **geometry.constants(), **tiles.constants(), PREC="ieee", TOGETHER=False, **stages(terms),
     )  # fmt: skip
@@ -134,7 +133,7 @@ def test_three_terms_in_one_loop(window, tiles: Tiles):
     v, w = random(columns, *kernel, c), random(columns, *kernel, c) - 1.0
     rows = n * target[0] * target[1]
     out, sizes = poisoned(rows, columns, 1)
-    contraction[(programs(geometry, tiles, rows),)](
+    contraction[(geometry.instances(tiles, rows),)](
         (x, x, y), (v, w, v), (out, sizes), n, rows, geometry.trips(tiles.bk),
         **geometry.constants(), **tiles.constants(), PREC="ieee", TOGETHER=True,
         STAGES=(keep_first, None, keep), RATIOS=(None, None, None),
@@ -161,7 +160,7 @@ def test_outer_products(window, tiles: Tiles):
     rows, columns = geometry.shape
     out, sizes = poisoned(rows * groups, columns, tiles.split)
     pixels = n * out_size[0] * out_size[1]
-    outer[(geometry.programs(tiles),)](
+    outer[(geometry.instances(tiles),)](
         tuple(gs), tuple(xs), (out, sizes), n, pixels, -(-pixels // tiles.bk),
         **geometry.constants(), **tiles.constants(), PREC="ieee", **stages(terms),
     )  # fmt: skip
@@ -176,7 +175,7 @@ def test_grams(columns: int, groups: int, ones: bool):
     geometry = OuterGeometry((1, 1), columns, (1, 1), columns, groups, ones=ones)
     rows, width = geometry.shape
     out, sizes = poisoned(rows * groups, width, SPLIT.split)
-    outer[(geometry.programs(SPLIT),)](
+    outer[(geometry.instances(SPLIT),)](
         (x,), (x,), (out, sizes), 33, 33, 1, **geometry.constants(), **SPLIT.constants(),
         PREC="ieee", **stages(1),
     )  # fmt: skip

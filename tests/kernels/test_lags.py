@@ -33,7 +33,7 @@ def test_patch_gram(case, split: int):
     d = shapes.dimension
     products = torch.full((shapes.scratch(split),), float("nan"))
     out = torch.full((groups * d, d), float("nan"))
-    rectangle_products[(shapes.programs(tiles),)](a, items, products, 3, **constants, PREC="ieee")
+    rectangle_products[(shapes.instances(tiles),)](a, items, products, 3, **constants, PREC="ieee")
     blocks = -(-groups * d // 32) * -(-d // 64)
     patches = 3.0 * shapes.patches
     assemble[(blocks,)](

@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 from newtriton.kernels.patch_gram import (
     Pair,
+    lags_of,
     multiplications,
     patch_gram,
     patch_gram_reference,
-    plan,
 )
 from tests.tolerances import relative_error
 
@@ -116,7 +116,7 @@ def test_the_image_may_be_a_view_and_is_not_changed() -> None:
 
 
 def test_a_3x3_kernel_has_13_lags_and_sums_each_position_once() -> None:
-    lags = plan((8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
+    lags = lags_of((8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
     pairs = {(lag.y.lag, lag.x.lag) for lag in lags}
     assert len(lags) == len(pairs) == 13
     # on an axis of 8, 8 − |ℓ| positions q have q + ℓ in the image too; lags up to sign:
@@ -130,7 +130,7 @@ def test_a_3x3_kernel_has_13_lags_and_sums_each_position_once() -> None:
 def test_rectangles_of_a_lag_do_not_overlap(
     window: tuple[Pair, Pair, Pair, Pair, Pair],
 ) -> None:
-    lags = plan(*window)
+    lags = lags_of(*window)
     summed = [
         (lag.y.lag, lag.x.lag, y, x)
         for lag in lags
@@ -143,7 +143,7 @@ def test_rectangles_of_a_lag_do_not_overlap(
 
 
 def test_a_3x3_kernel_needs_at_most_nine_rectangles_a_lag() -> None:
-    lags = plan((8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
+    lags = lags_of((8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
     counts = [len(lag.y.segments) * len(lag.x.segments) for lag in lags]
     assert max(counts) == counts[0] == 9
 

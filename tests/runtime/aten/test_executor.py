@@ -68,7 +68,7 @@ def test_equal_subexpressions_of_a_group_are_computed_once() -> None:
     a = ops.map_(scalar.sigmoid(var(0)), x)
     b = ops.map_(scalar.sigmoid(var(0)) * var(0), x)
     group = Pointwise([a, b], [a, b])
-    plan = pointwise._Plan(group, 5)
+    plan = pointwise._Loop(group, 5)
     assert len(plan.instructions) == 2
 
 
@@ -86,7 +86,7 @@ def test_fused_maps_equal_their_expressions(expr: scalar.Expr) -> None:
     feed = feed_of(Graph("map", {"y": node}))
     operands = [feed[i] for i in inputs]
     fast = fused.FUSED_MAPS[expr](*operands)
-    plan = pointwise._Plan(Pointwise([node], [node]), RUN.batch)
+    plan = pointwise._Loop(Pointwise([node], [node]), RUN.batch)
     assert_close(fast, plan(RUN, operands)[0], str(expr))
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from newtriton.runtime.checking import numbers as check
+from newtriton.runtime.checking import kernels as check
 from newtriton.runtime.fused import chips
 from newtriton.runtime.fused.chips import CHIPS, chip_of
 from newtriton.runtime.fused.compiling import Job
@@ -23,7 +23,7 @@ def test_names():
 
 def test_a_device_is_the_chip_that_its_driver_describes(monkeypatch: pytest.MonkeyPatch):
     expected = CHIPS["gfx942"]
-    known = {"max_shared_mem": expected.shared, "multiprocessor_count": expected.programs}
+    known = {"max_shared_mem": expected.shared, "multiprocessor_count": expected.processors}
     utils = SimpleNamespace(get_device_properties=lambda number: known)
     active = SimpleNamespace(utils=utils, get_current_target=lambda: expected.target)
     monkeypatch.setattr(chips, "driver", SimpleNamespace(active=active))

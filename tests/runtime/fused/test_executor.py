@@ -12,7 +12,9 @@ from newtriton.compiler.graph.memory import arena
 from newtriton.runtime.backend import Context
 from newtriton.runtime.checking.numbers import LIMITS
 from newtriton.runtime.fused import plan as plans
-from newtriton.runtime.fused.executor import FusedExecutor, Settings
+from newtriton.runtime.fused.executor import FusedExecutor
+from newtriton.runtime.fused.selection import Selection
+from newtriton.runtime.fused.settings import Settings
 from newtriton.runtime.model.factors import tensors
 
 from ...eager import double_backward
@@ -207,7 +209,7 @@ def test_names_never_become_code():
     with made_at(name):
         x, w = ops.input_(name, (N, 2)), ops.param(name, (3, 2))
         graph = Graph("named", {name: ops.matmul(x, w, tb=True)})
-    executor = FusedExecutor(graph, (), Settings(contractions="fused", interpreted=True))
+    executor = FusedExecutor(graph, (), Selection(Settings(contractions="fused", interpreted=True)))
     one = Context(1, torch.float32, torch.device("cpu"))
     (result,) = executor(one, {x: torch.ones(1, 2), w: torch.ones(3, 2)}).values()
     assert result.tolist() == [[2.0, 2.0, 2.0]] and "abort" not in executor.plan(1).source
@@ -233,7 +235,7 @@ def test_the_arena_is_smaller_than_all_values_together():
     model = nt.compile(net, (3, 12, 12), nt.MSELoss(), backend="triton", device="cpu")
     text = model.explain(16)
     plan = model.executor(model.programs[True].hvp).plan(16)  # type: ignore[attr-defined]
-    assert 0 < plan.arena.size < sum(life.size for life in plan.lifetimes.values())
+    assert 0 < plan.storage.arena.size < sum(life.size for life in plan.storage.lifetimes.values())
     assert "launches" in text.splitlines()[0]
 
 
@@ -241,17 +243,17 @@ def test_batch_norm_writes_over_what_nobody_reads_again():
     net = nt.Sequential(nt.Conv2d(8, 3, bias=False), nt.BatchNorm2d(), nt.SiLU(), nt.Flatten())
     model = nt.compile(net, (3, 12, 12), nt.MSELoss(), backend="triton", device="cpu")
     plan = model.executor(model.programs[True].ggnvp).plan(16)  # type: ignore[attr-defined]
-    assert plan.block
-    for later, earlier in plan.block.items():
-        assert plan.lifetimes[earlier].last <= plan.lifetimes[later].first
-    assert plan.arena.size < arena(plan.lifetimes).size
+    assert plan.storage.block
+    for later, earlier in plan.storage.block.items():
+        assert plan.storage.lifetimes[earlier].last <= plan.storage.lifetimes[later].first
+    assert plan.storage.arena.size < arena(plan.storage.lifetimes).size
 
 
 def test_tape_and_scratch_of_vgg11_are_less_than_eager_pytorch_holds():
     model = nt.compile(nt.models.vgg11(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten")
-    p, settings = model.programs[True], Settings("ieee", "fused")
-    first = FusedExecutor(p.linearize, p.tape, settings).plan(200)
-    second = FusedExecutor(p.hvp, (), settings).plan(200, first.made)
-    results = [b for plan in (first, second) for b in plan.results]
+    p, selection = model.programs[True], Selection(Settings("ieee", "fused"))
+    first = FusedExecutor(p.linearize, p.tape, selection).plan(200)
+    second = FusedExecutor(p.hvp, (), selection).plan(200, first.made)
+    results = [b for plan in (first, second) for b in plan.storage.results]
     kept = 4 * sum(node.type.numel(200) for node in results)
     assert kept + max(first.scratch, second.scratch) <= 0.65 * double_backward(200).peak

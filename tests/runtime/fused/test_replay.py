@@ -4,8 +4,10 @@ import pytest
 import torch
 
 import newtriton as nt
-from newtriton.runtime.fused.executor import FusedExecutor, Settings
+from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.replay import MOST, Replays
+from newtriton.runtime.fused.selection import Selection
+from newtriton.runtime.fused.settings import Settings
 
 from ...tolerances import assert_close
 
@@ -68,7 +70,8 @@ def program():
     net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(3))
     model = nt.compile(net, input_shape=(4,), loss=nt.CrossEntropyLoss(), backend="aten")
     graph, record = model.programs[True].outputs, Recorder()
-    fused = FusedExecutor(graph, (), Settings("ieee", "fused", True, 8192, record=record))
+    settings = Settings("ieee", "fused", True, 8192, record=record)
+    fused = FusedExecutor(graph, (), Selection(settings))
     feed = model.feed(model.programs[True].traced, torch.randn(6, 4))
 
     def call() -> torch.Tensor:

@@ -1,68 +1,66 @@
-"""Who computes a contraction: the faster one, measured once per shape and remembered."""
-
-from pathlib import Path
+"""Who computes a contraction: as the settings say, or as a comparison finds, where ours can."""
 
 import pytest
-import torch
 
-import newtriton as nt
-from newtriton.runtime.fused import codecache
-from newtriton.runtime.fused import selection as measure
+from newtriton.compiler.graph import ops, scalar
+from newtriton.compiler.graph.ir import Graph, N, Node, Op
+from newtriton.compiler.lowering.kernel import VENDOR, Way
+from newtriton.runtime.fused.selection import Selection
+from newtriton.runtime.fused.settings import Settings
 
-CPU = torch.device("cpu")
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(codecache.FOLDER, str(tmp_path / "cache"))
+X, W = ops.input_("x", (N, 64)), ops.param("w", (48, 64))
+PRODUCT = ops.matmul(X, W, tb=True)
+STACK = ops.matmul(ops.input_("a", (N, 3, 4)), ops.input_("b", (N, 4, 5)))
+SPECTRUM = ops.make(Op.SPECTRAL, ops.param("s", (3, 3)), expr=scalar.exp(scalar.var(0)))
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Each timing takes the next number of the list."""
-    times: list[float] = []
+class Asked:
+    """Finds our kernels faster at even batch sizes, and notes what it is asked."""
 
-    def seconds(call, device) -> float:
-        call()
-        return times.pop(0)
+    def __init__(self) -> None:
+        self.prepared: list[tuple[list[Node], int]] = []
+        self.asked: list[Node] = []
 
-    monkeypatch.setattr(measure, "seconds", seconds)
-    return times
+    def prepare(self, nodes, batch: int) -> None:
+        self.prepared.append((list(nodes), batch))
 
-
-def test_the_faster_way_is_taken_and_remembered(clock: list[float]):
-    clock += [2.0, 1.0]
-    ways = {"fused": lambda: lambda: None, "vendor": lambda: lambda: None}
-    choices = measure.Choices(CPU)
-    assert choices.fastest("shape", ways) == "vendor"
-    assert choices.fastest("shape", ways) == "vendor" and not clock
-    assert measure.Choices(CPU).fastest("shape", ways) == "vendor"  # another process reads it
+    def fused_is_faster(self, node: Node, batch: int) -> bool:
+        self.asked.append(node)
+        return batch % 2 == 0
 
 
-def test_a_damaged_file_is_measured_again(clock: list[float]):
-    ways = {"fused": lambda: lambda: None, "vendor": lambda: lambda: None}
-    clock += [1.0, 2.0, 2.0, 1.0]
-    choices = measure.Choices(CPU)
-    assert choices.fastest("shape", ways) == "fused"
-    (codecache.folder() / choices.file).write_text("{")
-    assert measure.Choices(CPU).fastest("shape", ways) == "vendor"
+@pytest.mark.parametrize(("contractions", "fused"), [("fused", True), ("vendor", False)])
+def test_settings_say_who(contractions: str, fused: bool):
+    selection = Selection(Settings("ieee", contractions))
+    assert selection.fused(PRODUCT, 8) is fused
+    assert (selection.way(PRODUCT, 8) == VENDOR) is not fused
 
 
-@pytest.mark.interpreter
-def test_a_model_is_right_whoever_was_faster(clock: list[float]):
-    clock += [1.0, 2.0, 2.0, 1.0] * 20
-    net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
-    shape, loss = (2, 6, 6), nt.CrossEntropyLoss()
-    x, y = torch.randn(3, *shape), torch.arange(3)
-    options = {"device": CPU, "seed": 0}
-    model = nt.compile(net, shape, loss, backend="triton", contractions="measured", **options)
-    plain = nt.compile(net, shape, loss, backend="aten", **options)
-    torch.testing.assert_close(model.linearize(x, y).gradient, plain.linearize(x, y).gradient)
-    schedule = str(model.executor(model.programs[True].linearize, tape=True).plan(3).schedule)  # type: ignore[attr-defined]
-    assert "by the vendor" in schedule
-    assert any("conv map" in line for line in schedule.splitlines())
+@pytest.mark.parametrize("node", [STACK, SPECTRUM], ids=["stack", "spectrum"])
+def test_what_no_skeleton_computes_is_the_vendors(node: Node):
+    asked = Asked()
+    for selection in (Selection(Settings("ieee", "fused")), Selection(Settings(), asked)):
+        assert selection.way(node, 8) == VENDOR
+    assert not asked.asked
 
 
-def test_seconds_are_positive():
-    assert measure.seconds(lambda: torch.ones(10).sum(), CPU) > 0
+def test_a_comparison_is_asked_for_contractions_alone():
+    asked = Asked()
+    selection = Selection(Settings("ieee", "measured", interpreted=True), asked)
+    z = ops.map_(scalar.tanh(scalar.var(0)), PRODUCT)
+    selection.prepare(Graph("both", {"z": z, "stack": STACK, "spectrum": SPECTRUM}), 8)
+    assert asked.prepared == [([PRODUCT], 8)]
+    assert [selection.way(PRODUCT, n) for n in (8, 7)] == [Way(), VENDOR]
+    assert asked.asked == [PRODUCT, PRODUCT]
+
+
+@pytest.mark.parametrize(("precision", "together"), [("ieee", False), ("tf32", True)])
+def test_three_products_share_a_loop_where_tensor_cores_wait(precision: str, together: bool):
+    tiling = Selection(Settings(precision, "fused")).tiling(PRODUCT, 4096, shares_loop=True)
+    assert tiling.constants["TOGETHER"] is together  # type: ignore[union-attr]
+
+
+def test_parts_are_those_of_the_tiling():
+    deep = ops.matmul(ops.input_("d", (N, 4096)), ops.param("e", (64, 4096)), tb=True)
+    selection = Selection(Settings("ieee", "fused"))
+    assert selection.way(deep, 64) == Way(selection.tiling(deep, 64).split) != Way()

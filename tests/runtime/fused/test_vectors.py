@@ -13,7 +13,9 @@ import newtriton as nt
 from newtriton.compiler import vectors as programs
 from newtriton.compiler.graph.ir import Graph, Node, Op
 from newtriton.runtime.aten.executor import AtenExecutor
-from newtriton.runtime.fused.executor import FusedExecutor, Settings
+from newtriton.runtime.fused.executor import FusedExecutor
+from newtriton.runtime.fused.selection import Selection
+from newtriton.runtime.fused.settings import Settings
 from newtriton.runtime.fused.vectors import CompiledVectors
 from newtriton.runtime.parts.cg import Stop, conjugate_gradients
 from newtriton.runtime.parts.protocols import Status
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elem
 
 
 def interpreted(graph: Graph, keep: Iterable[Node] = ()) -> FusedExecutor:
-    return FusedExecutor(graph, keep, Settings("ieee", "fused", True, 1024))
+    return FusedExecutor(graph, keep, Selection(Settings("ieee", "fused", True, 1024)))
 
 
 BACKENDS = {"aten": (AtenExecutor, torch.float64), "triton": (interpreted, torch.float32)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -16,18 +16,27 @@ from newtriton.compiler.graph.ir import Graph, N, Node, Op, concrete
 from newtriton.compiler.graph.scalar import var
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.backend import Context
-from newtriton.runtime.fused.executor import FusedExecutor, Settings
+from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.plan import Plan
+from newtriton.runtime.fused.selection import Selection
+from newtriton.runtime.fused.settings import Settings
 from newtriton.runtime.model.factors import tensors
 
 RUN = Context(5, torch.float32, torch.device("cpu"))
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
 BACKENDS = ("aten", "triton")
+
+
+def fused(precision: str, contractions: str) -> Callable[[Graph, list[Node]], FusedExecutor]:
+    selection = Selection(Settings(precision, contractions, True))
+    return lambda graph, keep: FusedExecutor(graph, keep, selection)
+
+
 MAKE = {
     "aten": AtenExecutor,
-    "ieee": lambda graph, keep: FusedExecutor(graph, keep, Settings("ieee", "fused", True)),
-    "vendor": lambda graph, keep: FusedExecutor(graph, keep, Settings("ieee", "vendor", True)),
-    "bf16": lambda graph, keep: FusedExecutor(graph, keep, Settings("bf16", "fused", True)),
+    "ieee": fused("ieee", "fused"),
+    "vendor": fused("ieee", "vendor"),
+    "bf16": fused("bf16", "fused"),
 }
 
 

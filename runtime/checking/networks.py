@@ -1,0 +1,74 @@
+"""What is checked: networks, small ones and those of the measurements, and their programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ...compiler import vectors
+from ...compiler.graph.ir import Graph
+from ...compiler.language.activations import GELU, SiLU, Tanh
+from ...compiler.language.containers import Residual, Sequential
+from ...compiler.language.layers import AvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
+from ...compiler.language.models import vgg11, vgg16, vgg19
+from ...compiler.language.network import Layer
+from ...compiler.programs import Programs
+
+LENGTH = 1_000_003  # the length of the vectors whose programs are checked as a GPU runs them
+
+
+def plain() -> Layer:
+    """Returns convolutions, pools and a head."""
+    return Sequential(
+        *(Conv2d(20, 3, padding=1), SiLU(), MaxPool2d(2)),
+        *(Conv2d(17, 3, stride=2, padding=1), Tanh(), AvgPool2d(2), Flatten(), Linear(10)),
+    )
+
+
+def normed() -> Layer:
+    """Returns batch norm, a residual, groups and dilation.
+
+    No layer before batch norm has a bias: its gradient would be zero up to rounding, and no error
+    is relative to that.
+    """
+    body = Sequential(Conv2d(8, 3, padding=1, groups=2, bias=False), BatchNorm2d(), GELU())
+    return Sequential(
+        *(Conv2d(8, 3, padding=2, dilation=2, bias=False), BatchNorm2d(), SiLU(), Residual(body)),
+        *(MaxPool2d(3, 2, 1), Flatten(), Linear(7), SiLU(), Linear(3)),
+    )
+
+
+# By name, what makes a network, and the shape of one sample.
+Networks = Mapping[str, tuple[Callable[[], Layer], tuple[int, ...]]]
+SMALL: Networks = {"plain": (plain, (3, 10, 9)), "normed": (normed, (2, 8, 8))}
+LARGE: Networks = {
+    "vgg11": (vgg11, (3, 32, 32)),
+    "vgg16": (vgg16, (3, 32, 32)),
+    "vgg19": (vgg19, (3, 32, 32)),
+}
+
+
+def network_programs(programs: Programs, two_products: bool) -> list[Graph]:
+    """Returns what a step of the second-order methods runs.
+
+    The linearization comes first, with its tape as outputs: the others start from it.
+
+    Args:
+        programs: The programs of a network.
+        two_products: Whether quadratic forms take two products a layer rather than three.
+    """
+    linearize, tape = programs.linearize, set(programs.tape)
+    kept = {f"tape:{i}": n for i, n in enumerate(linearize.nodes()) if n in tape}
+    return [
+        Graph("linearize", {**linearize.outputs, **kept}),
+        programs.quadratic(1, two_products=two_products),
+        programs.hvp,
+        programs.ggnvp,
+        programs.factors("kfac"),
+    ]
+
+
+def vector_programs() -> list[Graph]:
+    """Returns what is done with flat vectors of any length."""
+    ways = [(False, False), (True, False), (False, True)]
+    iterations = [vectors.iteration(ball, preconditioned) for ball, preconditioned in ways]
+    return [vectors.inner_products(3), vectors.combination(2), *iterations, vectors.turn()]

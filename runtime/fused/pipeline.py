@@ -1,0 +1,143 @@
+"""The passes from a program to launches, in their order.
+
+`lower` takes the passes that are the same for every batch size, `plan` the others. A pass that
+gives a graph leaves a valid one: `check` sees each of them, so that tests can verify it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...compiler.graph.ir import Graph, Node
+from ...compiler.lowering import codegen
+from ...compiler.lowering.codegen import generate
+from ...compiler.lowering.kernel import Kernel, Schedule, base
+from ...compiler.lowering.precision import with_precision
+from ...compiler.lowering.schedule import schedule
+from ...compiler.lowering.slots import Tile
+from . import codecache
+from .launch import Generated, Launch, make_launch
+from .plan import Plan
+from .selection import Selection
+from .storage import Storage, lay_out
+from .tiles import Tiling, pointwise_tile
+
+Check = Callable[[Graph], Graph]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program as it will be computed.
+
+    Attributes:
+        outputs: The outputs and all that is kept, by name, as nodes of the program.
+        graph: The same with rounded operands.
+        became: By node of the program, the node of the graph that it has become.
+    """
+
+    outputs: Mapping[str, Node]
+    graph: Graph
+    became: Mapping[Node, Node]
+
+
+def unchecked(graph: Graph) -> Graph:
+    """Returns the graph."""
+    return graph
+
+
+def lower(
+    program: Graph, keep: Iterable[Node], precision: str, check: Check = unchecked
+) -> Lowered:
+    """Takes a program through the passes that do not depend on the batch size.
+
+    Args:
+        program: What to compute.
+        keep: Nodes whose values are returned besides the outputs.
+        precision: The precision of the operands of contractions.
+        check: Sees the graph after every pass.
+    """
+    taped = check(keep_values(program, keep))
+    rounded, became = with_precision(taped, precision)
+    return Lowered(taped.outputs, check(rounded), became)
+
+
+def plan(
+    graph: Graph,
+    batch: int,
+    selection: Selection,
+    given: Iterable[Node] = (),
+    keep_made: bool = False,
+    check: Check = unchecked,
+) -> Plan:
+    """Takes a graph through all other passes.
+
+    Args:
+        graph: What to compute, with rounded operands.
+        batch: The batch size.
+        selection: Who computes contractions, and how kernels are made.
+        given: Nodes that will be fed besides those that the graph gives.
+        keep_made: Whether values that are made for contractions, rounded or transposed operands,
+            are returned as well.
+        check: Sees the graph after every pass.
+    """
+    known = check(give(graph, given))
+    selection.prepare(known, batch)
+    scheduled = schedule(known, batch, selection.way)
+    tilings = choose_tilings(scheduled, batch, selection)
+    tiles = choose_tiles(scheduled, batch, tilings, selection.settings.elements)
+    source, slots = generate(scheduled, tiles)
+    module = codecache.module(source, {})
+    generated = Generated(scheduled, batch, selection.settings, tilings, tiles, module)
+    launches = make_launches(slots, generated)
+    made = scheduled.made() if keep_made else []
+    storage = place_values(launches, scheduled, made, batch)
+    return Plan(scheduled, source, launches, storage, made, selection.settings.record)
+
+
+def keep_values(program: Graph, keep: Iterable[Node]) -> Graph:
+    """Returns the program with all that is kept as outputs of their own.
+
+    They stand in the order of the program: the same network gives the same code in every run.
+    """
+    kept = set(keep) - program.given
+    tape = {f"tape:{i}": n for i, n in enumerate(n for n in program.nodes() if n in kept)}
+    return Graph(program.name, {**program.outputs, **tape}, program.given)
+
+
+def give(graph: Graph, nodes: Iterable[Node]) -> Graph:
+    """Returns the graph with further nodes given from outside."""
+    return Graph(graph.name, graph.outputs, graph.given.union(nodes))
+
+
+def choose_tilings(scheduled: Schedule, batch: int, selection: Selection) -> dict[Kernel, Tiling]:
+    """Returns the tiling of every contraction that a kernel of ours computes."""
+    return {
+        kernel: selection.tiling(kernel.anchors[0], batch, kernel.shares_loop)
+        for kernel in scheduled.kernels
+        if kernel.anchors and not kernel.way.by_vendor
+    }
+
+
+def choose_tiles(
+    scheduled: Schedule, batch: int, tilings: Mapping[Kernel, Tiling], elements: int
+) -> dict[Kernel, Tile]:
+    """Returns what the slots of every kernel see at once."""
+    tiles = {kernel: tiling.tile for kernel, tiling in tilings.items()}
+    return {
+        kernel: tiles.get(kernel) or pointwise_tile(kernel, batch, elements)
+        for kernel in scheduled.kernels
+    }
+
+
+def make_launches(slots: Sequence[codegen.Launch], generated: Generated) -> list[Launch]:
+    """Returns the launches, in order."""
+    return [make_launch(each, generated) for each in slots]
+
+
+def place_values(
+    launches: Sequence[Launch], scheduled: Schedule, made: Sequence[Node], batch: int
+) -> Storage:
+    """Returns where every value lies; outputs, and what was made, are results."""
+    results = {*map(base, scheduled.graph.outputs.values()), *made}
+    return lay_out([launch.use for launch in launches], results, scheduled.leaves, batch)

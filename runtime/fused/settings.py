@@ -1,0 +1,66 @@
+"""How fused kernels are made: data alone, which the passes of `pipeline` read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .chips import CHIPS, Chip, chip_of
+from .replay import Record, cuda_graph
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How fused kernels are made.
+
+    Attributes:
+        precision: The precision of the operands of contractions: ieee, tf32x3, tf32 or bf16.
+        contractions: Who computes contractions: "fused" kernels, the "vendor" library, or for each
+            whichever is "measured" to be faster.
+        interpreted: Whether kernels run in Triton's interpreter.
+        elements: The number of elements of a pointwise tile.
+        record: What records launches so that they can be replayed; None runs them one by one.
+        chip: The GPU that kernels are compiled for.
+    """
+
+    precision: str = "ieee"
+    contractions: str = "vendor"
+    interpreted: bool = False
+    elements: int = 1024
+    record: Record | None = None
+    chip: Chip = CHIPS["sm_90"]
+
+    @property
+    def target(self) -> Chip | None:
+        """The GPU that kernels are compiled for; None where they are interpreted."""
+        return None if self.interpreted else self.chip
+
+
+def settings_of(
+    device: torch.device,
+    precision: str = "ieee",
+    contractions: str = "auto",
+    interpreted: bool = False,
+    cuda_graphs: bool = True,
+) -> Settings:
+    """Returns the settings that suit a device.
+
+    Args:
+        device: Where kernels will run.
+        precision: The precision of the operands of contractions.
+        contractions: As in `Settings`; "auto" measures on a GPU, and takes fused kernels in the
+            interpreter.
+        interpreted: Whether kernels run in the interpreter, whose tiles are larger.
+        cuda_graphs: Whether launches on a GPU are recorded and replayed.
+    """
+    if contractions == "auto":
+        contractions = "fused" if interpreted else "measured"
+    return Settings(
+        precision,
+        contractions,
+        interpreted,
+        elements=8192 if interpreted else 1024,
+        record=cuda_graph if cuda_graphs and device.type == "cuda" else None,
+        chip=chip_of(device),
+    )

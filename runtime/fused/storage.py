@@ -1,0 +1,134 @@
+"""Where every value of a plan lies: given from outside, a result, or in an arena of the plan's own.
+
+The arena holds what launches tell each other. A block of it serves several values in turn, by their
+lifetimes, and a value may be written over one that nobody reads afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...compiler.graph.ir import Node, Op
+from ...compiler.graph.memory import Arena, Lifetime, arena, shared
+from ...compiler.lowering.precision import is_rounded
+from ...compiler.lowering.slots import Buffer, Part
+
+Spans = Mapping[Buffer, tuple[int, int]]
+
+
+def dtype_of(buffer: Buffer) -> torch.dtype:
+    """Returns the type as which the elements of a buffer are stored."""
+    if isinstance(buffer, Node) and buffer.type.kind == "int":
+        return torch.int32
+    half = isinstance(buffer, Node) and is_rounded(buffer) and buffer["expr"].op == "bf16"
+    return torch.bfloat16 if half else torch.float32
+
+
+def pointer_type(buffer: Buffer) -> str:
+    """Returns the Triton type of a pointer to a buffer; given labels have 64 bits."""
+    if isinstance(buffer, Node) and buffer.op is Op.INPUT and buffer.type.kind == "int":
+        return "*i64"
+    return {torch.float32: "*fp32", torch.int32: "*i32", torch.bfloat16: "*bf16"}[dtype_of(buffer)]
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a launch does with memory.
+
+    Attributes:
+        buffers: All that it reads or writes.
+        scratch: The number of elements of the memory between kernels that it writes.
+        replaceable: Pairs of values x, y of which the launch may write y over x.
+    """
+
+    buffers: Sequence[Buffer]
+    scratch: Mapping[Part, int]
+    replaceable: Sequence[tuple[Node, Node]] = ()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where every value of a plan lies.
+
+    Attributes:
+        batch: The batch size.
+        scratch: The number of elements of the memory between kernels.
+        given: The values that come from outside.
+        results: The values that are returned.
+        addressed: What launches use of both, in their order: it lies elsewhere in every call.
+        lifetimes: Of all other buffers, their bytes, and the launches between which they live.
+        block: By value, the one that it is written over; the first of a row of them.
+        arena: The offsets of the others.
+    """
+
+    batch: int
+    scratch: Mapping[Part, int]
+    given: Collection[Buffer]
+    results: Collection[Buffer]
+    addressed: Sequence[Buffer]
+    lifetimes: Mapping[Buffer, Lifetime]
+    block: Mapping[Buffer, Buffer]
+    arena: Arena[Buffer]
+
+    def size(self, buffer: Buffer) -> int:
+        """Returns the number of elements of a buffer."""
+        return numel(buffer, self.batch, self.scratch)
+
+    def offset(self, buffer: Buffer) -> int:
+        """Returns the first byte of a buffer in the arena."""
+        return self.arena.offsets[self.block.get(buffer, buffer)]
+
+
+def numel(buffer: Buffer, batch: int, scratch: Mapping[Part, int]) -> int:
+    """Returns the number of elements of a buffer at a batch size."""
+    return buffer.type.numel(batch) if isinstance(buffer, Node) else scratch[buffer]
+
+
+def lay_out(
+    uses: Sequence[Use], results: Iterable[Node], leaves: Collection[Node], batch: int
+) -> Storage:
+    """Decides where every value of a plan lies.
+
+    Args:
+        uses: What each launch does with memory, in order.
+        results: The values that are returned.
+        leaves: The values that come from outside.
+        batch: The batch size.
+    """
+    spans, kept = _spans(uses), frozenset(results)
+    scratch = {part: size for use in uses for part, size in use.scratch.items()}
+    given = frozenset(b for b in {*spans, *kept} if b in leaves)
+    outside = given | kept
+    lifetimes = {
+        b: Lifetime(numel(b, batch, scratch) * dtype_of(b).itemsize, *span)
+        for b, span in spans.items()
+        if b not in outside
+    }
+    blocks, block = shared(lifetimes, _over(uses, lifetimes))
+    addressed = [b for b in spans if b in outside]
+    return Storage(batch, scratch, given, kept, addressed, lifetimes, block, arena(blocks))
+
+
+def _spans(uses: Sequence[Use]) -> dict[Buffer, tuple[int, int]]:
+    """Returns of every buffer the launch that writes it and the last one that reads it."""
+    spans: dict[Buffer, tuple[int, int]] = {}
+    for i, use in enumerate(uses):
+        for buffer in use.buffers:
+            spans[buffer] = spans.get(buffer, (i, i))[0], i
+    return spans
+
+
+def _over(uses: Sequence[Use], lifetimes: Mapping[Buffer, Lifetime]) -> dict[Buffer, Buffer]:
+    """Returns the values that are written over one that nobody reads afterwards, and over which."""
+    found: dict[Buffer, Buffer] = {}
+    for i, use in enumerate(uses):
+        for x, y in use.replaceable:
+            if x not in lifetimes or y not in lifetimes or y in found or x in found.values():
+                continue
+            old, new = lifetimes[x], lifetimes[y]
+            if old.last == i == new.first and old.size == new.size:
+                found[y] = x
+    return found

@@ -1,0 +1,52 @@
+"""Kernels are compiled ahead: each once, and once per GPU and version."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from newtriton.runtime.fused import codecache, compiling
+from newtriton.runtime.fused.chips import CHIPS
+from newtriton.runtime.fused.compiling import Job, distinct
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(codecache.FOLDER, str(tmp_path / "cache"))
+
+
+def source(name: str, body: str = "x + 1") -> SimpleNamespace:
+    """A kernel, as far as its text goes."""
+    return SimpleNamespace(src=f"def {name}(x):\n    return {body}\n")
+
+
+ONE, SAME, OTHER = source("one"), source("same"), source("other", "x + 2")
+
+
+def job(name: str, function=ONE, **what) -> Job:
+    return Job(name, "pointwise", function, {"x": "*fp32"}, **{"constants": {}, **what})
+
+
+def test_jobs_of_one_source_are_one():
+    kept = distinct([job("a"), job("b"), job("c", SAME), job("e", OTHER), job("d", warps=8)])
+    assert [j.name for j in kept] == ["a", "e", "d"]
+    kept = distinct([job("a", constants={"F": ONE}), job("b", constants={"F": SAME})])
+    assert [j.name for j in kept] == ["a"]
+
+
+def test_a_program_is_compiled_once_per_gpu(monkeypatch: pytest.MonkeyPatch):
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        compiling, "compile_here", lambda jobs: compiled.extend(j.name for j in jobs)
+    )
+    for chip in ("sm_90", "sm_90", "sm_80"):
+        monkeypatch.setattr(compiling, "current_target", lambda chip=chip: CHIPS[chip].target)
+        compiling.compile_once([job("a"), job("b")], "program")
+    assert compiled == ["a", "a"]
+    compiling.compile_once([job("c", warps=8)], "program")
+    assert compiled == ["a", "a", "c"]
+
+
+def test_few_kernels_are_left_to_their_launches(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compiling, "compile_all", None)
+    compiling.compile_here([job(str(i)) for i in range(compiling.MANY - 1)])

@@ -1,0 +1,111 @@
+"""Kinds of launch: each says what it touches and which kernels it has, and is made once."""
+
+from typing import get_args
+
+import pytest
+import torch
+
+import newtriton as nt
+from newtriton.compiler.graph import ops, scalar
+from newtriton.compiler.graph.ir import Graph, N, Op
+from newtriton.compiler.lowering.slots import Part
+from newtriton.kernels.patch_gram import patch_gram_reference
+from newtriton.runtime.backend import Context
+from newtriton.runtime.fused import launch as launches
+from newtriton.runtime.fused.executor import FusedExecutor
+from newtriton.runtime.fused.launch import (
+    KINDS,
+    ContractionLaunch,
+    PatchGramLaunch,
+    PointwiseLaunch,
+    VendorLaunch,
+)
+from newtriton.runtime.fused.plan import Plan
+from newtriton.runtime.fused.selection import Selection
+from newtriton.runtime.fused.settings import Settings
+from newtriton.runtime.fused.tiles import Tiling
+
+from ...tolerances import RELATIVE, relative_error
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
+CPU = torch.device("cpu")
+
+
+def plans(contractions: str) -> list[Plan]:
+    net = nt.Sequential(nt.Conv2d(8, 3), nt.SiLU(), nt.Conv2d(8, 3), nt.Flatten(), nt.Linear(5))
+    model = nt.compile(net, (3, 8, 8), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    selection, p = Selection(Settings("ieee", contractions)), model.programs[True]
+    graphs = (p.linearize, p.hvp, p.factors("kfac"))
+    return [FusedExecutor(graph, (), selection).plan(16) for graph in graphs]
+
+
+def test_every_tiling_has_its_kind():
+    assert set(KINDS) == set(get_args(Tiling))
+
+
+@pytest.mark.parametrize(
+    ("contractions", "kinds"),
+    [
+        ("fused", {PointwiseLaunch, ContractionLaunch, PatchGramLaunch}),
+        ("vendor", {PointwiseLaunch, VendorLaunch}),
+    ],
+)
+def test_launches_touch_what_their_kernels_read_and_write(contractions: str, kinds: set[type]):
+    found = set[type]()
+    for plan in plans(contractions):
+        known = set()
+        for launch in plan.launches:
+            found.add(type(launch))
+            buffers = set(launch.use.buffers)
+            for kernel in launch.kernels:
+                assert buffers.issuperset(kernel.writes)
+                assert buffers.issuperset(map(Part, kernel.partials))
+                if not isinstance(launch, VendorLaunch):
+                    assert buffers.issuperset(kernel.reads)
+            known |= set(launch.use.scratch)
+            assert known.issuperset(b for b in buffers if isinstance(b, Part))
+            for x, y in launch.use.replaceable:
+                assert {x, y} <= buffers
+    assert found == kinds
+
+
+def test_the_vendors_kernels_are_not_compiled():
+    for plan in plans("vendor"):
+        compiled = [launch for launch in plan.launches if not isinstance(launch, VendorLaunch)]
+        assert len(list(plan.jobs(""))) == len(compiled)
+    for plan in plans("fused"):
+        two = sum(isinstance(launch, PatchGramLaunch) for launch in plan.launches)
+        assert len(list(plan.jobs(""))) == len(plan.launches) + two
+
+
+def test_the_tables_of_a_patch_gram_are_made_once(monkeypatch: pytest.MonkeyPatch):
+    image = ops.input_("a", (N, 5, 4, 6))
+    window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
+    gram = ops.make(
+        Op.PATCH_GRAM, image, groups=1, homogeneous=True, scale=scalar.const(0.5), **window
+    )
+    selection = Selection(Settings("ieee", "fused", interpreted=True))
+    executor = FusedExecutor(Graph("gram", {"out": gram}), (), selection)
+    (launch,) = executor.plan(3).launches
+    assert isinstance(launch, PatchGramLaunch)
+    monkeypatch.setattr(selection, "tiling", None)  # nobody asks again
+    tables = []
+    for _ in range(2):
+        a = torch.randn(3, 5, 4, 6)
+        (found,) = executor(Context(3, torch.float32, CPU), {image: a}).values()
+        expected = patch_gram_reference(a.double(), **window, homogeneous=True, scale=0.5)
+        assert relative_error(found.double(), expected) < RELATIVE[torch.float32]
+        tables.append(launch.tables)
+    assert tables[0] is tables[1]
+
+
+def test_the_vendors_operator_is_looked_up_once(monkeypatch: pytest.MonkeyPatch):
+    x, w = ops.input_("x", (N, 4)), ops.param("w", (3, 4))
+    selection = Selection(Settings("ieee", "vendor", interpreted=True))
+    graph = Graph("product", {"out": ops.matmul(x, w, tb=True)})
+    executor = FusedExecutor(graph, (), selection)
+    executor.plan(2)
+    monkeypatch.setattr(launches, "ATEN", {})
+    feed = {x: torch.randn(2, 4), w: torch.randn(3, 4)}
+    (found,) = executor(Context(2, torch.float32, CPU), feed).values()
+    torch.testing.assert_close(found, feed[x] @ feed[w].T)
