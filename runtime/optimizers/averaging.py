@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_number
-from ..parts.state import Attributes, Maybe, Number, Shaped
+from ..parts.state import Attributes, Maybe, Number, Shaped, Spec
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -32,7 +32,7 @@ class PolyakAverage(Attributes):
         self.mean: Tensor | None = None
         self.steps = 0
 
-    def state_spec(self, model: Model) -> Mapping[str, Any]:
+    def state_spec(self, model: Model) -> Mapping[str, Spec]:
         """The average and the count of what is in it."""
         return {
             "mean": Maybe(Shaped((model.layout.numel,), model.dtype)),

@@ -8,11 +8,12 @@ from ...compiler.graph.errors import NewtritonError
 from ..parts.block_cg import MeanCG
 from ..parts.cg import TruncatedCG
 from ..parts.direct import KFI
+from ..parts.fixed import Fixed
 from ..parts.kronecker import KroneckerCurvature
 from ..parts.line_search import LevenbergMarquardt
 from ..parts.matrix_free import MatrixFree, Preconditioned
 from ..parts.protocols import Curvature
-from ..parts.quadratic_model import Fixed, QuadraticModel
+from ..parts.quadratic_model import QuadraticModel
 from ..parts.trust_region import TrustRegion
 from .averaging import PolyakAverage
 from .second_order import SecondOrder
@@ -23,8 +24,16 @@ if TYPE_CHECKING:
 Every = int | tuple[int, int]
 
 
-def schedule(every: object) -> tuple[int, int]:
-    """Steps between two gatherings, and gatherings between two inversions."""
+def refresh_intervals(every: object) -> tuple[int, int]:
+    """Steps between two gatherings of the factors, and gatherings between two inversions.
+
+    Args:
+        every: Steps between two refreshes, ≥ 1, or a pair (gather, invert) of such numbers of
+            steps. Inversions happen at a gathering: the second is rounded up to one.
+
+    Raises:
+        NewtritonError: `every` is neither.
+    """
     pair = (every, every) if isinstance(every, int) else every
     if not (isinstance(pair, tuple) and [type(k) for k in pair] == [int, int] and min(pair) > 0):
         raise NewtritonError(f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)")
@@ -69,7 +78,7 @@ class FITRE(SecondOrder):
         reject_below: float = 0.25,
         seed: int = 0,
     ) -> None:
-        gather, invert = schedule(every)
+        gather, invert = refresh_intervals(every)
         curvature = KroneckerCurvature(
             model, factors, moving_average=moving_average, every=gather, burn_in=burn_in, seed=seed
         )
@@ -118,7 +127,7 @@ class KFAC(SecondOrder):
         average: float | None = None,
         seed: int = 0,
     ) -> None:
-        gather, invert = schedule(every)
+        gather, invert = refresh_intervals(every)
         curvature = KroneckerCurvature(
             model,
             self.factors,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_number, check_option
-from ..parts.protocols import Curvature, Proposal, Solution, Solver, StepRule
-from ..parts.state import Number, Random, check_state, seeded
+from ..parts.protocols import Curvature, Proposal, Solution, Solver, Stateful, StepRule
+from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from .averaging import PolyakAverage
-from .combinations import check_combination
-from .registry import parts
+from .combinations import FORMS, check_combination
+from .registry import resolve
 from .report import Patience, StepReport, not_finite
 from .sampling import Batch, Sampled, as_batches, mean_objective
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..model.linearization import Linearization
     from ..model.model import Model
 
-FORMS = ("additive", "convex")
 SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
@@ -62,12 +61,14 @@ class SecondOrder:
         average: PolyakAverage | None = None,
         seed: int = 0,
     ) -> None:
-        check_option("form", form, FORMS)
+        check_option("form", form, tuple(FORMS))
         convex = form == "convex"
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
         self.model = model
-        self.curvature, self.solver, self.rule = parts(model, curvature, solver, rule, self.damping)
+        self.curvature, self.solver, self.rule = resolve(
+            model, curvature, solver, rule, self.damping
+        )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
         self.form, self.average = form, average
         self.generator = seeded(model, seed)
@@ -91,7 +92,7 @@ class SecondOrder:
         def report(status: str, **what: Any) -> StepReport:
             return StepReport(
                 point.objective, status=status, radius=rule.radius, damping=self.damping,
-                lr=getattr(rule, "lr", None), rejected=self.patience.rejected, **what,
+                lr=rule.lr, rejected=self.patience.rejected, **what,
             )  # fmt: skip
 
         found = self._direction(point, second)
@@ -179,17 +180,33 @@ class SecondOrder:
             scale = 1.0 / (1.0 - damping)
             damping *= scale
         damping += self.model.weight_decay
-        bound = {"radius": self.rule.radius} if self.solver.bounded else {}
-        solution = self.solver.solve(self.curvature, damping, g, **bound)
+        solution = self.solver.solve(self.curvature, damping, g, self.rule.radius)
         return replace(solution, x=solution.x * scale) if scale != 1.0 else solution
 
-    def _parts(self) -> dict[str, Any]:
-        parts = {"curvature": self.curvature, "solver": self.solver, "rule": self.rule}
+    def _parts(self) -> dict[str, Stateful]:
+        """Everything that has a state of its own, by name."""
+        parts: dict[str, Stateful] = {
+            "curvature": self.curvature,
+            "solver": self.solver,
+            "rule": self.rule,
+        }
         return parts if self.average is None else {**parts, "average": self.average}
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that the coming steps depend on, besides model and data."""
-        state: dict[str, Any] = {name: p.state_dict() for name, p in self._parts().items()}
+    def _state_spec(self) -> Mapping[str, Spec]:
+        """What a state must look like, in the terms of `state.check_state`."""
+        specs: dict[str, Spec] = {
+            "curvature": self.curvature.state_spec(),
+            "solver": self.solver.state_spec(self.curvature),
+            "rule": self.rule.state_spec(self.model),
+        }
+        if self.average is not None:
+            specs["average"] = self.average.state_spec(self.model)
+        specs["generator"] = Random(self.generator)
+        return {**specs, "damping": Number(float, 0.0), "rejected": Number(int, 0)}
+
+    def state_dict(self) -> State:
+        """Returns copies of all that the coming steps depend on, besides model and data."""
+        state: State = {name: p.state_dict() for name, p in self._parts().items()}
         state["generator"] = self.generator.get_state()
         return {**state, "damping": self.damping, "rejected": self.patience.rejected}
 
@@ -199,10 +216,7 @@ class SecondOrder:
         Raises:
             NewtritonError: lists every way in which the state does not fit; nothing has changed.
         """
-        specs: dict[str, Any] = {n: p.state_spec(self.model) for n, p in self._parts().items()}
-        specs |= {"generator": Random(self.generator)}
-        specs |= {"damping": Number(float, 0.0), "rejected": Number(int, 0)}
-        check_state(specs, state)
+        check_state(self._state_spec(), state)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
