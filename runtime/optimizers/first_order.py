@@ -15,6 +15,7 @@ from ..model.model import Model
 from ..parts.state import Anything, Number, check_state
 from .report import Patience, StepReport, not_finite
 from .sampling import Batch, as_batches, mean_gradient
+from .snapshot import Snapshot
 
 
 class TorchOptimizer:
@@ -39,6 +40,8 @@ class TorchOptimizer:
                 f"torch.optim.{cls.__name__} refuses {options}: {error}"
             ) from error
         self.patience = Patience()
+        self._before = torch.empty_like(model.params)
+        self._snapshot = Snapshot()
 
     def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """One step on a batch; nothing changes where loss, gradient or new point is not finite.
@@ -46,26 +49,16 @@ class TorchOptimizer:
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
         """
         batches = self._batches(x, y)
-        model, flat = self.model, self.flat
-        before, state = model.params.clone(), copy.deepcopy(dict(self.optimizer.state[flat]))
-        loss, gradient, statistics = mean_gradient(model, batches)
-        fault, moved = not_finite(loss, gradient), False
-        try:
-            if fault is None:
-                fault = self._move(loss, gradient, batches)
-            moved = fault is None
-        finally:
-            if not moved:
-                model.params.copy_(before)
-                self.optimizer.state[flat] = state
+        loss, gradient, statistics = mean_gradient(self.model, batches)
+        fault, norm = not_finite(loss, gradient), 0.0
+        if fault is None:
+            fault, norm = self._move_or_stay(loss, gradient, batches)
         self.patience.count(fault)
-        for of_batch in statistics if moved else ():
-            model.update_statistics(of_batch)
-        norm = float((model.params - before).norm())
+        for of_batch in statistics if fault is None else ():
+            self.model.update_statistics(of_batch)
         lr = float(self.optimizer.param_groups[0].get("lr", math.nan))
-        return StepReport(
-            loss, None, moved, norm, fault or "stepped", lr=lr, rejected=self.patience.rejected
-        )
+        status, rejected = fault or "stepped", self.patience.rejected
+        return StepReport(loss, None, fault is None, norm, status, lr=lr, rejected=rejected)
 
     def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         """The batch alone, or the data, which L-BFGS passes through several times."""
@@ -80,9 +73,28 @@ class TorchOptimizer:
     def _searches(self) -> bool:
         return isinstance(self.optimizer, torch.optim.LBFGS)
 
-    def _move(
-        self, loss: float, gradient: Tensor, batches: Iterable[tuple[Tensor, Tensor]]
-    ) -> str | None:
+    def _move_or_stay(
+        self, loss: float, gradient: Tensor, batches: Iterable[Batch]
+    ) -> tuple[str | None, float]:
+        """Moves, and takes the move back where it leads to what is not finite, or is interrupted.
+
+        Returns:
+            What was not finite, and the length of the step.
+        """
+        params = self.model.params
+        self._before.copy_(params)
+        self._snapshot.take(self.optimizer.state[self.flat])
+        moved = False
+        try:
+            fault = self._move(loss, gradient, batches)
+            moved = fault is None
+        finally:
+            if not moved:
+                params.copy_(self._before)
+                self.optimizer.state[self.flat] = self._snapshot.restore()
+        return fault, float(torch.sub(params, self._before, out=self._before).norm())
+
+    def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
         """Lets the optimizer change the parameters; what is not finite afterwards."""
         losses = [loss]
         known = [(loss, gradient)]  # the first evaluation of a line search has been made already

@@ -13,7 +13,6 @@ from newtriton.runtime.backend import Context
 from newtriton.runtime.checking.numbers import LIMITS
 from newtriton.runtime.fused import plan as plans
 from newtriton.runtime.fused.executor import FusedExecutor, Settings
-from newtriton.runtime.model.factors import tensors
 
 from ...eager import double_backward
 from ...networks import logistic, pairs
@@ -65,7 +64,7 @@ def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) ->
     for kind in lin.programs.kinds:
         factors = lin.kronecker_factors(kind, 2, generator.manual_seed(4))
         for layer, pair in factors.items():
-            found |= {f"{kind} {layer} {name}": t for name, t in tensors(pair).items()}
+            found |= {f"{kind} {layer} {name}": t for name, t in pair.tensors.items()}
     return found
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.parts.fixed import Fixed
 from newtriton.runtime.parts.line_search import LevenbergMarquardt
 from newtriton.runtime.parts.protocols import Proposal
-from newtriton.runtime.parts.quadratic_model import Fixed, QuadraticModel
+from newtriton.runtime.parts.quadratic_model import QuadraticModel
 from newtriton.runtime.vectors import Vectors
 
 from ..stand_in import assert_identical, positive, seeded
