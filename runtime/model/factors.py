@@ -31,7 +31,7 @@ class KroneckerFactors:
     Examples:
         >>> import torch
         >>> import newtriton as nt
-        >>> model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), backend="aten")
+        >>> model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), device="cpu")
         >>> lin = model.linearize(torch.ones(4, 3), torch.zeros(4, 2))
         >>> factors = lin.kronecker_factors("empirical")[""]
         >>> factors.A.shape, factors.G.shape
@@ -87,7 +87,7 @@ class MeanFactors:
     Examples:
         >>> import torch
         >>> import newtriton as nt
-        >>> model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), backend="aten")
+        >>> model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), device="cpu")
         >>> lin = model.linearize(torch.ones(4, 3), torch.zeros(4, 2))
         >>> lin.kronecker_factors("empirical", means=[""])[""].mean
         tensor([1., 1., 1.])
@@ -133,7 +133,7 @@ class DiagonalFactors:
         >>> import torch
         >>> import newtriton as nt
         >>> net = nt.Sequential(nt.Conv2d(2, 1), nt.BatchNorm2d(), nt.Flatten(), nt.Linear(2))
-        >>> model = nt.compile(net, (1, 2, 2), nt.MSELoss(), backend="aten")
+        >>> model = nt.compile(net, (1, 2, 2), nt.MSELoss(), device="cpu")
         >>> lin = model.linearize(torch.rand(4, 1, 2, 2), torch.zeros(4, 2))
         >>> sorted(lin.kronecker_factors("empirical")["1"].diagonal)
         ['1.bias', '1.weight']

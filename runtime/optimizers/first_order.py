@@ -19,15 +19,33 @@ from .snapshot import Snapshot
 
 
 class TorchOptimizer:
-    """`TorchOptimizer(model, torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)`.
+    """An optimizer of torch.optim on a compiled model.
 
-    The optimizer sees one flat parameter that shares its memory with `model.params`. Weight decay
-    is the model's; a `weight_decay` given here comes on top. L-BFGS gets a closure.
+    It sees one flat parameter that shares its memory with `model.params`. Weight decay is the
+    model's; a `weight_decay` given here comes on top. L-BFGS gets a closure. A step that leads to
+    what is not finite is taken back, together with the optimizer's state, bit for bit.
 
     Args:
-        model: what is trained.
-        cls: a class of torch.optim.
-        options: its arguments.
+        model: The model to be trained.
+        cls: A class of torch.optim.
+        options: Its arguments.
+
+    Attributes:
+        optimizer: The optimizer itself, e.g. for a scheduler of learning rates.
+        flat: The parameter that it sees.
+
+    Raises:
+        NewtritonError: The class does not take the options.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> optimizer = nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1, momentum=0.9)
+        >>> x, y = torch.eye(3), torch.arange(3)
+        >>> losses = [optimizer.step(x, y).loss for _ in range(4)]
+        >>> losses[-1] < losses[0]
+        True
     """
 
     def __init__(self, model: Model, cls: type[torch.optim.Optimizer], **options: Any) -> None:
@@ -44,9 +62,19 @@ class TorchOptimizer:
         self._snapshot = Snapshot()
 
     def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
-        """One step on a batch; nothing changes where loss, gradient or new point is not finite.
+        """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
 
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
+
+        Args:
+            x: Inputs, or for L-BFGS the iterable of batches (x, y).
+            y: Labels; None for an iterable.
+
+        Returns:
+            What the step did; its `new_loss` is None, since no first-order method asks for it.
+
+        Raises:
+            NewtritonError: A batch does not fit the model, or ten steps in a row were refused.
         """
         batches = self._batches(x, y)
         loss, gradient, statistics = mean_gradient(self.model, batches)
@@ -95,7 +123,7 @@ class TorchOptimizer:
         return fault, float(torch.sub(params, self._before, out=self._before).norm())
 
     def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
-        """Lets the optimizer change the parameters; what is not finite afterwards."""
+        """Lets the optimizer change the parameters; returns what is not finite afterwards."""
         losses = [loss]
         known = [(loss, gradient)]  # the first evaluation of a line search has been made already
 
@@ -114,7 +142,7 @@ class TorchOptimizer:
         return not_finite(losses[-1], self.model.params) and "a step that is not finite"
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of the optimizer's state and the count of refused steps."""
+        """Returns a copy of the optimizer's state, and the count of refused steps."""
         state = copy.deepcopy(self.optimizer.state_dict())
         return {"optimizer": state, "rejected": self.patience.rejected}
 
@@ -122,7 +150,7 @@ class TorchOptimizer:
         """Restores what `state_dict` gave.
 
         Raises:
-            NewtritonError: the state is of another optimizer or network; nothing has changed.
+            NewtritonError: The state is of another optimizer or network; nothing has changed.
         """
         check_state({"optimizer": Anything(), "rejected": Number(int, 0)}, state)
         found = list(self._faults(state["optimizer"]))

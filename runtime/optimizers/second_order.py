@@ -1,7 +1,7 @@
 """Second-order optimizers: curvature × solver × step rule, and how a step is made of them.
 
 No part imports another part's kind: any curvature goes with any solver and rule, but for what
-`combinations.REFUSALS` lists.
+`combinations.check_combination` refuses.
 """
 
 from __future__ import annotations
@@ -31,21 +31,45 @@ SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
 class SecondOrder:
-    """θ ← θ + s, s proposed by a step rule along the solver's direction.
+    """θ ← θ + s, with s proposed by a step rule along the solver's direction.
 
-    The parts are objects, or the names in `named.CURVATURES`, `SOLVERS` and `RULES` for their
-    defaults.
+    The direction is x ≈ (C + (γ + η)I)⁻¹∇h with curvature C and weight decay η; the rule proposes s
+    along −x and judges it by the loss at θ + s. The parts are objects, or names for their defaults,
+    see `registry.CURVATURES`, `SOLVERS` and `RULES`.
 
     Args:
-        model: what is trained.
-        curvature: `update(lin)`, `mv(v)`, and what the solver needs.
-        solver: `solve(curvature, damping, g)`.
-        rule: `propose(direction, lin)`, `judge(loss, new_loss, proposal, eps)`, …
-        damping: γ, added to the curvature with the model's weight decay; rules may change it.
+        model: The model to be trained.
+        curvature: A `Curvature`, or a name: a kind of Kronecker factors ("kfac", "kflr", …), "ggn",
+            "hessian", "ggn-layers" or "hessian-layers".
+        solver: A `Solver`, or a name: "kfi", "eigen", "cg" or "ea-cg" for Kronecker factors,
+            "truncated-cg" or "steihaug" for any curvature.
+        rule: A `StepRule`, or a name: "fixed", "quadratic", "trust-region" or
+            "levenberg-marquardt".
+        damping: γ ≥ 0, added to the curvature with the model's weight decay; rules may change it.
         form: "additive", C + γI; or EA-CG's "convex", (1 − α)C + αI with α = γ < 1.
-        sample: share of the samples that curvature is taken on; loss and gradient are of all.
-        average: keeps a Polyak average of the parameters, see `PolyakAverage`.
-        seed: of the samples that are drawn.
+        sample: The share of the samples that curvature is taken on, 0 < sample ≤ 1; loss and
+            gradient are of all.
+        average: A `PolyakAverage` of the parameters to be kept, or None.
+        seed: The seed of the samples that are drawn.
+
+    Attributes:
+        damping: γ as it is now.
+        curvature: The curvature, which belongs to this optimizer.
+        solver: The solver, likewise.
+        rule: The step rule, likewise.
+
+    Raises:
+        NewtritonError: An option is unknown or out of its range, or the parts do not go together;
+            the error says what to take instead.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> optimizer = nt.SecondOrder(model, "ggn", "steihaug", "trust-region", damping=0.1)
+        >>> report = optimizer.step(torch.eye(3), torch.arange(3))
+        >>> report.accepted, report.new_loss < report.loss
+        (True, True)
     """
 
     def __init__(
@@ -76,10 +100,21 @@ class SecondOrder:
 
     @torch.no_grad()
     def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
-        """One step on a batch; one that is rejected leaves the parameters as they were.
+        """Makes a step on a batch; one that is rejected leaves the parameters as they were.
 
         `step(data)` takes an iterable of batches: loss and gradient are those of all of them,
         taken batch by batch, and curvature is that of a sample.
+
+        Args:
+            x: Inputs, or the iterable of batches (x, y), which must not be a one-shot iterator.
+            y: Labels; None for an iterable.
+
+        Returns:
+            What the step did.
+
+        Raises:
+            NewtritonError: A batch does not fit the model or has NaN in it, or ten steps in a row
+                could not be made because of what was not finite.
         """
         batches = as_batches(x, y)
         model, rule = self.model, self.rule
@@ -128,8 +163,11 @@ class SecondOrder:
     ) -> tuple[float, Proposal, bool, float | None]:
         """Tries the proposal, and shorter ones where the rule asks for them.
 
-        Returns the loss and the proposal tried last, whether it is accepted, and ρ. Parameters
-        have moved only if it is; an interrupt leaves no step that was not judged.
+        Parameters have moved only if the last one is accepted; an interrupt leaves no step that
+        was not judged.
+
+        Returns:
+            The loss and the proposal tried last, whether it is accepted, and ρ.
         """
         params, before, accepted = self.model.params, self.model.params.clone(), False
         try:
@@ -174,7 +212,7 @@ class SecondOrder:
         return best[1:]
 
     def _solve(self, damping: float, g: Tensor) -> Solution:
-        """X of (C + (γ + η)I) x = g, or of ((1 − α)(C + ηI) + αI) x = g."""
+        """Solves (C + (γ + η)I) x = g, or ((1 − α)(C + ηI) + αI) x = g in the convex form."""
         scale = 1.0
         if self.form == "convex":
             scale = 1.0 / (1.0 - damping)
@@ -214,7 +252,7 @@ class SecondOrder:
         """Restores what `state_dict` gave, bit for bit.
 
         Raises:
-            NewtritonError: lists every way in which the state does not fit; nothing has changed.
+            NewtritonError: The state does not fit, in every way listed; nothing has changed.
         """
         check_state(self._state_spec(), state)
         for name, part in self._parts().items():

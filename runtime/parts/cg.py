@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -202,7 +202,7 @@ class TruncatedCG(LinearSolver):
         inner = self.preconditioner
         return {} if inner is None else {"preconditioner": inner.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave."""
         if self.preconditioner is not None:
             self.preconditioner.load_state_dict(state["preconditioner"])

@@ -7,7 +7,6 @@ without bias; then F ← θF + (1 − θ)F_batch (Martens & Grosse 2015, section
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,7 +144,7 @@ class KroneckerCurvature:
             "generator": self.generator.get_state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""
         self.updates, self.gathered = state["updates"], state["gathered"]
         self.generator.set_state(state["generator"].cpu())

@@ -193,7 +193,7 @@ class Attributes:
         """Returns copies of the attributes by name."""
         return {name: copied(getattr(self, name)) for name in self.STATE}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""
         for name in self.STATE:
             setattr(self, name, copied(state[name]))
