@@ -9,9 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Factors(Protocol):
+    """What is gathered of one layer, whichever structure its curvature block has."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors as they are stored, by the names under which a state saves them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,3 @@ class DiagonalFactors:
     def tensors(self) -> dict[str, Tensor]:
         """The diagonal's parts, by the names of their parameters."""
         return dict(self.diagonal)
-
-
-Factors = KroneckerFactors | MeanFactors | DiagonalFactors
