@@ -50,7 +50,7 @@ class PolyakAverage(Attributes):
         self.steps = 0
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
-        """The average, and the count of what is in it."""
+        """Returns the specification of the average and of the count of what is in it."""
         return {
             "mean": Maybe(Shaped((model.layout.numel,), model.dtype)),
             "steps": Number(int, 0),

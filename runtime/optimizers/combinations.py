@@ -46,7 +46,7 @@ def check_combination(
 def _refusals(
     curvature: Curvature, solver: Solver, rule: StepRule, form: str, loss: Loss
 ) -> Iterator[str]:
-    """A sentence for each way in which the parts do not go together."""
+    """Yields a sentence for each way in which the parts do not go together."""
     inner = curvature.preconditioner
     for kind in (curvature.name, None if inner is None else inner.name, rule.matrix):
         sentence = None if kind is None else refusal(loss, kind)

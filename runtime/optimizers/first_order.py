@@ -89,7 +89,7 @@ class TorchOptimizer:
         return StepReport(loss, None, fault is None, norm, status, lr=lr, rejected=rejected)
 
     def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
-        """The batch alone, or the data, which L-BFGS passes through several times."""
+        """Returns the batch alone, or the data, which L-BFGS passes through several times."""
         if y is None and not isinstance(x, Tensor) and not self._searches:
             name = type(self.optimizer).__name__
             raise NewtritonError(
@@ -163,7 +163,7 @@ class TorchOptimizer:
         self.patience.rejected = state["rejected"]
 
     def _faults(self, state: Any) -> Iterator[str]:
-        """What keeps a state from being one of this optimizer's."""
+        """Yields what keeps a state from being one of this optimizer's."""
         own = self.optimizer.state_dict()
         if not isinstance(state, Mapping) or state.keys() != own.keys():
             yield f"the state is no state of torch.optim.{type(self.optimizer).__name__}"

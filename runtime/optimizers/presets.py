@@ -25,7 +25,7 @@ Every = int | tuple[int, int]
 
 
 def refresh_intervals(every: object) -> tuple[int, int]:
-    """Steps between two gatherings of the factors, and gatherings between two inversions.
+    """Returns steps between two gatherings of factors, and gatherings between two inversions.
 
     Args:
         every: Steps between two refreshes, ≥ 1, or a pair (gather, invert) of such numbers of

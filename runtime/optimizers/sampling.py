@@ -106,5 +106,5 @@ class Sampled:
         self.second: Linearization = model.linearize(*draw(batches, share, generator))
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
-        """The forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""
+        """Returns the forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""
         return self.second.quadratic_forms(vs, curvature)

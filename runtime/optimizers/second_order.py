@@ -31,7 +31,7 @@ SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
 class SecondOrder:
-    """θ ← θ + s, with s proposed by a step rule along the solver's direction.
+    """An optimizer θ ← θ + s, with s proposed by a step rule along the solver's direction.
 
     The direction is x ≈ (C + (γ + η)I)⁻¹∇h with curvature C and weight decay η; the rule proposes s
     along −x and judges it by the loss at θ + s. The parts are objects, or names for their defaults,
@@ -189,7 +189,7 @@ class SecondOrder:
     def _direction(
         self, point: Linearization | Sampled, second: Linearization
     ) -> tuple[Solution, Proposal] | str:
-        """The best proposal over the rule's dampings, or what stands in the way of one."""
+        """Returns the best proposal over the rule's dampings, or what stands in the way of one."""
         if (fault := not_finite(point.objective, point.gradient)) is not None:
             return fault
         if not self.curvature.update(second):
@@ -222,7 +222,7 @@ class SecondOrder:
         return replace(solution, x=solution.x * scale) if scale != 1.0 else solution
 
     def _parts(self) -> dict[str, Stateful]:
-        """Everything that has a state of its own, by name."""
+        """Returns everything that has a state of its own, by name."""
         parts: dict[str, Stateful] = {
             "curvature": self.curvature,
             "solver": self.solver,
@@ -231,7 +231,7 @@ class SecondOrder:
         return parts if self.average is None else {**parts, "average": self.average}
 
     def _state_spec(self) -> Mapping[str, Spec]:
-        """What a state must look like, in the terms of `state.check_state`."""
+        """Returns what a state must look like, for `state.check_state`."""
         specs: dict[str, Spec] = {
             "curvature": self.curvature.state_spec(),
             "solver": self.solver.state_spec(self.curvature),
@@ -262,5 +262,5 @@ class SecondOrder:
 
 
 def _worth(proposal: Proposal) -> float:
-    """The predicted decrease; −∞ where it is not finite."""
+    """Returns the predicted decrease; −∞ where it is not finite."""
     return proposal.predicted if math.isfinite(proposal.predicted) else -math.inf

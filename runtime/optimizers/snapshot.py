@@ -35,7 +35,7 @@ class Snapshot:
         return {name: self._restored((name,), part) for name, part in self._taken.items()}
 
     def _copied(self, path: Path, value: object) -> object:
-        """The value with its own containers; the numbers of its tensors are in buffers."""
+        """Returns the value with containers of its own; its tensors' numbers go to buffers."""
         if isinstance(value, Tensor):
             self._buffer(path, value).copy_(value)
             return value
@@ -46,7 +46,7 @@ class Snapshot:
         return copy.deepcopy(value)
 
     def _buffer(self, path: Path, tensor: Tensor) -> Tensor:
-        """The buffer of a path, made anew where it does not fit the tensor."""
+        """Returns the buffer of a path, made anew where it does not fit the tensor."""
         buffer = self._buffers.get(path)
         if (
             buffer is None

@@ -69,7 +69,7 @@ class Block(ABC):
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The averages by name.
+        """Returns the averages by name.
 
         Raises:
             NewtritonError: Nothing has been gathered yet.
@@ -86,7 +86,7 @@ class Block(ABC):
     @property
     @abstractmethod
     def factors(self) -> Factors:
-        """The averages as the user knows them; they share their memory with the block."""
+        """Returns the averages as the user knows them; they share their memory with the block."""
 
     def average(self, new: Factors, weight: float) -> None:
         """Moves the averages towards new factors, F ← F + weight·(F_new − F), in place.
@@ -105,13 +105,13 @@ class Block(ABC):
 
     @abstractmethod
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
-        """The specification of the averages, for `state.check_state`."""
+        """Returns the specification of the averages, for `state.check_state`."""
 
     # --- its place in a flat vector ---
 
     @abstractmethod
     def read(self, views: Views) -> Tensor:
-        """The block's part M of a flat vector."""
+        """Returns the block's part M of a flat vector."""
 
     @abstractmethod
     def write(self, views: Views, m: Tensor) -> None:
@@ -121,39 +121,40 @@ class Block(ABC):
 
     @abstractmethod
     def mv(self, m: Tensor) -> Tensor:
-        """The product C M."""
+        """Returns the product C M."""
 
     @abstractmethod
     def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
-        """What solves need to be kept, and how often the damping had to be raised for it.
+        """Factorises the block for solves with a damping γ.
 
         Returns:
-            None where no damping serves. For `Damped.WHOLE` the result does not depend on it.
+            What has to be kept, and how often the damping had to be raised for it; None where no
+            damping serves. For `Damped.WHOLE` the result does not depend on the damping.
         """
 
     def raise_damping(
         self, factorisation: Factorisation, damping: float
     ) -> tuple[float, int] | None:
-        """The damping that a solve needs, at least the one given, and how often it was raised.
+        """Raises a damping to what a solve needs.
 
         Returns:
-            None where no damping serves.
+            The damping, and how often it was raised; None where none serves.
         """
         return damping, 0
 
     @abstractmethod
     def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
-        """The solution X of (C + γI) X = M, with γ joining C in the factorisation's form."""
+        """Returns the solution X of (C + γI) X = M, γ joined to C in the factorisation's form."""
 
     @abstractmethod
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype
     ) -> Mapping[str, Spec]:
-        """The specification of a factorisation's tensors, for `state.check_state`."""
+        """Returns the specification of a factorisation's tensors, for `state.check_state`."""
 
 
 class DiagonalBlock(Block):
-    """diag(d): parameters that enter by a broadcast, all of a layer's in one flat part.
+    """The block diag(d) of parameters that enter by a broadcast, a layer's in one flat part.
 
     Args:
         described: Which parameters they are.
@@ -167,15 +168,15 @@ class DiagonalBlock(Block):
 
     @property
     def factors(self) -> DiagonalFactors:
-        """The diagonal by parameter."""
+        """Returns the diagonal by parameter."""
         return DiagonalFactors(self.tensors)
 
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
-        """A tensor of each parameter's shape."""
+        """Returns a tensor of each parameter's shape and the given dtype."""
         return {name: Shaped(tuple(views[name].shape), dtype) for name in self.names}
 
     def read(self, views: Views) -> Tensor:
-        """The parameters one after another."""
+        """Returns the parameters, flattened one after another."""
         return torch.cat([views[name].reshape(-1) for name in self.names])
 
     def write(self, views: Views, m: Tensor) -> None:
@@ -185,27 +186,27 @@ class DiagonalBlock(Block):
             views[name].copy_(part.view_as(views[name]))
 
     def mv(self, m: Tensor) -> Tensor:
-        """The product d ⊙ m."""
+        """Returns the product d ⊙ m."""
         return self.read(self.tensors) * m
 
     def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
-        """Nothing has to be kept."""
+        """Returns a factorisation without tensors: the averages are all that a solve needs."""
         return Factorisation(form), 0
 
     def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
-        """The quotient m / (d + γ), of the averages as they are now."""
+        """Returns the quotient m / (d + γ), of the averages as they are now."""
         return m / (self.read(self.tensors) + damping)
 
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype
     ) -> Mapping[str, Spec]:
-        """No tensors."""
+        """Returns nothing to be checked: no tensors are kept."""
         return {}
 
 
 @dataclass(frozen=True)
 class BlockDiagonal:
-    """diag(C_1, …, C_L) on flat vectors, 0 for parameters that belong to no block.
+    """The operator diag(C_1, …, C_L) on flat vectors, 0 for parameters that belong to no block.
 
     Attributes:
         layout: Where the parameters lie in a flat vector.
@@ -220,7 +221,7 @@ class BlockDiagonal:
     burning_in: bool
 
     def apply(self, v: Tensor, function: Callable[[Block, Tensor], Tensor]) -> Tensor:
-        """The flat vector of `function(block, M)` over all blocks, M a block's part of v."""
+        """Returns the flat vector of `function(block, M)` over all blocks, M their parts of v."""
         result = torch.zeros_like(v)
         source, target = self.layout.views(v), self.layout.views(result)
         for block in self.blocks:
@@ -228,5 +229,5 @@ class BlockDiagonal:
         return result
 
     def mv(self, v: Tensor) -> Tensor:
-        """The product with a flat vector."""
+        """Returns the product with a flat vector."""
         return self.apply(v, lambda block, m: block.mv(m))

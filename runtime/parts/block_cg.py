@@ -42,7 +42,7 @@ class IterativeInverse:
     vectors: Vectors
 
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
-        """x; `cg_iterations` of all layers together, and the status of the worst of them."""
+        """Returns x, the status of the worst layer, and `cg_iterations` of all layers together."""
         iterations, worst = 0, Status.SOLVED
 
         def solved(block: Block, m: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class IterativeInverse:
 
 
 class BlockCG(LinearSolver, Attributes):
-    """(A ⊗ G + γI) x = g per layer by conjugate gradients; diagonal blocks are divided.
+    """Solves (A ⊗ G + γI) x = g per layer by conjugate gradients; diagonal blocks are divided.
 
     Args:
         limit: The most iterations in a layer, ≥ 1.
@@ -74,7 +74,7 @@ class BlockCG(LinearSolver, Attributes):
         self.stop = Stop(limit, tolerance)
 
     def prepare(self, curvature: Curvature, damping: float) -> IterativeInverse:
-        """Nothing is factorised.
+        """Returns the inverse; nothing is factorised.
 
         Raises:
             NewtritonError: The curvature has no blocks.
@@ -82,12 +82,12 @@ class BlockCG(LinearSolver, Attributes):
         return IterativeInverse(blocks_of(curvature), damping, self.stop, curvature.model.vectors)
 
     def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
-        """No state."""
+        """Returns nothing to be checked: there is no state."""
         return {}
 
 
 class MeanCG(BlockCG):
-    """EA-CG: the same on factors that keep the mean of the inputs; others are refused."""
+    """EA-CG: `BlockCG` on factors that keep the mean of the inputs; others are refused."""
 
     name = "ea-cg"
     needs = frozenset({Tag.BLOCKS, Tag.MEANS})

@@ -119,7 +119,7 @@ class CGInverse:
     preconditioner: Inverse | None = None
 
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
-        """The solution as far as it came, or the preconditioner's own where that failed at g."""
+        """Returns x as far as it came, or the preconditioner's solution where that failed at g."""
         precondition = None
         if (inverse := self.preconditioner) is not None:
             first = inverse.solve(g)
@@ -147,7 +147,7 @@ class BallInverse:
     stop: Stop
 
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
-        """The solution as far as it came, ‖x‖ ≤ radius."""
+        """Returns x as far as it came, ‖x‖ ≤ radius."""
         system = System(g, self.damping, math.inf if radius is None else radius)
         vectors = self.curvature.model.vectors
         return conjugate_gradients(self.curvature.mv, system, self.stop, vectors)
@@ -181,7 +181,7 @@ class TruncatedCG(LinearSolver):
         self.needs = frozenset(() if preconditioner is None else (Tag.PRECONDITIONER,))
 
     def prepare(self, curvature: Curvature, damping: float) -> CGInverse:
-        """Prepares the preconditioner, where there is one.
+        """Returns the inverse, with the preconditioner's made ready where there is one.
 
         Raises:
             NewtritonError: There is one, and the curvature brings nothing for it.
@@ -192,13 +192,13 @@ class TruncatedCG(LinearSolver):
         return CGInverse(curvature, damping, self.stop, inner)
 
     def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
-        """The preconditioner's state."""
+        """Returns the specification of the preconditioner's state."""
         if self.preconditioner is None:
             return {}
         return {"preconditioner": self.preconditioner.state_spec(_inner(curvature))}
 
     def state_dict(self) -> State:
-        """The preconditioner's state."""
+        """Returns the preconditioner's state, where there is one."""
         inner = self.preconditioner
         return {} if inner is None else {"preconditioner": inner.state_dict()}
 
@@ -209,7 +209,7 @@ class TruncatedCG(LinearSolver):
 
 
 def _inner(curvature: Curvature) -> Curvature:
-    """The curvature that a preconditioner works on."""
+    """Returns the curvature that a preconditioner works on."""
     if curvature.preconditioner is None:
         raise NewtritonError(f"curvature {curvature.name!r}: {MISSING[Tag.PRECONDITIONER]}")
     return curvature.preconditioner
@@ -234,9 +234,9 @@ class Steihaug(LinearSolver, Attributes):
         self.stop = Stop(limit, tolerance, progress)
 
     def prepare(self, curvature: Curvature, damping: float) -> BallInverse:
-        """Nothing is factorised."""
+        """Returns the inverse; nothing is factorised."""
         return BallInverse(curvature, damping, self.stop)
 
     def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
-        """No state."""
+        """Returns nothing to be checked: there is no state."""
         return {}

@@ -36,7 +36,7 @@ class FactorisedInverse:
     retries: int
 
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
-        """One matrix equation per layer."""
+        """Solves one matrix equation per layer, and returns x."""
 
         def solved(block: Block, m: Tensor) -> Tensor:
             return block.solve(self.kept[block.layer], self.dampings[block.layer], m)
@@ -50,7 +50,7 @@ class NoInverse:
     """What stands for an inverse where a block could not be factorised at any damping."""
 
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
-        """Zeros, with the status that says so."""
+        """Returns zeros, and the status that says so."""
         return no_solution(g, Status.FAILED, retries=RETRIES)
 
 
@@ -79,7 +79,7 @@ class Direct(LinearSolver):
         return due or (self.form is not Damped.WHOLE and damping != made_for)
 
     def prepare(self, curvature: Curvature, damping: float) -> Inverse:
-        """Factorises the blocks where that is due.
+        """Factorises the blocks where that is due, and returns their inverse.
 
         Raises:
             NewtritonError: The curvature has no blocks, or no factors yet.
@@ -107,7 +107,7 @@ class Direct(LinearSolver):
     def _factorise(
         self, blocks: BlockDiagonal, damping: float
     ) -> tuple[dict[str, Factorisation], int] | None:
-        """What to keep of each layer, and how often damping was raised; None where none serves."""
+        """Returns what to keep of each layer, and how often damping was raised; None on failure."""
         result, retries = {}, 0
         for block in blocks.blocks:
             made = block.factorise(damping, self.form)
@@ -119,7 +119,7 @@ class Direct(LinearSolver):
         return result, retries
 
     def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
-        """What each block keeps of its factorisation, what they were made for, and counts."""
+        """Returns specifications of the factorisations, of what they were made for, of counts."""
         model = curvature.model
         views = model.layout.views(model.params)
         specs = {
@@ -132,7 +132,7 @@ class Direct(LinearSolver):
         return {"kept": Maybe(kept), "made_at": Maybe(made_at), **counts}
 
     def state_dict(self) -> State:
-        """The factorisations in use, and what they were made for."""
+        """Returns the factorisations in use, and what they were made for."""
         refreshes, damping = self._made_at
         kept = {layer: copied(made.tensors) for layer, made in self._kept.items()}
         made_at = {"refreshes": refreshes, "damping": damping} if self._kept else None

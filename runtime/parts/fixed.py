@@ -37,11 +37,11 @@ class Fixed(Rule):
         self.last: Tensor | None = None
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
-        """The last step, where there is momentum."""
+        """Returns the specification of the last step, which is there with momentum."""
         return {"last": Maybe(Shaped((model.layout.numel,), model.dtype))}
 
     def propose(self, direction: Tensor, point: Point) -> Proposal:
-        """The step; its prediction is the slope's, −gᵀs."""
+        """Returns the step; its prediction is the slope's, −gᵀs."""
         step = direction * -self.lr
         if self.last is not None:
             step.add_(self.last, alpha=self.momentum)
@@ -51,7 +51,7 @@ class Fixed(Rule):
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float | None]:
-        """Accepted where the loss is finite; there is no ρ without a model."""
+        """Accepts a step where the loss is finite; there is no ρ without a model."""
         accepted = math.isfinite(new_loss)
         if self.momentum:
             self.last = proposal.step if accepted else None

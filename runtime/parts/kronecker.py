@@ -26,7 +26,7 @@ INPUTS = ("gram", "mean", "mean-first")
 
 
 class KroneckerCurvature:
-    """C ≈ blockdiag(A ⊗ G), with diagonal blocks for parameters without a Kronecker rule.
+    """The curvature C ≈ blockdiag(A ⊗ G), diagonal where parameters have no Kronecker rule.
 
     Args:
         model: The model whose curvature it is.
@@ -79,7 +79,7 @@ class KroneckerCurvature:
 
     @property
     def name(self) -> str:
-        """The kind of its factors."""
+        """The kind of the factors."""
         return self.kind
 
     @property
@@ -89,18 +89,18 @@ class KroneckerCurvature:
 
     @property
     def blocks(self) -> BlockDiagonal:
-        """The blocks as an operator, as they are now."""
+        """Returns the blocks as an operator, as they are now."""
         return BlockDiagonal(
             self.model.layout, tuple(self._blocks.values()), self.gathered, self.burning_in
         )
 
     @property
     def factors(self) -> dict[str, Factors]:
-        """The averages by layer; empty before the first update."""
+        """Returns the averages by layer; nothing before the first update."""
         return {layer: b.factors for layer, b in self._blocks.items() if b.is_filled}
 
     def update(self, lin: Linearization) -> bool:
-        """Gathers factors where that is due; False where they are not finite.
+        """Gathers factors where that is due; returns False where they are not finite.
 
         Factors that are not finite are left out, and the averages stay as they were.
         """
@@ -119,7 +119,7 @@ class KroneckerCurvature:
         return True
 
     def mv(self, v: Tensor) -> Tensor:
-        """C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.
+        """Returns C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.
 
         Raises:
             NewtritonError: The curvature has not been updated yet.
@@ -127,7 +127,7 @@ class KroneckerCurvature:
         return self.blocks.mv(v)
 
     def state_spec(self) -> Mapping[str, Spec]:
-        """Averages by layer, counts, the generator."""
+        """Returns the specification of averages by layer, counts and the generator."""
         model = self.model
         views = model.layout.views(model.params)
         layers = {layer: b.spec(views, model.dtype) for layer, b in self._blocks.items()}
@@ -135,7 +135,7 @@ class KroneckerCurvature:
         return {"factors": Maybe(layers), **counts, "generator": Random(self.generator)}
 
     def state_dict(self) -> State:
-        """Averages, counts and the generator: what the coming updates depend on."""
+        """Returns averages, counts and the generator: what the coming updates depend on."""
         filled = {layer: b for layer, b in self._blocks.items() if b.is_filled}
         return {
             "factors": {layer: copied(block.tensors) for layer, block in filled.items()},

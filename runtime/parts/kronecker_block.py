@@ -35,15 +35,15 @@ class Side(ABC):
     @property
     @abstractmethod
     def mean_diagonal(self) -> Tensor:
-        """The mean tr S/dim S, one per group, in float64."""
+        """Returns tr S/dim S, one per group, in float64."""
 
     @abstractmethod
     def factorise(self, damping: Tensor) -> Saved | None:
-        """What solves with S + damping·I need, one damping per group; None where that fails."""
+        """Returns what solves with S + damping·I need, one damping per group; None if it fails."""
 
     @abstractmethod
     def diagonalise(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and orthonormal eigenvectors, those of its range where S is of low rank."""
+        """Returns eigenvalues and orthonormal eigenvectors, of the range where S is of low rank."""
 
 
 class Full(Side):
@@ -54,16 +54,16 @@ class Full(Side):
 
     @property
     def mean_diagonal(self) -> Tensor:
-        """The mean of the diagonal, one per group, in float64."""
+        """Returns the mean of the diagonal, one per group, in float64."""
         return self.matrix.diagonal(dim1=-2, dim2=-1).double().mean(-1)
 
     def factorise(self, damping: Tensor) -> Saved | None:
-        """The lower Cholesky factor of S + damping·I, under the side's name."""
+        """Returns the lower Cholesky factor of S + damping·I, under the side's name."""
         lower = _cholesky(self.matrix, damping)
         return None if lower is None else {self.name: lower}
 
     def diagonalise(self) -> tuple[Tensor, Tensor]:
-        """All eigenvalues and eigenvectors."""
+        """Returns all eigenvalues and eigenvectors."""
         values, vectors = torch.linalg.eigh(self.matrix)
         return values, vectors
 
@@ -76,12 +76,12 @@ class LowRank(Side):
 
     @property
     def mean_diagonal(self) -> Tensor:
-        """‖U‖²/dim S, one per group, in float64."""
+        """Returns ‖U‖²/dim S, one per group, in float64."""
         root = self.root.double()
         return root.square().sum((-2, -1)) / root.shape[-2]
 
     def factorise(self, damping: Tensor) -> Saved | None:
-        """The Cholesky factor of the small matrix damping·I + UᵀU, and what goes with it.
+        """Returns the Cholesky factor of the small damping·I + UᵀU, and what goes with it.
 
         The inverse is Woodbury's; where U is a column, Sherman and Morrison's (EA-CG, eq. 13).
         """
@@ -92,13 +92,13 @@ class LowRank(Side):
         return {"root": self.root, "core": core, "damping": scale}
 
     def diagonalise(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and eigenvectors of the range of U."""
+        """Returns eigenvalues and eigenvectors of the range of U."""
         vectors, singular, _ = torch.linalg.svd(self.root, full_matrices=False)
         return singular.square(), vectors
 
 
 def _cholesky(matrix: Tensor, damping: Tensor) -> Tensor | None:
-    """The lower Cholesky factor of matrix + damping·I (one per group); None where it has none."""
+    """Returns the lower Cholesky factor of matrix + damping·I; None where there is none."""
     damped = matrix.clone()
     damped.diagonal(dim1=-2, dim2=-1).add_(damping.to(matrix.dtype).unsqueeze(-1))
     lower, info = torch.linalg.cholesky_ex(damped)
@@ -106,13 +106,13 @@ def _cholesky(matrix: Tensor, damping: Tensor) -> Tensor | None:
 
 
 def balance(a: Side, g: Side) -> Tensor:
-    """π = √[(tr A/dim A) / (tr G/dim G)], one per group; 1 where either trace is not positive."""
+    """Returns π = √[(tr A/dim A) / (tr G/dim G)] per group; 1 where a trace is not positive."""
     mean_a, mean_g = a.mean_diagonal, g.mean_diagonal
     return torch.where((mean_a > 0) & (mean_g > 0), (mean_a / mean_g).sqrt(), 1.0)
 
 
 def spectrum(tensors: Mapping[str, Tensor]) -> Tensor:
-    """Eigenvalues of A ⊗ G, O×D in the eigenvectors' order; 0 is one more where A is singular."""
+    """Returns eigenvalues of A ⊗ G, O×D, without those that are 0 because A has low rank."""
     return tensors["values_G"].unsqueeze(-1) * tensors["values_A"].unsqueeze(-2)
 
 
@@ -120,7 +120,7 @@ def spectrum(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 class KroneckerProduct(Block):
-    """A ⊗ G on a layer's weights and bias: the part that does not depend on what A is.
+    """A block A ⊗ G on a layer's weights and bias: all that does not depend on what A is.
 
     Args:
         described: Which parameters they are, and the layer's groups and taps.
@@ -135,7 +135,7 @@ class KroneckerProduct(Block):
     @property
     @abstractmethod
     def factors(self) -> KroneckerFactors | MeanFactors:
-        """What stands for A, and G."""
+        """Returns what stands for A, and G."""
 
     @property
     @abstractmethod
@@ -153,7 +153,7 @@ class KroneckerProduct(Block):
         return self.described.bias is not None
 
     def read(self, views: Views) -> Tensor:
-        """M, O×D (groups×O/g×D), the bias as last column."""
+        """Returns M, O×D (groups×O/g×D), the bias as last column."""
         layer = self.described
         weight = views[layer.weight]
         lead = (layer.groups,) if layer.groups > 1 else ()
@@ -173,16 +173,16 @@ class KroneckerProduct(Block):
             views[layer.bias].copy_(m[..., columns].reshape(-1))
 
     def sizes(self, views: Views) -> tuple[tuple[int, ...], int, int]:
-        """The leading axis of the factors (the groups, where there are several), D and O."""
+        """Returns the factors' leading axis (the groups, where there are several), D and O."""
         shape = self.read(views).shape
         return tuple(shape[:-2]), shape[-1], shape[-2]
 
     def mv(self, m: Tensor) -> Tensor:
-        """The product G M A."""
+        """Returns the product G M A."""
         return self.tensors["G"] @ self.factors.times_inputs(m)
 
     def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
-        """Cholesky factors of both damped sides, or eigenvectors of both for `Damped.WHOLE`.
+        """Computes Cholesky factors of both damped sides, or eigenvectors for `Damped.WHOLE`.
 
         A pair that is not positive definite is tried again with ten times the damping γ, and with
         no less than what stands to the factors as rounding error does.
@@ -203,19 +203,19 @@ class KroneckerProduct(Block):
         return None
 
     def _factorise(self, on_a: Tensor, on_g: Tensor) -> Saved | None:
-        """Factors of A + on_a·I and of G + on_g·I; None where either has none."""
+        """Returns factors of A + on_a·I and of G + on_g·I; None where either has none."""
         if (of_g := self.g.factorise(on_g)) is None:
             return None
         of_a = self.a.factorise(on_a)
         return None if of_a is None else {**of_a, **of_g}
 
     def _rounding(self) -> float:
-        """√γ that stands to the factors as rounding error does: where to start when γ is 0."""
+        """Returns the √γ that is to the factors as rounding error: the start where γ is 0."""
         product = self.a.mean_diagonal * self.g.mean_diagonal
         return torch.finfo(self.g.matrix.dtype).eps * float(product.abs().sqrt().max())
 
     def _diagonalise(self) -> Saved | None:
-        """Eigenvalues and eigenvectors of both sides; None where they are not finite."""
+        """Returns eigenvalues and eigenvectors of both sides; None where they are not finite."""
         try:
             values_g, vectors_g = self.g.diagonalise()
             values_a, vectors_a = self.a.diagonalise()
@@ -227,7 +227,7 @@ class KroneckerProduct(Block):
     def raise_damping(
         self, factorisation: Factorisation, damping: float
     ) -> tuple[float, int] | None:
-        """γ, raised tenfold until all eigenvalues of A ⊗ G + γI are above rounding."""
+        """Raises γ tenfold until all eigenvalues of A ⊗ G + γI are above rounding."""
         if factorisation.form is not Damped.WHOLE:
             return damping, 0
         values = spectrum(factorisation.tensors)
@@ -242,7 +242,7 @@ class KroneckerProduct(Block):
         return None
 
     def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
-        """The solution X of G X A = M, damped in the factorisation's form."""
+        """Returns the solution X of G X A = M, damped in the factorisation's form."""
         if factorisation.form is Damped.WHOLE:
             return _solve_in_eigenbasis(factorisation.tensors, damping, m)
         right = torch.cholesky_solve(m, factorisation.tensors["G"])
@@ -250,12 +250,12 @@ class KroneckerProduct(Block):
 
     @abstractmethod
     def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
-        """The product M (A + …)⁻¹ from what the side of the inputs kept."""
+        """Returns the product M (A + …)⁻¹ from what the side of the inputs kept."""
 
     def _diagonalised_spec(
         self, views: Views, dtype: torch.dtype, rank: int | None = None
     ) -> Mapping[str, Spec]:
-        """The specification of what `_diagonalise` keeps, A of the given rank, or of full rank."""
+        """Returns the specification of what `_diagonalise` keeps for A of a rank, D by default."""
         lead, d, o = self.sizes(views)
         rank = d if rank is None else rank
         return {
@@ -273,7 +273,7 @@ def _has_null_space(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _solve_in_eigenbasis(tensors: Mapping[str, Tensor], damping: float, m: Tensor) -> Tensor:
-    """X of G X A + γX = M: four products, six where A has only its range."""
+    """Solves G X A + γX = M: four products, six where A has only its range."""
     vectors_a, vectors_g = tensors["A"], tensors["G"]
     turned = vectors_g.mT @ m @ vectors_a
     inside = vectors_g @ (turned / (spectrum(tensors) + damping)) @ vectors_a.mT
@@ -283,28 +283,28 @@ def _solve_in_eigenbasis(tensors: Mapping[str, Tensor], damping: float, m: Tenso
 
 
 class KroneckerBlock(KroneckerProduct):
-    """A ⊗ G with A = E[ā āᵀ] in full."""
+    """A block A ⊗ G with A = E[ā āᵀ] in full."""
 
     @property
     def a(self) -> Full:
-        """A, in (tap, channel) order."""
+        """The side of the inputs, in (tap, channel) order."""
         return Full(self.tensors["A"], "A")
 
     @property
     def factors(self) -> KroneckerFactors:
-        """A and G."""
+        """Returns A and G."""
         tensors = self.tensors
         return KroneckerFactors(tensors["A"], tensors["G"], self.described.kernel, self.homogeneous)
 
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
-        """A, D×D, and G, O×O."""
+        """Returns the specification of A, D×D, and G, O×O."""
         lead, d, o = self.sizes(views)
         return {"A": Shaped((*lead, d, d), dtype), "G": Shaped((*lead, o, o), dtype)}
 
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype
     ) -> Mapping[str, Spec]:
-        """Cholesky factors of A's and G's shapes, or eigenvalues and eigenvectors."""
+        """Returns the shapes of the Cholesky factors, or of eigenvalues and eigenvectors."""
         if form is Damped.WHOLE:
             return self._diagonalised_spec(views, dtype)
         return self.spec(views, dtype)
@@ -314,7 +314,7 @@ class KroneckerBlock(KroneckerProduct):
 
 
 class MeanBlock(KroneckerProduct):
-    """A ⊗ G with E[ā]E[ā]ᵀ in place of A (EA-CG: Chen, Chou & Chang 2018, eq. 11b).
+    """A block A ⊗ G with E[ā]E[ā]ᵀ in place of A (Chen, Chou & Chang 2018, eq. 11b).
 
     Args:
         described: Which parameters they are, and the layer's groups and taps.
@@ -329,12 +329,12 @@ class MeanBlock(KroneckerProduct):
 
     @property
     def a(self) -> LowRank:
-        """A by its root."""
+        """The side of the inputs, by its root."""
         return LowRank(self.factors.root)
 
     @property
     def factors(self) -> MeanFactors:
-        """The mean of the inputs and G."""
+        """Returns the mean of the inputs and G."""
         mean, g = self.tensors["mean"], self.tensors["G"]
         return MeanFactors(mean, g, self.described.kernel, self.homogeneous, self.apart)
 
@@ -344,7 +344,7 @@ class MeanBlock(KroneckerProduct):
         return 2 if self.homogeneous and self.apart else 1
 
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
-        """The mean, D without the 1, and G, O×O."""
+        """Returns the specification of the mean, D without the 1, and of G, O×O."""
         lead, d, o = self.sizes(views)
         mean = Shaped((*lead, d - self.homogeneous), dtype)
         return {"mean": mean, "G": Shaped((*lead, o, o), dtype)}
@@ -352,7 +352,7 @@ class MeanBlock(KroneckerProduct):
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype
     ) -> Mapping[str, Spec]:
-        """What Woodbury's inverse needs, or eigenvalues and eigenvectors of A's range."""
+        """Returns the shapes of what Woodbury's inverse needs, or of A's range."""
         if form is Damped.WHOLE:
             return self._diagonalised_spec(views, dtype, self.rank)
         lead, d, o = self.sizes(views)

@@ -48,7 +48,7 @@ class LevenbergMarquardt(Rule):
         self.boost = check_number("boost", boost, above=1.0)
 
     def propose(self, direction: Tensor, point: Point) -> Proposal:
-        """The whole step −x."""
+        """Returns the whole step −x; the search shortens it."""
         step = -direction
         products = point.vectors.gram([step, point.gradient])
         norm, slope = math.sqrt(products[0, 0]), float(products[0, 1])
@@ -58,7 +58,7 @@ class LevenbergMarquardt(Rule):
         return Proposal(step, norm, -(slope + 0.5 * form), slope)
 
     def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
-        """Half the step, until the decrease is sufficient or the halvings are used up."""
+        """Returns half the step, until it suffices or the halvings are used up."""
         if self._suffices(loss, new_loss, proposal) or proposal.halvings == self.halvings:
             return None
         if not proposal.slope < 0.0:
@@ -78,7 +78,7 @@ class LevenbergMarquardt(Rule):
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float | None]:
-        """Accepted where the decrease is sufficient, or too small to be told from rounding."""
+        """Accepts a decrease that is sufficient, or too small to be told from rounding."""
         rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
         descends = proposal.slope < 0.0 or proposal.norm == 0.0
         enough = self._suffices(loss, new_loss, proposal) or (
@@ -87,7 +87,7 @@ class LevenbergMarquardt(Rule):
         return descends and enough, rho
 
     def adapt(self, damping: float, rho: float | None) -> float:
-        """λ, which follows ρ: smaller where the model is good, larger where it is poor."""
+        """Returns λ, which follows ρ: smaller where the model is good, larger where it is poor."""
         if rho is None or POOR <= rho <= GOOD:
             return damping
         return damping * (self.drop if rho > GOOD else self.boost)

@@ -51,7 +51,9 @@ def cheaper_product(
 
 
 class MatrixFree(Attributes):
-    """C v = H v or JᵀBJ v of the data term, on the batch of the last linearization.
+    """The Hessian H or the Gauss–Newton matrix JᵀBJ of the data term, as products with vectors.
+
+    It is that of the batch of the last linearization.
 
     Args:
         model: The model whose curvature it is.
@@ -117,7 +119,7 @@ class MatrixFree(Attributes):
         return True
 
     def mv(self, v: Tensor) -> Tensor:
-        """C v for a flat vector, without weight decay.
+        """Returns C v for a flat vector, without weight decay.
 
         Raises:
             NewtritonError: The curvature has not been updated yet.
@@ -128,7 +130,7 @@ class MatrixFree(Attributes):
         return self.lin.data_product(v, self.kind, self.chosen, by_layer=self.by_layer)
 
     def state_spec(self) -> Mapping[str, Spec]:
-        """The forecast of the cost rule."""
+        """Returns the specification of the cost rule's forecast."""
         return {"products": Number(int, 0)}
 
 
@@ -160,19 +162,19 @@ class Preconditioned:
         return {"curvature": self.curvature, "preconditioner": self.preconditioner}
 
     def update(self, lin: Linearization) -> bool:
-        """Updates both; False where either is not finite."""
+        """Updates both; returns False where either is not finite."""
         return self.curvature.update(lin) and self.preconditioner.update(lin)
 
     def mv(self, v: Tensor) -> Tensor:
-        """C v for a flat vector, without weight decay."""
+        """Returns C v for a flat vector, without weight decay."""
         return self.curvature.mv(v)
 
     def state_spec(self) -> Mapping[str, Spec]:
-        """The states of both."""
+        """Returns the specifications of both states."""
         return {name: part.state_spec() for name, part in self._parts.items()}
 
     def state_dict(self) -> State:
-        """The states of both."""
+        """Returns the states of both."""
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: State) -> None:

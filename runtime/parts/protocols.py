@@ -153,12 +153,12 @@ class Point(Protocol):
 
     @property
     def objective(self) -> float:
-        """The value of h."""
+        """The value of h at the point."""
         ...
 
     @property
     def gradient(self) -> Tensor:
-        """∇h, flat."""
+        """The gradient ∇h, flat."""
         ...
 
     @property
@@ -208,7 +208,7 @@ class Curvature(Part, Protocol):
 
 
 class Inverse(Protocol):
-    """(C + damping·I)⁻¹, made ready once by `Solver.prepare` and applied often."""
+    """An inverse (C + damping·I)⁻¹, made ready once by `Solver.prepare` and applied often."""
 
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
         """Returns x ≈ (C + damping·I)⁻¹ g.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class QuadraticModel(Rule):
-    """The minimiser of m(s) = gᵀs + ½sᵀ(B + λI)s, B exact, over a small span.
+    """The step that minimises m(s) = gᵀs + ½sᵀ(B + λI)s, B exact, over a small span.
 
     In K-FAC (Martens & Grosse 2015, sections 6.4–7) it is s = −αx + μ·(last step), α and μ from the
     exact 2×2 model. KFRA (Botev et al. 2017, appendix B; their τ is λ) goes along x alone. Every
@@ -67,19 +67,19 @@ class QuadraticModel(Rule):
         self.last: Tensor | None = None
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
-        """λ, the count of steps, and the last step."""
+        """Returns the specification of λ, the count of steps, and the last step."""
         last = Maybe(Shaped((model.layout.numel,), model.dtype))
         return {"damping": Number(float, 0.0), "steps": Number(int, 0), "last": last}
 
     def dampings(self, damping: float) -> tuple[float, ...]:
-        """γ, and every `greedy` steps its neighbours."""
+        """Returns γ, and every `greedy` steps its neighbours as well."""
         if self.steps == 0 or self.steps % self.greedy:
             return (damping,)
         omega = 0.95**self.greedy
         return (damping, omega * damping, damping / omega)
 
     def propose(self, direction: Tensor, point: Point) -> Proposal:
-        """The model's minimiser; the prediction is NaN where the model has none."""
+        """Returns the model's minimiser; the prediction is NaN where the model has none."""
         vectors = [direction] if self.last is None else [direction, self.last]
         norms, slope, metric = along(vectors, point)
         if norms[0] == 0.0:
@@ -102,7 +102,7 @@ class QuadraticModel(Rule):
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float | None]:
-        """Accepted where model and loss are finite and the loss falls; λ follows ρ by schedule."""
+        """Accepts a step where all is finite and the loss falls; every few steps λ follows ρ."""
         self.steps += 1
         rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
         accepted = rho >= 0.0
@@ -121,7 +121,7 @@ class QuadraticModel(Rule):
 
 
 def minimise(slope: Matrix, forms: Matrix, metric: Matrix) -> Matrix | None:
-    """The coefficients of the minimiser of slopeᵀc + ½ cᵀ forms c; None where there is none.
+    """Returns the c that minimises slopeᵀc + ½ cᵀ forms c; None where there is none.
 
     Directions that are dependent in the metric count once.
 

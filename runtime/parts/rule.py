@@ -33,27 +33,27 @@ class Rule(Attributes):
     tags: frozenset[Tag] = frozenset({Tag.CONSTANT_DAMPING})
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
-        """No state."""
+        """Returns nothing to be checked: there is no state."""
         return {}
 
     def dampings(self, damping: float) -> tuple[float, ...]:
-        """The damping γ alone."""
+        """Returns the damping γ alone."""
         return (damping,)
 
     def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
-        """None: there is no line search."""
+        """Returns None: there is no line search."""
         return None
 
     def adapt(self, damping: float, rho: float | None) -> float:
-        """γ as it was."""
+        """Returns γ as it was."""
         return damping
 
     def tighten(self) -> None:
-        """Has nothing to tighten."""
+        """Does nothing: there is nothing to tighten."""
 
 
 def along(directions: Sequence[Tensor], point: Point) -> tuple[Matrix, Matrix, Matrix]:
-    """The geometry of k directions vᵢ = ‖vᵢ‖ uᵢ at a point with gradient g, in float64.
+    """Measures k directions vᵢ = ‖vᵢ‖ uᵢ at a point with gradient g, in float64.
 
     Returns:
         The norms ‖vᵢ‖, the slopes gᵀuᵢ, and the k×k inner products uᵢᵀuⱼ; NaN where a norm is 0.
@@ -65,7 +65,7 @@ def along(directions: Sequence[Tensor], point: Point) -> tuple[Matrix, Matrix, M
 
 
 def reduction_ratio(loss: float, new_loss: float, predicted: float, eps: float) -> float:
-    """ρ = (actual decrease)/(predicted decrease) of a step.
+    """Returns ρ = (actual decrease)/(predicted decrease) of a step.
 
     Args:
         loss: h before the step.

@@ -30,7 +30,7 @@ class Leaf(Protocol):
     """What is not a mapping in a specification."""
 
     def faults(self, path: str, value: object) -> list[str]:
-        """The ways in which a value is not what is described, each naming its path."""
+        """Returns the ways in which a value is not what is described, each naming its path."""
         ...
 
 
@@ -50,7 +50,7 @@ class Shaped:
     dtype: torch.dtype
 
     def faults(self, path: str, value: object) -> list[str]:
-        """One fault where the value is no such tensor."""
+        """Returns one fault where the value is no such tensor."""
         if not isinstance(value, Tensor):
             return [f"{path} is {type(value).__name__}, not a tensor"]
         fits = len(value.shape) == len(self.shape) and all(
@@ -76,7 +76,7 @@ class Number:
     least: float = -math.inf
 
     def faults(self, path: str, value: object) -> list[str]:
-        """One fault where the value is no such number."""
+        """Returns one fault where the value is no such number."""
         types = (int, float) if self.type is float else (self.type,)
         right = isinstance(value, types) and not isinstance(value, bool)
         if not right or not value >= self.least:  # type: ignore[operator]
@@ -96,7 +96,7 @@ class Maybe:
     spec: Spec
 
     def faults(self, path: str, value: object) -> list[str]:
-        """The specification's faults where there is something to check."""
+        """Returns the specification's faults where there is something to check."""
         empty = value is None or (isinstance(value, Mapping) and not value)
         return [] if empty else _faults(path, self.spec, value)
 
@@ -112,7 +112,7 @@ class OneOf:
     specs: tuple[Spec, ...]
 
     def faults(self, path: str, value: object) -> list[str]:
-        """The faults by the specification that comes closest."""
+        """Returns the faults by the specification that comes closest."""
         return min((_faults(path, spec, value) for spec in self.specs), key=len)
 
 
@@ -120,7 +120,7 @@ class Anything:
     """A value that is checked elsewhere."""
 
     def faults(self, path: str, value: object) -> list[str]:
-        """No faults."""
+        """Returns no faults."""
         return []
 
 
@@ -135,7 +135,7 @@ class Random:
         self.size = len(generator.get_state())
 
     def faults(self, path: str, value: object) -> list[str]:
-        """One fault where the value is not the bytes of such a state."""
+        """Returns one fault where the value is not the bytes of such a state."""
         return Shaped((self.size,), torch.uint8).faults(path, value)
 
 

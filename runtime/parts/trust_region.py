@@ -32,7 +32,7 @@ CASES = ("kfac", "kfac+gradient", "subspace")
 def minimise_in_ball(
     slope: Matrix, curvature: Matrix, metric: Matrix, radius: float, tolerance: float = 1e-12
 ) -> Matrix:
-    """The coefficients c of the global minimiser of slopeᵀc + ½ cᵀ curvature c in a ball.
+    """Returns the c that minimises slopeᵀc + ½ cᵀ curvature c globally in a ball.
 
     The ball is cᵀ metric c ≤ radius².
 
@@ -55,7 +55,7 @@ def minimise_in_ball(
 
 
 def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
-    """The minimiser of bᵀy + ½ Σ valuesᵢ yᵢ² over ‖y‖ ≤ radius (Moré & Sorensen 1983).
+    """Minimises bᵀy + ½ Σ valuesᵢ yᵢ² over ‖y‖ ≤ radius (Moré & Sorensen 1983).
 
     The values ascend.
     """
@@ -98,7 +98,7 @@ def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
 
 
 class TrustRegion(Rule):
-    """Steps s that minimise m(s) = gᵀs + ½sᵀHs with ‖s‖ ≤ Δ over the span of a few directions.
+    """The step that minimises m(s) = gᵀs + ½sᵀHs over ‖s‖ ≤ Δ in the span of a few directions.
 
     Δ doubles where ρ ≥ ¾ and halves where ρ < ¼ (FITRE: Kylasa et al. 2020, Algorithm 1).
 
@@ -152,12 +152,12 @@ class TrustRegion(Rule):
         self.last: Tensor | None = None
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
-        """The radius and the last step."""
+        """Returns the specification of the radius and the last step."""
         last = Maybe(Shaped((model.layout.numel,), model.dtype))
         return {"radius": Number(float, 0.0), "last": last}
 
     def propose(self, direction: Tensor, point: Point) -> Proposal:
-        """The step from the solver's direction r ≈ C⁻¹g; its prediction is NaN if not finite."""
+        """Returns the step from the solver's direction r ≈ C⁻¹g."""
         vectors = [direction] if self.case == "kfac" else [direction, point.gradient]
         searched = len(vectors)
         if self.last is not None:
@@ -191,7 +191,7 @@ class TrustRegion(Rule):
     def _search(
         self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int, tolerance: float
     ) -> list[Matrix]:
-        """The coefficients of the steps to choose from, over the first `searched` directions."""
+        """Returns coefficients of the steps to choose from, in the first `searched` directions."""
 
         def over(*chosen: int) -> Matrix:
             c, these = np.zeros_like(slope), list(chosen)
@@ -209,7 +209,7 @@ class TrustRegion(Rule):
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float]:
-        """Accepted where ρ is high enough; the radius follows ρ, see `reduction_ratio`."""
+        """Accepts a step where ρ is high enough; the radius follows ρ, see `reduction_ratio`."""
         rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
         accepted = rho >= self.reject_below
         if rho >= GOOD:
