@@ -23,10 +23,12 @@ from newtriton.runtime.optimizers.registry import CURVATURES, RULES, SOLVERS, re
 from newtriton.runtime.parts.block_cg import MeanCG
 from newtriton.runtime.parts.cg import TruncatedCG
 from newtriton.runtime.parts.direct import KFI
+from newtriton.runtime.parts.fixed import Fixed
 from newtriton.runtime.parts.kronecker import KroneckerCurvature
 from newtriton.runtime.parts.kronecker_block import Full, balance
 from newtriton.runtime.parts.matrix_free import MatrixFree, Preconditioned
 from newtriton.runtime.parts.protocols import Status
+from newtriton.runtime.parts.tags import Tag
 
 from ..problems import LOSSES, NETS, dense, problem
 
@@ -134,6 +136,24 @@ def test_parts_that_lack_each_other_are_refused() -> None:
     for rule in ("quadratic", "levenberg-marquardt"):
         with pytest.raises(NewtritonError, match=r"form=.additive."):
             nt.SecondOrder(model, factors, KFI(), rule, 0.1, form="convex")
+
+
+def test_parts_are_judged_by_their_tags_and_not_by_their_names() -> None:
+    model, _ = problem("mlp")
+
+    class Renamed(KFI):
+        name = "cholesky"
+
+    class Flat(Fixed):
+        name = "no-needs"
+        needs = frozenset()
+
+    with pytest.raises(NewtritonError, match=r"'cholesky'.*works on Kronecker factors"):
+        nt.SecondOrder(model, "ggn", Renamed(), "trust-region")
+    nt.SecondOrder(model, "hessian", "truncated-cg", Flat())
+    both = Preconditioned(MatrixFree(model), KroneckerCurvature(model))
+    assert both.tags == {Tag.SEMIDEFINITE, Tag.PRECONDITIONER}
+    nt.SecondOrder(model, both, TruncatedCG(preconditioner=Renamed()), "fixed")
 
 
 PARTS_OF = {
