@@ -57,6 +57,10 @@ class Block(ABC):
 
     Args:
         layer: The layer's name.
+
+    Attributes:
+        layer: The layer's name.
+        tags: What may be relied on, e.g. `Tag.DIAGONAL`; see also `BlockDiagonal.tags`.
     """
 
     tags: ClassVar[frozenset[Tag]]
@@ -219,6 +223,16 @@ class BlockDiagonal:
     blocks: tuple[Block, ...]
     gathered: int
     burning_in: bool
+
+    @property
+    def tags(self) -> frozenset[Tag]:
+        """What holds of the whole: some tags of all blocks, others of any."""
+        tags = {Tag.BLOCKS}
+        if all(Tag.SEMIDEFINITE in block.tags for block in self.blocks):
+            tags.add(Tag.SEMIDEFINITE)
+        if any(Tag.MEANS in block.tags for block in self.blocks):
+            tags.add(Tag.MEANS)
+        return frozenset(tags)
 
     def apply(self, v: Tensor, function: Callable[[Block, Tensor], Tensor]) -> Tensor:
         """Returns the flat vector of `function(block, M)` over all blocks, M their parts of v."""

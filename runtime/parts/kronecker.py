@@ -42,7 +42,6 @@ class KroneckerCurvature:
 
     Attributes:
         means: The layers that keep the mean of their inputs.
-        tags: What a solver may rely on.
         updates: How many updates there have been.
         gathered: How often the averages have been refreshed.
     """
@@ -73,14 +72,17 @@ class KroneckerCurvature:
         layers = [b.layer for b in model.blocks if isinstance(b, KroneckerLayer)]
         self.means = {"gram": [], "mean": layers, "mean-first": layers[:1]}[inputs]
         self._blocks = operators(model, self.means, apart)
-        means = {Tag.MEANS} if self.means else set()
-        self.tags = frozenset({Tag.SEMIDEFINITE, Tag.BLOCKS} | means)
         self.updates = self.gathered = 0
 
     @property
     def name(self) -> str:
         """The kind of the factors."""
         return self.kind
+
+    @property
+    def tags(self) -> frozenset[Tag]:
+        """What a solver may rely on, which follows from the blocks."""
+        return self.blocks.tags
 
     @property
     def burning_in(self) -> bool:

@@ -89,7 +89,8 @@ class LowRank(Side):
         if core is None or not bool((damping > 0).all()):
             return None
         scale = damping.to(self.root.dtype).reshape(*damping.shape, 1, 1)
-        return {"root": self.root, "core": core, "damping": scale}
+        kept = self.root.clone()  # it may be a view of an average, which goes on
+        return {"root": kept, "core": core, "damping": scale}
 
     def diagonalise(self) -> tuple[Tensor, Tensor]:
         """Returns eigenvalues and eigenvectors of the range of U."""
@@ -126,7 +127,7 @@ class KroneckerProduct(Block):
         described: Which parameters they are, and the layer's groups and taps.
     """
 
-    tags = frozenset({Tag.SEMIDEFINITE, Tag.BLOCKS})
+    tags = frozenset({Tag.SEMIDEFINITE})
 
     def __init__(self, described: KroneckerLayer) -> None:
         super().__init__(described.layer)

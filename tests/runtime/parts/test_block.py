@@ -95,6 +95,33 @@ def test_blocks_together_leave_what_is_in_none_at_zero() -> None:
     torch.testing.assert_close(product["s"], blocks[1].tensors["s"] * LAYOUT.views(v)["s"])
 
 
+def test_the_whole_has_the_tags_of_all_blocks_or_of_any() -> None:
+    pair, mean, _, diagonal = filled()
+
+    class Saddle(DiagonalBlock):
+        tags = DiagonalBlock.tags - {Tag.SEMIDEFINITE}
+
+    def of(*blocks: Block) -> frozenset[Tag]:
+        return BlockDiagonal(LAYOUT, blocks, 1, False).tags  # type: ignore[arg-type]
+
+    assert of(pair, diagonal) == {Tag.BLOCKS, Tag.SEMIDEFINITE}
+    assert of(mean, diagonal) == {Tag.BLOCKS, Tag.SEMIDEFINITE, Tag.MEANS}
+    assert of(pair, Saddle(DiagonalLayer("bn", ("s",)))) == {Tag.BLOCKS}
+
+
+@pytest.mark.parametrize("form", Damped)
+def test_a_factorisation_does_not_follow_the_averages(form: Damped) -> None:
+    """A mean without a bias is its own root: what is kept of it must be a copy."""
+    g = positive(3)
+    block = MeanBlock(KroneckerLayer("layer", "w", None, 1, (1, 1)), apart=False)
+    block.average(MeanFactors(random(4), g, (1, 1), False), 1.0)
+    made, m = block.factorise(0.3, form), random(3, 4, seed=1)
+    assert made is not None
+    before = block.solve(made[0], 0.3, m)
+    block.average(MeanFactors(random(4, seed=2), g, (1, 1), False), 0.5)
+    assert torch.equal(block.solve(made[0], 0.3, m), before)
+
+
 # --- one more structure, and not a line in a solver -----------------------------------------------
 
 
@@ -108,7 +135,7 @@ class EigenbasisFactors:
 class EigenbasisBlock(Block):
     """U_G [S ⊙ (U_Gᵀ M U_A)] U_Aᵀ: what a file for EKFAC would hold."""
 
-    tags = frozenset({Tag.SEMIDEFINITE, Tag.BLOCKS})
+    tags = frozenset({Tag.SEMIDEFINITE})
 
     @property
     def factors(self) -> EigenbasisFactors:
