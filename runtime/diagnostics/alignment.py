@@ -14,7 +14,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number
 from ..model.linearization import Linearization
 from ..optimizers.combinations import check_combination
-from ..optimizers.registry import parts
+from ..optimizers.registry import resolve
 from ..parts.cg import Stop, conjugate_gradients
 from ..parts.matrix_free import MatrixFree
 from ..parts.protocols import Curvature
@@ -149,7 +149,7 @@ def _steps(
         if isinstance(update, Tensor):
             steps[name] = lin.model.layout.check(update, f"the update {name!r}")
             continue
-        curvature, by, rule = parts(lin.model, update, solver, "trust-region", strength)
+        curvature, by, rule = resolve(lin.model, update, solver, "trust-region", strength)
         check_combination(curvature, by, rule, "additive", lin.model.criterion)
         if isinstance(update, str):
             updated(curvature, lin)

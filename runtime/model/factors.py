@@ -1,22 +1,53 @@
-"""Kronecker factors as the user gets them: stored as computed, in PyTorch's order on access."""
+"""Kronecker factors as the user gets them: stored as computed, in PyTorch's order on access.
+
+A layer with O outputs and D inputs, the homogeneous 1 of its bias among them, has a block of the
+form A ⊗ G with A of D×D and G of O×O. A convolution in groups has a pair for each group, on a
+leading axis of both tensors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import Block
+
+class Factors(Protocol):
+    """What is gathered of one layer, whichever structure its curvature block has."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors as they are stored, by the names under which a state saves them."""
+        ...
 
 
 @dataclass(frozen=True)
 class KroneckerFactors:
-    """The pair of one layer: its curvature block is A ⊗ G (a pair per group on a leading axis).
+    """The two factors of one layer, whose curvature block is A ⊗ G.
 
-    A_stored: D×D in (tap, channel) order, the homogeneous 1 last where the layer has a bias.
-    G: O×O over output channels. kernel: taps per axis, (1, 1) for a linear layer.
+    A = E[ā āᵀ] over samples and positions, G = E[g gᵀ] over samples, summed over positions (Martens
+    & Grosse 2015; Grosse & Martens 2016 for convolutions). On row-major weights the block is the
+    matrix kron(G, A): it takes V, of O×D, to G V A.
+
+    Attributes:
+        A_stored: A as it was computed, D×D, its rows in (tap, channel) order, the 1 last.
+        G: O×O, over output channels.
+        kernel: Taps per axis; (1, 1) for a linear layer.
+        homogeneous: Whether the layer has a bias, so that A has a row and a column for the 1.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), device="cpu")
+        >>> lin = model.linearize(torch.ones(4, 3), torch.zeros(4, 2))
+        >>> factors = lin.kronecker_factors("empirical")[""]
+        >>> factors.A.shape, factors.G.shape
+        (torch.Size([4, 4]), torch.Size([2, 2]))
+        >>> bool((factors.A == 1.0).all())
+        True
     """
 
     A_stored: Tensor
@@ -26,7 +57,7 @@ class KroneckerFactors:
 
     @property
     def order(self) -> Tensor:
-        """Positions of the stored rows in PyTorch's (channel, tap) order, the 1 last."""
+        """The positions of the stored rows in PyTorch's (channel, tap) order, the 1 last."""
         taps = self.kernel[0] * self.kernel[1]
         size = self.A_stored.shape[-1] - self.homogeneous
         order = torch.arange(size, device=self.A_stored.device).view(taps, -1).T.reshape(-1)
@@ -34,24 +65,42 @@ class KroneckerFactors:
 
     @property
     def A(self) -> Tensor:
-        """A acting on [weight.flatten(1), bias] in PyTorch's order."""
+        """A in PyTorch's order: it acts on the columns of [weight.flatten(1), bias]."""
         if self.kernel == (1, 1):
             return self.A_stored
         order = self.order
         return self.A_stored.index_select(-1, order).index_select(-2, order)
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Both factors as they are stored, by the names under which a state saves them."""
+        return {"A": self.A_stored, "G": self.G}
+
     def times_inputs(self, m: Tensor) -> Tensor:
-        """M A for a matrix M of O×D."""
+        """The product M A for a matrix M of O×D."""
         return m @ self.A_stored
 
 
 @dataclass(frozen=True)
 class MeanFactors:
-    """The pair of one layer with E[ā]E[ā]ᵀ in place of A = E[ā āᵀ], which is never formed.
+    """The factors of one layer with E[ā]E[ā]ᵀ in place of A = E[ā āᵀ], which is never formed.
 
-    mean: of the layer's inputs without the 1, D or groups×D, in (tap, channel) order. `apart`
-    leaves weight and bias uncoupled, A = diag(E[a]E[a]ᵀ, 1), as EA-CG does (Chen et al. 2018,
-    eqs. 10 and 11b).
+    This is EA-CG's approximation (Chen, Chou & Chang 2018, eqs. 10 and 11b).
+
+    Attributes:
+        mean: The mean of the layer's inputs without the 1, D or groups×D, in (tap, channel) order.
+        G: O×O, over output channels.
+        kernel: Taps per axis; (1, 1) for a linear layer.
+        homogeneous: Whether the layer has a bias.
+        apart: Whether weight and bias are uncoupled, A = diag(E[a]E[a]ᵀ, 1), as in EA-CG.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), device="cpu")
+        >>> lin = model.linearize(torch.ones(4, 3), torch.zeros(4, 2))
+        >>> lin.kronecker_factors("empirical", means=[""])[""].mean
+        tensor([1., 1., 1.])
     """
 
     mean: Tensor
@@ -62,7 +111,7 @@ class MeanFactors:
 
     @property
     def root(self) -> Tensor:
-        """U of A = U Uᵀ: one column, or two where the bias stands apart."""
+        """U of A = U Uᵀ, D×1, or D×2 where the bias stands apart."""
         column = self.mean.unsqueeze(-1)
         if not self.homogeneous:
             return column
@@ -72,52 +121,37 @@ class MeanFactors:
         weight = torch.cat([column, torch.zeros_like(column)], -1)
         return torch.cat([weight, torch.cat([zero, one], -1)], -2)
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The mean and G, by the names under which a state saves them."""
+        return {"mean": self.mean, "G": self.G}
+
     def times_inputs(self, m: Tensor) -> Tensor:
-        """M A = (M U) Uᵀ for a matrix M of O×D."""
+        """The product M A = (M U) Uᵀ for a matrix M of O×D."""
         root = self.root
         return (m @ root) @ root.mT
 
 
 @dataclass(frozen=True)
 class DiagonalFactors:
-    """The diagonal block of a layer's parameters: mean of (∂ℓ_n/∂p)², by parameter name."""
+    """The diagonal block of a layer whose parameters enter by a broadcast, like batch norm's.
+
+    Attributes:
+        diagonal: The mean of (∂ℓ_n/∂p)² over samples for each parameter p, in its shape, by name.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> net = nt.Sequential(nt.Conv2d(2, 1), nt.BatchNorm2d(), nt.Flatten(), nt.Linear(2))
+        >>> model = nt.compile(net, (1, 2, 2), nt.MSELoss(), device="cpu")
+        >>> lin = model.linearize(torch.rand(4, 1, 2, 2), torch.zeros(4, 2))
+        >>> sorted(lin.kronecker_factors("empirical")["1"].diagonal)
+        ['1.bias', '1.weight']
+    """
 
     diagonal: Mapping[str, Tensor]
 
-
-Factors = KroneckerFactors | MeanFactors | DiagonalFactors
-
-
-def tensors(factors: Factors) -> dict[str, Tensor]:
-    """The tensors of a block, as stored, by name."""
-    if isinstance(factors, MeanFactors):
-        return {"mean": factors.mean, "G": factors.G}
-    if isinstance(factors, KroneckerFactors):
-        return {"A": factors.A_stored, "G": factors.G}
-    return dict(factors.diagonal)
-
-
-def matrix(block: Block, views: Mapping[str, Tensor]) -> Tensor:
-    """The layer's part of a vector as O×D (groups×O/g×D), the bias as last column."""
-    weight = views[block.weight]
-    lead = (block.groups,) if block.groups > 1 else ()
-    rows = weight.shape[0] // block.groups
-    parts = [weight.reshape(*lead, rows, -1)]
-    if block.bias is not None:
-        parts.append(views[block.bias].reshape(*lead, rows, 1))
-    return torch.cat(parts, -1)
-
-
-def write_matrix(block: Block, views: Mapping[str, Tensor], value: Tensor) -> None:
-    """Writes an O×D matrix back into the layer's part of a vector."""
-    weight = views[block.weight]
-    columns = value.shape[-1] - (block.bias is not None)
-    weight.copy_(value[..., :columns].reshape(weight.shape))
-    if block.bias is not None:
-        views[block.bias].copy_(value[..., columns].reshape(-1))
-
-
-def sides(block: Block, views: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int, int]:
-    """Leading axis of the layer's factors (its groups, where there are several), D and O."""
-    shape = matrix(block, views).shape
-    return tuple(shape[:-2]), shape[-1], shape[-2]
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The diagonal's parts, by the names of their parameters."""
+        return dict(self.diagonal)

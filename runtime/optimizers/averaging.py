@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_number
-from ..parts.state import Attributes, Maybe, Number, Shaped
+from ..parts.state import Attributes, Maybe, Number, Shaped, Spec
 
 if TYPE_CHECKING:
     from ..model.model import Model
 
 
 class PolyakAverage(Attributes):
-    """θ̂_t = β_t θ̂_{t−1} + (1 − β_t) θ_t, β_t = min(decay, 1 − 1/t): the plain mean at first.
+    """The average θ̂_t = β_t θ̂_{t−1} + (1 − β_t) θ_t with β_t = min(decay, 1 − 1/t).
 
-    It has no effect on training.
+    It is the plain mean at first, and has no effect on training (Martens & Grosse 2015; Botev et
+    al. 2017, appendix B.4).
 
     Args:
-        decay: the largest β.
+        decay: The largest β, 0 ≤ β < 1.
+
+    Attributes:
+        mean: θ̂, flat; None before the first update.
+        steps: t, the count of updates.
+
+    Raises:
+        NewtritonError: The decay is out of its range.
+
+    Examples:
+        >>> import torch
+        >>> from newtriton.runtime.optimizers.averaging import PolyakAverage
+        >>> average = PolyakAverage(0.95)
+        >>> for step in range(3):
+        ...     average.update(torch.tensor([float(step)]))
+        >>> average.mean
+        tensor([1.])
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("mean", "steps")
@@ -32,15 +49,15 @@ class PolyakAverage(Attributes):
         self.mean: Tensor | None = None
         self.steps = 0
 
-    def state_spec(self, model: Model) -> Mapping[str, Any]:
-        """The average and the count of what is in it."""
+    def state_spec(self, model: Model) -> Mapping[str, Spec]:
+        """Returns the specification of the average and of the count of what is in it."""
         return {
             "mean": Maybe(Shaped((model.layout.numel,), model.dtype)),
             "steps": Number(int, 0),
         }
 
     def update(self, params: Tensor) -> None:
-        """Takes in θ_t."""
+        """Takes in the parameters θ_t after a step."""
         self.steps += 1
         if self.mean is None:
             self.mean = params.clone()

@@ -15,18 +15,37 @@ from ..model.model import Model
 from ..parts.state import Anything, Number, check_state
 from .report import Patience, StepReport, not_finite
 from .sampling import Batch, as_batches, mean_gradient
+from .snapshot import Snapshot
 
 
 class TorchOptimizer:
-    """`TorchOptimizer(model, torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)`.
+    """An optimizer of torch.optim on a compiled model.
 
-    The optimizer sees one flat parameter that shares its memory with `model.params`. Weight decay
-    is the model's; a `weight_decay` given here comes on top. L-BFGS gets a closure.
+    It sees one flat parameter that shares its memory with `model.params`. Weight decay is the
+    model's; a `weight_decay` given here comes on top. L-BFGS gets a closure. A step that leads to
+    what is not finite is taken back, together with the optimizer's state, bit for bit.
 
     Args:
-        model: what is trained.
-        cls: a class of torch.optim.
-        options: its arguments.
+        model: The model to be trained.
+        cls: A class of torch.optim.
+        options: Its arguments.
+
+    Attributes:
+        optimizer: The optimizer itself, e.g. for a scheduler of learning rates.
+        flat: The parameter that it sees.
+
+    Raises:
+        NewtritonError: The class does not take the options.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> optimizer = nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1, momentum=0.9)
+        >>> x, y = torch.eye(3), torch.arange(3)
+        >>> losses = [optimizer.step(x, y).loss for _ in range(4)]
+        >>> losses[-1] < losses[0]
+        True
     """
 
     def __init__(self, model: Model, cls: type[torch.optim.Optimizer], **options: Any) -> None:
@@ -39,36 +58,38 @@ class TorchOptimizer:
                 f"torch.optim.{cls.__name__} refuses {options}: {error}"
             ) from error
         self.patience = Patience()
+        self._before = torch.empty_like(model.params)
+        self._snapshot = Snapshot()
 
     def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
-        """One step on a batch; nothing changes where loss, gradient or new point is not finite.
+        """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
 
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
+
+        Args:
+            x: Inputs, or for L-BFGS the iterable of batches (x, y).
+            y: Labels; None for an iterable.
+
+        Returns:
+            What the step did; its `new_loss` is None, since no first-order method asks for it.
+
+        Raises:
+            NewtritonError: A batch does not fit the model, or ten steps in a row were refused.
         """
         batches = self._batches(x, y)
-        model, flat = self.model, self.flat
-        before, state = model.params.clone(), copy.deepcopy(dict(self.optimizer.state[flat]))
-        loss, gradient, statistics = mean_gradient(model, batches)
-        fault, moved = not_finite(loss, gradient), False
-        try:
-            if fault is None:
-                fault = self._move(loss, gradient, batches)
-            moved = fault is None
-        finally:
-            if not moved:
-                model.params.copy_(before)
-                self.optimizer.state[flat] = state
+        loss, gradient, statistics = mean_gradient(self.model, batches)
+        fault, norm = not_finite(loss, gradient), 0.0
+        if fault is None:
+            fault, norm = self._move_or_stay(loss, gradient, batches)
         self.patience.count(fault)
-        for of_batch in statistics if moved else ():
-            model.update_statistics(of_batch)
-        norm = float((model.params - before).norm())
+        for of_batch in statistics if fault is None else ():
+            self.model.update_statistics(of_batch)
         lr = float(self.optimizer.param_groups[0].get("lr", math.nan))
-        return StepReport(
-            loss, None, moved, norm, fault or "stepped", lr=lr, rejected=self.patience.rejected
-        )
+        status, rejected = fault or "stepped", self.patience.rejected
+        return StepReport(loss, None, fault is None, norm, status, lr=lr, rejected=rejected)
 
     def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
-        """The batch alone, or the data, which L-BFGS passes through several times."""
+        """Returns the batch alone, or the data, which L-BFGS passes through several times."""
         if y is None and not isinstance(x, Tensor) and not self._searches:
             name = type(self.optimizer).__name__
             raise NewtritonError(
@@ -80,10 +101,29 @@ class TorchOptimizer:
     def _searches(self) -> bool:
         return isinstance(self.optimizer, torch.optim.LBFGS)
 
-    def _move(
-        self, loss: float, gradient: Tensor, batches: Iterable[tuple[Tensor, Tensor]]
-    ) -> str | None:
-        """Lets the optimizer change the parameters; what is not finite afterwards."""
+    def _move_or_stay(
+        self, loss: float, gradient: Tensor, batches: Iterable[Batch]
+    ) -> tuple[str | None, float]:
+        """Moves, and takes the move back where it leads to what is not finite, or is interrupted.
+
+        Returns:
+            What was not finite, and the length of the step.
+        """
+        params = self.model.params
+        self._before.copy_(params)
+        self._snapshot.take(self.optimizer.state[self.flat])
+        moved = False
+        try:
+            fault = self._move(loss, gradient, batches)
+            moved = fault is None
+        finally:
+            if not moved:
+                params.copy_(self._before)
+                self.optimizer.state[self.flat] = self._snapshot.restore()
+        return fault, float(torch.sub(params, self._before, out=self._before).norm())
+
+    def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
+        """Lets the optimizer change the parameters; returns what is not finite afterwards."""
         losses = [loss]
         known = [(loss, gradient)]  # the first evaluation of a line search has been made already
 
@@ -102,7 +142,7 @@ class TorchOptimizer:
         return not_finite(losses[-1], self.model.params) and "a step that is not finite"
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of the optimizer's state and the count of refused steps."""
+        """Returns a copy of the optimizer's state, and the count of refused steps."""
         state = copy.deepcopy(self.optimizer.state_dict())
         return {"optimizer": state, "rejected": self.patience.rejected}
 
@@ -110,7 +150,7 @@ class TorchOptimizer:
         """Restores what `state_dict` gave.
 
         Raises:
-            NewtritonError: the state is of another optimizer or network; nothing has changed.
+            NewtritonError: The state is of another optimizer or network; nothing has changed.
         """
         check_state({"optimizer": Anything(), "rejected": Number(int, 0)}, state)
         found = list(self._faults(state["optimizer"]))
@@ -123,7 +163,7 @@ class TorchOptimizer:
         self.patience.rejected = state["rejected"]
 
     def _faults(self, state: Any) -> Iterator[str]:
-        """What keeps a state from being one of this optimizer's."""
+        """Yields what keeps a state from being one of this optimizer's."""
         own = self.optimizer.state_dict()
         if not isinstance(state, Mapping) or state.keys() != own.keys():
             yield f"the state is no state of torch.optim.{type(self.optimizer).__name__}"

@@ -8,11 +8,12 @@ from ...compiler.graph.errors import NewtritonError
 from ..parts.block_cg import MeanCG
 from ..parts.cg import TruncatedCG
 from ..parts.direct import KFI
+from ..parts.fixed import Fixed
 from ..parts.kronecker import KroneckerCurvature
 from ..parts.line_search import LevenbergMarquardt
 from ..parts.matrix_free import MatrixFree, Preconditioned
 from ..parts.protocols import Curvature
-from ..parts.quadratic_model import Fixed, QuadraticModel
+from ..parts.quadratic_model import QuadraticModel
 from ..parts.trust_region import TrustRegion
 from .averaging import PolyakAverage
 from .second_order import SecondOrder
@@ -23,8 +24,16 @@ if TYPE_CHECKING:
 Every = int | tuple[int, int]
 
 
-def schedule(every: object) -> tuple[int, int]:
-    """Steps between two gatherings, and gatherings between two inversions."""
+def refresh_intervals(every: object) -> tuple[int, int]:
+    """Returns steps between two gatherings of factors, and gatherings between two inversions.
+
+    Args:
+        every: Steps between two refreshes, ≥ 1, or a pair (gather, invert) of such numbers of
+            steps. Inversions happen at a gathering: the second is rounded up to one.
+
+    Raises:
+        NewtritonError: `every` is neither.
+    """
     pair = (every, every) if isinstance(every, int) else every
     if not (isinstance(pair, tuple) and [type(k) for k in pair] == [int, int] and min(pair) > 0):
         raise NewtritonError(f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)")
@@ -35,22 +44,40 @@ def schedule(every: object) -> tuple[int, int]:
 class FITRE(SecondOrder):
     """FITRE (Kylasa et al. 2020): a trust region along the K-FAC direction, on the exact Hessian.
 
+    With r = (C + γI)⁻¹∇h by Kronecker factors C, the step minimises ∇hᵀs + ½sᵀHs along r, or over
+    r and ∇h, in the ball ‖s‖ ≤ Δ (Algorithm 1). Δ doubles where ρ = (actual decrease)/(predicted
+    decrease) ≥ ¾ and halves where ρ < ¼.
+
     γ and Δ_max are from the paper's grids (10⁻³…10², 10⁻²…10²): on both problems of
     `bench/first_order.py` they train faster than 0.1 and 1. μ is that of the paper's runs.
 
     Args:
-        model: what is trained.
+        model: The model to be trained.
         damping: γ ≥ 0, added to the curvature together with the model's weight decay.
-        max_radius: Δ_max of the trust region.
-        initial_radius: Δ₀; Δ_max unless given.
+        max_radius: Δ_max > 0 of the trust region, in the units of the parameters.
+        initial_radius: Δ₀ ≤ Δ_max; Δ_max unless given.
         case: "kfac", "kfac+gradient" or "subspace", see `TrustRegion`.
-        momentum: μ.
-        factors: kind of the factors, "kfac" (labels drawn from the model) or "empirical", ….
-        every: steps between two refreshes of the factors; a pair (gather, invert) sets both apart.
-        moving_average: θ of the factors.
-        burn_in: first steps, each of which gathers and inverts.
-        reject_below: ρ below which a step is rejected; FITRE's code uses 1e-4.
-        seed: of the labels that are drawn.
+        momentum: μ, 0 ≤ μ < 1.
+        factors: The kind of factors: "kfac" (labels drawn from the model), "empirical", ….
+        every: Steps between two refreshes of the factors, ≥ 1; a pair (gather, invert) sets both
+            apart.
+        moving_average: θ of the factors, 0 ≤ θ < 1.
+        burn_in: The first steps, each of which gathers and inverts.
+        reject_below: ρ below which a step is rejected, 0 ≤ ρ ≤ ¾; FITRE's code uses 1e-4.
+        seed: The seed of the labels that are drawn.
+
+    Raises:
+        NewtritonError: An option is unknown or out of its range, or the loss lacks the factors.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> x, y = torch.eye(3), torch.arange(3)
+        >>> optimizer = nt.FITRE(model)
+        >>> losses = [optimizer.step(x, y).loss for _ in range(4)]
+        >>> losses[-1] < losses[0]
+        True
     """
 
     def __init__(
@@ -69,7 +96,7 @@ class FITRE(SecondOrder):
         reject_below: float = 0.25,
         seed: int = 0,
     ) -> None:
-        gather, invert = schedule(every)
+        gather, invert = refresh_intervals(every)
         curvature = KroneckerCurvature(
             model, factors, moving_average=moving_average, every=gather, burn_in=burn_in, seed=seed
         )
@@ -84,7 +111,10 @@ class FITRE(SecondOrder):
 
 
 class KFAC(SecondOrder):
-    """K-FAC (Martens & Grosse 2015): the exact quadratic model along its direction and the last.
+    """K-FAC (Martens & Grosse 2015): the exact model along its direction and the last step.
+
+    With x = (C + γI)⁻¹∇h by Kronecker factors C, the step is s = −αx + μ·(last step) with α and μ
+    that minimise ∇hᵀs + ½sᵀ(B + λI)s, B the exact Gauss–Newton matrix (section 7).
 
     γ and λ are additive dampings; both start at λ₀ and follow the model's success: λ by ρ every 5
     steps, γ by the best of three every 20 (sections 6.5 and 6.6; the paper's γ is the root of
@@ -92,15 +122,28 @@ class KFAC(SecondOrder):
     problems of `bench/first_order.py` training is faster from 0.01 than from 1.
 
     Args:
-        model: what is trained.
-        damping: λ₀.
-        momentum: whether the last step is part of the model.
-        samples: label draws per input.
-        every: steps between two refreshes of the factors, or a pair (gather, invert).
-        moving_average: θ of the factors; a plain average for the first `burn_in` steps.
-        burn_in: first steps, each of which gathers and inverts.
-        average: decay of the Polyak average of the parameters, None for none.
-        seed: of the labels that are drawn.
+        model: The model to be trained.
+        damping: λ₀ ≥ 0.
+        momentum: Whether the last step is part of the model.
+        samples: Label draws per input, ≥ 1.
+        every: Steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
+        moving_average: θ of the factors, 0 ≤ θ < 1; a plain average for the first `burn_in` steps.
+        burn_in: The first steps, each of which gathers and inverts.
+        average: The decay of the Polyak average of the parameters, in [0, 1); None for none.
+        seed: The seed of the labels that are drawn.
+
+    Raises:
+        NewtritonError: An option is out of its range, or the loss lacks the factors.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> x, y = torch.eye(3), torch.arange(3)
+        >>> optimizer = nt.KFAC(model)
+        >>> losses = [optimizer.step(x, y).loss for _ in range(4)]
+        >>> losses[-1] < losses[0]
+        True
     """
 
     factors = "kfac"
@@ -118,7 +161,7 @@ class KFAC(SecondOrder):
         average: float | None = None,
         seed: int = 0,
     ) -> None:
-        gather, invert = schedule(every)
+        gather, invert = refresh_intervals(every)
         curvature = KroneckerCurvature(
             model,
             self.factors,
@@ -136,19 +179,35 @@ class KFAC(SecondOrder):
 class KFRA(KFAC):
     """KFRA (Botev, Ritter & Barber 2017): recursive factors, α* of the exact model.
 
-    Appendix B: τ (`damping` of the rule) follows ρ every 5 steps, γ is the best of three every 20,
+    As K-FAC, with factors whose G is computed by a recursion over layers in place of drawn labels.
+    Appendix B: τ (the rule's `damping`) follows ρ every 5 steps, γ is the best of three every 20,
     β of the Polyak average is min(0.95, 1 − 1/t). The paper found momentum unstable and has none;
     within the bounds of `QuadraticModel` it is stable and saves 30 % of the updates on digits.
 
     Args:
-        model: what is trained.
-        damping: the first γ and τ, as in `KFAC`.
-        momentum: whether the last step is part of the model.
-        every: steps between two refreshes of the factors, or a pair (gather, invert).
-        moving_average: θ of the factors; the paper's is 0.9, or 0 for the last batch alone.
-        burn_in: first steps, averaged plainly.
-        average: decay of the Polyak average, None for none.
-        seed: of labels, where the factors draw some.
+        model: The model to be trained: a chain of layers, since the recursion knows no branches.
+        damping: The first γ and τ, ≥ 0, as in `KFAC`.
+        momentum: Whether the last step is part of the model.
+        every: Steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
+        moving_average: θ of the factors, 0 ≤ θ < 1; the paper's is 0.9, or 0 for the last batch
+            alone.
+        burn_in: The first steps, averaged plainly.
+        average: The decay of the Polyak average, in [0, 1); None for none.
+        seed: The seed of labels, where the factors draw some.
+
+    Raises:
+        NewtritonError: An option is out of its range, or the loss lacks the factors. The first step
+            raises where the network is no chain.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> x, y = torch.eye(3), torch.arange(3)
+        >>> optimizer = nt.KFRA(model)
+        >>> losses = [optimizer.step(x, y).loss for _ in range(4)]
+        >>> losses[-1] < losses[0]
+        True
     """
 
     factors = "kfra"
@@ -178,7 +237,21 @@ class KFRA(KFAC):
 
 
 class KFLR(KFRA):
-    """KFLR (Botev, Ritter & Barber 2017, section 3.4): KFRA's rule on exact low-rank factors."""
+    """KFLR (Botev, Ritter & Barber 2017, section 3.4): KFRA's rule on exact low-rank factors.
+
+    G = E[Jᵀ B J] with a root of B = ∇²_z ℓ, one backward copy per column: no labels are drawn, and
+    any network will do. Options are those of `KFRA`.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> x, y = torch.eye(3), torch.arange(3)
+        >>> optimizer = nt.KFLR(model)
+        >>> losses = [optimizer.step(x, y).loss for _ in range(4)]
+        >>> losses[-1] < losses[0]
+        True
+    """
 
     factors = "kflr"
 
@@ -186,20 +259,36 @@ class KFLR(KFRA):
 class EACG(SecondOrder):
     """EA-CG (Chen, Chou & Chang 2018): ((1 − α)C + αI)d = −g by CG, E[h]E[h]ᵀ in place of E[hhᵀ].
 
+    C is block-diagonal with blocks E[h]E[h]ᵀ ⊗ G of the inputs h of a layer (eqs. 10 and 11b), and
+    θ ← θ + ηd.
+
     The defaults are the best of the paper's grid on digits, over three sigmoid networks and a CNN
     (`bench/eacg_grid.py`). η/α is the rate along what the mean of the inputs does not see: sigmoid
     networks train faster at 5 and 10 (η = 0.1, α = 0.02 and 0.01), the CNN does not train above 1.
 
     Args:
-        model: what is trained.
-        lr: η of θ ← θ + ηd; the grid is 0.05, 0.1, 0.2.
-        alpha: α; the grid is 0.01, 0.02, 0.05, 0.1.
-        factors: kind of the factors.
-        limit: CG iterations in a layer; the grid is 5, 10, 20, 50.
-        tolerance: of the relative residual; the grid is 1e-10, 1e-5, 1e-2, 1e-1.
-        momentum: of the steps; the paper has none.
-        apart: whether weight and bias are blocks of their own, as in the paper.
-        seed: of labels, where the factors draw some.
+        model: The model to be trained.
+        lr: η > 0; the paper's grid is 0.05, 0.1, 0.2.
+        alpha: α, 0 ≤ α < 1; the grid is 0.01, 0.02, 0.05, 0.1.
+        factors: The kind of factors, see `Linearization.kronecker_factors`.
+        limit: CG iterations in a layer, ≥ 1; the grid is 5, 10, 20, 50.
+        tolerance: The relative residual at which CG stops; the grid is 1e-10, 1e-5, 1e-2, 1e-1.
+        momentum: μ of the steps, 0 ≤ μ < 1; the paper has none.
+        apart: Whether weight and bias are blocks of their own, as in the paper.
+        seed: The seed of labels, where the factors draw some.
+
+    Raises:
+        NewtritonError: An option is unknown or out of its range, or the loss lacks the factors.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> x, y = torch.eye(3), torch.arange(3)
+        >>> optimizer = nt.EACG(model)
+        >>> losses = [optimizer.step(x, y).loss for _ in range(4)]
+        >>> losses[-1] < losses[0]
+        True
     """
 
     def __init__(
@@ -225,20 +314,34 @@ class EACG(SecondOrder):
 class NewtonCG(SecondOrder):
     """Sub-sampled Newton with CG and a line search (Wang, Tan & Lin 2020).
 
-    (G^S + λI)d = −∇h with the gradient of all data, G^S on a sample; backtracking on all data; λ
-    follows ρ. `step(data)` takes an iterable of batches, each pass in mini-batches (section 3.5).
+    (G^S + λI)d = −∇h with the gradient of all data and the curvature G^S of a sample; backtracking
+    on all data; λ follows ρ. `step(data)` takes an iterable of batches, each pass in mini-batches
+    (section 3.5).
 
     Args:
-        model: what is trained; the paper's 1/C is its weight decay.
-        damping: the first λ.
-        sample: share of the samples that curvature is taken on.
+        model: The model to be trained; the paper's 1/C is its weight decay.
+        damping: The first λ ≥ 0.
+        sample: The share of the samples that curvature is taken on, 0 < sample ≤ 1.
         curvature: "ggn" or "hessian".
-        product: form of the Gauss–Newton product, see `MatrixFree`.
-        limit: most CG iterations.
-        tolerance: σ of ‖(G + λI)d + ∇h‖ ≤ σ‖∇h‖.
+        product: The form of Gauss–Newton products, see `MatrixFree`.
+        limit: The most CG iterations, ≥ 1.
+        tolerance: σ of ‖(G + λI)d + ∇h‖ ≤ σ‖∇h‖, 0 ≤ σ < 1.
         progress: ε of Martens' rule (0.0005 in his paper); 0 leaves it out.
-        preconditioner: kind of Kronecker factors to precondition with; None for none.
-        seed: of the samples that are drawn.
+        preconditioner: The kind of Kronecker factors to precondition with; None for none.
+        seed: The seed of the samples that are drawn.
+
+    Raises:
+        NewtritonError: An option is unknown or out of its range, or the loss lacks the curvature.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> x, y = torch.eye(3), torch.arange(3)
+        >>> optimizer = nt.NewtonCG(model)
+        >>> losses = [optimizer.step(x, y).loss for _ in range(4)]
+        >>> losses[-1] < losses[0]
+        True
     """
 
     def __init__(

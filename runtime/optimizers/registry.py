@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.options import check_option
 from ..parts.block_cg import BlockCG, MeanCG
 from ..parts.cg import Steihaug, TruncatedCG
 from ..parts.direct import KFI, Eigen
+from ..parts.fixed import Fixed
 from ..parts.kronecker import KroneckerCurvature
 from ..parts.line_search import LevenbergMarquardt
 from ..parts.matrix_free import MatrixFree
 from ..parts.protocols import Curvature, Solver, StepRule
-from ..parts.quadratic_model import Fixed, QuadraticModel
+from ..parts.quadratic_model import QuadraticModel
+from ..parts.tags import Tag
 from ..parts.trust_region import TrustRegion
 
 if TYPE_CHECKING:
@@ -45,22 +47,36 @@ RULES: dict[str, Callable[[float], StepRule]] = {
 }
 
 
-def parts(
-    model: Model, curvature: Any, solver: Any, rule: Any, damping: float
-) -> tuple[Any, Any, Any]:
-    """The three parts; names are looked up, objects stay what they are.
+def resolve(
+    model: Model,
+    curvature: Curvature | str,
+    solver: Solver | str,
+    rule: StepRule | str,
+    damping: float,
+) -> tuple[Curvature, Solver, StepRule]:
+    """Returns the three parts: names are looked up, objects stay what they are.
 
-    `damping` is the optimizer's, where a rule made here has one of its own to start with.
+    Args:
+        model: The model whose curvature it is.
+        curvature: A curvature, or one of `CURVATURES`. Kronecker factors by name keep the mean of
+            the inputs where the solver is given by name too and needs that.
+        solver: A solver, or one of `SOLVERS`.
+        rule: A step rule, or one of `RULES`.
+        damping: The optimizer's damping, where a rule made here has one of its own to start with.
+
+    Raises:
+        NewtritonError: A name is unknown.
     """
-    if isinstance(curvature, str):
-        check_option("curvature", curvature, tuple(CURVATURES))
-        if solver == "ea-cg" and curvature in KINDS:
-            curvature = KroneckerCurvature(model, curvature, inputs="mean", apart=True)
-        else:
-            curvature = CURVATURES[curvature](model)
+    by_name = isinstance(solver, str)
     if isinstance(solver, str):
         check_option("solver", solver, tuple(SOLVERS))
         solver = SOLVERS[solver]()
+    if isinstance(curvature, str):
+        check_option("curvature", curvature, tuple(CURVATURES))
+        if by_name and Tag.MEANS in solver.needs and curvature in KINDS:
+            curvature = KroneckerCurvature(model, curvature, inputs="mean", apart=True)
+        else:
+            curvature = CURVATURES[curvature](model)
     if isinstance(rule, str):
         check_option("rule", rule, tuple(RULES))
         rule = RULES[rule](damping)

@@ -15,13 +15,24 @@ PATIENCE = 10  # steps in a row that could not be made, then an error
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did. `rho`, `radius`, `damping`, `lr` are None where the method has none.
+    """What a step did.
 
-    loss: h before the step; new_loss: h at the point that was tried last, None where none was.
-    status: how the solve ended, or why no step could be made. predicted: the model's decrease.
-    cg_iterations: of all layers, where there are several solves. halvings: of a line search.
-    rejected: steps in a row that could not be made (a loss, gradient or curvature that is not
-    finite, a solve that failed).
+    Attributes:
+        loss: h before the step, weight decay included.
+        new_loss: h at the point that was tried last; None where none was.
+        accepted: Whether the parameters have moved.
+        step_norm: ‖s‖ of the step that was tried last.
+        status: How the solve ended, or why no step could be made, as a sentence.
+        rho: (actual decrease)/(predicted decrease); None for a method without a model.
+        predicted: The model's decrease; None without one.
+        radius: The trust region's radius after the step; None for a method without one.
+        damping: γ after the step; None for a method without one.
+        lr: The learning rate; None for a method without one.
+        damping_retries: How often a factor's damping had to be raised.
+        cg_iterations: Iterations of conjugate gradients, in all layers together.
+        halvings: How often a line search has shortened the step.
+        rejected: Steps in a row that could not be made: a loss, gradient or curvature that was not
+            finite, or a solve that failed.
     """
 
     loss: float
@@ -47,7 +58,11 @@ class Patience:
         self.rejected = 0
 
     def count(self, fault: str | None) -> None:
-        """Notes what was wrong with a step, None where nothing was."""
+        """Notes what was wrong with a step, None where nothing was.
+
+        Raises:
+            NewtritonError: It was the last of `PATIENCE` steps in a row.
+        """
         self.rejected = 0 if fault is None else self.rejected + 1
         if self.rejected >= PATIENCE:
             raise NewtritonError(
@@ -57,7 +72,7 @@ class Patience:
 
 
 def not_finite(loss: float, gradient: Tensor) -> str | None:
-    """What is not finite; None where everything is."""
+    """Returns what is not finite; None where everything is."""
     if not math.isfinite(loss):
         return f"loss {loss}"
     return None if bool(torch.isfinite(gradient).all()) else "a gradient that is not finite"

@@ -22,7 +22,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
-    """The batch alone, or the data, which a step passes through several times."""
+    """Returns the batch alone, or the data, which a step passes through several times.
+
+    Raises:
+        NewtritonError: Inputs come without labels, or the data can be passed through only once.
+    """
     if y is not None:
         return [(x, y)]  # type: ignore[list-item]
     if isinstance(x, Tensor):
@@ -37,7 +41,14 @@ def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]
 def mean_gradient(
     model: Model, batches: Iterable[Batch]
 ) -> tuple[float, Tensor, list[dict[str, Tensor]]]:
-    """Means of h and its gradient over the samples of all batches; statistics of each batch."""
+    """Returns the means of h and its gradient over the samples of all batches.
+
+    Returns:
+        The mean of h, that of its gradient (flat), and the statistics of each batch.
+
+    Raises:
+        NewtritonError: There are no batches.
+    """
     samples, loss, gradient, statistics = 0, 0.0, torch.zeros_like(model.params), []
     for x, y in batches:
         part, slope, of_batch = model.gradient(x, y)
@@ -51,7 +62,7 @@ def mean_gradient(
 
 
 def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
-    """Mean of h over the samples of all batches."""
+    """Returns the mean of h over the samples of all batches."""
     samples, loss = 0, 0.0
     for x, y in batches:
         samples += len(x)
@@ -60,7 +71,7 @@ def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
 
 
 def draw(batches: Iterable[Batch], share: float, generator: torch.Generator) -> Batch:
-    """A share of each batch's samples, at least one, without replacement."""
+    """Draws a share of each batch's samples, at least one, without replacement, as one batch."""
     xs, ys = [], []
     for x, y in batches:
         count = max(1, round(share * len(x)))
@@ -71,13 +82,20 @@ def draw(batches: Iterable[Batch], share: float, generator: torch.Generator) -> 
 
 
 class Sampled:
-    """A point: `objective` and `gradient` of all batches, second-order calls on a sample.
+    """A point with objective and gradient of all batches, and second-order calls on a sample.
 
     Args:
-        model: at whose parameters it is.
-        batches: all data, passed through twice.
-        share: of the samples that curvature is taken on.
-        generator: draws them.
+        model: The model at whose parameters the point is.
+        batches: All data, passed through twice.
+        share: The share of the samples that curvature is taken on.
+        generator: What draws them.
+
+    Attributes:
+        objective: The mean of h over all batches.
+        gradient: Its gradient, flat.
+        statistics: The statistics of each batch, for `Model.update_statistics`.
+        vectors: The arithmetic on flat vectors.
+        second: The linearization on the sample.
     """
 
     def __init__(
@@ -88,5 +106,5 @@ class Sampled:
         self.second: Linearization = model.linearize(*draw(batches, share, generator))
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
-        """Forms of the sample's curvature."""
+        """Returns the forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""
         return self.second.quadratic_forms(vs, curvature)

@@ -1,7 +1,7 @@
 """Second-order optimizers: curvature × solver × step rule, and how a step is made of them.
 
 No part imports another part's kind: any curvature goes with any solver and rule, but for what
-`combinations.REFUSALS` lists.
+`combinations.check_combination` refuses.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_number, check_option
-from ..parts.protocols import Curvature, Proposal, Solution, Solver, StepRule
-from ..parts.state import Number, Random, check_state, seeded
+from ..parts.protocols import Curvature, Proposal, Solution, Solver, Stateful, StepRule
+from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from .averaging import PolyakAverage
-from .combinations import check_combination
-from .registry import parts
+from .combinations import FORMS, check_combination
+from .registry import resolve
 from .report import Patience, StepReport, not_finite
 from .sampling import Batch, Sampled, as_batches, mean_objective
 
@@ -27,26 +27,49 @@ if TYPE_CHECKING:
     from ..model.linearization import Linearization
     from ..model.model import Model
 
-FORMS = ("additive", "convex")
 SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
 class SecondOrder:
-    """θ ← θ + s, s proposed by a step rule along the solver's direction.
+    """An optimizer θ ← θ + s, with s proposed by a step rule along the solver's direction.
 
-    The parts are objects, or the names in `named.CURVATURES`, `SOLVERS` and `RULES` for their
-    defaults.
+    The direction is x ≈ (C + (γ + η)I)⁻¹∇h with curvature C and weight decay η; the rule proposes s
+    along −x and judges it by the loss at θ + s. The parts are objects, or names for their defaults,
+    see `registry.CURVATURES`, `SOLVERS` and `RULES`.
 
     Args:
-        model: what is trained.
-        curvature: `update(lin)`, `mv(v)`, and what the solver needs.
-        solver: `solve(curvature, damping, g)`.
-        rule: `propose(direction, lin)`, `judge(loss, new_loss, proposal, eps)`, …
-        damping: γ, added to the curvature with the model's weight decay; rules may change it.
+        model: The model to be trained.
+        curvature: A `Curvature`, or a name: a kind of Kronecker factors ("kfac", "kflr", …), "ggn",
+            "hessian", "ggn-layers" or "hessian-layers".
+        solver: A `Solver`, or a name: "kfi", "eigen", "cg" or "ea-cg" for Kronecker factors,
+            "truncated-cg" or "steihaug" for any curvature.
+        rule: A `StepRule`, or a name: "fixed", "quadratic", "trust-region" or
+            "levenberg-marquardt".
+        damping: γ ≥ 0, added to the curvature with the model's weight decay; rules may change it.
         form: "additive", C + γI; or EA-CG's "convex", (1 − α)C + αI with α = γ < 1.
-        sample: share of the samples that curvature is taken on; loss and gradient are of all.
-        average: keeps a Polyak average of the parameters, see `PolyakAverage`.
-        seed: of the samples that are drawn.
+        sample: The share of the samples that curvature is taken on, 0 < sample ≤ 1; loss and
+            gradient are of all.
+        average: A `PolyakAverage` of the parameters to be kept, or None.
+        seed: The seed of the samples that are drawn.
+
+    Attributes:
+        damping: γ as it is now.
+        curvature: The curvature, which belongs to this optimizer.
+        solver: The solver, likewise.
+        rule: The step rule, likewise.
+
+    Raises:
+        NewtritonError: An option is unknown or out of its range, or the parts do not go together;
+            the error says what to take instead.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> optimizer = nt.SecondOrder(model, "ggn", "steihaug", "trust-region", damping=0.1)
+        >>> report = optimizer.step(torch.eye(3), torch.arange(3))
+        >>> report.accepted, report.new_loss < report.loss
+        (True, True)
     """
 
     def __init__(
@@ -62,12 +85,14 @@ class SecondOrder:
         average: PolyakAverage | None = None,
         seed: int = 0,
     ) -> None:
-        check_option("form", form, FORMS)
+        check_option("form", form, tuple(FORMS))
         convex = form == "convex"
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
         self.model = model
-        self.curvature, self.solver, self.rule = parts(model, curvature, solver, rule, self.damping)
+        self.curvature, self.solver, self.rule = resolve(
+            model, curvature, solver, rule, self.damping
+        )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
         self.form, self.average = form, average
         self.generator = seeded(model, seed)
@@ -75,10 +100,21 @@ class SecondOrder:
 
     @torch.no_grad()
     def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
-        """One step on a batch; one that is rejected leaves the parameters as they were.
+        """Makes a step on a batch; one that is rejected leaves the parameters as they were.
 
         `step(data)` takes an iterable of batches: loss and gradient are those of all of them,
         taken batch by batch, and curvature is that of a sample.
+
+        Args:
+            x: Inputs, or the iterable of batches (x, y), which must not be a one-shot iterator.
+            y: Labels; None for an iterable.
+
+        Returns:
+            What the step did.
+
+        Raises:
+            NewtritonError: A batch does not fit the model or has NaN in it, or ten steps in a row
+                could not be made because of what was not finite.
         """
         batches = as_batches(x, y)
         model, rule = self.model, self.rule
@@ -91,7 +127,7 @@ class SecondOrder:
         def report(status: str, **what: Any) -> StepReport:
             return StepReport(
                 point.objective, status=status, radius=rule.radius, damping=self.damping,
-                lr=getattr(rule, "lr", None), rejected=self.patience.rejected, **what,
+                lr=rule.lr, rejected=self.patience.rejected, **what,
             )  # fmt: skip
 
         found = self._direction(point, second)
@@ -127,8 +163,11 @@ class SecondOrder:
     ) -> tuple[float, Proposal, bool, float | None]:
         """Tries the proposal, and shorter ones where the rule asks for them.
 
-        Returns the loss and the proposal tried last, whether it is accepted, and ρ. Parameters
-        have moved only if it is; an interrupt leaves no step that was not judged.
+        Parameters have moved only if the last one is accepted; an interrupt leaves no step that
+        was not judged.
+
+        Returns:
+            The loss and the proposal tried last, whether it is accepted, and ρ.
         """
         params, before, accepted = self.model.params, self.model.params.clone(), False
         try:
@@ -150,7 +189,7 @@ class SecondOrder:
     def _direction(
         self, point: Linearization | Sampled, second: Linearization
     ) -> tuple[Solution, Proposal] | str:
-        """The best proposal over the rule's dampings, or what stands in the way of one."""
+        """Returns the best proposal over the rule's dampings, or what stands in the way of one."""
         if (fault := not_finite(point.objective, point.gradient)) is not None:
             return fault
         if not self.curvature.update(second):
@@ -173,23 +212,39 @@ class SecondOrder:
         return best[1:]
 
     def _solve(self, damping: float, g: Tensor) -> Solution:
-        """X of (C + (γ + η)I) x = g, or of ((1 − α)(C + ηI) + αI) x = g."""
+        """Solves (C + (γ + η)I) x = g, or ((1 − α)(C + ηI) + αI) x = g in the convex form."""
         scale = 1.0
         if self.form == "convex":
             scale = 1.0 / (1.0 - damping)
             damping *= scale
         damping += self.model.weight_decay
-        bound = {"radius": self.rule.radius} if self.solver.bounded else {}
-        solution = self.solver.solve(self.curvature, damping, g, **bound)
+        solution = self.solver.solve(self.curvature, damping, g, self.rule.radius)
         return replace(solution, x=solution.x * scale) if scale != 1.0 else solution
 
-    def _parts(self) -> dict[str, Any]:
-        parts = {"curvature": self.curvature, "solver": self.solver, "rule": self.rule}
+    def _parts(self) -> dict[str, Stateful]:
+        """Returns everything that has a state of its own, by name."""
+        parts: dict[str, Stateful] = {
+            "curvature": self.curvature,
+            "solver": self.solver,
+            "rule": self.rule,
+        }
         return parts if self.average is None else {**parts, "average": self.average}
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that the coming steps depend on, besides model and data."""
-        state: dict[str, Any] = {name: p.state_dict() for name, p in self._parts().items()}
+    def _state_spec(self) -> Mapping[str, Spec]:
+        """Returns what a state must look like, for `state.check_state`."""
+        specs: dict[str, Spec] = {
+            "curvature": self.curvature.state_spec(),
+            "solver": self.solver.state_spec(self.curvature),
+            "rule": self.rule.state_spec(self.model),
+        }
+        if self.average is not None:
+            specs["average"] = self.average.state_spec(self.model)
+        specs["generator"] = Random(self.generator)
+        return {**specs, "damping": Number(float, 0.0), "rejected": Number(int, 0)}
+
+    def state_dict(self) -> State:
+        """Returns copies of all that the coming steps depend on, besides model and data."""
+        state: State = {name: p.state_dict() for name, p in self._parts().items()}
         state["generator"] = self.generator.get_state()
         return {**state, "damping": self.damping, "rejected": self.patience.rejected}
 
@@ -197,12 +252,9 @@ class SecondOrder:
         """Restores what `state_dict` gave, bit for bit.
 
         Raises:
-            NewtritonError: lists every way in which the state does not fit; nothing has changed.
+            NewtritonError: The state does not fit, in every way listed; nothing has changed.
         """
-        specs: dict[str, Any] = {n: p.state_spec(self.model) for n, p in self._parts().items()}
-        specs |= {"generator": Random(self.generator)}
-        specs |= {"damping": Number(float, 0.0), "rejected": Number(int, 0)}
-        check_state(specs, state)
+        check_state(self._state_spec(), state)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
@@ -210,5 +262,5 @@ class SecondOrder:
 
 
 def _worth(proposal: Proposal) -> float:
-    """The predicted decrease; −∞ where it is not finite."""
+    """Returns the predicted decrease; −∞ where it is not finite."""
     return proposal.predicted if math.isfinite(proposal.predicted) else -math.inf

@@ -1,70 +1,93 @@
-"""Conjugate gradients on each Kronecker block: P ↦ G P A + γP, no factorisation.
+"""Conjugate gradients on each block by itself: P ↦ C_l P + γP, without a factorisation.
 
-On factors that keep the mean of the inputs this is EA-CG (Chen, Chou & Chang 2018, eq. 11b), whose
-product costs O² + 2·O·D a layer; on full ones it is the paper's CG (eq. 11a).
+On Kronecker factors that is P ↦ G P A + γP. On factors that keep the mean of the inputs it is EA-CG
+(Chen, Chou & Chang 2018, eq. 11b), whose product costs O² + 2·O·D a layer; on full ones it is the
+paper's CG (eq. 11a).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import Block
-from ...compiler.graph.errors import NewtritonError
-from ..model.factors import DiagonalFactors, matrix, write_matrix
-from ..vectors import System
+from ..vectors import System, Vectors
+from .block import Block, BlockDiagonal, Damped, Factorisation
 from .cg import Stop, conjugate_gradients
-from .protocols import Solution, Status
-from .state import Attributes
+from .protocols import LinearSolver, Solution, Status, blocks_of
+from .state import Attributes, Spec
+from .tags import Tag
 
 if TYPE_CHECKING:
-    from .kronecker import KroneckerCurvature
+    from collections.abc import Mapping
+
+    from .protocols import Curvature
 
 
-class BlockCG(Attributes):
-    """(A ⊗ G + γI) x = g per layer by conjugate gradients; diagonal blocks are divided.
+@dataclass(frozen=True)
+class IterativeInverse:
+    """The inverse of each damped block by conjugate gradients; diagonal blocks are divided.
+
+    Attributes:
+        blocks: What is inverted.
+        damping: γ.
+        stop: Limits and tolerances in a layer.
+        vectors: What computes on flat vectors.
+    """
+
+    blocks: BlockDiagonal
+    damping: float
+    stop: Stop
+    vectors: Vectors
+
+    def solve(self, g: Tensor, radius: float | None = None) -> Solution:
+        """Returns x, the status of the worst layer, and `cg_iterations` of all layers together."""
+        iterations, worst = 0, Status.SOLVED
+
+        def solved(block: Block, m: Tensor) -> Tensor:
+            nonlocal iterations, worst
+            if Tag.DIAGONAL in block.tags:
+                return block.solve(Factorisation(Damped.WHOLE), self.damping, m)
+            system = System(m, self.damping)
+            part = conjugate_gradients(block.mv, system, self.stop, self.vectors)
+            iterations += part.statistics["cg_iterations"]
+            worst = max(worst, part.status, key=lambda status: status.severity)
+            return part.x
+
+        x = self.blocks.apply(g, solved)
+        return Solution(x, worst, {"cg_iterations": iterations})
+
+
+class BlockCG(LinearSolver, Attributes):
+    """Solves (A ⊗ G + γI) x = g per layer by conjugate gradients; diagonal blocks are divided.
 
     Args:
-        limit: most iterations in a layer.
-        tolerance: of ‖r‖/‖g‖ in a layer.
+        limit: The most iterations in a layer, ≥ 1.
+        tolerance: The relative residual ‖r‖/‖g‖ in a layer at which to stop, 0 ≤ tolerance < 1.
     """
 
     name = "cg"
-    bounded = False
+    needs = frozenset({Tag.BLOCKS})
 
     def __init__(self, limit: int = 20, tolerance: float = 1e-2) -> None:
         self.stop = Stop(limit, tolerance)
 
-    def solve(self, curvature: KroneckerCurvature, damping: float, g: Tensor) -> Solution:
-        """x; `cg_iterations` of all layers together, and the status of the worst of them."""
-        if not curvature.factors:
-            raise NewtritonError("the curvature has no factors yet: call curvature.update(lin)")
-        x = torch.empty_like(g)
-        source, target = curvature.model.layout.views(g), curvature.model.layout.views(x)
-        iterations, statuses = 0, {Status.SOLVED}
-        for block in curvature.model.blocks:
-            factors = curvature.factors[block.layer]
-            if isinstance(factors, DiagonalFactors):
-                for name, diagonal in factors.diagonal.items():
-                    torch.div(source[name], diagonal + damping, out=target[name])
-                continue
-            assert isinstance(block, Block)
+    def prepare(self, curvature: Curvature, damping: float) -> IterativeInverse:
+        """Returns the inverse; nothing is factorised.
 
-            def product(p: Tensor, factors=factors) -> Tensor:
-                return factors.G @ factors.times_inputs(p)
+        Raises:
+            NewtritonError: The curvature has no blocks.
+        """
+        return IterativeInverse(blocks_of(curvature), damping, self.stop, curvature.model.vectors)
 
-            system = System(matrix(block, source), damping)
-            part = conjugate_gradients(product, system, self.stop, curvature.model.vectors)
-            write_matrix(block, target, part.x)
-            statuses.add(part.status)
-            iterations += part.statistics["cg_iterations"]
-        worst = max(statuses, key=list(Status).index)
-        return Solution(x, worst, {"cg_iterations": iterations})
+    def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
+        """Returns nothing to be checked: there is no state."""
+        return {}
 
 
 class MeanCG(BlockCG):
-    """EA-CG: the same on factors that keep the mean of the inputs; others are refused."""
+    """EA-CG: `BlockCG` on factors that keep the mean of the inputs; others are refused."""
 
     name = "ea-cg"
+    needs = frozenset({Tag.BLOCKS, Tag.MEANS})

@@ -1,6 +1,7 @@
-"""Conjugate gradients, truncated, and Steihaug and Toint's in a ball, on any symmetric operator.
+"""Conjugate gradients on any symmetric operator: truncated, and Steihaug and Toint's in a ball.
 
-φ(x) = ½xᵀAx − bᵀx falls with every iteration; that is why a solve may be stopped early.
+The quadratic φ(x) = ½xᵀAx − bᵀx falls with every iteration, which is why a solve may be stopped
+early.
 """
 
 from __future__ import annotations
@@ -8,27 +9,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
 from ..vectors import Operator, System, Vectors
-from .protocols import Solution, Status
-from .state import Attributes
+from .protocols import LinearSolver, Solution, Status
+from .state import Attributes, Spec, State
+from .tags import MISSING, Tag
 
 if TYPE_CHECKING:
-    from ..model.model import Model
-    from .protocols import Curvature, Solver
+    from .protocols import Curvature, Inverse, Solver
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When to stop: whichever comes first.
+    """When conjugate gradients stop: whichever of these comes first.
 
-    limit: iterations. tolerance: of ‖r‖/‖b‖. progress: ε of Martens (2010, section 4.4): stop at
-    iteration i where φ has fallen by less than kεφ over the last k = max(10, i/10); 0 never does.
+    Attributes:
+        limit: The most iterations, ≥ 1.
+        tolerance: The relative residual ‖r‖/‖b‖ at which to stop, 0 ≤ tolerance < 1.
+        progress: ε of Martens (2010, section 4.4), 0 ≤ ε < 1: stop at iteration i where φ has
+            fallen by less than kεφ over the last k = max(10, i/10); 0 never does.
     """
 
     limit: int
@@ -44,20 +49,20 @@ class Stop:
 def conjugate_gradients(
     product: Operator, system: System, stop: Stop, vectors: Vectors | None = None
 ) -> Solution:
-    """X ≈ (A + γI)⁻¹b from 0, in the ball ‖x‖ ≤ radius.
+    """Solves (A + γI) x = b by conjugate gradients from x = 0, in the ball ‖x‖ ≤ radius.
 
     Where a direction has no positive curvature it is followed to the boundary if there is one;
     without one the last x is returned, and b itself if that direction was the first.
 
     Args:
-        product: A, symmetric.
+        product: The product with A, which is symmetric.
         system: b, of any shape, γ, and a radius (Steihaug 1983) or a preconditioner; not both,
             since the preconditioner's norm is another.
-        stop: limits and tolerances.
-        vectors: who computes; PyTorch's operators unless given.
+        stop: Limits and tolerances.
+        vectors: What computes on flat vectors; PyTorch's operators unless given.
 
     Returns:
-        x, a status, and the count `cg_iterations` (products with A).
+        x in the shape of b, a status, and the count `cg_iterations` of products with A.
     """
     vectors, shape = vectors or Vectors(), system.b.shape
     system = replace(system, b=system.b.reshape(-1))
@@ -97,19 +102,72 @@ def conjugate_gradients(
     return solution(at.x, Status.LIMIT, stop.limit)
 
 
-class TruncatedCG:
+@dataclass(frozen=True)
+class CGInverse:
+    """(C + damping·I)⁻¹ by conjugate gradients, with a preconditioner where there is one.
+
+    Attributes:
+        curvature: C, as an operator.
+        damping: What is added to its diagonal.
+        stop: Limits and tolerances.
+        preconditioner: An approximate inverse that is cheap to apply, or None.
+    """
+
+    curvature: Curvature
+    damping: float
+    stop: Stop
+    preconditioner: Inverse | None = None
+
+    def solve(self, g: Tensor, radius: float | None = None) -> Solution:
+        """Returns x as far as it came, or the preconditioner's solution where that failed at g."""
+        precondition = None
+        if (inverse := self.preconditioner) is not None:
+            first = inverse.solve(g)
+            if first.status.failed:
+                return first
+            known = [first.x]  # CG begins with r = g: its first z is known already
+            precondition = lambda r: known.pop() if known else inverse.solve(r).x  # noqa: E731
+        system = System(g, self.damping, precondition=precondition)
+        vectors = self.curvature.model.vectors
+        return conjugate_gradients(self.curvature.mv, system, self.stop, vectors)
+
+
+@dataclass(frozen=True)
+class BallInverse:
+    """(C + damping·I)⁻¹ by conjugate gradients that end at the boundary of a ball.
+
+    Attributes:
+        curvature: C, as an operator.
+        damping: What is added to its diagonal.
+        stop: Limits and tolerances.
+    """
+
+    curvature: Curvature
+    damping: float
+    stop: Stop
+
+    def solve(self, g: Tensor, radius: float | None = None) -> Solution:
+        """Returns x as far as it came, ‖x‖ ≤ radius."""
+        system = System(g, self.damping, math.inf if radius is None else radius)
+        vectors = self.curvature.model.vectors
+        return conjugate_gradients(self.curvature.mv, system, self.stop, vectors)
+
+
+class TruncatedCG(LinearSolver):
     """Conjugate gradients on the whole of C + damping·I (Martens 2010; Wang, Tan & Lin 2020).
 
     Args:
-        limit: most iterations.
-        tolerance: σ of ‖(C + damping·I)x − g‖ ≤ σ‖g‖.
+        limit: The most iterations, ≥ 1.
+        tolerance: σ of ‖(C + damping·I)x − g‖ ≤ σ‖g‖, 0 ≤ σ < 1.
         progress: ε of Martens' rule, 0.0005 in his paper; 0 leaves it out.
-        preconditioner: a solver on Kronecker blocks; the curvature must bring them, see
+        preconditioner: A solver on Kronecker blocks; the curvature must bring them, see
             `Preconditioned`.
+
+    Attributes:
+        needs: `Tag.PRECONDITIONER` where there is a preconditioner.
     """
 
     name = "truncated-cg"
-    bounded = False
 
     def __init__(
         self,
@@ -120,55 +178,65 @@ class TruncatedCG:
     ) -> None:
         self.stop = Stop(limit, tolerance, progress)
         self.preconditioner = preconditioner
+        self.needs = frozenset(() if preconditioner is None else (Tag.PRECONDITIONER,))
 
-    def solve(self, curvature: Curvature, damping: float, g: Tensor) -> Solution:
-        """X and how far it came; `FAILED` where the preconditioner did."""
-        inner, blocks = self.preconditioner, getattr(curvature, "preconditioner", None)
-        precondition = None
-        if inner is not None:
-            first = inner.solve(blocks, damping, g)
-            if first.status.failed:
-                return first
-            precondition = lambda r: inner.solve(blocks, damping, r).x  # noqa: E731
-        system = System(g, damping, precondition=precondition)
-        return conjugate_gradients(curvature.mv, system, self.stop, curvature.model.vectors)
+    def prepare(self, curvature: Curvature, damping: float) -> CGInverse:
+        """Returns the inverse, with the preconditioner's made ready where there is one.
 
-    def state_spec(self, model: Model) -> Mapping[str, Any]:
-        """The preconditioner's state."""
-        inner = self.preconditioner
-        return {} if inner is None else {"preconditioner": inner.state_spec(model)}
+        Raises:
+            NewtritonError: There is one, and the curvature brings nothing for it.
+        """
+        if self.preconditioner is None:
+            return CGInverse(curvature, damping, self.stop)
+        inner = self.preconditioner.prepare(_inner(curvature), damping)
+        return CGInverse(curvature, damping, self.stop, inner)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The preconditioner's state."""
+    def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
+        """Returns the specification of the preconditioner's state."""
+        if self.preconditioner is None:
+            return {}
+        return {"preconditioner": self.preconditioner.state_spec(_inner(curvature))}
+
+    def state_dict(self) -> State:
+        """Returns the preconditioner's state, where there is one."""
         inner = self.preconditioner
         return {} if inner is None else {"preconditioner": inner.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave."""
         if self.preconditioner is not None:
             self.preconditioner.load_state_dict(state["preconditioner"])
 
 
-class Steihaug(Attributes):
+def _inner(curvature: Curvature) -> Curvature:
+    """Returns the curvature that a preconditioner works on."""
+    if curvature.preconditioner is None:
+        raise NewtritonError(f"curvature {curvature.name!r}: {MISSING[Tag.PRECONDITIONER]}")
+    return curvature.preconditioner
+
+
+class Steihaug(LinearSolver, Attributes):
     """Conjugate gradients in the trust region: minimises gᵀs + ½sᵀ(C + damping·I)s, ‖s‖ ≤ Δ.
 
-    Negative curvature is followed to the boundary (Steihaug 1983, Toint 1981). x is −s.
+    Negative curvature is followed to the boundary (Steihaug 1983, Toint 1981). The solution x is
+    −s; without a radius the ball has no boundary.
 
     Args:
-        limit: most iterations.
-        tolerance: σ of ‖(C + damping·I)x − g‖ ≤ σ‖g‖ inside the ball.
+        limit: The most iterations, ≥ 1.
+        tolerance: σ of ‖(C + damping·I)x − g‖ ≤ σ‖g‖ inside the ball, 0 ≤ σ < 1.
         progress: ε of Martens' rule; 0 leaves it out.
     """
 
     name = "steihaug"
-    bounded = True
+    needs = frozenset({Tag.RADIUS})
 
     def __init__(self, limit: int = 250, tolerance: float = 0.1, progress: float = 0.0) -> None:
         self.stop = Stop(limit, tolerance, progress)
 
-    def solve(
-        self, curvature: Curvature, damping: float, g: Tensor, radius: float = math.inf
-    ) -> Solution:
-        """x, ‖x‖ ≤ radius, and how far it came."""
-        system = System(g, damping, radius)
-        return conjugate_gradients(curvature.mv, system, self.stop, curvature.model.vectors)
+    def prepare(self, curvature: Curvature, damping: float) -> BallInverse:
+        """Returns the inverse; nothing is factorised."""
+        return BallInverse(curvature, damping, self.stop)
+
+    def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
+        """Returns nothing to be checked: there is no state."""
+        return {}

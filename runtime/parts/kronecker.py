@@ -1,58 +1,52 @@
-"""Block-diagonal Kronecker curvature with a moving average and a schedule.
+"""Block-diagonal Kronecker curvature with a moving average, gathered every few updates.
 
-Factors are gathered every few updates: during burn-in at each one, averaged plainly, so that the
-average starts without bias; then F ← θF + (1 − θ)F_batch (Martens & Grosse 2015, section 5).
+During burn-in factors are gathered at each update and averaged plainly, so that the average starts
+without bias; then F ← θF + (1 − θ)F_batch (Martens & Grosse 2015, section 5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS, Block
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.curvature.factors import KINDS
+from ...compiler.curvature.factors import Block as KroneckerLayer
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
-from ..model.factors import (
-    DiagonalFactors,
-    Factors,
-    KroneckerFactors,
-    MeanFactors,
-    matrix,
-    sides,
-    tensors,
-    write_matrix,
-)
+from ..model.factors import Factors
 from ..model.linearization import Linearization
 from ..model.model import Model
-from .protocols import Tag
-from .state import Maybe, Number, Random, Shaped, copied, seeded
+from .block import Block, BlockDiagonal, DiagonalBlock
+from .kronecker_block import KroneckerBlock, MeanBlock
+from .state import Maybe, Number, Random, Spec, State, copied, seeded
+from .tags import Tag
 
 INPUTS = ("gram", "mean", "mean-first")
 
 
 class KroneckerCurvature:
-    """C ≈ blockdiag(A ⊗ G), diagonal blocks for parameters without a Kronecker rule.
-
-    factors: averages by layer. gathered: how often they have been refreshed.
+    """The curvature C ≈ blockdiag(A ⊗ G), diagonal where parameters have no Kronecker rule.
 
     Args:
-        model: whose curvature it is.
-        kind: of the factors, see `Linearization.kronecker_factors`.
-        samples: label draws per input.
-        moving_average: θ.
-        every: updates between two gatherings, after burn-in.
-        burn_in: first updates, each of them gathered.
-        seed: of the labels that are drawn.
+        model: The model whose curvature it is.
+        kind: The kind of factors, see `Linearization.kronecker_factors`.
+        samples: Label draws per input, ≥ 1.
+        moving_average: θ of the averages, 0 ≤ θ < 1.
+        every: Updates between two gatherings after burn-in, ≥ 1.
+        burn_in: The first updates, each of them gathered, ≥ 0.
+        seed: The seed of the labels that are drawn.
         inputs: "gram" keeps A; "mean" the mean of each layer's inputs, E[a]E[a]ᵀ standing for A
             (EA-CG, eq. 11b); "mean-first" does so in the first layer alone (eq. 13).
-        apart: whether the bias is uncoupled from the weights where the mean is kept.
+        apart: Whether the bias is uncoupled from the weights where the mean is kept.
+
+    Attributes:
+        means: The layers that keep the mean of their inputs.
+        updates: How many updates there have been.
+        gathered: How often the averages have been refreshed.
     """
 
-    tags = frozenset({Tag.SEMIDEFINITE, Tag.KRONECKER})
+    preconditioner = None
 
     def __init__(
         self,
@@ -73,107 +67,107 @@ class KroneckerCurvature:
         self.moving_average = check_number("moving_average", moving_average, 0.0, below=1.0)
         self.every = check_count("every", every)
         self.burn_in = check_count("burn_in", burn_in, 0)
-        self.apart = check_flag("apart", apart)
+        check_flag("apart", apart)
         self.generator = seeded(model, seed)
-        layers = [b.layer for b in model.blocks if isinstance(b, Block)]
+        layers = [b.layer for b in model.blocks if isinstance(b, KroneckerLayer)]
         self.means = {"gram": [], "mean": layers, "mean-first": layers[:1]}[inputs]
-        self.factors: dict[str, Factors] = {}
+        self._blocks = operators(model, self.means, apart)
         self.updates = self.gathered = 0
 
     @property
     def name(self) -> str:
-        """The kind of its factors."""
+        """The kind of the factors."""
         return self.kind
+
+    @property
+    def tags(self) -> frozenset[Tag]:
+        """What a solver may rely on, which follows from the blocks."""
+        return self.blocks.tags
 
     @property
     def burning_in(self) -> bool:
         """Whether the last refresh belongs to the burn-in."""
         return self.updates <= self.burn_in
 
+    @property
+    def blocks(self) -> BlockDiagonal:
+        """Returns the blocks as an operator, as they are now."""
+        return BlockDiagonal(
+            self.model.layout, tuple(self._blocks.values()), self.gathered, self.burning_in
+        )
+
+    @property
+    def factors(self) -> dict[str, Factors]:
+        """Returns the averages by layer; nothing before the first update."""
+        return {layer: b.factors for layer, b in self._blocks.items() if b.is_filled}
+
     def update(self, lin: Linearization) -> bool:
-        """Gathers factors where the schedule asks for it; False where they are not finite.
+        """Gathers factors where that is due; returns False where they are not finite.
 
         Factors that are not finite are left out, and the averages stay as they were.
         """
-        due = self.updates < self.burn_in or self.updates % self.every == 0 or not self.factors
-        if due:
+        filled = any(block.is_filled for block in self._blocks.values())
+        if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
             means = {"means": self.means} if self.means else {}
             new = lin.kronecker_factors(self.kind, self.samples, self.generator, **means)
-            if not all(torch.isfinite(t).all() for f in new.values() for t in tensors(f).values()):
+            if not all(torch.isfinite(t).all() for f in new.values() for t in f.tensors.values()):
                 return False
-            self._average(new)
+            burning_in = self.updates < self.burn_in
+            weight = 1.0 / (self.gathered + 1) if burning_in else 1.0 - self.moving_average
+            for layer, factors in new.items():
+                self._blocks[layer].average(factors, weight)
             self.gathered += 1
         self.updates += 1
         return True
 
-    def _average(self, new: Mapping[str, Factors]) -> None:
-        burning_in = self.updates < self.burn_in
-        weight = 1.0 / (self.gathered + 1) if burning_in else 1.0 - self.moving_average
-        for layer, factors in new.items():
-            if layer not in self.factors:
-                apart = isinstance(factors, MeanFactors) and self.apart
-                self.factors[layer] = replace(factors, apart=True) if apart else factors
-                continue
-            for name, average in tensors(self.factors[layer]).items():
-                average.lerp_(tensors(factors)[name], weight)
-
     def mv(self, v: Tensor) -> Tensor:
-        """C v for a flat vector: G V A per layer, d⊙v on diagonal blocks."""
-        if not self.factors:
-            raise NewtritonError("the curvature has no factors yet: call update(lin)")
-        result = torch.zeros_like(v)
-        source, target = self.model.layout.views(v), self.model.layout.views(result)
-        for block in self.model.blocks:
-            factors = self.factors[block.layer]
-            if isinstance(block, Block) and not isinstance(factors, DiagonalFactors):
-                product = factors.G @ factors.times_inputs(matrix(block, source))
-                write_matrix(block, target, product)
-            elif isinstance(factors, DiagonalFactors):
-                for name, diagonal in factors.diagonal.items():
-                    torch.mul(diagonal, source[name], out=target[name])
-        return result
+        """Returns C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.
 
-    def state_spec(self, model: Model) -> Mapping[str, Any]:
-        """Averages by layer, counts, the generator."""
-        layers: dict[str, Any] = {}
+        Raises:
+            NewtritonError: The curvature has not been updated yet.
+        """
+        return self.blocks.mv(v)
+
+    def state_spec(self) -> Mapping[str, Spec]:
+        """Returns the specification of averages by layer, counts and the generator."""
+        model = self.model
         views = model.layout.views(model.params)
-        for block in model.blocks:
-            if isinstance(block, Block):
-                lead, d, o = sides(block, views)
-                g = Shaped((*lead, o, o), model.dtype)
-                if block.layer in self.means:
-                    mean = Shaped((*lead, d - (block.bias is not None)), model.dtype)
-                    layers[block.layer] = {"mean": mean, "G": g}
-                else:
-                    layers[block.layer] = {"A": Shaped((*lead, d, d), model.dtype), "G": g}
-            else:
-                shapes = {n: Shaped(tuple(views[n].shape), model.dtype) for n in block.names}
-                layers[block.layer] = shapes
+        layers = {layer: b.spec(views, model.dtype) for layer, b in self._blocks.items()}
         counts = {"updates": Number(int, 0), "gathered": Number(int, 0)}
         return {"factors": Maybe(layers), **counts, "generator": Random(self.generator)}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Averages, counts and the generator: what the coming updates depend on."""
+    def state_dict(self) -> State:
+        """Returns averages, counts and the generator: what the coming updates depend on."""
+        filled = {layer: b for layer, b in self._blocks.items() if b.is_filled}
         return {
-            "factors": {layer: copied(tensors(f)) for layer, f in self.factors.items()},
+            "factors": {layer: copied(block.tensors) for layer, block in filled.items()},
             "updates": self.updates,
             "gathered": self.gathered,
             "generator": self.generator.get_state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""
         self.updates, self.gathered = state["updates"], state["gathered"]
         self.generator.set_state(state["generator"].cpu())
-        self.factors = {}
-        for block in self.model.blocks if state["factors"] else ():
-            saved = copied(state["factors"][block.layer])
-            if not isinstance(block, Block):
-                self.factors[block.layer] = DiagonalFactors(saved)
-                continue
-            rest = (saved["G"], block.kernel, block.bias is not None)
-            if block.layer in self.means:
-                factors = MeanFactors(saved["mean"], *rest, apart=self.apart)
-            else:
-                factors = KroneckerFactors(saved["A"], *rest)
-            self.factors[block.layer] = factors
+        for layer, block in self._blocks.items():
+            block.load(state["factors"][layer] if state["factors"] else {})
+
+
+def operators(model: Model, means: list[str], apart: bool) -> dict[str, Block]:
+    """Returns an empty block for each layer: the one place that chooses its structure.
+
+    Args:
+        model: The model, which describes its layers' parameters.
+        means: The layers that keep the mean of their inputs.
+        apart: Whether the bias is uncoupled from the weights in those.
+    """
+    result: dict[str, Block] = {}
+    for described in model.blocks:
+        if not isinstance(described, KroneckerLayer):
+            result[described.layer] = DiagonalBlock(described)
+        elif described.layer in means:
+            result[described.layer] = MeanBlock(described, apart)
+        else:
+            result[described.layer] = KroneckerBlock(described)
+    return result

@@ -9,26 +9,27 @@ from torch import Tensor
 from ...compiler.graph.options import check_count, check_number, check_option
 from ...compiler.programs import MATRICES
 from .protocols import Point, Proposal
-from .quadratic_model import GOOD, POOR, Rule, reduction_ratio
+from .rule import GOOD, POOR, Rule, reduction_ratio
 
 
 class LevenbergMarquardt(Rule):
-    """s = −αx, α the first of 1, ½, ¼, … with h(θ + s) ≤ h(θ) + c·gᵀs.
+    """The step s = −αx, with α the first of 1, ½, ¼, … for which h(θ + s) ≤ h(θ) + c·gᵀs.
 
     The solver's damping λ follows ρ, taken at that α after the search, the predicted decrease with
     weight decay but without λ (their eq. 37): ×drop above ¾, ×boost below ¼. Where no α serves, or
     x leads uphill, the step is rejected and λ boosted.
 
     Args:
-        model: the quadratic model's curvature, "ggn" or "hessian".
-        sufficient: c of the decrease (Armijo).
-        halvings: most of them in one search.
-        drop: factor of λ where the model is good.
-        boost: factor of λ where it is poor.
+        model: The quadratic model's curvature, "ggn" or "hessian".
+        sufficient: c of the decrease (Armijo), 0 < c < 1.
+        halvings: The most halvings of α in one search, ≥ 0.
+        drop: The factor of λ where the model is good, 0 < drop < 1.
+        boost: The factor of λ where it is poor, > 1.
     """
 
     name = "levenberg-marquardt"
-    radius = None
+    tags = frozenset()
+    radius = lr = None
 
     def __init__(
         self,
@@ -40,24 +41,24 @@ class LevenbergMarquardt(Rule):
         boost: float = 3 / 2,
     ) -> None:
         check_option("model", model, MATRICES)
-        self.model = model
+        self.matrix = model
         self.sufficient = check_number("sufficient", sufficient, above=0.0, below=1.0)
         self.halvings = check_count("halvings", halvings, 0)
         self.drop = check_number("drop", drop, above=0.0, below=1.0)
         self.boost = check_number("boost", boost, above=1.0)
 
-    def propose(self, direction: Tensor, lin: Point) -> Proposal:
-        """The whole step −x."""
+    def propose(self, direction: Tensor, point: Point) -> Proposal:
+        """Returns the whole step −x; the search shortens it."""
         step = -direction
-        products = lin.vectors.gram([step, lin.gradient])
+        products = point.vectors.gram([step, point.gradient])
         norm, slope = math.sqrt(products[0, 0]), float(products[0, 1])
         if norm == 0.0:
             return Proposal(step, 0.0, 0.0)
-        form = norm**2 * float(lin.quadratic_forms([step / norm], self.model))
+        form = norm**2 * float(point.quadratic_forms([step / norm], self.matrix))
         return Proposal(step, norm, -(slope + 0.5 * form), slope)
 
     def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
-        """Half the step, until the decrease is sufficient or the halvings are used up."""
+        """Returns half the step, until it suffices or the halvings are used up."""
         if self._suffices(loss, new_loss, proposal) or proposal.halvings == self.halvings:
             return None
         if not proposal.slope < 0.0:
@@ -77,7 +78,7 @@ class LevenbergMarquardt(Rule):
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float | None]:
-        """Accepted where the decrease is sufficient; where it is rounding error, as it is."""
+        """Accepts a decrease that is sufficient, or too small to be told from rounding."""
         rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
         descends = proposal.slope < 0.0 or proposal.norm == 0.0
         enough = self._suffices(loss, new_loss, proposal) or (
@@ -86,7 +87,7 @@ class LevenbergMarquardt(Rule):
         return descends and enough, rho
 
     def adapt(self, damping: float, rho: float | None) -> float:
-        """λ follows ρ."""
+        """Returns λ, which follows ρ: smaller where the model is good, larger where it is poor."""
         if rho is None or POOR <= rho <= GOOD:
             return damping
         return damping * (self.drop if rho > GOOD else self.boost)

@@ -1,9 +1,9 @@
-"""Hessian and Gauss–Newton matrix of one linearization as linear operators, never formed."""
+"""The Hessian and the Gauss–Newton matrix of one linearization as operators, never formed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -14,12 +14,12 @@ from ...compiler.graph.ir import Graph
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS, Linearization
-from .protocols import Tag
-from .state import Attributes, Number
+from .state import Attributes, Number, Spec, State
+from .tags import Tag
 
 if TYPE_CHECKING:
     from ..model.model import Model
-    from .kronecker import KroneckerCurvature
+    from .protocols import Curvature
 
 BLOCKS = ("whole", "layers")
 BALANCE = 5  # floating-point operations that take as long as a byte of memory traffic, on CPUs
@@ -30,7 +30,7 @@ MEMORY = 1 << 30  # bytes that a stored Jacobian may take where the cost rule ch
 def cheaper_product(
     programs: Programs, batch: int, products: int, *, by_layer: bool = False, memory: int = MEMORY
 ) -> str:
-    """The form in which `products` Gauss–Newton products cost less on a batch.
+    """Returns the form in which `products` Gauss–Newton products cost less on a batch.
 
     A graph costs its floating-point operations and `BALANCE` times its bytes; the stored form pays
     for its Jacobian once. It is out of the question where batch statistics mix samples, or where
@@ -51,18 +51,29 @@ def cheaper_product(
 
 
 class MatrixFree(Attributes):
-    """C v = H v or JᵀBJ v of the data term, on the batch of the last linearization.
+    """The Hessian H or the Gauss–Newton matrix JᵀBJ of the data term, as products with vectors.
 
-    products: how many have been taken since. It is the forecast for the next linearization.
+    It is that of the batch of the last linearization.
 
     Args:
-        model: whose curvature it is.
+        model: The model whose curvature it is.
         kind: "ggn" or "hessian".
         blocks: "whole", or "layers" for its block diagonal, a block per layer.
-        product: of the Gauss–Newton matrix: "r-operator", "stored-jacobian", or "auto" for what
-            the cost rule says.
-        forecast: products expected of the first linearization.
+        product: The form of Gauss–Newton products: "r-operator", "stored-jacobian", or "auto" for
+            what the cost rule says, see `cheaper_product`.
+        forecast: How many products the first linearization is expected to serve, ≥ 1.
+
+    Attributes:
+        tags: What a solver or a rule may rely on.
+        products: How many products have been taken since the last linearization; the forecast for
+            the next one.
+        chosen: The form of the products on the last linearization.
+
+    Raises:
+        NewtritonError: An option is unknown, or a stored Jacobian is asked of the Hessian.
     """
+
+    blocks = preconditioner = None
 
     STATE: ClassVar[tuple[str, ...]] = ("products",)
 
@@ -83,7 +94,8 @@ class MatrixFree(Attributes):
                 "product is 'stored-jacobian': it gives Gauss-Newton products; use kind='ggn', or "
                 "product='auto' for the Hessian"
             )
-        self.model, self.kind, self.blocks, self.product = model, kind, blocks, product
+        self.model, self.kind, self.product = model, kind, product
+        self.by_layer = blocks == "layers"
         self.tags = frozenset({Tag.SEMIDEFINITE} if kind == "ggn" else ())
         self.products = check_count("forecast", forecast)
         self.lin: Linearization | None = None
@@ -91,70 +103,81 @@ class MatrixFree(Attributes):
 
     @property
     def name(self) -> str:
-        """Its kind."""
+        """The kind of its products, "ggn" or "hessian"."""
         return self.kind
 
     def update(self, lin: Linearization) -> bool:
-        """Moves to another linearization; whether its curvature is finite shows in the products."""
+        """Moves to another linearization; that its curvature is finite shows in the products."""
         self.lin, self.chosen = lin, self.product
         if self.kind == "hessian":
             self.chosen = "r-operator"
         elif self.product == "auto":
             self.chosen = cheaper_product(
-                lin.programs, lin.batch, self.products, by_layer=self.blocks == "layers"
+                lin.programs, lin.batch, self.products, by_layer=self.by_layer
             )
         self.products = 0
         return True
 
     def mv(self, v: Tensor) -> Tensor:
-        """C v, without weight decay."""
+        """Returns C v for a flat vector, without weight decay.
+
+        Raises:
+            NewtritonError: The curvature has not been updated yet.
+        """
         if self.lin is None:
             raise NewtritonError("the curvature has no linearization yet: call update(lin)")
         self.products += 1
-        by_layer = self.blocks == "layers"
-        return self.lin.data_product(v, self.kind, self.chosen, by_layer=by_layer)
+        return self.lin.data_product(v, self.kind, self.chosen, by_layer=self.by_layer)
 
-    def state_spec(self, model: Model) -> Mapping[str, Any]:
-        """The forecast of the cost rule."""
+    def state_spec(self) -> Mapping[str, Spec]:
+        """Returns the specification of the cost rule's forecast."""
         return {"products": Number(int, 0)}
 
 
 class Preconditioned:
-    """A curvature with Kronecker blocks beside it, for a solver that preconditions with them.
+    """A curvature with a second one beside it, for a solver that preconditions with it.
 
     Args:
-        curvature: whose products are wanted.
-        preconditioner: blocks that are easy to solve with.
+        curvature: The curvature whose products are wanted.
+        preconditioner: Blocks that are easy to solve with.
+
+    Raises:
+        NewtritonError: The preconditioner has no blocks.
     """
 
-    def __init__(self, curvature: MatrixFree, preconditioner: KroneckerCurvature) -> None:
-        if Tag.KRONECKER not in preconditioner.tags:
+    blocks = None
+
+    def __init__(self, curvature: Curvature, preconditioner: Curvature) -> None:
+        if Tag.BLOCKS not in preconditioner.tags:
             raise NewtritonError(
                 f"{preconditioner.name!r} cannot precondition: give Kronecker factors, e.g. "
                 "KroneckerCurvature(model)"
             )
         self.curvature, self.preconditioner = curvature, preconditioner
-        self.model, self.name, self.tags = curvature.model, curvature.name, curvature.tags
+        self.model, self.name = curvature.model, curvature.name
+        self.tags = curvature.tags - {Tag.BLOCKS, Tag.MEANS} | {Tag.PRECONDITIONER}
+
+    @property
+    def _parts(self) -> dict[str, Curvature]:
+        return {"curvature": self.curvature, "preconditioner": self.preconditioner}
 
     def update(self, lin: Linearization) -> bool:
-        """Updates both; False where either is not finite."""
+        """Updates both; returns False where either is not finite."""
         return self.curvature.update(lin) and self.preconditioner.update(lin)
 
     def mv(self, v: Tensor) -> Tensor:
-        """C v."""
+        """Returns C v for a flat vector, without weight decay."""
         return self.curvature.mv(v)
 
-    def state_spec(self, model: Model) -> Mapping[str, Any]:
-        """States of both."""
-        parts = {"curvature": self.curvature, "preconditioner": self.preconditioner}
-        return {name: part.state_spec(model) for name, part in parts.items()}
+    def state_spec(self) -> Mapping[str, Spec]:
+        """Returns the specifications of both states."""
+        return {name: part.state_spec() for name, part in self._parts.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """States of both."""
-        parts = {"curvature": self.curvature, "preconditioner": self.preconditioner}
-        return {name: part.state_dict() for name, part in parts.items()}
+    def state_dict(self) -> State:
+        """Returns the states of both."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""
-        self.curvature.load_state_dict(state["curvature"])
-        self.preconditioner.load_state_dict(state["preconditioner"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])

@@ -1,54 +1,107 @@
 """What the three parts of an optimizer are to each other: curvature, solver and step rule.
 
 A curvature C stands for the data term alone; weight decay η joins the damping γ. A solver returns
-x ≈ (C + (γ + η)I)⁻¹ g. A step rule proposes s along −x and judges it. None imports another.
+x ≈ (C + (γ + η)I)⁻¹ g. A step rule proposes s along −x and judges it. None imports another: what a
+solver or a rule relies on it names in `needs`, and the others offer it in `tags`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from ...compiler.graph.errors import NewtritonError
+from .block import BlockDiagonal
+from .state import Spec, State
+from .tags import MISSING, Tag
 
+if TYPE_CHECKING:
+    from ..model.linearization import Linearization
     from ..model.model import Model
     from ..vectors import Vectors
 
-
-class Tag(Enum):
-    """What a solver or a rule may rely on in a curvature."""
-
-    SEMIDEFINITE = "no negative curvature"
-    KRONECKER = "blocks A ⊗ G, kept as factors"
+FAILURE = 100  # the severity from which on there is no direction
 
 
 class Status(Enum):
-    """How a solve ended."""
+    """How a solve ended: a sentence, which names the remedy where there is something to mend.
 
-    SOLVED = "solved"
-    DAMPING_RAISED = "a factor was not positive definite: its damping was raised"
-    LIMIT = "conjugate gradients reached their limit of iterations"
-    STALLED = "conjugate gradients stopped where the quadratic fell too slowly"
-    NEGATIVE_CURVATURE = "conjugate gradients met curvature that is not positive"
-    BOUNDARY = "conjugate gradients reached the trust region's boundary"
-    FAILED = "a factor could not be factorised at any damping"
-    BREAKDOWN = "conjugate gradients broke down: the preconditioner is not positive definite"
-    NOT_FINITE = "conjugate gradients broke down: a product was not finite"
+    Attributes:
+        severity: How bad it is. The worst of several solves is the one with the highest; from
+            `FAILURE` on there is no direction to go along.
+    """
+
+    SOLVED = 0, "solved"
+    DAMPING_RAISED = (
+        10,
+        "a factor was not positive definite: its damping was raised. Where that happens often, "
+        "raise `damping`",
+    )
+    LIMIT = (
+        20,
+        "conjugate gradients reached their limit of iterations: raise `limit`, `tolerance` or "
+        "`damping`",
+    )
+    STALLED = (
+        30,
+        "conjugate gradients stopped where the quadratic fell too slowly: lower `progress` for "
+        "closer solves",
+    )
+    NEGATIVE_CURVATURE = (
+        40,
+        "conjugate gradients met curvature that is not positive: raise `damping`, or take the "
+        "curvature 'ggn'",
+    )
+    BOUNDARY = (
+        50,
+        "conjugate gradients reached the trust region's boundary: raise `max_radius` for longer "
+        "steps",
+    )
+    FAILED = (
+        FAILURE,
+        "a factor could not be factorised at any damping: raise `damping`, or take smaller steps",
+    )
+    BREAKDOWN = (
+        FAILURE + 10,
+        "conjugate gradients broke down: the preconditioner is not positive definite. Raise "
+        "`damping`, or leave it out",
+    )
+    NOT_FINITE = (
+        FAILURE + 20,
+        "conjugate gradients broke down: a product was not finite. Take smaller steps, or compute "
+        "in float64",
+    )
+
+    _value_: str
+    severity: int
+
+    def __new__(cls, severity: int, sentence: str) -> Status:
+        """Makes a status whose value is its sentence."""
+        status = object.__new__(cls)
+        status._value_, status.severity = sentence, severity
+        return status
 
     @property
     def failed(self) -> bool:
         """Whether there is no direction to go along."""
-        return self in (Status.FAILED, Status.BREAKDOWN, Status.NOT_FINITE)
+        return self.severity >= FAILURE
 
 
 @dataclass(frozen=True)
 class Solution:
-    """x ≈ (C + damping)⁻¹ g; `statistics` may count `retries` and `cg_iterations`."""
+    """What a solve gives.
+
+    Attributes:
+        x: x ≈ (C + damping·I)⁻¹ g, flat; zeros where the solve failed.
+        status: How it ended.
+        statistics: Counts: `retries` of factorisations with more damping, `cg_iterations`.
+    """
 
     x: Tensor
     status: Status
@@ -57,10 +110,14 @@ class Solution:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A step s and what the model says of it.
+    """A step s and what the model m of the objective says of it.
 
-    predicted: −m(s) ≥ 0, NaN if it is not finite. slope: gᵀs, where the rule searches a line.
-    halvings: how often a line search has shortened the step.
+    Attributes:
+        step: s, flat.
+        norm: ‖s‖.
+        predicted: The predicted decrease −m(s) ≥ 0; NaN where it is not finite.
+        slope: gᵀs, where the rule searches a line.
+        halvings: How often a line search has shortened the step.
     """
 
     step: Tensor
@@ -70,24 +127,24 @@ class Proposal:
     halvings: int = 0
 
 
-class Part(Protocol):
-    """What every part has: a name, and state that is explicit."""
+class Stateful(Protocol):
+    """Whatever has a state, which is explicit."""
+
+    def state_dict(self) -> State:
+        """Returns copies of all that the coming steps depend on."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Restores what `state_dict` gave, bit for bit; the state has been checked."""
+        ...
+
+
+class Part(Stateful, Protocol):
+    """What every part has: a name and a state."""
 
     @property
     def name(self) -> str:
-        """As combinations and errors call it."""
-        ...
-
-    def state_spec(self, model: Model) -> Mapping[str, Any]:
-        """What a state must look like, in the terms of `state.check_state`."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the coming steps depend on."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave, bit for bit."""
+        """The name by which combinations and errors call the part."""
         ...
 
 
@@ -96,30 +153,30 @@ class Point(Protocol):
 
     @property
     def objective(self) -> float:
-        """The value of h."""
+        """The value of h at the point."""
         ...
 
     @property
     def gradient(self) -> Tensor:
-        """∇h, flat."""
+        """The gradient ∇h, flat."""
         ...
 
     @property
     def vectors(self) -> Vectors:
-        """Arithmetic on flat vectors."""
+        """The arithmetic on flat vectors."""
         ...
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
-        """The k×k matrix of vᵢᵀ C vⱼ, weight decay included."""
+        """Returns the k×k matrix of vᵢᵀ C vⱼ, weight decay included."""
         ...
 
 
 class Curvature(Part, Protocol):
-    """An approximation C of the data term's curvature."""
+    """An approximation C of the data term's curvature, as a linear operator."""
 
     @property
     def model(self) -> Model:
-        """Whose curvature it is."""
+        """The model whose curvature it is."""
         ...
 
     @property
@@ -127,12 +184,39 @@ class Curvature(Part, Protocol):
         """What may be relied on."""
         ...
 
-    def update(self, lin: Any) -> bool:
-        """Takes in a linearization; False where the curvature there is not finite."""
+    @property
+    def blocks(self) -> BlockDiagonal | None:
+        """C as blocks that can be factorised, with `Tag.BLOCKS`; None where it has none."""
+        ...
+
+    @property
+    def preconditioner(self) -> Curvature | None:
+        """A second curvature that is easy to solve with, with `Tag.PRECONDITIONER`."""
+        ...
+
+    def update(self, lin: Linearization) -> bool:
+        """Takes in a linearization; returns False where the curvature there is not finite."""
         ...
 
     def mv(self, v: Tensor) -> Tensor:
-        """C v."""
+        """Returns C v for a flat vector, without weight decay."""
+        ...
+
+    def state_spec(self) -> Mapping[str, Spec]:
+        """Returns what a state must look like, for `state.check_state`."""
+        ...
+
+
+class Inverse(Protocol):
+    """An inverse (C + damping·I)⁻¹, made ready once by `Solver.prepare` and applied often."""
+
+    def solve(self, g: Tensor, radius: float | None = None) -> Solution:
+        """Returns x ≈ (C + damping·I)⁻¹ g.
+
+        Args:
+            g: The right-hand side, flat.
+            radius: The largest ‖x‖, where the solver needs `Tag.RADIUS`; others pass over it.
+        """
         ...
 
 
@@ -140,46 +224,122 @@ class Solver(Part, Protocol):
     """A way to x ≈ (C + damping·I)⁻¹ g."""
 
     @property
-    def bounded(self) -> bool:
-        """Whether it takes a radius."""
+    def needs(self) -> frozenset[Tag]:
+        """The tags that curvature and rule must offer."""
         ...
 
-    @property
-    def solve(self) -> Callable[..., Solution]:
-        """The direction for (curvature, damping, g), and a radius if `bounded`."""
+    def prepare(self, curvature: Curvature, damping: float) -> Inverse:
+        """Factorises the curvature where that is due; a failure shows in the inverse's solutions.
+
+        The inverse is valid until the curvature is updated.
+        """
+        ...
+
+    def solve(
+        self, curvature: Curvature, damping: float, g: Tensor, radius: float | None = None
+    ) -> Solution:
+        """Prepares and solves once, see `Inverse.solve`."""
+        ...
+
+    def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
+        """Returns what a state must look like where the solver works on this curvature."""
         ...
 
 
 class StepRule(Part, Protocol):
-    """From a direction to a step."""
+    """A way from a direction to a step, and the judgement of it."""
+
+    @property
+    def needs(self) -> frozenset[Tag]:
+        """The tags that the curvature must offer."""
+        ...
+
+    @property
+    def tags(self) -> frozenset[Tag]:
+        """What a solver may rely on."""
+        ...
+
+    @property
+    def matrix(self) -> str | None:
+        """The curvature of the rule's own quadratic model, where it may be refused by a loss."""
+        ...
 
     @property
     def radius(self) -> float | None:
-        """Of the trust region; None where the rule has none."""
+        """The radius of the trust region, with `Tag.RADIUS`; None where the rule has none."""
+        ...
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate; None where the rule has none."""
         ...
 
     def dampings(self, damping: float) -> tuple[float, ...]:
-        """The γ to try at this step; the best prediction decides which one stays."""
+        """Returns the γ to try at this step; the best prediction decides which one stays."""
         ...
 
-    def propose(self, direction: Tensor, lin: Any) -> Proposal:
-        """The step from the solver's direction x ≈ C⁻¹g."""
+    def propose(self, direction: Tensor, point: Point) -> Proposal:
+        """Returns the step from the solver's direction x ≈ C⁻¹g."""
         ...
 
     def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
-        """What a line search tries next; None where `proposal` is to be judged."""
+        """Returns what a line search tries next; None where `proposal` is to be judged."""
         ...
 
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float | None]:
-        """(accepted, ρ = actual/predicted decrease); adapts what the rule adapts."""
+        """Judges a step that was tried, and adapts what the rule adapts.
+
+        Args:
+            loss: h before the step.
+            new_loss: h after it.
+            proposal: The step.
+            eps: The relative rounding error of the parameters' dtype.
+
+        Returns:
+            Whether it is accepted, and ρ = actual/predicted decrease; None without a model.
+        """
         ...
 
     def adapt(self, damping: float, rho: float | None) -> float:
-        """γ of the next step, −∞ for ρ where no step could be made."""
+        """Returns γ of the next step; ρ is −∞ where no step could be made."""
         ...
 
     def tighten(self) -> None:
-        """A step that could not be made: smaller ones follow."""
+        """Makes the coming steps smaller: a step could not be made."""
         ...
+
+    def state_spec(self, model: Model) -> Mapping[str, Spec]:
+        """Returns what a state must look like, for `state.check_state`."""
+        ...
+
+
+class LinearSolver(ABC):
+    """The base of solvers: what a solve is, given `prepare`."""
+
+    @abstractmethod
+    def prepare(self, curvature: Curvature, damping: float) -> Inverse:
+        """Returns the inverse, made ready; see `Solver.prepare`."""
+
+    def solve(
+        self, curvature: Curvature, damping: float, g: Tensor, radius: float | None = None
+    ) -> Solution:
+        """Prepares and solves once, see `Inverse.solve`."""
+        return self.prepare(curvature, damping).solve(g, radius)
+
+
+def no_solution(g: Tensor, status: Status, **statistics: int) -> Solution:
+    """Returns the solution of a solve that failed: zeros."""
+    return Solution(torch.zeros_like(g), status, statistics)
+
+
+def blocks_of(curvature: Curvature) -> BlockDiagonal:
+    """Returns the curvature as blocks.
+
+    Raises:
+        NewtritonError: It has none.
+    """
+    if curvature.blocks is None:
+        raise NewtritonError(f"curvature {curvature.name!r}: {MISSING[Tag.BLOCKS]}")
+    return curvature.blocks

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,16 +16,41 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
 
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+T = TypeVar("T")
+
+# Tensors, numbers and None by name, nested. What it holds is data from a file: `check_state` looks
+# at its types when it is read, a type checker cannot.
+State: TypeAlias = dict[str, Any]
+
+
+class Leaf(Protocol):
+    """What is not a mapping in a specification."""
+
+    def faults(self, path: str, value: object) -> list[str]:
+        """Returns the ways in which a value is not what is described, each naming its path."""
+        ...
+
+
+Spec: TypeAlias = "Leaf | Mapping[str, Spec]"
+
 
 @dataclass(frozen=True)
 class Shaped:
-    """A tensor of a shape and dtype; None stands for any size."""
+    """A tensor of a shape and dtype.
+
+    Attributes:
+        shape: Its sizes; None stands for any size.
+        dtype: Its dtype, exactly.
+    """
 
     shape: tuple[int | None, ...]
     dtype: torch.dtype
 
     def faults(self, path: str, value: object) -> list[str]:
-        """What is wrong with `value`."""
+        """Returns one fault where the value is no such tensor."""
         if not isinstance(value, Tensor):
             return [f"{path} is {type(value).__name__}, not a tensor"]
         fits = len(value.shape) == len(self.shape) and all(
@@ -40,13 +65,18 @@ class Shaped:
 
 @dataclass(frozen=True)
 class Number:
-    """A number of a type, at least `least`; an int is a float too, a bool is neither."""
+    """A number; an int counts as a float too, a bool is neither.
+
+    Attributes:
+        type: int or float.
+        least: The lowest value that is allowed.
+    """
 
     type: type = float
     least: float = -math.inf
 
     def faults(self, path: str, value: object) -> list[str]:
-        """What is wrong with `value`."""
+        """Returns one fault where the value is no such number."""
         types = (int, float) if self.type is float else (self.type,)
         right = isinstance(value, types) and not isinstance(value, bool)
         if not right or not value >= self.least:  # type: ignore[operator]
@@ -57,52 +87,64 @@ class Number:
 
 @dataclass(frozen=True)
 class Maybe:
-    """None, or an empty mapping, or what `spec` describes."""
+    """None, or an empty mapping, or what a specification describes.
 
-    spec: Any
+    Attributes:
+        spec: That specification.
+    """
+
+    spec: Spec
 
     def faults(self, path: str, value: object) -> list[str]:
-        """What is wrong with `value`."""
+        """Returns the specification's faults where there is something to check."""
         empty = value is None or (isinstance(value, Mapping) and not value)
         return [] if empty else _faults(path, self.spec, value)
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """What any of several specifications describes."""
+    """What any of several specifications describes.
 
-    specs: tuple[Any, ...]
+    Attributes:
+        specs: Those specifications.
+    """
+
+    specs: tuple[Spec, ...]
 
     def faults(self, path: str, value: object) -> list[str]:
-        """What is wrong with `value`, by the specification that comes closest."""
+        """Returns the faults by the specification that comes closest."""
         return min((_faults(path, spec, value) for spec in self.specs), key=len)
 
 
 class Anything:
-    """What is checked elsewhere."""
+    """A value that is checked elsewhere."""
 
     def faults(self, path: str, value: object) -> list[str]:
-        """None."""
+        """Returns no faults."""
         return []
 
 
-def seeded(model: Any, seed: int) -> torch.Generator:
-    """A generator on the model's device."""
-    return torch.Generator(device=model.device).manual_seed(check_count("seed", seed, 0))
-
-
 class Random:
-    """The state of a generator on a device."""
+    """The state of a random generator.
+
+    Args:
+        generator: A generator whose states have the same size.
+    """
 
     def __init__(self, generator: torch.Generator) -> None:
         self.size = len(generator.get_state())
 
     def faults(self, path: str, value: object) -> list[str]:
-        """What is wrong with `value`."""
+        """Returns one fault where the value is not the bytes of such a state."""
         return Shaped((self.size,), torch.uint8).faults(path, value)
 
 
-def _faults(path: str, spec: Any, value: object) -> list[str]:
+def seeded(model: Model, seed: int) -> torch.Generator:
+    """Returns a new generator on the model's device, started from a seed."""
+    return torch.Generator(device=model.device).manual_seed(check_count("seed", seed, 0))
+
+
+def _faults(path: str, spec: Spec, value: object) -> list[str]:
     if not isinstance(spec, Mapping):
         return spec.faults(path, value)
     if not isinstance(value, Mapping):
@@ -116,8 +158,12 @@ def _faults(path: str, spec: Any, value: object) -> list[str]:
     return found
 
 
-def check_state(spec: Mapping[str, Any], state: object) -> None:
-    """One error that lists every way in which `state` is not what `spec` describes."""
+def check_state(spec: Mapping[str, Spec], state: object) -> None:
+    """Checks a state before anything of it is taken over.
+
+    Raises:
+        NewtritonError: The state is not what `spec` describes; the error lists every way.
+    """
     if found := _faults("", spec, state):
         raise NewtritonError(
             f"load_state_dict: {'; '.join(found)}. Load the state of the same optimizer, made with "
@@ -125,29 +171,29 @@ def check_state(spec: Mapping[str, Any], state: object) -> None:
         )
 
 
-def copied(value: Any) -> Any:
-    """The value with every tensor in it cloned."""
+def copied(value: T) -> T:
+    """Returns the value with every tensor in it cloned; mappings become dictionaries."""
     if isinstance(value, Tensor):
-        return value.clone()
+        return value.clone()  # type: ignore[return-value]
     if isinstance(value, Mapping):
-        return {name: copied(part) for name, part in value.items()}
+        return {name: copied(part) for name, part in value.items()}  # type: ignore[return-value]
     return value
 
 
 class Attributes:
-    """State that is plain attributes: those that `STATE` names, `state_spec` describes them."""
+    """A base for parts whose state is plain attributes.
+
+    Attributes:
+        STATE: The names of those attributes; the class's `state_spec` describes them.
+    """
 
     STATE: ClassVar[tuple[str, ...]] = ()
 
-    def state_spec(self, model: Any) -> Mapping[str, Any]:
-        """What each attribute holds."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Copies of the attributes."""
+    def state_dict(self) -> State:
+        """Returns copies of the attributes by name."""
         return {name: copied(getattr(self, name)) for name in self.STATE}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+    def load_state_dict(self, state: State) -> None:
+        """Restores what `state_dict` gave, bit for bit."""
         for name in self.STATE:
             setattr(self, name, copied(state[name]))

@@ -1,8 +1,8 @@
 """The trust region of FITRE: the best step in a small subspace, and the radius that follows ρ.
 
 The model m(s) = gᵀs + ½ sᵀHs is minimised over ‖s‖ ≤ Δ within the span of a few directions, from
-their inner products, quadratic forms and slopes alone: k×k matrices in float64. (FITRE, Algorithm
-1; its closed form in section 3.2 is not the minimiser and is not followed.)
+their inner products, quadratic forms and slopes alone: k×k matrices in float64 (FITRE, Algorithm
+1; its closed form in section 3.2 is not the minimiser and is not followed).
 """
 
 from __future__ import annotations
@@ -10,30 +10,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
 from .protocols import Point, Proposal
-from .quadratic_model import GOOD, POOR, Rule, along, reduction_ratio
-from .state import Maybe, Number, Shaped
+from .rule import GOOD, POOR, Matrix, Rule, along, reduction_ratio
+from .state import Maybe, Number, Shaped, Spec
+from .tags import Tag
 
 if TYPE_CHECKING:
     from ..model.model import Model
 
 CASES = ("kfac", "kfac+gradient", "subspace")
-Matrix = NDArray[np.float64]
 
 
 def minimise_in_ball(
     slope: Matrix, curvature: Matrix, metric: Matrix, radius: float, tolerance: float = 1e-12
 ) -> Matrix:
-    """Coefficients c of the global minimiser of slopeᵀc + ½ cᵀ curvature c in a ball.
+    """Returns the c that minimises slopeᵀc + ½ cᵀ curvature c globally in a ball.
 
     The ball is cᵀ metric c ≤ radius².
 
@@ -41,8 +40,8 @@ def minimise_in_ball(
         slope: k inner products gᵀvᵢ.
         curvature: k×k forms vᵢᵀHvⱼ, of any sign.
         metric: k×k inner products vᵢᵀvⱼ.
-        radius: Δ.
-        tolerance: combinations with a smaller share of the metric are dropped. An error ε in the
+        radius: Δ > 0.
+        tolerance: Combinations with a smaller share of the metric are dropped. An error ε in the
             forms grows to ε/tolerance along them.
     """
     scales, axes = np.linalg.eigh(metric)
@@ -56,7 +55,10 @@ def minimise_in_ball(
 
 
 def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
-    """Minimiser of bᵀy + ½ Σ valuesᵢ yᵢ² over ‖y‖ ≤ radius, values ascending (Moré & Sorensen)."""
+    """Minimises bᵀy + ½ Σ valuesᵢ yᵢ² over ‖y‖ ≤ radius (Moré & Sorensen 1983).
+
+    The values ascend.
+    """
     lowest = values[0]
     scale = max(np.abs(values).max(), np.linalg.norm(b) / radius, np.finfo(float).tiny)
     if not b.any():
@@ -96,20 +98,31 @@ def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
 
 
 class TrustRegion(Rule):
-    """Proposes steps within a radius, and judges them.
+    """The step that minimises m(s) = gᵀs + ½sᵀHs over ‖s‖ ≤ Δ in the span of a few directions.
+
+    Δ doubles where ρ ≥ ¾ and halves where ρ < ¼ (FITRE: Kylasa et al. 2020, Algorithm 1).
 
     Args:
-        max_radius: Δ_max.
-        initial_radius: Δ₀, Δ_max unless given.
-        min_radius: Δ never falls below it.
+        max_radius: Δ_max, in the units of the parameters; finite.
+        initial_radius: Δ₀; Δ_max unless given.
+        min_radius: The radius Δ never falls below it; 0 < min ≤ initial ≤ max.
         case: "kfac" searches along the direction; "kfac+gradient" takes the better of the best
             points along it and along the gradient; "subspace" minimises over the span of both.
-        momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ. Left out of a step that
-            it would send uphill in the model, where ρ has no meaning.
-        reject_below: a step with a smaller ρ is rejected; at most ¾.
+        momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ; 0 ≤ μ < 1. It is left
+            out of a step that it would send uphill in the model, where ρ has no meaning.
+        reject_below: ρ below which a step is rejected, 0 ≤ ρ ≤ ¾.
+
+    Attributes:
+        radius: Δ as it is now.
+        last: The last accepted step, where there is momentum.
+
+    Raises:
+        NewtritonError: An option is unknown or out of its range.
     """
 
     name = "trust-region"
+    tags = Rule.tags | {Tag.RADIUS}
+    matrix = lr = None
     STATE: ClassVar[tuple[str, ...]] = ("radius", "last")
 
     def __init__(
@@ -136,27 +149,27 @@ class TrustRegion(Rule):
         self.max_radius, self.min_radius = float(max_radius), float(min_radius)
         self.radius = float(radius)
         self.case, self.momentum, self.reject_below = case, momentum, reject_below
-        self.last: Tensor | None = None  # the last step taken, where there is momentum
+        self.last: Tensor | None = None
 
-    def state_spec(self, model: Model) -> Mapping[str, Any]:
-        """Radius and last step."""
+    def state_spec(self, model: Model) -> Mapping[str, Spec]:
+        """Returns the specification of the radius and the last step."""
         last = Maybe(Shaped((model.layout.numel,), model.dtype))
         return {"radius": Number(float, 0.0), "last": last}
 
-    def propose(self, direction: Tensor, lin: Point) -> Proposal:
-        """The step from the solver's direction r ≈ C⁻¹g."""
-        vectors = [direction] if self.case == "kfac" else [direction, lin.gradient]
+    def propose(self, direction: Tensor, point: Point) -> Proposal:
+        """Returns the step from the solver's direction r ≈ C⁻¹g."""
+        vectors = [direction] if self.case == "kfac" else [direction, point.gradient]
         searched = len(vectors)
         if self.last is not None:
             vectors.append(self.last)
-        norms, slope, metric = along(vectors, lin)
+        norms, slope, metric = along(vectors, point)
         nothing = Proposal(torch.zeros_like(direction), 0.0, 0.0)
         if not np.isfinite(norms).all():
             return replace(nothing, predicted=math.nan)
         if 0.0 in norms:
             return nothing
         units = [v / float(n) for v, n in zip(vectors, norms, strict=True)]
-        curvature = lin.quadratic_forms(units).double().cpu().numpy()
+        curvature = point.quadratic_forms(units).double().cpu().numpy()
         if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
             return replace(nothing, predicted=math.nan)
 
@@ -173,12 +186,12 @@ class TrustRegion(Rule):
             carried = np.append(c[:-1], self.momentum * norms[-1])
             carried *= min(1.0, self.radius / (length(carried) or self.radius))
             c = carried if model(carried) < 0 else c
-        return Proposal(lin.vectors.combination(c, units), length(c), -model(c))
+        return Proposal(point.vectors.combination(c, units), length(c), -model(c))
 
     def _search(
         self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int, tolerance: float
     ) -> list[Matrix]:
-        """Coefficients of the steps to choose from, over the first `searched` directions."""
+        """Returns coefficients of the steps to choose from, in the first `searched` directions."""
 
         def over(*chosen: int) -> Matrix:
             c, these = np.zeros_like(slope), list(chosen)
@@ -196,7 +209,7 @@ class TrustRegion(Rule):
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, eps: float
     ) -> tuple[bool, float]:
-        """(accepted, ρ); the radius follows. ρ := 1 where the prediction is rounding error."""
+        """Accepts a step where ρ is high enough; the radius follows ρ, see `reduction_ratio`."""
         rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
         accepted = rho >= self.reject_below
         if rho >= GOOD:

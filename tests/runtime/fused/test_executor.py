@@ -15,7 +15,6 @@ from newtriton.runtime.fused import plan as plans
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
-from newtriton.runtime.model.factors import tensors
 
 from ...eager import double_backward
 from ...networks import logistic, pairs
@@ -67,7 +66,7 @@ def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) ->
     for kind in lin.programs.kinds:
         factors = lin.kronecker_factors(kind, 2, generator.manual_seed(4))
         for layer, pair in factors.items():
-            found |= {f"{kind} {layer} {name}": t for name, t in tensors(pair).items()}
+            found |= {f"{kind} {layer} {name}": t for name, t in pair.tensors.items()}
     return found
 
 

@@ -20,7 +20,6 @@ from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.plan import Plan
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
-from newtriton.runtime.model.factors import tensors
 
 RUN = Context(5, torch.float32, torch.device("cpu"))
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
@@ -184,7 +183,7 @@ def test_the_tape_is_not_what_is_returned(backend: str, loss: type) -> None:
 
     def answers() -> list[Tensor]:
         factors = lin.kronecker_factors("kfac", generator=generator.manual_seed(0))
-        parts = [t for pair in factors.values() for t in tensors(pair).values()]
+        parts = [t for pair in factors.values() for t in pair.tensors.values()]
         return [lin.hvp(v), lin.ggnvp(v), lin.quadratic_forms([v]), *parts]
 
     before = [t.clone() for t in answers()]

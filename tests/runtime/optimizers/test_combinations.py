@@ -19,14 +19,16 @@ import torch
 import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.optimizers.registry import CURVATURES, RULES, SOLVERS
-from newtriton.runtime.optimizers.registry import parts as named
+from newtriton.runtime.optimizers.registry import CURVATURES, RULES, SOLVERS, resolve
 from newtriton.runtime.parts.block_cg import MeanCG
 from newtriton.runtime.parts.cg import TruncatedCG
-from newtriton.runtime.parts.direct import KFI, balance
+from newtriton.runtime.parts.direct import KFI
+from newtriton.runtime.parts.fixed import Fixed
 from newtriton.runtime.parts.kronecker import KroneckerCurvature
+from newtriton.runtime.parts.kronecker_block import Full, balance
 from newtriton.runtime.parts.matrix_free import MatrixFree, Preconditioned
 from newtriton.runtime.parts.protocols import Status
+from newtriton.runtime.parts.tags import Tag
 
 from ..problems import LOSSES, NETS, dense, problem
 
@@ -89,14 +91,13 @@ def test_a_solver_is_as_close_to_the_dense_solve_as_it_says(parts: tuple[str, st
     """Within its tolerance of the residual, or exact; KFI is on the factors that it damps."""
     name, damping = parts[1], 10.0  # above the Hessian's lowest eigenvalue
     model, [(x, y)] = problem("cnn")
-    curvature, solver, _ = named(model, *parts, "trust-region", damping)
+    curvature, solver, _ = resolve(model, *parts, "trust-region", damping)
     lin = model.linearize(x, y)
     curvature.update(lin)
-    bound = {"radius": 1e6} if solver.bounded else {}
-    solution = solver.solve(curvature, damping, lin.gradient, **bound)
+    solution = solver.solve(curvature, damping, lin.gradient, 1e6)
     assert solution.status is Status.SOLVED
     for factors in curvature.factors.values() if name == "kfi" else ():
-        pi = balance(factors)
+        pi = balance(Full(factors.A_stored, "A"), Full(factors.G, "G"))
         factors.A_stored.diagonal().add_(pi * damping**0.5)
         factors.G.diagonal().add_(damping**0.5 / pi)
     system = dense(curvature.mv, model.layout.numel)
@@ -137,10 +138,28 @@ def test_parts_that_lack_each_other_are_refused() -> None:
             nt.SecondOrder(model, factors, KFI(), rule, 0.1, form="convex")
 
 
+def test_parts_are_judged_by_their_tags_and_not_by_their_names() -> None:
+    model, _ = problem("mlp")
+
+    class Renamed(KFI):
+        name = "cholesky"
+
+    class Flat(Fixed):
+        name = "no-needs"
+        needs = frozenset()
+
+    with pytest.raises(NewtritonError, match=r"'cholesky'.*works on Kronecker factors"):
+        nt.SecondOrder(model, "ggn", Renamed(), "trust-region")
+    nt.SecondOrder(model, "hessian", "truncated-cg", Flat())
+    both = Preconditioned(MatrixFree(model), KroneckerCurvature(model))
+    assert both.tags == {Tag.SEMIDEFINITE, Tag.PRECONDITIONER}
+    nt.SecondOrder(model, both, TruncatedCG(preconditioner=Renamed()), "fixed")
+
+
 PARTS_OF = {
     "curvature": ("kronecker", "matrix_free"),
     "solver": ("direct", "block_cg", "cg"),
-    "rule": ("quadratic_model", "trust_region", "line_search"),
+    "rule": ("rule", "fixed", "quadratic_model", "trust_region", "line_search"),
 }
 
 

@@ -195,7 +195,7 @@ def test_curvature_that_is_not_finite_is_refused():
 def test_a_direction_that_is_not_finite_is_refused(bad):
     model = quadratic()
     optimizer = FITRE(model)
-    optimizer.solver.solve = lambda c, d, g: Solution(g * bad, Status.SOLVED, {"retries": 0})
+    optimizer.solver.solve = lambda c, d, g, _: Solution(g * bad, Status.SOLVED, {})
     assert_refused(model, optimizer, "direction")
 
 

@@ -14,7 +14,7 @@ import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.model.factors import MeanFactors
-from newtriton.runtime.optimizers.presets import schedule
+from newtriton.runtime.optimizers.presets import refresh_intervals
 from newtriton.runtime.optimizers.second_order import SEARCH_FAILED
 from newtriton.runtime.parts.protocols import Solution, Status
 
@@ -231,7 +231,7 @@ def test_a_solve_that_failed_is_refused_and_the_damping_grows(status: Status) ->
     model, [(x, y)] = problem("mlp")
     optimizer, start = nt.NewtonCG(model), model.params.clone()
     solve = optimizer.solver.solve
-    optimizer.solver.solve = lambda c, d, g: Solution(0 * g, status)  # type: ignore[method-assign]
+    optimizer.solver.solve = lambda c, d, g, _: Solution(0 * g, status)  # type: ignore[method-assign]
     report = optimizer.step(x, y)
     assert (report.accepted, report.new_loss, report.status) == (False, None, status.value)
     assert (report.rejected, optimizer.damping) == (1, 1.5)
@@ -299,4 +299,9 @@ def test_refuses_options(make, named: str) -> None:
 
 
 def test_schedules_of_gathering_and_inverting() -> None:
-    assert [schedule(e) for e in (1, 5, (1, 20), (5, 12))] == [(1, 1), (5, 1), (1, 20), (5, 3)]
+    assert [refresh_intervals(e) for e in (1, 5, (1, 20), (5, 12))] == [
+        (1, 1),
+        (5, 1),
+        (1, 20),
+        (5, 3),
+    ]

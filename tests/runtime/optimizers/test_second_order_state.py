@@ -11,10 +11,11 @@ import torch
 import newtriton as nt
 from newtriton.runtime.parts.cg import Steihaug
 from newtriton.runtime.parts.direct import Eigen
+from newtriton.runtime.parts.fixed import Fixed
 from newtriton.runtime.parts.kronecker import KroneckerCurvature
 from newtriton.runtime.parts.matrix_free import MatrixFree
 from newtriton.runtime.parts.protocols import Status
-from newtriton.runtime.parts.quadratic_model import Fixed, QuadraticModel
+from newtriton.runtime.parts.quadratic_model import QuadraticModel
 from newtriton.runtime.parts.trust_region import TrustRegion
 
 from ..problems import dense, problem

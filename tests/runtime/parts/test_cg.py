@@ -171,10 +171,13 @@ class Inner:
     def __init__(self, a: Tensor, status: Status = Status.SOLVED) -> None:
         self.a, self.status, self.asked = a, status, []
 
-    def solve(self, curvature: object, damping: float, g: Tensor) -> Solution:
-        self.asked.append(curvature)
-        shift = damping * torch.eye(len(g), dtype=g.dtype)
-        return Solution(torch.linalg.solve(self.a + shift, g), self.status)
+    def prepare(self, curvature: object, damping: float) -> SimpleNamespace:
+        def solve(g: Tensor) -> Solution:
+            self.asked.append(curvature)
+            shift = damping * torch.eye(len(g), dtype=g.dtype)
+            return Solution(torch.linalg.solve(self.a + shift, g), self.status)
+
+        return SimpleNamespace(solve=solve)
 
 
 def test_truncated_cg_preconditions_with_the_curvatures_factors() -> None:
@@ -189,8 +192,19 @@ def test_truncated_cg_preconditions_with_the_curvatures_factors() -> None:
     torch.testing.assert_close(solution.x, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_a_preconditioner_solves_once_an_iteration() -> None:
+    """The solve whose status is looked at first gives CG's first direction as well."""
+    a, g = positive(12), rhs(12)
+    curvature, inner = operator(a), Inner(positive(12, 3))
+    curvature.preconditioner = object()
+    solution = TruncatedCG(50, 1e-10, preconditioner=inner).solve(curvature, 0.2, g)  # type: ignore[arg-type]
+    assert solution.status is Status.SOLVED
+    assert len(inner.asked) == solution.statistics["cg_iterations"] > 2
+
+
 def test_a_preconditioner_that_fails_is_the_solves_status() -> None:
     curvature = operator(positive(6))
+    curvature.preconditioner = object()
     inner = Inner(positive(6), Status.FAILED)
     solution = TruncatedCG(preconditioner=inner).solve(curvature, 0.2, rhs(6))  # type: ignore[arg-type]
     assert solution.status is Status.FAILED

@@ -12,10 +12,17 @@ from torch import Tensor
 import newtriton as nt
 from newtriton.compiler.curvature.factors import Block, DiagonalBlock
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors, tensors
+from newtriton.runtime.model.factors import (
+    DiagonalFactors,
+    Factors,
+    KroneckerFactors,
+    MeanFactors,
+)
+from newtriton.runtime.parts.block import RETRIES, BlockDiagonal
 from newtriton.runtime.parts.block_cg import BlockCG
-from newtriton.runtime.parts.direct import KFI, RETRIES, Eigen, balance
-from newtriton.runtime.parts.kronecker import KroneckerCurvature
+from newtriton.runtime.parts.direct import KFI, Eigen
+from newtriton.runtime.parts.kronecker import KroneckerCurvature, operators
+from newtriton.runtime.parts.kronecker_block import Full, KroneckerBlock, MeanBlock, balance
 from newtriton.runtime.parts.protocols import Status
 from newtriton.runtime.vectors import Vectors
 
@@ -26,30 +33,54 @@ def eye(n: int) -> Tensor:
     return torch.eye(n, dtype=torch.float64)
 
 
-def curvature(a: Tensor, g: Tensor, groups: int = 1, bias: bool = False) -> SimpleNamespace:
+class Given:
+    """A curvature of one layer with given factors, and a diagonal block beside it."""
+
+    name, burning_in, preconditioner = "given", False, None
+
+    def __init__(self, layer: Block, shapes: dict[str, tuple[int, ...]], apart: bool) -> None:
+        described = [layer, DiagonalBlock("bn", ("s",))]
+        self.model = SimpleNamespace(
+            vectors=Vectors(), layout=StandInLayout(shapes), blocks=described
+        )
+        self.described, self.apart, self.gathered = layer, apart, 1
+        self.empty()
+
+    def empty(self) -> None:
+        """Takes all factors away."""
+        self.operators = operators(self.model, [], False)
+
+    def put(self, factors: KroneckerFactors | MeanFactors) -> None:
+        """Puts other factors in the layer's place."""
+        mean = isinstance(factors, MeanFactors)
+        block = MeanBlock(self.described, self.apart) if mean else KroneckerBlock(self.described)
+        block.average(factors, 1.0)
+        self.operators["layer"] = block
+
+    @property
+    def factors(self) -> dict[str, Factors]:
+        return {layer: block.factors for layer, block in self.operators.items()}
+
+    @property
+    def blocks(self) -> BlockDiagonal:
+        blocks = tuple(self.operators.values())
+        return BlockDiagonal(self.model.layout, blocks, self.gathered, self.burning_in)
+
+
+def curvature(
+    a: Tensor, g: Tensor, groups: int = 1, bias: bool = False, apart: bool = False
+) -> Given:
     """One layer with given factors, and a diagonal block beside it."""
     rows, columns = g.shape[-1] * groups, a.shape[-1] - bias
     shapes = {"w": (rows, columns), "s": (2,)} | ({"b": (rows,)} if bias else {})
+    of = Given(Block("layer", "w", "b" if bias else None, groups, (1, 1)), shapes, apart)
+    of.put(KroneckerFactors(a, g, (1, 1), bias))
     diagonal = torch.tensor([2.0, 0.0], dtype=a.dtype)
-    return SimpleNamespace(
-        model=SimpleNamespace(
-            vectors=Vectors(),
-            layout=StandInLayout(shapes),
-            blocks=[
-                Block("layer", "w", "b" if bias else None, groups, (1, 1)),
-                DiagonalBlock("bn", ("s",)),
-            ],
-        ),
-        factors={
-            "layer": KroneckerFactors(a, g, (1, 1), bias),
-            "bn": DiagonalFactors({"s": diagonal}),
-        },
-        gathered=1,
-        burning_in=False,
-    )
+    of.operators["bn"].average(DiagonalFactors({"s": diagonal}), 1.0)
+    return of
 
 
-def vector(of: SimpleNamespace, dtype: torch.dtype = torch.float64) -> Tensor:
+def vector(of: Given, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(of.model.layout.numel, generator=seeded(7), dtype=torch.float64).to(dtype)
 
 
@@ -93,7 +124,7 @@ def test_each_group_is_solved_with_its_own_balance():
 
 def test_balance():
     def of(a: Tensor, g: Tensor) -> Tensor:
-        return balance(KroneckerFactors(a, g, (1, 1), False))
+        return balance(Full(a, "A"), Full(g, "G"))
 
     a, g = 4 * eye(3), eye(2)
     assert float(of(a, g)) == 2.0
@@ -135,7 +166,7 @@ def test_a_hopeless_factor_fails_with_a_status():
     solution = solver.solve(of, 1e-3, vector(of))
     assert solution.status is Status.FAILED
     assert solution.statistics["retries"] == RETRIES
-    of.factors["layer"] = KroneckerFactors(eye(3), eye(2), (1, 1), False)
+    of.put(KroneckerFactors(eye(3), eye(2), (1, 1), False))
     assert solver.solve(of, 1e-3, vector(of)).status is Status.SOLVED
 
 
@@ -156,7 +187,7 @@ def test_state_keeps_the_factorisation_in_use():
     one, other = KFI(every=5), KFI(every=5)
     before = one.solve(of, 0.1, vector(of)).x
     other.load_state_dict(one.state_dict())
-    of.factors["layer"] = KroneckerFactors(positive(3, 2), positive(2), (1, 1), False)
+    of.put(KroneckerFactors(positive(3, 2), positive(2), (1, 1), False))
     of.gathered = 2
     assert torch.equal(other.solve(of, 0.1, vector(of)).x, before)
     assert other.factorisations == 1
@@ -164,7 +195,7 @@ def test_state_keeps_the_factorisation_in_use():
 
 def test_asks_for_factors():
     of = curvature(positive(3), positive(2))
-    of.factors = {}
+    of.empty()
     with pytest.raises(NewtritonError, match="update"):
         KFI().solve(of, 0.1, vector(of))
     with pytest.raises(NewtritonError, match="every"):
@@ -179,11 +210,12 @@ def test_a_factor_not_finite_fails_and_the_next_good_one_is_solved(factor: str, 
     solver = KFI()
     before = solver.solve(of, 0.1, vector(of)).x
     spoilt = {"a": a, "g": g, factor: {"a": a, "g": g}[factor].clone().fill_diagonal_(bad)}
-    of.factors["layer"], of.gathered = KroneckerFactors(spoilt["a"], spoilt["g"], (1, 1), False), 2
+    of.put(KroneckerFactors(spoilt["a"], spoilt["g"], (1, 1), False))
+    of.gathered = 2
     solution = solver.solve(of, 0.1, vector(of))
     assert solution.status is Status.FAILED
     assert not solution.x.any()
-    of.factors["layer"] = KroneckerFactors(a, g, (1, 1), False)
+    of.put(KroneckerFactors(a, g, (1, 1), False))
     assert torch.equal(solver.solve(of, 0.1, vector(of)).x, before)
 
 
@@ -222,21 +254,21 @@ def test_solves_a_compiled_network_layer_by_layer_in_torchs_order(pi: bool) -> N
             a, b = damped(left, right, 0.3, pi)
             expected.append(torch.linalg.solve(torch.kron(b, a), rows.reshape(-1)).view_as(rows))
         torch.testing.assert_close(solved, torch.cat(expected), rtol=1e-10, atol=1e-13)
-    for name, d in tensors(of.factors["1"]).items():
+    for name, d in of.factors["1"].tensors.items():
         torch.testing.assert_close(x[name], g[name] / (d + 0.3), rtol=1e-12, atol=0)
 
 
-def mean_curvature(apart: bool, groups: int = 1) -> SimpleNamespace:
+def mean_curvature(apart: bool, groups: int = 1) -> Given:
     """One layer that keeps the mean of its inputs, with a bias."""
     lead = (groups,) if groups > 1 else ()
     g = positive(3, 2) if groups == 1 else torch.stack([positive(3, k) for k in range(groups)])
-    of = curvature(torch.zeros(*lead, 5, 5), g, groups, bias=True)
+    of = curvature(torch.zeros(*lead, 5, 5), g, groups, bias=True, apart=apart)
     mean = torch.randn(*lead, 4, generator=seeded(1), dtype=torch.float64)
-    of.factors["layer"] = MeanFactors(mean, g, (1, 1), True, apart)
+    of.put(MeanFactors(mean, g, (1, 1), True, apart))
     return of
 
 
-def layer_matrix(of: SimpleNamespace, flat: Tensor, groups: int) -> Tensor:
+def layer_matrix(of: Given, flat: Tensor, groups: int) -> Tensor:
     """The layer's part of a vector, a matrix per group."""
     parts = of.model.layout.views(flat)
     return torch.cat([parts["w"], parts["b"][:, None]], 1).view(groups, 3, 5)
@@ -309,7 +341,7 @@ def test_eigen_raises_the_damping_of_an_indefinite_block_and_gives_up_on_a_hopel
     torch.testing.assert_close(x, m / (a.diagonal() + 1.0))
     hopeless = curvature(-1e30 * eye(3), eye(2))
     for factor in (-1e30 * eye(3), math.nan * eye(3)):
-        hopeless.factors["layer"] = KroneckerFactors(factor, eye(2), (1, 1), False)
+        hopeless.put(KroneckerFactors(factor, eye(2), (1, 1), False))
         failed = Eigen().solve(hopeless, 0.1, v)
         assert failed.status is Status.FAILED
         assert not failed.x.any()
@@ -331,16 +363,16 @@ def test_block_cg_reports_the_worst_layer() -> None:
     of = curvature(positive(5, 1), positive(3, 2), bias=True)
     solution = BlockCG(1, 1e-8).solve(of, 1e-3, vector(of))
     assert (solution.status, solution.statistics) == (Status.LIMIT, {"cg_iterations": 1})
-    of.factors["layer"] = KroneckerFactors(math.nan * eye(5), positive(3), (1, 1), True)
+    of.put(KroneckerFactors(math.nan * eye(5), positive(3), (1, 1), True))
     assert BlockCG().solve(of, 1e-3, vector(of)).status is Status.NOT_FINITE
-    of.factors["layer"] = KroneckerFactors(-eye(5), positive(3), (1, 1), True)
+    of.put(KroneckerFactors(-eye(5), positive(3), (1, 1), True))
     assert BlockCG().solve(of, 1e-3, vector(of)).status is Status.NEGATIVE_CURVATURE
 
 
 @pytest.mark.parametrize("solver", [Eigen, BlockCG])
 def test_others_ask_for_factors_too(solver: type) -> None:
     of = curvature(positive(3), positive(2))
-    of.factors = {}
+    of.empty()
     with pytest.raises(NewtritonError, match="update"):
         solver().solve(of, 0.1, vector(of))
 

@@ -13,7 +13,7 @@ from newtriton.runtime.parts.cg import TruncatedCG
 from newtriton.runtime.parts.direct import KFI
 from newtriton.runtime.parts.kronecker import KroneckerCurvature
 from newtriton.runtime.parts.matrix_free import BLOCKS, MatrixFree, Preconditioned, cheaper_product
-from newtriton.runtime.parts.protocols import Tag
+from newtriton.runtime.parts.tags import Tag
 
 from ...tolerances import RELATIVE, assert_close, relative_error
 from ..problems import dense, problem
@@ -88,7 +88,7 @@ def test_tags() -> None:
     model, _ = problem("mlp")
     assert MatrixFree(model, "ggn").tags == {Tag.SEMIDEFINITE}
     assert MatrixFree(model, "hessian").tags == set()
-    assert KroneckerCurvature(model).tags == {Tag.SEMIDEFINITE, Tag.KRONECKER}
+    assert KroneckerCurvature(model).tags == {Tag.SEMIDEFINITE, Tag.BLOCKS}
 
 
 def test_the_cheaper_form_is_chosen() -> None:

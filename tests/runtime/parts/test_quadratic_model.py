@@ -1,68 +1,18 @@
-"""Fixed rate, quadratic model of K-FAC and KFRA, Levenberg–Marquardt, against dense algebra."""
+"""The quadratic model of K-FAC and KFRA against dense algebra."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.parts.line_search import LevenbergMarquardt
-from newtriton.runtime.parts.protocols import Proposal
-from newtriton.runtime.parts.quadratic_model import Fixed, QuadraticModel
-from newtriton.runtime.vectors import Vectors
+from newtriton.runtime.parts.quadratic_model import QuadraticModel
 
-from ..stand_in import assert_identical, positive, seeded
-
-EPS = torch.finfo(torch.float64).eps
-
-
-class Point:
-    """h = gᵀs + ½ sᵀCs around the origin, with C by name."""
-
-    def __init__(self, n: int = 8, **curvatures: Tensor) -> None:
-        self.curvatures = curvatures or {"ggn": positive(n), "hessian": positive(n, 4)}
-        self.gradient = torch.randn(n, generator=seeded(2), dtype=torch.float64)
-        self.objective, self.vectors = 0.0, Vectors()
-
-    def quadratic_forms(self, vs: list[Tensor], curvature: str = "hessian") -> Tensor:
-        v = torch.stack(list(vs))
-        return v @ self.curvatures[curvature] @ v.T
-
-    def model(self, s: Tensor, damping: float = 0.0, curvature: str = "ggn") -> float:
-        c = self.curvatures[curvature]
-        return float(self.gradient @ s + 0.5 * s @ c @ s + 0.5 * damping * s @ s)
-
-
-def draw(seed: int, n: int = 8) -> Tensor:
-    return torch.randn(n, generator=seeded(seed), dtype=torch.float64)
-
-
-def judged(rule, loss: float, new_loss: float, proposal: Proposal) -> tuple[bool, float | None]:
-    return rule.judge(loss, new_loss, proposal, EPS)
-
-
-# --- fixed ---------------------------------------------------------------------------------------
-
-
-def test_the_fixed_rule_and_its_momentum() -> None:
-    rule, point, x = Fixed(0.2, momentum=0.5), Point(), draw(1)
-    first = rule.propose(x, point)
-    torch.testing.assert_close(first.step, -0.2 * x)
-    assert first.norm == pytest.approx(0.2 * float(x.norm()))
-    assert first.predicted == pytest.approx(0.2 * float(point.gradient @ x))
-    assert judged(rule, 1.0, 5.0, first) == (True, None)
-    second = rule.propose(x, point)
-    torch.testing.assert_close(second.step, -0.2 * x - 0.1 * x)
-    for bad in (math.nan, math.inf):
-        assert judged(rule, 1.0, bad, second) == (False, None)
-        torch.testing.assert_close(rule.propose(x, point).step, -0.2 * x)
-
-
-# --- the quadratic model -------------------------------------------------------------------------
+from ..stand_in import assert_identical, positive
+from .points import Point, draw, judged
 
 
 @pytest.mark.parametrize("model", ["ggn", "hessian"])
@@ -168,76 +118,11 @@ def test_a_direction_of_zeros_stays_where_it_is() -> None:
         assert judged(rule, 1.0, 1.0, proposal)[0]
 
 
-# --- Levenberg and Marquardt ---------------------------------------------------------------------
-
-
-def searched(rule: LevenbergMarquardt, point: Point, x: Tensor, h) -> tuple[Proposal, float]:
-    """The proposal at which the search ends, and the loss there."""
-    proposal = rule.propose(x, point)
-    while (shorter := rule.shorten(h(torch.zeros_like(x)), h(proposal.step), proposal)) is not None:
-        proposal = shorter
-    return proposal, h(proposal.step)
-
-
-def test_backtracks_to_the_first_sufficient_decrease() -> None:
-    rule, point = LevenbergMarquardt(), Point()
-    x = 30 * torch.linalg.solve(point.curvatures["ggn"], point.gradient)
-    proposal, loss = searched(rule, point, x, point.model)
-    slope = -float(point.gradient @ x)
-    alphas = [0.5**k for k in range(21)]
-    good = [a for a in alphas if point.model(-a * x) <= 1e-4 * a * slope]
-    assert proposal.halvings == alphas.index(good[0]) > 0
-    torch.testing.assert_close(proposal.step, -good[0] * x)
-    assert proposal.predicted == pytest.approx(-point.model(proposal.step))
-    assert proposal.norm == pytest.approx(float(proposal.step.norm()))
-    assert judged(rule, 0.0, loss, proposal) == (True, pytest.approx(1.0))
-
-
-def test_a_line_search_that_finds_nothing_is_rejected_and_boosts() -> None:
-    rule, point = LevenbergMarquardt(halvings=6), Point()
-    uphill = lambda s: float(s.norm())  # noqa: E731
-    x = torch.linalg.solve(point.curvatures["ggn"], point.gradient)
-    proposal, loss = searched(rule, point, x, uphill)
-    assert proposal.halvings == 6
-    accepted, rho = judged(rule, 0.0, loss, proposal)
-    assert not accepted
-    assert rho is not None
-    assert rho < 0
-    assert rule.adapt(2.0, rho) == 3.0
-
-
-def test_a_direction_uphill_is_rejected_without_a_search() -> None:
-    rule, point = LevenbergMarquardt(), Point()
-    proposal = rule.propose(-point.gradient, point)
-    assert rule.shorten(0.0, 5.0, proposal) is None
-    assert not judged(rule, 0.0, 5.0, proposal)[0]
-
-
-@pytest.mark.parametrize(
-    ("rho", "expected"), [(0.9, 2.0), (0.75, 3.0), (0.25, 3.0), (0.1, 4.5), (-math.inf, 4.5)]
-)
-def test_lambda_follows_rho_at_each_step(rho: float, expected: float) -> None:
-    assert LevenbergMarquardt().adapt(3.0, rho) == pytest.approx(expected)
-
-
-def test_a_loss_that_is_not_finite_is_searched_away_from() -> None:
-    rule, point = LevenbergMarquardt(), Point()
-    proposal = rule.propose(torch.linalg.solve(point.curvatures["ggn"], point.gradient), point)
-    shorter = rule.shorten(0.0, math.nan, proposal)
-    assert shorter is not None
-    assert shorter.halvings == 1
-    assert not judged(rule, 0.0, math.nan, replace(shorter, halvings=20))[0]
-
-
-# --- all -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rule", [Fixed(0.1, 0.9), QuadraticModel(3.0)], ids=lambda r: r.name)
-def test_a_state_is_restored(rule: Fixed | QuadraticModel) -> None:
-    point = Point()
+def test_a_state_is_restored() -> None:
+    rule, point = QuadraticModel(3.0), Point()
     judged(rule, 1.0, 0.5, rule.propose(draw(1), point))
     state = rule.state_dict()
-    again = type(rule)()
+    again = QuadraticModel()
     again.load_state_dict(state)
     assert_identical(again.state_dict(), state)
     assert again.last is not rule.last
@@ -246,19 +131,11 @@ def test_a_state_is_restored(rule: Fixed | QuadraticModel) -> None:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: Fixed(0.0), r"lr is 0\.0"),
-        (lambda: Fixed("1"), "lr is '1'"),  # type: ignore[arg-type]
-        (lambda: Fixed(0.1, 1.0), r"momentum is 1\.0"),
         (lambda: QuadraticModel(-1.0), r"damping is -1\.0"),
         (lambda: QuadraticModel(momentum=0.9), r"momentum is 0\.9"),  # type: ignore[arg-type]
         (lambda: QuadraticModel(model="fisher"), "model is 'fisher'"),
         (lambda: QuadraticModel(every=0), "every is 0"),
         (lambda: QuadraticModel(greedy=1.5), r"greedy is 1\.5"),  # type: ignore[arg-type]
-        (lambda: LevenbergMarquardt("fisher"), "model is 'fisher'"),
-        (lambda: LevenbergMarquardt(sufficient=0.0), r"sufficient is 0\.0"),
-        (lambda: LevenbergMarquardt(halvings=-1), "halvings is -1"),
-        (lambda: LevenbergMarquardt(drop=1.0), r"drop is 1\.0"),
-        (lambda: LevenbergMarquardt(boost=1.0), r"boost is 1\.0"),
     ],
 )
 def test_refuses_options(make, named: str) -> None:

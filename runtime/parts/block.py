@@ -1,0 +1,247 @@
+"""A curvature block as an operator, and the block-diagonal operator that is made of them.
+
+A block C_l acts on its layer's part of a flat vector, which it reads as a tensor M (O×D for a
+Kronecker product, flat for a diagonal one) and writes back. A structure (Kronecker product, mean of
+the inputs, diagonal, an eigenbasis) is one class: solvers ask it for products, factorisations and
+solves, and curvatures for averages and states; neither needs to know which one it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph.errors import NewtritonError
+from ..model.factors import DiagonalFactors, Factors
+from .state import Shaped, Spec, copied
+from .tags import Tag
+
+if TYPE_CHECKING:
+    from ...compiler.curvature.factors import DiagonalBlock as DiagonalLayer
+    from ..model.layout import Layout
+
+RETRIES = 10  # how often a factorisation or a solve is tried again, each with more damping
+
+Views = Mapping[str, Tensor]  # a flat vector's parts by parameter, in the model's own shapes
+
+
+class Damped(Enum):
+    """How a damping γ joins a Kronecker product; blocks of other structures add γI."""
+
+    WHOLE = "A ⊗ G + γI"
+    BALANCED = "(A + π√γ I) ⊗ (G + √γ/π I)"
+    FACTORS = "(A + γI) ⊗ (G + γI)"
+
+
+@dataclass(frozen=True)
+class Factorisation:
+    """What a block keeps in order to solve, valid until it is factorised again.
+
+    Attributes:
+        form: How the damping joins the block.
+        tensors: Named tensors that a state saves as they are; a diagonal block needs none.
+    """
+
+    form: Damped
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Block(ABC):
+    """One layer's block of a curvature, kept as an average of factors.
+
+    Args:
+        layer: The layer's name.
+
+    Attributes:
+        layer: The layer's name.
+        tags: What may be relied on, e.g. `Tag.DIAGONAL`; see also `BlockDiagonal.tags`.
+    """
+
+    tags: ClassVar[frozenset[Tag]]
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+        self._tensors: dict[str, Tensor] = {}
+
+    # --- what it keeps ---
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the averages by name.
+
+        Raises:
+            NewtritonError: Nothing has been gathered yet.
+        """
+        if not self._tensors:
+            raise NewtritonError("the curvature has no factors yet: call curvature.update(lin)")
+        return self._tensors
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether factors have been gathered or loaded."""
+        return bool(self._tensors)
+
+    @property
+    @abstractmethod
+    def factors(self) -> Factors:
+        """Returns the averages as the user knows them; they share their memory with the block."""
+
+    def average(self, new: Factors, weight: float) -> None:
+        """Moves the averages towards new factors, F ← F + weight·(F_new − F), in place.
+
+        The first factors are taken over as they are.
+        """
+        if not self._tensors:
+            self._tensors = new.tensors
+            return
+        for name, tensor in new.tensors.items():
+            self._tensors[name].lerp_(tensor, weight)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over copies of averages that were saved; none leaves the block empty."""
+        self._tensors = dict(copied(tensors))
+
+    @abstractmethod
+    def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
+        """Returns the specification of the averages, for `state.check_state`."""
+
+    # --- its place in a flat vector ---
+
+    @abstractmethod
+    def read(self, views: Views) -> Tensor:
+        """Returns the block's part M of a flat vector."""
+
+    @abstractmethod
+    def write(self, views: Views, m: Tensor) -> None:
+        """Writes M back into a flat vector."""
+
+    # --- the operator ---
+
+    @abstractmethod
+    def mv(self, m: Tensor) -> Tensor:
+        """Returns the product C M."""
+
+    @abstractmethod
+    def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
+        """Factorises the block for solves with a damping γ.
+
+        Returns:
+            What has to be kept, and how often the damping had to be raised for it; None where no
+            damping serves. For `Damped.WHOLE` the result does not depend on the damping.
+        """
+
+    def raise_damping(
+        self, factorisation: Factorisation, damping: float
+    ) -> tuple[float, int] | None:
+        """Raises a damping to what a solve needs.
+
+        Returns:
+            The damping, and how often it was raised; None where none serves.
+        """
+        return damping, 0
+
+    @abstractmethod
+    def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
+        """Returns the solution X of (C + γI) X = M, γ joined to C in the factorisation's form."""
+
+    @abstractmethod
+    def factorisation_spec(
+        self, form: Damped, views: Views, dtype: torch.dtype
+    ) -> Mapping[str, Spec]:
+        """Returns the specification of a factorisation's tensors, for `state.check_state`."""
+
+
+class DiagonalBlock(Block):
+    """The block diag(d) of parameters that enter by a broadcast, a layer's in one flat part.
+
+    Args:
+        described: Which parameters they are.
+    """
+
+    tags = frozenset({Tag.SEMIDEFINITE, Tag.DIAGONAL})
+
+    def __init__(self, described: DiagonalLayer) -> None:
+        super().__init__(described.layer)
+        self.names = described.names
+
+    @property
+    def factors(self) -> DiagonalFactors:
+        """Returns the diagonal by parameter."""
+        return DiagonalFactors(self.tensors)
+
+    def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
+        """Returns a tensor of each parameter's shape and the given dtype."""
+        return {name: Shaped(tuple(views[name].shape), dtype) for name in self.names}
+
+    def read(self, views: Views) -> Tensor:
+        """Returns the parameters, flattened one after another."""
+        return torch.cat([views[name].reshape(-1) for name in self.names])
+
+    def write(self, views: Views, m: Tensor) -> None:
+        """Writes the parameters back."""
+        parts = m.split([views[name].numel() for name in self.names])
+        for name, part in zip(self.names, parts, strict=True):
+            views[name].copy_(part.view_as(views[name]))
+
+    def mv(self, m: Tensor) -> Tensor:
+        """Returns the product d ⊙ m."""
+        return self.read(self.tensors) * m
+
+    def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
+        """Returns a factorisation without tensors: the averages are all that a solve needs."""
+        return Factorisation(form), 0
+
+    def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
+        """Returns the quotient m / (d + γ), of the averages as they are now."""
+        return m / (self.read(self.tensors) + damping)
+
+    def factorisation_spec(
+        self, form: Damped, views: Views, dtype: torch.dtype
+    ) -> Mapping[str, Spec]:
+        """Returns nothing to be checked: no tensors are kept."""
+        return {}
+
+
+@dataclass(frozen=True)
+class BlockDiagonal:
+    """The operator diag(C_1, …, C_L) on flat vectors, 0 for parameters that belong to no block.
+
+    Attributes:
+        layout: Where the parameters lie in a flat vector.
+        blocks: One operator per layer.
+        gathered: How often the blocks' averages have been refreshed.
+        burning_in: Whether the averages are still settling, so that each refresh counts.
+    """
+
+    layout: Layout
+    blocks: tuple[Block, ...]
+    gathered: int
+    burning_in: bool
+
+    @property
+    def tags(self) -> frozenset[Tag]:
+        """What holds of the whole: some tags of all blocks, others of any."""
+        tags = {Tag.BLOCKS}
+        if all(Tag.SEMIDEFINITE in block.tags for block in self.blocks):
+            tags.add(Tag.SEMIDEFINITE)
+        if any(Tag.MEANS in block.tags for block in self.blocks):
+            tags.add(Tag.MEANS)
+        return frozenset(tags)
+
+    def apply(self, v: Tensor, function: Callable[[Block, Tensor], Tensor]) -> Tensor:
+        """Returns the flat vector of `function(block, M)` over all blocks, M their parts of v."""
+        result = torch.zeros_like(v)
+        source, target = self.layout.views(v), self.layout.views(result)
+        for block in self.blocks:
+            block.write(target, function(block, block.read(source)))
+        return result
+
+    def mv(self, v: Tensor) -> Tensor:
+        """Returns the product with a flat vector."""
+        return self.apply(v, lambda block, m: block.mv(m))

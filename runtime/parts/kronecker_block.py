@@ -1,0 +1,370 @@
+"""Blocks that are Kronecker products A ⊗ G: of two full factors, or with a mean in place of A.
+
+A block is a pair of sides. A side is a symmetric matrix, or U Uᵀ of low rank given by its root U;
+either may have groups on a leading axis. What a factorisation keeps are named tensors, which are
+saved as they are. A block's part of a vector is M of O×D: weights in rows, the bias as last column.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..model.factors import KroneckerFactors, MeanFactors
+from .block import RETRIES, Block, Damped, Factorisation, Views
+from .state import Shaped, Spec
+from .tags import Tag
+
+if TYPE_CHECKING:
+    from ...compiler.curvature.factors import Block as KroneckerLayer
+
+Saved = dict[str, Tensor]
+
+
+# --- sides ----------------------------------------------------------------------------------------
+
+
+class Side(ABC):
+    """One side of a Kronecker product, S or a stack of them, one per group."""
+
+    @property
+    @abstractmethod
+    def mean_diagonal(self) -> Tensor:
+        """Returns tr S/dim S, one per group, in float64."""
+
+    @abstractmethod
+    def factorise(self, damping: Tensor) -> Saved | None:
+        """Returns what solves with S + damping·I need, one damping per group; None if it fails."""
+
+    @abstractmethod
+    def diagonalise(self) -> tuple[Tensor, Tensor]:
+        """Returns eigenvalues and orthonormal eigenvectors, of the range where S is of low rank."""
+
+
+class Full(Side):
+    """A side that is a matrix."""
+
+    def __init__(self, matrix: Tensor, name: str) -> None:
+        self.matrix, self.name = matrix, name
+
+    @property
+    def mean_diagonal(self) -> Tensor:
+        """Returns the mean of the diagonal, one per group, in float64."""
+        return self.matrix.diagonal(dim1=-2, dim2=-1).double().mean(-1)
+
+    def factorise(self, damping: Tensor) -> Saved | None:
+        """Returns the lower Cholesky factor of S + damping·I, under the side's name."""
+        lower = _cholesky(self.matrix, damping)
+        return None if lower is None else {self.name: lower}
+
+    def diagonalise(self) -> tuple[Tensor, Tensor]:
+        """Returns all eigenvalues and eigenvectors."""
+        values, vectors = torch.linalg.eigh(self.matrix)
+        return values, vectors
+
+
+class LowRank(Side):
+    """A side S = U Uᵀ with a root U of few columns, which is never multiplied out."""
+
+    def __init__(self, root: Tensor) -> None:
+        self.root = root
+
+    @property
+    def mean_diagonal(self) -> Tensor:
+        """Returns ‖U‖²/dim S, one per group, in float64."""
+        root = self.root.double()
+        return root.square().sum((-2, -1)) / root.shape[-2]
+
+    def factorise(self, damping: Tensor) -> Saved | None:
+        """Returns the Cholesky factor of the small damping·I + UᵀU, and what goes with it.
+
+        The inverse is Woodbury's; where U is a column, Sherman and Morrison's (EA-CG, eq. 13).
+        """
+        core = _cholesky(self.root.mT @ self.root, damping)
+        if core is None or not bool((damping > 0).all()):
+            return None
+        scale = damping.to(self.root.dtype).reshape(*damping.shape, 1, 1)
+        kept = self.root.clone()  # it may be a view of an average, which goes on
+        return {"root": kept, "core": core, "damping": scale}
+
+    def diagonalise(self) -> tuple[Tensor, Tensor]:
+        """Returns eigenvalues and eigenvectors of the range of U."""
+        vectors, singular, _ = torch.linalg.svd(self.root, full_matrices=False)
+        return singular.square(), vectors
+
+
+def _cholesky(matrix: Tensor, damping: Tensor) -> Tensor | None:
+    """Returns the lower Cholesky factor of matrix + damping·I; None where there is none."""
+    damped = matrix.clone()
+    damped.diagonal(dim1=-2, dim2=-1).add_(damping.to(matrix.dtype).unsqueeze(-1))
+    lower, info = torch.linalg.cholesky_ex(damped)
+    return None if bool(info.any()) or not bool(torch.isfinite(lower).all()) else lower
+
+
+def balance(a: Side, g: Side) -> Tensor:
+    """Returns π = √[(tr A/dim A) / (tr G/dim G)] per group; 1 where a trace is not positive."""
+    mean_a, mean_g = a.mean_diagonal, g.mean_diagonal
+    return torch.where((mean_a > 0) & (mean_g > 0), (mean_a / mean_g).sqrt(), 1.0)
+
+
+def spectrum(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Returns eigenvalues of A ⊗ G, O×D, without those that are 0 because A has low rank."""
+    return tensors["values_G"].unsqueeze(-1) * tensors["values_A"].unsqueeze(-2)
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+class KroneckerProduct(Block):
+    """A block A ⊗ G on a layer's weights and bias: all that does not depend on what A is.
+
+    Args:
+        described: Which parameters they are, and the layer's groups and taps.
+    """
+
+    tags = frozenset({Tag.SEMIDEFINITE})
+
+    def __init__(self, described: KroneckerLayer) -> None:
+        super().__init__(described.layer)
+        self.described = described
+
+    @property
+    @abstractmethod
+    def factors(self) -> KroneckerFactors | MeanFactors:
+        """Returns what stands for A, and G."""
+
+    @property
+    @abstractmethod
+    def a(self) -> Side:
+        """The side of the inputs, D×D."""
+
+    @property
+    def g(self) -> Full:
+        """The side of the outputs' gradients, O×O."""
+        return Full(self.tensors["G"], "G")
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether the layer has a bias, the last column of M."""
+        return self.described.bias is not None
+
+    def read(self, views: Views) -> Tensor:
+        """Returns M, O×D (groups×O/g×D), the bias as last column."""
+        layer = self.described
+        weight = views[layer.weight]
+        lead = (layer.groups,) if layer.groups > 1 else ()
+        rows = weight.shape[0] // layer.groups
+        parts = [weight.reshape(*lead, rows, -1)]
+        if layer.bias is not None:
+            parts.append(views[layer.bias].reshape(*lead, rows, 1))
+        return torch.cat(parts, -1)
+
+    def write(self, views: Views, m: Tensor) -> None:
+        """Writes M into weight and bias."""
+        layer = self.described
+        weight = views[layer.weight]
+        columns = m.shape[-1] - self.homogeneous
+        weight.copy_(m[..., :columns].reshape(weight.shape))
+        if layer.bias is not None:
+            views[layer.bias].copy_(m[..., columns].reshape(-1))
+
+    def sizes(self, views: Views) -> tuple[tuple[int, ...], int, int]:
+        """Returns the factors' leading axis (the groups, where there are several), D and O."""
+        shape = self.read(views).shape
+        return tuple(shape[:-2]), shape[-1], shape[-2]
+
+    def mv(self, m: Tensor) -> Tensor:
+        """Returns the product G M A."""
+        return self.tensors["G"] @ self.factors.times_inputs(m)
+
+    def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
+        """Computes Cholesky factors of both damped sides, or eigenvectors for `Damped.WHOLE`.
+
+        A pair that is not positive definite is tried again with ten times the damping γ, and with
+        no less than what stands to the factors as rounding error does.
+        """
+        if form is Damped.WHOLE:
+            tensors = self._diagonalise()
+            return None if tensors is None else (Factorisation(form, tensors), 0)
+        balanced = form is Damped.BALANCED
+        pi = balance(self.a, self.g)
+        pi = pi if balanced else torch.ones_like(pi)
+        strength = math.sqrt(damping) if balanced else damping
+        growth = math.sqrt(10.0) if balanced else 10.0
+        for retry in range(RETRIES + 1):
+            tensors = self._factorise(pi * strength, strength / pi)
+            if tensors is not None:
+                return Factorisation(form, tensors), retry
+            strength = max(growth * strength, self._rounding())
+        return None
+
+    def _factorise(self, on_a: Tensor, on_g: Tensor) -> Saved | None:
+        """Returns factors of A + on_a·I and of G + on_g·I; None where either has none."""
+        if (of_g := self.g.factorise(on_g)) is None:
+            return None
+        of_a = self.a.factorise(on_a)
+        return None if of_a is None else {**of_a, **of_g}
+
+    def _rounding(self) -> float:
+        """Returns the √γ that is to the factors as rounding error: the start where γ is 0."""
+        product = self.a.mean_diagonal * self.g.mean_diagonal
+        return torch.finfo(self.g.matrix.dtype).eps * float(product.abs().sqrt().max())
+
+    def _diagonalise(self) -> Saved | None:
+        """Returns eigenvalues and eigenvectors of both sides; None where they are not finite."""
+        try:
+            values_g, vectors_g = self.g.diagonalise()
+            values_a, vectors_a = self.a.diagonalise()
+        except RuntimeError:  # torch.linalg.LinAlgError: no convergence, or values not finite
+            return None
+        saved = {"values_A": values_a, "A": vectors_a, "values_G": values_g, "G": vectors_g}
+        return saved if all(bool(torch.isfinite(t).all()) for t in saved.values()) else None
+
+    def raise_damping(
+        self, factorisation: Factorisation, damping: float
+    ) -> tuple[float, int] | None:
+        """Raises γ tenfold until all eigenvalues of A ⊗ G + γI are above rounding."""
+        if factorisation.form is not Damped.WHOLE:
+            return damping, 0
+        values = spectrum(factorisation.tensors)
+        low, high = float(values.min()), float(values.abs().max())
+        if _has_null_space(factorisation.tensors):
+            low = min(low, 0.0)
+        floor = max(torch.finfo(values.dtype).eps * high, torch.finfo(values.dtype).tiny)
+        for retry in range(RETRIES + 1):
+            if low + damping > (floor if retry else 0.0):
+                return damping, retry
+            damping = 10 * max(damping, floor)
+        return None
+
+    def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
+        """Returns the solution X of G X A = M, damped in the factorisation's form."""
+        if factorisation.form is Damped.WHOLE:
+            return _solve_in_eigenbasis(factorisation.tensors, damping, m)
+        right = torch.cholesky_solve(m, factorisation.tensors["G"])
+        return self._solve_inputs(factorisation.tensors, right)
+
+    @abstractmethod
+    def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
+        """Returns the product M (A + …)⁻¹ from what the side of the inputs kept."""
+
+    def _diagonalised_spec(
+        self, views: Views, dtype: torch.dtype, rank: int | None = None
+    ) -> Mapping[str, Spec]:
+        """Returns the specification of what `_diagonalise` keeps for A of a rank, D by default."""
+        lead, d, o = self.sizes(views)
+        rank = d if rank is None else rank
+        return {
+            "values_A": Shaped((*lead, rank), dtype),
+            "A": Shaped((*lead, d, rank), dtype),
+            "values_G": Shaped((*lead, o), dtype),
+            "G": Shaped((*lead, o, o), dtype),
+        }
+
+
+def _has_null_space(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether only the range of A has been diagonalised."""
+    rows, columns = tensors["A"].shape[-2:]
+    return rows > columns
+
+
+def _solve_in_eigenbasis(tensors: Mapping[str, Tensor], damping: float, m: Tensor) -> Tensor:
+    """Solves G X A + γX = M: four products, six where A has only its range."""
+    vectors_a, vectors_g = tensors["A"], tensors["G"]
+    turned = vectors_g.mT @ m @ vectors_a
+    inside = vectors_g @ (turned / (spectrum(tensors) + damping)) @ vectors_a.mT
+    if not _has_null_space(tensors):
+        return inside
+    return inside + (m - (m @ vectors_a) @ vectors_a.mT) / damping
+
+
+class KroneckerBlock(KroneckerProduct):
+    """A block A ⊗ G with A = E[ā āᵀ] in full."""
+
+    @property
+    def a(self) -> Full:
+        """The side of the inputs, in (tap, channel) order."""
+        return Full(self.tensors["A"], "A")
+
+    @property
+    def factors(self) -> KroneckerFactors:
+        """Returns A and G."""
+        tensors = self.tensors
+        return KroneckerFactors(tensors["A"], tensors["G"], self.described.kernel, self.homogeneous)
+
+    def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
+        """Returns the specification of A, D×D, and G, O×O."""
+        lead, d, o = self.sizes(views)
+        return {"A": Shaped((*lead, d, d), dtype), "G": Shaped((*lead, o, o), dtype)}
+
+    def factorisation_spec(
+        self, form: Damped, views: Views, dtype: torch.dtype
+    ) -> Mapping[str, Spec]:
+        """Returns the shapes of the Cholesky factors, or of eigenvalues and eigenvectors."""
+        if form is Damped.WHOLE:
+            return self._diagonalised_spec(views, dtype)
+        return self.spec(views, dtype)
+
+    def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
+        return torch.cholesky_solve(m.mT, tensors["A"]).mT
+
+
+class MeanBlock(KroneckerProduct):
+    """A block A ⊗ G with E[ā]E[ā]ᵀ in place of A (Chen, Chou & Chang 2018, eq. 11b).
+
+    Args:
+        described: Which parameters they are, and the layer's groups and taps.
+        apart: Whether the bias is uncoupled from the weights.
+    """
+
+    tags = KroneckerProduct.tags | {Tag.MEANS}
+
+    def __init__(self, described: KroneckerLayer, apart: bool) -> None:
+        super().__init__(described)
+        self.apart = apart
+
+    @property
+    def a(self) -> LowRank:
+        """The side of the inputs, by its root."""
+        return LowRank(self.factors.root)
+
+    @property
+    def factors(self) -> MeanFactors:
+        """Returns the mean of the inputs and G."""
+        mean, g = self.tensors["mean"], self.tensors["G"]
+        return MeanFactors(mean, g, self.described.kernel, self.homogeneous, self.apart)
+
+    @property
+    def rank(self) -> int:
+        """The rank of A: 1, or 2 where the bias stands apart."""
+        return 2 if self.homogeneous and self.apart else 1
+
+    def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
+        """Returns the specification of the mean, D without the 1, and of G, O×O."""
+        lead, d, o = self.sizes(views)
+        mean = Shaped((*lead, d - self.homogeneous), dtype)
+        return {"mean": mean, "G": Shaped((*lead, o, o), dtype)}
+
+    def factorisation_spec(
+        self, form: Damped, views: Views, dtype: torch.dtype
+    ) -> Mapping[str, Spec]:
+        """Returns the shapes of what Woodbury's inverse needs, or of A's range."""
+        if form is Damped.WHOLE:
+            return self._diagonalised_spec(views, dtype, self.rank)
+        lead, d, o = self.sizes(views)
+        return {
+            "root": Shaped((*lead, d, self.rank), dtype),
+            "core": Shaped((*lead, self.rank, self.rank), dtype),
+            "damping": Shaped((*lead, 1, 1), dtype),
+            "G": Shaped((*lead, o, o), dtype),
+        }
+
+    def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
+        root = tensors["root"]
+        inner = torch.cholesky_solve((m @ root).mT, tensors["core"]).mT
+        return (m - inner @ root.mT) / tensors["damping"]

@@ -1,0 +1,199 @@
+"""Blocks as operators: their places, their products, and a structure solvers never heard of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from newtriton.compiler.curvature.factors import Block as KroneckerLayer
+from newtriton.compiler.curvature.factors import DiagonalBlock as DiagonalLayer
+from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors
+from newtriton.runtime.parts.block import (
+    Block,
+    BlockDiagonal,
+    Damped,
+    DiagonalBlock,
+    Factorisation,
+    Views,
+)
+from newtriton.runtime.parts.block_cg import BlockCG
+from newtriton.runtime.parts.direct import KFI, Direct, Eigen
+from newtriton.runtime.parts.kronecker_block import KroneckerBlock, MeanBlock
+from newtriton.runtime.parts.protocols import LinearSolver, Status
+from newtriton.runtime.parts.state import Shaped, Spec, check_state
+from newtriton.runtime.parts.tags import Tag
+from newtriton.runtime.vectors import Vectors
+
+from ..stand_in import StandInLayout, positive, seeded
+
+SHAPES = {"w": (4, 2, 1, 2), "b": (4,), "s": (2,), "t": (3,), "frozen": (2,)}
+LAYOUT = StandInLayout(SHAPES)
+LAYER = KroneckerLayer("conv", "w", "b", 2, (2, 1))
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def filled() -> list[Block]:
+    """One block of each structure."""
+    a, g = (torch.stack([positive(n, k) for k in range(2)]) for n in (5, 2))
+    made: list[tuple[Block, KroneckerFactors | MeanFactors | DiagonalFactors]] = [
+        (KroneckerBlock(LAYER), KroneckerFactors(a, g, (2, 1), True)),
+        (MeanBlock(LAYER, False), MeanFactors(random(2, 4), g, (2, 1), True)),
+        (MeanBlock(LAYER, True), MeanFactors(random(2, 4), g, (2, 1), True)),
+        (
+            DiagonalBlock(DiagonalLayer("bn", ("s", "t"))),
+            DiagonalFactors({"s": random(2) ** 2, "t": random(3) ** 2}),
+        ),
+    ]
+    for block, factors in made:
+        block.average(factors, 1.0)
+    return [block for block, _ in made]
+
+
+@pytest.mark.parametrize("block", filled(), ids=lambda b: type(b).__name__)
+def test_a_block_reads_its_part_and_writes_it_back(block: Block) -> None:
+    v = random(LAYOUT.numel)
+    result = torch.zeros_like(v)
+    block.write(LAYOUT.views(result), block.read(LAYOUT.views(v)))
+    own = {"conv": {"w", "b"}, "bn": {"s", "t"}}[block.layer]
+    for name, part in LAYOUT.views(result).items():
+        expected = LAYOUT.views(v)[name] if name in own else torch.zeros_like(part)
+        assert torch.equal(part, expected), name
+
+
+@pytest.mark.parametrize("form", Damped)
+@pytest.mark.parametrize("block", filled(), ids=lambda b: type(b).__name__)
+def test_a_solve_inverts_the_product_and_its_tensors_are_as_specified(
+    block: Block, form: Damped
+) -> None:
+    views, damping = LAYOUT.views(random(LAYOUT.numel)), 0.3
+    made = block.factorise(damping, form)
+    assert made is not None
+    factorisation, retries = made
+    assert (factorisation.form, retries) == (form, 0)
+    check_state(block.factorisation_spec(form, views, torch.float64), factorisation.tensors)
+    check_state(block.spec(views, torch.float64), block.tensors)
+    if form is Damped.WHOLE or Tag.DIAGONAL in block.tags:
+        m = block.read(views)
+        x = block.solve(factorisation, damping, m)
+        torch.testing.assert_close(block.mv(x) + damping * x, m)
+
+
+def test_blocks_together_leave_what_is_in_none_at_zero() -> None:
+    blocks = filled()[0], filled()[3]
+    operator = BlockDiagonal(LAYOUT, blocks, 1, False)  # type: ignore[arg-type]
+    v = random(LAYOUT.numel)
+    product = LAYOUT.views(operator.mv(v))
+    assert not product["frozen"].any()
+    torch.testing.assert_close(product["s"], blocks[1].tensors["s"] * LAYOUT.views(v)["s"])
+
+
+def test_the_whole_has_the_tags_of_all_blocks_or_of_any() -> None:
+    pair, mean, _, diagonal = filled()
+
+    class Saddle(DiagonalBlock):
+        tags = DiagonalBlock.tags - {Tag.SEMIDEFINITE}
+
+    def of(*blocks: Block) -> frozenset[Tag]:
+        return BlockDiagonal(LAYOUT, blocks, 1, False).tags  # type: ignore[arg-type]
+
+    assert of(pair, diagonal) == {Tag.BLOCKS, Tag.SEMIDEFINITE}
+    assert of(mean, diagonal) == {Tag.BLOCKS, Tag.SEMIDEFINITE, Tag.MEANS}
+    assert of(pair, Saddle(DiagonalLayer("bn", ("s",)))) == {Tag.BLOCKS}
+
+
+@pytest.mark.parametrize("form", Damped)
+def test_a_factorisation_does_not_follow_the_averages(form: Damped) -> None:
+    """A mean without a bias is its own root: what is kept of it must be a copy."""
+    g = positive(3)
+    block = MeanBlock(KroneckerLayer("layer", "w", None, 1, (1, 1)), apart=False)
+    block.average(MeanFactors(random(4), g, (1, 1), False), 1.0)
+    made, m = block.factorise(0.3, form), random(3, 4, seed=1)
+    assert made is not None
+    before = block.solve(made[0], 0.3, m)
+    block.average(MeanFactors(random(4, seed=2), g, (1, 1), False), 0.5)
+    assert torch.equal(block.solve(made[0], 0.3, m), before)
+
+
+# --- one more structure, and not a line in a solver -----------------------------------------------
+
+
+@dataclass(frozen=True)
+class EigenbasisFactors:
+    """U_A, U_G and the second moments S of the gradient in their basis (George et al. 2018)."""
+
+    tensors: dict[str, Tensor]
+
+
+class EigenbasisBlock(Block):
+    """U_G [S ⊙ (U_Gᵀ M U_A)] U_Aᵀ: what a file for EKFAC would hold."""
+
+    tags = frozenset({Tag.SEMIDEFINITE})
+
+    @property
+    def factors(self) -> EigenbasisFactors:
+        return EigenbasisFactors(self.tensors)
+
+    def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
+        rows, columns = views["w"].shape
+        shapes = {"A": (columns, columns), "G": (rows, rows), "S": (rows, columns)}
+        return {name: Shaped(shape, dtype) for name, shape in shapes.items()}
+
+    def read(self, views: Views) -> Tensor:
+        return views["w"]
+
+    def write(self, views: Views, m: Tensor) -> None:
+        views["w"].copy_(m)
+
+    def _in_basis(self, tensors: Mapping[str, Tensor], m: Tensor, factor: Tensor) -> Tensor:
+        a, g = tensors["A"], tensors["G"]
+        return g @ ((g.mT @ m @ a) * factor) @ a.mT
+
+    def mv(self, m: Tensor) -> Tensor:
+        return self._in_basis(self.tensors, m, self.tensors["S"])
+
+    def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
+        return Factorisation(form, dict(self.tensors)), 0
+
+    def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
+        tensors = factorisation.tensors
+        return self._in_basis(tensors, m, 1.0 / (tensors["S"] + damping))
+
+    def factorisation_spec(
+        self, form: Damped, views: Views, dtype: torch.dtype
+    ) -> Mapping[str, Spec]:
+        return self.spec(views, dtype)
+
+
+def curvature(block: Block) -> SimpleNamespace:
+    """A curvature of one block on a weight of 3×4."""
+    layout = StandInLayout({"w": (3, 4)})
+    params = torch.zeros(12, dtype=torch.float64)
+    model = SimpleNamespace(layout=layout, vectors=Vectors(), params=params, dtype=torch.float64)
+    blocks = BlockDiagonal(layout, (block,), 1, False)  # type: ignore[arg-type]
+    return SimpleNamespace(name="given", model=model, blocks=blocks)
+
+
+@pytest.mark.parametrize("solver", [KFI(), Eigen(), BlockCG(100, 1e-13)], ids=lambda s: s.name)
+def test_one_more_structure_goes_with_every_solver(solver: LinearSolver) -> None:
+    """With S = λ_G λ_Aᵀ an eigenbasis is A ⊗ G, solved exactly."""
+    a, g, v = positive(4, 1), positive(3, 2), random(12)
+    (values_a, of_a), (values_g, of_g) = torch.linalg.eigh(a), torch.linalg.eigh(g)
+    block = EigenbasisBlock("layer")
+    second = values_g[:, None] * values_a
+    block.average(EigenbasisFactors({"A": of_a, "G": of_g, "S": second}), 1.0)
+    exact = KroneckerBlock(KroneckerLayer("layer", "w", None, 1, (1, 1)))
+    exact.average(KroneckerFactors(a, g, (1, 1), False), 1.0)
+    expected = Eigen().solve(curvature(exact), 0.2, v).x  # type: ignore[arg-type]
+    solution = solver.solve(curvature(block), 0.2, v)  # type: ignore[arg-type]
+    assert solution.status is Status.SOLVED
+    torch.testing.assert_close(solution.x, expected, rtol=1e-10, atol=1e-12)
+    if isinstance(solver, Direct):
+        check_state(solver.state_spec(curvature(block)), solver.state_dict())  # type: ignore[arg-type]
