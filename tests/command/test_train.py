@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import newtriton as nt
 from newtriton.command import catalogue
 from newtriton.command import main as cli
 from newtriton.runtime.training.history import History
@@ -34,7 +35,9 @@ def test_a_run_prints_a_row_per_epoch_and_leaves_its_files(tmp_path: Path, capsy
 @pytest.mark.parametrize("optimizer", catalogue.OPTIMIZERS)
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatch, optimizer: str):
     monkeypatch.setattr(History, "plot", lambda *_, **__: None)  # drawing takes longest
-    options = ("--optimizer", optimizer, "--batch-size", "400")
+    few = tuple(nt.Samples(part.x[:400], part.y[:400]) for part in nt.digits())
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: few)
+    options = ("--optimizer", optimizer, "--batch-size", "110")  # four batches, one of them short
     assert train(tmp_path / "whole", *options, "--epochs", "3") == 0
     assert train(tmp_path / "broken", *options, "--epochs", "1") == 0
     assert train(tmp_path / "broken", *options, "--epochs", "3", "--resume") == 0
