@@ -1,8 +1,12 @@
-"""What an option must be; every error names the value and the way out."""
+"""What an option must be; every error names the value and the way out.
+
+NumPy's scalars are numbers too: they are taken, and become Python's.
+"""
 
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 
 from .errors import NewtritonError
 
@@ -27,14 +31,10 @@ def check_number(
     Raises:
         NewtritonError: the value is no such number.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if (
-        is_number
-        and math.isfinite(value)  # type: ignore[arg-type]
-        and least <= value <= most  # type: ignore[operator]
-        and above < value < below  # type: ignore[operator]
-    ):
-        return float(value)  # type: ignore[arg-type]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and least <= number <= most and above < number < below:
+            return number
     bounds = ((least, "≥"), (above, ">"), (most, "≤"), (below, "<"))
     limits = [f"{sign} {bound:g}" for bound, sign in bounds if math.isfinite(bound)]
     raise NewtritonError(
@@ -48,8 +48,8 @@ def check_count(what: str, value: object, least: int = 1) -> int:
     Raises:
         NewtritonError: the value is no such integer.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value
+    if isinstance(value, Integral) and not isinstance(value, bool) and value >= least:
+        return int(value)
     wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
     raise NewtritonError(f"{what} is {value!r}: give {wanted}")
 

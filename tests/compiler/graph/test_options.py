@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -91,3 +92,10 @@ def test_a_check_gives_the_value_back() -> None:
     assert check_number("rate", 1, 0.0, 1.0) == 1.0
     assert check_count("size", 3) == 3
     assert check_flag("whole", False) is False
+
+
+def test_scalars_of_numpy_are_numbers():
+    assert check_count("k", np.int64(3)) == 3 and type(check_count("k", np.int64(3))) is int
+    assert check_number("x", np.float32(0.5)) == 0.5
+    with pytest.raises(nt.NewtritonError, match="k is"):
+        check_count("k", np.float64(3.0))

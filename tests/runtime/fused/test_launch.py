@@ -78,6 +78,7 @@ def test_the_vendors_kernels_are_not_compiled():
         assert len(list(plan.jobs(""))) == len(plan.launches) + two
 
 
+@pytest.mark.interpreter
 def test_the_tables_of_a_patch_gram_are_made_once(monkeypatch: pytest.MonkeyPatch):
     image = ops.input_("a", (N, 5, 4, 6))
     window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
@@ -99,6 +100,7 @@ def test_the_tables_of_a_patch_gram_are_made_once(monkeypatch: pytest.MonkeyPatc
     assert tables[0] is tables[1]
 
 
+@pytest.mark.interpreter
 def test_the_vendors_operator_is_looked_up_once(monkeypatch: pytest.MonkeyPatch):
     x, w = ops.input_("x", (N, 4)), ops.param("w", (3, 4))
     selection = Selection(Settings("ieee", "vendor", interpreted=True))

@@ -49,6 +49,7 @@ def test_a_damaged_file_is_measured_again(clock: list[float]):
     assert measure.Measurements(CPU).fastest("shape", ways) == "vendor"
 
 
+@pytest.mark.interpreter
 def test_a_model_is_right_whoever_was_faster(clock: list[float]):
     clock += [1.0, 2.0, 2.0, 1.0] * 20
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
@@ -63,6 +64,7 @@ def test_a_model_is_right_whoever_was_faster(clock: list[float]):
     assert any("conv map" in line for line in schedule.splitlines())
 
 
+@pytest.mark.interpreter
 def test_layers_of_one_shape_are_measured_once(clock: list[float]):
     clock += [1.0, 2.0]
     net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(5), nt.Tanh(), nt.Linear(5))
