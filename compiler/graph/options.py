@@ -48,7 +48,7 @@ def check_count(what: str, value: object, least: int = 1) -> int:
     Raises:
         NewtritonError: the value is no such integer.
     """
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= least:
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
     wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
     raise NewtritonError(f"{what} is {value!r}: give {wanted}")
