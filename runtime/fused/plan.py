@@ -18,12 +18,12 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Graph, Node, Op, concrete
 from ...compiler.graph.memory import Arena, Lifetime, arena, shared
+from ...compiler.lowering.code import Buffer, Code, Part, Tile
 from ...compiler.lowering.codegen import Launch, generate
 from ...compiler.lowering.elements import Reduction, reduction
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED, is_rounded
 from ...compiler.lowering.schedule import schedule
-from ...compiler.lowering.slots import Buffer, Code, Part, Tile
 from ...kernels.lags import assemble, rectangle_products
 from ...kernels.pointwise import tile_shape
 from ..aten.pointwise import tensor_cores

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...compiler.graph.ir import Node, Op, concrete
-from ...compiler.lowering.slots import Tile
+from ...compiler.lowering.code import Tile
 from ...kernels.contraction import Geometry, Tiles, contraction, programs
 from ...kernels.lags import PatchGeometry, assemble, rectangle_products
 from ...kernels.outer import OuterGeometry, outer

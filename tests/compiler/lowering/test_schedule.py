@@ -13,13 +13,13 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op
 from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.language.network import trace
+from newtriton.compiler.lowering.code import Tile
 from newtriton.compiler.lowering.codegen import generate
 from newtriton.compiler.lowering.joining import share_loops, share_reads
 from newtriton.compiler.lowering.kernel import ANCHORS, VENDOR, Kernel, Schedule, Way
 from newtriton.compiler.lowering.placement import Placement
 from newtriton.compiler.lowering.reading import Reading, Ways
 from newtriton.compiler.lowering.schedule import place_all, schedule
-from newtriton.compiler.lowering.slots import Tile
 from newtriton.compiler.lowering.space import is_partial
 from newtriton.compiler.programs import Programs
 

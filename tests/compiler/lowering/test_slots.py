@@ -7,9 +7,9 @@ import ast
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op
 from newtriton.compiler.graph.scalar import var
+from newtriton.compiler.lowering.code import Code, Functions, Part, Tile
 from newtriton.compiler.lowering.codegen import generate
 from newtriton.compiler.lowering.schedule import schedule
-from newtriton.compiler.lowering.slots import Code, Functions, Part, Tile
 
 x, y = (ops.input_(name, (N, 6)) for name in "xy")
 z = ops.input_("z", (N, 2, 3))
