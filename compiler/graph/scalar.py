@@ -25,7 +25,7 @@ _interned: WeakValueDictionary[tuple, Expr] = WeakValueDictionary()
 
 
 class Expr:
-    """A node: const, var, batch (the batch size N), add, mul, where, or a function of one argument.
+    """An expression: const, var, batch (the batch size N), add, mul, where, or a function.
 
     `where(c, a, b)` is a where c > 0, b elsewhere: the only branch, hence the only kink.
 
@@ -106,12 +106,12 @@ def _by_text(expr: Expr) -> str:
 
 
 def const(value: float) -> Expr:
-    """A number."""
+    """Returns the expression of a number."""
     return Expr("const", value=float(value))
 
 
 def var(index: int) -> Expr:
-    """The element of the map's operand `index`."""
+    """Returns x_index, the element of the map's operand `index`."""
     return Expr("var", value=index)
 
 
@@ -128,7 +128,7 @@ def _number(x: Expr) -> float | None:
 
 
 def coefficient(term: Expr) -> tuple[float, Expr]:
-    """A term as (number, rest): 3*x*y is (3, x*y). Products carry their number first."""
+    """Returns a term as (number, rest): 3*x*y is (3, x*y). Products carry their number first."""
     if term.op == "mul" and (number := _number(term.args[0])) is not None:
         rest = term.args[1:]
         return number, rest[0] if len(rest) == 1 else Expr("mul", rest)
@@ -136,7 +136,7 @@ def coefficient(term: Expr) -> tuple[float, Expr]:
 
 
 def add(*terms: Expr | float) -> Expr:
-    """Sum, flattened, equal terms collected, the constant last."""
+    """Returns a sum, flattened, equal terms collected, the constant last."""
     total, collected = 0.0, {}
     for term in map(_expr, terms):
         for part in term.args if term.op == "add" else (term,):
@@ -155,7 +155,7 @@ def add(*terms: Expr | float) -> Expr:
 
 
 def mul(*factors: Expr | float) -> Expr:
-    """Product, flattened, the constant first; an indicator where(c, 1, 0) takes the rest inside."""
+    """Returns a product, flattened, the constant first; where(c, 1, 0) takes the rest inside."""
     number, parts = 1.0, []
     for factor in map(_expr, factors):
         for part in factor.args if factor.op == "mul" else (factor,):
@@ -176,7 +176,7 @@ def mul(*factors: Expr | float) -> Expr:
 
 
 def where(condition: Expr, positive: Expr | float, otherwise: Expr | float) -> Expr:
-    """`positive` where condition > 0, `otherwise` elsewhere (at 0 too)."""
+    """Returns `positive` where condition > 0, `otherwise` elsewhere (at 0 too)."""
     a, b = _expr(positive), _expr(otherwise)
     return a if a is b else Expr("where", (condition, a, b))
 
@@ -194,7 +194,7 @@ _FOLD = {
 
 
 def unary(op: str, x: Expr | float) -> Expr:
-    """A function of one argument, folded on constants."""
+    """Returns a function of one argument, folded on constants."""
     x = _expr(x)
     if (number := _number(x)) is not None:
         return const(_FOLD[op](number))
@@ -204,42 +204,42 @@ def unary(op: str, x: Expr | float) -> Expr:
 
 
 def exp(x: Expr | float) -> Expr:
-    """e^x."""
+    """Returns e^x."""
     return unary("exp", x)
 
 
 def log(x: Expr | float) -> Expr:
-    """Natural logarithm."""
+    """Returns the natural logarithm of x."""
     return unary("log", x)
 
 
 def sqrt(x: Expr | float) -> Expr:
-    """Square root."""
+    """Returns the square root of x."""
     return unary("sqrt", x)
 
 
 def reciprocal(x: Expr | float) -> Expr:
-    """1/x."""
+    """Returns 1/x."""
     return unary("reciprocal", x)
 
 
 def sigmoid(x: Expr | float) -> Expr:
-    """1/(1+e^-x)."""
+    """Returns 1/(1+e^-x)."""
     return unary("sigmoid", x)
 
 
 def tanh(x: Expr | float) -> Expr:
-    """Hyperbolic tangent."""
+    """Returns the hyperbolic tangent of x."""
     return unary("tanh", x)
 
 
 def erf(x: Expr | float) -> Expr:
-    """Error function."""
+    """Returns the error function of x."""
     return unary("erf", x)
 
 
 def softplus(x: Expr | float) -> Expr:
-    """log(1 + e^x), without overflow."""
+    """Returns log(1 + e^x), without overflow."""
     return unary("softplus", x)
 
 
@@ -288,7 +288,7 @@ def _slope(expr: Expr, index: int, slopes: Mapping[Expr, Expr]) -> Expr:
 
 
 def substitute(expr: Expr, operands: Mapping[int, Expr]) -> Expr:
-    """`expr` with operand i replaced by `operands[i]`, canonical again."""
+    """Returns `expr` with operand i replaced by `operands[i]`, canonical again."""
     new: dict[Expr, Expr] = {}
     for e in subexpressions([expr]):
         args = [new[a] for a in e.args]

@@ -13,7 +13,7 @@ from .ir import Node, Op, rewrite
 
 
 def _number(node: Node) -> scalar.Expr | None:
-    """The value of a constant, also of a broadcast one."""
+    """Returns the value of a constant, also of a broadcast one; None for other nodes."""
     if node.op is Op.BROADCAST:
         node = node.inputs[0]
     return node["value"] if node.op is Op.CONST else None
@@ -76,7 +76,7 @@ SIMPLIFY: dict[Op, Callable[[Node], Node]] = {
 
 
 def simplify(outputs: Mapping[str, Node]) -> dict[str, Node]:
-    """The same values from fewer and simpler nodes."""
+    """Returns the same values from fewer and simpler nodes."""
 
     def rule(node: Node, inputs: tuple[Node, ...]) -> Node:
         node = ops.remake(node, inputs)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .code import Code, Functions, Tile
 from .indexing import extent
 from .kernel import Kernel, Schedule
 from .printing import triton
-from .slots import Code, Functions, Tile, kernel_code
+from .slots import kernel_code
 from .tile import BATCH
 
 HEADER = '''"""{title}

@@ -11,14 +11,14 @@ from .precision import is_rounded
 
 
 def packed(x: Node, shape: Shape, order: Sequence[int]) -> Node:
-    """X in another shape and order of axes; a rounded value is rounded when it is moved."""
+    """Returns x in another shape and order of axes; it is rounded, if it is, when it is moved."""
     if is_rounded(x):
         return ops.map_(x["expr"], packed(x.inputs[0], shape, order))
     return ops.transpose(x if x.shape == shape else ops.reshape(x, shape), order)
 
 
 def contraction_operands(node: Node, vendor: bool) -> list[Node]:
-    """What a contraction reads, tensors whose contracted axis is the last wherever it can be.
+    """Returns what a contraction reads: tensors whose last axis is contracted wherever it can be.
 
     The weights of an input gradient, and the right side of a plain matrix product, are transposed
     first: that is a kernel of its own, shared by all who need it.
@@ -40,7 +40,7 @@ def contraction_operands(node: Node, vendor: bool) -> list[Node]:
 
 
 def coefficients(joint: Node, anchors: Sequence[Node]) -> list[scalar.Expr] | None:
-    """The factors with which anchors enter a map; None where they are no numbers of the tile."""
+    """Returns the factors with which anchors enter a map, None where they vary in the tile."""
     found = []
     for anchor in anchors:
         slope = scalar.derivative(joint["expr"], joint.inputs.index(anchor))

@@ -21,7 +21,7 @@ def two_products(precision: str) -> bool:
 
 
 def rounded(node: Node, precision: str) -> Node:
-    """The nearest values of a precision."""
+    """Returns the nearest values of a precision."""
     return ops.map_(scalar.unary(precision, scalar.var(0)), node)
 
 
@@ -31,7 +31,7 @@ def is_rounded(node: Node) -> bool:
 
 
 def with_precision(graph: Graph, precision: str) -> tuple[Graph, dict[Node, Node]]:
-    """The graph with rounded operands, and what its old nodes have become.
+    """Returns the graph with rounded operands, and what its old nodes have become.
 
     Programs of one network stay programs of one network: equal nodes become equal nodes.
     """

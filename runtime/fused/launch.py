@@ -19,9 +19,9 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
 from ...compiler.lowering import codegen
+from ...compiler.lowering.code import Buffer, Code, Part, Tile
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
-from ...compiler.lowering.slots import Buffer, Code, Part, Tile
 from ...kernels.lags import assemble, rectangle_products
 from ..aten.precision import tensor_cores
 from ..aten.rules import ATEN

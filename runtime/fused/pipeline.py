@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from ...compiler.graph.ir import Graph, Node
 from ...compiler.lowering import codegen
+from ...compiler.lowering.code import Tile
 from ...compiler.lowering.codegen import generate
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
-from ...compiler.lowering.slots import Tile
 from . import codecache
 from .launch import Generated, Launch, make_launch
 from .plan import Plan

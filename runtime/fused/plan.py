@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node
+from ...compiler.lowering.code import Buffer
 from ...compiler.lowering.kernel import Schedule
-from ...compiler.lowering.slots import Buffer
 from ..backend import Context
 from .compiling import Job, compile_once
 from .launch import Launch

@@ -13,8 +13,8 @@ import torch
 
 from ...compiler.graph.ir import Node, Op
 from ...compiler.graph.memory import Arena, Lifetime, arena, shared
+from ...compiler.lowering.code import Buffer, Part
 from ...compiler.lowering.precision import is_rounded
-from ...compiler.lowering.slots import Buffer, Part
 
 Spans = Mapping[Buffer, tuple[int, int]]
 

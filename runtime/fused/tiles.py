@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...compiler.graph.ir import Node, Op, Shape, concrete
+from ...compiler.lowering.code import Tile
 from ...compiler.lowering.elements import Reduction, reduction
 from ...compiler.lowering.kernel import Kernel
-from ...compiler.lowering.slots import Tile
 from ...kernels.contraction import Geometry, Tiles, contraction
 from ...kernels.lags import PatchGeometry
 from ...kernels.outer import OuterGeometry, outer

@@ -8,7 +8,7 @@ import torch
 import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Op
-from newtriton.compiler.lowering.slots import Part
+from newtriton.compiler.lowering.code import Part
 from newtriton.kernels.patch_gram import patch_gram_reference
 from newtriton.runtime.backend import Context
 from newtriton.runtime.fused import launch as launches

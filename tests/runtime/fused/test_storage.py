@@ -7,7 +7,7 @@ import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import N, Node
 from newtriton.compiler.graph.memory import ALIGNMENT
-from newtriton.compiler.lowering.slots import Part
+from newtriton.compiler.lowering.code import Part
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
