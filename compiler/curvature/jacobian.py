@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ..derivatives.copies import copies
 from ..derivatives.jvp import jvp
@@ -19,8 +20,24 @@ from ..derivatives.transpose import vjp
 from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node
+from ..graph.program import Input, Output
 from ..language.network import Traced
 from .factors import consumers
+
+
+@dataclass(frozen=True)
+class Basis(Input):
+    """Unit vector k of the outputs for every sample of copy k: K×N×K."""
+
+    kind = "basis"
+
+
+@dataclass(frozen=True)
+class Jacobian(Input, Output):
+    """∂z/∂s of every sample at the i-th node s that takes parameters: N×K×(elements of s)."""
+
+    i: int
+    kind = "jacobian"
 
 
 def mixes_samples(traced: Traced) -> bool:
@@ -29,14 +46,30 @@ def mixes_samples(traced: Traced) -> bool:
 
 
 def _numel(node: Node) -> int:
-    """Elements of one sample's s."""
+    """The number of elements of one sample's s."""
     return math.prod(node.shape[1:])
 
 
-def output_jacobian(traced: Traced) -> dict[str, Node]:
-    """`jacobian:i`, N×K×(elements of s), for the i-th consumer of parameters.
+def basis(traced: Traced) -> dict[Input, Node]:
+    """Returns the leaf from which the Jacobian's backward pass starts."""
+    outputs = traced.z.shape[1]
+    return {Basis(): ops.input_(str(Basis()), (outputs, *traced.z.shape))}
 
-    It reads the input `basis`, K×N×K: unit vector k for every sample of copy k.
+
+def jacobians(traced: Traced) -> dict[Input, Node]:
+    """Returns the leaves of a stored Jacobian, one for each node that takes parameters."""
+    outputs = traced.z.shape[1]
+    return {
+        Jacobian(i): ops.input_(str(Jacobian(i)), (N, outputs, _numel(node)))
+        for i, node in enumerate(consumers(traced))
+    }
+
+
+def output_jacobian(traced: Traced) -> dict[Output, Node]:
+    """Returns every `Jacobian`, from one backward pass for K copies; it reads the `Basis`.
+
+    Raises:
+        NewtritonError: batch statistics make a sample's outputs depend on other samples.
     """
     if mixes_samples(traced):
         raise NewtritonError(
@@ -47,10 +80,9 @@ def output_jacobian(traced: Traced) -> dict[str, Node]:
     cotangent = ops.input_("cotangent", traced.z.shape)
     adjoints = vjp({traced.z: cotangent}, traced.nodes.values())
     wanted = [adjoints[node] for node in consumers(traced)]
-    basis = ops.input_("basis", (outputs, *traced.z.shape))
-    stacked = copies(wanted, {cotangent: basis}, outputs)
+    stacked = copies(wanted, {cotangent: basis(traced)[Basis()]}, outputs)
     return {
-        f"jacobian:{i}": ops.transpose(
+        Jacobian(i): ops.transpose(
             ops.reshape(stacked[adjoint], (outputs, N, _numel(node))), (1, 0, 2)
         )
         for i, (node, adjoint) in enumerate(zip(consumers(traced), wanted, strict=True))
@@ -63,19 +95,19 @@ def stored_product(
     direction: Mapping[Node, Node],
     by_layer: bool,
 ) -> dict[Node, Node]:
-    """Jᵀ B J v by parameter, from the inputs `jacobian:i`; only blocks of layers if `by_layer`.
+    """Returns Jᵀ B J v by parameter, from the leaves of a stored Jacobian.
 
     Args:
         traced: the network.
-        curve: ż to B ż.
+        curve: gives B ż for ż, and None where it is zero.
         direction: v by parameter.
-        by_layer: C is blockdiag(J_lᵀ B J_l).
+        by_layer: whether the matrix is blockdiag(J_lᵀ B J_l), so that no two layers are coupled.
     """
+    stored = jacobians(traced)
     groups: dict[str, list[tuple[Node, list[Node], Node]]] = {}
     for i, (node, params) in enumerate(consumers(traced).items()):
-        jacobian = ops.input_(f"jacobian:{i}", (N, traced.z.shape[1], _numel(node)))
         layer = params[0]["name"].rpartition(".")[0] if by_layer else ""
-        groups.setdefault(layer, []).append((node, params, jacobian))
+        groups.setdefault(layer, []).append((node, params, stored[Jacobian(i)]))
     result: dict[Node, Node] = {}
     for group in groups.values():
         parts = []

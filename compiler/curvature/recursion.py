@@ -148,12 +148,12 @@ def _blocks(x: Node, parts: int) -> Node:
 
 
 def layer_factor(node: Node, g: Node) -> Node:
-    """G of a contraction from 𝒢 of its output: Σ over positions of the blocks (t, t)."""
-    if node.op is Op.MATMUL:
+    """Returns G of a contraction from 𝒢 of its output: Σ over positions t of the blocks (t, t)."""
+    *positions, channels = node.shape[1:]
+    if not positions:
         return g
-    height, width, channels = node.shape[1:]
-    summed = ops.reduce_sum(_blocks(_matrix(g), height * width), (0,))
-    groups = node["groups"]
+    summed = ops.reduce_sum(_blocks(_matrix(g), math.prod(positions)), (0,))
+    groups = node["groups"] if node.op is Op.CONV else 1
     return summed if groups == 1 else _blocks(ops.reshape(summed, (channels,) * 2), groups)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..compiler.graph.ir import Graph
+from ..compiler.graph.program import Program
 from ..compiler.language import models
 from ..compiler.language.loss import Loss
 from ..compiler.language.losses import (
@@ -86,7 +86,7 @@ OPTIMIZERS: dict[str, Method] = {
     "adam": Method(_adam, {"lr": "lr"}),
 }
 
-PROGRAMS: dict[str, Callable[[Programs], Graph]] = {
+PROGRAMS: dict[str, Callable[[Programs], Program]] = {
     "evaluate": lambda programs: programs.evaluate,
     "linearize": lambda programs: programs.linearize,
     "hvp": lambda programs: programs.hvp,

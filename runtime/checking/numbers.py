@@ -106,13 +106,12 @@ class Error:
 
 def programs_of(p: Programs, two: bool) -> list[Graph]:
     """What a step of the second-order methods runs; the linearization first, with its tape."""
-    tape = {f"tape:{i}": n for i, n in enumerate(p.linearize.nodes()) if n in p.tape}
+    graph = p.linearize.graph
+    tape = {f"tape:{i}": n for i, n in enumerate(graph.nodes()) if n in p.tape}
+    programs = (p.quadratic(1, two_products=two), p.hvp, p.ggnvp, p.factors("kfac"))
     return [
-        Graph("linearize", {**p.linearize.outputs, **tape}),
-        p.quadratic(1, two_products=two),
-        p.hvp,
-        p.ggnvp,
-        p.factors("kfac"),
+        Graph("linearize", {**graph.outputs, **tape}),
+        *(program.graph for program in programs),
     ]
 
 

@@ -18,7 +18,7 @@ from .model import Model
 
 BACKENDS = ("auto", "aten", "triton")
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
-CONTRACTIONS = ("auto", "fused", "vendor", "measured")
+CONTRACTED_BY = ("auto", "fused", "vendor", "measured")
 DTYPES = (torch.float32, torch.float64)
 
 
@@ -59,7 +59,7 @@ def compile(
     """
     check_option("backend", backend, BACKENDS)
     check_option("precision", precision, PRECISIONS)
-    check_option("contractions", contractions, CONTRACTIONS)
+    check_option("contractions", contractions, CONTRACTED_BY)
     if dtype not in DTYPES:
         raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
     place = _place(device)

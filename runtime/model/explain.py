@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from ...compiler.graph.cost import flops, peak, traffic, units
 from ...compiler.graph.ir import Graph, Node
+from ...compiler.graph.program import Program
 from ...compiler.programs import Programs
 from ..backend import Planned
 
-MakePlan = Callable[[Graph, Sequence[Node]], Planned | None]
+MakePlan = Callable[[Program, Sequence[Node]], Planned | None]
 
 
 def explain(
@@ -20,7 +21,7 @@ def explain(
     kernels: bool = False,
     two_products: bool = True,
 ) -> str:
-    """A line per program: ops, units of work, GFLOP, MB moved and held; then the size of the tape.
+    """Returns a line per program: ops, units of work, GFLOP, MB moved and held; then the tape's.
 
     MB moved and held are those of one operator after another, each with memory of its own.
 
@@ -32,8 +33,11 @@ def explain(
             fused kernels move and the MB of the arena are added.
         kernels: whether to show every program's kernels and their source.
         two_products: which form of the quadratic form.
+
+    Raises:
+        MissingRule: a program cannot be made, as the factors of some layers of a user's own.
     """
-    graphs = [
+    shown = [
         programs.linearize,
         programs.evaluate,
         programs.hvp,
@@ -41,18 +45,15 @@ def explain(
         *([programs.ggnvp, programs.quadratic(1, "ggn")] if programs.offers("ggn") else []),
         *map(programs.factors, programs.kinds),
     ]
-    names = max(len(g.name) for g in graphs)
+    names = max(len(p.name) for p in shown)
     head = (
         f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9} {'MB held':>9}"
     )
     lines, details, made = list[str](), list[str](), list[Node]()
-    for g in graphs:
-        work, moved = flops(g, batch) / 1e9, traffic(g, batch, itemsize) / 1e6
-        kept = {str(i): n for i, n in enumerate(programs.tape)} if g is programs.linearize else {}
-        held = peak(Graph(g.name, {**g.outputs, **kept}, g.given), batch, itemsize) / 1e6
-        line = f"{g.name:<{names}}  {len(g.computed()):>5} {units(g):>6} {work:>9.3f}"
-        line += f" {moved:>9.1f} {held:>9.1f}"
-        if (p := plan(g, made)) is not None:
+    for program in shown:
+        kept = programs.tape if program is programs.linearize else frozenset[Node]()
+        line = f"{program.name:<{names}}  {_costs(program.graph, kept, batch, itemsize)}"
+        if (p := plan(program, made)) is not None:
             made = [*made, *p.made]
             s, arena = p.schedule, p.scratch / 1e6
             line += f" {len(s.kernels):>8} {len(s.launches):>9} {s.traffic(batch) / 1e6:>9.1f}"
@@ -64,3 +65,12 @@ def explain(
     lines.append(f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB")
     table = "\n".join([f"{head}{fused}   (batch {batch})", *lines])
     return "\n\n".join([table, *(details if kernels else ())])
+
+
+def _costs(graph: Graph, kept: frozenset[Node], batch: int, itemsize: int) -> str:
+    """The columns that any graph has; what is `kept` is held like a result."""
+    work, moved = flops(graph, batch) / 1e9, traffic(graph, batch, itemsize) / 1e6
+    results = {**graph.outputs, **{str(i): n for i, n in enumerate(kept)}}
+    held = peak(Graph(graph.name, results, graph.given), batch, itemsize) / 1e6
+    numbers = f"{len(graph.computed()):>5} {units(graph):>6} {work:>9.3f}"
+    return f"{numbers} {moved:>9.1f} {held:>9.1f}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import Block
+from ...compiler.curvature.factors import KroneckerLayer
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def tensors(factors: Factors) -> dict[str, Tensor]:
     return dict(factors.diagonal)
 
 
-def matrix(block: Block, views: Mapping[str, Tensor]) -> Tensor:
+def matrix(block: KroneckerLayer, views: Mapping[str, Tensor]) -> Tensor:
     """The layer's part of a vector as O×D (groups×O/g×D), the bias as last column."""
     weight = views[block.weight]
     lead = (block.groups,) if block.groups > 1 else ()
@@ -108,7 +108,7 @@ def matrix(block: Block, views: Mapping[str, Tensor]) -> Tensor:
     return torch.cat(parts, -1)
 
 
-def write_matrix(block: Block, views: Mapping[str, Tensor], value: Tensor) -> None:
+def write_matrix(block: KroneckerLayer, views: Mapping[str, Tensor], value: Tensor) -> None:
     """Writes an O×D matrix back into the layer's part of a vector."""
     weight = views[block.weight]
     columns = value.shape[-1] - (block.bias is not None)
@@ -117,7 +117,7 @@ def write_matrix(block: Block, views: Mapping[str, Tensor], value: Tensor) -> No
         views[block.bias].copy_(value[..., columns].reshape(-1))
 
 
-def sides(block: Block, views: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int, int]:
+def sides(block: KroneckerLayer, views: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int, int]:
     """Leading axis of the layer's factors (its groups, where there are several), D and O."""
     shape = matrix(block, views).shape
     return tuple(shape[:-2]), shape[-1], shape[-2]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import Block
+from ...compiler.curvature.factors import KroneckerLayer
 from ...compiler.graph.errors import NewtritonError
 from ..model.factors import DiagonalFactors, matrix, write_matrix
 from ..vectors import System
@@ -50,7 +50,7 @@ class BlockCG(Attributes):
                 for name, diagonal in factors.diagonal.items():
                     torch.div(source[name], diagonal + damping, out=target[name])
                 continue
-            assert isinstance(block, Block)
+            assert isinstance(block, KroneckerLayer)
 
             def product(p: Tensor, factors=factors) -> Tensor:
                 return factors.G @ factors.times_inputs(p)

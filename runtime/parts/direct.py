@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import Block
+from ...compiler.curvature.factors import KroneckerLayer
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag
 from ..model.factors import KroneckerFactors, MeanFactors, matrix, sides, tensors, write_matrix
@@ -88,7 +88,7 @@ class _Direct:
         x = torch.empty_like(g)
         source, target = curvature.model.layout.views(g), curvature.model.layout.views(x)
         for block in curvature.model.blocks:
-            if isinstance(block, Block):
+            if isinstance(block, KroneckerLayer):
                 found = self._apply(self._kept[block.layer], damping, matrix(block, source))
                 if found is None:
                     return _failed(g)
@@ -111,7 +111,7 @@ class _Direct:
         layers = {
             b.layer: self._layer_spec(*sides(b, views), model.dtype)
             for b in model.blocks
-            if isinstance(b, Block)
+            if isinstance(b, KroneckerLayer)
         }
         made_at = {"refreshes": Number(int), "damping": Number()}
         counts = {"factorisations": Number(int, 0), "retries": Number(int, 0)}

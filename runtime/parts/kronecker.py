@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS, Block
+from ...compiler.curvature.factors import KINDS, KroneckerLayer
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ..model.factors import (
@@ -75,7 +75,7 @@ class KroneckerCurvature:
         self.burn_in = check_count("burn_in", burn_in, 0)
         self.apart = check_flag("apart", apart)
         self.generator = seeded(model, seed)
-        layers = [b.layer for b in model.blocks if isinstance(b, Block)]
+        layers = [b.layer for b in model.blocks if isinstance(b, KroneckerLayer)]
         self.means = {"gram": [], "mean": layers, "mean-first": layers[:1]}[inputs]
         self.factors: dict[str, Factors] = {}
         self.updates = self.gathered = 0
@@ -125,7 +125,7 @@ class KroneckerCurvature:
         source, target = self.model.layout.views(v), self.model.layout.views(result)
         for block in self.model.blocks:
             factors = self.factors[block.layer]
-            if isinstance(block, Block) and not isinstance(factors, DiagonalFactors):
+            if isinstance(block, KroneckerLayer) and not isinstance(factors, DiagonalFactors):
                 product = factors.G @ factors.times_inputs(matrix(block, source))
                 write_matrix(block, target, product)
             elif isinstance(factors, DiagonalFactors):
@@ -138,7 +138,7 @@ class KroneckerCurvature:
         layers: dict[str, Any] = {}
         views = model.layout.views(model.params)
         for block in model.blocks:
-            if isinstance(block, Block):
+            if isinstance(block, KroneckerLayer):
                 lead, d, o = sides(block, views)
                 g = Shaped((*lead, o, o), model.dtype)
                 if block.layer in self.means:
@@ -168,7 +168,7 @@ class KroneckerCurvature:
         self.factors = {}
         for block in self.model.blocks if state["factors"] else ():
             saved = copied(state["factors"][block.layer])
-            if not isinstance(block, Block):
+            if not isinstance(block, KroneckerLayer):
                 self.factors[block.layer] = DiagonalFactors(saved)
                 continue
             rest = (saved["G"], block.kernel, block.bias is not None)

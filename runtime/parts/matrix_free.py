@@ -10,8 +10,8 @@ from torch import Tensor
 from ...compiler.curvature.jacobian import mixes_samples
 from ...compiler.graph.cost import flops, traffic
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Graph
 from ...compiler.graph.options import check_count, check_option
+from ...compiler.graph.program import Program
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS, Linearization
 from .protocols import Tag
@@ -42,7 +42,8 @@ def cheaper_product(
     if ITEMSIZE * sum(n.type.numel(batch) for n in jacobian.outputs.values()) > memory:
         return "r-operator"
 
-    def cost(graph: Graph) -> int:
+    def cost(program: Program) -> int:
+        graph = program.graph
         return flops(graph, batch) + BALANCE * traffic(graph, batch, ITEMSIZE)
 
     layers = len({name.rpartition(".")[0] for name in programs.traced.nodes}) if by_layer else 1

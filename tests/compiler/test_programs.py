@@ -64,11 +64,11 @@ def test_programs_agree_with_autograd(
     assert_close(lin.quadratic_forms([u, v], "ggn"), ggn, "forms of the GGN")
 
     programs = model.programs[training]
-    for graph in (programs.evaluate, programs.linearize, programs.hvp, programs.ggnvp):
-        verify(graph)
-    verify(programs.quadratic(2))
+    for program in (programs.evaluate, programs.linearize, programs.hvp, programs.ggnvp):
+        verify(program.graph)
+    verify(programs.quadratic(2).graph)
     for kind in programs.kinds:
-        verify(programs.factors(kind, 2))
+        verify(programs.factors(kind, 2).graph)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 100.0])
@@ -108,19 +108,19 @@ def vgg11_programs() -> Programs:
 
 def test_units_of_work_are_as_budgeted() -> None:
     layers, programs = 9, vgg11_programs()
-    assert units(programs.evaluate) == layers
-    assert units(programs.linearize) == 3 * layers - 1
-    assert units(programs.hvp) == 6 * layers - 4
-    assert units(programs.ggnvp) == 4 * layers - 2
+    assert units(programs.evaluate.graph) == layers
+    assert units(programs.linearize.graph) == 3 * layers - 1
+    assert units(programs.hvp.graph) == 6 * layers - 4
+    assert units(programs.ggnvp.graph) == 4 * layers - 2
     for k in (1, 2, 3):
         pairs_of_directions = k * (k - 1) // 2
         hessian = k * (2 * layers - 1) + pairs_of_directions * (layers - 1)
-        assert units(programs.quadratic(k)) == hessian
-        assert units(programs.quadratic(k, "ggn")) == k * (2 * layers - 1)
-    assert units(programs.quadratic(1, two_products=False)) == 3 * layers - 2
-    assert units(programs.factors("empirical")) == 0
+        assert units(programs.quadratic(k).graph) == hessian
+        assert units(programs.quadratic(k, "ggn").graph) == k * (2 * layers - 1)
+    assert units(programs.quadratic(1, two_products=False).graph) == 3 * layers - 2
+    assert units(programs.factors("empirical").graph) == 0
     for samples in (1, 3):
-        assert units(programs.factors("kfac", samples)) == layers - 1
+        assert units(programs.factors("kfac", samples).graph) == layers - 1
 
 
 def test_flops_are_those_of_the_operators_that_run() -> None:
@@ -139,7 +139,8 @@ def test_flops_are_those_of_the_operators_that_run() -> None:
         programs.ggnvp: lambda: lin.ggnvp(v),
         programs.quadratic(1): lambda: lin.quadratic_forms([v]),
     }
-    for graph, call in calls.items():
+    for program, call in calls.items():
+        graph = program.graph
         with FlopCounterMode(display=False) as counter:
             call()
         contractions = sum(
@@ -152,21 +153,21 @@ def test_flops_are_those_of_the_operators_that_run() -> None:
 
 def test_the_tape_is_shared_and_holds_no_views() -> None:
     programs = vgg11_programs()
-    linearized = set(programs.linearize.nodes())
+    linearized = set(programs.linearize.graph.nodes())
     assert programs.tape <= linearized
     assert not any(n.op.value in ("broadcast", "reshape", "transpose") for n in programs.tape)
 
 
 def test_the_first_layer_costs_nothing_in_vain() -> None:
     programs = vgg11_programs()
-    ops = [n.op.value for n in programs.linearize.computed()]
+    ops = [n.op.value for n in programs.linearize.graph.computed()]
     assert ops.count("conv_input_grad") == 7  # of 8 convolutions
     assert ops.count("conv_weight_grad") == 8
 
 
 def test_factors_never_form_patches() -> None:
     for samples in (1, 2):
-        graph = vgg11_programs().factors("kfac", samples)
+        graph = vgg11_programs().factors("kfac", samples).graph
         largest = max(n.type.numel(64) for n in graph.computed() if n.op.value != "patch_gram")
         assert largest <= samples * 64 * 64 * 32 * 32  # no more than the activations themselves
 

@@ -239,8 +239,8 @@ def test_batch_norm_writes_over_what_nobody_reads_again():
 def test_tape_and_scratch_of_vgg11_are_less_than_eager_pytorch_holds():
     model = nt.compile(nt.models.vgg11(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten")
     p, settings = model.programs[True], Settings("ieee", "fused")
-    first = FusedExecutor(p.linearize, p.tape, settings).plan(200)
-    second = FusedExecutor(p.hvp, (), settings).plan(200, first.made)
+    first = FusedExecutor(p.linearize.graph, p.tape, settings).plan(200)
+    second = FusedExecutor(p.hvp.graph, (), settings).plan(200, first.made)
     results = [b for plan in (first, second) for b in plan.results]
     kept = 4 * sum(node.type.numel(200) for node in results)
     assert kept + max(first.scratch, second.scratch) <= 0.65 * double_backward(200).peak

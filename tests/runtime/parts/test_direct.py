@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from newtriton.compiler.curvature.factors import Block, DiagonalBlock
+from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors, tensors
 from newtriton.runtime.parts.block_cg import BlockCG
@@ -36,8 +36,8 @@ def curvature(a: Tensor, g: Tensor, groups: int = 1, bias: bool = False) -> Simp
             vectors=Vectors(),
             layout=StandInLayout(shapes),
             blocks=[
-                Block("layer", "w", "b" if bias else None, groups, (1, 1)),
-                DiagonalBlock("bn", ("s",)),
+                KroneckerLayer("layer", "w", "b" if bias else None, groups, (1, 1)),
+                DiagonalLayer("bn", ("s",)),
             ],
         ),
         factors={
