@@ -40,9 +40,22 @@ class Jacobian(Input, Output):
     kind = "jacobian"
 
 
-def mixes_samples(traced: Traced) -> bool:
-    """Whether a sample's outputs depend on other samples, so that it has no Jacobian of its own."""
-    return traced.training and bool(traced.running)
+def no_jacobian(traced: Traced) -> str | None:
+    """Returns why the samples have no Jacobians of their own; None where they have."""
+    if traced.training and traced.running:
+        return (
+            "batch norm by batch statistics mixes samples, so that none has a Jacobian of its own: "
+            "use product='r-operator', or linearize(x, y, training=False)"
+        )
+    for node in consumers(traced):
+        if node.shape[:1] != (N,):
+            return f"no sample has a {node!r} of its own to store: use product='r-operator'"
+    return None
+
+
+def _require_jacobian(traced: Traced) -> None:
+    if sentence := no_jacobian(traced):
+        raise NewtritonError(sentence)
 
 
 def _numel(node: Node) -> int:
@@ -69,13 +82,9 @@ def output_jacobian(traced: Traced) -> dict[Output, Node]:
     """Returns every `Jacobian`, from one backward pass for K copies; it reads the `Basis`.
 
     Raises:
-        NewtritonError: batch statistics make a sample's outputs depend on other samples.
+        NewtritonError: samples have no Jacobians of their own, see `no_jacobian`.
     """
-    if mixes_samples(traced):
-        raise NewtritonError(
-            "batch norm by batch statistics mixes samples, so that none has a Jacobian of its own: "
-            "use product='r-operator', or linearize(x, y, training=False)"
-        )
+    _require_jacobian(traced)
     outputs = traced.z.shape[1]
     cotangent = ops.input_("cotangent", traced.z.shape)
     adjoints = vjp({traced.z: cotangent}, traced.nodes.values())
@@ -102,7 +111,11 @@ def stored_product(
         curve: gives B ż for ż, and None where it is zero.
         direction: v by parameter.
         by_layer: whether the matrix is blockdiag(J_lᵀ B J_l), so that no two layers are coupled.
+
+    Raises:
+        NewtritonError: samples have no Jacobians of their own, see `no_jacobian`.
     """
+    _require_jacobian(traced)
     stored = jacobians(traced)
     groups: dict[str, list[tuple[Node, list[Node], Node]]] = {}
     for i, (node, params) in enumerate(consumers(traced).items()):

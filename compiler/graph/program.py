@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import ClassVar, TypeVar
 
 from .ir import Graph, Node
@@ -30,8 +31,8 @@ class Key:
     kind: ClassVar[str]
 
     def __str__(self) -> str:
-        which = ",".join(str(getattr(self, f.name)) for f in fields(self))
-        return f"{self.kind}:{which}" if which else self.kind
+        which = [str(getattr(self, f.name)) for f in fields(self)]
+        return f"{self.kind}:{','.join(which)}" if which else self.kind
 
 
 class Input(Key):
@@ -63,6 +64,11 @@ class Program:
 
     def __str__(self) -> str:
         return str(self.graph)
+
+    @cached_property
+    def names(self) -> Mapping[Output, str]:
+        """The names of the outputs in the graph."""
+        return {key: str(key) for key in self.outputs}
 
     def feed(self, given: Mapping[Input, T]) -> dict[Node, T]:
         """Returns the value of every leaf, from a mapping that may hold more than is read."""

@@ -142,7 +142,7 @@ class Compiled:
             out: memory that outputs are written to.
         """
         feed = {**(tape or {}), **program.feed(given)}
-        named = {str(key): tensor for key, tensor in (out or {}).items()}
+        named = {program.names[key]: tensor for key, tensor in (out or {}).items()}
         return program.results(self.executor(program)(self.context(batch), feed, named))
 
     def check(self, traced: Traced, x: Tensor, y: Tensor | None) -> Tensor | None:

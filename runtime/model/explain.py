@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ...compiler.graph.cost import flops, peak, traffic, units
+from ...compiler.graph.errors import MissingRule
 from ...compiler.graph.ir import Graph, Node
 from ...compiler.graph.program import Program
 from ...compiler.programs import Programs
@@ -23,7 +25,8 @@ def explain(
 ) -> str:
     """Returns a line per program: ops, units of work, GFLOP, MB moved and held; then the tape's.
 
-    MB moved and held are those of one operator after another, each with memory of its own.
+    MB moved and held are those of one operator after another, each with memory of its own. Below
+    the table stands why a program cannot be made, where there is one.
 
     Args:
         programs: of a network.
@@ -33,18 +36,8 @@ def explain(
             fused kernels move and the MB of the arena are added.
         kernels: whether to show every program's kernels and their source.
         two_products: which form of the quadratic form.
-
-    Raises:
-        MissingRule: a program cannot be made, as the factors of some layers of a user's own.
     """
-    shown = [
-        programs.linearize,
-        programs.evaluate,
-        programs.hvp,
-        programs.quadratic(1, two_products=two_products),
-        *([programs.ggnvp, programs.quadratic(1, "ggn")] if programs.offers("ggn") else []),
-        *map(programs.factors, programs.kinds),
-    ]
+    shown, missing = _shown(programs, two_products)
     names = max(len(p.name) for p in shown)
     head = (
         f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9} {'MB held':>9}"
@@ -62,9 +55,29 @@ def explain(
         lines.append(line)
     fused = f" {'kernels':>8} {'launches':>9} {'MB fused':>9} {'MB arena':>9}" if details else ""
     tape = itemsize * sum(n.type.numel(batch) for n in programs.tape) / 1e6
-    lines.append(f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB")
+    lines += [f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB", *missing]
     table = "\n".join([f"{head}{fused}   (batch {batch})", *lines])
     return "\n\n".join([table, *(details if kernels else ())])
+
+
+def _shown(programs: Programs, two_products: bool) -> tuple[list[Program], list[str]]:
+    """The programs of the table, and why others cannot be made for this network."""
+    makers: list[Callable[[], Program]] = [
+        lambda: programs.linearize,
+        lambda: programs.evaluate,
+        lambda: programs.hvp,
+        lambda: programs.quadratic(1, two_products=two_products),
+    ]
+    if programs.offers("ggn"):
+        makers += [lambda: programs.ggnvp, lambda: programs.quadratic(1, "ggn")]
+    makers += [partial(programs.factors, kind) for kind in programs.kinds]
+    shown, missing = list[Program](), dict[str, None]()
+    for make in makers:
+        try:
+            shown.append(make())
+        except MissingRule as error:
+            missing[str(error)] = None
+    return shown, list(missing)
 
 
 def _costs(graph: Graph, kept: frozenset[Node], batch: int, itemsize: int) -> str:

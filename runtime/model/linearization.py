@@ -80,7 +80,7 @@ class Linearization(Generic[M]):
         values = model.executor(program, tape=True, training=training)(
             model.context(len(x)),
             program.feed(self._given),
-            {str(key): view for key, view in out.items()},
+            {program.names[key]: view for key, view in out.items()},
         )
         found = program.results(values)
         results = set(program.outputs.values()) - programs.tape

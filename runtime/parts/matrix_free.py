@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from ...compiler.curvature.jacobian import mixes_samples
+from ...compiler.curvature.jacobian import no_jacobian
 from ...compiler.graph.cost import flops, traffic
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_option
@@ -36,7 +36,7 @@ def cheaper_product(
     for its Jacobian once. It is out of the question where batch statistics mix samples, or where
     it takes more than `memory` bytes. By layer the R-operator needs a product for each.
     """
-    if mixes_samples(programs.traced):
+    if no_jacobian(programs.traced):
         return "r-operator"
     jacobian = programs.jacobian
     if ITEMSIZE * sum(n.type.numel(batch) for n in jacobian.outputs.values()) > memory:

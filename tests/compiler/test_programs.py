@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import newtriton as nt
+from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.cost import flops, units
 from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.compiler.graph.ir import VIEWS, Node, Op
+from newtriton.compiler.graph.program import Output, Program
 from newtriton.compiler.graph.verify import verify
 from newtriton.compiler.language.network import trace
 from newtriton.compiler.programs import Programs
@@ -149,6 +152,57 @@ def test_flops_are_those_of_the_operators_that_run() -> None:
             if n.op.value.startswith(("conv", "matmul"))
         )
         assert counter.get_total_flops() == contractions, graph.name
+
+
+def every_program(programs: Programs) -> list[Program]:
+    """All programs of a network whose loss has all curvatures."""
+    return [
+        programs.evaluate, programs.outputs, programs.scores, programs.linearize, programs.hvp,
+        programs.ggnvp, programs.jacobian, programs.stored_ggnvp(), programs.stored_ggnvp(True),
+        programs.quadratic(2), programs.quadratic(1, "ggn"),
+        *(programs.factors(kind, 2) for kind in KINDS),
+        programs.factors("kfac", 1, frozenset({"0"})),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [nt.CrossEntropyLoss(), nt.MSELoss(), nt.MixtureLoss("fisher")])
+@pytest.mark.parametrize("norm", [False, True])
+def test_programs_declare_all_that_they_read_and_give(loss: nt.Loss, norm: bool) -> None:
+    norms = [nt.BatchNorm2d(affine=False)] if norm else []
+    net = nt.Sequential(nt.Conv2d(4, 3), *norms, nt.Tanh(), nt.Flatten(), nt.Linear(3))
+    programs = Programs(trace(net, (2, 4, 4), loss, training=False))
+    for program in every_program(programs) if not norm else [programs.linearize, programs.hvp]:
+        leaves = {n for n in program.graph.nodes() if n.op in (Op.INPUT, Op.PARAM)}
+        assert set(program.inputs.values()) == leaves, program.name
+        assert len(program.inputs) == len(leaves), program.name
+        printed = {str(key): node for key, node in program.outputs.items()}
+        assert printed == program.graph.outputs, program.name
+
+
+def test_the_tape_asks_for_no_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> dict[Output, Node]:
+        raise AssertionError("factors were asked for")
+
+    monkeypatch.setattr("newtriton.compiler.programs.factors", refuse)
+    programs = vgg11_programs()
+    assert programs.tape
+    with pytest.raises(AssertionError):
+        programs.factors("kfac")
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_factors_start_from_the_tape_and_compute_nothing_of_it_again(loss: nt.Loss) -> None:
+    net = nt.Sequential(
+        nt.BatchNorm2d(), nt.Conv2d(4, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2),
+        nt.Residual(nt.Conv2d(4, 3, padding=1, groups=2)), nt.Flatten(), nt.Linear(3),
+    )  # fmt: skip
+    for training in (True, False):
+        for shape, layers in (((2, 6, 6), net), ((4,), nt.Linear(3))):
+            programs = Programs(trace(layers, shape, loss, training=training))
+            linearized = set(programs.linearize.graph.computed())
+            for kind in programs.kinds:
+                again = linearized.intersection(programs.factors(kind).graph.computed())
+                assert {n.op for n in again} <= VIEWS, (kind, again)
 
 
 def test_the_tape_is_shared_and_holds_no_views() -> None:
