@@ -314,8 +314,8 @@ class Linearization(Generic[M]):
             >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
             >>> lin = model.linearize(torch.ones(4, 2), torch.zeros(4, 1))
             >>> pair = lin.kronecker_factors("kflr")[""]
-            >>> pair.A.shape, pair.G
-            (torch.Size([3, 3]), tensor([[2.]]))
+            >>> pair.A.shape, pair.G.shape
+            (torch.Size([3, 3]), torch.Size([1, 1]))
         """
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
