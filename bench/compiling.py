@@ -35,9 +35,9 @@ def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
         p, made, jobs = model.programs[True], list[Node](), list[Job]()
         forms = p.quadratic(2, two_products=two_products(precision))
         fused = Selection(Settings(precision, "fused"))
-        for graph in (p.linearize, forms, p.evaluate, p.factors("kfac")):
-            kept = p.tape if graph is p.linearize else ()
-            plan = FusedExecutor(graph, kept, fused).plan(200, made)
+        for program in (p.linearize, forms, p.evaluate, p.factors("kfac")):
+            kept = p.tape if program is p.linearize else ()
+            plan = FusedExecutor(program.graph, kept, fused).plan(200, made)
             made += plan.made
             jobs += distinct(plan.jobs(""))
         for graph in (vectors.inner_products(3), vectors.combination(2)):
@@ -69,12 +69,12 @@ def main() -> None:
             traced = time.perf_counter()
             programs = model.programs[True]
             model.executor(programs.linearize, tape=True)
-            for graph in (
+            for program in (
                 programs.evaluate, programs.hvp, programs.ggnvp, programs.quadratic(1),
                 programs.quadratic(2), programs.quadratic(1, "ggn"), programs.factors("kfac"),
                 programs.factors("empirical"),
             ):  # fmt: skip
-                model.executor(graph)
+                model.executor(program)
             rows.append(
                 {
                     "network": make.__name__ + (" with batch norm" if batch_norm else ""),

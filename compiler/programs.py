@@ -6,77 +6,88 @@ of contractions, pools, activations and adjoints. Views are made again, never ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-from .curvature.factors import TAPED, factors
-from .curvature.jacobian import output_jacobian, stored_product
+from .curvature.factors import TAPED, consumers, factors, random_numbers
+from .curvature.jacobian import basis, jacobians, output_jacobian, stored_product
 from .derivatives.jvp import jvp
 from .derivatives.quadratic import quadratic_forms
 from .derivatives.transpose import vjp
 from .graph import ops
 from .graph.errors import NewtritonError
-from .graph.ir import LEAVES, VIEWS, Graph, Node, Op, topological
+from .graph.ir import LEAVES, VIEWS, Node, topological
+from .graph.program import Input, Output, Program, declared, simplified
 from .graph.simplify import simplify
-from .language.loss import output_product, refusal
+from .language.loss import output_product, refusal, unit_vectors
 from .language.network import Traced
+from .values import (
+    BatchStatistic,
+    Columns,
+    Data,
+    Direction,
+    Form,
+    Ggnvp,
+    Gradient,
+    Hvp,
+    Labels,
+    Losses,
+    Outputs,
+    ParameterValue,
+    RunningValue,
+    Scores,
+)
 
 MATRICES = ("hessian", "ggn")
+NOTHING = frozenset[Node]()
 
 
 class Programs:
-    """Graphs derived from one traced network, each made on first use and kept.
+    """The programs that are derived from one traced network, each made on first use and kept.
 
-    Outputs are named `kind:parameter`: "gradient:0.weight". An output that is identically zero is
-    missing. Directions are inputs called "v0:0.weight".
+    Attributes:
+        traced: the network's forward graph with its loss.
     """
 
     def __init__(self, traced: Traced) -> None:
         self.traced = traced
-        self._graphs: dict[tuple, Graph] = {}
+        self._made: dict[tuple, Program] = {}
 
     @cached_property
     def adjoints(self) -> dict[Node, Node]:
         """∂h/∂node of the data term, for every node that depends on a parameter."""
         return vjp({self.traced.loss: ops.const(1.0)}, self.traced.nodes.values())
 
+    # --- the parts of a program -----------------------------------------------------------------
+
     def direction(self, i: int = 0) -> dict[Node, Node]:
-        """Tangents of the parameters: the inputs of direction i."""
-        return {p: ops.input_(f"v{i}:{name}", p.shape) for name, p in self.traced.nodes.items()}
+        """Returns tangents of the parameters: the inputs of direction i."""
+        nodes = self.traced.nodes.items()
+        return {p: ops.input_(str(Direction(i, name)), p.shape) for name, p in nodes}
 
-    def _by_parameter(self, kind: str, values: Mapping[Node, Node | None]) -> dict[str, Node]:
-        found = {f"{kind}:{name}": values.get(p) for name, p in self.traced.nodes.items()}
-        return {name: node for name, node in found.items() if node is not None}
-
-    @cached_property
-    def evaluate(self) -> Graph:
-        """`losses` and `outputs`."""
-        outputs = {"losses": self.traced.losses, "outputs": self.traced.z}
-        return Graph("evaluate", simplify(outputs))
-
-    @cached_property
-    def outputs(self) -> Graph:
-        """`outputs` alone."""
-        return Graph("outputs", simplify({"outputs": self.traced.z}))
+    def _directions(self, count: int) -> dict[Input, Node]:
+        """The inputs of the first `count` directions."""
+        inputs: dict[Input, Node] = {}
+        for i in range(count):
+            tangents = self.direction(i)
+            inputs |= {Direction(i, name): tangents[p] for name, p in self.traced.nodes.items()}
+        return inputs
 
     @cached_property
-    def scores(self) -> Graph:
-        """`scores`: the largest is the class that is predicted."""
-        scores = self.traced.criterion.scores(self.traced.z)
-        return Graph("scores", simplify({"scores": scores}))
+    def _leaves(self) -> dict[Input, Node]:
+        """The inputs that any program may read."""
+        traced = self.traced
+        (columns,) = unit_vectors(traced.z).inputs
+        leaves: dict[Input, Node] = {Data(): traced.x, Labels(): traced.y, Columns(): columns}
+        leaves |= {ParameterValue(name): node for name, node in traced.nodes.items()}
+        return leaves | {RunningValue(name): r.node for name, r in traced.running.items()}
 
-    @cached_property
-    def linearize(self) -> Graph:
-        """`losses`, `outputs`, `gradient:*`, and the batch's `statistics:*`."""
-        outputs = {"losses": self.traced.losses, "outputs": self.traced.z}
-        outputs |= self._by_parameter("gradient", self.adjoints)
-        if self.traced.training:
-            outputs |= {f"statistics:{name}": r.now for name, r in self.traced.running.items()}
-        return Graph("linearize", simplify(outputs))
-
-    @cached_property
-    def _linearized(self) -> frozenset[Node]:
-        return frozenset(self.linearize.nodes())
+    def _by_parameter(
+        self, key: Callable[[str], Output], values: Mapping[Node, Node | None]
+    ) -> dict[Output, Node]:
+        """The values that are not zero, each under the key of its parameter's name."""
+        found = {key(name): values.get(p) for name, p in self.traced.nodes.items()}
+        return {key: node for key, node in found.items() if node is not None}
 
     def _frontier(self, outputs: Iterable[Node], known: frozenset[Node]) -> frozenset[Node]:
         """The `known` values that `outputs` start from."""
@@ -88,22 +99,79 @@ class Programs:
         return frozenset(n for n in reached if given(n) and n.op not in LEAVES)
 
     def _program(
-        self, name: str, outputs: Mapping[str, Node], known: frozenset[Node] | None = None
-    ) -> Graph:
-        """A graph from what the linearization computed; what is not `known` is computed again."""
-        simplified = simplify(outputs)
-        known = self._linearized if known is None else known
-        return Graph(name, simplified, self._frontier(simplified.values(), known))
+        self,
+        name: str,
+        outputs: Mapping[Output, Node],
+        known: frozenset[Node],
+        inputs: Mapping[Input, Node] | None = None,
+    ) -> Program:
+        """A program that starts from what is `known`; whatever else it needs it computes."""
+        nodes = simplified(outputs)
+        given = self._frontier(nodes.values(), known)
+        return declared(name, nodes, {**self._leaves, **(inputs or {})}, given)
+
+    # --- forward and backward -------------------------------------------------------------------
+
+    @cached_property
+    def evaluate(self) -> Program:
+        """`Losses` and `Outputs`."""
+        outputs = {Losses(): self.traced.losses, Outputs(): self.traced.z}
+        return self._program("evaluate", outputs, NOTHING)
+
+    @cached_property
+    def outputs(self) -> Program:
+        """`Outputs` alone."""
+        return self._program("outputs", {Outputs(): self.traced.z}, NOTHING)
+
+    @cached_property
+    def scores(self) -> Program:
+        """`Scores`, from which classes are predicted."""
+        scores = self.traced.criterion.scores(self.traced.z)
+        return self._program("scores", {Scores(): scores}, NOTHING)
+
+    @cached_property
+    def linearize(self) -> Program:
+        """`Losses`, `Outputs`, the `Gradient`, and in training every `BatchStatistic`."""
+        outputs: dict[Output, Node] = {Losses(): self.traced.losses, Outputs(): self.traced.z}
+        outputs |= self._by_parameter(Gradient, self.adjoints)
+        if self.traced.training:
+            outputs |= {BatchStatistic(name): r.now for name, r in self.traced.running.items()}
+        return self._program("linearize", outputs, NOTHING)
+
+    @cached_property
+    def _linearized(self) -> frozenset[Node]:
+        return frozenset(self.linearize.graph.nodes())
+
+    # --- the tape -------------------------------------------------------------------------------
 
     @cached_property
     def tape(self) -> frozenset[Node]:
-        """Values that a linearization keeps for the programs below."""
-        programs = [self.hvp, self.quadratic(1), *map(self.factors, self.kinds)]
-        programs += [self.ggnvp] if self.offers("ggn") else []
-        return frozenset().union(*(p.given for p in programs))
+        """The values that a linearization keeps.
+
+        They are what products and quadratic forms start from, and for statistics of factors the
+        adjoints of all nodes that take parameters and, where labels are drawn from them, the
+        outputs. A program that cannot be made has no part in it: its error is raised where the
+        program is asked for.
+        """
+        kept = [self.adjoints[n] for n in consumers(self.traced) if n in self.adjoints]
+        if self.offers("kfac"):
+            kept.append(self.traced.z)
+        known = simplify({str(i): node for i, node in enumerate(kept)}).values()
+        products = (program.graph.given for program in self._products())
+        return self._frontier(known, self._linearized).union(*products)
+
+    def _products(self) -> Iterator[Program]:
+        """The programs that make products and quadratic forms, as far as they can be made."""
+        for make in (lambda: self.hvp, lambda: self.quadratic(1), lambda: self.ggnvp):
+            try:
+                yield make()
+            except NewtritonError:
+                continue
+
+    # --- products and forms ---------------------------------------------------------------------
 
     def offers(self, curvature: str) -> bool:
-        """Whether the loss has this curvature."""
+        """Whether the loss has this curvature, a matrix or a kind of factors."""
         return refusal(self.traced.criterion, curvature) is None
 
     @property
@@ -112,35 +180,36 @@ class Programs:
         return [*filter(self.offers, TAPED)]
 
     @cached_property
-    def hvp(self) -> Graph:
-        """`hvp:*`, R-backward = jvp of the gradient; the data term's Hessian times v0."""
+    def hvp(self) -> Program:
+        """`Hvp`, the data term's Hessian times direction 0: R-backward, the jvp of the gradient."""
         gradient = {p: self.adjoints[p] for p in self.traced.nodes.values() if p in self.adjoints}
         tangents = jvp(gradient.values(), self.direction())
-        return self._program(
-            "hvp", self._by_parameter("hvp", {p: tangents[g] for p, g in gradient.items()})
-        )
+        values = self._by_parameter(Hvp, {p: tangents[g] for p, g in gradient.items()})
+        return self._program("hvp", values, self._linearized, self._directions(1))
 
     def _outputs_tangent(self, i: int) -> Node:
+        """ż = J vᵢ."""
         z_dot = jvp([self.traced.z], self.direction(i))[self.traced.z]
         if z_dot is None:
             raise NewtritonError("the network's outputs do not depend on its parameters")
         return z_dot
 
     def _output_product(self, z_dot: Node) -> Node | None:
-        """B ż, B of the mean loss."""
+        """B ż, for B of the mean loss."""
         traced = self.traced
         return output_product(traced.criterion, traced.z, traced.y, self.adjoints[traced.z], z_dot)
 
     @cached_property
-    def ggnvp(self) -> Graph:
-        """`ggnvp:*`: Jᵀ B J v0, R-forward, B = ∇²_z ℓ, and a backward pass without φ''."""
+    def ggnvp(self) -> Program:
+        """`Ggnvp`, Jᵀ B J v₀: R-forward, B = ∇²_z ℓ, and a backward pass without φ''."""
         b_z_dot = self._output_product(self._outputs_tangent(0))
         nodes = self.traced.nodes.values()
         values = {} if b_z_dot is None else vjp({self.traced.z: b_z_dot}, nodes)
-        return self._program("ggnvp", self._by_parameter("ggnvp", values))
+        outputs = self._by_parameter(Ggnvp, values)
+        return self._program("ggnvp", outputs, self._linearized, self._directions(1))
 
     def _output_forms(self, z_dots: Sequence[Node]) -> dict[tuple[int, int], Node]:
-        """żᵢᵀ B żⱼ, i ≤ j."""
+        """żᵢᵀ B żⱼ, for i ≤ j."""
         products = [self._output_product(z_dot) for z_dot in z_dots]
         return {
             (i, j): ops.const(0.0) if b is None else ops.dot(z_dots[i], b)
@@ -150,10 +219,16 @@ class Programs:
 
     def quadratic(
         self, directions: int, curvature: str = "hessian", two_products: bool = True
-    ) -> Graph:
-        """`form:i,j` for i ≤ j < directions; `two_products`: see `compiler.quadratic`."""
+    ) -> Program:
+        """Returns the program of every `Form` of so many directions.
+
+        Args:
+            directions: how many there are.
+            curvature: "hessian" or "ggn".
+            two_products: two contractions a layer or three, see `derivatives.quadratic`.
+        """
         key = ("quadratic", directions, curvature, two_products)
-        if key not in self._graphs:
+        if key not in self._made:
             if curvature == "hessian":
                 forms = quadratic_forms(
                     self.traced.loss,
@@ -166,32 +241,45 @@ class Programs:
                 forms = self._output_forms(z_dots)
             else:
                 raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(MATRICES)}")
-            outputs = {f"form:{i},{j}": node for (i, j), node in forms.items()}
-            self._graphs[key] = self._program(f"quadratic({directions}, {curvature})", outputs)
-        return self._graphs[key]
+            outputs: dict[Output, Node] = {Form(i, j): node for (i, j), node in forms.items()}
+            name, inputs = f"quadratic({directions}, {curvature})", self._directions(directions)
+            self._made[key] = self._program(name, outputs, self._linearized, inputs)
+        return self._made[key]
 
     @cached_property
-    def jacobian(self) -> Graph:
-        """`jacobian:i`: ∂z/∂s of every sample at each consumer of parameters."""
-        return self._program("jacobian", output_jacobian(self.traced))
+    def jacobian(self) -> Program:
+        """`Jacobian`, ∂z/∂s of every sample, for each node s that takes parameters."""
+        outputs = output_jacobian(self.traced)
+        return self._program("jacobian", outputs, self._linearized, basis(self.traced))
 
-    def stored_ggnvp(self, by_layer: bool = False) -> Graph:
-        """`ggnvp:*` from a stored Jacobian; `by_layer` leaves out what couples layers."""
+    def stored_ggnvp(self, by_layer: bool = False) -> Program:
+        """Returns the program of `Ggnvp` from a stored Jacobian.
+
+        Args:
+            by_layer: whether what couples layers is left out.
+        """
         key = ("stored_ggnvp", by_layer)
-        if key not in self._graphs:
+        if key not in self._made:
             values = stored_product(self.traced, self._output_product, self.direction(), by_layer)
-            self._graphs[key] = self._program("stored_ggnvp", self._by_parameter("ggnvp", values))
-        return self._graphs[key]
+            outputs = self._by_parameter(Ggnvp, values)
+            inputs = self._directions(1) | jacobians(self.traced)
+            self._made[key] = self._program("stored_ggnvp", outputs, self._linearized, inputs)
+        return self._made[key]
 
-    def factors(self, kind: str, samples: int = 1, means: frozenset[str] = frozenset()) -> Graph:
-        """`A:layer` (`mean:layer`), `G:layer`, `diagonal:parameter`; see `compiler.factors`."""
+    # --- factors --------------------------------------------------------------------------------
+
+    def factors(self, kind: str, samples: int = 1, means: frozenset[str] = frozenset()) -> Program:
+        """Returns the program of the statistics that `curvature.factors` names.
+
+        Args:
+            kind: of factors.
+            samples: draws per input of "kfac".
+            means: layers of which the mean input is wanted instead of A.
+        """
         key = ("factors", kind, samples, means)
-        if key not in self._graphs:
+        if key not in self._made:
             outputs = factors(self.traced, self.adjoints, kind, samples, means)
-            known = None if kind in TAPED else self.tape
-            self._graphs[key] = self._program(f"factors({kind}, {samples})", outputs, known)
-        return self._graphs[key]
-
-    def leaves(self, graph: Graph) -> list[Node]:
-        """Inputs and parameters that a graph reads."""
-        return [n for n in graph.nodes() if n.op in (Op.INPUT, Op.PARAM)]
+            inputs = random_numbers(self.traced, kind, samples)
+            name = f"factors({kind}, {samples})"
+            self._made[key] = self._program(name, outputs, self.tape, inputs)
+        return self._made[key]

@@ -23,7 +23,7 @@ def _vectors(*names: str) -> list[Node]:
 
 
 def _elements(name: str, count: int) -> list[Node]:
-    """The numbers of a short input vector."""
+    """The numbers of a short input vector, one scalar each."""
     given = ops.input_(name, (count,))
     return [
         ops.reshape(ops.make(Op.SLICE, given, axis=0, start=i, stop=i + 1), ())
@@ -32,24 +32,24 @@ def _elements(name: str, count: int) -> list[Node]:
 
 
 def _together(numbers: Sequence[Node]) -> Node:
-    """Numbers in one vector, for one transfer."""
+    """The numbers in one vector, for one transfer."""
     return ops.make(Op.CONCAT, *[ops.reshape(x, (1,)) for x in numbers], axis=0)
 
 
 def _axpy(a: Node, x: Node, y: Node, sign: float = 1.0) -> Node:
-    """Y ± a·x."""
+    """The vector y ± a·x."""
     return ops.map_(var(0) + sign * var(1) * var(2), y, ops.broadcast(a, VECTOR), x)
 
 
 def inner_products(count: int) -> Graph:
-    """`products`: ⟨vᵢ, vⱼ⟩ for i ≤ j, row by row."""
+    """Returns the program of `products`, ⟨vᵢ, vⱼ⟩ for i ≤ j, row by row."""
     pairs = combinations_with_replacement(_vectors(*(f"v{i}" for i in range(count))), 2)
     products = _together([ops.dot(u, v) for u, v in pairs])
     return Graph(f"inner_products({count})", simplify({"products": products}))
 
 
 def combination(count: int) -> Graph:
-    """`sum`: Σ cᵢ vᵢ for `coefficients` c."""
+    """Returns the program of `sum`, Σ cᵢ vᵢ for `coefficients` c."""
     numbers = [ops.broadcast(c, VECTOR) for c in _elements("coefficients", count)]
     vectors = _vectors(*(f"v{i}" for i in range(count)))
     terms = [ops.multiply(c, v) for c, v in zip(numbers, vectors, strict=True)]
@@ -60,15 +60,16 @@ def combination(count: int) -> Graph:
 
 
 def iteration(ball: bool, preconditioned: bool) -> Graph:
-    """From `x`, `r`, `p`, `rz` = ⟨r, z⟩ and `q` = A p to the next `x` and `r`.
+    """Returns the program that leads from `x`, `r`, `p`, `rz` and `q` to the next `x` and `r`.
 
-    Without a preconditioner also to the next `p` and `rz`; with one, `turn` gives them. `numbers`
-    decide on an end: ⟨r, z⟩ before, the curvature ⟨p, (A + γI) p⟩, whether the step ended at the
-    boundary, ⟨r, r⟩ after.
+    `rz` is ⟨r, z⟩, `q` is A p, and `given` holds γ and Δ. Without a preconditioner the program
+    gives the next `p` and `rz` as well; with one, `turn` does. Its `numbers` decide on an end:
+    ⟨r, z⟩ before, the curvature ⟨p, (A + γI) p⟩, whether the step ended at the boundary, and
+    ⟨r, r⟩ after.
 
     Args:
-        ball: stay in ‖x‖ ≤ Δ (Steihaug 1983): a step that would leave, and one without positive
-            curvature, ends at the boundary. Without a ball the latter is no step. `given`: γ, Δ.
+        ball: whether x stays in ‖x‖ ≤ Δ (Steihaug 1983): a step that would leave, and one without
+            positive curvature, ends at the boundary. Without a ball the latter is no step.
         preconditioned: whether z is another vector than r.
     """
     x, r, p, q = _vectors("x", "r", "p", "q")
@@ -93,18 +94,19 @@ def iteration(ball: bool, preconditioned: bool) -> Graph:
 
 
 def turn() -> Graph:
-    """The next `p` and `rz` from the next `r` and `z`, and `p` and `rz`."""
+    """Returns the program that leads from `p`, `rz` and the next `r`, `z` to the next `p`, `rz`."""
     r, z, p = _vectors("r", "z", "p")
     return Graph("cg turn", simplify(_turned(z, ops.dot(r, z), p, ops.input_("rz", ()))))
 
 
 def _turned(z: Node, new: Node, p: Node, rz: Node) -> dict[str, Node]:
+    """The next direction z + β p and the next ⟨r, z⟩, which is `new`; β is their ratio."""
     beta = ops.map_(var(0) / var(1), new, rz)
     return {"p": _axpy(beta, p, z), "rz": new}
 
 
 def _to_boundary(pp: Node, xp: Node, xx: Node, radius: Node) -> Node:
-    """τ ≥ 0 with ‖x + τp‖ = Δ; without the cancellation of the textbook formula."""
+    """The τ ≥ 0 with ‖x + τp‖ = Δ, without the cancellation of the textbook formula."""
     left = var(1) * var(1) - var(0)
     room = ops.map_(scalar.where(left, left, 0.0), xx, radius)
     root = ops.map_(scalar.sqrt(var(0) * var(0) + var(1) * var(2)), xp, pp, room)

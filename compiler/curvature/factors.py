@@ -1,13 +1,18 @@
 """Kronecker statistics: Grams appended at the nodes that consume parameters.
 
 For a layer with homogeneous input ā and per-sample pre-activation gradient g, over N samples and T
-positions,  A = 1/(N·T) Σ ā āᵀ,  G = 1/N Σ g gᵀ,  block ≈ A ⊗ G  (Martens & Grosse 2015, Grosse &
-Martens 2016). Adjoints of the mean loss carry 1/N, so g = N s̄. Parameters that enter by a broadcast
-(affine batch norm) get the diagonal, the mean of (∂ℓ_n/∂p)².
+positions (those of a convolution's output, the axes between N and the last of a matrix product):
+
+    A = 1/(N·T) Σ_{n,t} ā āᵀ,    G = 1/N Σ_{n,t} g gᵀ,    block ≈ A ⊗ G
+
+(Martens & Grosse 2015; Grosse & Martens 2016). Adjoints of the mean loss carry 1/N, so g = N s̄.
+Parameters that enter by a broadcast (affine batch norm) get the diagonal, the mean over samples of
+(∂ℓ_n/∂p)².
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +21,7 @@ from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
 from ..graph.errors import MissingRule, NewtritonError
 from ..graph.ir import N, Node, Op, rewrite, topological
+from ..graph.program import Input, Output
 from ..graph.scalar import BATCH
 from ..language.loss import require, unit_vectors
 from ..language.network import Traced
@@ -26,8 +32,55 @@ KINDS = (*TAPED, *RECURSIVE)
 
 
 @dataclass(frozen=True)
-class Block:
-    """A layer whose curvature block is A ⊗ G; `kernel` is (1, 1) for a linear layer."""
+class Noise(Input):
+    """The random numbers from which labels are drawn: (draws per input)×N, or ×N×K."""
+
+    kind = "noise"
+
+
+@dataclass(frozen=True)
+class InputsGram(Output):
+    """A of a layer: D×D, the homogeneous 1 last; a matrix per group on a leading axis."""
+
+    layer: str
+    kind = "A"
+
+
+@dataclass(frozen=True)
+class InputsMean(Output):
+    """E[a] of a layer, without the homogeneous 1, D numbers per group."""
+
+    layer: str
+    kind = "mean"
+
+
+@dataclass(frozen=True)
+class GradientsGram(Output):
+    """G of a layer: O×O; a matrix per group on a leading axis."""
+
+    layer: str
+    kind = "G"
+
+
+@dataclass(frozen=True)
+class Diagonal(Output):
+    """The mean of (∂ℓ_n/∂p)² for a parameter p, in its own shape."""
+
+    parameter: str
+    kind = "diagonal"
+
+
+@dataclass(frozen=True)
+class KroneckerLayer:
+    """A layer whose curvature block is A ⊗ G.
+
+    Attributes:
+        layer: the layer's name.
+        weight: the name of its weights.
+        bias: the name of its bias, if it has one.
+        groups: how many groups its channels form, each with a pair of its own.
+        kernel: the size of a convolution's kernel, (1, 1) of a linear layer.
+    """
 
     layer: str
     weight: str
@@ -37,40 +90,81 @@ class Block:
 
 
 @dataclass(frozen=True)
-class DiagonalBlock:
-    """A layer whose curvature block is diagonal, by parameter name."""
+class DiagonalLayer:
+    """A layer whose curvature block is diagonal.
+
+    Attributes:
+        layer: the layer's name.
+        names: the names of its parameters.
+    """
 
     layer: str
     names: tuple[str, ...]
 
 
 def consumers(traced: Traced) -> dict[Node, list[Node]]:
-    """Nodes that take parameters, and which."""
+    """Returns the nodes that take parameters, and which they take."""
     found = {n: [i for i in n.inputs if i.op is Op.PARAM] for n in topological([traced.loss])}
     return {n: params for n, params in found.items() if params}
 
 
-def blocks(traced: Traced) -> list[Block | DiagonalBlock]:
-    """The curvature blocks of a network, in the order of its layers."""
-    result: list[Block | DiagonalBlock] = []
+def _is_kronecker(node: Node, params: list[Node]) -> bool:
+    """Whether a node is s = W ⋆ a + b with parameters for W and b, and nothing else."""
+    plain = node.op is Op.MATMUL and node["transpose_b"] and not node["transpose_a"]
+    return (plain or node.op is Op.CONV) and list(node.inputs[1:]) == params
+
+
+def _is_diagonal(node: Node) -> bool:
+    """Whether a node spreads a parameter over the samples."""
+    return node.op is Op.BROADCAST and N in node.shape
+
+
+def blocks(traced: Traced) -> list[KroneckerLayer | DiagonalLayer]:
+    """Returns the curvature blocks of a network, in the order of its layers.
+
+    Raises:
+        MissingRule: a parameter is used in a way for which there is neither a Kronecker factor nor
+            a diagonal.
+    """
+    result: list[KroneckerLayer | DiagonalLayer] = []
     diagonal: dict[str, list[str]] = {}
     for node, params in consumers(traced).items():
         names = [p["name"] for p in params]
         layer = names[0].rpartition(".")[0]
-        if node.op in (Op.CONV, Op.MATMUL):
+        if _is_kronecker(node, params):
             conv = node.op is Op.CONV
             kernel = params[0].shape[1:3] if conv else (1, 1)
-            groups = node["groups"] if conv else 1
-            result.append(Block(layer, names[0], names[1] if names[1:] else None, groups, kernel))
-        elif node.op is Op.BROADCAST:
+            groups, bias = node["groups"] if conv else 1, names[1] if names[1:] else None
+            result.append(KroneckerLayer(layer, names[0], bias, groups, kernel))
+        elif _is_diagonal(node):
             diagonal.setdefault(layer, []).extend(names)
         else:
             raise MissingRule(f"no Kronecker or diagonal rule for the parameters of {node!r}")
-    return result + [DiagonalBlock(layer, tuple(names)) for layer, names in diagonal.items()]
+    return result + [DiagonalLayer(layer, tuple(names)) for layer, names in diagonal.items()]
+
+
+def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
+    """Returns the leaf of the random numbers that a kind of factors takes, if it takes any.
+
+    Args:
+        traced: the network.
+        kind: of factors.
+        count: draws per input.
+    """
+    if kind != "kfac":
+        return {}
+    _, noise = traced.criterion.drawn(traced.z)
+    return {Noise(): ops.input_(str(Noise()), (count, *noise.shape))}
 
 
 def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) -> dict[Node, Node]:
-    """Adjoints of the parameters' consumers for `count` labels per input, drawn from the model."""
+    """Returns adjoints of the parameters' consumers for labels that are drawn from the model.
+
+    Args:
+        traced: the network.
+        adjoints: of the mean loss with the true labels.
+        count: draws per input, on a leading axis of the adjoints.
+    """
     y_drawn, noise = traced.criterion.drawn(traced.z)
     z_bar = rewrite(
         {"z_bar": adjoints[traced.z]},
@@ -78,12 +172,16 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
     )["z_bar"]
     sampled = vjp({traced.z: z_bar}, traced.nodes.values())
     wanted = {node: sampled[node] for node in consumers(traced)}
-    repeated = copies(wanted.values(), {noise: ops.input_("noise", (count, *noise.shape))}, count)
+    drawn = random_numbers(traced, "kfac", count)[Noise()]
+    repeated = copies(wanted.values(), {noise: drawn}, count)
     return {node: repeated[adjoint] for node, adjoint in wanted.items()}
 
 
 def root_adjoints(traced: Traced) -> dict[Node, Node]:
-    """Adjoints for the columns of a root of B, a copy each (Botev et al. 2017, eq. 23–25)."""
+    """Returns adjoints of the parameters' consumers for the columns of a root of B.
+
+    There is a copy for each column, on a leading axis (Botev et al. 2017, eq. 23–25).
+    """
     z = traced.z
     column = ops.input_("column", z.shape)
     pulled = vjp({z: column}, traced.nodes.values())
@@ -94,57 +192,68 @@ def root_adjoints(traced: Traced) -> dict[Node, Node]:
     return {node: repeated[adjoint] for node, adjoint in wanted.items()}
 
 
+def _positions(node: Node) -> int:
+    """T: at how many positions of a sample a contraction's weights are applied."""
+    return math.prod(d for d in node.shape[:-1] if d is not N)
+
+
+def _per_position(node: Node) -> scalar.Expr:
+    """1/(N·T)."""
+    return scalar.reciprocal(BATCH * float(_positions(node)))
+
+
 def _inputs_gram(node: Node) -> Node:
     """A of a contraction."""
-    homogeneous = len(node.inputs) == 3
+    homogeneous, scale = len(node.inputs) == 3, _per_position(node)
+    x, w = node.inputs[:2]
     if node.op is Op.MATMUL:
-        return ops.make(
-            Op.GRAM,
-            node.inputs[0],
-            groups=1,
-            homogeneous=homogeneous,
-            scale=scalar.reciprocal(BATCH),
-        )
-    height, width = node.shape[-3:-1]
+        return ops.make(Op.GRAM, x, groups=1, homogeneous=homogeneous, scale=scale)
     return ops.make(
         Op.PATCH_GRAM,
-        node.inputs[0],
-        kernel=node.inputs[1].shape[1:3],
+        x,
+        kernel=w.shape[1:3],
         homogeneous=homogeneous,
-        scale=scalar.reciprocal(BATCH * float(height * width)),
+        scale=scale,
         **node.attributes,
     )
 
 
 def _inputs_mean(node: Node) -> Node:
-    """Mean over samples and positions of what a contraction's weights see, in A's order, no 1.
+    """The mean over samples and positions of what a contraction's weights see, in A's order, no 1.
 
     EA-CG (Chen et al. 2018, eq. 11b) has its outer product in place of A.
     """
     x, w = node.inputs[:2]
     if node.op is Op.MATMUL:
-        total, positions = ops.reduce_sum(x, range(ops.rank(x) - 1)), 1
+        total = ops.reduce_sum(x, range(ops.rank(x) - 1))
     else:
-        height, width = node.shape[-3:-1]
-        positions = height * width
         ones = ops.broadcast(ops.const(1.0), (*node.shape[:-1], node["groups"]))
         total = ops.make(Op.CONV_WEIGHT_GRAD, ones, x, kernel=w.shape[1:3], **node.attributes)
-    return ops.scale(total, scalar.reciprocal(BATCH * float(positions)))
+    return ops.scale(total, _per_position(node))
 
 
 def _gradients_gram(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
-    """G of a contraction."""
+    """G of a contraction, from the adjoint of its output."""
     groups = node["groups"] if node.op is Op.CONV else 1
     return ops.make(Op.GRAM, adjoint, groups=groups, homogeneous=False, scale=factor)
 
 
 def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
-    """Mean of squared per-sample gradients of a parameter that enters by the broadcast `node`."""
+    """The mean of squared per-sample gradients of a parameter that the broadcast `node` takes."""
     lead = ops.rank(adjoint) - ops.rank(node)
     batch = node.shape.index(N)
     per_sample = ops.reduce_sum(adjoint, [lead + a for a in node["axes"] if a != batch])
     squared = ops.map_(scalar.var(0) * scalar.var(0) * factor, per_sample)
     return ops.reduce_sum(squared, range(lead + 1))
+
+
+def _labelled(
+    traced: Traced, adjoints: Mapping[Node, Node], kind: str, samples: int
+) -> Mapping[Node, Node]:
+    """The adjoints of which the kinds that start from the tape take Grams and squares."""
+    if kind == "kfac":
+        return sampled_adjoints(traced, adjoints, samples)
+    return adjoints if kind == "empirical" else root_adjoints(traced)
 
 
 def factors(
@@ -153,8 +262,8 @@ def factors(
     kind: str,
     samples: int,
     means: Collection[str] = (),
-) -> dict[str, Node]:
-    """Outputs `A:layer` or `mean:layer`, `G:layer` and `diagonal:parameter`.
+) -> dict[Output, Node]:
+    """Returns the statistics of every layer: two for a pair of factors, or a `Diagonal`.
 
     Args:
         traced: the network.
@@ -162,36 +271,36 @@ def factors(
         kind: "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels
             but a square root of B: the exact expectation of "kfac" where B has no label in it or
             is the Fisher matrix; "kfra", "pch-1" and "pch-2", see `recursion`.
-        samples: draws per input; G is their mean.
-        means: layers of which the mean input is wanted instead of A.
+        samples: draws per input of "kfac"; G is their mean.
+        means: layers of which `InputsMean` is wanted instead of `InputsGram`.
+
+    Raises:
+        NewtritonError: the kind is unknown, or the loss does not have it.
+        MissingRule: a parameter is used in a way for which there is no factor.
     """
     require(traced.criterion, kind)
+    if kind not in KINDS:
+        raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
+    blocks(traced)  # it refuses parameters that have no factor
     known = consumers(traced)
-    recursive: dict[Node, Node] = {}
+    recursive: Mapping[Node, Node] = {}
     by_node: Mapping[Node, Node] = {}
-    if kind == "kfac":
-        by_node = sampled_adjoints(traced, adjoints, samples)
-    elif kind == "empirical":
-        by_node, samples = dict(adjoints), 1
-    elif kind == "kflr":
-        by_node, samples = root_adjoints(traced), 1
-    elif kind in RECURSIVE:
+    if kind in RECURSIVE:
         recursive = recursion(traced, adjoints, kind, known)
     else:
-        raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
-    factor = BATCH / float(samples)
-    outputs: dict[str, Node] = {}
+        by_node = _labelled(traced, adjoints, kind, samples)
+    factor = BATCH / float(samples if kind == "kfac" else 1)
+    outputs: dict[Output, Node] = {}
     for node, params in known.items():
         name = params[0]["name"]
         layer = name.rpartition(".")[0]
-        if node.op is Op.BROADCAST:
-            outputs[f"diagonal:{name}"] = _squares(node, by_node[node], factor)
-        else:
-            if layer in means:
-                outputs[f"mean:{layer}"] = _inputs_mean(node)
-            else:
-                outputs[f"A:{layer}"] = _inputs_gram(node)
-            outputs[f"G:{layer}"] = (
-                recursive[node] if recursive else _gradients_gram(node, by_node[node], factor)
-            )
+        if _is_diagonal(node):
+            outputs[Diagonal(name)] = _squares(node, by_node[node], factor)
+            continue
+        mean = layer in means
+        key, statistic = (InputsMean, _inputs_mean) if mean else (InputsGram, _inputs_gram)
+        outputs[key(layer)] = statistic(node)
+        outputs[GradientsGram(layer)] = (
+            recursive[node] if recursive else _gradients_gram(node, by_node[node], factor)
+        )
     return outputs

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ..derivatives.copies import copies
 from ..derivatives.jvp import jvp
@@ -19,38 +20,78 @@ from ..derivatives.transpose import vjp
 from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node
+from ..graph.program import Input, Output
 from ..language.network import Traced
 from .factors import consumers
 
 
-def mixes_samples(traced: Traced) -> bool:
-    """Whether a sample's outputs depend on other samples, so that it has no Jacobian of its own."""
-    return traced.training and bool(traced.running)
+@dataclass(frozen=True)
+class Basis(Input):
+    """Unit vector k of the outputs for every sample of copy k: K×N×K."""
+
+    kind = "basis"
 
 
-def _numel(node: Node) -> int:
-    """Elements of one sample's s."""
-    return math.prod(node.shape[1:])
+@dataclass(frozen=True)
+class Jacobian(Input, Output):
+    """∂z/∂s of every sample at the i-th node s that takes parameters: N×K×(elements of s)."""
+
+    i: int
+    kind = "jacobian"
 
 
-def output_jacobian(traced: Traced) -> dict[str, Node]:
-    """`jacobian:i`, N×K×(elements of s), for the i-th consumer of parameters.
-
-    It reads the input `basis`, K×N×K: unit vector k for every sample of copy k.
-    """
-    if mixes_samples(traced):
-        raise NewtritonError(
+def no_jacobian(traced: Traced) -> str | None:
+    """Returns why the samples have no Jacobians of their own; None where they have."""
+    if traced.training and traced.running:
+        return (
             "batch norm by batch statistics mixes samples, so that none has a Jacobian of its own: "
             "use product='r-operator', or linearize(x, y, training=False)"
         )
+    for node in consumers(traced):
+        if node.shape[:1] != (N,):
+            return f"no sample has a {node!r} of its own to store: use product='r-operator'"
+    return None
+
+
+def _require_jacobian(traced: Traced) -> None:
+    if sentence := no_jacobian(traced):
+        raise NewtritonError(sentence)
+
+
+def _numel(node: Node) -> int:
+    """The number of elements of one sample's s."""
+    return math.prod(node.shape[1:])
+
+
+def basis(traced: Traced) -> dict[Input, Node]:
+    """Returns the leaf from which the Jacobian's backward pass starts."""
+    outputs = traced.z.shape[1]
+    return {Basis(): ops.input_(str(Basis()), (outputs, *traced.z.shape))}
+
+
+def jacobians(traced: Traced) -> dict[Input, Node]:
+    """Returns the leaves of a stored Jacobian, one for each node that takes parameters."""
+    outputs = traced.z.shape[1]
+    return {
+        Jacobian(i): ops.input_(str(Jacobian(i)), (N, outputs, _numel(node)))
+        for i, node in enumerate(consumers(traced))
+    }
+
+
+def output_jacobian(traced: Traced) -> dict[Output, Node]:
+    """Returns every `Jacobian`, from one backward pass for K copies; it reads the `Basis`.
+
+    Raises:
+        NewtritonError: samples have no Jacobians of their own, see `no_jacobian`.
+    """
+    _require_jacobian(traced)
     outputs = traced.z.shape[1]
     cotangent = ops.input_("cotangent", traced.z.shape)
     adjoints = vjp({traced.z: cotangent}, traced.nodes.values())
     wanted = [adjoints[node] for node in consumers(traced)]
-    basis = ops.input_("basis", (outputs, *traced.z.shape))
-    stacked = copies(wanted, {cotangent: basis}, outputs)
+    stacked = copies(wanted, {cotangent: basis(traced)[Basis()]}, outputs)
     return {
-        f"jacobian:{i}": ops.transpose(
+        Jacobian(i): ops.transpose(
             ops.reshape(stacked[adjoint], (outputs, N, _numel(node))), (1, 0, 2)
         )
         for i, (node, adjoint) in enumerate(zip(consumers(traced), wanted, strict=True))
@@ -63,19 +104,23 @@ def stored_product(
     direction: Mapping[Node, Node],
     by_layer: bool,
 ) -> dict[Node, Node]:
-    """Jᵀ B J v by parameter, from the inputs `jacobian:i`; only blocks of layers if `by_layer`.
+    """Returns Jᵀ B J v by parameter, from the leaves of a stored Jacobian.
 
     Args:
         traced: the network.
-        curve: ż to B ż.
+        curve: gives B ż for ż, and None where it is zero.
         direction: v by parameter.
-        by_layer: C is blockdiag(J_lᵀ B J_l).
+        by_layer: whether the matrix is blockdiag(J_lᵀ B J_l), so that no two layers are coupled.
+
+    Raises:
+        NewtritonError: samples have no Jacobians of their own, see `no_jacobian`.
     """
+    _require_jacobian(traced)
+    stored = jacobians(traced)
     groups: dict[str, list[tuple[Node, list[Node], Node]]] = {}
     for i, (node, params) in enumerate(consumers(traced).items()):
-        jacobian = ops.input_(f"jacobian:{i}", (N, traced.z.shape[1], _numel(node)))
         layer = params[0]["name"].rpartition(".")[0] if by_layer else ""
-        groups.setdefault(layer, []).append((node, params, jacobian))
+        groups.setdefault(layer, []).append((node, params, stored[Jacobian(i)]))
     result: dict[Node, Node] = {}
     for group in groups.values():
         parts = []

@@ -32,20 +32,22 @@ Pull = Callable[[Node, int, Node], Node]
 
 
 def _features(shape: Shape) -> int:
+    """F, the number of a sample's features."""
     return math.prod(shape[1:])
 
 
 def _rows(matrix: Node, like: Node) -> Node:
-    """A matrix as rows of the shape of `like`."""
+    """The rows of a matrix, each in the shape of a sample of `like`."""
     return ops.reshape(matrix, (matrix.shape[0], *like.shape[1:]))
 
 
 def _matrix(rows: Node) -> Node:
+    """The matrix whose rows are given in another shape."""
     return ops.reshape(rows, (rows.shape[0], _features(rows.shape)))
 
 
 def _transposed(rows: Node, like: Node) -> Node:
-    """𝒢's other axis in front; rows have the shape of `like`."""
+    """𝒢 with its other axis in front; the rows have the shape of a sample of `like`."""
     return _rows(ops.transpose(_matrix(rows), (1, 0)), like)
 
 
@@ -53,11 +55,12 @@ def _transposed(rows: Node, like: Node) -> Node:
 
 
 def _reshaped(node: Node, i: int, rows: Node) -> Node:
+    """The rows in the shape that they had before `node` reshaped them."""
     return _rows(rows, node.inputs[0])
 
 
 def _both_sides(pull: Pull) -> Pull:
-    """Jᵀ𝒢J for an op that is the same linear map for every sample."""
+    """The rule 𝒢 ← Jᵀ𝒢J, for an op that is the same linear map for every sample."""
 
     def rule(node: Node, i: int, g: Node) -> Node:
         return pull(node, i, _transposed(pull(node, i, g), node))
@@ -66,15 +69,16 @@ def _both_sides(pull: Pull) -> Pull:
 
 
 def _transpose(node: Node, i: int, rows: Node) -> Node:
+    """The rows times J, for an op whose transpose is known."""
     pulled = TRANSPOSE[node.op](node, i, rows)
     assert pulled is not None
     return pulled
 
 
 def _gather_max(node: Node, i: int, g: Node) -> Node:
-    """Every sample has places of its own: the mean of J_nᵀ𝒢J_n.
+    """The mean of J_nᵀ𝒢J_n, since every sample takes other places.
 
-    Where no place is in two windows, that is 𝒢 spread over the windows ⊙ E[ccᵀ], c being 1 at the
+    Where no place is in two windows, this is 𝒢 spread over the windows ⊙ E[ccᵀ], c being 1 at the
     places that were taken.
     """
     x, index = node.inputs
@@ -101,13 +105,14 @@ def _gather_max(node: Node, i: int, g: Node) -> Node:
 
 
 def _second_moment(x: Node) -> Node:
-    """E[xxᵀ] over the samples, as rows."""
+    """E[xxᵀ] over the samples, as rows of the shape of a sample."""
     flat = ops.reshape(x, (N, _features(x.shape)))
     scale = scalar.reciprocal(BATCH)
     return _rows(ops.make(Op.GRAM, flat, groups=1, homogeneous=False, scale=scale), x)
 
 
 def _map(node: Node, i: int, g: Node) -> Node:
+    """𝒢 ⊙ E[φ'φ'ᵀ] (Botev et al. 2017, eq. 26)."""
     slope = ops.map_(scalar.derivative(node["expr"], i), *node.inputs)
     return ops.multiply(g, _second_moment(slope))
 
@@ -124,7 +129,7 @@ RECURSION: dict[Op, Pull] = {
 
 
 def _diagonal_matrix(vector: Node) -> Node:
-    """Diag(v): F zeros behind each element, F+1 to a row, read as rows of F."""
+    """The matrix diag(v): F zeros behind each element, F+1 to a row, read as rows of F."""
     (f,) = vector.shape
     padded = ops.make(Op.PAD, ops.reshape(vector, (f, 1)), axis=1, low=0, high=f)
     flat = ops.reshape(padded, (f * (f + 1),))
@@ -132,7 +137,7 @@ def _diagonal_matrix(vector: Node) -> Node:
 
 
 def _diagonal(x: Node) -> Node:
-    """The T blocks (t, t) of a T×T×… value: every (T+1)-th of them."""
+    """The T blocks (t, t) of a T×T×… value, which are every (T+1)-th of its blocks."""
     t, _, *rest = x.shape
     flat = ops.reshape(x, (t * t, *rest))
     padded = ops.make(Op.PAD, flat, axis=0, low=0, high=t)
@@ -148,22 +153,22 @@ def _blocks(x: Node, parts: int) -> Node:
 
 
 def layer_factor(node: Node, g: Node) -> Node:
-    """G of a contraction from 𝒢 of its output: Σ over positions of the blocks (t, t)."""
-    if node.op is Op.MATMUL:
+    """Returns G of a contraction from 𝒢 of its output: Σ over positions t of the blocks (t, t)."""
+    *positions, channels = node.shape[1:]
+    if not positions:
         return g
-    height, width, channels = node.shape[1:]
-    summed = ops.reduce_sum(_blocks(_matrix(g), height * width), (0,))
-    groups = node["groups"]
+    summed = ops.reduce_sum(_blocks(_matrix(g), math.prod(positions)), (0,))
+    groups = node["groups"] if node.op is Op.CONV else 1
     return summed if groups == 1 else _blocks(ops.reshape(summed, (channels,) * 2), groups)
 
 
 def _start(traced: Traced, kind: str) -> Node:
-    """E[B]: by roots, or by the mean diagonal where B has nothing else."""
-    z, y, loss = traced.z, traced.y, traced.criterion
-    if not (loss.separable and semidefinite(loss)):
-        return mean_curvature(loss, z, y, _POSITIVE.get(kind))
+    """E[B], by roots of B, or by the mean diagonal where B has nothing else."""
+    z, y, criterion = traced.z, traced.y, traced.criterion
+    if not (criterion.separable and semidefinite(criterion)):
+        return mean_curvature(criterion, z, y, _POSITIVE.get(kind))
     ones = ops.broadcast(ops.const(1.0), (1, *z.shape))  # all columns in one copy
-    squares = ops.map_(var(0) * var(0), loss.square_root(z, y, ones))
+    squares = ops.map_(var(0) * var(0), criterion.square_root(z, y, ones))
     mean = ops.scale(ops.reduce_sum(squares, (0, 1)), scalar.reciprocal(BATCH))
     return _diagonal_matrix(mean)
 
@@ -171,7 +176,7 @@ def _start(traced: Traced, kind: str) -> Node:
 def recursion(
     traced: Traced, adjoints: Mapping[Node, Node], kind: str, consumers: Mapping[Node, object]
 ) -> dict[Node, Node]:
-    """G of every node in `consumers`.
+    """Returns G of every node in `consumers`.
 
     Args:
         traced: the network.
@@ -180,8 +185,8 @@ def recursion(
         consumers: the nodes that take parameters.
 
     Raises:
-        MissingRule: an op that has no rule, or a network that is no chain.
-        NewtritonError: 𝒢 would be too large.
+        MissingRule: an op has no rule, or the network is no chain.
+        NewtritonError: 𝒢 would have more than `LARGEST` elements.
     """
     z = traced.z
     chain = topological([z])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..compiler.graph.errors import NewtritonError
-from ..compiler.graph.ir import Graph
+from ..compiler.graph.program import Program
 from ..compiler.language import models
 from ..compiler.language.loss import Loss
 from ..compiler.language.losses import (
@@ -93,7 +93,7 @@ OPTIMIZERS: dict[str, Entry] = {
     "adam": Entry(_adam, {"lr": "lr"}),
 }
 
-PROGRAMS: dict[str, Callable[[Programs], Graph]] = {
+PROGRAMS: dict[str, Callable[[Programs], Program]] = {
     "evaluate": lambda programs: programs.evaluate,
     "linearize": lambda programs: programs.linearize,
     "hvp": lambda programs: programs.hvp,

@@ -56,15 +56,10 @@ def network_programs(programs: Programs, two_products: bool) -> list[Graph]:
         programs: The programs of a network.
         two_products: Whether quadratic forms take two products a layer rather than three.
     """
-    linearize, tape = programs.linearize, set(programs.tape)
-    kept = {f"tape:{i}": n for i, n in enumerate(linearize.nodes()) if n in tape}
-    return [
-        Graph("linearize", {**linearize.outputs, **kept}),
-        programs.quadratic(1, two_products=two_products),
-        programs.hvp,
-        programs.ggnvp,
-        programs.factors("kfac"),
-    ]
+    graph, quadratic = programs.linearize.graph, programs.quadratic(1, two_products=two_products)
+    kept = {f"tape:{i}": n for i, n in enumerate(graph.nodes()) if n in programs.tape}
+    others = (quadratic, programs.hvp, programs.ggnvp, programs.factors("kfac"))
+    return [Graph("linearize", {**graph.outputs, **kept}), *(program.graph for program in others)]
 
 
 def vector_programs() -> list[Graph]:

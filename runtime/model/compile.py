@@ -18,7 +18,7 @@ from .model import Model
 
 BACKENDS = ("auto", "aten", "triton")
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
-CONTRACTIONS = ("auto", "fused", "vendor", "measured")
+CONTRACTED_BY = ("auto", "fused", "vendor", "measured")
 DTYPES = (torch.float32, torch.float64)
 
 
@@ -36,30 +36,41 @@ def compile(
     weight_decay: float = 0.0,
     seed: int = 0,
 ) -> Model:
-    """Compiles a network with its loss.
+    """Returns the model of a network with its loss.
+
+    The model's h is the mean loss over a batch plus λ/2 ‖θ‖², for all parameters θ.
 
     Args:
         net: layers of newtriton's DSL.
-        input_shape: of one sample, (C, H, W) or (D,).
-        loss: h is its mean over the batch plus weight_decay/2 ‖θ‖².
+        input_shape: the shape of one sample, (C, H, W) or (D,).
+        loss: the loss of one sample.
         backend: "aten" runs on PyTorch's operators, "triton" on fused kernels (on a GPU, or in the
             interpreter under TRITON_INTERPRET=1); "auto" takes triton where there is a GPU.
         device: where parameters live and programs run; a GPU if there is one.
         dtype: float32 or float64; triton computes in float32.
-        precision: of contractions; "ieee" on the ATen backend.
-        contractions: of the triton backend, by "fused" kernels, by the "vendor" library, or
-            whichever is "measured" to be faster; "auto" measures on a GPU.
+        precision: the precision of contractions' operands, "ieee", "tf32x3", "tf32" or "bf16";
+            "ieee" on the ATen backend.
+        contractions: what computes them on the triton backend, "fused" kernels, the "vendor"
+            library, or whichever is "measured" to be faster; "auto" measures on a GPU.
         cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
         weight_decay: λ ≥ 0, on all parameters.
-        seed: of the first parameter values.
+        seed: seeds the first parameter values.
 
     Raises:
-        ShapeError: names the layer at which the shapes do not fit.
-        NewtritonError: an option that is unknown or not available here.
+        ShapeError: the shapes do not fit at a layer, which it names.
+        NewtritonError: an option is unknown or not available here.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(10))
+        >>> model = nt.compile(net, (1, 8, 8), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+        >>> model(torch.randn(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     check_option("backend", backend, BACKENDS)
     check_option("precision", precision, PRECISIONS)
-    check_option("contractions", contractions, CONTRACTIONS)
+    check_option("contractions", contractions, CONTRACTED_BY)
     if dtype not in DTYPES:
         raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
     place = _place(device)
@@ -86,7 +97,7 @@ def _backend(
     contractions: str,
     cuda_graphs: bool,
 ) -> Backend:
-    """The named backend, or an error where it cannot be had."""
+    """The backend of that name, or an error where it cannot be had."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if name == "auto":
         fits = place.type == "cuda" and dtype is torch.float32 and find_spec("triton") is not None
@@ -115,7 +126,7 @@ def _backend(
 
 
 def _place(device: torch.device | str | None) -> torch.device:
-    """The device, a GPU if there is one for None; an error where PyTorch does not have it here."""
+    """The device, for None a GPU if there is one; an error where PyTorch does not have it here."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

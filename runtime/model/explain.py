@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ...compiler.graph.cost import flops, peak, traffic, units
+from ...compiler.graph.errors import MissingRule
 from ...compiler.graph.ir import Graph, Node
+from ...compiler.graph.program import Program
 from ...compiler.programs import Programs
 from ..backend import Planned
 
-MakePlan = Callable[[Graph, Sequence[Node]], Planned | None]
+MakePlan = Callable[[Program, Sequence[Node]], Planned | None]
 
 
 def explain(
@@ -20,9 +23,10 @@ def explain(
     kernels: bool = False,
     two_products: bool = True,
 ) -> str:
-    """A line per program: ops, units of work, GFLOP, MB moved and held; then the size of the tape.
+    """Returns a line per program: ops, units of work, GFLOP, MB moved and held; then the tape's.
 
-    MB moved and held are those of one operator after another, each with memory of its own.
+    MB moved and held are those of one operator after another, each with memory of its own. Below
+    the table stands why a program cannot be made, where there is one.
 
     Args:
         programs: of a network.
@@ -33,26 +37,16 @@ def explain(
         kernels: whether to show every program's kernels and their source.
         two_products: which form of the quadratic form.
     """
-    graphs = [
-        programs.linearize,
-        programs.evaluate,
-        programs.hvp,
-        programs.quadratic(1, two_products=two_products),
-        *([programs.ggnvp, programs.quadratic(1, "ggn")] if programs.offers("ggn") else []),
-        *map(programs.factors, programs.kinds),
-    ]
-    names = max(len(g.name) for g in graphs)
+    shown, missing = _shown(programs, two_products)
+    names = max(len(p.name) for p in shown)
     head = (
         f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9} {'MB held':>9}"
     )
     lines, details, made = list[str](), list[str](), list[Node]()
-    for g in graphs:
-        work, moved = flops(g, batch) / 1e9, traffic(g, batch, itemsize) / 1e6
-        kept = {str(i): n for i, n in enumerate(programs.tape)} if g is programs.linearize else {}
-        held = peak(Graph(g.name, {**g.outputs, **kept}, g.given), batch, itemsize) / 1e6
-        line = f"{g.name:<{names}}  {len(g.computed()):>5} {units(g):>6} {work:>9.3f}"
-        line += f" {moved:>9.1f} {held:>9.1f}"
-        if (p := plan(g, made)) is not None:
+    for program in shown:
+        kept = programs.tape if program is programs.linearize else frozenset[Node]()
+        line = f"{program.name:<{names}}  {_costs(program.graph, kept, batch, itemsize)}"
+        if (p := plan(program, made)) is not None:
             made = [*made, *p.made]
             s, arena = p.schedule, p.scratch / 1e6
             line += f" {len(s.kernels):>8} {len(s.launches):>9} {s.traffic(batch) / 1e6:>9.1f}"
@@ -61,6 +55,35 @@ def explain(
         lines.append(line)
     fused = f" {'kernels':>8} {'launches':>9} {'MB fused':>9} {'MB arena':>9}" if details else ""
     tape = itemsize * sum(n.type.numel(batch) for n in programs.tape) / 1e6
-    lines.append(f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB")
+    lines += [f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB", *missing]
     table = "\n".join([f"{head}{fused}   (batch {batch})", *lines])
     return "\n\n".join([table, *(details if kernels else ())])
+
+
+def _shown(programs: Programs, two_products: bool) -> tuple[list[Program], list[str]]:
+    """The programs of the table, and why others cannot be made for this network."""
+    makers: list[Callable[[], Program]] = [
+        lambda: programs.linearize,
+        lambda: programs.evaluate,
+        lambda: programs.hvp,
+        lambda: programs.quadratic(1, two_products=two_products),
+    ]
+    if programs.offers("ggn"):
+        makers += [lambda: programs.ggnvp, lambda: programs.quadratic(1, "ggn")]
+    makers += [partial(programs.factors, kind) for kind in programs.kinds]
+    shown, missing = list[Program](), dict[str, None]()
+    for make in makers:
+        try:
+            shown.append(make())
+        except MissingRule as error:
+            missing[str(error)] = None
+    return shown, list(missing)
+
+
+def _costs(graph: Graph, kept: frozenset[Node], batch: int, itemsize: int) -> str:
+    """The columns that any graph has; what is `kept` is held like a result."""
+    work, moved = flops(graph, batch) / 1e9, traffic(graph, batch, itemsize) / 1e6
+    results = {**graph.outputs, **{str(i): n for i, n in enumerate(kept)}}
+    held = peak(Graph(graph.name, results, graph.given), batch, itemsize) / 1e6
+    numbers = f"{len(graph.computed()):>5} {units(graph):>6} {work:>9.3f}"
+    return f"{numbers} {moved:>9.1f} {held:>9.1f}"

@@ -1,4 +1,4 @@
-"""What data must be before any work is done; every error names the value and the way out."""
+"""Checks of data before any work is done; every error names the value and the way out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from ...compiler.language.network import Traced
 
 
 def check_inputs(traced: Traced, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """x: finite, of the network's shape, dtype and device, at least one sample."""
+    """Returns x itself.
+
+    Raises:
+        ShapeError: it has not the network's shape, or no sample.
+        NewtritonError: it is no tensor, of another dtype or device, or not finite.
+    """
     if not isinstance(x, Tensor):
         raise NewtritonError(f"inputs are {type(x).__name__}: give a torch.Tensor")
     expected = tuple(traced.x.shape[1:])
@@ -37,7 +42,12 @@ def check_inputs(traced: Traced, x: Tensor, dtype: torch.dtype, device: torch.de
 def check_labels(
     traced: Traced, y: Tensor, batch: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Labels as the loss wants them; int64 classes become one-hot rows where it wants rows."""
+    """Returns labels as the loss takes them; int64 classes become one-hot rows if it takes rows.
+
+    Raises:
+        ShapeError: there is not one label for each of `batch` samples, or one of another shape.
+        NewtritonError: labels of another dtype or device, out of range, or not finite.
+    """
     if not isinstance(y, Tensor):
         raise NewtritonError(f"labels are {type(y).__name__}: give a torch.Tensor")
     _check_device("labels", y, device)
@@ -83,10 +93,12 @@ def check_labels(
 
 
 def _one_hot(y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """Rows of zeros with a one at the class of each sample."""
     return torch.nn.functional.one_hot(y, classes).to(dtype)
 
 
 def _check_device(what: str, x: Tensor, device: torch.device) -> None:
+    """Raises an error where a tensor is on another device."""
     if x.device.type != device.type or (
         device.index is not None and x.device.index != device.index
     ):

@@ -7,20 +7,27 @@ of 16 come first, so that each of them starts on an aligned address.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.program import Output
 from ...compiler.language.network import Parameter
 
 ALIGNMENT = 16
 
 
 class Layout:
-    """Where each parameter lies in a flat vector; names in the network's order."""
+    """Where each parameter lies in a flat vector.
+
+    Attributes:
+        parameters: by name, in the network's order.
+        slices: the place of each in a flat vector, by name.
+        numel: the length of a flat vector.
+    """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self.parameters = {p.name: p for p in parameters}
@@ -34,18 +41,22 @@ class Layout:
 
     @cached_property
     def layers(self) -> dict[str, list[str]]:
-        """Names of parameters by layer, in the network's order."""
+        """The names of parameters by layer, in the network's order."""
         result: dict[str, list[str]] = {}
         for name in self.parameters:
             result.setdefault(name.rpartition(".")[0], []).append(name)
         return result
 
     def places(self, names: Iterable[str]) -> Tensor:
-        """Indices of the named parameters' elements in a flat vector."""
+        """Returns the indices of the named parameters' elements in a flat vector."""
         return torch.cat([torch.arange(self.slices[n].start, self.slices[n].stop) for n in names])
 
     def check(self, vector: Tensor, what: str) -> Tensor:
-        """The vector itself, or an error where its shape is not that of the parameters."""
+        """Returns the vector itself.
+
+        Raises:
+            NewtritonError: its shape is not that of the parameters.
+        """
         if not isinstance(vector, Tensor) or vector.shape != (self.numel,):
             got = tuple(vector.shape) if isinstance(vector, Tensor) else repr(vector)
             raise NewtritonError(
@@ -55,17 +66,21 @@ class Layout:
         return vector
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views of a flat vector in the model's own shapes."""
+        """Returns views of a flat vector in the model's own shapes."""
         return {name: flat[self.slices[name]].view(p.shape) for name, p in self.parameters.items()}
 
     def torch_views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views of a flat vector in PyTorch's shapes."""
+        """Returns views of a flat vector in PyTorch's shapes."""
         return {
             name: v.permute(self.parameters[name].order) for name, v in self.views(flat).items()
         }
 
     def flatten(self, tensors: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        """One flat vector from tensors in PyTorch's shapes, by name; all faults in one error."""
+        """Returns one flat vector from tensors in PyTorch's shapes, by name.
+
+        Raises:
+            NewtritonError: lists everything that is missing, unexpected or misshapen.
+        """
         views = self.torch_views(flat := torch.empty_like(like))
         raise_faults("flatten", faults({n: tuple(v.shape) for n, v in views.items()}, tensors))
         for name, view in views.items():
@@ -73,18 +88,24 @@ class Layout:
         return flat
 
     def target(
-        self, kind: str, outputs: Collection[str], like: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A new flat vector, and its view for each of the `outputs` `kind:*`; the rest is zero."""
+        self, key: Callable[[str], Output], outputs: Collection[Output], like: Tensor
+    ) -> tuple[Tensor, dict[Output, Tensor]]:
+        """Returns a new flat vector, and its views for the outputs that will be written there.
+
+        Args:
+            key: the class of outputs of which a program has one for each parameter.
+            outputs: the program's; the vector is zero where an output is missing.
+            like: a flat vector of the same dtype and device.
+        """
         flat = torch.empty_like(like)
-        views = {f"{kind}:{name}": view for name, view in self.views(flat).items()}
-        for name in views.keys() - outputs:
-            views.pop(name).zero_()
+        views = {key(name): view for name, view in self.views(flat).items()}
+        for missing in views.keys() - outputs:
+            views.pop(missing).zero_()
         return flat, views
 
 
 def faults(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, object]) -> list[str]:
-    """What is missing, unexpected, of the wrong shape or not a tensor."""
+    """Returns what is missing, unexpected, of the wrong shape, not a tensor or not finite."""
     found = [f"missing {name}" for name in expected if name not in given]
     for name, tensor in given.items():
         if name not in expected:
@@ -99,6 +120,6 @@ def faults(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, object])
 
 
 def raise_faults(call: str, found: list[str]) -> None:
-    """One error that lists every fault; nothing where there is none."""
+    """Raises one error that lists every fault, if there is any."""
     if found:
         raise NewtritonError(f"{call}: " + "; ".join(found))

@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS, Block
+from ...compiler.curvature.factors import KINDS, Noise
+from ...compiler.curvature.jacobian import Basis
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Graph, Node, Op
+from ...compiler.graph.ir import Node, concrete
 from ...compiler.graph.options import check_count, check_option
-from ...compiler.language.network import Traced
+from ...compiler.graph.program import Input, Output, Program
 from ...compiler.programs import MATRICES, Programs
-from .factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
-
-if TYPE_CHECKING:
-    from .model import Model
+from ...compiler.values import (
+    BatchStatistic,
+    Columns,
+    Direction,
+    Form,
+    Ggnvp,
+    Gradient,
+    Hvp,
+    Losses,
+    Outputs,
+)
+from .compiled import Compiled
+from .factors import Factors
+from .statistics import factors_of
 
 PRODUCTS = ("r-operator", "stored-jacobian")
 
+M = TypeVar("M", bound=Compiled)  # the class of the model, `Model` for all that users see
 
-class Linearization:
+
+class Linearization(Generic[M]):
     """Forward and backward, once; later calls start from the tape that is kept here.
 
-    loss: h, a scalar tensor. objective: the same as a float, summed in float64. outputs: N×K.
-    gradient: flat, of h. statistics: the batch's, for `Model.update_statistics`. batch: its size.
+    h is the mean loss over the batch plus λ/2 ‖θ‖². Every call raises a `NewtritonError` if
+    parameters, inputs or labels have been changed in place since the linearization was made, and
+    so does the first one that needs a derivative for which the compiler has no rule.
+
+    Attributes:
+        model: whose linearization it is.
+        programs: the programs that calls run.
+        batch: the number of samples N.
+        vectors: arithmetic on flat vectors.
+        loss: h, a scalar tensor.
+        objective: the same as a float, summed in float64.
+        outputs: the network's, N×K.
+        gradient: of h, a flat vector.
+        statistics: the batch's, for `Model.update_statistics`.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+        >>> _ = model.params.zero_()
+        >>> lin = model.linearize(torch.ones(4, 2), torch.full((4, 1), 3.0))
+        >>> lin.objective, lin.outputs.shape, lin.gradient
+        (9.0, torch.Size([4, 1]), tensor([-6., -6., -6.]))
     """
 
-    def __init__(
-        self, model: Model, traced: Traced, programs: Programs, x: Tensor, y: Tensor, training: bool
-    ) -> None:
+    def __init__(self, model: M, programs: Programs, x: Tensor, y: Tensor, training: bool) -> None:
+        traced, program = programs.traced, programs.linearize
         labels = model.check(traced, x, y)
-        self.model, self._traced, self.programs = model, traced, programs
+        self.model, self.programs = model, programs
         self.batch, self.vectors = len(x), model.vectors
         self._versions = {
             "parameters": (model.params, model.params._version),
@@ -42,50 +75,56 @@ class Linearization:
             "labels": (y, y._version),
             **({} if training else {k: (b, b._version) for k, b in model.buffers.items()}),
         }
-        self._feed = model.feed(traced, x, labels)
-        program = programs.linearize
-        self.gradient, out = model.layout.target("gradient", program.outputs, model.params)
+        self._given = model.feed(traced, x, labels)
+        self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
-            model.context(len(x)), self._feed, out
+            model.context(len(x)),
+            program.feed(self._given),
+            {program.names[key]: view for key, view in out.items()},
         )
-        named = {name: values[node] for name, node in program.outputs.items()}
+        found = program.results(values)
         results = set(program.outputs.values()) - programs.tape
-        self._feed |= {node: x for node, x in values.items() if node not in results}
-        self.objective = model.total(named["losses"])
+        self._tape = {node: x for node, x in values.items() if node not in results}
+        self.objective = model.total(found[Losses()])
         self.loss = torch.tensor(self.objective, dtype=model.dtype, device=model.device)
-        self.outputs = named["outputs"].clone()  # the tape has them too
+        self.outputs = found[Outputs()].clone()  # the tape has them too
         model.decay_(self.gradient, model.params)
-        self.statistics = by_kind("statistics", named)
+        self.statistics = {
+            key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
+        }
+
+    # --- running programs on the tape -----------------------------------------------------------
 
     def _run(
         self,
-        graph: Graph,
-        directions: Sequence[Tensor] = (),
-        given: Mapping[str, Tensor] | None = None,
-        out: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
+        program: Program,
+        given: Mapping[Input, Tensor] | None = None,
+        out: Mapping[Output, Tensor] | None = None,
+    ) -> dict[Output, Tensor]:
+        """A program's outputs, from the tape and from what the call gives."""
         for name, (tensor, version) in self._versions.items():
             if tensor._version != version:
                 raise NewtritonError(
                     f"the {name} have changed since this linearization was made: linearize again"
                 )
-        feed = dict(self._feed)
-        given = given or {}
-        views = [self.model.layout.views(v) for v in directions]
-        for node in self.programs.leaves(graph):
-            name = node["name"]
-            if node.op is Op.INPUT and name in given:
-                feed[node] = given[name]
-            elif node.op is Op.INPUT and name == "columns":
-                columns = torch.arange(node.shape[0], device=self.model.device)
-                feed[node] = columns[:, None].expand(len(columns), self.batch)
-            elif node.op is Op.INPUT and node not in feed:
-                direction, _, parameter = name[1:].partition(":")
-                feed[node] = views[int(direction)][parameter]
-        values = self.model.executor(graph)(self.model.context(self.batch), feed, out)
-        return {name: values[node] for name, node in graph.outputs.items()}
+        inputs = {**self._given, **self._columns(program), **(given or {})}
+        return self.model.run(program, self.batch, inputs, self._tape, out)
+
+    def _columns(self, program: Program) -> dict[Input, Tensor]:
+        """The numbers of the outputs, where a program reads them."""
+        node = program.inputs.get(Columns())
+        if node is None:
+            return {}
+        columns = torch.arange(node.shape[0], device=self.model.device)
+        return {Columns(): columns[:, None].expand(len(columns), self.batch)}
+
+    def _directions(self, vs: Sequence[Tensor]) -> dict[Input, Tensor]:
+        """Flat vectors as directions, by parameter."""
+        views = self.model.layout.views
+        return {Direction(i, name): x for i, v in enumerate(vs) for name, x in views(v).items()}
 
     def _vector(self, v: Tensor) -> Tensor:
+        """The vector itself, or an error where its shape or dtype is not that of the parameters."""
         v = self.model.layout.check(v, "v")
         if v.dtype != self.model.dtype:
             raise NewtritonError(
@@ -93,22 +132,51 @@ class Linearization:
             )
         return v
 
+    # --- products -------------------------------------------------------------------------------
+
     def hvp(self, v: Tensor) -> Tensor:
-        """H v, H the Hessian of h: R-forward and R-backward on the tape."""
+        """Returns H v, for H the Hessian of h: R-forward and R-backward on the tape.
+
+        Args:
+            v: a flat vector.
+
+        Raises:
+            NewtritonError: v has another shape or dtype than `model.params`.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> lin = model.linearize(torch.ones(4, 2), torch.zeros(4, 1))
+            >>> lin.hvp(torch.tensor([1.0, 0.0, 0.0]))
+            tensor([2., 2., 2.])
+        """
         return self.model.decay_(self.data_product(v), v)
 
     def ggnvp(self, v: Tensor, product: str = "r-operator") -> Tensor:
-        """(Jᵀ B J + λI) v, the generalized Gauss-Newton matrix of h.
+        """Returns (Jᵀ B J + λI) v, the generalized Gauss–Newton matrix of h times a vector.
 
         Args:
-            v: flat.
+            v: a flat vector.
             product: "r-operator", a forward and a backward pass; "stored-jacobian", from ∂z/∂s of
                 all samples, made on first use and kept here (Wang, Tan & Lin 2020, section 3.4).
+
+        Raises:
+            NewtritonError: v has another shape or dtype than `model.params`, the loss has no such
+                matrix, or, for "stored-jacobian", batch statistics mix the samples.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> lin = model.linearize(torch.ones(4, 2), torch.zeros(4, 1))
+            >>> lin.ggnvp(torch.tensor([0.0, 0.0, 1.0]), "stored-jacobian")
+            tensor([2., 2., 2.])
         """
         return self.model.decay_(self.data_product(v, "ggn", product), v)
 
     def block_ggnvp(self, v: Tensor) -> Tensor:
-        """(blockdiag(J_lᵀ B J_l) + λI) v, a block per layer, from the stored Jacobian."""
+        """Returns (blockdiag(J_lᵀ B J_l) + λI) v, a block per layer, from the stored Jacobian."""
         return self.model.decay_(self.data_product(v, "ggn", "stored-jacobian", by_layer=True), v)
 
     def data_product(
@@ -119,32 +187,40 @@ class Linearization:
         *,
         by_layer: bool = False,
     ) -> Tensor:
-        """C v, C the `hessian` or `ggn` of the data term: no weight decay is added.
+        """Returns C v, C a matrix of the data term: no weight decay is added.
 
         Args:
-            v: flat.
+            v: a flat vector.
             curvature: "hessian" or "ggn".
             product: as in `ggnvp`; the Hessian has "r-operator" alone.
-            by_layer: C's block diagonal, a block per layer; the R-operator runs once for each.
+            by_layer: whether C is the block diagonal, a block per layer; the R-operator runs once
+                for each.
+
+        Raises:
+            NewtritonError: an option is unknown, or as `hvp` and `ggnvp` raise it.
         """
         check_option("curvature", curvature, MATRICES)
         check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
         v = self._vector(v)
         if product == "stored-jacobian":
-            return self._product("ggnvp", self.programs.stored_ggnvp(by_layer), v, self.jacobian)
-        kind = "hvp" if curvature == "hessian" else "ggnvp"
-        graph = self.programs.hvp if curvature == "hessian" else self.programs.ggnvp
-        return self._by_layer(kind, graph, v) if by_layer else self._product(kind, graph, v)
+            return self._product(Ggnvp, self.programs.stored_ggnvp(by_layer), v, self.jacobian)
+        key = Hvp if curvature == "hessian" else Ggnvp
+        program = self.programs.hvp if curvature == "hessian" else self.programs.ggnvp
+        return self._by_layer(key, program, v) if by_layer else self._product(key, program, v)
 
     def _product(
-        self, kind: str, graph: Graph, v: Tensor, given: Mapping[str, Tensor] | None = None
+        self,
+        key: Callable[[str], Output],
+        program: Program,
+        v: Tensor,
+        given: Mapping[Input, Tensor] | None = None,
     ) -> Tensor:
-        """The flat vector of a graph's outputs `kind:*` in the direction v."""
-        flat, out = self.model.layout.target(kind, graph.outputs, self.model.params)
-        self._run(graph, [v], given, out)
+        """A program's flat result in the direction v; `key` is the class of its outputs."""
+        flat, out = self.model.layout.target(key, program.outputs, self.model.params)
+        self._run(program, {**self._directions([v]), **(given or {})}, out)
         return flat
 
-    def _by_layer(self, kind: str, graph: Graph, v: Tensor) -> Tensor:
+    def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
         """Σ_l P_l C P_l v: a product per layer, all other layers' part of v being zero."""
         result = torch.empty_like(v)
         source, target = self.model.layout.views(v), self.model.layout.views(result)
@@ -152,42 +228,62 @@ class Linearization:
             alone = torch.zeros_like(v)
             for name in names:
                 self.model.layout.views(alone)[name].copy_(source[name])
-            product = self.model.layout.views(self._product(kind, graph, alone))
+            product = self.model.layout.views(self._product(key, program, alone))
             for name in names:
                 target[name].copy_(product[name])
         return result
 
     @cached_property
-    def jacobian(self) -> dict[str, Tensor]:
-        """∂z/∂s, N×K×(elements of s), by consumer of parameters; K backward passes at once."""
-        outputs = self._traced.z.shape[1]
+    def jacobian(self) -> dict[Input, Tensor]:
+        """Every `Jacobian`, ∂z/∂s at each node s that takes parameters: N×K×(elements of s).
+
+        K backward passes give them at once.
+        """
+        outputs = self.programs.traced.z.shape[1]
         basis = torch.eye(outputs, dtype=self.model.dtype, device=self.model.device)
         basis = basis.unsqueeze(1).expand(outputs, self.batch, outputs)
-        return self._run(self.programs.jacobian, given={"basis": basis})
+        found = self._run(self.programs.jacobian, {Basis(): basis})
+        return {key: x for key, x in found.items() if isinstance(key, Input)}
 
     def quadratic_forms(
         self, vs: Sequence[Tensor], curvature: str = "hessian", *, two_products: bool | None = None
     ) -> Tensor:
-        """k×k matrix of vᵢᵀ C vⱼ, C the `hessian` or `ggn` of h, without an R-backward pass.
+        """Returns the k×k matrix of vᵢᵀ C vⱼ, for C a matrix of h, without an R-backward pass.
 
         Args:
-            vs: flat vectors.
+            vs: k flat vectors.
             curvature: "hessian" or "ggn".
-            two_products: two contractions a layer instead of three (see `compiler.quadratic`);
+            two_products: two contractions a layer instead of three (see `derivatives.quadratic`);
                 by default the model's choice, two unless its precision is tf32 or bf16.
+
+        Raises:
+            NewtritonError: there is no vector, one has another shape or dtype than `model.params`,
+                or the loss has no such matrix.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> lin = model.linearize(torch.ones(4, 2), torch.zeros(4, 1))
+            >>> lin.quadratic_forms([torch.ones(3), torch.tensor([1.0, -1.0, 0.0])])
+            tensor([[18.,  0.],
+                    [ 0.,  0.]])
         """
         check_option("curvature", curvature, MATRICES)
         vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
         if not vs:
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
         two = self.model.backend.two_products if two_products is None else two_products
-        named = self._run(self.programs.quadratic(len(vs), curvature, two), vs)
+        found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
         result = torch.empty(len(vs), len(vs), dtype=self.model.dtype, device=self.model.device)
-        for name, value in named.items():
-            i, j = map(int, name.removeprefix("form:").split(","))
-            decay = self.model.weight_decay and self.model.weight_decay * torch.dot(vs[i], vs[j])
-            result[i, j] = result[j, i] = value + decay
+        for key, value in found.items():
+            assert isinstance(key, Form)
+            v, w = vs[key.i], vs[key.j]
+            decay = self.model.weight_decay and self.model.weight_decay * torch.dot(v, w)
+            result[key.i, key.j] = result[key.j, key.i] = value + decay
         return result
+
+    # --- factors --------------------------------------------------------------------------------
 
     def kronecker_factors(
         self,
@@ -196,7 +292,10 @@ class Linearization:
         generator: torch.Generator | None = None,
         means: Collection[str] = (),
     ) -> dict[str, Factors]:
-        """Curvature factors of the data term, by layer.
+        """Returns curvature factors of the data term, by layer.
+
+        A pair stands for the block A ⊗ G, A = 1/(N·T) Σ āāᵀ and G = 1/N Σ ggᵀ over N samples and
+        T positions, see `compiler.curvature.factors`.
 
         Args:
             kind: "kfac", labels drawn from the model's own distribution; "empirical", the true
@@ -204,53 +303,32 @@ class Linearization:
             samples: draws per input of "kfac"; G is their mean.
             generator: of the random numbers; the global one unless given.
             means: layers of which the mean input is kept and A is not formed.
+
+        Raises:
+            NewtritonError: the kind is unknown, or the loss does not have it.
+            MissingRule: the network has a layer without factors of this kind.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> lin = model.linearize(torch.ones(4, 2), torch.zeros(4, 1))
+            >>> pair = lin.kronecker_factors("kflr")[""]
+            >>> pair.A.shape, pair.G.shape
+            (torch.Size([3, 3]), torch.Size([1, 1]))
         """
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
-        graph = self.programs.factors(kind, samples, frozenset(means))
-        leaves = {n["name"]: n for n in self.programs.leaves(graph)}
-        given = {}
-        if "noise" in leaves:
-            given["noise"] = self._noise(leaves["noise"], generator)
-        named = self._run(graph, given=given)
-        named = _apart(named)
-        result: dict[str, Factors] = {}
-        for block in self.model.blocks:
-            if isinstance(block, Block):
-                g, homogeneous = named[f"G:{block.layer}"], block.bias is not None
-                if block.layer in means:
-                    lead = (block.groups,) if block.groups > 1 else ()
-                    mean = named[f"mean:{block.layer}"].reshape(*lead, -1)
-                    result[block.layer] = MeanFactors(mean, g, block.kernel, homogeneous)
-                else:
-                    a = named[f"A:{block.layer}"]
-                    result[block.layer] = KroneckerFactors(a, g, block.kernel, homogeneous)
-            else:
-                result[block.layer] = DiagonalFactors(
-                    {n: named[f"diagonal:{n}"] for n in block.names}
-                )
-        return result
+        program = self.programs.factors(kind, samples, frozenset(means))
+        node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
+        if node is not None:
+            noise[Noise()] = self._noise(node, generator)
+        return factors_of(self.model.blocks, self._run(program, noise))
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
-        """Uniform or normal random numbers in the shape of the input `node`."""
-        shape = [self.batch if not isinstance(d, int) else d for d in node.shape]
-        draw = torch.rand if self._traced.criterion.noise == "uniform" else torch.randn
+        """Uniform or normal random numbers of the shape of a leaf."""
+        draw = torch.rand if self.model.criterion.noise == "uniform" else torch.randn
         device = self.model.device if generator is None else generator.device
+        shape = concrete(node.shape, self.batch)
         noise = draw(shape, generator=generator, dtype=self.model.dtype, device=device)
         return noise.to(self.model.device)
-
-
-def by_kind(kind: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs `kind:*`, without the prefix."""
-    prefix = f"{kind}:"
-    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
-
-
-def _apart(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, none of them twice: layers that share a statistic get a copy each."""
-    result: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in named.items():
-        result[name] = tensor.clone() if id(tensor) in seen else tensor
-        seen.add(id(tensor))
-    return result

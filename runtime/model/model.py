@@ -1,89 +1,81 @@
-"""A compiled network: its parameters in one flat tensor, its programs, and calls that run them."""
+"""A compiled network as a user calls it: outputs, losses, gradients, linearizations, state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import Block, DiagonalBlock, blocks
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Graph, Node
-from ...compiler.language.loss import Loss
-from ...compiler.language.network import Layer, Traced, trace
-from ...compiler.programs import Programs
-from ..backend import Backend, Context, Executor, Planned
+from ...compiler.graph.ir import Node
+from ...compiler.graph.program import Output, Program
+from ...compiler.values import BatchStatistic, Gradient, Losses, Outputs, Scores
+from ..backend import Planned
+from .compiled import TRACKED, Compiled
 from .explain import explain
-from .initialise import initialise
-from .inputs import check_inputs, check_labels
-from .layout import Layout, faults, raise_faults
-from .linearization import Linearization, by_kind
-
-TRACKED = "num_batches_tracked"
+from .layout import faults, raise_faults
+from .linearization import Linearization
 
 
-class Model:
-    """What `newtriton.compile` returns.
+class Model(Compiled):
+    """A network with its loss, compiled: what `newtriton.compile` returns.
 
-    params: all parameters, one flat tensor in the model's layout; change it in place.
-    buffers: running statistics by PyTorch's names. backend: where programs run. vectors: arithmetic
-    on flat vectors.
+    Parameters lie in `params`, one flat tensor in the model's own layout; running statistics of
+    batch norm lie in `buffers`. Both are changed in place. h is the mean loss over a batch plus
+    weight_decay/2 ‖θ‖².
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
+        >>> model = nt.compile(net, (5,), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+        >>> model.params.shape
+        torch.Size([39])
+        >>> {name: tuple(p.shape) for name, p in model.named_parameters()}
+        {'0.weight': (4, 5), '0.bias': (4,), '2.weight': (3, 4), '2.bias': (3,)}
     """
-
-    def __init__(
-        self,
-        net: Layer,
-        input_shape: tuple[int, ...],
-        criterion: Loss,
-        backend: Backend,
-        dtype: torch.dtype,
-        weight_decay: float,
-        seed: int,
-    ) -> None:
-        self.net, self.criterion, self.backend = net, criterion, backend
-        self.device = device = backend.device
-        self.vectors = backend.vectors
-        self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
-        self._traced = {
-            mode: trace(net, input_shape, criterion, training=mode) for mode in (True, False)
-        }
-        self.programs = {mode: Programs(traced) for mode, traced in self._traced.items()}
-        traced = self._traced[True]
-        self.layout = Layout(traced.parameters.values())
-        self.params = torch.empty(self.layout.numel, dtype=dtype, device=device)
-        generator = torch.Generator().manual_seed(seed)
-        for name, view in self.layout.torch_views(self.params).items():
-            initialise(traced.parameters[name], view, generator)
-        self.buffers = {
-            name: torch.full(r.node.shape, r.start, dtype=dtype, device=device)
-            for name, r in traced.running.items()
-        }
-        for layer in traced.momenta:
-            self.buffers[f"{layer}.{TRACKED}"] = torch.zeros((), dtype=torch.int64, device=device)
-        self._executors: dict[tuple[Graph, bool], Executor] = {}
 
     # --- parameters -----------------------------------------------------------------------------
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and views of `params` in PyTorch's shapes."""
+        """Yields names and views of `params` in PyTorch's shapes."""
         yield from self.layout.torch_views(self.params).items()
 
     def parameters(self) -> Iterator[Tensor]:
-        """Views of `params` in PyTorch's shapes."""
+        """Yields views of `params` in PyTorch's shapes."""
         yield from self.layout.torch_views(self.params).values()
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """One flat vector in the model's layout from tensors in PyTorch's shapes, by name."""
+        """Returns one flat vector in the model's layout.
+
+        Args:
+            tensors: in PyTorch's shapes, one for each parameter's name.
+
+        Raises:
+            NewtritonError: lists everything that is missing, unexpected or misshapen.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> v = model.flatten({"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.ones(1)})
+            >>> v
+            tensor([1., 2., 1.])
+            >>> model.unflatten(v)["weight"]
+            tensor([[1., 2.]])
+        """
         return self.layout.flatten(tensors, self.params)
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
-        """Views of a flat vector in PyTorch's shapes, by name."""
+        """Returns views of a flat vector in PyTorch's shapes, by parameter name.
+
+        Raises:
+            NewtritonError: the vector has another shape than `params`.
+        """
         return self.layout.torch_views(self.layout.check(vector, "the vector"))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of parameters and running statistics under PyTorch's names and shapes."""
+        """Returns copies of parameters and running statistics under PyTorch's names and shapes."""
         by_name = {**self.layout.torch_views(self.params), **self.buffers}
         return {
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -103,127 +95,112 @@ class Model:
         for name, target in targets.items():
             target.copy_(state[name])
 
-    @cached_property
-    def blocks(self) -> list[Block | DiagonalBlock]:
-        """The curvature blocks, a layer each."""
-        return blocks(self._traced[True])
-
-    # --- running --------------------------------------------------------------------------------
-
-    def executor(self, graph: Graph, tape: bool = False, training: bool = True) -> Executor:
-        """The executor of a program, compiled on first use; with `tape`, it keeps the tape."""
-        key = (graph, tape)
-        if key not in self._executors:
-            keep = self.programs[training].tape if tape else ()
-            self._executors[key] = self.backend.executor(graph, keep)
-        return self._executors[key]
-
-    def context(self, batch: int) -> Context:
-        """The context of a call at a batch size."""
-        return Context(batch, self.dtype, self.device)
-
-    def feed(self, traced: Traced, x: Tensor, y: Tensor | None = None) -> dict[Node, Tensor]:
-        """Tensors of data, parameters and running statistics, by leaf."""
-        if len(self.input_shape) == 3:
-            x = x.contiguous(memory_format=torch.channels_last)
-        views = self.layout.views(self.params)
-        feed = {node: views[name] for name, node in traced.nodes.items()}
-        feed |= {r.node: self.buffers[name] for name, r in traced.running.items()}
-        feed[traced.x] = x
-        if y is not None:
-            feed[traced.y] = y
-        return feed
-
-    def check(self, traced: Traced, x: Tensor, y: Tensor | None) -> Tensor | None:
-        """Labels as the loss wants them, after data and labels have been checked."""
-        check_inputs(traced, x, self.dtype, self.device)
-        for name, running in traced.running.items():
-            if traced.training and len(x) * running.positions == 1:
-                raise NewtritonError(
-                    f"{name}: one value per channel has no variance: give at least 2 samples"
-                )
-        return None if y is None else check_labels(traced, y, len(x), self.dtype, self.device)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Outputs N×K, batch norm by its running statistics."""
-        return self._evaluate(x, None, training=False)["outputs"]
-
-    def classes(self, x: Tensor) -> Tensor:
-        """The most probable class of each sample, int64 (N,)."""
-        traced, program = self._traced[False], self.programs[False].scores
-        self.check(traced, x, None)
-        values = self.executor(program)(self.context(len(x)), self.feed(traced, x))
-        return values[program.outputs["scores"]].argmax(1)
-
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """h: mean loss and weight decay, a scalar; batch norm by its running statistics."""
-        return torch.tensor(
-            self.objective(x, y, training=False), dtype=self.dtype, device=self.device
-        )
-
-    def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
-        """The value of h, summed in float64; batch statistics if `training`. Changes nothing."""
-        return self.total(self._evaluate(x, y, training)["losses"])
-
-    def total(self, losses: Tensor) -> float:
-        """The value of h from per-sample losses: their mean plus λ/2 ‖θ‖², in float64."""
-        mean = float(losses.double().mean())
-        if not self.weight_decay:
-            return mean
-        return mean + 0.5 * self.weight_decay * float(self.params.double().square().sum())
-
-    def _evaluate(self, x: Tensor, y: Tensor | None, training: bool) -> dict[str, Tensor]:
-        traced, program = self._traced[training], self.programs[training].evaluate
-        y = self.check(traced, x, y)
-        if y is None:
-            program = self.programs[training].outputs
-        values = self.executor(program)(self.context(len(x)), self.feed(traced, x, y))
-        return {name: values[node] for name, node in program.outputs.items()}
-
-    def gradient(self, x: Tensor, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
-        """The value of h, its gradient, the batch's statistics; without a tape."""
-        traced, program = self._traced[True], self.programs[True].linearize
-        labels = self.check(traced, x, y)
-        gradient, out = self.layout.target("gradient", program.outputs, self.params)
-        values = self.executor(program)(self.context(len(x)), self.feed(traced, x, labels), out)
-        named = {name: values[node] for name, node in program.outputs.items()}
-        self.decay_(gradient, self.params)
-        return self.total(named["losses"]), gradient, by_kind("statistics", named)
-
-    def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
-        """Adds λ times `point` to a product or gradient of the data term, in place."""
-        return vector.add_(point, alpha=self.weight_decay) if self.weight_decay else vector
-
-    def linearize(self, x: Tensor, y: Tensor, training: bool = True) -> Linearization:
-        """Forward and backward once at `params`; everything is kept for second-order calls.
-
-        Args:
-            x: N×C×H×W or N×D inputs.
-            y: labels.
-            training: batch norm by batch statistics (and derivatives through them) or running ones.
-        """
-        return Linearization(self, self._traced[training], self.programs[training], x, y, training)
-
     def update_statistics(self, batch: Mapping[str, Tensor]) -> None:
         """Moves the running statistics towards a batch's, once per accepted step."""
         if not batch:
             return
-        for layer, momentum in self._traced[True].momenta.items():
+        for layer, momentum in self.programs[True].traced.momenta.items():
             count = self.buffers[f"{layer}.{TRACKED}"].add_(1)
             weight = 1.0 / float(count) if momentum is None else momentum
             for name in (f"{layer}.running_mean", f"{layer}.running_var"):
                 self.buffers[name].lerp_(batch[name], weight)
 
-    def explain(self, batch: int = 64, kernels: bool = False) -> str:
-        """Per program: ops, units of work, FLOPs and bytes at a batch size.
+    # --- values ---------------------------------------------------------------------------------
 
-        On fused kernels also how many there are, their launches, bytes and arena; `kernels` adds
-        each program's schedule and source.
+    def __call__(self, x: Tensor) -> Tensor:
+        """Returns outputs N×K; batch norm takes its running statistics.
+
+        Raises:
+            NewtritonError: x has another shape, dtype or device than the model, or values that
+                are not finite.
+        """
+        return self._evaluate(x, None, training=False)[Outputs()]
+
+    def classes(self, x: Tensor) -> Tensor:
+        """Returns the most probable class of each sample, int64 (N,)."""
+        programs = self.programs[False]
+        self.check(programs.traced, x, None)
+        given = self.feed(programs.traced, x)
+        return self.run(programs.scores, len(x), given)[Scores()].argmax(1)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns h, a scalar: mean loss and weight decay; batch norm takes running statistics.
+
+        Raises:
+            NewtritonError: data or labels are not what the network and its loss take.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> _ = model.params.zero_()
+            >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
+            tensor(9.)
+        """
+        return torch.tensor(
+            self.objective(x, y, training=False), dtype=self.dtype, device=self.device
+        )
+
+    def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
+        """Returns h, summed in float64; batch statistics if `training`. Nothing is changed."""
+        return self.total(self._evaluate(x, y, training)[Losses()])
+
+    def _evaluate(self, x: Tensor, y: Tensor | None, training: bool) -> dict[Output, Tensor]:
+        """Outputs, and losses where there are labels."""
+        programs = self.programs[training]
+        y = self.check(programs.traced, x, y)
+        program = programs.outputs if y is None else programs.evaluate
+        return self.run(program, len(x), self.feed(programs.traced, x, y))
+
+    # --- derivatives ----------------------------------------------------------------------------
+
+    def gradient(self, x: Tensor, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
+        """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
+        programs = self.programs[True]
+        labels, program = self.check(programs.traced, x, y), programs.linearize
+        gradient, out = self.layout.target(Gradient, program.outputs, self.params)
+        found = self.run(program, len(x), self.feed(programs.traced, x, labels), out=out)
+        self.decay_(gradient, self.params)
+        statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
+        return self.total(found[Losses()]), gradient, statistics
+
+    def linearize(self, x: Tensor, y: Tensor, training: bool = True) -> Linearization[Model]:
+        """Runs forward and backward once at `params`, and keeps what second-order calls need.
+
+        Args:
+            x: N×C×H×W or N×D inputs.
+            y: labels.
+            training: batch norm by batch statistics (and derivatives through them) or running ones.
+
+        Raises:
+            NewtritonError: data or labels are not what the network and its loss take.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> _ = model.params.zero_()
+            >>> lin = model.linearize(torch.ones(4, 2), torch.full((4, 1), 3.0))
+            >>> lin.loss, lin.gradient
+            (tensor(9.), tensor([-6., -6., -6.]))
+        """
+        return Linearization(self, self.programs[training], x, y, training)
+
+    # --- what it costs --------------------------------------------------------------------------
+
+    def explain(self, batch: int = 64, kernels: bool = False) -> str:
+        """Returns a table: per program ops, units of work, FLOPs and bytes at a batch size.
+
+        On fused kernels it also has how many there are, their launches, bytes and arena.
+
+        Args:
+            batch: the batch size.
+            kernels: whether each program's schedule and source follow.
         """
         programs = self.programs[True]
 
-        def plan(graph: Graph, made: Sequence[Node]) -> Planned | None:
-            return self.executor(graph, tape=graph is programs.linearize).plan(batch, made)
+        def plan(program: Program, made: Sequence[Node]) -> Planned | None:
+            return self.executor(program, tape=program is programs.linearize).plan(batch, made)
 
         two_products = self.backend.two_products
         return explain(programs, batch, self.dtype.itemsize, plan, kernels, two_products)

@@ -23,7 +23,7 @@ from .state import Shaped, Spec, copied
 from .tags import Tag
 
 if TYPE_CHECKING:
-    from ...compiler.curvature.factors import DiagonalBlock as DiagonalLayer
+    from ...compiler.curvature.factors import DiagonalLayer
     from ..model.layout import Layout
 
 RETRIES = 10  # how often a factorisation or a solve is tried again, each with more damping

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS
-from ...compiler.curvature.factors import Block as KroneckerLayer
+from ...compiler.curvature.factors import KINDS, KroneckerLayer
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ..model.factors import Factors
 from ..model.linearization import Linearization

@@ -21,7 +21,7 @@ from .state import Shaped, Spec
 from .tags import Tag
 
 if TYPE_CHECKING:
-    from ...compiler.curvature.factors import Block as KroneckerLayer
+    from ...compiler.curvature.factors import KroneckerLayer
 
 Saved = dict[str, Tensor]
 

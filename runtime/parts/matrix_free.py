@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from ...compiler.curvature.jacobian import mixes_samples
+from ...compiler.curvature.jacobian import no_jacobian
 from ...compiler.graph.cost import flops, traffic
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Graph
 from ...compiler.graph.options import check_count, check_option
+from ...compiler.graph.program import Program
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS, Linearization
 from .state import Attributes, Number, Spec, State
@@ -36,13 +36,14 @@ def cheaper_product(
     for its Jacobian once. It is out of the question where batch statistics mix samples, or where
     it takes more than `memory` bytes. By layer the R-operator needs a product for each.
     """
-    if mixes_samples(programs.traced):
+    if no_jacobian(programs.traced):
         return "r-operator"
     jacobian = programs.jacobian
     if ITEMSIZE * sum(n.type.numel(batch) for n in jacobian.outputs.values()) > memory:
         return "r-operator"
 
-    def cost(graph: Graph) -> int:
+    def cost(program: Program) -> int:
+        graph = program.graph
         return flops(graph, batch) + BALANCE * traffic(graph, batch, ITEMSIZE)
 
     layers = len({name.rpartition(".")[0] for name in programs.traced.nodes}) if by_layer else 1

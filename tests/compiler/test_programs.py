@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import newtriton as nt
+from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.cost import flops, units
 from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.compiler.graph.ir import VIEWS, Node, Op
+from newtriton.compiler.graph.program import Output, Program
 from newtriton.compiler.graph.verify import verify
 from newtriton.compiler.language.network import trace
 from newtriton.compiler.programs import Programs
@@ -64,11 +67,11 @@ def test_programs_agree_with_autograd(
     assert_close(lin.quadratic_forms([u, v], "ggn"), ggn, "forms of the GGN")
 
     programs = model.programs[training]
-    for graph in (programs.evaluate, programs.linearize, programs.hvp, programs.ggnvp):
-        verify(graph)
-    verify(programs.quadratic(2))
+    for program in (programs.evaluate, programs.linearize, programs.hvp, programs.ggnvp):
+        verify(program.graph)
+    verify(programs.quadratic(2).graph)
     for kind in programs.kinds:
-        verify(programs.factors(kind, 2))
+        verify(programs.factors(kind, 2).graph)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 100.0])
@@ -108,19 +111,19 @@ def vgg11_programs() -> Programs:
 
 def test_units_of_work_are_as_budgeted() -> None:
     layers, programs = 9, vgg11_programs()
-    assert units(programs.evaluate) == layers
-    assert units(programs.linearize) == 3 * layers - 1
-    assert units(programs.hvp) == 6 * layers - 4
-    assert units(programs.ggnvp) == 4 * layers - 2
+    assert units(programs.evaluate.graph) == layers
+    assert units(programs.linearize.graph) == 3 * layers - 1
+    assert units(programs.hvp.graph) == 6 * layers - 4
+    assert units(programs.ggnvp.graph) == 4 * layers - 2
     for k in (1, 2, 3):
         pairs_of_directions = k * (k - 1) // 2
         hessian = k * (2 * layers - 1) + pairs_of_directions * (layers - 1)
-        assert units(programs.quadratic(k)) == hessian
-        assert units(programs.quadratic(k, "ggn")) == k * (2 * layers - 1)
-    assert units(programs.quadratic(1, two_products=False)) == 3 * layers - 2
-    assert units(programs.factors("empirical")) == 0
+        assert units(programs.quadratic(k).graph) == hessian
+        assert units(programs.quadratic(k, "ggn").graph) == k * (2 * layers - 1)
+    assert units(programs.quadratic(1, two_products=False).graph) == 3 * layers - 2
+    assert units(programs.factors("empirical").graph) == 0
     for samples in (1, 3):
-        assert units(programs.factors("kfac", samples)) == layers - 1
+        assert units(programs.factors("kfac", samples).graph) == layers - 1
 
 
 def test_flops_are_those_of_the_operators_that_run() -> None:
@@ -139,7 +142,8 @@ def test_flops_are_those_of_the_operators_that_run() -> None:
         programs.ggnvp: lambda: lin.ggnvp(v),
         programs.quadratic(1): lambda: lin.quadratic_forms([v]),
     }
-    for graph, call in calls.items():
+    for program, call in calls.items():
+        graph = program.graph
         with FlopCounterMode(display=False) as counter:
             call()
         contractions = sum(
@@ -150,23 +154,74 @@ def test_flops_are_those_of_the_operators_that_run() -> None:
         assert counter.get_total_flops() == contractions, graph.name
 
 
+def every_program(programs: Programs) -> list[Program]:
+    """All programs of a network whose loss has all curvatures."""
+    return [
+        programs.evaluate, programs.outputs, programs.scores, programs.linearize, programs.hvp,
+        programs.ggnvp, programs.jacobian, programs.stored_ggnvp(), programs.stored_ggnvp(True),
+        programs.quadratic(2), programs.quadratic(1, "ggn"),
+        *(programs.factors(kind, 2) for kind in KINDS),
+        programs.factors("kfac", 1, frozenset({"0"})),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [nt.CrossEntropyLoss(), nt.MSELoss(), nt.MixtureLoss("fisher")])
+@pytest.mark.parametrize("norm", [False, True])
+def test_programs_declare_all_that_they_read_and_give(loss: nt.Loss, norm: bool) -> None:
+    norms = [nt.BatchNorm2d(affine=False)] if norm else []
+    net = nt.Sequential(nt.Conv2d(4, 3), *norms, nt.Tanh(), nt.Flatten(), nt.Linear(3))
+    programs = Programs(trace(net, (2, 4, 4), loss, training=False))
+    for program in every_program(programs) if not norm else [programs.linearize, programs.hvp]:
+        leaves = {n for n in program.graph.nodes() if n.op in (Op.INPUT, Op.PARAM)}
+        assert set(program.inputs.values()) == leaves, program.name
+        assert len(program.inputs) == len(leaves), program.name
+        printed = {str(key): node for key, node in program.outputs.items()}
+        assert printed == program.graph.outputs, program.name
+
+
+def test_the_tape_asks_for_no_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> dict[Output, Node]:
+        raise AssertionError("factors were asked for")
+
+    monkeypatch.setattr("newtriton.compiler.programs.factors", refuse)
+    programs = vgg11_programs()
+    assert programs.tape
+    with pytest.raises(AssertionError):
+        programs.factors("kfac")
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_factors_start_from_the_tape_and_compute_nothing_of_it_again(loss: nt.Loss) -> None:
+    net = nt.Sequential(
+        nt.BatchNorm2d(), nt.Conv2d(4, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2),
+        nt.Residual(nt.Conv2d(4, 3, padding=1, groups=2)), nt.Flatten(), nt.Linear(3),
+    )  # fmt: skip
+    for training in (True, False):
+        for shape, layers in (((2, 6, 6), net), ((4,), nt.Linear(3))):
+            programs = Programs(trace(layers, shape, loss, training=training))
+            linearized = set(programs.linearize.graph.computed())
+            for kind in programs.kinds:
+                again = linearized.intersection(programs.factors(kind).graph.computed())
+                assert {n.op for n in again} <= VIEWS, (kind, again)
+
+
 def test_the_tape_is_shared_and_holds_no_views() -> None:
     programs = vgg11_programs()
-    linearized = set(programs.linearize.nodes())
+    linearized = set(programs.linearize.graph.nodes())
     assert programs.tape <= linearized
     assert not any(n.op.value in ("broadcast", "reshape", "transpose") for n in programs.tape)
 
 
 def test_the_first_layer_costs_nothing_in_vain() -> None:
     programs = vgg11_programs()
-    ops = [n.op.value for n in programs.linearize.computed()]
+    ops = [n.op.value for n in programs.linearize.graph.computed()]
     assert ops.count("conv_input_grad") == 7  # of 8 convolutions
     assert ops.count("conv_weight_grad") == 8
 
 
 def test_factors_never_form_patches() -> None:
     for samples in (1, 2):
-        graph = vgg11_programs().factors("kfac", samples)
+        graph = vgg11_programs().factors("kfac", samples).graph
         largest = max(n.type.numel(64) for n in graph.computed() if n.op.value != "patch_gram")
         assert largest <= samples * 64 * 64 * 32 * 32  # no more than the activations themselves
 

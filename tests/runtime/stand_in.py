@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from newtriton.compiler.curvature.factors import Block, DiagonalBlock
+from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.language.losses import MSELoss
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
 from newtriton.runtime.vectors import Vectors
@@ -35,7 +35,7 @@ class StandInLayout:
 class StandIn:
     """What the two models share; a subclass gives `value` and `factors`."""
 
-    blocks: list[Block | DiagonalBlock]
+    blocks: list[KroneckerLayer | DiagonalLayer]
     criterion, vectors = MSELoss(), Vectors()
 
     def __init__(
@@ -105,7 +105,7 @@ class Quadratic(StandIn):
     ) -> None:
         super().__init__({"weight": (len(g), len(a))}, weight_decay, dtype)
         self.a, self.g = a.to(dtype), g.to(dtype)
-        self.blocks = [Block("layer", "weight", None, 1, (1, 1))]
+        self.blocks = [KroneckerLayer("layer", "weight", None, 1, (1, 1))]
         self.target = torch.linspace(-1, 1, self.layout.numel, dtype=dtype).view(len(g), len(a))
 
     def value(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -123,9 +123,9 @@ class MLP(StandIn):
         shapes = {"0.weight": (4, 3), "0.bias": (4,), "1.scale": (4,), "2.weight": (3, 4)}
         super().__init__({**shapes, "2.bias": (3,)}, weight_decay, dtype)
         self.blocks = [
-            Block("0", "0.weight", "0.bias", 1, (1, 1)),
-            Block("2", "2.weight", "2.bias", 1, (1, 1)),
-            DiagonalBlock("1", ("1.scale",)),
+            KroneckerLayer("0", "0.weight", "0.bias", 1, (1, 1)),
+            KroneckerLayer("2", "2.weight", "2.bias", 1, (1, 1)),
+            DiagonalLayer("1", ("1.scale",)),
         ]
         start = torch.randn(self.layout.numel, generator=seeded(3), dtype=torch.float64)
         self.params.copy_(start)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import newtriton as nt
+from newtriton.compiler.curvature.jacobian import Jacobian
 from newtriton.compiler.graph.cost import units
 from newtriton.compiler.graph.errors import NewtritonError
 
@@ -64,18 +65,18 @@ def test_the_jacobian_is_that_of_the_outputs_in_the_pre_activations() -> None:
         expected = torch.autograd.functional.jacobian(
             lambda shift, i=i: outputs(shift, i), torch.zeros(5, dtype=torch.float64)
         )
-        assert_close(jacobian["jacobian:0"][i], expected)  # type: ignore[arg-type]
+        assert_close(jacobian[Jacobian(0)][i], expected)  # type: ignore[arg-type]
     eye = torch.eye(3, dtype=torch.float64).expand(7, 3, 3)
-    assert_close(jacobian["jacobian:2"], eye)
+    assert_close(jacobian[Jacobian(2)], eye)
 
 
 def test_a_product_takes_two_contractions_a_layer_and_two_small_ones() -> None:
     model, x, y = mlp()
     programs = model.linearize(x, y).programs
     layers = 3
-    assert units(programs.stored_ggnvp()) == 2 * layers + 2 * layers
-    assert units(programs.ggnvp) == 4 * layers - 2
-    assert units(programs.jacobian) == layers - 1
+    assert units(programs.stored_ggnvp().graph) == 2 * layers + 2 * layers
+    assert units(programs.ggnvp.graph) == 4 * layers - 2
+    assert units(programs.jacobian.graph) == layers - 1
 
 
 def test_the_block_diagonal_leaves_out_what_couples_layers() -> None:

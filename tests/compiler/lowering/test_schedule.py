@@ -36,11 +36,12 @@ def programs(net, shape, loss=None) -> Programs:
 def linearized(p: Programs) -> Graph:
     """The linearization with its tape."""
     tape = {f"tape:{i}": n for i, n in enumerate(sorted(p.tape, key=str))}
-    return Graph("linearize", {**p.linearize.outputs, **tape})
+    return Graph("linearize", {**p.linearize.graph.outputs, **tape})
 
 
 def graphs(p: Programs) -> list[Graph]:
-    return [linearized(p), p.hvp, p.ggnvp, p.quadratic(1), p.quadratic(2), p.factors("kfac", 2)]
+    others = (p.hvp, p.ggnvp, p.quadratic(1), p.quadratic(2), p.factors("kfac", 2))
+    return [linearized(p), *(program.graph for program in others)]
 
 
 def split_some(node: Node, batch: int) -> Way:
@@ -91,7 +92,7 @@ def only(plan: Schedule, op: Op) -> Kernel:
 
 def test_bias_and_activation_join_their_convolution():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Conv2d(2, 3), nt.Flatten())
-    plan = schedule(programs(net, (1, 6, 6), nt.MSELoss()).outputs)
+    plan = schedule(programs(net, (1, 6, 6), nt.MSELoss()).outputs.graph)
     assert [n.op for k in plan.kernels for n in k.anchors] == [Op.CONV, Op.CONV]
     assert [n.op for n in plan.kernels[0].body] == [Op.MAP]
     (conv,) = plan.kernels[0].anchors
@@ -111,7 +112,7 @@ def test_a_sum_of_contractions_is_one_kernel():
 
 def test_the_two_products_of_a_quadratic_form_share_a_kernel():
     net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
-    plan = schedule(programs(net, (5,)).quadratic(1))
+    plan = schedule(programs(net, (5,)).quadratic(1).graph)
     (kernel,) = [k for k in plan.kernels if len(k.anchors) == 2]
     assert kernel.joint is not None and len(kernel.partials) == 2
     stages = [plan.stages[kernel][node] for node in kernel.partials]
@@ -120,14 +121,14 @@ def test_the_two_products_of_a_quadratic_form_share_a_kernel():
 
 def test_losses_and_their_adjoints_are_one_kernel():
     net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
-    plan = schedule(programs(net, (5,)).linearize)
+    plan = schedule(programs(net, (5,)).linearize.graph)
     kernel = only(plan, Op.ROW_MAX)
     assert kernel.whole_rows and len(kernel.writes) == 2  # losses and z̄
 
 
 def test_a_pool_takes_the_maps_around_it():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.MaxPool2d(2), nt.Conv2d(2, 2), nt.Flatten())
-    plan = schedule(programs(net, (1, 6, 6), nt.MSELoss()).linearize)
+    plan = schedule(programs(net, (1, 6, 6), nt.MSELoss()).linearize.graph)
     assert only(plan, Op.ARGMAX_POOL) is only(plan, Op.GATHER_MAX)
     assert not any(n.op is Op.SCATTER_MAX for k in plan.kernels for n in k.nodes)
 
@@ -144,7 +145,7 @@ def test_a_fusion_that_would_close_a_cycle_is_not_made():
 
 def test_first_stages_share_a_launch_and_so_do_last_ones():
     net = nt.Sequential(*itertools.chain(*((nt.Linear(4), nt.Tanh()) for _ in range(4))))
-    plan = schedule(programs(net, (4,), nt.MSELoss()).linearize, 8, split_some)
+    plan = schedule(programs(net, (4,), nt.MSELoss()).linearize.graph, 8, split_some)
     transposes = [k for k in plan.kernels if k.body and k.body[0].op is Op.TRANSPOSE]
     assert set(transposes) <= set(plan.launches[0])
     biases = [k for k in plan.kernels if all(map(is_partial, k.body)) and k.body]
@@ -171,7 +172,7 @@ def test_a_value_read_in_another_order_is_no_reason_to_share_a_kernel():
 def test_forms_of_batch_norm_read_each_value_once():
     layers = [(nt.Conv2d(4, 3, padding=1), nt.BatchNorm2d(), nt.SiLU()) for _ in range(2)]
     net = nt.Sequential(*itertools.chain(*layers), nt.Flatten(), nt.Linear(2))
-    plan = schedule(programs(net, (1, 6, 6)).quadratic(2), 8, split_some)
+    plan = schedule(programs(net, (1, 6, 6)).quadratic(2).graph, 8, split_some)
     for launch in plan.launches:
         maps = [k for k in launch if not k.anchors]
         read = [(k.space, x) for k in maps for x in k.reads if x.shape == k.space.shape]
@@ -181,7 +182,7 @@ def test_forms_of_batch_norm_read_each_value_once():
 
 def test_a_printed_schedule_names_spaces_and_ops():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(2))
-    text = str(schedule(programs(net, (1, 6, 6)).linearize, 2, split_some))
+    text = str(schedule(programs(net, (1, 6, 6)).linearize.graph, 2, split_some))
     assert "linearize: " in text.splitlines()[0]
     assert any("N×4×4×4" in line and "conv map" in line for line in text.splitlines())
     assert "conv_weight_grad in 3 parts" in text
@@ -190,13 +191,14 @@ def test_a_printed_schedule_names_spaces_and_ops():
 @pytest.mark.parametrize(("program", "most"), [("linearize", 50), ("quadratic", 24), ("hvp", 48)])
 def test_launches_of_vgg11(program: str, most: int):
     p = programs(nt.models.vgg11(), (3, 32, 32))
-    graph = {"linearize": linearized(p), "quadratic": p.quadratic(1), "hvp": p.hvp}[program]
+    derived = {"quadratic": p.quadratic(1).graph, "hvp": p.hvp.graph}
+    graph = {"linearize": linearized(p), **derived}[program]
     assert len(schedule(graph, 200, split_some).launches) <= most
 
 
 def test_three_products_of_four_operands_share_a_kernel():
     p = programs(nt.models.vgg11(), (3, 32, 32))
-    plain = schedule(p.quadratic(1, two_products=False), 200)
+    plain = schedule(p.quadratic(1, two_products=False).graph, 200)
     shared = [k for k in plain.kernels if k.shares_loop]
     assert len(shared) == 8 and len(plain.launches) <= 18
     for kernel in shared:
@@ -207,7 +209,7 @@ def test_three_products_of_four_operands_share_a_kernel():
 
 def test_kernels_move_at_most_half_of_what_eager_double_backward_moves():
     p = programs(nt.models.vgg11(), (3, 32, 32))
-    fused = sum(schedule(g, 200).traffic(200) for g in (linearized(p), p.hvp))
+    fused = sum(schedule(g, 200).traffic(200) for g in (linearized(p), p.hvp.graph))
     assert fused <= 0.5 * double_backward(200).moved
 
 

@@ -98,7 +98,7 @@ def test_derivatives_are_found_in_the_form_that_differentiation_gives() -> None:
 def test_pool_and_bias_gradient_share_an_operator() -> None:
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.MaxPool2d(2), nt.Flatten(), nt.Linear(3))
     model = nt.compile(net, (2, 6, 6), nt.CrossEntropyLoss(), dtype=torch.float64)
-    graph = model.programs[True].linearize
+    graph = model.programs[True].linearize.graph
     feed = feed_of(graph)
     feed[next(n for n in graph.nodes() if n.type.kind == "int" and n.op is Op.INPUT)] = (
         torch.tensor([0, 1, 2, 0, 1])

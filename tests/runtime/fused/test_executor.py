@@ -251,8 +251,8 @@ def test_batch_norm_writes_over_what_nobody_reads_again():
 def test_tape_and_scratch_of_vgg11_are_less_than_eager_pytorch_holds():
     model = nt.compile(nt.models.vgg11(), (3, 32, 32), nt.CrossEntropyLoss(), backend="aten")
     p, selection = model.programs[True], Selection(Settings("ieee", "fused"))
-    first = FusedExecutor(p.linearize, p.tape, selection).plan(200)
-    second = FusedExecutor(p.hvp, (), selection).plan(200, first.made)
+    first = FusedExecutor(p.linearize.graph, p.tape, selection).plan(200)
+    second = FusedExecutor(p.hvp.graph, (), selection).plan(200, first.made)
     results = [b for plan in (first, second) for b in plan.storage.results]
     kept = 4 * sum(node.type.numel(200) for node in results)
     assert kept + max(first.scratch, second.scratch) <= 0.65 * double_backward(200).peak

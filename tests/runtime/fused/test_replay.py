@@ -69,14 +69,14 @@ def program():
     torch.manual_seed(0)
     net = nt.Sequential(nt.Linear(5), nt.Tanh(), nt.Linear(3))
     model = nt.compile(net, input_shape=(4,), loss=nt.CrossEntropyLoss(), backend="aten")
-    graph, record = model.programs[True].outputs, Recorder()
+    program, record = model.programs[True].outputs, Recorder()
     settings = Settings("ieee", "fused", True, 8192, record=record)
-    fused = FusedExecutor(graph, (), Selection(settings))
-    feed = model.feed(model.programs[True].traced, torch.randn(6, 4))
+    fused = FusedExecutor(program.graph, (), Selection(settings))
+    feed = program.feed(model.feed(model.programs[True].traced, torch.randn(6, 4)))
 
     def call() -> torch.Tensor:
         (found,) = fused(model.context(6), feed).values()
-        (expected,) = model.executor(graph)(model.context(6), feed).values()
+        (expected,) = model.executor(program)(model.context(6), feed).values()
         assert_close(found, expected)
         return found
 

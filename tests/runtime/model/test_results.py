@@ -152,7 +152,7 @@ def test_parameters_may_have_one_gradient() -> None:
     x, y = torch.randn(5, 6), torch.tensor([0, 1, 2, 0, 1])
     for backend in BACKENDS:
         model = nt.compile(net, (6,), nt.CrossEntropyLoss(), backend=backend, device="cpu")
-        outputs = model.programs[True].linearize.outputs
+        outputs = model.programs[True].linearize.graph.outputs
         assert len({n for k, n in outputs.items() if k.startswith("gradient:2")}) == 2
         lin = model.linearize(x, y)
         for vector in (lin.gradient, model.gradient(x, y)[1], lin.hvp(model.params)):
@@ -167,7 +167,7 @@ def test_what_no_output_gives_is_zero(backend: str, monkeypatch: pytest.MonkeyPa
     net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
     model = nt.compile(net, (6,), linear, backend=backend, device="cpu")
     product = model.linearize(torch.randn(5, 6), torch.rand(5, 3)).hvp(model.params)
-    assert "hvp:2.bias" not in model.programs[True].hvp.outputs
+    assert "hvp:2.bias" not in model.programs[True].hvp.graph.outputs
     assert not model.unflatten(product)["2.bias"].any()
     assert product.isfinite().all() and product.any()
 

@@ -154,7 +154,7 @@ def test_eacg_keeps_o_of_n_numbers_of_a_layers_inputs() -> None:
     kept = sum(t.numel() for factors in state.values() for t in factors.values())
     assert kept == (4 + 5) + (5**2 + 3**2)
     programs = model.linearize(x, y).programs
-    graph = programs.factors("kfac", 1, frozenset({"0", "2"}))
+    graph = programs.factors("kfac", 1, frozenset({"0", "2"})).graph
     shapes = {node.shape for node in graph.computed()}
     assert not shapes & {(4, 4), (5, 6), (6, 6)}
 

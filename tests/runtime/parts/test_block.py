@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from newtriton.compiler.curvature.factors import Block as KroneckerLayer
-from newtriton.compiler.curvature.factors import DiagonalBlock as DiagonalLayer
+from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors
 from newtriton.runtime.parts.block import (
     Block,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from newtriton.compiler.curvature.factors import Block, DiagonalBlock
+from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.model.factors import (
     DiagonalFactors,
@@ -38,8 +38,8 @@ class Given:
 
     name, burning_in, preconditioner = "given", False, None
 
-    def __init__(self, layer: Block, shapes: dict[str, tuple[int, ...]], apart: bool) -> None:
-        described = [layer, DiagonalBlock("bn", ("s",))]
+    def __init__(self, layer: KroneckerLayer, shapes: dict[str, tuple[int, ...]], apart: bool) -> None:
+        described = [layer, DiagonalLayer("bn", ("s",))]
         self.model = SimpleNamespace(
             vectors=Vectors(), layout=StandInLayout(shapes), blocks=described
         )
@@ -73,7 +73,7 @@ def curvature(
     """One layer with given factors, and a diagonal block beside it."""
     rows, columns = g.shape[-1] * groups, a.shape[-1] - bias
     shapes = {"w": (rows, columns), "s": (2,)} | ({"b": (rows,)} if bias else {})
-    of = Given(Block("layer", "w", "b" if bias else None, groups, (1, 1)), shapes, apart)
+    of = Given(KroneckerLayer("layer", "w", "b" if bias else None, groups, (1, 1)), shapes, apart)
     of.put(KroneckerFactors(a, g, (1, 1), bias))
     diagonal = torch.tensor([2.0, 0.0], dtype=a.dtype)
     of.operators["bn"].average(DiagonalFactors({"s": diagonal}), 1.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from newtriton.compiler.curvature.factors import Block, DiagonalBlock
+from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.language.network import Layer
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
@@ -98,7 +98,7 @@ def dense(model: MLP, curvature: KroneckerCurvature) -> Tensor:
     matrix = torch.zeros(n, n, dtype=torch.float64)
     for block in model.blocks:
         factors = curvature.factors[block.layer]
-        if isinstance(block, Block):
+        if isinstance(block, KroneckerLayer):
             a, g = factors.A_stored, factors.G
             where = torch.cat([index[block.weight], index[block.bias][:, None]], 1)
             full = torch.einsum("ij,ab->iajb", g, a).reshape(where.numel(), where.numel())
@@ -126,7 +126,7 @@ def test_mv_with_groups_and_a_diagonal_block():
     model = SimpleNamespace(
         layout=StandInLayout(shapes),
         device=torch.device("cpu"),
-        blocks=[Block("conv", "w", "b", 2, (3, 3)), DiagonalBlock("bn", ("s",))],
+        blocks=[KroneckerLayer("conv", "w", "b", 2, (3, 3)), DiagonalLayer("bn", ("s",))],
     )
     curvature = KroneckerCurvature(model)
     a = torch.stack([positive(19, 1), positive(19, 2)])

@@ -1,0 +1,121 @@
+"""What the programs of a network read and give: the keys of their inputs and outputs.
+
+Keys of statistics and Jacobians stand beside the transformations that make those, in `curvature`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .graph.program import Input, Output
+
+
+@dataclass(frozen=True)
+class Data(Input):
+    """The inputs of a batch, N×C×H×W or N×D."""
+
+    kind = "x"
+
+
+@dataclass(frozen=True)
+class Labels(Input):
+    """The labels of a batch, as the loss takes them."""
+
+    kind = "y"
+
+
+@dataclass(frozen=True)
+class Columns(Input):
+    """The numbers 0 … K−1, each for all N samples: K×N. Their one-hot rows are unit vectors."""
+
+    kind = "columns"
+
+
+@dataclass(frozen=True)
+class ParameterValue(Input):
+    """The value of a parameter, in the parameter's own shape."""
+
+    parameter: str
+    kind = "param"
+
+
+@dataclass(frozen=True)
+class RunningValue(Input):
+    """A running statistic of batch norm, one number per channel."""
+
+    statistic: str
+    kind = "running"
+
+
+@dataclass(frozen=True)
+class Direction(Input):
+    """A parameter's part of the i-th direction, in the parameter's own shape."""
+
+    i: int
+    parameter: str
+    kind = "v"
+
+    def __str__(self) -> str:
+        return f"v{self.i}:{self.parameter}"
+
+
+@dataclass(frozen=True)
+class Losses(Output):
+    """N per-sample losses."""
+
+    kind = "losses"
+
+
+@dataclass(frozen=True)
+class Outputs(Output):
+    """The network's outputs, N×K."""
+
+    kind = "outputs"
+
+
+@dataclass(frozen=True)
+class Scores(Output):
+    """N×classes; the largest is the class that is predicted."""
+
+    kind = "scores"
+
+
+@dataclass(frozen=True)
+class Gradient(Output):
+    """A parameter's part of the data term's gradient."""
+
+    parameter: str
+    kind = "gradient"
+
+
+@dataclass(frozen=True)
+class Hvp(Output):
+    """A parameter's part of the data term's Hessian times a direction."""
+
+    parameter: str
+    kind = "hvp"
+
+
+@dataclass(frozen=True)
+class Ggnvp(Output):
+    """A parameter's part of the data term's Gauss–Newton matrix times a direction."""
+
+    parameter: str
+    kind = "ggnvp"
+
+
+@dataclass(frozen=True)
+class BatchStatistic(Output):
+    """What a batch contributes to a running statistic."""
+
+    statistic: str
+    kind = "statistics"
+
+
+@dataclass(frozen=True)
+class Form(Output):
+    """The scalar vᵢᵀ C vⱼ, for i ≤ j."""
+
+    i: int
+    j: int
+    kind = "form"

@@ -1,0 +1,58 @@
+"""From the statistics that a program has computed to the factors of every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from ...compiler.curvature.factors import (
+    Diagonal,
+    DiagonalLayer,
+    GradientsGram,
+    InputsGram,
+    InputsMean,
+    KroneckerLayer,
+)
+from ...compiler.graph.program import Output
+from .factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
+
+
+def factors_of(
+    blocks: Iterable[KroneckerLayer | DiagonalLayer], found: Mapping[Output, Tensor]
+) -> dict[str, Factors]:
+    """Returns factors by layer.
+
+    Args:
+        blocks: the layers of a network.
+        found: their statistics.
+    """
+    found, result = _apart(found), dict[str, Factors]()
+    for block in blocks:
+        if isinstance(block, KroneckerLayer):
+            result[block.layer] = _pair(block, found)
+        else:
+            diagonal = {name: found[Diagonal(name)] for name in block.names}
+            result[block.layer] = DiagonalFactors(diagonal)
+    return result
+
+
+def _pair(block: KroneckerLayer, found: Mapping[Output, Tensor]) -> KroneckerFactors | MeanFactors:
+    """A layer's pair, with A or the mean of its inputs, whichever was found."""
+    g, homogeneous = found[GradientsGram(block.layer)], block.bias is not None
+    mean = found.get(InputsMean(block.layer))
+    if mean is None:
+        a = found[InputsGram(block.layer)]
+        return KroneckerFactors(a, g, block.kernel, homogeneous)
+    lead = (block.groups,) if block.groups > 1 else ()
+    return MeanFactors(mean.reshape(*lead, -1), g, block.kernel, homogeneous)
+
+
+def _apart(found: Mapping[Output, Tensor]) -> dict[Output, Tensor]:
+    """The same tensors, none of them twice: layers that share a statistic get a copy each."""
+    result: dict[Output, Tensor] = {}
+    seen: set[int] = set()
+    for key, tensor in found.items():
+        result[key] = tensor.clone() if id(tensor) in seen else tensor
+        seen.add(id(tensor))
+    return result

@@ -1,0 +1,173 @@
+"""Which parameters have factors, and factors of layers that are applied at many positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+import newtriton as nt
+from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks
+from newtriton.compiler.graph import ops, scalar
+from newtriton.compiler.graph.errors import MissingRule
+from newtriton.compiler.graph.ir import N, Node
+from newtriton.compiler.language.network import Layer, Scope, trace
+from tests.tolerances import assert_close
+
+SAMPLES, POSITIONS, WIDTH, OUT, CLASSES = 5, 4, 3, 2, 3
+
+
+@dataclass(frozen=True)
+class Positionwise:
+    """s = W a + b at every position of N×T×D features, which come and go as N×(T·D)."""
+
+    out: int
+    positions: int
+    bias: bool = True
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns N×(T·out)."""
+        width = x.shape[1] // self.positions
+        a = ops.reshape(x, (N, self.positions, width))
+        w = scope.parameter("weight", (self.out, width), "default", (width, self.out))
+        b = (
+            scope.parameter("bias", (self.out,), "default bias", (width, self.out))
+            if self.bias
+            else None
+        )
+        return ops.reshape(ops.matmul(a, w, b, tb=True), (N, self.positions * self.out))
+
+
+@dataclass(frozen=True)
+class PerFeature:
+    """A parameter per feature, taken by `use`."""
+
+    use: Callable[[Node, Node], Node]
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns what `use` makes of x and the parameter."""
+        return self.use(x, scope.parameter("scale", (x.shape[1],), "ones", (1, 1)))
+
+
+def spread(x: Node, scale: Node) -> Node:
+    return ops.multiply(x, ops.broadcast(scale, x.shape))
+
+
+def exponential(x: Node, scale: Node) -> Node:
+    return spread(x, ops.map_(scalar.exp(scalar.var(0)), scale))
+
+
+def as_weights(x: Node, scale: Node) -> Node:
+    return ops.matmul(x, ops.reshape(scale, (1, x.shape[1])), tb=True)
+
+
+def untransposed(x: Node, scale: Node) -> Node:
+    square = ops.broadcast(scale, (x.shape[1], x.shape[1]))
+    return ops.matmul(x, square)
+
+
+def traced(layer: Layer) -> list[KroneckerLayer | DiagonalLayer]:
+    net = nt.Sequential(nt.Linear(4), layer, nt.Linear(2))
+    return blocks(trace(net, (3,), nt.MSELoss()))
+
+
+def test_layers_say_which_parameters_form_a_block() -> None:
+    first, last, middle = traced(PerFeature(spread))
+    assert first == KroneckerLayer("0", "0.weight", "0.bias", 1, (1, 1))
+    assert last == KroneckerLayer("2", "2.weight", "2.bias", 1, (1, 1))
+    assert middle == DiagonalLayer("1", ("1.scale",))
+
+
+@pytest.mark.parametrize("use", [exponential, as_weights, untransposed])
+def test_a_parameter_without_a_rule_is_refused_by_name(use: Callable[[Node, Node], Node]) -> None:
+    with pytest.raises(MissingRule, match=r"no Kronecker or diagonal rule.*PerFeature"):
+        traced(PerFeature(use))
+
+
+# --- positions -----------------------------------------------------------------------------------
+
+
+def positionwise(bias: bool, activation: Layer, criterion: nt.Loss) -> tuple[nt.Model, Tensor]:
+    """A model with two layers that are applied at every position, and inputs."""
+    net = nt.Sequential(
+        Positionwise(OUT, POSITIONS, bias), activation, Positionwise(OUT, POSITIONS, bias),
+        nt.Linear(CLASSES),
+    )  # fmt: skip
+    model = nt.compile(net, (POSITIONS * WIDTH,), criterion, backend="aten", dtype=torch.float64)
+    x = torch.randn(SAMPLES, POSITIONS * WIDTH, dtype=torch.float64)
+    return model, x
+
+
+def forward(model: nt.Model, x: Tensor, activation: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Inputs and outputs of the layers, in PyTorch: a₀, s₀, a₁, s₁, N×T×…, and z."""
+    p = {name: view.clone() for name, view in model.named_parameters()}
+
+    def layer(name: str, a: Tensor) -> Tensor:
+        s = a @ p[f"{name}.weight"].T + p.get(f"{name}.bias", torch.zeros(()).double())
+        return s.requires_grad_() if not s.requires_grad else s
+
+    a0 = x.view(SAMPLES, POSITIONS, WIDTH)
+    s0 = layer("0", a0)
+    a1 = activation(s0)
+    s1 = layer("2", a1)
+    return [a0, s0, a1, s1, layer("3", s1.flatten(1))]
+
+
+def a_of(a: Tensor, bias: bool) -> Tensor:
+    """1/(N·T) Σ ā āᵀ."""
+    rows = a.detach().flatten(0, 1)
+    rows = torch.cat([rows, torch.ones(len(rows), 1).double()], 1) if bias else rows
+    return rows.T @ rows / len(rows)
+
+
+def g_of(s: Tensor, columns: list[Tensor]) -> Tensor:
+    """1/N Σ g gᵀ over positions, for the gradients g of `columns`, one number for each sample."""
+    rows = [torch.autograd.grad(c.sum(), s, retain_graph=True)[0].flatten(0, 1) for c in columns]
+    return sum(g.T @ g for g in rows) / SAMPLES  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_empirical_factors_of_a_layer_with_positions(bias: bool) -> None:
+    torch.manual_seed(0)
+    model, x = positionwise(bias, nt.Tanh(), nt.CrossEntropyLoss())
+    y = torch.randint(0, CLASSES, (SAMPLES,))
+    a0, s0, a1, s1, z = forward(model, x, torch.tanh)
+    losses = torch.nn.functional.cross_entropy(z, y, reduction="none")
+    lin = model.linearize(x, y)
+    found, means = lin.kronecker_factors("empirical"), lin.kronecker_factors("empirical", means="0")
+    for layer, a, s in (("0", a0, s0), ("2", a1, s1)):
+        pair = found[layer]
+        assert isinstance(pair, nt.KroneckerFactors)
+        assert_close(pair.A, a_of(a, bias), f"A of {layer}")
+        assert_close(pair.G, g_of(s, [losses]), f"G of {layer}")
+    assert_close(means["0"].mean, a0.mean((0, 1)), "mean of the inputs")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["kflr", "kfra"])
+def test_exact_factors_of_a_linear_network_with_positions(kind: str) -> None:
+    """Its J is one for all samples, B = 2I: the recursion is exact as well."""
+    torch.manual_seed(0)
+    model, x = positionwise(True, nt.LeakyReLU(1.0), nt.MSELoss())
+    a0, s0, a1, s1, z = forward(model, x, lambda s: s)
+    found = model.linearize(x, torch.rand(SAMPLES, CLASSES).double()).kronecker_factors(kind)
+    columns = [math.sqrt(2.0) * z[:, k] for k in range(CLASSES)]
+    for layer, a, s in (("0", a0, s0), ("2", a1, s1)):
+        pair = found[layer]
+        assert isinstance(pair, nt.KroneckerFactors)
+        assert_close(pair.A, a_of(a, True), f"A of {layer}")
+        assert_close(pair.G, g_of(s, columns), f"G of {layer}")
+
+
+def test_a_block_at_positions_that_are_alike_is_that_of_one_position() -> None:
+    """Where all positions see one input, A is that of one of them: Σ over positions is G's."""
+    torch.manual_seed(0)
+    model, _ = positionwise(True, nt.Tanh(), nt.CrossEntropyLoss())
+    x = torch.randn(SAMPLES, WIDTH, dtype=torch.float64)
+    lin = model.linearize(x.repeat(1, POSITIONS), torch.randint(0, CLASSES, (SAMPLES,)))
+    pair = lin.kronecker_factors("empirical")["0"]
+    assert isinstance(pair, nt.KroneckerFactors)
+    assert_close(pair.A, a_of(x[:, None], True))

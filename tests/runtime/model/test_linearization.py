@@ -1,0 +1,152 @@
+"""What a linearization can do where the network has ops or uses of parameters without a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import newtriton as nt
+from newtriton.compiler.derivatives.jvp import JVP
+from newtriton.compiler.graph import ops, scalar
+from newtriton.compiler.graph.errors import MissingRule, NewtritonError
+from newtriton.compiler.graph.ir import Node, Op
+from newtriton.compiler.language.network import Scope
+from newtriton.runtime.parts.matrix_free import cheaper_product
+from tests.networks import Autograd
+from tests.tolerances import assert_close
+
+
+class Exponential:
+    """exp(p) ⊙ x, p a number per feature: it has no Kronecker factor and no diagonal."""
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns features like those of x."""
+        p = scope.parameter("scale", (x.shape[1],), "ones", (1, 1))
+        return ops.multiply(x, ops.broadcast(ops.map_(scalar.exp(scalar.var(0)), p), x.shape))
+
+
+class TorchExponential(nn.Module):
+    """The same in PyTorch."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale.exp()
+
+
+def scaled(**options: object) -> tuple[nt.Model, Tensor, Tensor]:
+    torch.manual_seed(0)
+    net = nt.Sequential(nt.Linear(5), Exponential(), nt.Tanh(), nt.Linear(3))
+    model = nt.compile(net, (4,), nt.CrossEntropyLoss(), backend="aten", device="cpu", **options)  # type: ignore[arg-type]
+    return model, torch.randn(6, 4, dtype=model.dtype), torch.randint(0, 3, (6,))
+
+
+def test_a_network_without_factors_has_every_product() -> None:
+    model, x, y = scaled(dtype=torch.float64, weight_decay=0.1)
+    module = nn.Sequential(nn.Linear(4, 5), TorchExponential(5), nn.Tanh(), nn.Linear(5, 3))
+    module = module.double()
+    module.load_state_dict(model.state_dict())
+    oracle = Autograd(model, module, model.criterion, x, y)
+    u, v = torch.randn(2, model.params.numel(), dtype=torch.float64)
+    lin = model.linearize(x, y)
+    assert lin.model is model
+    assert_close(lin.loss, oracle.loss.detach())
+    assert_close(lin.gradient, oracle.gradient)
+    assert_close(lin.hvp(v), oracle.hvp(v))
+    assert_close(lin.ggnvp(v), oracle.ggnvp(v))
+    assert_close(lin.quadratic_forms([u, v])[0, 1], u @ oracle.hvp(v))
+    assert_close(lin.quadratic_forms([u, v], "ggn")[0, 1], u @ oracle.ggnvp(v))
+
+
+def test_what_is_no_samples_own_has_no_stored_jacobian() -> None:
+    model, x, y = scaled()
+    with pytest.raises(NewtritonError, match=r"no sample has a map.*Exponential.*r-operator"):
+        model.linearize(x, y).ggnvp(model.params, "stored-jacobian")
+    assert cheaper_product(model.programs[True], 100, 100) == "r-operator"
+
+
+@pytest.mark.parametrize("kind", ["kfac", "empirical", "kflr", "kfra"])
+def test_its_factors_are_refused_by_name_when_they_are_asked_for(kind: str) -> None:
+    model, x, y = scaled()
+    lin = model.linearize(x, y)
+    with pytest.raises(MissingRule, match=r"no Kronecker or diagonal rule.*map.*Exponential"):
+        lin.kronecker_factors(kind)
+    with pytest.raises(MissingRule, match="no Kronecker or diagonal rule"):
+        nt.KFAC(model).step(x, y)
+
+
+def test_its_costs_are_shown_with_what_cannot_be_made() -> None:
+    text = scaled()[0].explain()
+    assert "hvp" in text and "factors(" not in text
+    assert text.splitlines()[-1].startswith("no Kronecker or diagonal rule")
+
+
+def pooled() -> tuple[nt.Model, Tensor, Tensor]:
+    torch.manual_seed(0)
+    net = nt.Sequential(
+        nt.Conv2d(4, 3), nt.SiLU(), nt.AvgPool2d(2), nt.Flatten(), nt.Linear(3)
+    )  # fmt: skip
+    model = nt.compile(net, (2, 6, 6), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    return model, torch.randn(5, 2, 6, 6), torch.randint(0, 3, (5,))
+
+
+CALLS: dict[str, Callable[[nt.Linearization, Tensor], object]] = {
+    "hvp": lambda lin, v: lin.hvp(v),
+    "ggnvp": lambda lin, v: lin.ggnvp(v),
+    "forms": lambda lin, v: lin.quadratic_forms([v]),
+}
+
+
+def test_an_op_without_a_rule_is_named_when_its_product_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = pooled()
+    expected = model.linearize(x, y)
+    empirical = expected.kronecker_factors("empirical")
+    monkeypatch.delitem(JVP, Op.AVG_POOL)
+    model, x, y = pooled()
+    lin = model.linearize(x, y)
+    for name in ("loss", "outputs", "gradient"):
+        assert torch.equal(getattr(lin, name), getattr(expected, name)), name
+    for call in CALLS.values():
+        for _ in range(2):  # an error is no answer that is kept
+            with pytest.raises(MissingRule, match=r"no jvp rule for avg_pool.*AvgPool2d"):
+                call(lin, model.params)
+    for layer, pair in lin.kronecker_factors("empirical").items():
+        assert isinstance(pair, nt.KroneckerFactors)
+        assert torch.equal(pair.A, empirical[layer].A)  # type: ignore[union-attr]
+        assert torch.equal(pair.G, empirical[layer].G)  # type: ignore[union-attr]
+
+
+class NoCurvature(nt.Loss):
+    """A loss whose B cannot be made: its labels are numbers, which no one can enumerate."""
+
+    distribution, root = True, "fisher"
+
+    def labels(self, z: Node) -> Node:
+        """Returns N×K numbers."""
+        return ops.input_("y", z.shape)
+
+    def losses(self, z: Node, y: Node) -> Node:
+        """Returns Σ_k (z_k − y_k)⁴."""
+        difference = ops.map_(scalar.var(0) - scalar.var(1), z, y)
+        square = ops.multiply(difference, difference)
+        return ops.reduce_sum(ops.multiply(square, square), (1,))
+
+
+def test_a_loss_without_a_root_of_its_curvature_has_a_hessian() -> None:
+    model = nt.compile(nt.Linear(1), (2,), NoCurvature(), backend="aten", dtype=torch.float64)
+    x, y = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 1, dtype=torch.float64)
+    lin = model.linearize(x, y)
+    a = torch.cat([x, torch.ones(4, 1).double()], 1)
+    residual = model(x) - y
+    assert_close(lin.gradient, (4 * residual**3 * a).mean(0))
+    v = torch.randn(3, dtype=torch.float64)
+    assert_close(lin.hvp(v), (12 * residual**2 * a * (a @ v)[:, None]).mean(0))
+    with pytest.raises(NewtritonError, match="cannot be enumerated"):
+        lin.ggnvp(v)
