@@ -35,7 +35,7 @@ class Positionwise:
         a = ops.reshape(x, (N, self.positions, width))
         w = scope.parameter("weight", (self.out, width), "default", (width, self.out))
         b = (
-            scope.parameter("bias", (self.out,), "default bias", (width, self.out))
+            scope.parameter("bias", (self.out,), "default", (width, self.out))
             if self.bias
             else None
         )

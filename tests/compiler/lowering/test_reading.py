@@ -52,9 +52,9 @@ def test_a_long_chain_of_lookups_is_cut():
 def test_no_chain_of_a_usual_network_is_cut(monkeypatch):
     net = nt.models.vgg11(batch_norm=True)
     p = Programs(trace(net, (3, 32, 32), nt.CrossEntropyLoss(), training=True))
-    found = [read_all(g) for g in (p.linearize, p.hvp, p.quadratic(1))]
+    found = [read_all(g) for g in (p.linearize.graph, p.hvp.graph, p.quadratic(1).graph)]
     monkeypatch.setattr(reading, "LONGEST_CHAIN", LONGEST_CHAIN // 3)
-    assert found == [read_all(g) for g in (p.linearize, p.hvp, p.quadratic(1))]
+    assert found == [read_all(g) for g in (p.linearize.graph, p.hvp.graph, p.quadratic(1).graph)]
 
 
 def read_all(graph: Graph) -> frozenset[Node]:

@@ -247,7 +247,7 @@ def test_the_work_of_scheduling_is_linear_in_depth(network: Callable[[int], Prog
 
 
 def test_deep_networks_are_scheduled_and_lowered_without_recursion():
-    plan = schedule(deep(600).linearize, 8)
+    plan = schedule(deep(600).linearize.graph, 8)
     source, _ = generate(plan, {k: Tile(16, 16, 1) for k in plan.kernels})
     assert len(plan.kernels) > 1200
     assert source.count("@triton.jit") < 60  # layers of one shape share their code
@@ -255,7 +255,7 @@ def test_deep_networks_are_scheduled_and_lowered_without_recursion():
 
 def test_chains_without_parameters_are_cut():
     chain = nt.Sequential(*(nt.Tanh() for _ in range(400)), nt.Linear(3))
-    graph = programs(chain, (4,)).linearize
+    graph = programs(chain, (4,)).linearize.graph
     plan = schedule(graph, 8)
     generate(plan, {k: Tile(16, 16, 1) for k in plan.kernels})
     check_legal(plan)
@@ -263,7 +263,7 @@ def test_chains_without_parameters_are_cut():
 
 def test_a_schedule_is_data():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(2))
-    plan = schedule(programs(net, (1, 6, 6)).linearize, 2, split_some)
+    plan = schedule(programs(net, (1, 6, 6)).linearize.graph, 2, split_some)
     assert plan.looked_up.isdisjoint(plan.leaves)
     for kernel in plan.kernels:
         assert all(plan.accumulated_by[a] is kernel for a in kernel.anchors)

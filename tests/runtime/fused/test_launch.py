@@ -35,8 +35,8 @@ def plans(contractions: str) -> list[Plan]:
     net = nt.Sequential(nt.Conv2d(8, 3), nt.SiLU(), nt.Conv2d(8, 3), nt.Flatten(), nt.Linear(5))
     model = nt.compile(net, (3, 8, 8), nt.CrossEntropyLoss(), backend="aten", device="cpu")
     selection, p = Selection(Settings("ieee", contractions)), model.programs[True]
-    graphs = (p.linearize, p.hvp, p.factors("kfac"))
-    return [FusedExecutor(graph, (), selection).plan(16) for graph in graphs]
+    programs = (p.linearize, p.hvp, p.factors("kfac"))
+    return [FusedExecutor(program.graph, (), selection).plan(16) for program in programs]
 
 
 def test_every_tiling_has_its_kind():

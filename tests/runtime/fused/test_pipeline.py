@@ -27,7 +27,7 @@ def programs():
 def test_every_pass_leaves_a_valid_graph(programs, precision: str):
     selection, made = Selection(Settings(precision, "fused")), list[Node]()
     p = programs
-    for graph in (
+    for program in (
         p.linearize, p.evaluate, p.hvp, p.ggnvp, p.quadratic(1), p.quadratic(2, "ggn"),
         *map(p.factors, p.kinds),
     ):  # fmt: skip
@@ -37,8 +37,8 @@ def test_every_pass_leaves_a_valid_graph(programs, precision: str):
             seen.append(verify(graph))
             return graph
 
-        keep = p.tape if graph is p.linearize else ()
-        lowered = pipeline.lower(graph, keep, precision, check)
+        keep = p.tape if program is p.linearize else ()
+        lowered = pipeline.lower(program.graph, keep, precision, check)
         given = [lowered.became.get(n, n) for n in made]
         plan = pipeline.plan(lowered.graph, 4, selection, given, True, check)
         made += plan.made
@@ -50,9 +50,9 @@ def test_a_pass_that_breaks_a_graph_is_stopped(programs):
         raise nt.NewtritonError("no graph is valid")
 
     with pytest.raises(nt.NewtritonError, match="no graph is valid"):
-        pipeline.lower(programs.hvp, (), "ieee", refuse)
+        pipeline.lower(programs.hvp.graph, (), "ieee", refuse)
     with pytest.raises(nt.NewtritonError, match="no graph is valid"):
-        pipeline.plan(programs.hvp, 4, Selection(Settings()), check=refuse)
+        pipeline.plan(programs.hvp.graph, 4, Selection(Settings()), check=refuse)
 
 
 def test_what_is_kept_becomes_an_output_in_the_order_of_the_program():
@@ -79,7 +79,7 @@ def test_contractions_have_tilings_and_all_kernels_tiles(programs):
     plans = {}
     for contractions in ("fused", "vendor"):
         selection = Selection(Settings("ieee", contractions))
-        plan = pipeline.plan(programs.linearize, 4, selection)
+        plan = pipeline.plan(programs.linearize.graph, 4, selection)
         tilings = pipeline.choose_tilings(plan.schedule, 4, selection)
         tiles = pipeline.choose_tiles(plan.schedule, 4, tilings, 1024)
         assert set(tiles) == set(plan.schedule.kernels)

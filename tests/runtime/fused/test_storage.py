@@ -72,8 +72,8 @@ def test_values_that_live_at_once_lie_apart(contractions: str):
     net = nt.Sequential(net, nt.Conv2d(8, 3), nt.SiLU(), nt.Flatten(), nt.Linear(5))
     model = nt.compile(net, (3, 12, 12), nt.CrossEntropyLoss(), backend="aten", device="cpu")
     selection, p = Selection(Settings("ieee", contractions)), model.programs[True]
-    for graph in (p.linearize, p.hvp, p.factors("kfac")):
-        storage = FusedExecutor(graph, (), selection).plan(16).storage
+    for program in (p.linearize, p.hvp, p.factors("kfac")):
+        storage = FusedExecutor(program.graph, (), selection).plan(16).storage
         lives = storage.lifetimes.items()
         places = [(storage.offset(b), storage.offset(b) + life.size, b, life) for b, life in lives]
         for start, stop, b, life in places:

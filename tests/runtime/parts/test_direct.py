@@ -38,7 +38,9 @@ class Given:
 
     name, burning_in, preconditioner = "given", False, None
 
-    def __init__(self, layer: KroneckerLayer, shapes: dict[str, tuple[int, ...]], apart: bool) -> None:
+    def __init__(
+        self, layer: KroneckerLayer, shapes: dict[str, tuple[int, ...]], apart: bool
+    ) -> None:
         described = [layer, DiagonalLayer("bn", ("s",))]
         self.model = SimpleNamespace(
             vectors=Vectors(), layout=StandInLayout(shapes), blocks=described
