@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -54,6 +54,24 @@ class Access(NamedTuple):
     in_order: bool = True
 
 
+@dataclass(frozen=True)
+class Overwriting:
+    """Which values of a kernel may be written over which: no element is written before it is read.
+
+    Attributes:
+        read: values that are loaded where they are computed and never stored, each with the place
+            of its last load among the kernel's accesses.
+        written: values that are stored and never loaded, each with the place of its store.
+    """
+
+    read: Mapping[Node, int]
+    written: Mapping[Node, int]
+
+    def allows(self, x: Node, y: Node) -> bool:
+        """Whether y can be written over x."""
+        return x in self.read and y in self.written and self.read[x] < self.written[y]
+
+
 @dataclass
 class Code:
     """The slots of a kernel.
@@ -75,12 +93,24 @@ class Code:
         """Whether all accesses are in order."""
         return all(a.in_order for a in self.accesses)
 
-    def may_replace(self, x: Node, y: Node) -> bool:
-        """Whether y can be written over x: each element is read before it is written, by itself."""
-        found = [a for a in self.accesses if a.node in (x, y)]
-        return sum(slot is not None for slot in self.stages) == 1 and all(
-            a.home and a.stored is (i == len(found) - 1) for i, a in enumerate(found)
-        )
+    @property
+    def overwriting(self) -> Overwriting:
+        """Which values may be written over which; none where several slots access them."""
+        if sum(slot is not None for slot in self.stages) != 1:
+            return Overwriting({}, {})
+        places: dict[Node, list[int]] = {}
+        for place, access in enumerate(self.accesses):
+            places.setdefault(access.node, []).append(place)
+        read: dict[Node, int] = {}
+        written: dict[Node, int] = {}
+        for node, found in places.items():
+            stored = [self.accesses[place].stored for place in found]
+            if all(self.accesses[place].home for place in found):
+                if not any(stored):
+                    read[node] = found[-1]
+                elif len(found) == 1:
+                    written[node] = found[0]
+        return Overwriting(read, written)
 
 
 class Functions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
 from ...compiler.lowering import codegen
-from ...compiler.lowering.code import Buffer, Code, Part, Tile
+from ...compiler.lowering.code import Buffer, Code, Overwriting, Part, Tile
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
 from ...kernels.lags import assemble, rectangle_products
@@ -133,7 +133,7 @@ class PointwiseLaunch:
         self.use = Use(
             [buffer for code in slots.codes for buffer in code.pointers],
             {part: size for k in slots.kernels for part, size in made.sums(k).items()},
-            list(_replaceable(slots.kernels, slots.codes)),
+            list(_overwriting(slots.kernels, slots.codes)),
         )
 
     def run(self, context: Context, tensor: Memory) -> None:
@@ -177,8 +177,8 @@ class ContractionLaunch:
             for a in kernel.anchors
             if kernel.way.apart
         }
-        replaceable = list(_replaceable(slots.kernels, slots.codes, read))
-        self.use = Use([*code.pointers, *read], parts | made.sums(kernel), replaceable)
+        overwriting = list(_overwriting(slots.kernels, slots.codes, set(read)))
+        self.use = Use([*code.pointers, *read], parts | made.sums(kernel), overwriting)
 
     def run(self, context: Context, tensor: Memory) -> None:
         """Launches the skeleton with its slots."""
@@ -314,14 +314,13 @@ def _title(name: str, kernel: Kernel) -> str:
     return f"{name} {kernel.space} {(*kernel.nodes, *kernel.partials)[0].op.value}"
 
 
-def _replaceable(
-    kernels: Sequence[Kernel], codes: Sequence[Code], operands: Sequence[Node] = ()
-) -> Iterator[tuple[Node, Node]]:
-    """Yields values x, y of which a kernel may write y over x, since nobody beside it reads x."""
+def _overwriting(
+    kernels: Sequence[Kernel], codes: Sequence[Code], operands: Collection[Node] = ()
+) -> Iterator[Overwriting]:
+    """Yields for each kernel what it may write over values that nobody beside it reads."""
     readers = Counter(buffer for code in codes for buffer in code.pointers)
     for kernel, code in zip(kernels, codes, strict=True):
-        alone = [x for x in kernel.reads if readers[x] == (x in code.pointers)]
-        for y in kernel.writes:
-            for x in alone:
-                if x not in operands and code.may_replace(x, y):
-                    yield x, y
+        known = code.overwriting
+        alone = (x for x in kernel.reads if readers[x] == 1 and x not in operands)
+        read = {x: known.read[x] for x in alone if x in known.read}
+        yield Overwriting(read, {y: known.written[y] for y in kernel.writes if y in known.written})

@@ -13,7 +13,7 @@ import torch
 
 from ...compiler.graph.ir import Node, Op
 from ...compiler.graph.memory import Arena, Lifetime, arena, shared
-from ...compiler.lowering.code import Buffer, Part
+from ...compiler.lowering.code import Buffer, Overwriting, Part
 from ...compiler.lowering.precision import is_rounded
 
 Spans = Mapping[Buffer, tuple[int, int]]
@@ -41,12 +41,12 @@ class Use:
     Attributes:
         buffers: All that it reads or writes.
         scratch: The number of elements of the memory between kernels that it writes.
-        replaceable: Pairs of values x, y of which the launch may write y over x.
+        overwriting: By kernel, which values may be written over which.
     """
 
     buffers: Sequence[Buffer]
     scratch: Mapping[Part, int]
-    replaceable: Sequence[tuple[Node, Node]] = ()
+    overwriting: Sequence[Overwriting] = ()
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,16 @@ def _over(uses: Sequence[Use], lifetimes: Mapping[Buffer, Lifetime]) -> dict[Buf
     """Returns the values that are written over one that nobody reads afterwards, and over which."""
     found: dict[Buffer, Buffer] = {}
     for i, use in enumerate(uses):
-        for x, y in use.replaceable:
-            if x not in lifetimes or y not in lifetimes or y in found or x in found.values():
-                continue
-            old, new = lifetimes[x], lifetimes[y]
-            if old.last == i == new.first and old.size == new.size:
-                found[y] = x
+        for kernel in use.overwriting:
+            free: dict[int, list[Node]] = {}  # by size, what nobody reads afterwards
+            for x in kernel.read:
+                if x in lifetimes and lifetimes[x].last == i:
+                    free.setdefault(lifetimes[x].size, []).append(x)
+            for y in kernel.written:
+                if y in lifetimes and lifetimes[y].first == i:
+                    fitting = free.get(lifetimes[y].size, [])
+                    x = next((x for x in fitting if kernel.allows(x, y)), None)
+                    if x is not None:
+                        fitting.remove(x)
+                        found[y] = x
     return found

@@ -71,10 +71,10 @@ def test_a_place_outside_is_not_read():
 def test_a_value_may_be_written_over_one_that_is_read_before():
     out = ops.map_(scalar.tanh(var(0)), x)
     _, (code,) = lowered(out=out)
-    assert code.may_replace(x, out)
+    assert code.overwriting.allows(x, out)
     out = ops.map_(scalar.tanh(var(0)), turned)
     _, (code,) = lowered(out=out)
-    assert not code.may_replace(z, out)
+    assert not code.overwriting.allows(z, out)
 
 
 def test_functions_of_one_body_are_one():

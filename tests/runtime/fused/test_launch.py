@@ -64,8 +64,8 @@ def test_launches_touch_what_their_kernels_read_and_write(contractions: str, kin
                     assert buffers.issuperset(kernel.reads)
             known |= set(launch.use.scratch)
             assert known.issuperset(b for b in buffers if isinstance(b, Part))
-            for x, y in launch.use.replaceable:
-                assert {x, y} <= buffers
+            for kernel in launch.use.overwriting:
+                assert {*kernel.read, *kernel.written} <= buffers
     assert found == kinds
 
 

@@ -7,7 +7,7 @@ import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import N, Node
 from newtriton.compiler.graph.memory import ALIGNMENT
-from newtriton.compiler.lowering.code import Part
+from newtriton.compiler.lowering.code import Overwriting, Part
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
@@ -24,6 +24,10 @@ def chain(count: int) -> list[Node]:
     return nodes[1:]
 
 
+def over(x: Node, *written: Node) -> Overwriting:
+    return Overwriting({x: 0}, {y: 1 + i for i, y in enumerate(written)})
+
+
 def test_given_and_results_lie_outside():
     a, b = chain(2)
     storage = lay_out([Use([X, a], {}), Use([a, b], {})], [b], {X}, 8)
@@ -34,7 +38,7 @@ def test_given_and_results_lie_outside():
 
 def test_a_value_is_written_over_one_that_nobody_reads_again():
     a, b, c = chain(3)
-    uses = [Use([X, a], {}), Use([a, b], {}, [(a, b)]), Use([b, c], {}, [(b, c)])]
+    uses = [Use([X, a], {}), Use([a, b], {}, [over(a, b)]), Use([b, c], {}, [over(b, c)])]
     storage = lay_out(uses, [], {X}, 8)
     assert storage.block == {b: a, c: a}
     assert {storage.offset(n) for n in (a, b, c)} == {0}
@@ -45,7 +49,7 @@ def test_a_value_is_written_over_one_that_nobody_reads_again():
 def test_one_value_is_replaced_by_one_alone():
     a, b = chain(2)
     other = ops.map_(scalar.exp(scalar.var(0)), a)
-    use = Use([a, b, other], {}, [(a, b), (a, other)])
+    use = Use([a, b, other], {}, [over(a, b, other)])
     storage = lay_out([Use([X, a], {}), use], [], {X}, 8)
     assert storage.block == {b: a} and storage.offset(other) != storage.offset(a)
 

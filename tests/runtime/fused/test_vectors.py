@@ -135,7 +135,7 @@ def test_an_iterate_may_be_written_over_the_last_one(graph: Graph) -> None:
         old, new = inputs[name], graph.outputs[name]
         *before, last = [found for found in launched if old in found[1].reads]
         at, kernel, code = last
-        assert new in kernel.writes and code.may_replace(old, new)
+        assert new in kernel.writes and code.overwriting.allows(old, new)
         assert all(earlier < at for earlier, *_ in before)
 
 
