@@ -47,15 +47,15 @@ def no_jacobian(traced: Traced) -> str | None:
             "batch norm by batch statistics mixes samples, so that none has a Jacobian of its own: "
             "use product='r-operator', or linearize(x, y, training=False)"
         )
+    return _shared(traced)
+
+
+def _shared(traced: Traced) -> str | None:
+    """Why there is no ∂z/∂s of every sample, where some s is not one of every sample."""
     for node in consumers(traced):
         if node.shape[:1] != (N,):
             return f"no sample has a {node!r} of its own to store: use product='r-operator'"
     return None
-
-
-def _require_jacobian(traced: Traced) -> None:
-    if sentence := no_jacobian(traced):
-        raise NewtritonError(sentence)
 
 
 def _numel(node: Node) -> int:
@@ -70,7 +70,13 @@ def basis(traced: Traced) -> dict[Input, Node]:
 
 
 def jacobians(traced: Traced) -> dict[Input, Node]:
-    """Returns the leaves of a stored Jacobian, one for each node that takes parameters."""
+    """Returns the leaves of a stored Jacobian, one for each node that takes parameters.
+
+    Raises:
+        NewtritonError: a parameter is taken by a node that all samples share.
+    """
+    if sentence := _shared(traced):
+        raise NewtritonError(sentence)
     outputs = traced.z.shape[1]
     return {
         Jacobian(i): ops.input_(str(Jacobian(i)), (N, outputs, _numel(node)))
@@ -84,7 +90,8 @@ def output_jacobian(traced: Traced) -> dict[Output, Node]:
     Raises:
         NewtritonError: samples have no Jacobians of their own, see `no_jacobian`.
     """
-    _require_jacobian(traced)
+    if sentence := no_jacobian(traced):
+        raise NewtritonError(sentence)
     outputs = traced.z.shape[1]
     cotangent = ops.input_("cotangent", traced.z.shape)
     adjoints = vjp({traced.z: cotangent}, traced.nodes.values())
@@ -113,9 +120,8 @@ def stored_product(
         by_layer: whether the matrix is blockdiag(J_lᵀ B J_l), so that no two layers are coupled.
 
     Raises:
-        NewtritonError: samples have no Jacobians of their own, see `no_jacobian`.
+        NewtritonError: a parameter is taken by a node that all samples share.
     """
-    _require_jacobian(traced)
     stored = jacobians(traced)
     groups: dict[str, list[tuple[Node, list[Node], Node]]] = {}
     for i, (node, params) in enumerate(consumers(traced).items()):
