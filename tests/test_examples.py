@@ -1,10 +1,11 @@
-"""The examples of docstrings print what they say, and the README's first one runs."""
+"""The examples of docstrings print what they say, and the code of README and docs runs."""
 
 from __future__ import annotations
 
 import ast
 import doctest
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +65,10 @@ def test_the_readmes_first_example_runs(capsys: pytest.CaptureFixture[str]) -> N
     exec(code.replace("epochs=10", "epochs=1"), {})
     *_, accuracy = capsys.readouterr().out.splitlines()
     assert float(accuracy) > 0.8
+
+
+def test_the_code_of_the_page_on_adding_runs() -> None:
+    text = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 4
+    exec("\n".join(blocks), {})
