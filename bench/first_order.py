@@ -41,14 +41,14 @@ class Problem:
     """What is trained, and how.
 
     Attributes:
-        net: Makes the network.
-        loss: Makes its loss.
-        shape: The shape of one sample.
-        data: Loads the samples.
-        batch_size: The samples in a batch.
-        rates: The learning rates that Adam is tried with.
-        every: The updates between two measurements of the loss.
-        seeds: The seeds of weights and order of the samples.
+        net: makes the network.
+        loss: makes its loss.
+        shape: the shape of one sample.
+        data: loads the samples.
+        batch_size: the samples in a batch.
+        rates: the learning rates that Adam is tried with.
+        every: the updates between two measurements of the loss.
+        seeds: the seeds of weights and order of the samples.
     """
 
     net: Callable[[], Layer]

@@ -118,14 +118,14 @@ class PatchGeometry:
     """The shapes of a patch Gram.
 
     Attributes:
-        size: Height and width of the images.
-        channels: The channels of a group.
-        groups: The number of groups.
-        kernel: The taps along both axes.
-        stride: The step between patches.
-        padding: The zeros around an image.
-        dilation: The step between taps.
-        ones: Whether patches end in a 1.
+        size: height and width of the images.
+        channels: the channels of a group.
+        groups: the number of groups.
+        kernel: the taps along both axes.
+        stride: the step between patches.
+        padding: the zeros around an image.
+        dilation: the step between taps.
+        ones: whether patches end in a 1.
     """
 
     size: Pair

@@ -29,9 +29,9 @@ class Axis:
     """One axis at one lag and phase.
 
     Attributes:
-        lag: The distance between the positions of the two taps.
-        segments: Disjoint ranges of q, cut so that the range of every tap is a run of them.
-        taps: For each pair of taps δ, ε the run: (δ, ε, first segment, last segment + 1).
+        lag: the distance between the positions of the two taps.
+        segments: disjoint ranges of q, cut so that the range of every tap is a run of them.
+        taps: for each pair of taps δ, ε the run: (δ, ε, first segment, last segment + 1).
     """
 
     lag: int
@@ -77,8 +77,8 @@ class Lag:
     """Both axes at one lag: rectangles `y.segments` × `x.segments`, and the blocks they sum to.
 
     Attributes:
-        y: The axis of the rows of an image.
-        x: The axis of its columns.
+        y: the axis of the rows of an image.
+        x: the axis of its columns.
     """
 
     y: Axis

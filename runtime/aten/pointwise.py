@@ -30,9 +30,9 @@ class Instruction(NamedTuple):
     """One call of an operator.
 
     Attributes:
-        call: Takes the tensors of the slots, and writes its result to `out`.
-        slots: The slots that it reads.
-        target: The slot that it writes.
+        call: takes the tensors of the slots, and writes its result to `out`.
+        slots: the slots that it reads.
+        target: the slot that it writes.
     """
 
     call: Callable[..., object]
@@ -194,8 +194,8 @@ class Pointwise:
     """A group of maps in execution order, and sums over them.
 
     Args:
-        maps: The maps of the group, operands first, all of one shape.
-        wanted: The maps whose values are written.
+        maps: the maps of the group, operands first, all of one shape.
+        wanted: the maps whose values are written.
         sums: `reduce_sum` nodes over maps of the group: over all axes, or all but the last.
     """
 

@@ -28,7 +28,7 @@ def folder() -> Path:
     It is $NEWTRITON_CACHE, or `newtriton` in the user's cache.
 
     Raises:
-        NewtritonError: It cannot be made, or others could write there.
+        NewtritonError: it cannot be made, or others could write there.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(os.environ.get(FOLDER) or Path(cache) / "newtriton")
@@ -82,7 +82,7 @@ def module(source: str, key: Mapping[str, object]) -> ModuleType:
 
     Args:
         source: Python code that ends in a newline.
-        key: What else the code was made for, by name; it stands in the header of the file.
+        key: what else the code was made for, by name; it stands in the header of the file.
     """
     header = "".join(f"# {name}: {value}\n" for name, value in sorted(key.items()))
     text = header + source

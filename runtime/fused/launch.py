@@ -38,8 +38,8 @@ class Launch(Protocol):
     """Kernels that are launched together.
 
     Attributes:
-        kernels: The kernels of the schedule that it computes.
-        use: What it does with memory.
+        kernels: the kernels of the schedule that it computes.
+        use: what it does with memory.
     """
 
     kernels: Sequence[Kernel]
@@ -49,8 +49,8 @@ class Launch(Protocol):
         """Launches the kernels.
 
         Args:
-            context: Batch size, dtype and device of the call.
-            tensor: Where a buffer lies in this call.
+            context: batch size, dtype and device of the call.
+            tensor: where a buffer lies in this call.
         """
         ...
 
@@ -58,7 +58,7 @@ class Launch(Protocol):
         """Yields every kernel as it will be launched, to compile ahead of time.
 
         Args:
-            name: The beginning of their names.
+            name: the beginning of their names.
         """
         ...
 
@@ -68,12 +68,12 @@ class Generated:
     """A schedule with its tiles and its code: what launches are made of.
 
     Attributes:
-        schedule: The kernels.
-        batch: The batch size.
-        settings: How kernels are made.
-        tilings: How contractions are tiled, unless the vendor's library computes them.
-        tiles: What the slots of each kernel see at once.
-        module: The generated functions.
+        schedule: the kernels.
+        batch: the batch size.
+        settings: how kernels are made.
+        tilings: how contractions are tiled, unless the vendor's library computes them.
+        tiles: what the slots of each kernel see at once.
+        module: the generated functions.
     """
 
     schedule: Schedule

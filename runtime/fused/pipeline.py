@@ -31,9 +31,9 @@ class Lowered:
     """A program as it will be computed.
 
     Attributes:
-        outputs: The outputs and all that is kept, by name, as nodes of the program.
-        graph: The same with rounded operands.
-        became: By node of the program, the node of the graph that it has become.
+        outputs: the outputs and all that is kept, by name, as nodes of the program.
+        graph: the same with rounded operands.
+        became: by node of the program, the node of the graph that it has become.
     """
 
     outputs: Mapping[str, Node]
@@ -52,10 +52,10 @@ def lower(
     """Takes a program through the passes that do not depend on the batch size.
 
     Args:
-        program: What to compute.
-        keep: Nodes whose values are returned besides the outputs.
-        precision: The precision of the operands of contractions.
-        check: Sees the graph after every pass.
+        program: what to compute.
+        keep: nodes whose values are returned besides the outputs.
+        precision: the precision of the operands of contractions.
+        check: sees the graph after every pass.
     """
     taped = check(keep_values(program, keep))
     rounded, became = with_precision(taped, precision)
@@ -73,13 +73,13 @@ def plan(
     """Takes a graph through all other passes.
 
     Args:
-        graph: What to compute, with rounded operands.
-        batch: The batch size.
-        selection: Who computes contractions, and how kernels are made.
-        given: Nodes that will be fed besides those that the graph gives.
-        keep_made: Whether values that are made for contractions, rounded or transposed operands,
+        graph: what to compute, with rounded operands.
+        batch: the batch size.
+        selection: who computes contractions, and how kernels are made.
+        given: nodes that will be fed besides those that the graph gives.
+        keep_made: whether values that are made for contractions, rounded or transposed operands,
             are returned as well.
-        check: Sees the graph after every pass.
+        check: sees the graph after every pass.
     """
     known = check(give(graph, given))
     selection.prepare(known, batch)

@@ -35,8 +35,8 @@ class KroneckerFactors:
     Attributes:
         A_stored: A as it was computed, D×D, its rows in (tap, channel) order, the 1 last.
         G: O×O, over output channels.
-        kernel: Taps per axis; (1, 1) for a linear layer.
-        homogeneous: Whether the layer has a bias, so that A has a row and a column for the 1.
+        kernel: taps per axis; (1, 1) for a linear layer.
+        homogeneous: whether the layer has a bias, so that A has a row and a column for the 1.
 
     Examples:
         >>> import torch
@@ -88,11 +88,11 @@ class MeanFactors:
     This is EA-CG's approximation (Chen, Chou & Chang 2018, eqs. 10 and 11b).
 
     Attributes:
-        mean: The mean of the layer's inputs without the 1, D or groups×D, in (tap, channel) order.
+        mean: the mean of the layer's inputs without the 1, D or groups×D, in (tap, channel) order.
         G: O×O, over output channels.
-        kernel: Taps per axis; (1, 1) for a linear layer.
-        homogeneous: Whether the layer has a bias.
-        apart: Whether weight and bias are uncoupled, A = diag(E[a]E[a]ᵀ, 1), as in EA-CG.
+        kernel: taps per axis; (1, 1) for a linear layer.
+        homogeneous: whether the layer has a bias.
+        apart: whether weight and bias are uncoupled, A = diag(E[a]E[a]ᵀ, 1), as in EA-CG.
 
     Examples:
         >>> import torch
@@ -137,7 +137,7 @@ class DiagonalFactors:
     """The diagonal block of a layer whose parameters enter by a broadcast, like batch norm's.
 
     Attributes:
-        diagonal: The mean of (∂ℓ_n/∂p)² over samples for each parameter p, in its shape, by name.
+        diagonal: the mean of (∂ℓ_n/∂p)² over samples for each parameter p, in its shape, by name.
 
     Examples:
         >>> import torch

@@ -34,7 +34,7 @@ def check_combination(
     """Checks that the parts go together, and that the loss has the curvature they work with.
 
     Raises:
-        NewtritonError: They do not; the error names all three, and says what to take instead.
+        NewtritonError: they do not; the error names all three, and says what to take instead.
     """
     for sentence in _refusals(curvature, solver, rule, form, loss):
         raise NewtritonError(

@@ -24,10 +24,10 @@ class FactorisedInverse:
     """The inverse of each damped block, from its factorisation.
 
     Attributes:
-        blocks: What is inverted.
-        kept: Each layer's factorisation.
-        dampings: Each layer's damping.
-        retries: How often a damping had to be raised.
+        blocks: what is inverted.
+        kept: each layer's factorisation.
+        dampings: each layer's damping.
+        retries: how often a damping had to be raised.
     """
 
     blocks: BlockDiagonal
@@ -58,9 +58,9 @@ class Direct(LinearSolver):
     """Factorises every block by a schedule, and keeps the result until the next time.
 
     Args:
-        every: Refreshes of the curvature between two factorisations, ≥ 1; during the curvature's
+        every: refreshes of the curvature between two factorisations, ≥ 1; during the curvature's
             burn-in each refresh is followed by one.
-        form: How the damping joins a block. Unless it is `Damped.WHOLE`, a factorisation is for
+        form: how the damping joins a block. Unless it is `Damped.WHOLE`, a factorisation is for
             one damping, and another damping asks for a new one.
     """
 
@@ -82,7 +82,7 @@ class Direct(LinearSolver):
         """Factorises the blocks where that is due, and returns their inverse.
 
         Raises:
-            NewtritonError: The curvature has no blocks, or no factors yet.
+            NewtritonError: the curvature has no blocks, or no factors yet.
         """
         blocks, retries = blocks_of(curvature), 0
         if self._is_due(blocks, damping):
@@ -159,8 +159,8 @@ class KFI(Direct):
     for A, its inverse is Sherman and Morrison's (EA-CG, eq. 13).
 
     Args:
-        every: Refreshes of the curvature between two factorisations, ≥ 1.
-        pi: Whether the damping is balanced by π; False adds γ to both factors, as FITRE's code
+        every: refreshes of the curvature between two factorisations, ≥ 1.
+        pi: whether the damping is balanced by π; False adds γ to both factors, as FITRE's code
             does.
     """
 
@@ -178,7 +178,7 @@ class Eigen(Direct):
     positive, the block's damping is raised tenfold until all are above rounding.
 
     Args:
-        every: Refreshes of the curvature between two factorisations, ≥ 1.
+        every: refreshes of the curvature between two factorisations, ≥ 1.
     """
 
     name = "eigen"

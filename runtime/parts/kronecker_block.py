@@ -124,7 +124,7 @@ class KroneckerProduct(Block):
     """A block A ⊗ G on a layer's weights and bias: all that does not depend on what A is.
 
     Args:
-        described: Which parameters they are, and the layer's groups and taps.
+        described: which parameters they are, and the layer's groups and taps.
     """
 
     tags = frozenset({Tag.SEMIDEFINITE})
@@ -318,8 +318,8 @@ class MeanBlock(KroneckerProduct):
     """A block A ⊗ G with E[ā]E[ā]ᵀ in place of A (Chen, Chou & Chang 2018, eq. 11b).
 
     Args:
-        described: Which parameters they are, and the layer's groups and taps.
-        apart: Whether the bias is uncoupled from the weights.
+        described: which parameters they are, and the layer's groups and taps.
+        apart: whether the bias is uncoupled from the weights.
     """
 
     tags = KroneckerProduct.tags | {Tag.MEANS}

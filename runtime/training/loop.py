@@ -85,7 +85,7 @@ def fit(
         history: of an earlier call, to be continued: its counts and seconds go on.
 
     Returns:
-        The history, which is the one passed in if there was one.
+        the history, which is the one passed in if there was one.
 
     Raises:
         NewtritonError: `epochs` is no positive integer, data have no batches or cannot be passed
