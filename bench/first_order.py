@@ -78,12 +78,12 @@ class Adam(nt.TorchOptimizer):
 
     def __init__(self, model: nt.Model, lr: float, period: int) -> None:
         super().__init__(model, torch.optim.Adam, lr=lr)
-        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, period, 0.5)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, period, 0.5)
 
     def step(self, x: Any, y: Any = None) -> nt.StepReport:
-        """Makes an update, and the schedule's step."""
+        """Makes an update, after which the learning rate may be halved."""
         done = super().step(x, y)
-        self.schedule.step()
+        self.scheduler.step()
         return done
 
 

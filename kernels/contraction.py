@@ -337,9 +337,9 @@ class Tiles:
     """The tile of a kernel.
 
     Attributes:
-        bm: its rows.
-        bn: its columns.
-        bk: its depth along the contracted axis, in one turn of the loop.
+        bm: the rows of the tile.
+        bn: the columns of the tile.
+        bk: the depth of the tile along the contracted axis, in one turn of the loop.
         strips: the strips of columns in which the accumulator reaches the slot.
         warps: the number of warps.
         split: the parts of the contracted axis, each summed by an instance of its own.

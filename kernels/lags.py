@@ -155,14 +155,14 @@ class PatchGeometry:
                         (y.start, len(y), x.start, len(x), lag.y.lag, lag.x.lag, y.step, x.step)
                     )
             for tap, other, ys, xs in lag.blocks(self.kernel[1]):
-                run = [
+                summed = [
                     first + i * across + j
                     for i in range(ys.start, ys.stop)
                     for j in range(xs.start, xs.stop)
                 ]
-                pairs[other, tap] = torch.tensor([len(terms), len(run), 1])
-                pairs[tap, other] = torch.tensor([len(terms), len(run), 0])
-                terms += run
+                pairs[other, tap] = torch.tensor([len(terms), len(summed), 1])
+                pairs[tap, other] = torch.tensor([len(terms), len(summed), 0])
+                terms += summed
         return (
             torch.tensor(items, dtype=torch.int32).view(-1, 8),
             pairs,

@@ -30,8 +30,8 @@ class Axis:
 
     Attributes:
         lag: the distance between the positions of the two taps.
-        segments: disjoint ranges of q, cut so that the range of every tap is a run of them.
-        taps: for each pair of taps δ, ε the run: (δ, ε, first segment, last segment + 1).
+        segments: disjoint ranges of q, cut so that every tap's range is some of them in a row.
+        taps: for each pair of taps: (δ, ε, first segment, last segment + 1).
     """
 
     lag: int
@@ -218,7 +218,7 @@ def _append_ones(
 
 
 def _span(axis: Axis, first: int, stop: int) -> slice:
-    """Returns the positions of a run of segments."""
+    """Returns the positions of consecutive segments."""
     segments = axis.segments[first:stop]
     return slice(segments[0].start, segments[-1].stop, segments[0].step)
 

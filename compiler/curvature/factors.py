@@ -193,17 +193,17 @@ def root_adjoints(traced: Traced) -> dict[Node, Node]:
 
 
 def _positions(node: Node) -> int:
-    """T: at how many positions of a sample a contraction's weights are applied."""
+    """Returns T: at how many positions of a sample a contraction's weights are applied."""
     return math.prod(d for d in node.shape[:-1] if d is not N)
 
 
 def _per_position(node: Node) -> scalar.Expr:
-    """1/(N·T)."""
+    """Returns 1/(N·T), which makes a sum over samples and positions a mean."""
     return scalar.reciprocal(BATCH * float(_positions(node)))
 
 
 def _inputs_gram(node: Node) -> Node:
-    """A of a contraction."""
+    """Returns A of a contraction."""
     homogeneous, scale = len(node.inputs) == 3, _per_position(node)
     x, w = node.inputs[:2]
     if node.op is Op.MATMUL:
@@ -219,7 +219,7 @@ def _inputs_gram(node: Node) -> Node:
 
 
 def _inputs_mean(node: Node) -> Node:
-    """The mean over samples and positions of what a contraction's weights see, in A's order, no 1.
+    """Returns the mean input of a contraction's weights, in A's order, without the 1.
 
     EA-CG (Chen et al. 2018, eq. 11b) has its outer product in place of A.
     """
@@ -233,13 +233,13 @@ def _inputs_mean(node: Node) -> Node:
 
 
 def _gradients_gram(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
-    """G of a contraction, from the adjoint of its output."""
+    """Returns G of a contraction, from the adjoint of its output."""
     groups = node["groups"] if node.op is Op.CONV else 1
     return ops.make(Op.GRAM, adjoint, groups=groups, homogeneous=False, scale=factor)
 
 
 def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
-    """The mean of squared per-sample gradients of a parameter that the broadcast `node` takes."""
+    """Returns the mean of squared per-sample gradients of the parameter that `node` spreads."""
     lead = ops.rank(adjoint) - ops.rank(node)
     batch = node.shape.index(N)
     per_sample = ops.reduce_sum(adjoint, [lead + a for a in node["axes"] if a != batch])
@@ -250,7 +250,7 @@ def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
 def _labelled(
     traced: Traced, adjoints: Mapping[Node, Node], kind: str, samples: int
 ) -> Mapping[Node, Node]:
-    """The adjoints of which the kinds that start from the tape take Grams and squares."""
+    """Returns the adjoints of which the kinds that start from the tape take Grams and squares."""
     if kind == "kfac":
         return sampled_adjoints(traced, adjoints, samples)
     return adjoints if kind == "empirical" else root_adjoints(traced)

@@ -51,7 +51,7 @@ def no_jacobian(traced: Traced) -> str | None:
 
 
 def _shared(traced: Traced) -> str | None:
-    """Why there is no ∂z/∂s of every sample, where some s is not one of every sample."""
+    """Says why there is no ∂z/∂s of every sample, where some s is not one of every sample."""
     for node in consumers(traced):
         if node.shape[:1] != (N,):
             return f"no sample has a {node!r} of its own to store: use product='r-operator'"
@@ -59,7 +59,7 @@ def _shared(traced: Traced) -> str | None:
 
 
 def _numel(node: Node) -> int:
-    """The number of elements of one sample's s."""
+    """Returns the number of elements of one sample's s."""
     return math.prod(node.shape[1:])
 
 

@@ -48,7 +48,7 @@ def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
 
 
 class _Steps:
-    """Steps in the making.
+    """The steps of an executor while they are being found.
 
     Who becomes ready is noted when its last operand is done, so the whole costs time in proportion
     to the graph.

@@ -19,7 +19,7 @@ from .storage import dtype_of
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which a GPU is the current one, where Triton launches."""
+    """Returns a context manager inside which a GPU is the current one, where Triton launches."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

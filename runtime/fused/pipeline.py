@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...compiler.graph.ir import Graph, Node
-from ...compiler.lowering import codegen
 from ...compiler.lowering.code import Tile
-from ...compiler.lowering.codegen import generate
+from ...compiler.lowering.codegen import LaunchCode, generate
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
@@ -130,7 +129,7 @@ def choose_tiles(
     }
 
 
-def make_launches(slots: Sequence[codegen.Launch], generated: Generated) -> list[Launch]:
+def make_launches(slots: Sequence[LaunchCode], generated: Generated) -> list[Launch]:
     """Returns the launches, in order."""
     return [make_launch(each, generated) for each in slots]
 

@@ -97,7 +97,7 @@ def _backend(
     contractions: str,
     cuda_graphs: bool,
 ) -> Backend:
-    """The backend of that name, or an error where it cannot be had."""
+    """Returns the backend of that name; raises an error where it cannot be had."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if name == "auto":
         fits = place.type == "cuda" and dtype is torch.float32 and find_spec("triton") is not None
@@ -126,7 +126,7 @@ def _backend(
 
 
 def _place(device: torch.device | str | None) -> torch.device:
-    """The device, for None a GPU if there is one; an error where PyTorch does not have it here."""
+    """Returns the device, a GPU for None if there is one; raises an error where it is missing."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -61,7 +61,7 @@ def explain(
 
 
 def _shown(programs: Programs, two_products: bool) -> tuple[list[Program], list[str]]:
-    """The programs of the table, and why others cannot be made for this network."""
+    """Returns the programs of the table, and why others cannot be made for this network."""
     makers: list[Callable[[], Program]] = [
         lambda: programs.linearize,
         lambda: programs.evaluate,
@@ -81,7 +81,7 @@ def _shown(programs: Programs, two_products: bool) -> tuple[list[Program], list[
 
 
 def _costs(graph: Graph, kept: frozenset[Node], batch: int, itemsize: int) -> str:
-    """The columns that any graph has; what is `kept` is held like a result."""
+    """Returns the columns that any graph has; what is `kept` is held like a result."""
     work, moved = flops(graph, batch) / 1e9, traffic(graph, batch, itemsize) / 1e6
     results = {**graph.outputs, **{str(i): n for i, n in enumerate(kept)}}
     held = peak(Graph(graph.name, results, graph.given), batch, itemsize) / 1e6

@@ -77,7 +77,7 @@ class KroneckerFactors:
         return {"A": self.A_stored, "G": self.G}
 
     def times_inputs(self, m: Tensor) -> Tensor:
-        """The product M A for a matrix M of O×D."""
+        """Returns the product M A for a matrix M of O×D."""
         return m @ self.A_stored
 
 
@@ -127,7 +127,7 @@ class MeanFactors:
         return {"mean": self.mean, "G": self.G}
 
     def times_inputs(self, m: Tensor) -> Tensor:
-        """The product M A = (M U) Uᵀ for a matrix M of O×D."""
+        """Returns the product M A = (M U) Uᵀ for a matrix M of O×D."""
         root = self.root
         return (m @ root) @ root.mT
 

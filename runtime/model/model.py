@@ -146,7 +146,7 @@ class Model(Compiled):
         return self.total(self._evaluate(x, y, training)[Losses()])
 
     def _evaluate(self, x: Tensor, y: Tensor | None, training: bool) -> dict[Output, Tensor]:
-        """Outputs, and losses where there are labels."""
+        """Returns outputs, and losses where there are labels."""
         programs = self.programs[training]
         y = self.check(programs.traced, x, y)
         program = programs.outputs if y is None else programs.evaluate

@@ -66,7 +66,7 @@ class PolyakAverage(Attributes):
 
     @contextmanager
     def in_place(self, model: Model) -> Iterator[None]:
-        """Puts the average into `model.params` while the block runs, for an evaluation."""
+        """Puts the average into `model.params` inside a `with` statement, for an evaluation."""
         if self.mean is None:
             yield
             return

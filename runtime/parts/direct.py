@@ -1,4 +1,4 @@
-"""Direct solvers of (C + damping·I) x = g on blocks: each is factorised by a schedule, and kept."""
+"""Direct solvers of (C + damping·I) x = g on blocks: each is factorised now and then, and kept."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class NoInverse:
 
 
 class Direct(LinearSolver):
-    """Factorises every block by a schedule, and keeps the result until the next time.
+    """Factorises every block once in a while, and keeps the result until the next time.
 
     Args:
         every: refreshes of the curvature between two factorisations, ≥ 1; during the curvature's

@@ -90,14 +90,14 @@ class KroneckerCurvature:
 
     @property
     def blocks(self) -> BlockDiagonal:
-        """Returns the blocks as an operator, as they are now."""
+        """The blocks as an operator, as they are now."""
         return BlockDiagonal(
             self.model.layout, tuple(self._blocks.values()), self.gathered, self.burning_in
         )
 
     @property
     def factors(self) -> dict[str, Factors]:
-        """Returns the averages by layer; nothing before the first update."""
+        """The averages by layer; nothing before the first update."""
         return {layer: b.factors for layer, b in self._blocks.items() if b.is_filled}
 
     def update(self, lin: Linearization) -> bool:

@@ -55,7 +55,7 @@ def mixed() -> Graph:
 
 @pytest.mark.parametrize("block", [1 << 17, 8, 1])
 def test_groups_of_maps_equal_single_maps(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pointwise, "BLOCK", block)
+    monkeypatch.setattr(pointwise, "CHUNK", block)
     graph = mixed()
     feed = feed_of(graph)
     values, expected = AtenExecutor(graph)(RUN, feed), one_by_one(graph, feed)
