@@ -61,7 +61,7 @@ class Direction(Input):
 
 @dataclass(frozen=True)
 class Losses(Output):
-    """N per-sample losses."""
+    """The N per-sample losses."""
 
     kind = "losses"
 
@@ -75,7 +75,7 @@ class Outputs(Output):
 
 @dataclass(frozen=True)
 class Scores(Output):
-    """N×classes; the largest is the class that is predicted."""
+    """The scores, N×classes; the largest of a row is the class that is predicted."""
 
     kind = "scores"
 

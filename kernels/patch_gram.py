@@ -119,19 +119,19 @@ def patch_gram(
     """Returns scale · Σ p pᵀ over all patches p of images, a final 1 in p if `homogeneous`.
 
     Args:
-        a: N×H×W×C.
-        kernel: taps per axis; stride, padding, dilation and groups as of a convolution.
-        stride: step between patches.
-        padding: zeros around the image.
-        dilation: step between taps.
-        groups: channel groups; each has a Gram of its own.
+        a: the images, N×H×W×C.
+        kernel: the taps along both axes.
+        stride: the step between patches.
+        padding: the zeros around an image.
+        dilation: the step between taps.
+        groups: the number of groups of channels; each has a Gram of its own.
         homogeneous: whether patches end in a 1.
-        scale: factor of the result.
+        scale: a factor of the result.
         out: where to write, of the result's shape.
 
     Returns:
-        D×D with D = kh·kw·C/groups (+ 1), rows in (tap, channel) order; groups×D×D for several
-        groups.
+        the Gram matrix, D×D with D = kh·kw·C/groups (+ 1), rows in (tap, channel) order; for
+        several groups groups×D×D.
     """
     _, height, width, channels = a.shape
     taps, c = math.prod(kernel), channels // groups

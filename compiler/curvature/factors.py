@@ -40,7 +40,7 @@ class Noise(Input):
 
 @dataclass(frozen=True)
 class InputsGram(Output):
-    """A of a layer: D×D, the homogeneous 1 last; a matrix per group on a leading axis."""
+    """The factor A of a layer: D×D, the homogeneous 1 last; one per group on a leading axis."""
 
     layer: str
     kind = "A"
@@ -48,7 +48,7 @@ class InputsGram(Output):
 
 @dataclass(frozen=True)
 class InputsMean(Output):
-    """E[a] of a layer, without the homogeneous 1, D numbers per group."""
+    """The mean E[a] of a layer's inputs, without the homogeneous 1: D numbers per group."""
 
     layer: str
     kind = "mean"
@@ -56,7 +56,7 @@ class InputsMean(Output):
 
 @dataclass(frozen=True)
 class GradientsGram(Output):
-    """G of a layer: O×O; a matrix per group on a leading axis."""
+    """The factor G of a layer: O×O; one per group on a leading axis."""
 
     layer: str
     kind = "G"
@@ -148,8 +148,8 @@ def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
 
     Args:
         traced: the network.
-        kind: of factors.
-        count: draws per input.
+        kind: the kind of factors.
+        count: how many labels are drawn per input.
     """
     if kind != "kfac":
         return {}
@@ -162,8 +162,8 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
 
     Args:
         traced: the network.
-        adjoints: of the mean loss with the true labels.
-        count: draws per input, on a leading axis of the adjoints.
+        adjoints: the adjoints of the mean loss with the true labels.
+        count: how many labels are drawn per input, on a leading axis of the adjoints.
     """
     y_drawn, noise = traced.criterion.drawn(traced.z)
     z_bar = rewrite(
@@ -267,12 +267,12 @@ def factors(
 
     Args:
         traced: the network.
-        adjoints: of the mean loss with the true labels.
+        adjoints: the adjoints of the mean loss with the true labels.
         kind: "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels
             but a square root of B: the exact expectation of "kfac" where B has no label in it or
             is the Fisher matrix; "kfra", "pch-1" and "pch-2", see `recursion`.
-        samples: draws per input of "kfac"; G is their mean.
-        means: layers of which `InputsMean` is wanted instead of `InputsGram`.
+        samples: how many labels are drawn per input of "kfac"; G is their mean.
+        means: the layers of which `InputsMean` is wanted instead of `InputsGram`.
 
     Raises:
         NewtritonError: the kind is unknown, or the loss does not have it.

@@ -27,14 +27,14 @@ from .factors import consumers
 
 @dataclass(frozen=True)
 class Basis(Input):
-    """Unit vector k of the outputs for every sample of copy k: K×N×K."""
+    """The unit vector k of the outputs for every sample of copy k: K×N×K."""
 
     kind = "basis"
 
 
 @dataclass(frozen=True)
 class Jacobian(Input, Output):
-    """∂z/∂s of every sample at the i-th node s that takes parameters: N×K×(elements of s)."""
+    """The Jacobian ∂z/∂s at the i-th node s that takes parameters: N×K×(elements of s)."""
 
     i: int
     kind = "jacobian"
@@ -115,7 +115,7 @@ def stored_product(
 
     Args:
         traced: the network.
-        curve: gives B ż for ż, and None where it is zero.
+        curve: a function from ż to B ż, or to None where that is zero.
         direction: v by parameter.
         by_layer: whether the matrix is blockdiag(J_lᵀ B J_l), so that no two layers are coupled.
 

@@ -180,7 +180,7 @@ def recursion(
 
     Args:
         traced: the network.
-        adjoints: of the mean loss with the true labels, for PCH.
+        adjoints: the adjoints of the mean loss with the true labels, for PCH.
         kind: "kfra", "pch-1" or "pch-2".
         consumers: the nodes that take parameters.
 

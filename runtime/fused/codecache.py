@@ -81,7 +81,7 @@ def module(source: str, key: Mapping[str, object]) -> ModuleType:
     """Returns the module of a source text, loaded from a real file, as Triton needs it.
 
     Args:
-        source: Python code that ends in a newline.
+        source: the Python code, which ends in a newline.
         key: what else the code was made for, by name; it stands in the header of the file.
     """
     header = "".join(f"# {name}: {value}\n" for name, value in sorted(key.items()))

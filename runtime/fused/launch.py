@@ -126,7 +126,8 @@ class PointwiseLaunch:
         self.options = generated.settings.target.limits if generated.settings.target else {}
         counts = []
         for kernel in slots.kernels:
-            rows, tile = math.prod(concrete(kernel.space.rows, generated.batch)), generated.tiles[kernel]
+            tile = generated.tiles[kernel]
+            rows = math.prod(concrete(kernel.space.rows, generated.batch))
             counts.append(-(-rows // tile.rows) * tile.strips)
         self.instances = sum(counts)
         self.ends = [sum(counts[: q + 1]) for q in range(len(counts) - 1)]

@@ -41,7 +41,7 @@ def compile(
     The model's h is the mean loss over a batch plus λ/2 ‖θ‖², for all parameters θ.
 
     Args:
-        net: layers of newtriton's DSL.
+        net: the network, made of newtriton's layers.
         input_shape: the shape of one sample, (C, H, W) or (D,).
         loss: the loss of one sample.
         backend: "aten" runs on PyTorch's operators, "triton" on fused kernels (on a GPU, or in the
@@ -54,7 +54,7 @@ def compile(
             library, or whichever is "measured" to be faster; "auto" measures on a GPU.
         cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
         weight_decay: λ ≥ 0, on all parameters.
-        seed: seeds the first parameter values.
+        seed: the seed of the first parameter values.
 
     Raises:
         ShapeError: the shapes do not fit at a layer, which it names.

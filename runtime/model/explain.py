@@ -29,13 +29,13 @@ def explain(
     the table stands why a program cannot be made, where there is one.
 
     Args:
-        programs: of a network.
+        programs: the programs of a network.
         batch: the batch size at which costs are counted.
-        itemsize: bytes of a number.
+        itemsize: the bytes of a number.
         plan: how a program becomes fused kernels; where it does, kernels, launches, the MB that
             fused kernels move and the MB of the arena are added.
         kernels: whether to show every program's kernels and their source.
-        two_products: which form of the quadratic form.
+        two_products: whether the quadratic form takes two products a layer or three.
     """
     shown, missing = _shown(programs, two_products)
     names = max(len(p.name) for p in shown)

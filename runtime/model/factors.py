@@ -33,9 +33,9 @@ class KroneckerFactors:
     matrix kron(G, A): it takes V, of O×D, to G V A.
 
     Attributes:
-        A_stored: A as it was computed, D×D, its rows in (tap, channel) order, the 1 last.
-        G: O×O, over output channels.
-        kernel: taps per axis; (1, 1) for a linear layer.
+        A_stored: the factor A as it was computed, D×D, in (tap, channel) order, the 1 last.
+        G: the factor G, O×O, over output channels.
+        kernel: the taps along each axis; (1, 1) for a linear layer.
         homogeneous: whether the layer has a bias, so that A has a row and a column for the 1.
 
     Examples:
@@ -65,7 +65,7 @@ class KroneckerFactors:
 
     @property
     def A(self) -> Tensor:
-        """A in PyTorch's order: it acts on the columns of [weight.flatten(1), bias]."""
+        """The factor A in PyTorch's order: it acts on the columns of [weight.flatten(1), bias]."""
         if self.kernel == (1, 1):
             return self.A_stored
         order = self.order
@@ -89,8 +89,8 @@ class MeanFactors:
 
     Attributes:
         mean: the mean of the layer's inputs without the 1, D or groups×D, in (tap, channel) order.
-        G: O×O, over output channels.
-        kernel: taps per axis; (1, 1) for a linear layer.
+        G: the factor G, O×O, over output channels.
+        kernel: the taps along each axis; (1, 1) for a linear layer.
         homogeneous: whether the layer has a bias.
         apart: whether weight and bias are uncoupled, A = diag(E[a]E[a]ᵀ, 1), as in EA-CG.
 
@@ -111,7 +111,7 @@ class MeanFactors:
 
     @property
     def root(self) -> Tensor:
-        """U of A = U Uᵀ, D×1, or D×2 where the bias stands apart."""
+        """The root U of A = U Uᵀ, D×1, or D×2 where the bias stands apart."""
         column = self.mean.unsqueeze(-1)
         if not self.homogeneous:
             return column

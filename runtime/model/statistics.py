@@ -25,7 +25,7 @@ def factors_of(
 
     Args:
         blocks: the layers of a network.
-        found: their statistics.
+        found: the statistics of these layers.
     """
     found, result = _apart(found), dict[str, Factors]()
     for block in blocks:

@@ -28,7 +28,7 @@ class TorchOptimizer:
     Args:
         model: the model to be trained.
         cls: a class of torch.optim.
-        options: its arguments.
+        options: the arguments of the class.
 
     Attributes:
         optimizer: the optimizer itself, e.g. for a scheduler of learning rates.

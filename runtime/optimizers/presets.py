@@ -123,7 +123,7 @@ class KFAC(SecondOrder):
 
     Args:
         model: the model to be trained.
-        damping: λ₀ ≥ 0.
+        damping: the first γ and λ, λ₀ ≥ 0.
         momentum: whether the last step is part of the model.
         samples: label draws per input, ≥ 1.
         every: steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).

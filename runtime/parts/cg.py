@@ -104,7 +104,7 @@ def conjugate_gradients(
 
 @dataclass(frozen=True)
 class CGInverse:
-    """(C + damping·I)⁻¹ by conjugate gradients, with a preconditioner where there is one.
+    """The inverse (C + damping·I)⁻¹ by conjugate gradients, preconditioned where that is asked for.
 
     Attributes:
         curvature: C, as an operator.
@@ -134,7 +134,7 @@ class CGInverse:
 
 @dataclass(frozen=True)
 class BallInverse:
-    """(C + damping·I)⁻¹ by conjugate gradients that end at the boundary of a ball.
+    """The inverse (C + damping·I)⁻¹ by conjugate gradients that end at the boundary of a ball.
 
     Attributes:
         curvature: C, as an operator.

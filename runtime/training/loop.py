@@ -82,7 +82,7 @@ def fit(
         progress: whether to draw a progress bar.
         callbacks: called with the history after each epoch; returning True ends the training.
         log_dir: where to write TensorBoard's event files.
-        history: of an earlier call, to be continued: its counts and seconds go on.
+        history: the history of an earlier call, to be continued: its counts and seconds go on.
 
     Returns:
         the history, which is the one passed in if there was one.

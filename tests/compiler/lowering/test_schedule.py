@@ -59,7 +59,8 @@ def check_legal(scheduled: Schedule) -> None:
     assert all(len(kernels) == 1 for kernels in owners.values())
     for node in scheduled.graph.computed():
         merged = any(h.joint and node in h.anchors for k in scheduled.kernels for h in [k, *k.adds])
-        assert node in owners or node in scheduled.looked_up or node in scheduled.leaves or merged, node
+        known = owners | scheduled.looked_up | scheduled.leaves
+        assert node in known or merged, node
     launched = {k: i for i, kernels in enumerate(scheduled.launches) for k in kernels}
     assert len(launched) == len(scheduled.kernels)
     for kernel in scheduled.kernels:
