@@ -40,7 +40,11 @@ class Noise(Input):
 
 @dataclass(frozen=True)
 class InputsGram(Output):
-    """The factor A of a layer: D×D, the homogeneous 1 last; one per group on a leading axis."""
+    """The factor A of a layer: D×D, the homogeneous 1 last; one per group on a leading axis.
+
+    Attributes:
+        layer: the layer's name.
+    """
 
     layer: str
     kind = "A"
@@ -48,7 +52,11 @@ class InputsGram(Output):
 
 @dataclass(frozen=True)
 class InputsMean(Output):
-    """The mean E[a] of a layer's inputs, without the homogeneous 1: D numbers per group."""
+    """The mean E[a] of a layer's inputs, without the homogeneous 1: D numbers per group.
+
+    Attributes:
+        layer: the layer's name.
+    """
 
     layer: str
     kind = "mean"
@@ -56,7 +64,11 @@ class InputsMean(Output):
 
 @dataclass(frozen=True)
 class GradientsGram(Output):
-    """The factor G of a layer: O×O; one per group on a leading axis."""
+    """The factor G of a layer: O×O; one per group on a leading axis.
+
+    Attributes:
+        layer: the layer's name.
+    """
 
     layer: str
     kind = "G"
@@ -64,7 +76,11 @@ class GradientsGram(Output):
 
 @dataclass(frozen=True)
 class Diagonal(Output):
-    """The mean of (∂ℓ_n/∂p)² for a parameter p, in its own shape."""
+    """The mean of (∂ℓ_n/∂p)² for a parameter p, in its own shape.
+
+    Attributes:
+        parameter: the parameter's name.
+    """
 
     parameter: str
     kind = "diagonal"

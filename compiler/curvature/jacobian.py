@@ -34,7 +34,11 @@ class Basis(Input):
 
 @dataclass(frozen=True)
 class Jacobian(Input, Output):
-    """The Jacobian ∂z/∂s at the i-th node s that takes parameters: N×K×(elements of s)."""
+    """The Jacobian ∂z/∂s at the i-th node s that takes parameters: N×K×(elements of s).
+
+    Attributes:
+        i: the place of the node among those that take parameters.
+    """
 
     i: int
     kind = "jacobian"

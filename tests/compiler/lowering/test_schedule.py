@@ -59,7 +59,7 @@ def check_legal(scheduled: Schedule) -> None:
     assert all(len(kernels) == 1 for kernels in owners.values())
     for node in scheduled.graph.computed():
         merged = any(h.joint and node in h.anchors for k in scheduled.kernels for h in [k, *k.adds])
-        known = owners | scheduled.looked_up | scheduled.leaves
+        known = {*owners, *scheduled.looked_up, *scheduled.leaves}
         assert node in known or merged, node
     launched = {k: i for i, kernels in enumerate(scheduled.launches) for k in kernels}
     assert len(launched) == len(scheduled.kernels)
