@@ -131,8 +131,8 @@ def compare(name: str, updates: int, known: list[Row], keep: Callable[[Row], Non
     losses: dict[str, list[Row]] = {method: [] for method in grid}
     for (method, make), seed in product(grid.items(), problem.seeds):
         key = {"problem": name, "seed": seed, "method": method}
-        made = [r for r in known if r | key == r and r["updates"] == updates]
-        row = made[0] if made else key | run(problem, data, seed, make, updates)
+        earlier = [r for r in known if r | key == r and r["updates"] == updates]
+        row = earlier[0] if earlier else key | run(problem, data, seed, make, updates)
         losses[method].append(row)
         keep(row)
     best = min(losses, key=lambda method: mean(row["loss"] for row in losses[method]))

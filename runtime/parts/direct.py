@@ -87,10 +87,10 @@ class Direct(LinearSolver):
         blocks, retries = blocks_of(curvature), 0
         if self._is_due(blocks, damping):
             self.factorisations += 1
-            made = self._factorise(blocks, damping)
-            if made is None:
+            factorised = self._factorise(blocks, damping)
+            if factorised is None:
                 return NoInverse()
-            self._kept, retries = made
+            self._kept, retries = factorised
             self._made_at = (blocks.gathered, damping)
         kept: dict[str, Factorisation] = {}
         dampings: dict[str, float] = {}
@@ -110,12 +110,13 @@ class Direct(LinearSolver):
         """Returns what to keep of each layer, and how often damping was raised; None on failure."""
         result, retries = {}, 0
         for block in blocks.blocks:
-            made = block.factorise(damping, self.form)
-            if made is None:
+            factorised = block.factorise(damping, self.form)
+            if factorised is None:
                 return None
-            if made[0].tensors:
-                result[block.layer] = made[0]
-            retries += made[1]
+            factorisation, raised = factorised
+            if factorisation.tensors:
+                result[block.layer] = factorisation
+            retries += raised
         return result, retries
 
     def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
@@ -134,7 +135,7 @@ class Direct(LinearSolver):
     def state_dict(self) -> State:
         """Returns the factorisations in use, and what they were made for."""
         refreshes, damping = self._made_at
-        kept = {layer: copied(made.tensors) for layer, made in self._kept.items()}
+        kept = {layer: copied(each.tensors) for layer, each in self._kept.items()}
         made_at = {"refreshes": refreshes, "damping": damping} if self._kept else None
         counts = {"factorisations": self.factorisations, "retries": self.retries}
         return {"kept": kept, "made_at": made_at, **counts}
