@@ -41,14 +41,14 @@ class Problem:
     """What is trained, and how.
 
     Attributes:
-        net: Makes the network.
-        loss: Makes its loss.
-        shape: The shape of one sample.
-        data: Loads the samples.
-        batch_size: The samples in a batch.
-        rates: The learning rates that Adam is tried with.
-        every: The updates between two measurements of the loss.
-        seeds: The seeds of weights and order of the samples.
+        net: makes the network.
+        loss: makes its loss.
+        shape: the shape of one sample.
+        data: loads the samples.
+        batch_size: the samples in a batch.
+        rates: the learning rates that Adam is tried with.
+        every: the updates between two measurements of the loss.
+        seeds: the seeds of weights and order of the samples.
     """
 
     net: Callable[[], Layer]
@@ -78,12 +78,12 @@ class Adam(nt.TorchOptimizer):
 
     def __init__(self, model: nt.Model, lr: float, period: int) -> None:
         super().__init__(model, torch.optim.Adam, lr=lr)
-        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, period, 0.5)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, period, 0.5)
 
     def step(self, x: Any, y: Any = None) -> nt.StepReport:
-        """Makes an update, and the schedule's step."""
+        """Makes an update, after which the learning rate may be halved."""
         done = super().step(x, y)
-        self.schedule.step()
+        self.scheduler.step()
         return done
 
 
@@ -131,8 +131,8 @@ def compare(name: str, updates: int, known: list[Row], keep: Callable[[Row], Non
     losses: dict[str, list[Row]] = {method: [] for method in grid}
     for (method, make), seed in product(grid.items(), problem.seeds):
         key = {"problem": name, "seed": seed, "method": method}
-        made = [r for r in known if r | key == r and r["updates"] == updates]
-        row = made[0] if made else key | run(problem, data, seed, make, updates)
+        earlier = [r for r in known if r | key == r and r["updates"] == updates]
+        row = earlier[0] if earlier else key | run(problem, data, seed, make, updates)
         losses[method].append(row)
         keep(row)
     best = min(losses, key=lambda method: mean(row["loss"] for row in losses[method]))

@@ -53,8 +53,8 @@ class Operation:
     """What a step does at a layer.
 
     Attributes:
-        outputs: The nodes to compute; images are N×H×W×C.
-        torch: The same in PyTorch, by the names of the operands; images are N×C×H×W.
+        outputs: the nodes to compute; images are N×H×W×C.
+        torch: the same in PyTorch, by the names of the operands; images are N×C×H×W.
     """
 
     outputs: tuple[Node, ...]
@@ -260,12 +260,12 @@ class Case:
     """An operation on a layer, ready to be run.
 
     Attributes:
-        layer: The name of the layer.
-        name: The name of the operation.
-        precision: The precision of operands.
-        operation: What is done.
-        graph: The same as a program.
-        ours: The program with fused contractions, and with the vendor's.
+        layer: the name of the layer.
+        name: the name of the operation.
+        precision: the precision of operands.
+        operation: what is done.
+        graph: the same as a program.
+        ours: the program with fused contractions, and with the vendor's.
     """
 
     layer: str

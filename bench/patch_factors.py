@@ -32,9 +32,9 @@ class Live(TorchDispatchMode):
     """Counts the bytes of the storages that operators have made.
 
     Attributes:
-        held: The bytes of those that still live.
-        peak: The most that lived at a time.
-        seen: The addresses of those that still live.
+        held: the bytes of those that still live.
+        peak: the most that lived at a time.
+        seen: the addresses of those that still live.
     """
 
     def __init__(self) -> None:

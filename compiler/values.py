@@ -33,7 +33,11 @@ class Columns(Input):
 
 @dataclass(frozen=True)
 class ParameterValue(Input):
-    """The value of a parameter, in the parameter's own shape."""
+    """The value of a parameter, in the parameter's own shape.
+
+    Attributes:
+        parameter: the parameter's name.
+    """
 
     parameter: str
     kind = "param"
@@ -41,7 +45,11 @@ class ParameterValue(Input):
 
 @dataclass(frozen=True)
 class RunningValue(Input):
-    """A running statistic of batch norm, one number per channel."""
+    """A running statistic of batch norm, one number per channel.
+
+    Attributes:
+        statistic: the name of the running statistic.
+    """
 
     statistic: str
     kind = "running"
@@ -49,7 +57,12 @@ class RunningValue(Input):
 
 @dataclass(frozen=True)
 class Direction(Input):
-    """A parameter's part of the i-th direction, in the parameter's own shape."""
+    """A parameter's part of the i-th direction, in the parameter's own shape.
+
+    Attributes:
+        i: the number of the direction, from 0.
+        parameter: the parameter's name.
+    """
 
     i: int
     parameter: str
@@ -61,7 +74,7 @@ class Direction(Input):
 
 @dataclass(frozen=True)
 class Losses(Output):
-    """N per-sample losses."""
+    """The N per-sample losses."""
 
     kind = "losses"
 
@@ -75,14 +88,18 @@ class Outputs(Output):
 
 @dataclass(frozen=True)
 class Scores(Output):
-    """N×classes; the largest is the class that is predicted."""
+    """The scores, N×classes; the largest of a row is the class that is predicted."""
 
     kind = "scores"
 
 
 @dataclass(frozen=True)
 class Gradient(Output):
-    """A parameter's part of the data term's gradient."""
+    """A parameter's part of the data term's gradient.
+
+    Attributes:
+        parameter: the parameter's name.
+    """
 
     parameter: str
     kind = "gradient"
@@ -90,7 +107,11 @@ class Gradient(Output):
 
 @dataclass(frozen=True)
 class Hvp(Output):
-    """A parameter's part of the data term's Hessian times a direction."""
+    """A parameter's part of the data term's Hessian times a direction.
+
+    Attributes:
+        parameter: the parameter's name.
+    """
 
     parameter: str
     kind = "hvp"
@@ -98,7 +119,11 @@ class Hvp(Output):
 
 @dataclass(frozen=True)
 class Ggnvp(Output):
-    """A parameter's part of the data term's Gauss–Newton matrix times a direction."""
+    """A parameter's part of the data term's Gauss–Newton matrix times a direction.
+
+    Attributes:
+        parameter: the parameter's name.
+    """
 
     parameter: str
     kind = "ggnvp"
@@ -106,7 +131,11 @@ class Ggnvp(Output):
 
 @dataclass(frozen=True)
 class BatchStatistic(Output):
-    """What a batch contributes to a running statistic."""
+    """What a batch contributes to a running statistic.
+
+    Attributes:
+        statistic: the name of the running statistic.
+    """
 
     statistic: str
     kind = "statistics"
@@ -114,7 +143,12 @@ class BatchStatistic(Output):
 
 @dataclass(frozen=True)
 class Form(Output):
-    """The scalar vᵢᵀ C vⱼ, for i ≤ j."""
+    """The scalar vᵢᵀ C vⱼ, for i ≤ j.
+
+    Attributes:
+        i: the number of the left direction.
+        j: the number of the right direction.
+    """
 
     i: int
     j: int

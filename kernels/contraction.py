@@ -258,16 +258,16 @@ class Geometry:
     """The shapes of a contraction.
 
     Attributes:
-        size: Height and width of the images that are read.
-        channels: The channels of a group of these images.
-        grid: Height and width of the images that are written, one row of the result per pixel.
-        columns: The columns of a group.
-        groups: The number of groups.
-        kernel: The taps along both axes.
-        stride: The step of the convolution.
-        padding: The zeros around an image.
-        dilation: The step between taps.
-        backward: Whether this is an input gradient, whose images are adjoints.
+        size: height and width of the images that are read.
+        channels: the channels of a group of these images.
+        grid: height and width of the images that are written, one row of the result per pixel.
+        columns: the columns of a group.
+        groups: the number of groups.
+        kernel: the taps along both axes.
+        stride: the step of the convolution.
+        padding: the zeros around an image.
+        dilation: the step between taps.
+        backward: whether this is an input gradient, whose images are adjoints.
     """
 
     size: Pair
@@ -337,12 +337,12 @@ class Tiles:
     """The tile of a kernel.
 
     Attributes:
-        bm: Its rows.
-        bn: Its columns.
-        bk: Its depth along the contracted axis, in one turn of the loop.
-        strips: The strips of columns in which the accumulator reaches the slot.
-        warps: The number of warps.
-        split: The parts of the contracted axis, each summed by an instance of its own.
+        bm: the rows of the tile.
+        bn: the columns of the tile.
+        bk: the depth of the tile along the contracted axis, in one turn of the loop.
+        strips: the strips of columns in which the accumulator reaches the slot.
+        warps: the number of warps.
+        split: the parts of the contracted axis, each summed by an instance of its own.
     """
 
     bm: int

@@ -118,14 +118,14 @@ class PatchGeometry:
     """The shapes of a patch Gram.
 
     Attributes:
-        size: Height and width of the images.
-        channels: The channels of a group.
-        groups: The number of groups.
-        kernel: The taps along both axes.
-        stride: The step between patches.
-        padding: The zeros around an image.
-        dilation: The step between taps.
-        ones: Whether patches end in a 1.
+        size: height and width of the images.
+        channels: the channels of a group.
+        groups: the number of groups.
+        kernel: the taps along both axes.
+        stride: the step between patches.
+        padding: the zeros around an image.
+        dilation: the step between taps.
+        ones: whether patches end in a 1.
     """
 
     size: Pair
@@ -155,14 +155,14 @@ class PatchGeometry:
                         (y.start, len(y), x.start, len(x), lag.y.lag, lag.x.lag, y.step, x.step)
                     )
             for tap, other, ys, xs in lag.blocks(self.kernel[1]):
-                run = [
+                summed = [
                     first + i * across + j
                     for i in range(ys.start, ys.stop)
                     for j in range(xs.start, xs.stop)
                 ]
-                pairs[other, tap] = torch.tensor([len(terms), len(run), 1])
-                pairs[tap, other] = torch.tensor([len(terms), len(run), 0])
-                terms += run
+                pairs[other, tap] = torch.tensor([len(terms), len(summed), 1])
+                pairs[tap, other] = torch.tensor([len(terms), len(summed), 0])
+                terms += summed
         return (
             torch.tensor(items, dtype=torch.int32).view(-1, 8),
             pairs,

@@ -93,16 +93,16 @@ class OuterGeometry:
     """The shapes of a sum of outer products.
 
     Attributes:
-        size: Height and width of the images X.
-        channels: The channels of a group of X.
-        grid: Height and width of G, whose pixels are summed.
-        outputs: The channels of a group of G.
-        groups: The number of groups.
-        kernel: The taps along both axes.
-        stride: The step of the convolution.
-        padding: The zeros around an image.
-        dilation: The step between taps.
-        ones: Whether both operands end in a constant channel 1.
+        size: height and width of the images X.
+        channels: the channels of a group of X.
+        grid: height and width of G, whose pixels are summed.
+        outputs: the channels of a group of G.
+        groups: the number of groups.
+        kernel: the taps along both axes.
+        stride: the step of the convolution.
+        padding: the zeros around an image.
+        dilation: the step between taps.
+        ones: whether both operands end in a constant channel 1.
     """
 
     size: Pair

@@ -29,9 +29,9 @@ class Axis:
     """One axis at one lag and phase.
 
     Attributes:
-        lag: The distance between the positions of the two taps.
-        segments: Disjoint ranges of q, cut so that the range of every tap is a run of them.
-        taps: For each pair of taps δ, ε the run: (δ, ε, first segment, last segment + 1).
+        lag: the distance between the positions of the two taps.
+        segments: disjoint ranges of q, cut so that every tap's range is some of them in a row.
+        taps: for each pair of taps: (δ, ε, first segment, last segment + 1).
     """
 
     lag: int
@@ -77,8 +77,8 @@ class Lag:
     """Both axes at one lag: rectangles `y.segments` × `x.segments`, and the blocks they sum to.
 
     Attributes:
-        y: The axis of the rows of an image.
-        x: The axis of its columns.
+        y: the axis of the rows of an image.
+        x: the axis of its columns.
     """
 
     y: Axis
@@ -119,19 +119,19 @@ def patch_gram(
     """Returns scale · Σ p pᵀ over all patches p of images, a final 1 in p if `homogeneous`.
 
     Args:
-        a: N×H×W×C.
-        kernel: taps per axis; stride, padding, dilation and groups as of a convolution.
-        stride: step between patches.
-        padding: zeros around the image.
-        dilation: step between taps.
-        groups: channel groups; each has a Gram of its own.
+        a: the images, N×H×W×C.
+        kernel: the taps along both axes.
+        stride: the step between patches.
+        padding: the zeros around an image.
+        dilation: the step between taps.
+        groups: the number of groups of channels; each has a Gram of its own.
         homogeneous: whether patches end in a 1.
-        scale: factor of the result.
+        scale: a factor of the result.
         out: where to write, of the result's shape.
 
     Returns:
-        D×D with D = kh·kw·C/groups (+ 1), rows in (tap, channel) order; groups×D×D for several
-        groups.
+        the Gram matrix, D×D with D = kh·kw·C/groups (+ 1), rows in (tap, channel) order; for
+        several groups groups×D×D.
     """
     _, height, width, channels = a.shape
     taps, c = math.prod(kernel), channels // groups
@@ -218,7 +218,7 @@ def _append_ones(
 
 
 def _span(axis: Axis, first: int, stop: int) -> slice:
-    """Returns the positions of a run of segments."""
+    """Returns the positions of consecutive segments."""
     segments = axis.segments[first:stop]
     return slice(segments[0].start, segments[-1].stop, segments[0].step)
 

@@ -1,1 +1,1 @@
-"""Executors, compiled models, curvature, solvers, optimizers, training and the command line."""
+"""Backends, compiled models, curvature, solvers, optimizers, training, and diagnostics."""

@@ -17,9 +17,9 @@ class Context(NamedTuple):
     """What a call knows besides its operands.
 
     Attributes:
-        batch: The batch size.
-        dtype: The dtype of floating-point values.
-        device: The device of all tensors.
+        batch: the batch size.
+        dtype: the dtype of floating-point values.
+        device: the device of all tensors.
     """
 
     batch: int
@@ -60,9 +60,9 @@ class Executor(Protocol):
         """Returns the tensors of the outputs and of what is kept, by node.
 
         Args:
-            context: The batch size, dtype and device.
-            feed: The tensors of the leaves and given nodes.
-            out: By name, contiguous memory that outputs are written to.
+            context: the batch size, dtype and device.
+            feed: the tensors of the leaves and given nodes.
+            out: by name, contiguous memory that outputs are written to.
         """
         ...
 
@@ -70,8 +70,8 @@ class Executor(Protocol):
         """Returns the fused kernels for a batch size; None where operators run one by one.
 
         Args:
-            batch: The batch size.
-            given: The nodes that will be fed besides the graph's own.
+            batch: the batch size.
+            given: the nodes that will be fed besides the graph's own.
         """
         ...
 
@@ -103,7 +103,7 @@ class Backend(Protocol):
         """Returns what runs a graph.
 
         Args:
-            graph: What to compute.
-            keep: Nodes whose tensors are returned besides the outputs.
+            graph: what to compute.
+            keep: nodes whose tensors are returned besides the outputs.
         """
         ...

@@ -40,7 +40,11 @@ class Noise(Input):
 
 @dataclass(frozen=True)
 class InputsGram(Output):
-    """A of a layer: D×D, the homogeneous 1 last; a matrix per group on a leading axis."""
+    """The factor A of a layer: D×D, the homogeneous 1 last; one per group on a leading axis.
+
+    Attributes:
+        layer: the layer's name.
+    """
 
     layer: str
     kind = "A"
@@ -48,7 +52,11 @@ class InputsGram(Output):
 
 @dataclass(frozen=True)
 class InputsMean(Output):
-    """E[a] of a layer, without the homogeneous 1, D numbers per group."""
+    """The mean E[a] of a layer's inputs, without the homogeneous 1: D numbers per group.
+
+    Attributes:
+        layer: the layer's name.
+    """
 
     layer: str
     kind = "mean"
@@ -56,7 +64,11 @@ class InputsMean(Output):
 
 @dataclass(frozen=True)
 class GradientsGram(Output):
-    """G of a layer: O×O; a matrix per group on a leading axis."""
+    """The factor G of a layer: O×O; one per group on a leading axis.
+
+    Attributes:
+        layer: the layer's name.
+    """
 
     layer: str
     kind = "G"
@@ -64,7 +76,11 @@ class GradientsGram(Output):
 
 @dataclass(frozen=True)
 class Diagonal(Output):
-    """The mean of (∂ℓ_n/∂p)² for a parameter p, in its own shape."""
+    """The mean of (∂ℓ_n/∂p)² for a parameter p, in its own shape.
+
+    Attributes:
+        parameter: the parameter's name.
+    """
 
     parameter: str
     kind = "diagonal"
@@ -148,8 +164,8 @@ def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
 
     Args:
         traced: the network.
-        kind: of factors.
-        count: draws per input.
+        kind: the kind of factors.
+        count: how many labels are drawn per input.
     """
     if kind != "kfac":
         return {}
@@ -162,8 +178,8 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
 
     Args:
         traced: the network.
-        adjoints: of the mean loss with the true labels.
-        count: draws per input, on a leading axis of the adjoints.
+        adjoints: the adjoints of the mean loss with the true labels.
+        count: how many labels are drawn per input, on a leading axis of the adjoints.
     """
     y_drawn, noise = traced.criterion.drawn(traced.z)
     z_bar = rewrite(
@@ -193,17 +209,17 @@ def root_adjoints(traced: Traced) -> dict[Node, Node]:
 
 
 def _positions(node: Node) -> int:
-    """T: at how many positions of a sample a contraction's weights are applied."""
+    """Returns T: at how many positions of a sample a contraction's weights are applied."""
     return math.prod(d for d in node.shape[:-1] if d is not N)
 
 
 def _per_position(node: Node) -> scalar.Expr:
-    """1/(N·T)."""
+    """Returns 1/(N·T), which makes a sum over samples and positions a mean."""
     return scalar.reciprocal(BATCH * float(_positions(node)))
 
 
 def _inputs_gram(node: Node) -> Node:
-    """A of a contraction."""
+    """Returns A of a contraction."""
     homogeneous, scale = len(node.inputs) == 3, _per_position(node)
     x, w = node.inputs[:2]
     if node.op is Op.MATMUL:
@@ -219,7 +235,7 @@ def _inputs_gram(node: Node) -> Node:
 
 
 def _inputs_mean(node: Node) -> Node:
-    """The mean over samples and positions of what a contraction's weights see, in A's order, no 1.
+    """Returns the mean input of a contraction's weights, in A's order, without the 1.
 
     EA-CG (Chen et al. 2018, eq. 11b) has its outer product in place of A.
     """
@@ -233,13 +249,13 @@ def _inputs_mean(node: Node) -> Node:
 
 
 def _gradients_gram(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
-    """G of a contraction, from the adjoint of its output."""
+    """Returns G of a contraction, from the adjoint of its output."""
     groups = node["groups"] if node.op is Op.CONV else 1
     return ops.make(Op.GRAM, adjoint, groups=groups, homogeneous=False, scale=factor)
 
 
 def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
-    """The mean of squared per-sample gradients of a parameter that the broadcast `node` takes."""
+    """Returns the mean of squared per-sample gradients of the parameter that `node` spreads."""
     lead = ops.rank(adjoint) - ops.rank(node)
     batch = node.shape.index(N)
     per_sample = ops.reduce_sum(adjoint, [lead + a for a in node["axes"] if a != batch])
@@ -250,7 +266,7 @@ def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
 def _labelled(
     traced: Traced, adjoints: Mapping[Node, Node], kind: str, samples: int
 ) -> Mapping[Node, Node]:
-    """The adjoints of which the kinds that start from the tape take Grams and squares."""
+    """Returns the adjoints of which the kinds that start from the tape take Grams and squares."""
     if kind == "kfac":
         return sampled_adjoints(traced, adjoints, samples)
     return adjoints if kind == "empirical" else root_adjoints(traced)
@@ -267,12 +283,12 @@ def factors(
 
     Args:
         traced: the network.
-        adjoints: of the mean loss with the true labels.
+        adjoints: the adjoints of the mean loss with the true labels.
         kind: "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels
             but a square root of B: the exact expectation of "kfac" where B has no label in it or
             is the Fisher matrix; "kfra", "pch-1" and "pch-2", see `recursion`.
-        samples: draws per input of "kfac"; G is their mean.
-        means: layers of which `InputsMean` is wanted instead of `InputsGram`.
+        samples: how many labels are drawn per input of "kfac"; G is their mean.
+        means: the layers of which `InputsMean` is wanted instead of `InputsGram`.
 
     Raises:
         NewtritonError: the kind is unknown, or the loss does not have it.

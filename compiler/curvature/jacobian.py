@@ -27,14 +27,18 @@ from .factors import consumers
 
 @dataclass(frozen=True)
 class Basis(Input):
-    """Unit vector k of the outputs for every sample of copy k: K×N×K."""
+    """The unit vector k of the outputs for every sample of copy k: K×N×K."""
 
     kind = "basis"
 
 
 @dataclass(frozen=True)
 class Jacobian(Input, Output):
-    """∂z/∂s of every sample at the i-th node s that takes parameters: N×K×(elements of s)."""
+    """The Jacobian ∂z/∂s at the i-th node s that takes parameters: N×K×(elements of s).
+
+    Attributes:
+        i: the place of the node among those that take parameters.
+    """
 
     i: int
     kind = "jacobian"
@@ -51,7 +55,7 @@ def no_jacobian(traced: Traced) -> str | None:
 
 
 def _shared(traced: Traced) -> str | None:
-    """Why there is no ∂z/∂s of every sample, where some s is not one of every sample."""
+    """Says why there is no ∂z/∂s of every sample, where some s is not one of every sample."""
     for node in consumers(traced):
         if node.shape[:1] != (N,):
             return f"no sample has a {node!r} of its own to store: use product='r-operator'"
@@ -59,7 +63,7 @@ def _shared(traced: Traced) -> str | None:
 
 
 def _numel(node: Node) -> int:
-    """The number of elements of one sample's s."""
+    """Returns the number of elements of one sample's s."""
     return math.prod(node.shape[1:])
 
 
@@ -115,7 +119,7 @@ def stored_product(
 
     Args:
         traced: the network.
-        curve: gives B ż for ż, and None where it is zero.
+        curve: a function from ż to B ż, or to None where that is zero.
         direction: v by parameter.
         by_layer: whether the matrix is blockdiag(J_lᵀ B J_l), so that no two layers are coupled.
 

@@ -32,22 +32,22 @@ Pull = Callable[[Node, int, Node], Node]
 
 
 def _features(shape: Shape) -> int:
-    """F, the number of a sample's features."""
+    """Returns F, the number of a sample's features."""
     return math.prod(shape[1:])
 
 
 def _rows(matrix: Node, like: Node) -> Node:
-    """The rows of a matrix, each in the shape of a sample of `like`."""
+    """Returns the rows of a matrix, each in the shape of a sample of `like`."""
     return ops.reshape(matrix, (matrix.shape[0], *like.shape[1:]))
 
 
 def _matrix(rows: Node) -> Node:
-    """The matrix whose rows are given in another shape."""
+    """Returns the matrix whose rows are given in another shape."""
     return ops.reshape(rows, (rows.shape[0], _features(rows.shape)))
 
 
 def _transposed(rows: Node, like: Node) -> Node:
-    """𝒢 with its other axis in front; the rows have the shape of a sample of `like`."""
+    """Returns 𝒢 with its other axis in front; the rows have the shape of a sample of `like`."""
     return _rows(ops.transpose(_matrix(rows), (1, 0)), like)
 
 
@@ -55,12 +55,12 @@ def _transposed(rows: Node, like: Node) -> Node:
 
 
 def _reshaped(node: Node, i: int, rows: Node) -> Node:
-    """The rows in the shape that they had before `node` reshaped them."""
+    """Returns the rows in the shape that they had before `node` reshaped them."""
     return _rows(rows, node.inputs[0])
 
 
 def _both_sides(pull: Pull) -> Pull:
-    """The rule 𝒢 ← Jᵀ𝒢J, for an op that is the same linear map for every sample."""
+    """Returns the rule 𝒢 ← Jᵀ𝒢J, for an op that is the same linear map for every sample."""
 
     def rule(node: Node, i: int, g: Node) -> Node:
         return pull(node, i, _transposed(pull(node, i, g), node))
@@ -69,14 +69,14 @@ def _both_sides(pull: Pull) -> Pull:
 
 
 def _transpose(node: Node, i: int, rows: Node) -> Node:
-    """The rows times J, for an op whose transpose is known."""
+    """Returns the rows times J, for an op whose transpose is known."""
     pulled = TRANSPOSE[node.op](node, i, rows)
     assert pulled is not None
     return pulled
 
 
 def _gather_max(node: Node, i: int, g: Node) -> Node:
-    """The mean of J_nᵀ𝒢J_n, since every sample takes other places.
+    """Returns the mean of J_nᵀ𝒢J_n, since every sample takes other places.
 
     Where no place is in two windows, this is 𝒢 spread over the windows ⊙ E[ccᵀ], c being 1 at the
     places that were taken.
@@ -105,14 +105,14 @@ def _gather_max(node: Node, i: int, g: Node) -> Node:
 
 
 def _second_moment(x: Node) -> Node:
-    """E[xxᵀ] over the samples, as rows of the shape of a sample."""
+    """Returns E[xxᵀ] over the samples, as rows of the shape of a sample."""
     flat = ops.reshape(x, (N, _features(x.shape)))
     scale = scalar.reciprocal(BATCH)
     return _rows(ops.make(Op.GRAM, flat, groups=1, homogeneous=False, scale=scale), x)
 
 
 def _map(node: Node, i: int, g: Node) -> Node:
-    """𝒢 ⊙ E[φ'φ'ᵀ] (Botev et al. 2017, eq. 26)."""
+    """Returns 𝒢 ⊙ E[φ'φ'ᵀ] (Botev et al. 2017, eq. 26)."""
     slope = ops.map_(scalar.derivative(node["expr"], i), *node.inputs)
     return ops.multiply(g, _second_moment(slope))
 
@@ -129,7 +129,7 @@ RECURSION: dict[Op, Pull] = {
 
 
 def _diagonal_matrix(vector: Node) -> Node:
-    """The matrix diag(v): F zeros behind each element, F+1 to a row, read as rows of F."""
+    """Returns the matrix diag(v): F zeros behind each element, F+1 to a row, read as rows of F."""
     (f,) = vector.shape
     padded = ops.make(Op.PAD, ops.reshape(vector, (f, 1)), axis=1, low=0, high=f)
     flat = ops.reshape(padded, (f * (f + 1),))
@@ -137,7 +137,7 @@ def _diagonal_matrix(vector: Node) -> Node:
 
 
 def _diagonal(x: Node) -> Node:
-    """The T blocks (t, t) of a T×T×… value, which are every (T+1)-th of its blocks."""
+    """Returns the T blocks (t, t) of a T×T×… value, which are every (T+1)-th of its blocks."""
     t, _, *rest = x.shape
     flat = ops.reshape(x, (t * t, *rest))
     padded = ops.make(Op.PAD, flat, axis=0, low=0, high=t)
@@ -146,7 +146,7 @@ def _diagonal(x: Node) -> Node:
 
 
 def _blocks(x: Node, parts: int) -> Node:
-    """The `parts` diagonal blocks of a matrix."""
+    """Returns the `parts` diagonal blocks of a matrix."""
     size = x.shape[0] // parts
     apart = ops.transpose(ops.reshape(x, (parts, size, parts, size)), (0, 2, 1, 3))
     return _diagonal(apart)
@@ -163,7 +163,7 @@ def layer_factor(node: Node, g: Node) -> Node:
 
 
 def _start(traced: Traced, kind: str) -> Node:
-    """E[B], by roots of B, or by the mean diagonal where B has nothing else."""
+    """Returns E[B], by roots of B, or by the mean diagonal where B has nothing else."""
     z, y, criterion = traced.z, traced.y, traced.criterion
     if not (criterion.separable and semidefinite(criterion)):
         return mean_curvature(criterion, z, y, _POSITIVE.get(kind))
@@ -180,7 +180,7 @@ def recursion(
 
     Args:
         traced: the network.
-        adjoints: of the mean loss with the true labels, for PCH.
+        adjoints: the adjoints of the mean loss with the true labels, for PCH.
         kind: "kfra", "pch-1" or "pch-2".
         consumers: the nodes that take parameters.
 

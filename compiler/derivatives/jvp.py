@@ -90,7 +90,7 @@ JVP: dict[Op, Rule] = {
     Op.SCATTER_MAX: _linear,
     Op.ONE_HOT: _zero,
     Op.SAMPLE: _zero,
-    # Only stabilises a softmax, which is invariant to it: it counts as a constant.
+    # It only stabilises a softmax, which is invariant to it, and counts as a constant.
     Op.ROW_MAX: _zero,
 }
 

@@ -17,7 +17,7 @@ def _numel(node: Node, batch: int) -> int:
 
 
 def _contraction(position: int) -> Callable[[Node, int], int]:
-    """Returns the rule of a convolution: two operations per weight and position of the output.
+    """Returns a rule that counts two operations per weight and position of the output.
 
     The output of the forward convolution is operand `position`, or the node itself at −1.
     """

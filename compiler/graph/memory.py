@@ -1,4 +1,4 @@
-"""The memory plan: lifetimes to offsets in one arena.
+"""Memory: from the lifetimes of blocks to their offsets in one arena.
 
 Largest first, each block at the lowest offset that is free for its whole lifetime (Pisarchyk & Lee
 2020, "greedy by size"): on networks' programs this is within a few percent of the lower bound.

@@ -272,7 +272,7 @@ def derivative(expr: Expr, index: int) -> Expr:
 
 
 def _slope(expr: Expr, index: int, slopes: Mapping[Expr, Expr]) -> Expr:
-    """The derivative of an expression from those of its arguments."""
+    """Returns the derivative of an expression from those of its arguments."""
     if expr.op in ("var", "const", "batch"):
         return ONE if expr.op == "var" and expr.value == index else ZERO
     inner = [slopes[a] for a in expr.args]

@@ -20,7 +20,7 @@ def _number(node: Node) -> scalar.Expr | None:
 
 
 def _map(node: Node) -> Node:
-    """Constants move into the expression; operands stand once, and only where they are read."""
+    """Moves constants into the expression; operands stand once, and only where they are read."""
     numbers = [_number(x) for x in node.inputs]
     kept: dict[Node, scalar.Expr] = {}
     operands = {}

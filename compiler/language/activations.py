@@ -115,7 +115,7 @@ class Softplus(Activation):
     """φ(x) = log(1 + e^βx)/β.
 
     Args:
-        beta: β > 0.
+        beta: the number β > 0.
 
     Raises:
         NewtritonError: β is not a positive number.

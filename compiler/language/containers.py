@@ -65,10 +65,10 @@ class Add(Described):
 
 @dataclass(eq=False, repr=False)
 class Residual(Described):
-    """body(x) + shortcut(x).
+    """The sum body(x) + shortcut(x).
 
     Args:
-        body: the layer that is added to.
+        body: the layer to whose output the shortcut's is added.
         shortcut: the layer on the other path; the identity unless given.
 
     Raises:

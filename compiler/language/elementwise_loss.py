@@ -101,7 +101,7 @@ class Criterion(Loss):
 
     @property
     def _bend(self) -> Expr:
-        """∂²f/∂z²."""
+        """The second derivative ∂²f/∂z²."""
         return derivative(derivative(self._expression, 0), 0)
 
     @property

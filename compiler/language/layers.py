@@ -51,7 +51,7 @@ class Conv2d(Described):
     stand for both axes.
 
     Args:
-        out_channels: O.
+        out_channels: O, the number of channels that are written.
         kernel_size: the window's size.
         stride: the distance of two windows.
         padding: zeros around the image, or "same" at stride 1, which keeps its size.
@@ -130,7 +130,7 @@ class Linear(Described):
     """The affine map x Wᵀ + b of I features to O.
 
     Args:
-        out_features: O.
+        out_features: O, the number of outputs.
         bias: whether there is a b.
         init: the rule for the first weights, as in `Conv2d`.
 

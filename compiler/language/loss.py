@@ -111,33 +111,33 @@ class Loss(Described):
             )
 
 
-def semidefinite(loss: Loss) -> bool:
+def semidefinite(criterion: Loss) -> bool:
     """Returns whether what stands for B has no negative eigenvalue."""
-    return loss.convex or loss.root is not None
+    return criterion.convex or criterion.root is not None
 
 
-def refusal(loss: Loss, kind: str) -> str | None:
+def refusal(criterion: Loss, kind: str) -> str | None:
     """Says why a loss does not have the curvature `kind`, and what serves; None where it has it."""
-    if kind in GAUSS_NEWTON and not semidefinite(loss):
+    if kind in GAUSS_NEWTON and not semidefinite(criterion):
         fisher = "which needs a distribution that this loss does not define"
-        if loss.distribution:
+        if criterion.distribution:
             fisher = "E[B] over the model's own labels"
         return (
-            f"{kind!r} needs a semidefinite B = ∇²_z ℓ, and that of {loss!r} is indefinite: give "
-            f"it root='clip' (no negative eigenvalues) or root='fisher' ({fisher}), or take the "
-            "curvature 'hessian', 'empirical' or 'pch-1'"
+            f"{kind!r} needs a semidefinite B = ∇²_z ℓ, and that of {criterion!r} is indefinite: "
+            f"give it root='clip' (no negative eigenvalues) or root='fisher' ({fisher}), or take "
+            "the curvature 'hessian', 'empirical' or 'pch-1'"
         )
-    if kind == "kfac" and not loss.distribution:
+    if kind == "kfac" and not criterion.distribution:
         return (
-            f"{kind!r} draws labels from the model, and {loss!r} defines no distribution: take the "
-            "kind 'empirical' or 'pch-1'"
+            f"{kind!r} draws labels from the model, and {criterion!r} defines no distribution: "
+            "take the kind 'empirical' or 'pch-1'"
         )
     return None
 
 
-def require(loss: Loss, kind: str) -> None:
+def require(criterion: Loss, kind: str) -> None:
     """Raises an error where a loss does not have the curvature `kind`."""
-    if sentence := refusal(loss, kind):
+    if sentence := refusal(criterion, kind):
         raise NewtritonError(sentence)
 
 
@@ -150,34 +150,34 @@ def unit_vectors(z: Node) -> Node:
     return ops.make(Op.ONE_HOT, ops.input_("columns", (count, N), "int"), classes=count)
 
 
-def _slopes(loss: Loss, z: Node, losses: Node) -> Node:
+def _slopes(criterion: Loss, z: Node, losses: Node) -> Node:
     """Returns ∇_z ℓ of every sample, N×K."""
     found = vjp({losses: ops.broadcast(ops.const(1.0), (N,))}, [z]).get(z)
     if found is None:
-        raise NewtritonError(f"{loss!r} does not depend on the network's outputs")
+        raise NewtritonError(f"{criterion!r} does not depend on the network's outputs")
     return found
 
 
-def output_hessian(loss: Loss, z: Node, y: Node, units: Node) -> Node:
+def output_hessian(criterion: Loss, z: Node, y: Node, units: Node) -> Node:
     """Returns B of every sample, K×N×K: copy k is B e_k."""
     direction = ops.input_("z_dot", z.shape)
-    slopes = _slopes(loss, z, loss.losses(z, y))
+    slopes = _slopes(criterion, z, criterion.losses(z, y))
     bent = jvp([slopes], {z: direction})[slopes]
     if bent is None:
         return ops.broadcast(ops.const(0.0), units.shape)
     return copies([bent], {direction: units}, z.shape[-1])[bent]
 
 
-def _by_class(loss: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
+def _by_class(criterion: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
     """Yields ℓ and ∇_z ℓ with each class in place of the label."""
     if y.type.kind != "int":
         raise NewtritonError(
-            f"{loss!r} has labels that are numbers, which cannot be enumerated: write its `drawn` "
-            "and take root='clip' where B is indefinite"
+            f"{criterion!r} has labels that are numbers, which cannot be enumerated: write its "
+            "`drawn` and take root='clip' where B is indefinite"
         )
-    losses = loss.losses(z, y)
-    outputs = {"losses": losses, "slopes": _slopes(loss, z, losses)}
-    for k in range(loss.classes(z)):
+    losses = criterion.losses(z, y)
+    outputs = {"losses": losses, "slopes": _slopes(criterion, z, losses)}
+    for k in range(criterion.classes(z)):
 
         def hot(node: Node, inputs: tuple[Node, ...], k: int = k) -> Node:
             if node.op is not Op.ONE_HOT or node.inputs != (y,):
@@ -189,57 +189,58 @@ def _by_class(loss: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
         yield given["losses"], given["slopes"]
 
 
-def log_likelihoods(loss: Loss, z: Node) -> Node:
+def log_likelihoods(criterion: Loss, z: Node) -> Node:
     """Returns −ℓ with each class in place of the label, N×classes."""
     losses = [
-        ops.reshape(ops.scale(x, -1.0), (N, 1)) for x, _ in _by_class(loss, z, loss.labels(z))
+        ops.reshape(ops.scale(x, -1.0), (N, 1))
+        for x, _ in _by_class(criterion, z, criterion.labels(z))
     ]
     return ops.make(Op.CONCAT, *losses, axis=1)
 
 
-def _fisher_root(loss: Loss, z: Node, y: Node) -> Node:
+def _fisher_root(criterion: Loss, z: Node, y: Node) -> Node:
     """Returns √p(k|z) ∇_z ℓ(z, k), a column for each class k, where p = e^{−ℓ}."""
     columns = []
-    for losses, slopes in _by_class(loss, z, y):
+    for losses, slopes in _by_class(criterion, z, y):
         weight = ops.broadcast(losses, slopes.shape, (1,))
         column = ops.map_(scalar.exp(-0.5 * var(1)) * var(0), slopes, weight)
         columns.append(ops.reshape(column, (1, *z.shape)))
     return ops.make(Op.CONCAT, *columns, axis=0)
 
 
-def output_product(loss: Loss, z: Node, y: Node, z_bar: Node, z_dot: Node) -> Node | None:
+def output_product(criterion: Loss, z: Node, y: Node, z_bar: Node, z_dot: Node) -> Node | None:
     """Returns B ż for the mean loss, N×K, or None where it is zero.
 
     Args:
-        loss: the loss; where it has a root, B is the root times its transpose.
+        criterion: the loss; where it has a root, B is the root times its transpose.
         z: the outputs, N×K.
         y: the labels.
         z_bar: the mean loss's adjoint of the outputs.
         z_dot: the tangent ż of the outputs.
     """
-    require(loss, "ggn")
-    if loss.root is None:
+    require(criterion, "ggn")
+    if criterion.root is None:
         return jvp([z_bar], {z: z_dot})[z_bar]
-    root = loss.square_root(z, y, unit_vectors(z))
+    root = criterion.square_root(z, y, unit_vectors(z))
     along = ops.reduce_sum(ops.multiply(root, ops.broadcast(z_dot, root.shape, (0,))), (2,))
     back = ops.multiply(root, ops.broadcast(along, root.shape, (2,)))
     return ops.scale(ops.reduce_sum(back, (0,)), scalar.reciprocal(BATCH))
 
 
-def mean_curvature(loss: Loss, z: Node, y: Node, positive: Expr | None) -> Node:
+def mean_curvature(criterion: Loss, z: Node, y: Node, positive: Expr | None) -> Node:
     """Returns E[B] over the batch, K×K.
 
     Args:
-        loss: the loss.
+        criterion: the loss.
         z: the outputs, N×K.
         y: the labels.
         positive: what becomes of the mean's eigenvalues where B is indefinite, an expression of
             one operand (Chen et al. 2018, eq. 8a); None for what stands for B.
     """
     units = unit_vectors(z)
-    if positive is None or semidefinite(loss):
-        root = loss.square_root(z, y, units)
+    if positive is None or semidefinite(criterion):
+        root = criterion.square_root(z, y, units)
         return ops.make(Op.GRAM, root, groups=1, homogeneous=False, scale=scalar.reciprocal(BATCH))
-    total = ops.reduce_sum(output_hessian(loss, z, y, units), (1,))
+    total = ops.reduce_sum(output_hessian(criterion, z, y, units), (1,))
     mean = ops.scale(total, scalar.reciprocal(BATCH))
     return ops.make(Op.SPECTRAL, mean, expr=positive)

@@ -171,7 +171,7 @@ class SigmoidMarginLoss(Loss):
     Chang 2018, eq. 14).
 
     Args:
-        delta: δ.
+        delta: the number δ.
         epsilon: ε.
         root: "clip" leaves B's negative eigenvalues out of Gauss–Newton curvature; None refuses
             such curvature.

@@ -37,8 +37,8 @@ from newtriton.kernels.pointwise import tile
 
 
 @dataclass(frozen=True)
-class Launch:
-    """Kernels that are launched together.
+class LaunchCode:
+    """The generated code of kernels that are launched together.
 
     Attributes:
         kernels: the kernels.
@@ -51,13 +51,13 @@ class Launch:
     function: str | None
 
 
-def generate(schedule: Schedule, tiles: Mapping[Kernel, Tile]) -> tuple[str, list[Launch]]:
+def generate(schedule: Schedule, tiles: Mapping[Kernel, Tile]) -> tuple[str, list[LaunchCode]]:
     """Returns the source of a schedule's module, and what to launch of it."""
     functions, launches = Functions(), []
     for kernels in schedule.launches:
         codes = [kernel_code(k, schedule, tiles, functions) for k in kernels]
         function = None if kernels[0].anchors else _launcher(kernels, codes, tiles, functions)
-        launches.append(Launch(kernels, codes, function))
+        launches.append(LaunchCode(kernels, codes, function))
     header = HEADER.format(title=f"{schedule.graph.name}.")
     return f"{header}\n\n{functions.source}\n", launches
 
@@ -68,7 +68,7 @@ def _launcher(
     tiles: Mapping[Kernel, Tile],
     functions: Functions,
 ) -> str:
-    """Returns the function in which programs below e0 work on the first kernel, and so on."""
+    """Returns the function whose program instances below e0 work on the first kernel, and so on."""
     parts = range(len(kernels))
     pointers, numbers = [f"p{q}" for q in parts], [*(f"e{q}" for q in parts[:-1]), triton(BATCH)]
     lines = ["pid = tl.program_id(0)"]

@@ -152,7 +152,7 @@ def _avg_unpool(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
 
 
 def _gather_max(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
-    """The whole window is read, in wide loads, and one element of it chosen."""
+    """Reads the whole window, in wide loads, and chooses one element of it."""
     x, index = node.inputs
     size = x.shape[-3:-1]
     chosen = read.name(read.value(index, at[len(at) - len(index.shape) :], valid))
@@ -228,7 +228,7 @@ def _map(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
 
 
 def _argmax_pool(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
-    """Row by row, the first largest; NaN counts as largest."""
+    """Finds the first of the largest elements, row by row; NaN counts as largest."""
     (x,) = node.inputs
     height, width = x.shape[-3:-1]
     best, place = number(-math.inf), number(-1)

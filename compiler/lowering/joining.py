@@ -40,7 +40,7 @@ def _is_shared(placement: Placement, anchor: Node, joint: Node) -> bool:
 
 
 def _that_meet(placement: Placement, joint: Node) -> list[Node]:
-    """The contractions of one loop that a map reads; at most the first is needed elsewhere too."""
+    """Returns contractions of one loop that a map reads; only the first may be needed elsewhere."""
     anchors = [x for x in dict.fromkeys(joint.inputs) if placement.is_alone(x)]
     anchors = [x for x in anchors if loop_signature(x) == loop_signature(anchors[0])]
     shared = [x for x in anchors if _is_shared(placement, x, joint)]
@@ -79,7 +79,7 @@ def share_loops(placement: Placement) -> None:
 
 
 def _operands_from(placement: Placement, node: Node, kernel: Kernel) -> list[Node] | None:
-    """The anchors that read a contraction's left and its right operand, if they are two others."""
+    """Returns the anchors that read a contraction's left and right operand, if those are two."""
     operands = placement.reading.operands
     both = [
         next((a for a in kernel.anchors if operands[a][i] is operands[node][i]), node)
@@ -103,7 +103,7 @@ def share_reads(placement: Placement) -> None:
 
 
 def _read_at_home(placement: Placement, kernel: Kernel) -> Iterator[tuple[object, ...]]:
-    """What a kernel without contractions reads as it lies, and how: readers alike become one."""
+    """Yields what a kernel without contractions reads as it lies, and how: readers alike join."""
     if kernel.anchors or kernel.adds:
         return
     like = kernel.space, kernel.whole_rows

@@ -17,13 +17,13 @@ def packed(x: Node, shape: Shape, order: Sequence[int]) -> Node:
     return ops.transpose(x if x.shape == shape else ops.reshape(x, shape), order)
 
 
-def contraction_operands(node: Node, vendor: bool) -> list[Node]:
+def contraction_operands(node: Node, by_vendor: bool) -> list[Node]:
     """Returns what a contraction reads: tensors whose last axis is contracted wherever it can be.
 
     The weights of an input gradient, and the right side of a plain matrix product, are transposed
     first: that is a kernel of its own, shared by all who need it.
     """
-    if vendor:
+    if by_vendor:
         return [*map(base, node.inputs[:2]), *node.inputs[2:]]
     if node.op is Op.CONV_INPUT_GRAD:
         ct, w = node.inputs

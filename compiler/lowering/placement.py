@@ -51,7 +51,7 @@ class Placement:
         return kernel
 
     def put(self, node: Node, kernel: Kernel) -> None:
-        """Notes that a node's value is complete in a kernel, whose anchor it is or whose body's."""
+        """Notes that a node's value is complete in a kernel, as an anchor or in its body."""
         self.owner[node] = kernel
         self._owned[kernel].append(node)
         if node not in kernel.anchors:
@@ -107,7 +107,7 @@ class Placement:
                 self._note_stage(kernel, node, part=True)
 
     def _note_stage(self, kernel: Kernel, node: Node, part: bool = False) -> None:
-        """A value can be computed when the last of those that it is computed from is there."""
+        """Notes when a value can be computed: once the last value that it is made of is there."""
         last = len(kernel.anchors) - 1
         if last < 1:
             return
@@ -133,7 +133,7 @@ class Placement:
         return next(fitting, None) or self.kernel(space)
 
     def _gathering(self, node: Node, space: Space, sources: set[Kernel]) -> Iterator[Kernel]:
-        """Kernels of a space that a small node can join without making anybody wait for more."""
+        """Yields kernels of a space that a small node can join without anybody waiting for more."""
         depth, after = self.order.depth, self.order.after
         before = {*sources, self.part_of[node]} if is_partial(node) else sources
         needed = max((depth[k] for k in before), default=-1) + 1

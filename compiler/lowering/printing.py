@@ -56,7 +56,7 @@ def _precedence(term: Term) -> int:
 
 
 def _operator(term: Term) -> str:
-    """Operators take their operands from left to right: an equal one is wrapped on the right.
+    """Prints an operator; operands go from left to right, so equal ones on the right are wrapped.
 
     Comparisons would chain, and are wrapped on both sides.
     """

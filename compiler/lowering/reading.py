@@ -67,7 +67,7 @@ class Reading:
 
     Args:
         graph: what to compute.
-        batch: the batch size, for choices by size.
+        batch: the batch size that `ways` is asked about.
         ways: how a contraction is computed at a batch size.
 
     Attributes:
@@ -111,7 +111,7 @@ class Reading:
         return node.op in LOOKED_UP or node in self._again
 
     def _maps_of_given(self, computed: Iterable[Node]) -> set[Node]:
-        """The maps that follow from given values by maps and looking up."""
+        """Returns the maps that follow from given values by maps and looking up."""
         follows: set[Node] = set()
         for node in computed:
             if (node.op is Op.MAP or node.op in LOOKED_UP) and all(
@@ -130,7 +130,7 @@ class Reading:
                     lookups[node] = 0
 
     def _all(self) -> list[Node]:
-        """All nodes that somebody may ask about, operands first."""
+        """Returns all nodes that somebody may ask about, operands first."""
         operands = (x for both in self.operands.values() for x in both)
         roots = [*self.graph.outputs.values(), *self.asked, *operands]
         return topological(roots, stop=self.graph.given.__contains__)

@@ -1,4 +1,4 @@
-"""Which nodes share a kernel.
+"""The scheduler: it decides which nodes share a kernel.
 
 Nodes are placed one by one, operands first, into a kernel that computes one of their operands,
 unless that would close a cycle. So every value is computed once, and written only if another kernel
@@ -23,7 +23,7 @@ def schedule(graph: Graph, batch: int = 1, ways: Ways = lambda *_: ALONE) -> Sch
 
     Args:
         graph: what to compute.
-        batch: the batch size, for choices by size.
+        batch: the batch size that `ways` is asked about.
         ways: how a contraction is computed at a batch size.
 
     Examples:
@@ -74,7 +74,7 @@ def _require(placement: Placement, values: Iterable[Node]) -> None:
 
 
 def _place(placement: Placement, node: Node, sources: Iterable[Node]) -> None:
-    """A contraction starts a kernel; anything else goes into the best kernel that it fits."""
+    """Places a node: a contraction starts a kernel, others go into the best that they fit."""
     if node.op is Op.MAP:
         join_anchors(placement, node)
     if node.op in ANCHORS:
@@ -92,7 +92,7 @@ def _place(placement: Placement, node: Node, sources: Iterable[Node]) -> None:
 
 
 def _place_parts(placement: Placement, node: Node) -> None:
-    """A sum's parts go into a kernel that computes the terms."""
+    """Places the parts of a sum in a kernel that computes the terms."""
     space, reading = space_of(node), placement.reading
     sources = [s for s, _ in reading.sources(node, space, part=True)]
     _require(placement, (s for s in sources if not reading.leaf(s)))

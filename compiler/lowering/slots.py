@@ -134,7 +134,7 @@ class _Writer:
 
     @contextmanager
     def loop(self, count: Index) -> Iterator[Index]:
-        """A loop; what is named in it is not known behind it."""
+        """Writes a loop around what follows; what is named in it is not known behind it."""
         known, named = dict(self.known), dict(self.named)
         index = Index.named(f"l{self.depth}")
         self.emit(f"for {index.detail} in range({self.text(count)}):")
@@ -266,7 +266,7 @@ class _Writer:
 
 
 def _widened(node: Node) -> str | None:
-    """The type in registers: labels may be stored in 64 bits, rounded operands in 16."""
+    """Returns the type in registers: labels may be stored in 64 bits, rounded operands in 16."""
     if node.type.kind == "int":
         return "int32" if node.op is Op.INPUT else None
     return "float32" if is_rounded(node) else None
@@ -296,7 +296,7 @@ def kernel_code(
 
 
 def _store_part(writer: _Writer, kernel: Kernel, stage: int) -> None:
-    """A split accumulator is written as it is."""
+    """Writes a split accumulator as it is."""
     if kernel.joint is not None and stage < len(kernel.anchors) - 1:
         return
     start = writer.pointer(Part(kernel.anchors[stage])) + SPLIT * extent(kernel.space.shape)
@@ -304,7 +304,7 @@ def _store_part(writer: _Writer, kernel: Kernel, stage: int) -> None:
 
 
 def _stage(writer: _Writer, kernel: Kernel, stage: int) -> None:
-    """All nodes that can be computed after an anchor, and only then."""
+    """Computes all nodes that can be computed after an anchor, and only then."""
     last, stages = max(0, len(kernel.anchors) - 1), writer.schedule.stages.get(kernel, {})
     body = [n for n in kernel.body if last == 0 or stages[n] == stage]
     partials = [n for n in kernel.partials if last == 0 or stages[n] == stage]
@@ -323,7 +323,7 @@ def _stage(writer: _Writer, kernel: Kernel, stage: int) -> None:
 
 
 def _ratio(writer: _Writer, stage: int) -> list[str] | None:
-    """The factor that takes an accumulator to the scale of the next anchor; None for 1."""
+    """Returns the factor that takes an accumulator to the scale of the next anchor; None for 1."""
     kernel = writer.kernel
     first = len(kernel.anchors) - len(kernel.joined)
     if kernel.joint is None or stage < first:

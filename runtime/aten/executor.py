@@ -48,7 +48,7 @@ def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
 
 
 class _Steps:
-    """Steps in the making.
+    """The steps of an executor while they are being found.
 
     Who becomes ready is noted when its last operand is done, so the whole costs time in proportion
     to the graph.
@@ -146,7 +146,7 @@ class AtenBackend:
     """Runs graphs on PyTorch's operators, in the precision of their dtype; see `backend.Backend`.
 
     Args:
-        device: The device of all tensors.
+        device: the device of all tensors.
     """
 
     precision = "ieee"
@@ -164,8 +164,8 @@ class AtenExecutor:
     """Runs a graph, compiled once, at any batch size; see `backend.Executor`.
 
     Args:
-        graph: What to run; its given nodes and leaves are fed.
-        keep: Further nodes whose tensors are returned (a tape).
+        graph: what to run; its given nodes and leaves are fed.
+        keep: further nodes whose tensors are returned (a tape).
     """
 
     def __init__(self, graph: Graph, keep: Iterable[Node] = ()) -> None:
@@ -193,9 +193,9 @@ class AtenExecutor:
         """Returns the tensors of the outputs and of `keep`, by node.
 
         Args:
-            context: The batch size, dtype and device.
-            feed: The tensors of the leaves and given nodes.
-            out: By name, tensors that outputs are copied to.
+            context: the batch size, dtype and device.
+            feed: the tensors of the leaves and given nodes.
+            out: by name, tensors that outputs are copied to.
         """
         values: dict[Node, Tensor] = {}
         for n in self.leaves:

@@ -16,9 +16,9 @@ class Step:
     """One operator, or a group of maps, of an executor.
 
     Attributes:
-        reads: The nodes whose tensors it takes.
-        writes: The nodes whose tensors it gives.
-        call: Takes the context and the tensors of `reads`, and returns those of `writes`.
+        reads: the nodes whose tensors it takes.
+        writes: the nodes whose tensors it gives.
+        call: takes the context and the tensors of `reads`, and returns those of `writes`.
     """
 
     reads: Sequence[Node]

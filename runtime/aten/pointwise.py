@@ -1,7 +1,7 @@
-"""Groups of maps over one shape, evaluated block by block so that intermediates stay in the cache.
+"""Groups of maps over one shape, evaluated chunk by chunk so that intermediates stay in the cache.
 
 A group is lowered to straight-line calls of PyTorch operators with `out=`, equal subexpressions of
-all its maps computed once, temporaries sharing buffers of one block. Sums of its values, over
+all its maps computed once, temporaries sharing buffers of one chunk. Sums of its values, over
 everything or down to the last axis, are taken on the way: no value is written unless somebody else
 needs it.
 """
@@ -23,16 +23,16 @@ from .patterns import FUSED_MAPS
 
 aten = torch.ops.aten
 
-BLOCK = 1 << 17  # elements of a block: a few blocks fit the second-level cache
+CHUNK = 1 << 17  # elements of a chunk: a few chunks fit the second-level cache
 
 
 class Instruction(NamedTuple):
     """One call of an operator.
 
     Attributes:
-        call: Takes the tensors of the slots, and writes its result to `out`.
-        slots: The slots that it reads.
-        target: The slot that it writes.
+        call: takes the tensors of the slots, and writes its result to `out`.
+        slots: the slots that it reads.
+        target: the slot that it writes.
     """
 
     call: Callable[..., object]
@@ -194,8 +194,8 @@ class Pointwise:
     """A group of maps in execution order, and sums over them.
 
     Args:
-        maps: The maps of the group, operands first, all of one shape.
-        wanted: The maps whose values are written.
+        maps: the maps of the group, operands first, all of one shape.
+        wanted: the maps whose values are written.
         sums: `reduce_sum` nodes over maps of the group: over all axes, or all but the last.
     """
 
@@ -227,7 +227,7 @@ class Pointwise:
 
 
 class _Loop:
-    """A group at a batch size: a loop over blocks of rows, and the buffer of each slot."""
+    """A group at a batch size: a loop over chunks of rows, and the buffer of each slot."""
 
     def __init__(self, group: Pointwise, batch: int) -> None:
         lowering = _Lowering(batch)
@@ -246,8 +246,8 @@ class _Loop:
         columns = shape[-1] if len(shape) > 1 else 1
         self.rows = math.prod(shape) // max(1, columns)
         self.flat = (self.rows, columns) if len(shape) > 1 else shape
-        self.step = min(self.rows, max(1, BLOCK // max(1, columns)))
-        self.block = (self.step, *self.flat[1:]) if shape else ()
+        self.step = min(self.rows, max(1, CHUNK // max(1, columns)))
+        self.chunk = (self.step, *self.flat[1:]) if shape else ()
         self._assign()
 
     def _assign(self) -> None:
@@ -274,7 +274,7 @@ class _Loop:
         values += [None] * (self.slots - self.n_reads)
         results = {slot: empty(self.flat) for slot in self.wanted if slot >= self.n_reads}
         whole = {**dict(enumerate(values[: self.n_reads])), **results}
-        temporaries = [empty(self.block) for _ in range(self.buffers)]
+        temporaries = [empty(self.chunk) for _ in range(self.buffers)]
         totals: list[Tensor] = []
         for start in range(0, self.rows, self.step):
             size = min(self.step, self.rows - start)

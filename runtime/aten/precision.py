@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def tensor_cores(device: torch.device, allowed: bool) -> Iterator[None]:
-    """Says whether float32 products on a GPU may be taken in tf32 inside the context.
+    """Says whether float32 products on a GPU may be taken in tf32 inside the `with`.
 
     PyTorch's setting is put back at its end. On other devices nothing changes.
     """

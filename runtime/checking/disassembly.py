@@ -36,20 +36,20 @@ class Report:
     """What a job has been compiled to on a target.
 
     Attributes:
-        job: The name of the job.
-        target: The name of the chip.
-        seconds: The time that compilation took.
-        registers: The registers of a thread.
-        spills: The accesses to registers that were spilled to memory.
-        looped: The spills inside loops.
-        shared: The bytes of shared memory.
-        instruction: The family of instructions that multiply.
-        copies: The number of asynchronous copies, by their width in bytes.
-        loads: The number of other accesses to memory, by their width in bytes.
-        tiles: By function, the narrowest access to a whole tile, in bytes.
-        waits: For each "copy" and "product" wait inside a loop, how many may be pending.
-        loop: The instructions of the longest loop that multiplies.
-        faults: What the gates object to, a sentence each.
+        job: the name of the job.
+        target: the name of the chip.
+        seconds: the time that compilation took.
+        registers: the registers of a thread.
+        spills: the accesses to registers that were spilled to memory.
+        looped: the spills inside loops.
+        shared: the bytes of shared memory.
+        instruction: the family of instructions that multiply.
+        copies: the number of asynchronous copies, by their width in bytes.
+        loads: the number of other accesses to memory, by their width in bytes.
+        tiles: by function, the narrowest access to a whole tile, in bytes.
+        waits: for each "copy" and "product" wait inside a loop, how many may be pending.
+        loop: the instructions of the longest loop that multiplies.
+        faults: what the gates object to, a sentence each.
     """
 
     job: str

@@ -35,10 +35,10 @@ def jobs(
     """Yields every kernel of networks, and of vectors.
 
     Args:
-        names: Networks of `LARGE`.
-        precisions: The precisions of contractions.
-        chip: What they are compiled for.
-        batch: The batch size.
+        names: networks of `LARGE`.
+        precisions: the precisions of contractions.
+        chip: what they are compiled for.
+        batch: the batch size.
     """
     for name in names:
         net, shape = LARGE[name]

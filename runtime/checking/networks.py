@@ -53,8 +53,8 @@ def network_programs(programs: Programs, two_products: bool) -> list[Graph]:
     The linearization comes first, with its tape as outputs: the others start from it.
 
     Args:
-        programs: The programs of a network.
-        two_products: Whether quadratic forms take two products a layer rather than three.
+        programs: the programs of a network.
+        two_products: whether quadratic forms take two products a layer rather than three.
     """
     graph, quadratic = programs.linearize.graph, programs.quadratic(1, two_products=two_products)
     kept = {f"tape:{i}": n for i, n in enumerate(graph.nodes()) if n in programs.tape}

@@ -35,9 +35,9 @@ class Error:
     """How far the values written by a kernel are from the oracle's.
 
     Attributes:
-        kernel: The network, program and nodes that it computes.
-        error: The largest relative error of its values, in the norm.
-        limit: The largest that is allowed.
+        kernel: the network, program and nodes that it computes.
+        error: the largest relative error of its values, in the norm.
+        limit: the largest that is allowed.
     """
 
     kernel: str

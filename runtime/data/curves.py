@@ -28,7 +28,7 @@ def curves(count: int = 20000, seed: int = 0) -> Samples:
         seed: the seed of the points; the same seed gives the same images.
 
     Returns:
-        The inputs x, (count, 784) float32 in [0, 1], and the labels y, which are the same tensor.
+        the inputs x, (count, 784) float32 in [0, 1], and the labels y, which are the same tensor.
 
     Raises:
         NewtritonError: `count` is no positive integer.

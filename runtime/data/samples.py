@@ -134,7 +134,7 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
         seed: the seed of the draw; the same seed gives the same split.
 
     Returns:
-        The samples for training and those for validation.
+        the samples for training and those for validation.
 
     Raises:
         NewtritonError: `validation` is no such share, or a class is too small for it.
@@ -171,7 +171,7 @@ def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
         seed: the seed of the split.
 
     Returns:
-        The samples for training and those for validation: x (N, 1, 8, 8) float32, y (N,) int64.
+        the samples for training and those for validation: x (N, 1, 8, 8) float32, y (N,) int64.
 
     Raises:
         NewtritonError: `validation` is no such share, or leaves a class without samples.

@@ -82,7 +82,7 @@ def alignment(
         limit: the number of iterations for each of them; the residuals say what was reached.
 
     Returns:
-        The cosines; `print` shows them as a table.
+        the cosines; `print` shows them as a table.
 
     Raises:
         NewtritonError: an option is unknown or none that there can be, a curvature does not go with

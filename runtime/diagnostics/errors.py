@@ -95,7 +95,7 @@ def layer_errors(
         limit: the widest block that is made.
 
     Returns:
-        The errors and norms by layer; `print` shows them as a table.
+        the errors and norms by layer; `print` shows them as a table.
 
     Raises:
         NewtritonError: a block is wider than `limit`, an option is unknown, no layer has such

@@ -35,7 +35,7 @@ def spectrum(
         seed: the seed of the first vectors.
 
     Returns:
-        The eigenvalues and their residuals; `print` shows them as a table.
+        the eigenvalues and their residuals; `print` shows them as a table.
 
     Raises:
         NewtritonError: an option is unknown or none that there can be, the loss has no Gauss–Newton

@@ -19,8 +19,8 @@ class TritonBackend:
     """Runs graphs as fused Triton kernels; see `backend.Backend`.
 
     Args:
-        settings: How kernels are made.
-        device: Where they run.
+        settings: how kernels are made.
+        device: where they run.
     """
 
     def __init__(self, settings: Settings, device: torch.device) -> None:

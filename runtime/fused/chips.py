@@ -15,9 +15,9 @@ class Chip:
     """A GPU.
 
     Attributes:
-        target: The architecture that Triton compiles for.
-        shared: The bytes of shared memory that one program instance may have.
-        processors: The number of multiprocessors (NVIDIA) or compute units (AMD).
+        target: the architecture that Triton compiles for.
+        shared: the bytes of shared memory that one program instance may have.
+        processors: the number of multiprocessors (NVIDIA) or compute units (AMD).
     """
 
     target: GPUTarget

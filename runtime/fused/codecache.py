@@ -28,7 +28,7 @@ def folder() -> Path:
     It is $NEWTRITON_CACHE, or `newtriton` in the user's cache.
 
     Raises:
-        NewtritonError: It cannot be made, or others could write there.
+        NewtritonError: it cannot be made, or others could write there.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(os.environ.get(FOLDER) or Path(cache) / "newtriton")
@@ -81,8 +81,8 @@ def module(source: str, key: Mapping[str, object]) -> ModuleType:
     """Returns the module of a source text, loaded from a real file, as Triton needs it.
 
     Args:
-        source: Python code that ends in a newline.
-        key: What else the code was made for, by name; it stands in the header of the file.
+        source: the Python code, which ends in a newline.
+        key: what else the code was made for, by name; it stands in the header of the file.
     """
     header = "".join(f"# {name}: {value}\n" for name, value in sorted(key.items()))
     text = header + source

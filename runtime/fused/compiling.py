@@ -34,19 +34,19 @@ class Job:
     """A kernel as it will be launched.
 
     Attributes:
-        name: What it belongs to: network, precision, program and nodes.
+        name: what it belongs to: network, precision, program and nodes.
         kind: "contraction", "outer" or "pointwise".
-        function: The Triton kernel.
-        types: The Triton types of its arguments, by name; a tuple of pointers is a tuple of types.
-        constants: Its constexpr arguments and options, by name.
-        precision: The precision of its operands.
-        warps: The number of warps.
-        stages: The stages of its pipelined loops.
-        flat: Whether images have fewer channels than one copy takes.
-        narrow: Whether a row is no multiple of 16 bytes, or shorter than a tile.
-        tile: Rows, columns and depth of the tile of a contraction.
-        wide: The functions whose accesses to whole tiles should be of 16 bytes.
-        products: The products in one turn of its loop.
+        function: the Triton kernel.
+        types: the Triton types of its arguments, by name; a tuple of pointers is a tuple of types.
+        constants: its constexpr arguments and options, by name.
+        precision: the precision of its operands.
+        warps: the number of warps.
+        stages: the stages of its pipelined loops.
+        flat: whether images have fewer channels than one copy takes.
+        narrow: whether a row is no multiple of 16 bytes, or shorter than a tile.
+        tile: rows, columns and depth of the tile of a contraction.
+        wide: the functions whose accesses to whole tiles should be of 16 bytes.
+        products: the products in one turn of its loop.
     """
 
     name: str
@@ -121,7 +121,7 @@ def in_pool(
     """Yields what a function makes of every job and target, as they come, from a pool of processes.
 
     Raises:
-        NewtritonError: Kernels are being interpreted in this process.
+        NewtritonError: kernels are being interpreted in this process.
     """
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise NewtritonError("kernels are interpreted here: unset TRITON_INTERPRET to compile them")
@@ -141,8 +141,8 @@ def compile_once(jobs: Iterable[Job], name: str) -> None:
     """Compiles jobs for the current GPU, unless that has been done with these versions.
 
     Args:
-        jobs: The kernels of a program.
-        name: The name of the program, for the note that is left on disk.
+        jobs: the kernels of a program.
+        name: the name of the program, for the note that is left on disk.
     """
     kernels = distinct(jobs)
     note = f"compiled-{codecache.digest(f'{current_target()} {triton.__version__} {kernels}')}"

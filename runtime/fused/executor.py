@@ -19,7 +19,7 @@ from .storage import dtype_of
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which a GPU is the current one, where Triton launches."""
+    """Returns a context manager inside which a GPU is the current one, where Triton launches."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -30,10 +30,10 @@ class FusedExecutor:
     well, under their own nodes: fed to another program of the network, they are not made again.
 
     Args:
-        graph: What to compute.
-        keep: Nodes whose tensors are returned besides the outputs (a tape).
-        selection: Who computes contractions, and how kernels are made.
-        keep_made: Whether operands that were made are returned even if nothing is kept.
+        graph: what to compute.
+        keep: nodes whose tensors are returned besides the outputs (a tape).
+        selection: who computes contractions, and how kernels are made.
+        keep_made: whether operands that were made are returned even if nothing is kept.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class FusedExecutor:
         """Returns the plan for a batch size.
 
         Args:
-            batch: The batch size.
-            given: The nodes that will be fed besides the graph's own.
+            batch: the batch size.
+            given: the nodes that will be fed besides the graph's own.
         """
         if batch not in self.plans:
             known = (self.lowered.became.get(n, n) for n in given)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
-from ...compiler.lowering import codegen
 from ...compiler.lowering.code import Buffer, Code, Overwriting, Part, Tile
+from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
 from ...kernels.lags import assemble, rectangle_products
@@ -38,8 +38,8 @@ class Launch(Protocol):
     """Kernels that are launched together.
 
     Attributes:
-        kernels: The kernels of the schedule that it computes.
-        use: What it does with memory.
+        kernels: the kernels of the schedule that it computes.
+        use: what it does with memory.
     """
 
     kernels: Sequence[Kernel]
@@ -49,8 +49,8 @@ class Launch(Protocol):
         """Launches the kernels.
 
         Args:
-            context: Batch size, dtype and device of the call.
-            tensor: Where a buffer lies in this call.
+            context: batch size, dtype and device of the call.
+            tensor: where a buffer lies in this call.
         """
         ...
 
@@ -58,7 +58,7 @@ class Launch(Protocol):
         """Yields every kernel as it will be launched, to compile ahead of time.
 
         Args:
-            name: The beginning of their names.
+            name: the beginning of their names.
         """
         ...
 
@@ -68,12 +68,12 @@ class Generated:
     """A schedule with its tiles and its code: what launches are made of.
 
     Attributes:
-        schedule: The kernels.
-        batch: The batch size.
-        settings: How kernels are made.
-        tilings: How contractions are tiled, unless the vendor's library computes them.
-        tiles: What the slots of each kernel see at once.
-        module: The generated functions.
+        schedule: the kernels.
+        batch: the batch size.
+        settings: how kernels are generated.
+        tilings: how contractions are tiled, unless the vendor's library computes them.
+        tiles: what the slots of each kernel see at once.
+        module: the generated functions.
     """
 
     schedule: Schedule
@@ -118,21 +118,22 @@ class Generated:
 class PointwiseLaunch:
     """Kernels without contractions: instances 0 … e0 work on the first, up to e1 on the second."""
 
-    def __init__(self, slots: codegen.Launch, made: Generated) -> None:
+    def __init__(self, slots: LaunchCode, generated: Generated) -> None:
         assert slots.function is not None
-        self.kernels, self.codes, self.batch = slots.kernels, slots.codes, made.batch
-        self.function = getattr(made.module, slots.function)
-        self.wide = made.wide(slots.kernels, slots.codes)
-        self.options = made.settings.target.limits if made.settings.target else {}
+        self.kernels, self.codes, self.batch = slots.kernels, slots.codes, generated.batch
+        self.function = getattr(generated.module, slots.function)
+        self.wide = generated.wide(slots.kernels, slots.codes)
+        self.options = generated.settings.target.limits if generated.settings.target else {}
         counts = []
         for kernel in slots.kernels:
-            rows, tile = math.prod(concrete(kernel.space.rows, made.batch)), made.tiles[kernel]
+            tile = generated.tiles[kernel]
+            rows = math.prod(concrete(kernel.space.rows, generated.batch))
             counts.append(-(-rows // tile.rows) * tile.strips)
         self.instances = sum(counts)
         self.ends = [sum(counts[: q + 1]) for q in range(len(counts) - 1)]
         self.use = Use(
             [buffer for code in slots.codes for buffer in code.pointers],
-            {part: size for k in slots.kernels for part, size in made.sums(k).items()},
+            {part: size for k in slots.kernels for part, size in generated.sums(k).items()},
             list(_overwriting(slots.kernels, slots.codes)),
         )
 
@@ -153,32 +154,32 @@ class PointwiseLaunch:
 class ContractionLaunch:
     """A sum of contractions on one accumulator, which slots take from there."""
 
-    def __init__(self, slots: codegen.Launch, made: Generated) -> None:
+    def __init__(self, slots: LaunchCode, generated: Generated) -> None:
         (kernel,), (code,) = slots.kernels, slots.codes
-        tiling = made.tilings[kernel]
+        tiling = generated.tilings[kernel]
         assert isinstance(tiling, ContractionTiling)
-        self.kernels, self.tiling, self.batch = slots.kernels, tiling, made.batch
-        self.precision, self.unit = made.settings.precision, made.unit
-        self.wide = made.wide(slots.kernels, slots.codes)
+        self.kernels, self.tiling, self.batch = slots.kernels, tiling, generated.batch
+        self.precision, self.unit = generated.settings.precision, generated.unit
+        self.wide = generated.wide(slots.kernels, slots.codes)
         together = tiling.constants.get("TOGETHER", False)
         ratios = [None] * len(code.ratios) if together else code.ratios
         self.constants = {
             **tiling.constants,
-            "STAGES": made.functions(code.stages),
-            "RATIOS": made.functions(ratios),
+            "STAGES": generated.functions(code.stages),
+            "RATIOS": generated.functions(ratios),
         }
-        operands = made.operands(kernel)
+        operands = generated.operands(kernel)
         self.first = [both[0] for both in operands]
         self.second = [both[:2][-1] for both in operands]  # of a Gram, the first again
         self.pointers = code.pointers
         read = [x for both in operands for x in both]
         parts = {
-            Part(a): kernel.way.splits * a.type.numel(made.batch)
+            Part(a): kernel.way.splits * a.type.numel(generated.batch)
             for a in kernel.anchors
             if kernel.way.apart
         }
         overwriting = list(_overwriting(slots.kernels, slots.codes, set(read)))
-        self.use = Use([*code.pointers, *read], parts | made.sums(kernel), overwriting)
+        self.use = Use([*code.pointers, *read], parts | generated.sums(kernel), overwriting)
 
     def run(self, context: Context, tensor: Memory) -> None:
         """Launches the skeleton with its slots."""
@@ -217,14 +218,14 @@ class ContractionLaunch:
 class PatchGramLaunch:
     """A patch Gram: products of rectangles, then the blocks that they sum to."""
 
-    def __init__(self, slots: codegen.Launch, made: Generated) -> None:
+    def __init__(self, slots: LaunchCode, generated: Generated) -> None:
         (kernel,) = slots.kernels
-        tiling = made.tilings[kernel]
+        tiling = generated.tilings[kernel]
         assert isinstance(tiling, PatchTiling)
-        self.kernels, self.tiling, self.batch = slots.kernels, tiling, made.batch
-        ((self.image,),), (self.node,) = made.operands(kernel), kernel.anchors
-        self.scale = scalar.evaluate(self.node["scale"], made.batch)
-        self.patches = float(made.batch * tiling.shapes.patches)
+        self.kernels, self.tiling, self.batch = slots.kernels, tiling, generated.batch
+        ((self.image,),), (self.node,) = generated.operands(kernel), kernel.anchors
+        self.scale = scalar.evaluate(self.node["scale"], generated.batch)
+        self.patches = float(generated.batch * tiling.shapes.patches)
         self.tables: tuple[Tensor, ...] | None = None  # where the images are, from the first call
         products = Part(self.node)
         self.use = Use([self.image, products, *kernel.writes], {products: tiling.scratch})
@@ -265,18 +266,18 @@ class VendorLaunch:
     Rounded operands are multiplied as float32: their products are exact in tf32 too.
     """
 
-    def __init__(self, slots: codegen.Launch, made: Generated) -> None:
+    def __init__(self, slots: LaunchCode, generated: Generated) -> None:
         (kernel,) = slots.kernels
         (self.node,) = kernel.anchors
-        self.kernels, self.batch = slots.kernels, made.batch
-        self.rounded = made.settings.precision in ROUNDED and self.node.op is not Op.SPECTRAL
+        self.kernels, self.batch = slots.kernels, generated.batch
+        self.rounded = generated.settings.precision in ROUNDED and self.node.op is not Op.SPECTRAL
         scale = {"scale": scalar.ONE} if "scale" in self.node.attributes else {}
         self.plain = ops.make(
             self.node.op, *self.node.inputs[:2], **{**self.node.attributes, **scale}
         )
         self.operator = ATEN[self.plain.op](self.plain)
-        (read,), part = made.operands(kernel), Part(self.node)
-        self.use = Use([*read, part], {part: self.node.type.numel(made.batch)})
+        (read,), part = generated.operands(kernel), Part(self.node)
+        self.use = Use([*read, part], {part: self.node.type.numel(generated.batch)})
 
     def run(self, context: Context, tensor: Memory) -> None:
         """Calls the operator, and copies its result to where the next kernel reads it."""
@@ -293,20 +294,20 @@ class VendorLaunch:
         yield from ()
 
 
-KINDS: dict[type, Callable[[codegen.Launch, Generated], Launch]] = {
+KINDS: dict[type, Callable[[LaunchCode, Generated], Launch]] = {
     ContractionTiling: ContractionLaunch,
     PatchTiling: PatchGramLaunch,
 }
 
 
-def make_launch(slots: codegen.Launch, made: Generated) -> Launch:
+def make_launch(slots: LaunchCode, generated: Generated) -> Launch:
     """Returns the launch of kernels whose slots have been generated."""
     kernel = slots.kernels[0]
     if not kernel.anchors:
-        return PointwiseLaunch(slots, made)
+        return PointwiseLaunch(slots, generated)
     if kernel.way.by_vendor:
-        return VendorLaunch(slots, made)
-    return KINDS[type(made.tilings[kernel])](slots, made)
+        return VendorLaunch(slots, generated)
+    return KINDS[type(generated.tilings[kernel])](slots, generated)
 
 
 def _title(name: str, kernel: Kernel) -> str:

@@ -49,8 +49,8 @@ class Measurements:
     They are kept in one file per device and versions, so that nothing is measured twice.
 
     Attributes:
-        device: Where calls are timed.
-        fastest_of: The name of the fastest way, by what was measured.
+        device: where calls are timed.
+        fastest_of: the name of the fastest way, by what was measured.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -73,8 +73,8 @@ class Measurements:
         """Returns the name of the fastest way, which is measured if the key is not known yet.
 
         Args:
-            key: What is done, in words that hold all that its time depends on.
-            ways: By name, what makes the call to be timed.
+            key: what is done, in words that hold all that its time depends on.
+            ways: by name, what makes the call to be timed.
         """
         if key not in self.fastest_of:
             times = {name: seconds(make(), self.device) for name, make in ways.items()}

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...compiler.graph.ir import Graph, Node
-from ...compiler.lowering import codegen
 from ...compiler.lowering.code import Tile
-from ...compiler.lowering.codegen import generate
+from ...compiler.lowering.codegen import LaunchCode, generate
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
@@ -31,9 +30,9 @@ class Lowered:
     """A program as it will be computed.
 
     Attributes:
-        outputs: The outputs and all that is kept, by name, as nodes of the program.
-        graph: The same with rounded operands.
-        became: By node of the program, the node of the graph that it has become.
+        outputs: the outputs and all that is kept, by name, as nodes of the program.
+        graph: the same with rounded operands.
+        became: by node of the program, the node of the graph that it has become.
     """
 
     outputs: Mapping[str, Node]
@@ -52,10 +51,10 @@ def lower(
     """Takes a program through the passes that do not depend on the batch size.
 
     Args:
-        program: What to compute.
-        keep: Nodes whose values are returned besides the outputs.
-        precision: The precision of the operands of contractions.
-        check: Sees the graph after every pass.
+        program: what to compute.
+        keep: nodes whose values are returned besides the outputs.
+        precision: the precision of the operands of contractions.
+        check: sees the graph after every pass.
     """
     taped = check(keep_values(program, keep))
     rounded, became = with_precision(taped, precision)
@@ -73,13 +72,13 @@ def plan(
     """Takes a graph through all other passes.
 
     Args:
-        graph: What to compute, with rounded operands.
-        batch: The batch size.
-        selection: Who computes contractions, and how kernels are made.
-        given: Nodes that will be fed besides those that the graph gives.
-        keep_made: Whether values that are made for contractions, rounded or transposed operands,
+        graph: what to compute, with rounded operands.
+        batch: the batch size.
+        selection: who computes contractions, and how kernels are made.
+        given: nodes that will be fed besides those that the graph gives.
+        keep_made: whether values that are made for contractions, rounded or transposed operands,
             are returned as well.
-        check: Sees the graph after every pass.
+        check: sees the graph after every pass.
     """
     known = check(give(graph, given))
     selection.prepare(known, batch)
@@ -130,7 +129,7 @@ def choose_tiles(
     }
 
 
-def make_launches(slots: Sequence[codegen.Launch], generated: Generated) -> list[Launch]:
+def make_launches(slots: Sequence[LaunchCode], generated: Generated) -> list[Launch]:
     """Returns the launches, in order."""
     return [make_launch(each, generated) for each in slots]
 

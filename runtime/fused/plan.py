@@ -25,11 +25,11 @@ class Plan:
     """A graph at a batch size, ready to be run; `pipeline.plan` makes it.
 
     Attributes:
-        schedule: The kernels, and which of them are launched together.
-        source: The text of the generated module.
-        launches: What is launched, in order.
-        storage: Where every value lies.
-        made: The values that were made for contractions and are returned.
+        schedule: the kernels, and which of them are launched together.
+        source: the text of the generated module.
+        launches: what is launched, in order.
+        storage: where every value lies.
+        made: the values that were made for contractions and are returned.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Plan:
         """Runs all launches, or replays them.
 
         Args:
-            context: Batch size, dtype and device.
-            feed: The tensors of given values.
-            out: The memory that results are written to; the others get new memory.
+            context: batch size, dtype and device.
+            feed: the tensors of given values.
+            out: the memory that results are written to; the others get new memory.
 
         Returns:
-            The tensor of a buffer: those of results belong to the caller.
+            the tensor of a buffer: those of results belong to the caller.
         """
         tensor = self._tensors(context, feed, out or {})
 

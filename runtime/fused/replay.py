@@ -56,7 +56,7 @@ class Replays:
     first run compiles and loads kernels, which a recording must not do.
 
     Args:
-        record: What records work; None runs it every time.
+        record: what records work; None runs it every time.
     """
 
     def __init__(self, record: Record | None) -> None:
@@ -67,8 +67,8 @@ class Replays:
         """Runs, records or replays work.
 
         Args:
-            addresses: Where all that the work reads and writes outside the plan lies.
-            work: Makes the launches.
+            addresses: where all that the work reads and writes outside the plan lies.
+            work: makes the launches.
         """
         if self.record is None:
             work()

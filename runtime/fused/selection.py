@@ -28,8 +28,8 @@ class Selection:
     """Decides how the contractions of a graph are computed.
 
     Args:
-        settings: How kernels are made; without a comparison they say who computes contractions.
-        comparison: What is asked who is faster, where contractions are "measured".
+        settings: how kernels are made; without a comparison they say who computes contractions.
+        comparison: what is asked who is faster, where contractions are "measured".
     """
 
     def __init__(self, settings: Settings, comparison: Comparison | None = None) -> None:
@@ -53,9 +53,9 @@ class Selection:
         """Returns how our kernel for a contraction is tiled.
 
         Args:
-            node: A contraction that a kernel of ours computes.
-            batch: The batch size.
-            shares_loop: Whether it is one of three contractions that read the same operands. They
+            node: a contraction that a kernel of ours computes.
+            batch: the batch size.
+            shares_loop: whether it is one of three contractions that read the same operands. They
                 are taken in one loop where operands are rounded: there tensor cores wait for them.
         """
         precision, target = self.settings.precision, self.settings.target

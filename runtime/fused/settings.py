@@ -15,13 +15,13 @@ class Settings:
     """How fused kernels are made.
 
     Attributes:
-        precision: The precision of the operands of contractions: ieee, tf32x3, tf32 or bf16.
-        contractions: Who computes contractions: "fused" kernels, the "vendor" library, or for each
+        precision: the precision of the operands of contractions: ieee, tf32x3, tf32 or bf16.
+        contractions: who computes contractions: "fused" kernels, the "vendor" library, or for each
             whichever is "measured" to be faster.
-        interpreted: Whether kernels run in Triton's interpreter.
-        elements: The number of elements of a pointwise tile.
-        record: What records launches so that they can be replayed; None runs them one by one.
-        chip: The GPU that kernels are compiled for.
+        interpreted: whether kernels run in Triton's interpreter.
+        elements: the number of elements of a pointwise tile.
+        record: what records launches so that they can be replayed; None runs them one by one.
+        chip: the GPU that kernels are compiled for.
     """
 
     precision: str = "ieee"
@@ -47,12 +47,12 @@ def settings_of(
     """Returns the settings that suit a device.
 
     Args:
-        device: Where kernels will run.
-        precision: The precision of the operands of contractions.
-        contractions: As in `Settings`; "auto" measures on a GPU, and takes fused kernels in the
+        device: where kernels will run.
+        precision: the precision of the operands of contractions.
+        contractions: as in `Settings`; "auto" measures on a GPU, and takes fused kernels in the
             interpreter.
-        interpreted: Whether kernels run in the interpreter, whose tiles are larger.
-        cuda_graphs: Whether launches on a GPU are recorded and replayed.
+        interpreted: whether kernels run in the interpreter, whose tiles are larger.
+        cuda_graphs: whether launches on a GPU are recorded and replayed.
     """
     if contractions == "auto":
         contractions = "fused" if interpreted else "measured"

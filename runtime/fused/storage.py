@@ -39,9 +39,9 @@ class Use:
     """What a launch does with memory.
 
     Attributes:
-        buffers: All that it reads or writes.
-        scratch: The number of elements of the memory between kernels that it writes.
-        overwriting: By kernel, which values may be written over which.
+        buffers: all that it reads or writes.
+        scratch: the number of elements of the memory between kernels that it writes.
+        overwriting: by kernel, which values may be written over which.
     """
 
     buffers: Sequence[Buffer]
@@ -54,14 +54,14 @@ class Storage:
     """Where every value of a plan lies.
 
     Attributes:
-        batch: The batch size.
-        scratch: The number of elements of the memory between kernels.
-        given: The values that come from outside.
-        results: The values that are returned.
-        addressed: What launches use of both, in their order: it lies elsewhere in every call.
-        lifetimes: Of all other buffers, their bytes, and the launches between which they live.
-        block: By value, the one that it is written over; the first of a row of them.
-        arena: The offsets of the others.
+        batch: the batch size.
+        scratch: the number of elements of the memory between kernels.
+        given: the values that come from outside.
+        results: the values that are returned.
+        addressed: what launches use of both, in their order: it lies elsewhere in every call.
+        lifetimes: of all other buffers, their bytes, and the launches between which they live.
+        block: by value, the one that it is written over; the first of a row of them.
+        arena: the offsets of the others.
     """
 
     batch: int
@@ -93,10 +93,10 @@ def lay_out(
     """Decides where every value of a plan lies.
 
     Args:
-        uses: What each launch does with memory, in order.
-        results: The values that are returned.
-        leaves: The values that come from outside.
-        batch: The batch size.
+        uses: what each launch does with memory, in order.
+        results: the values that are returned.
+        leaves: the values that come from outside.
+        batch: the batch size.
     """
     spans, kept = _spans(uses), frozenset(results)
     scratch = {part: size for use in uses for part, size in use.scratch.items()}

@@ -31,13 +31,13 @@ class ContractionTiling:
     """A skeleton on one accumulator, with its arguments.
 
     Attributes:
-        skeleton: The Triton kernel, `contraction` or `outer`.
-        instances: The number of its program instances.
-        rows: The rows of the result, or the pixels that are summed: a run-time argument.
-        trips: The turns of its loop: a run-time argument.
-        constants: Its constexpr arguments and Triton's options.
-        tile: What a slot sees at once.
-        split: The parts of what is summed; another kernel adds them where there are several.
+        skeleton: the Triton kernel, `contraction` or `outer`.
+        instances: the number of its program instances.
+        rows: the rows of the result, or the pixels that are summed: a run-time argument.
+        trips: the turns of its loop: a run-time argument.
+        constants: its constexpr arguments and Triton's options.
+        tile: what a slot sees at once.
+        split: the parts of what is summed; another kernel adds them where there are several.
     """
 
     skeleton: Any
@@ -54,14 +54,14 @@ class PatchTiling:
     """The two launches of a patch Gram: products of rectangles, and their assembly.
 
     Attributes:
-        shapes: The shapes of images and patches.
-        instances: The number of program instances that multiply.
-        constants: The constexpr arguments and options of the products.
-        assembly_instances: The number of program instances that add products to blocks.
-        assembly: The constexpr arguments and options of the assembly.
-        scratch: The number of elements of all products.
+        shapes: the shapes of images and patches.
+        instances: the number of program instances that multiply.
+        constants: the constexpr arguments and options of the products.
+        assembly_instances: the number of program instances that add products to blocks.
+        assembly: the constexpr arguments and options of the assembly.
+        scratch: the number of elements of all products.
         tile: None, since no slot is called.
-        split: One, since the assembly adds the parts.
+        split: one, since the assembly adds the parts.
     """
 
     shapes: PatchGeometry
@@ -152,11 +152,11 @@ def tiling(
     """Returns how a contraction is tiled.
 
     Args:
-        node: A contraction that is `computable`.
-        batch: The batch size.
-        precision: The precision of its operands.
-        chip: What it is compiled for; None for the interpreter.
-        together: Whether it is one of three contractions that may share a loop.
+        node: a contraction that is `computable`.
+        batch: the batch size.
+        precision: the precision of its operands.
+        chip: what it is compiled for; None for the interpreter.
+        together: whether it is one of three contractions that may share a loop.
     """
     shapes = SHAPES[node.op](node)
     assert shapes is not None
@@ -314,9 +314,9 @@ def pointwise_tile(kernel: Kernel, batch: int, elements: int) -> Tile:
     """Returns the tile of a kernel without contractions.
 
     Args:
-        kernel: The kernel.
-        batch: The batch size.
-        elements: The number of elements that a tile has if nothing speaks against it.
+        kernel: the kernel.
+        batch: the batch size.
+        elements: the number of elements that a tile has if nothing speaks against it.
     """
     rows, columns = math.prod(concrete(kernel.space.rows, batch)), kernel.space.columns
     widest = 256 if kernel.space.rows else elements

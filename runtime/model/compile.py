@@ -41,7 +41,7 @@ def compile(
     The model's h is the mean loss over a batch plus λ/2 ‖θ‖², for all parameters θ.
 
     Args:
-        net: layers of newtriton's DSL.
+        net: the network, made of newtriton's layers.
         input_shape: the shape of one sample, (C, H, W) or (D,).
         loss: the loss of one sample.
         backend: "aten" runs on PyTorch's operators, "triton" on fused kernels (on a GPU, or in the
@@ -54,7 +54,7 @@ def compile(
             library, or whichever is "measured" to be faster; "auto" measures on a GPU.
         cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
         weight_decay: λ ≥ 0, on all parameters.
-        seed: seeds the first parameter values.
+        seed: the seed of the first parameter values.
 
     Raises:
         ShapeError: the shapes do not fit at a layer, which it names.
@@ -97,7 +97,7 @@ def _backend(
     contractions: str,
     cuda_graphs: bool,
 ) -> Backend:
-    """The backend of that name, or an error where it cannot be had."""
+    """Returns the backend of that name; raises an error where it cannot be had."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if name == "auto":
         fits = place.type == "cuda" and dtype is torch.float32 and find_spec("triton") is not None
@@ -126,7 +126,7 @@ def _backend(
 
 
 def _place(device: torch.device | str | None) -> torch.device:
-    """The device, for None a GPU if there is one; an error where PyTorch does not have it here."""
+    """Returns the device, a GPU for None if there is one; raises an error where it is missing."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -29,13 +29,13 @@ def explain(
     the table stands why a program cannot be made, where there is one.
 
     Args:
-        programs: of a network.
+        programs: the programs of a network.
         batch: the batch size at which costs are counted.
-        itemsize: bytes of a number.
+        itemsize: the bytes of a number.
         plan: how a program becomes fused kernels; where it does, kernels, launches, the MB that
             fused kernels move and the MB of the arena are added.
         kernels: whether to show every program's kernels and their source.
-        two_products: which form of the quadratic form.
+        two_products: whether the quadratic form takes two products a layer or three.
     """
     shown, missing = _shown(programs, two_products)
     names = max(len(p.name) for p in shown)
@@ -61,7 +61,7 @@ def explain(
 
 
 def _shown(programs: Programs, two_products: bool) -> tuple[list[Program], list[str]]:
-    """The programs of the table, and why others cannot be made for this network."""
+    """Returns the programs of the table, and why others cannot be made for this network."""
     makers: list[Callable[[], Program]] = [
         lambda: programs.linearize,
         lambda: programs.evaluate,
@@ -81,7 +81,7 @@ def _shown(programs: Programs, two_products: bool) -> tuple[list[Program], list[
 
 
 def _costs(graph: Graph, kept: frozenset[Node], batch: int, itemsize: int) -> str:
-    """The columns that any graph has; what is `kept` is held like a result."""
+    """Returns the columns that any graph has; what is `kept` is held like a result."""
     work, moved = flops(graph, batch) / 1e9, traffic(graph, batch, itemsize) / 1e6
     results = {**graph.outputs, **{str(i): n for i, n in enumerate(kept)}}
     held = peak(Graph(graph.name, results, graph.given), batch, itemsize) / 1e6

@@ -33,10 +33,10 @@ class KroneckerFactors:
     matrix kron(G, A): it takes V, of O×D, to G V A.
 
     Attributes:
-        A_stored: A as it was computed, D×D, its rows in (tap, channel) order, the 1 last.
-        G: O×O, over output channels.
-        kernel: Taps per axis; (1, 1) for a linear layer.
-        homogeneous: Whether the layer has a bias, so that A has a row and a column for the 1.
+        A_stored: the factor A as it was computed, D×D, in (tap, channel) order, the 1 last.
+        G: the factor G, O×O, over output channels.
+        kernel: the taps along each axis; (1, 1) for a linear layer.
+        homogeneous: whether the layer has a bias, so that A has a row and a column for the 1.
 
     Examples:
         >>> import torch
@@ -65,7 +65,7 @@ class KroneckerFactors:
 
     @property
     def A(self) -> Tensor:
-        """A in PyTorch's order: it acts on the columns of [weight.flatten(1), bias]."""
+        """The factor A in PyTorch's order: it acts on the columns of [weight.flatten(1), bias]."""
         if self.kernel == (1, 1):
             return self.A_stored
         order = self.order
@@ -77,7 +77,7 @@ class KroneckerFactors:
         return {"A": self.A_stored, "G": self.G}
 
     def times_inputs(self, m: Tensor) -> Tensor:
-        """The product M A for a matrix M of O×D."""
+        """Returns the product M A for a matrix M of O×D."""
         return m @ self.A_stored
 
 
@@ -88,11 +88,11 @@ class MeanFactors:
     This is EA-CG's approximation (Chen, Chou & Chang 2018, eqs. 10 and 11b).
 
     Attributes:
-        mean: The mean of the layer's inputs without the 1, D or groups×D, in (tap, channel) order.
-        G: O×O, over output channels.
-        kernel: Taps per axis; (1, 1) for a linear layer.
-        homogeneous: Whether the layer has a bias.
-        apart: Whether weight and bias are uncoupled, A = diag(E[a]E[a]ᵀ, 1), as in EA-CG.
+        mean: the mean of the layer's inputs without the 1, D or groups×D, in (tap, channel) order.
+        G: the factor G, O×O, over output channels.
+        kernel: the taps along each axis; (1, 1) for a linear layer.
+        homogeneous: whether the layer has a bias.
+        apart: whether weight and bias are uncoupled, A = diag(E[a]E[a]ᵀ, 1), as in EA-CG.
 
     Examples:
         >>> import torch
@@ -111,7 +111,7 @@ class MeanFactors:
 
     @property
     def root(self) -> Tensor:
-        """U of A = U Uᵀ, D×1, or D×2 where the bias stands apart."""
+        """The root U of A = U Uᵀ, D×1, or D×2 where the bias stands apart."""
         column = self.mean.unsqueeze(-1)
         if not self.homogeneous:
             return column
@@ -127,7 +127,7 @@ class MeanFactors:
         return {"mean": self.mean, "G": self.G}
 
     def times_inputs(self, m: Tensor) -> Tensor:
-        """The product M A = (M U) Uᵀ for a matrix M of O×D."""
+        """Returns the product M A = (M U) Uᵀ for a matrix M of O×D."""
         root = self.root
         return (m @ root) @ root.mT
 
@@ -137,7 +137,7 @@ class DiagonalFactors:
     """The diagonal block of a layer whose parameters enter by a broadcast, like batch norm's.
 
     Attributes:
-        diagonal: The mean of (∂ℓ_n/∂p)² over samples for each parameter p, in its shape, by name.
+        diagonal: the mean of (∂ℓ_n/∂p)² over samples for each parameter p, in its shape, by name.
 
     Examples:
         >>> import torch

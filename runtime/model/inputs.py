@@ -93,7 +93,7 @@ def check_labels(
 
 
 def _one_hot(y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """Rows of zeros with a one at the class of each sample."""
+    """Returns rows of zeros with a one at the class of each sample."""
     return torch.nn.functional.one_hot(y, classes).to(dtype)
 
 

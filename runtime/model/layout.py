@@ -24,8 +24,8 @@ class Layout:
     """Where each parameter lies in a flat vector.
 
     Attributes:
-        parameters: by name, in the network's order.
-        slices: the place of each in a flat vector, by name.
+        parameters: the parameters by name, in the network's order.
+        slices: the place of each parameter in a flat vector, by name.
         numel: the length of a flat vector.
     """
 
@@ -94,7 +94,7 @@ class Layout:
 
         Args:
             key: the class of outputs of which a program has one for each parameter.
-            outputs: the program's; the vector is zero where an output is missing.
+            outputs: the outputs of the program; the vector is zero where an output is missing.
             like: a flat vector of the same dtype and device.
         """
         flat = torch.empty_like(like)

@@ -49,7 +49,7 @@ class Model(Compiled):
         """Returns one flat vector in the model's layout.
 
         Args:
-            tensors: in PyTorch's shapes, one for each parameter's name.
+            tensors: the tensors in PyTorch's shapes, one for each parameter's name.
 
         Raises:
             NewtritonError: lists everything that is missing, unexpected or misshapen.
@@ -146,7 +146,7 @@ class Model(Compiled):
         return self.total(self._evaluate(x, y, training)[Losses()])
 
     def _evaluate(self, x: Tensor, y: Tensor | None, training: bool) -> dict[Output, Tensor]:
-        """Outputs, and losses where there are labels."""
+        """Returns outputs, and losses where there are labels."""
         programs = self.programs[training]
         y = self.check(programs.traced, x, y)
         program = programs.outputs if y is None else programs.evaluate
@@ -168,9 +168,10 @@ class Model(Compiled):
         """Runs forward and backward once at `params`, and keeps what second-order calls need.
 
         Args:
-            x: N×C×H×W or N×D inputs.
-            y: labels.
-            training: batch norm by batch statistics (and derivatives through them) or running ones.
+            x: the inputs, N×C×H×W or N×D.
+            y: the labels.
+            training: whether batch norm takes batch statistics, with derivatives through them, or
+                running ones.
 
         Raises:
             NewtritonError: data or labels are not what the network and its loss take.

@@ -25,7 +25,7 @@ def factors_of(
 
     Args:
         blocks: the layers of a network.
-        found: their statistics.
+        found: the statistics of these layers.
     """
     found, result = _apart(found), dict[str, Factors]()
     for block in blocks:
@@ -38,7 +38,7 @@ def factors_of(
 
 
 def _pair(block: KroneckerLayer, found: Mapping[Output, Tensor]) -> KroneckerFactors | MeanFactors:
-    """A layer's pair, with A or the mean of its inputs, whichever was found."""
+    """Returns a layer's pair, with A or the mean of its inputs, whichever was found."""
     g, homogeneous = found[GradientsGram(block.layer)], block.bias is not None
     mean = found.get(InputsMean(block.layer))
     if mean is None:
@@ -49,7 +49,7 @@ def _pair(block: KroneckerLayer, found: Mapping[Output, Tensor]) -> KroneckerFac
 
 
 def _apart(found: Mapping[Output, Tensor]) -> dict[Output, Tensor]:
-    """The same tensors, none of them twice: layers that share a statistic get a copy each."""
+    """Returns the same tensors, none of them twice: layers that share one get a copy each."""
     result: dict[Output, Tensor] = {}
     seen: set[int] = set()
     for key, tensor in found.items():

@@ -23,14 +23,14 @@ class PolyakAverage(Attributes):
     al. 2017, appendix B.4).
 
     Args:
-        decay: The largest β, 0 ≤ β < 1.
+        decay: the largest β, 0 ≤ β < 1.
 
     Attributes:
         mean: θ̂, flat; None before the first update.
         steps: t, the count of updates.
 
     Raises:
-        NewtritonError: The decay is out of its range.
+        NewtritonError: the decay is out of its range.
 
     Examples:
         >>> import torch
@@ -66,7 +66,7 @@ class PolyakAverage(Attributes):
 
     @contextmanager
     def in_place(self, model: Model) -> Iterator[None]:
-        """Puts the average into `model.params` while the block runs, for an evaluation."""
+        """Puts the average into `model.params` inside a `with` statement, for an evaluation."""
         if self.mean is None:
             yield
             return

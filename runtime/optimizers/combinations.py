@@ -29,14 +29,14 @@ UNUSED = (
 
 
 def check_combination(
-    curvature: Curvature, solver: Solver, rule: StepRule, form: str, loss: Loss
+    curvature: Curvature, solver: Solver, rule: StepRule, form: str, criterion: Loss
 ) -> None:
     """Checks that the parts go together, and that the loss has the curvature they work with.
 
     Raises:
-        NewtritonError: They do not; the error names all three, and says what to take instead.
+        NewtritonError: they do not; the error names all three, and says what to take instead.
     """
-    for sentence in _refusals(curvature, solver, rule, form, loss):
+    for sentence in _refusals(curvature, solver, rule, form, criterion):
         raise NewtritonError(
             f"curvature {curvature.name!r} with solver {solver.name!r} and rule {rule.name!r}: "
             f"{sentence}"
@@ -44,12 +44,12 @@ def check_combination(
 
 
 def _refusals(
-    curvature: Curvature, solver: Solver, rule: StepRule, form: str, loss: Loss
+    curvature: Curvature, solver: Solver, rule: StepRule, form: str, criterion: Loss
 ) -> Iterator[str]:
     """Yields a sentence for each way in which the parts do not go together."""
     inner = curvature.preconditioner
     for kind in (curvature.name, None if inner is None else inner.name, rule.matrix):
-        sentence = None if kind is None else refusal(loss, kind)
+        sentence = None if kind is None else refusal(criterion, kind)
         if sentence is not None:
             yield sentence
     missing = (solver.needs | rule.needs | FORMS[form]) - (curvature.tags | rule.tags)

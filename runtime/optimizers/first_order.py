@@ -26,16 +26,16 @@ class TorchOptimizer:
     what is not finite is taken back, together with the optimizer's state, bit for bit.
 
     Args:
-        model: The model to be trained.
-        cls: A class of torch.optim.
-        options: Its arguments.
+        model: the model to be trained.
+        cls: a class of torch.optim.
+        options: the arguments of the class.
 
     Attributes:
-        optimizer: The optimizer itself, e.g. for a scheduler of learning rates.
-        flat: The parameter that it sees.
+        optimizer: the optimizer itself, e.g. for a scheduler of learning rates.
+        flat: the parameter that it sees.
 
     Raises:
-        NewtritonError: The class does not take the options.
+        NewtritonError: the class does not take the options.
 
     Examples:
         >>> import torch
@@ -67,14 +67,14 @@ class TorchOptimizer:
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
 
         Args:
-            x: Inputs, or for L-BFGS the iterable of batches (x, y).
-            y: Labels; None for an iterable.
+            x: inputs, or for L-BFGS the iterable of batches (x, y).
+            y: labels; None for an iterable.
 
         Returns:
-            What the step did; its `new_loss` is None, since no first-order method asks for it.
+            what the step did; its `new_loss` is None, since no first-order method asks for it.
 
         Raises:
-            NewtritonError: A batch does not fit the model, or ten steps in a row were refused.
+            NewtritonError: a batch does not fit the model, or ten steps in a row were refused.
         """
         batches = self._batches(x, y)
         loss, gradient, statistics = mean_gradient(self.model, batches)
@@ -107,7 +107,7 @@ class TorchOptimizer:
         """Moves, and takes the move back where it leads to what is not finite, or is interrupted.
 
         Returns:
-            What was not finite, and the length of the step.
+            what was not finite, and the length of the step.
         """
         params = self.model.params
         self._before.copy_(params)
@@ -150,7 +150,7 @@ class TorchOptimizer:
         """Restores what `state_dict` gave.
 
         Raises:
-            NewtritonError: The state is of another optimizer or network; nothing has changed.
+            NewtritonError: the state is of another optimizer or network; nothing has changed.
         """
         check_state({"optimizer": Anything(), "rejected": Number(int, 0)}, state)
         found = list(self._faults(state["optimizer"]))

@@ -28,7 +28,7 @@ def refresh_intervals(every: object) -> tuple[int, int]:
     """Returns steps between two gatherings of factors, and gatherings between two inversions.
 
     Args:
-        every: Steps between two refreshes, ≥ 1, or a pair (gather, invert) of such numbers of
+        every: steps between two refreshes, ≥ 1, or a pair (gather, invert) of such numbers of
             steps. Inversions happen at a gathering: the second is rounded up to one.
 
     Raises:
@@ -52,22 +52,22 @@ class FITRE(SecondOrder):
     `bench/first_order.py` they train faster than 0.1 and 1. μ is that of the paper's runs.
 
     Args:
-        model: The model to be trained.
+        model: the model to be trained.
         damping: γ ≥ 0, added to the curvature together with the model's weight decay.
         max_radius: Δ_max > 0 of the trust region, in the units of the parameters.
         initial_radius: Δ₀ ≤ Δ_max; Δ_max unless given.
         case: "kfac", "kfac+gradient" or "subspace", see `TrustRegion`.
         momentum: μ, 0 ≤ μ < 1.
-        factors: The kind of factors: "kfac" (labels drawn from the model), "empirical", ….
-        every: Steps between two refreshes of the factors, ≥ 1; a pair (gather, invert) sets both
+        factors: the kind of factors: "kfac" (labels drawn from the model), "empirical", ….
+        every: steps between two refreshes of the factors, ≥ 1; a pair (gather, invert) sets both
             apart.
         moving_average: θ of the factors, 0 ≤ θ < 1.
-        burn_in: The first steps, each of which gathers and inverts.
+        burn_in: the first steps, each of which gathers and inverts.
         reject_below: ρ below which a step is rejected, 0 ≤ ρ ≤ ¾; FITRE's code uses 1e-4.
-        seed: The seed of the labels that are drawn.
+        seed: the seed of the labels that are drawn.
 
     Raises:
-        NewtritonError: An option is unknown or out of its range, or the loss lacks the factors.
+        NewtritonError: an option is unknown or out of its range, or the loss lacks the factors.
 
     Examples:
         >>> import torch
@@ -122,18 +122,18 @@ class KFAC(SecondOrder):
     problems of `bench/first_order.py` training is faster from 0.01 than from 1.
 
     Args:
-        model: The model to be trained.
-        damping: λ₀ ≥ 0.
-        momentum: Whether the last step is part of the model.
-        samples: Label draws per input, ≥ 1.
-        every: Steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
+        model: the model to be trained.
+        damping: the first γ and λ, λ₀ ≥ 0.
+        momentum: whether the last step is part of the model.
+        samples: label draws per input, ≥ 1.
+        every: steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
         moving_average: θ of the factors, 0 ≤ θ < 1; a plain average for the first `burn_in` steps.
-        burn_in: The first steps, each of which gathers and inverts.
-        average: The decay of the Polyak average of the parameters, in [0, 1); None for none.
-        seed: The seed of the labels that are drawn.
+        burn_in: the first steps, each of which gathers and inverts.
+        average: the decay of the Polyak average of the parameters, in [0, 1); None for none.
+        seed: the seed of the labels that are drawn.
 
     Raises:
-        NewtritonError: An option is out of its range, or the loss lacks the factors.
+        NewtritonError: an option is out of its range, or the loss lacks the factors.
 
     Examples:
         >>> import torch
@@ -185,18 +185,18 @@ class KFRA(KFAC):
     within the bounds of `QuadraticModel` it is stable and saves 30 % of the updates on digits.
 
     Args:
-        model: The model to be trained: a chain of layers, since the recursion knows no branches.
-        damping: The first γ and τ, ≥ 0, as in `KFAC`.
-        momentum: Whether the last step is part of the model.
-        every: Steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
+        model: the model to be trained: a chain of layers, since the recursion knows no branches.
+        damping: the first γ and τ, ≥ 0, as in `KFAC`.
+        momentum: whether the last step is part of the model.
+        every: steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
         moving_average: θ of the factors, 0 ≤ θ < 1; the paper's is 0.9, or 0 for the last batch
             alone.
-        burn_in: The first steps, averaged plainly.
-        average: The decay of the Polyak average, in [0, 1); None for none.
-        seed: The seed of labels, where the factors draw some.
+        burn_in: the first steps, averaged plainly.
+        average: the decay of the Polyak average, in [0, 1); None for none.
+        seed: the seed of labels, where the factors draw some.
 
     Raises:
-        NewtritonError: An option is out of its range, or the loss lacks the factors. The first step
+        NewtritonError: an option is out of its range, or the loss lacks the factors. The first step
             raises where the network is no chain.
 
     Examples:
@@ -267,18 +267,18 @@ class EACG(SecondOrder):
     networks train faster at 5 and 10 (η = 0.1, α = 0.02 and 0.01), the CNN does not train above 1.
 
     Args:
-        model: The model to be trained.
+        model: the model to be trained.
         lr: η > 0; the paper's grid is 0.05, 0.1, 0.2.
         alpha: α, 0 ≤ α < 1; the grid is 0.01, 0.02, 0.05, 0.1.
-        factors: The kind of factors, see `Linearization.kronecker_factors`.
+        factors: the kind of factors, see `Linearization.kronecker_factors`.
         limit: CG iterations in a layer, ≥ 1; the grid is 5, 10, 20, 50.
-        tolerance: The relative residual at which CG stops; the grid is 1e-10, 1e-5, 1e-2, 1e-1.
+        tolerance: the relative residual at which CG stops; the grid is 1e-10, 1e-5, 1e-2, 1e-1.
         momentum: μ of the steps, 0 ≤ μ < 1; the paper has none.
-        apart: Whether weight and bias are blocks of their own, as in the paper.
-        seed: The seed of labels, where the factors draw some.
+        apart: whether weight and bias are blocks of their own, as in the paper.
+        seed: the seed of labels, where the factors draw some.
 
     Raises:
-        NewtritonError: An option is unknown or out of its range, or the loss lacks the factors.
+        NewtritonError: an option is unknown or out of its range, or the loss lacks the factors.
 
     Examples:
         >>> import torch
@@ -319,19 +319,19 @@ class NewtonCG(SecondOrder):
     (section 3.5).
 
     Args:
-        model: The model to be trained; the paper's 1/C is its weight decay.
-        damping: The first λ ≥ 0.
-        sample: The share of the samples that curvature is taken on, 0 < sample ≤ 1.
+        model: the model to be trained; the paper's 1/C is its weight decay.
+        damping: the first λ ≥ 0.
+        sample: the share of the samples that curvature is taken on, 0 < sample ≤ 1.
         curvature: "ggn" or "hessian".
-        product: The form of Gauss–Newton products, see `MatrixFree`.
-        limit: The most CG iterations, ≥ 1.
+        product: the form of Gauss–Newton products, see `MatrixFree`.
+        limit: the most CG iterations, ≥ 1.
         tolerance: σ of ‖(G + λI)d + ∇h‖ ≤ σ‖∇h‖, 0 ≤ σ < 1.
         progress: ε of Martens' rule (0.0005 in his paper); 0 leaves it out.
-        preconditioner: The kind of Kronecker factors to precondition with; None for none.
-        seed: The seed of the samples that are drawn.
+        preconditioner: the kind of Kronecker factors to precondition with; None for none.
+        seed: the seed of the samples that are drawn.
 
     Raises:
-        NewtritonError: An option is unknown or out of its range, or the loss lacks the curvature.
+        NewtritonError: an option is unknown or out of its range, or the loss lacks the curvature.
 
     Examples:
         >>> import torch

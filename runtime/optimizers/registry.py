@@ -57,15 +57,15 @@ def resolve(
     """Returns the three parts: names are looked up, objects stay what they are.
 
     Args:
-        model: The model whose curvature it is.
-        curvature: A curvature, or one of `CURVATURES`. Kronecker factors by name keep the mean of
+        model: the model whose curvature it is.
+        curvature: a curvature, or one of `CURVATURES`. Kronecker factors by name keep the mean of
             the inputs where the solver is given by name too and needs that.
-        solver: A solver, or one of `SOLVERS`.
-        rule: A step rule, or one of `RULES`.
-        damping: The optimizer's damping, where a rule made here has one of its own to start with.
+        solver: a solver, or one of `SOLVERS`.
+        rule: a step rule, or one of `RULES`.
+        damping: the optimizer's damping, where a rule made here has one of its own to start with.
 
     Raises:
-        NewtritonError: A name is unknown.
+        NewtritonError: a name is unknown.
     """
     by_name = isinstance(solver, str)
     if isinstance(solver, str):

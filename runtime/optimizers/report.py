@@ -20,18 +20,18 @@ class StepReport:
     Attributes:
         loss: h before the step, weight decay included.
         new_loss: h at the point that was tried last; None where none was.
-        accepted: Whether the parameters have moved.
+        accepted: whether the parameters have moved.
         step_norm: ‖s‖ of the step that was tried last.
-        status: How the solve ended, or why no step could be made, as a sentence.
+        status: how the solve ended, or why no step could be made, as a sentence.
         rho: (actual decrease)/(predicted decrease); None for a method without a model.
-        predicted: The model's decrease; None without one.
-        radius: The trust region's radius after the step; None for a method without one.
+        predicted: the model's decrease; None without one.
+        radius: the trust region's radius after the step; None for a method without one.
         damping: γ after the step; None for a method without one.
-        lr: The learning rate; None for a method without one.
-        damping_retries: How often a factor's damping had to be raised.
-        cg_iterations: Iterations of conjugate gradients, in all layers together.
-        halvings: How often a line search has shortened the step.
-        rejected: Steps in a row that could not be made: a loss, gradient or curvature that was not
+        lr: the learning rate; None for a method without one.
+        damping_retries: how often a factor's damping had to be raised.
+        cg_iterations: iterations of conjugate gradients, in all layers together.
+        halvings: how often a line search has shortened the step.
+        rejected: steps in a row that could not be made: a loss, gradient or curvature that was not
             finite, or a solve that failed.
     """
 
@@ -61,7 +61,7 @@ class Patience:
         """Notes what was wrong with a step, None where nothing was.
 
         Raises:
-            NewtritonError: It was the last of `PATIENCE` steps in a row.
+            NewtritonError: it was the last of `PATIENCE` steps in a row.
         """
         self.rejected = 0 if fault is None else self.rejected + 1
         if self.rejected >= PATIENCE:

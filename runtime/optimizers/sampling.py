@@ -25,7 +25,7 @@ def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]
     """Returns the batch alone, or the data, which a step passes through several times.
 
     Raises:
-        NewtritonError: Inputs come without labels, or the data can be passed through only once.
+        NewtritonError: inputs come without labels, or the data can be passed through only once.
     """
     if y is not None:
         return [(x, y)]  # type: ignore[list-item]
@@ -44,10 +44,10 @@ def mean_gradient(
     """Returns the means of h and its gradient over the samples of all batches.
 
     Returns:
-        The mean of h, that of its gradient (flat), and the statistics of each batch.
+        the mean of h, that of its gradient (flat), and the statistics of each batch.
 
     Raises:
-        NewtritonError: There are no batches.
+        NewtritonError: there are no batches.
     """
     samples, loss, gradient, statistics = 0, 0.0, torch.zeros_like(model.params), []
     for x, y in batches:
@@ -85,17 +85,17 @@ class Sampled:
     """A point with objective and gradient of all batches, and second-order calls on a sample.
 
     Args:
-        model: The model at whose parameters the point is.
-        batches: All data, passed through twice.
-        share: The share of the samples that curvature is taken on.
-        generator: What draws them.
+        model: the model at whose parameters the point is.
+        batches: all data, passed through twice.
+        share: the share of the samples that curvature is taken on.
+        generator: what draws them.
 
     Attributes:
-        objective: The mean of h over all batches.
-        gradient: Its gradient, flat.
-        statistics: The statistics of each batch, for `Model.update_statistics`.
-        vectors: The arithmetic on flat vectors.
-        second: The linearization on the sample.
+        objective: the mean of h over all batches.
+        gradient: its gradient, flat.
+        statistics: the statistics of each batch, for `Model.update_statistics`.
+        vectors: the arithmetic on flat vectors.
+        second: the linearization on the sample.
     """
 
     def __init__(

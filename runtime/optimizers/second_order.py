@@ -38,28 +38,28 @@ class SecondOrder:
     see `registry.CURVATURES`, `SOLVERS` and `RULES`.
 
     Args:
-        model: The model to be trained.
-        curvature: A `Curvature`, or a name: a kind of Kronecker factors ("kfac", "kflr", …), "ggn",
+        model: the model to be trained.
+        curvature: a `Curvature`, or a name: a kind of Kronecker factors ("kfac", "kflr", …), "ggn",
             "hessian", "ggn-layers" or "hessian-layers".
-        solver: A `Solver`, or a name: "kfi", "eigen", "cg" or "ea-cg" for Kronecker factors,
+        solver: a `Solver`, or a name: "kfi", "eigen", "cg" or "ea-cg" for Kronecker factors,
             "truncated-cg" or "steihaug" for any curvature.
-        rule: A `StepRule`, or a name: "fixed", "quadratic", "trust-region" or
+        rule: a `StepRule`, or a name: "fixed", "quadratic", "trust-region" or
             "levenberg-marquardt".
         damping: γ ≥ 0, added to the curvature with the model's weight decay; rules may change it.
         form: "additive", C + γI; or EA-CG's "convex", (1 − α)C + αI with α = γ < 1.
-        sample: The share of the samples that curvature is taken on, 0 < sample ≤ 1; loss and
+        sample: the share of the samples that curvature is taken on, 0 < sample ≤ 1; loss and
             gradient are of all.
-        average: A `PolyakAverage` of the parameters to be kept, or None.
-        seed: The seed of the samples that are drawn.
+        average: a `PolyakAverage` of the parameters to be kept, or None.
+        seed: the seed of the samples that are drawn.
 
     Attributes:
         damping: γ as it is now.
-        curvature: The curvature, which belongs to this optimizer.
-        solver: The solver, likewise.
-        rule: The step rule, likewise.
+        curvature: the curvature, which belongs to this optimizer.
+        solver: the solver, likewise.
+        rule: the step rule, likewise.
 
     Raises:
-        NewtritonError: An option is unknown or out of its range, or the parts do not go together;
+        NewtritonError: an option is unknown or out of its range, or the parts do not go together;
             the error says what to take instead.
 
     Examples:
@@ -106,14 +106,14 @@ class SecondOrder:
         taken batch by batch, and curvature is that of a sample.
 
         Args:
-            x: Inputs, or the iterable of batches (x, y), which must not be a one-shot iterator.
-            y: Labels; None for an iterable.
+            x: inputs, or the iterable of batches (x, y), which must not be a one-shot iterator.
+            y: labels; None for an iterable.
 
         Returns:
-            What the step did.
+            what the step did.
 
         Raises:
-            NewtritonError: A batch does not fit the model or has NaN in it, or ten steps in a row
+            NewtritonError: a batch does not fit the model or has NaN in it, or ten steps in a row
                 could not be made because of what was not finite.
         """
         batches = as_batches(x, y)
@@ -167,7 +167,7 @@ class SecondOrder:
         was not judged.
 
         Returns:
-            The loss and the proposal tried last, whether it is accepted, and ρ.
+            the loss and the proposal tried last, whether it is accepted, and ρ.
         """
         params, before, accepted = self.model.params, self.model.params.clone(), False
         try:
@@ -252,7 +252,7 @@ class SecondOrder:
         """Restores what `state_dict` gave, bit for bit.
 
         Raises:
-            NewtritonError: The state does not fit, in every way listed; nothing has changed.
+            NewtritonError: the state does not fit, in every way listed; nothing has changed.
         """
         check_state(self._state_spec(), state)
         for name, part in self._parts().items():

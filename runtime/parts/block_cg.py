@@ -30,10 +30,10 @@ class IterativeInverse:
     """The inverse of each damped block by conjugate gradients; diagonal blocks are divided.
 
     Attributes:
-        blocks: What is inverted.
+        blocks: what is inverted.
         damping: γ.
-        stop: Limits and tolerances in a layer.
-        vectors: What computes on flat vectors.
+        stop: limits and tolerances in a layer.
+        vectors: what computes on flat vectors.
     """
 
     blocks: BlockDiagonal
@@ -63,8 +63,8 @@ class BlockCG(LinearSolver, Attributes):
     """Solves (A ⊗ G + γI) x = g per layer by conjugate gradients; diagonal blocks are divided.
 
     Args:
-        limit: The most iterations in a layer, ≥ 1.
-        tolerance: The relative residual ‖r‖/‖g‖ in a layer at which to stop, 0 ≤ tolerance < 1.
+        limit: the most iterations in a layer, ≥ 1.
+        tolerance: the relative residual ‖r‖/‖g‖ in a layer at which to stop, 0 ≤ tolerance < 1.
     """
 
     name = "cg"
@@ -77,7 +77,7 @@ class BlockCG(LinearSolver, Attributes):
         """Returns the inverse; nothing is factorised.
 
         Raises:
-            NewtritonError: The curvature has no blocks.
+            NewtritonError: the curvature has no blocks.
         """
         return IterativeInverse(blocks_of(curvature), damping, self.stop, curvature.model.vectors)
 

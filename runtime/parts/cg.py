@@ -30,8 +30,8 @@ class Stop:
     """When conjugate gradients stop: whichever of these comes first.
 
     Attributes:
-        limit: The most iterations, ≥ 1.
-        tolerance: The relative residual ‖r‖/‖b‖ at which to stop, 0 ≤ tolerance < 1.
+        limit: the most iterations, ≥ 1.
+        tolerance: the relative residual ‖r‖/‖b‖ at which to stop, 0 ≤ tolerance < 1.
         progress: ε of Martens (2010, section 4.4), 0 ≤ ε < 1: stop at iteration i where φ has
             fallen by less than kεφ over the last k = max(10, i/10); 0 never does.
     """
@@ -55,11 +55,11 @@ def conjugate_gradients(
     without one the last x is returned, and b itself if that direction was the first.
 
     Args:
-        product: The product with A, which is symmetric.
+        product: the product with A, which is symmetric.
         system: b, of any shape, γ, and a radius (Steihaug 1983) or a preconditioner; not both,
             since the preconditioner's norm is another.
-        stop: Limits and tolerances.
-        vectors: What computes on flat vectors; PyTorch's operators unless given.
+        stop: limits and tolerances.
+        vectors: what computes on flat vectors; PyTorch's operators unless given.
 
     Returns:
         x in the shape of b, a status, and the count `cg_iterations` of products with A.
@@ -104,13 +104,13 @@ def conjugate_gradients(
 
 @dataclass(frozen=True)
 class CGInverse:
-    """(C + damping·I)⁻¹ by conjugate gradients, with a preconditioner where there is one.
+    """The inverse (C + damping·I)⁻¹ by conjugate gradients, preconditioned where that is asked for.
 
     Attributes:
         curvature: C, as an operator.
-        damping: What is added to its diagonal.
-        stop: Limits and tolerances.
-        preconditioner: An approximate inverse that is cheap to apply, or None.
+        damping: what is added to its diagonal.
+        stop: limits and tolerances.
+        preconditioner: an approximate inverse that is cheap to apply, or None.
     """
 
     curvature: Curvature
@@ -134,12 +134,12 @@ class CGInverse:
 
 @dataclass(frozen=True)
 class BallInverse:
-    """(C + damping·I)⁻¹ by conjugate gradients that end at the boundary of a ball.
+    """The inverse (C + damping·I)⁻¹ by conjugate gradients that end at the boundary of a ball.
 
     Attributes:
         curvature: C, as an operator.
-        damping: What is added to its diagonal.
-        stop: Limits and tolerances.
+        damping: what is added to its diagonal.
+        stop: limits and tolerances.
     """
 
     curvature: Curvature
@@ -157,10 +157,10 @@ class TruncatedCG(LinearSolver):
     """Conjugate gradients on the whole of C + damping·I (Martens 2010; Wang, Tan & Lin 2020).
 
     Args:
-        limit: The most iterations, ≥ 1.
+        limit: the most iterations, ≥ 1.
         tolerance: σ of ‖(C + damping·I)x − g‖ ≤ σ‖g‖, 0 ≤ σ < 1.
         progress: ε of Martens' rule, 0.0005 in his paper; 0 leaves it out.
-        preconditioner: A solver on Kronecker blocks; the curvature must bring them, see
+        preconditioner: a solver on Kronecker blocks; the curvature must bring them, see
             `Preconditioned`.
 
     Attributes:
@@ -184,7 +184,7 @@ class TruncatedCG(LinearSolver):
         """Returns the inverse, with the preconditioner's made ready where there is one.
 
         Raises:
-            NewtritonError: There is one, and the curvature brings nothing for it.
+            NewtritonError: there is one, and the curvature brings nothing for it.
         """
         if self.preconditioner is None:
             return CGInverse(curvature, damping, self.stop)
@@ -222,7 +222,7 @@ class Steihaug(LinearSolver, Attributes):
     −s; without a radius the ball has no boundary.
 
     Args:
-        limit: The most iterations, ≥ 1.
+        limit: the most iterations, ≥ 1.
         tolerance: σ of ‖(C + damping·I)x − g‖ ≤ σ‖g‖ inside the ball, 0 ≤ σ < 1.
         progress: ε of Martens' rule; 0 leaves it out.
     """

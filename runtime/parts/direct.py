@@ -1,4 +1,4 @@
-"""Direct solvers of (C + damping·I) x = g on blocks: each is factorised by a schedule, and kept."""
+"""Direct solvers of (C + damping·I) x = g on blocks: each is factorised now and then, and kept."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class FactorisedInverse:
     """The inverse of each damped block, from its factorisation.
 
     Attributes:
-        blocks: What is inverted.
-        kept: Each layer's factorisation.
-        dampings: Each layer's damping.
-        retries: How often a damping had to be raised.
+        blocks: what is inverted.
+        kept: each layer's factorisation.
+        dampings: each layer's damping.
+        retries: how often a damping had to be raised.
     """
 
     blocks: BlockDiagonal
@@ -55,12 +55,12 @@ class NoInverse:
 
 
 class Direct(LinearSolver):
-    """Factorises every block by a schedule, and keeps the result until the next time.
+    """Factorises every block once in a while, and keeps the result until the next time.
 
     Args:
-        every: Refreshes of the curvature between two factorisations, ≥ 1; during the curvature's
+        every: refreshes of the curvature between two factorisations, ≥ 1; during the curvature's
             burn-in each refresh is followed by one.
-        form: How the damping joins a block. Unless it is `Damped.WHOLE`, a factorisation is for
+        form: how the damping joins a block. Unless it is `Damped.WHOLE`, a factorisation is for
             one damping, and another damping asks for a new one.
     """
 
@@ -82,15 +82,15 @@ class Direct(LinearSolver):
         """Factorises the blocks where that is due, and returns their inverse.
 
         Raises:
-            NewtritonError: The curvature has no blocks, or no factors yet.
+            NewtritonError: the curvature has no blocks, or no factors yet.
         """
         blocks, retries = blocks_of(curvature), 0
         if self._is_due(blocks, damping):
             self.factorisations += 1
-            made = self._factorise(blocks, damping)
-            if made is None:
+            factorised = self._factorise(blocks, damping)
+            if factorised is None:
                 return NoInverse()
-            self._kept, retries = made
+            self._kept, retries = factorised
             self._made_at = (blocks.gathered, damping)
         kept: dict[str, Factorisation] = {}
         dampings: dict[str, float] = {}
@@ -110,12 +110,13 @@ class Direct(LinearSolver):
         """Returns what to keep of each layer, and how often damping was raised; None on failure."""
         result, retries = {}, 0
         for block in blocks.blocks:
-            made = block.factorise(damping, self.form)
-            if made is None:
+            factorised = block.factorise(damping, self.form)
+            if factorised is None:
                 return None
-            if made[0].tensors:
-                result[block.layer] = made[0]
-            retries += made[1]
+            factorisation, raised = factorised
+            if factorisation.tensors:
+                result[block.layer] = factorisation
+            retries += raised
         return result, retries
 
     def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
@@ -134,7 +135,7 @@ class Direct(LinearSolver):
     def state_dict(self) -> State:
         """Returns the factorisations in use, and what they were made for."""
         refreshes, damping = self._made_at
-        kept = {layer: copied(made.tensors) for layer, made in self._kept.items()}
+        kept = {layer: copied(each.tensors) for layer, each in self._kept.items()}
         made_at = {"refreshes": refreshes, "damping": damping} if self._kept else None
         counts = {"factorisations": self.factorisations, "retries": self.retries}
         return {"kept": kept, "made_at": made_at, **counts}
@@ -159,8 +160,8 @@ class KFI(Direct):
     for A, its inverse is Sherman and Morrison's (EA-CG, eq. 13).
 
     Args:
-        every: Refreshes of the curvature between two factorisations, ≥ 1.
-        pi: Whether the damping is balanced by π; False adds γ to both factors, as FITRE's code
+        every: refreshes of the curvature between two factorisations, ≥ 1.
+        pi: whether the damping is balanced by π; False adds γ to both factors, as FITRE's code
             does.
     """
 
@@ -178,7 +179,7 @@ class Eigen(Direct):
     positive, the block's damping is raised tenfold until all are above rounding.
 
     Args:
-        every: Refreshes of the curvature between two factorisations, ≥ 1.
+        every: refreshes of the curvature between two factorisations, ≥ 1.
     """
 
     name = "eigen"

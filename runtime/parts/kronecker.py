@@ -28,21 +28,21 @@ class KroneckerCurvature:
     """The curvature C ≈ blockdiag(A ⊗ G), diagonal where parameters have no Kronecker rule.
 
     Args:
-        model: The model whose curvature it is.
-        kind: The kind of factors, see `Linearization.kronecker_factors`.
-        samples: Label draws per input, ≥ 1.
+        model: the model whose curvature it is.
+        kind: the kind of factors, see `Linearization.kronecker_factors`.
+        samples: label draws per input, ≥ 1.
         moving_average: θ of the averages, 0 ≤ θ < 1.
-        every: Updates between two gatherings after burn-in, ≥ 1.
-        burn_in: The first updates, each of them gathered, ≥ 0.
-        seed: The seed of the labels that are drawn.
+        every: updates between two gatherings after burn-in, ≥ 1.
+        burn_in: the first updates, each of them gathered, ≥ 0.
+        seed: the seed of the labels that are drawn.
         inputs: "gram" keeps A; "mean" the mean of each layer's inputs, E[a]E[a]ᵀ standing for A
             (EA-CG, eq. 11b); "mean-first" does so in the first layer alone (eq. 13).
-        apart: Whether the bias is uncoupled from the weights where the mean is kept.
+        apart: whether the bias is uncoupled from the weights where the mean is kept.
 
     Attributes:
-        means: The layers that keep the mean of their inputs.
-        updates: How many updates there have been.
-        gathered: How often the averages have been refreshed.
+        means: the layers that keep the mean of their inputs.
+        updates: how many updates there have been.
+        gathered: how often the averages have been refreshed.
     """
 
     preconditioner = None
@@ -90,14 +90,14 @@ class KroneckerCurvature:
 
     @property
     def blocks(self) -> BlockDiagonal:
-        """Returns the blocks as an operator, as they are now."""
+        """The blocks as an operator, as they are now."""
         return BlockDiagonal(
             self.model.layout, tuple(self._blocks.values()), self.gathered, self.burning_in
         )
 
     @property
     def factors(self) -> dict[str, Factors]:
-        """Returns the averages by layer; nothing before the first update."""
+        """The averages by layer; nothing before the first update."""
         return {layer: b.factors for layer, b in self._blocks.items() if b.is_filled}
 
     def update(self, lin: Linearization) -> bool:
@@ -123,7 +123,7 @@ class KroneckerCurvature:
         """Returns C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.
 
         Raises:
-            NewtritonError: The curvature has not been updated yet.
+            NewtritonError: the curvature has not been updated yet.
         """
         return self.blocks.mv(v)
 
@@ -157,9 +157,9 @@ def operators(model: Model, means: list[str], apart: bool) -> dict[str, Block]:
     """Returns an empty block for each layer: the one place that chooses its structure.
 
     Args:
-        model: The model, which describes its layers' parameters.
-        means: The layers that keep the mean of their inputs.
-        apart: Whether the bias is uncoupled from the weights in those.
+        model: the model, which describes its layers' parameters.
+        means: the layers that keep the mean of their inputs.
+        apart: whether the bias is uncoupled from the weights in those.
     """
     result: dict[str, Block] = {}
     for described in model.blocks:

@@ -35,7 +35,7 @@ class Side(ABC):
     @property
     @abstractmethod
     def mean_diagonal(self) -> Tensor:
-        """Returns tr S/dim S, one per group, in float64."""
+        """The mean tr S/dim S, one per group, in float64."""
 
     @abstractmethod
     def factorise(self, damping: Tensor) -> Saved | None:
@@ -54,7 +54,7 @@ class Full(Side):
 
     @property
     def mean_diagonal(self) -> Tensor:
-        """Returns the mean of the diagonal, one per group, in float64."""
+        """The mean of the diagonal, one per group, in float64."""
         return self.matrix.diagonal(dim1=-2, dim2=-1).double().mean(-1)
 
     def factorise(self, damping: Tensor) -> Saved | None:
@@ -76,7 +76,7 @@ class LowRank(Side):
 
     @property
     def mean_diagonal(self) -> Tensor:
-        """Returns ‖U‖²/dim S, one per group, in float64."""
+        """The mean ‖U‖²/dim S, one per group, in float64."""
         root = self.root.double()
         return root.square().sum((-2, -1)) / root.shape[-2]
 
@@ -124,7 +124,7 @@ class KroneckerProduct(Block):
     """A block A ⊗ G on a layer's weights and bias: all that does not depend on what A is.
 
     Args:
-        described: Which parameters they are, and the layer's groups and taps.
+        described: which parameters they are, and the layer's groups and taps.
     """
 
     tags = frozenset({Tag.SEMIDEFINITE})
@@ -136,7 +136,7 @@ class KroneckerProduct(Block):
     @property
     @abstractmethod
     def factors(self) -> KroneckerFactors | MeanFactors:
-        """Returns what stands for A, and G."""
+        """What stands for A, and G."""
 
     @property
     @abstractmethod
@@ -293,7 +293,7 @@ class KroneckerBlock(KroneckerProduct):
 
     @property
     def factors(self) -> KroneckerFactors:
-        """Returns A and G."""
+        """The averages A and G."""
         tensors = self.tensors
         return KroneckerFactors(tensors["A"], tensors["G"], self.described.kernel, self.homogeneous)
 
@@ -318,8 +318,8 @@ class MeanBlock(KroneckerProduct):
     """A block A ⊗ G with E[ā]E[ā]ᵀ in place of A (Chen, Chou & Chang 2018, eq. 11b).
 
     Args:
-        described: Which parameters they are, and the layer's groups and taps.
-        apart: Whether the bias is uncoupled from the weights.
+        described: which parameters they are, and the layer's groups and taps.
+        apart: whether the bias is uncoupled from the weights.
     """
 
     tags = KroneckerProduct.tags | {Tag.MEANS}
@@ -335,7 +335,7 @@ class MeanBlock(KroneckerProduct):
 
     @property
     def factors(self) -> MeanFactors:
-        """Returns the mean of the inputs and G."""
+        """The mean of the inputs, and G."""
         mean, g = self.tensors["mean"], self.tensors["G"]
         return MeanFactors(mean, g, self.described.kernel, self.homogeneous, self.apart)
 

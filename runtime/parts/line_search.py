@@ -20,11 +20,11 @@ class LevenbergMarquardt(Rule):
     x leads uphill, the step is rejected and λ boosted.
 
     Args:
-        model: The quadratic model's curvature, "ggn" or "hessian".
+        model: the quadratic model's curvature, "ggn" or "hessian".
         sufficient: c of the decrease (Armijo), 0 < c < 1.
-        halvings: The most halvings of α in one search, ≥ 0.
-        drop: The factor of λ where the model is good, 0 < drop < 1.
-        boost: The factor of λ where it is poor, > 1.
+        halvings: the most halvings of α in one search, ≥ 0.
+        drop: the factor of λ where the model is good, 0 < drop < 1.
+        boost: the factor of λ where it is poor, > 1.
     """
 
     name = "levenberg-marquardt"

@@ -57,21 +57,21 @@ class MatrixFree(Attributes):
     It is that of the batch of the last linearization.
 
     Args:
-        model: The model whose curvature it is.
+        model: the model whose curvature it is.
         kind: "ggn" or "hessian".
         blocks: "whole", or "layers" for its block diagonal, a block per layer.
-        product: The form of Gauss–Newton products: "r-operator", "stored-jacobian", or "auto" for
+        product: the form of Gauss–Newton products: "r-operator", "stored-jacobian", or "auto" for
             what the cost rule says, see `cheaper_product`.
-        forecast: How many products the first linearization is expected to serve, ≥ 1.
+        forecast: how many products the first linearization is expected to serve, ≥ 1.
 
     Attributes:
-        tags: What a solver or a rule may rely on.
-        products: How many products have been taken since the last linearization; the forecast for
+        tags: what a solver or a rule may rely on.
+        products: how many products have been taken since the last linearization; the forecast for
             the next one.
-        chosen: The form of the products on the last linearization.
+        chosen: the form of the products on the last linearization.
 
     Raises:
-        NewtritonError: An option is unknown, or a stored Jacobian is asked of the Hessian.
+        NewtritonError: an option is unknown, or a stored Jacobian is asked of the Hessian.
     """
 
     blocks = preconditioner = None
@@ -123,7 +123,7 @@ class MatrixFree(Attributes):
         """Returns C v for a flat vector, without weight decay.
 
         Raises:
-            NewtritonError: The curvature has not been updated yet.
+            NewtritonError: the curvature has not been updated yet.
         """
         if self.lin is None:
             raise NewtritonError("the curvature has no linearization yet: call update(lin)")
@@ -139,11 +139,11 @@ class Preconditioned:
     """A curvature with a second one beside it, for a solver that preconditions with it.
 
     Args:
-        curvature: The curvature whose products are wanted.
-        preconditioner: Blocks that are easy to solve with.
+        curvature: the curvature whose products are wanted.
+        preconditioner: blocks that are easy to solve with.
 
     Raises:
-        NewtritonError: The preconditioner has no blocks.
+        NewtritonError: the preconditioner has no blocks.
     """
 
     blocks = None

@@ -33,7 +33,7 @@ class Status(Enum):
     """How a solve ended: a sentence, which names the remedy where there is something to mend.
 
     Attributes:
-        severity: How bad it is. The worst of several solves is the one with the highest; from
+        severity: how bad it is. The worst of several solves is the one with the highest; from
             `FAILURE` on there is no direction to go along.
     """
 
@@ -99,8 +99,8 @@ class Solution:
 
     Attributes:
         x: x ≈ (C + damping·I)⁻¹ g, flat; zeros where the solve failed.
-        status: How it ended.
-        statistics: Counts: `retries` of factorisations with more damping, `cg_iterations`.
+        status: how it ended.
+        statistics: counts: `retries` of factorisations with more damping, `cg_iterations`.
     """
 
     x: Tensor
@@ -115,9 +115,9 @@ class Proposal:
     Attributes:
         step: s, flat.
         norm: ‖s‖.
-        predicted: The predicted decrease −m(s) ≥ 0; NaN where it is not finite.
+        predicted: the predicted decrease −m(s) ≥ 0; NaN where it is not finite.
         slope: gᵀs, where the rule searches a line.
-        halvings: How often a line search has shortened the step.
+        halvings: how often a line search has shortened the step.
     """
 
     step: Tensor
@@ -214,8 +214,8 @@ class Inverse(Protocol):
         """Returns x ≈ (C + damping·I)⁻¹ g.
 
         Args:
-            g: The right-hand side, flat.
-            radius: The largest ‖x‖, where the solver needs `Tag.RADIUS`; others pass over it.
+            g: the right-hand side, flat.
+            radius: the largest ‖x‖, where the solver needs `Tag.RADIUS`; others pass over it.
         """
         ...
 
@@ -294,11 +294,11 @@ class StepRule(Part, Protocol):
         Args:
             loss: h before the step.
             new_loss: h after it.
-            proposal: The step.
-            eps: The relative rounding error of the parameters' dtype.
+            proposal: the step.
+            eps: the relative rounding error of the parameters' dtype.
 
         Returns:
-            Whether it is accepted, and ρ = actual/predicted decrease; None without a model.
+            whether it is accepted, and ρ = actual/predicted decrease; None without a model.
         """
         ...
 
@@ -338,7 +338,7 @@ def blocks_of(curvature: Curvature) -> BlockDiagonal:
     """Returns the curvature as blocks.
 
     Raises:
-        NewtritonError: It has none.
+        NewtritonError: it has none.
     """
     if curvature.blocks is None:
         raise NewtritonError(f"curvature {curvature.name!r}: {MISSING[Tag.BLOCKS]}")

@@ -33,16 +33,16 @@ class QuadraticModel(Rule):
     raises the loss of its own batch is refused.
 
     Args:
-        damping: The first λ, ≥ 0.
-        momentum: Whether the last step is searched too.
-        model: Which matrix B is, the "ggn" or "hessian" of h.
-        every: Steps between two changes of λ, ≥ 1.
-        greedy: Steps between two choices of γ, ≥ 1.
+        damping: the first λ, ≥ 0.
+        momentum: whether the last step is searched too.
+        model: which matrix B is, the "ggn" or "hessian" of h.
+        every: steps between two changes of λ, ≥ 1.
+        greedy: steps between two choices of γ, ≥ 1.
 
     Attributes:
         damping: λ as it is now.
-        steps: How many steps have been judged.
-        last: The last step, where it was accepted and there is momentum.
+        steps: how many steps have been judged.
+        last: the last step, where it was accepted and there is momentum.
     """
 
     name = "quadratic"

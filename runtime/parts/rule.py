@@ -25,8 +25,8 @@ class Rule(Attributes):
     """A rule with one damping that stays, no trust region and no line search.
 
     Attributes:
-        needs: The tags that the curvature must offer.
-        tags: What a solver may rely on.
+        needs: the tags that the curvature must offer.
+        tags: what a solver may rely on.
     """
 
     needs: frozenset[Tag] = frozenset()
@@ -56,7 +56,7 @@ def along(directions: Sequence[Tensor], point: Point) -> tuple[Matrix, Matrix, M
     """Measures k directions vᵢ = ‖vᵢ‖ uᵢ at a point with gradient g, in float64.
 
     Returns:
-        The norms ‖vᵢ‖, the slopes gᵀuᵢ, and the k×k inner products uᵢᵀuⱼ; NaN where a norm is 0.
+        the norms ‖vᵢ‖, the slopes gᵀuᵢ, and the k×k inner products uᵢᵀuⱼ; NaN where a norm is 0.
     """
     products = point.vectors.gram([point.gradient, *directions])
     norms = np.sqrt(np.diag(products)[1:])
@@ -70,8 +70,8 @@ def reduction_ratio(loss: float, new_loss: float, predicted: float, eps: float) 
     Args:
         loss: h before the step.
         new_loss: h after it.
-        predicted: The model's decrease.
-        eps: The relative rounding error of the loss.
+        predicted: the model's decrease.
+        eps: the relative rounding error of the loss.
 
     Returns:
         ρ; −∞ where either side is not finite, 1 where the prediction is rounding error.

@@ -15,13 +15,13 @@ class Tag(Enum):
     The value says what is promised. Where several are missing, the first one here is reported.
 
     Attributes:
-        BLOCKS: Curvatures; `Curvature.blocks` is there.
-        MEANS: Curvatures and blocks.
-        DIAGONAL: Blocks.
-        CONSTANT_DAMPING: Step rules.
-        SEMIDEFINITE: Curvatures and blocks.
-        RADIUS: Step rules; `StepRule.radius` is there.
-        PRECONDITIONER: Curvatures; `Curvature.preconditioner` is there.
+        BLOCKS: offered by curvatures; `Curvature.blocks` is there.
+        MEANS: offered by curvatures and blocks.
+        DIAGONAL: offered by blocks.
+        CONSTANT_DAMPING: offered by step rules.
+        SEMIDEFINITE: offered by curvatures and blocks.
+        RADIUS: offered by step rules; `StepRule.radius` is there.
+        PRECONDITIONER: offered by curvatures; `Curvature.preconditioner` is there.
     """
 
     BLOCKS = "the curvature has a block per layer, which can be factorised alone"

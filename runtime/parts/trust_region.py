@@ -41,7 +41,7 @@ def minimise_in_ball(
         curvature: k×k forms vᵢᵀHvⱼ, of any sign.
         metric: k×k inner products vᵢᵀvⱼ.
         radius: Δ > 0.
-        tolerance: Combinations with a smaller share of the metric are dropped. An error ε in the
+        tolerance: combinations with a smaller share of the metric are dropped. An error ε in the
             forms grows to ε/tolerance along them.
     """
     scales, axes = np.linalg.eigh(metric)
@@ -105,7 +105,7 @@ class TrustRegion(Rule):
     Args:
         max_radius: Δ_max, in the units of the parameters; finite.
         initial_radius: Δ₀; Δ_max unless given.
-        min_radius: The radius Δ never falls below it; 0 < min ≤ initial ≤ max.
+        min_radius: the radius Δ never falls below it; 0 < min ≤ initial ≤ max.
         case: "kfac" searches along the direction; "kfac+gradient" takes the better of the best
             points along it and along the gradient; "subspace" minimises over the span of both.
         momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ; 0 ≤ μ < 1. It is left
@@ -114,10 +114,10 @@ class TrustRegion(Rule):
 
     Attributes:
         radius: Δ as it is now.
-        last: The last accepted step, where there is momentum.
+        last: the last accepted step, where there is momentum.
 
     Raises:
-        NewtritonError: An option is unknown or out of its range.
+        NewtritonError: an option is unknown or out of its range.
     """
 
     name = "trust-region"

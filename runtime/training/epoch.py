@@ -8,7 +8,7 @@ class Epoch:
     """One pass over the training data.
 
     Attributes:
-        number: counted from 1.
+        number: the number of the epoch, counted from 1.
         steps: the number of optimizer steps so far, from the beginning of the run.
         seconds: the time spent training so far, validation not included.
         loss: the mean over the epoch's samples of the loss that each step met.

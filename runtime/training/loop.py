@@ -82,10 +82,10 @@ def fit(
         progress: whether to draw a progress bar.
         callbacks: called with the history after each epoch; returning True ends the training.
         log_dir: where to write TensorBoard's event files.
-        history: of an earlier call, to be continued: its counts and seconds go on.
+        history: the history of an earlier call, to be continued: its counts and seconds go on.
 
     Returns:
-        The history, which is the one passed in if there was one.
+        the history, which is the one passed in if there was one.
 
     Raises:
         NewtritonError: `epochs` is no positive integer, data have no batches or cannot be passed

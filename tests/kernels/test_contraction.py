@@ -98,7 +98,7 @@ def check(out: Tensor, wanted: list[Tensor]) -> None:
 @pytest.mark.parametrize("tiles", [SMALL, WIDE, SPLIT], ids=["small", "wide", "split"])
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-def test_images(window, backward: bool, tiles: Tiles):
+def test_sums_of_convolutions_equal_pytorchs(window, backward: bool, tiles: Tiles):
     size, channels, outputs, kernel, stride, padding, dilation, groups, n = window
     out_size = grid(size, kernel, stride, padding, dilation)
     ends = [(size, channels // groups), (out_size, outputs // groups)]
@@ -170,7 +170,7 @@ def test_outer_products(window, tiles: Tiles):
 @pytest.mark.parametrize(
     ("columns", "groups", "ones"), list(itertools.product((1, 3, 17, 65), (1, 2), (False, True)))
 )
-def test_grams(columns: int, groups: int, ones: bool):
+def test_grams_equal_pytorchs(columns: int, groups: int, ones: bool):
     x = random(33, 1, 1, columns * groups)
     geometry = OuterGeometry((1, 1), columns, (1, 1), columns, groups, ones=ones)
     rows, width = geometry.shape

@@ -20,7 +20,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("split", [1, 3])
-def test_patch_gram(case, split: int):
+def test_both_kernels_give_the_patch_gram(case, split: int):
     size, channels, groups, kernel, stride, padding, dilation, ones = case
     a = torch.randn(3, *size, channels, generator=torch.Generator().manual_seed(0))
     shapes = PatchGeometry(

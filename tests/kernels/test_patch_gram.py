@@ -84,7 +84,7 @@ def test_any_window_on_any_map(
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-def test_float32(window: tuple[Pair, Pair, Pair, Pair, Pair]) -> None:
+def test_equals_im2col_in_float32(window: tuple[Pair, Pair, Pair, Pair, Pair]) -> None:
     size, *rest = window
     a = image(4, size, 4, torch.float32)
     value = patch_gram(a, *rest, 2, True, 0.37)

@@ -21,22 +21,22 @@ def lifetimes(draw: st.DrawFn) -> dict[int, Lifetime]:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(lifetimes())
 def test_blocks_alive_together_do_not_overlap(blocks: dict[int, Lifetime]):
-    plan = arena(blocks)
+    placed = arena(blocks)
     for i, a in blocks.items():
-        assert plan.offsets[i] % ALIGNMENT == 0
-        assert plan.offsets[i] + a.size <= plan.size
+        assert placed.offsets[i] % ALIGNMENT == 0
+        assert placed.offsets[i] + a.size <= placed.size
         for j, b in blocks.items():
             if i < j and a.meets(b):
-                ends = plan.offsets[i] + a.size, plan.offsets[j] + b.size
-                assert ends[0] <= plan.offsets[j] or ends[1] <= plan.offsets[i]
+                ends = placed.offsets[i] + a.size, placed.offsets[j] + b.size
+                assert ends[0] <= placed.offsets[j] or ends[1] <= placed.offsets[i]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(lifetimes())
 def test_the_arena_is_at_least_the_peak_and_not_the_sum(blocks: dict[int, Lifetime]):
-    plan = arena(blocks)
+    placed = arena(blocks)
     rounding = ALIGNMENT * len(blocks)
-    assert peak(blocks) <= plan.size <= sum(b.size for b in blocks.values()) + rounding
+    assert peak(blocks) <= placed.size <= sum(b.size for b in blocks.values()) + rounding
 
 
 def test_a_chain_needs_two_blocks():

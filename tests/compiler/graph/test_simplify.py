@@ -1,4 +1,4 @@
-"""Rewrites, by before and after."""
+"""Rewrites give the simpler graph that was meant, and no other."""
 
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import N, Node

@@ -50,27 +50,28 @@ def split_some(node: Node, batch: int) -> Way:
     return Way(3) if node.op in (Op.CONV_WEIGHT_GRAD, Op.GRAM) else Way()
 
 
-def check_legal(plan: Schedule) -> None:
+def check_legal(scheduled: Schedule) -> None:
     owners: dict[Node, list[Kernel]] = {}
-    for kernel in plan.kernels:
+    for kernel in scheduled.kernels:
         for node in kernel.nodes:
             if node not in kernel.anchors or not kernel.way.apart:
                 owners.setdefault(node, []).append(kernel)
     assert all(len(kernels) == 1 for kernels in owners.values())
-    for node in plan.graph.computed():
-        merged = any(h.joint and node in h.anchors for k in plan.kernels for h in [k, *k.adds])
-        assert node in owners or node in plan.looked_up or node in plan.leaves or merged, node
-    launched = {k: i for i, kernels in enumerate(plan.launches) for k in kernels}
-    assert len(launched) == len(plan.kernels)
-    for kernel in plan.kernels:
+    for node in scheduled.graph.computed():
+        merged = any(h.joint and node in h.anchors for k in scheduled.kernels for h in [k, *k.adds])
+        known = {*owners, *scheduled.looked_up, *scheduled.leaves}
+        assert node in known or merged, node
+    launched = {k: i for i, kernels in enumerate(scheduled.launches) for k in kernels}
+    assert len(launched) == len(scheduled.kernels)
+    for kernel in scheduled.kernels:
         for value in kernel.reads:
-            if value not in plan.leaves:
+            if value not in scheduled.leaves:
                 (producer,) = owners[value]
                 assert value in producer.writes
                 assert launched[producer] < launched[kernel]
         for node in kernel.body:
             if is_partial(node):
-                assert launched[plan.part_of[node]] < launched[kernel]
+                assert launched[scheduled.part_of[node]] < launched[kernel]
         for head in kernel.adds:
             assert launched[head] < launched[kernel]
 
@@ -84,27 +85,27 @@ def test_every_value_is_computed_once_and_in_order(pair, loss):
             check_legal(schedule(graph, 5, ways))
 
 
-def only(plan: Schedule, op: Op) -> Kernel:
+def only(scheduled: Schedule, op: Op) -> Kernel:
     """The one kernel that computes nodes of an op."""
-    (found,) = [k for k in plan.kernels if op in {n.op for n in k.nodes}]
+    (found,) = [k for k in scheduled.kernels if op in {n.op for n in k.nodes}]
     return found
 
 
 def test_bias_and_activation_join_their_convolution():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Conv2d(2, 3), nt.Flatten())
-    plan = schedule(programs(net, (1, 6, 6), nt.MSELoss()).outputs.graph)
-    assert [n.op for k in plan.kernels for n in k.anchors] == [Op.CONV, Op.CONV]
-    assert [n.op for n in plan.kernels[0].body] == [Op.MAP]
-    (conv,) = plan.kernels[0].anchors
-    assert conv not in plan.kernels[0].writes  # s is not needed by an evaluation
+    scheduled = schedule(programs(net, (1, 6, 6), nt.MSELoss()).outputs.graph)
+    assert [n.op for k in scheduled.kernels for n in k.anchors] == [Op.CONV, Op.CONV]
+    assert [n.op for n in scheduled.kernels[0].body] == [Op.MAP]
+    (conv,) = scheduled.kernels[0].anchors
+    assert conv not in scheduled.kernels[0].writes  # s is not needed by an evaluation
 
 
 def test_a_sum_of_contractions_is_one_kernel():
     x, w = ops.input_("x", (N, 5)), ops.param("w", (4, 5))
     y, v = ops.input_("y", (N, 5)), ops.param("v", (4, 5))
     both = [ops.matmul(a, b, tb=True) for a, b in ((x, w), (y, v))]
-    plan = schedule(Graph("sum", {"out": ops.map_(var(0) + 2.0 * var(1), *both)}))
-    (kernel,) = plan.kernels
+    scheduled = schedule(Graph("sum", {"out": ops.map_(var(0) + 2.0 * var(1), *both)}))
+    (kernel,) = scheduled.kernels
     assert kernel.anchors == both
     squares = ops.map_(var(0) * var(1), *both)
     assert len(schedule(Graph("product", {"out": squares})).kernels) == 2  # not affine in both
@@ -112,25 +113,25 @@ def test_a_sum_of_contractions_is_one_kernel():
 
 def test_the_two_products_of_a_quadratic_form_share_a_kernel():
     net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
-    plan = schedule(programs(net, (5,)).quadratic(1).graph)
-    (kernel,) = [k for k in plan.kernels if len(k.anchors) == 2]
+    scheduled = schedule(programs(net, (5,)).quadratic(1).graph)
+    (kernel,) = [k for k in scheduled.kernels if len(k.anchors) == 2]
     assert kernel.joint is not None and len(kernel.partials) == 2
-    stages = [plan.stages[kernel][node] for node in kernel.partials]
+    stages = [scheduled.stages[kernel][node] for node in kernel.partials]
     assert sorted(stages) == [0, 1]  # ⟨s̄, V⋆ȧ⟩ while V⋆ȧ is in registers, the rest behind the sum
 
 
 def test_losses_and_their_adjoints_are_one_kernel():
     net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
-    plan = schedule(programs(net, (5,)).linearize.graph)
-    kernel = only(plan, Op.ROW_MAX)
+    scheduled = schedule(programs(net, (5,)).linearize.graph)
+    kernel = only(scheduled, Op.ROW_MAX)
     assert kernel.whole_rows and len(kernel.writes) == 2  # losses and z̄
 
 
 def test_a_pool_takes_the_maps_around_it():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.MaxPool2d(2), nt.Conv2d(2, 2), nt.Flatten())
-    plan = schedule(programs(net, (1, 6, 6), nt.MSELoss()).linearize.graph)
-    assert only(plan, Op.ARGMAX_POOL) is only(plan, Op.GATHER_MAX)
-    assert not any(n.op is Op.SCATTER_MAX for k in plan.kernels for n in k.nodes)
+    scheduled = schedule(programs(net, (1, 6, 6), nt.MSELoss()).linearize.graph)
+    assert only(scheduled, Op.ARGMAX_POOL) is only(scheduled, Op.GATHER_MAX)
+    assert not any(n.op is Op.SCATTER_MAX for k in scheduled.kernels for n in k.nodes)
 
 
 def test_a_fusion_that_would_close_a_cycle_is_not_made():
@@ -138,46 +139,46 @@ def test_a_fusion_that_would_close_a_cycle_is_not_made():
     s = ops.matmul(x, w, tb=True)
     again = ops.matmul(ops.map_(scalar.tanh(var(0)), s), w, tb=True)
     out = ops.map_(var(0) * var(1), s, again)
-    plan = schedule(Graph("cycle", {"out": out}))
-    assert [len(k.body) for k in plan.kernels] == [1, 1]
-    check_legal(plan)
+    scheduled = schedule(Graph("cycle", {"out": out}))
+    assert [len(k.body) for k in scheduled.kernels] == [1, 1]
+    check_legal(scheduled)
 
 
 def test_first_stages_share_a_launch_and_so_do_last_ones():
     net = nt.Sequential(*itertools.chain(*((nt.Linear(4), nt.Tanh()) for _ in range(4))))
-    plan = schedule(programs(net, (4,), nt.MSELoss()).linearize.graph, 8, split_some)
-    transposes = [k for k in plan.kernels if k.body and k.body[0].op is Op.TRANSPOSE]
-    assert set(transposes) <= set(plan.launches[0])
-    biases = [k for k in plan.kernels if all(map(is_partial, k.body)) and k.body]
-    assert set(biases) <= set(plan.launches[-1])
+    scheduled = schedule(programs(net, (4,), nt.MSELoss()).linearize.graph, 8, split_some)
+    transposes = [k for k in scheduled.kernels if k.body and k.body[0].op is Op.TRANSPOSE]
+    assert set(transposes) <= set(scheduled.launches[0])
+    biases = [k for k in scheduled.kernels if all(map(is_partial, k.body)) and k.body]
+    assert set(biases) <= set(scheduled.launches[-1])
 
 
 def test_kernels_of_a_launch_that_read_one_value_are_one():
     x, y, z, apart = (ops.input_(name, (N,)) for name in ("x", "y", "z", "apart"))
     dots = {"xy": ops.dot(x, y), "yz": ops.dot(y, z), "apart": ops.dot(apart, apart)}
-    plan = schedule(Graph("dots", dots))
-    first, last = plan.launches
+    scheduled = schedule(Graph("dots", dots))
+    first, last = scheduled.launches
     assert [list(k.reads) for k in first] == [[x, y, z], [apart]]
     assert [len(k.body) for k in last] == [3]
-    check_legal(plan)
+    check_legal(scheduled)
 
 
 def test_a_value_read_in_another_order_is_no_reason_to_share_a_kernel():
     x, y = (ops.input_(name, (N, 4, 4)) for name in "xy")
     turned = ops.transpose(x, (0, 2, 1))
-    plan = schedule(Graph("turned", {"a": ops.dot(x, y), "b": ops.dot(turned, turned)}))
-    assert [len(k.partials) for k in plan.launches[0]] == [1, 1]
+    scheduled = schedule(Graph("turned", {"a": ops.dot(x, y), "b": ops.dot(turned, turned)}))
+    assert [len(k.partials) for k in scheduled.launches[0]] == [1, 1]
 
 
 def test_forms_of_batch_norm_read_each_value_once():
     layers = [(nt.Conv2d(4, 3, padding=1), nt.BatchNorm2d(), nt.SiLU()) for _ in range(2)]
     net = nt.Sequential(*itertools.chain(*layers), nt.Flatten(), nt.Linear(2))
-    plan = schedule(programs(net, (1, 6, 6)).quadratic(2).graph, 8, split_some)
-    for launch in plan.launches:
+    scheduled = schedule(programs(net, (1, 6, 6)).quadratic(2).graph, 8, split_some)
+    for launch in scheduled.launches:
         maps = [k for k in launch if not k.anchors]
         read = [(k.space, x) for k in maps for x in k.reads if x.shape == k.space.shape]
         assert len(read) == len(set(read))
-    check_legal(plan)
+    check_legal(scheduled)
 
 
 def test_a_printed_schedule_names_spaces_and_ops():
@@ -247,30 +248,30 @@ def test_the_work_of_scheduling_is_linear_in_depth(network: Callable[[int], Prog
 
 
 def test_deep_networks_are_scheduled_and_lowered_without_recursion():
-    plan = schedule(deep(600).linearize.graph, 8)
-    source, _ = generate(plan, {k: Tile(16, 16, 1) for k in plan.kernels})
-    assert len(plan.kernels) > 1200
+    scheduled = schedule(deep(600).linearize.graph, 8)
+    source, _ = generate(scheduled, {k: Tile(16, 16, 1) for k in scheduled.kernels})
+    assert len(scheduled.kernels) > 1200
     assert source.count("@triton.jit") < 60  # layers of one shape share their code
 
 
 def test_chains_without_parameters_are_cut():
     chain = nt.Sequential(*(nt.Tanh() for _ in range(400)), nt.Linear(3))
     graph = programs(chain, (4,)).linearize.graph
-    plan = schedule(graph, 8)
-    generate(plan, {k: Tile(16, 16, 1) for k in plan.kernels})
-    check_legal(plan)
+    scheduled = schedule(graph, 8)
+    generate(scheduled, {k: Tile(16, 16, 1) for k in scheduled.kernels})
+    check_legal(scheduled)
 
 
 def test_a_schedule_is_data():
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(2))
-    plan = schedule(programs(net, (1, 6, 6)).linearize.graph, 2, split_some)
-    assert plan.looked_up.isdisjoint(plan.leaves)
-    for kernel in plan.kernels:
-        assert all(plan.accumulated_by[a] is kernel for a in kernel.anchors)
-        assert all(plan.kernel_of[node] is kernel for node in kernel.writes)
-        assert all(plan.part_of[node] is kernel for node in kernel.partials)
+    scheduled = schedule(programs(net, (1, 6, 6)).linearize.graph, 2, split_some)
+    assert scheduled.looked_up.isdisjoint(scheduled.leaves)
+    for kernel in scheduled.kernels:
+        assert all(scheduled.accumulated_by[a] is kernel for a in kernel.anchors)
+        assert all(scheduled.kernel_of[node] is kernel for node in kernel.writes)
+        assert all(scheduled.part_of[node] is kernel for node in kernel.partials)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        plan.kernels = []  # type: ignore[misc]
+        scheduled.kernels = []  # type: ignore[misc]
 
 
 def test_anchors_are_what_has_no_elements():

@@ -53,9 +53,9 @@ def mixed() -> Graph:
     return Graph("mixed", {"a": scaled, "b": total, "c": columns, "d": ops.reshape(slope, (N, 12))})
 
 
-@pytest.mark.parametrize("block", [1 << 17, 8, 1])
-def test_groups_of_maps_equal_single_maps(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pointwise, "BLOCK", block)
+@pytest.mark.parametrize("chunk", [1 << 17, 8, 1])
+def test_groups_of_maps_equal_single_maps(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pointwise, "CHUNK", chunk)
     graph = mixed()
     feed = feed_of(graph)
     values, expected = AtenExecutor(graph)(RUN, feed), one_by_one(graph, feed)
@@ -68,8 +68,8 @@ def test_equal_subexpressions_of_a_group_are_computed_once() -> None:
     a = ops.map_(scalar.sigmoid(var(0)), x)
     b = ops.map_(scalar.sigmoid(var(0)) * var(0), x)
     group = Pointwise([a, b], [a, b])
-    plan = pointwise._Loop(group, 5)
-    assert len(plan.instructions) == 2
+    loop = pointwise._Loop(group, 5)
+    assert len(loop.instructions) == 2
 
 
 def test_values_that_nobody_needs_are_not_written() -> None:

@@ -136,12 +136,12 @@ def test_a_good_report_has_no_faults():
         ({"tiles": {"slot": 8, "other": 4}}, "slot takes tiles in 8 bytes"),
     ],
 )
-def test_each_gate(what, fault: str):
+def test_each_gate_finds_its_fault(what, fault: str):
     (found,) = gates.faults(job(wide=frozenset({"slot"})), report(**what))
     assert fault in found
 
 
-def test_exceptions():
+def test_exceptions_pass():
     serial = report(waits={"copy": [2], "product": [0]})
     assert gates.faults(job(precision="tf32x3"), serial) == []
     narrow = report(copies={4: 96}, loop=260)

@@ -69,7 +69,7 @@ def test_solvers_by_name(solver: str) -> None:
     assert min(found.whole.values()) > 0.5
 
 
-def test_float32() -> None:
+def test_exact_updates_are_found_in_float32() -> None:
     (x, y), _ = nt.digits()
     model = nt.compile(nt.models.small_cnn(), (1, 8, 8), nt.CrossEntropyLoss())
     lin = model.linearize(x[:16], y[:16])
@@ -86,7 +86,9 @@ def test_float32() -> None:
         (lambda lin: nt.alignment(lin, {"v": torch.ones(3)}), "the update 'v' is"),
     ],
 )
-def test_refusals(call: Callable[[nt.Linearization], object], named: str) -> None:
+def test_refuses_what_there_cannot_be(
+    call: Callable[[nt.Linearization], object], named: str
+) -> None:
     model, [(x, y)] = problem("cnn")
     with pytest.raises(NewtritonError, match=named):
         call(model.linearize(x, y))

@@ -129,7 +129,7 @@ def test_products_that_are_not_finite_have_no_errors() -> None:
         nt.layer_errors(model.linearize(x, y))
 
 
-def test_float32() -> None:
+def test_errors_are_small_in_float32() -> None:
     (x, y), _ = nt.digits()
     model = nt.compile(nt.models.small_cnn(), (1, 8, 8), nt.CrossEntropyLoss())
     lin = model.linearize(x[:16], y[:16])
@@ -145,7 +145,9 @@ def test_float32() -> None:
         (lambda lin: nt.layer_errors(lin, {"own": KroneckerCurvature(lin.model)}), "update"),
     ],
 )
-def test_refusals(call: Callable[[nt.Linearization], object], named: str) -> None:
+def test_refuses_what_there_cannot_be(
+    call: Callable[[nt.Linearization], object], named: str
+) -> None:
     model, [(x, y)] = problem("cnn")
     with pytest.raises(NewtritonError, match=named):
         call(model.linearize(x, y))

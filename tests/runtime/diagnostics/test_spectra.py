@@ -44,7 +44,7 @@ def test_products_that_are_not_finite_have_no_spectrum() -> None:
         nt.spectrum(model.linearize(x, y))
 
 
-def test_float32() -> None:
+def test_spectra_converge_in_float32() -> None:
     (x, y), _ = nt.digits()
     model = nt.compile(nt.models.small_cnn(), (1, 8, 8), nt.CrossEntropyLoss())
     assert nt.spectrum(model.linearize(x[:16], y[:16])).converged
@@ -58,7 +58,9 @@ def test_float32() -> None:
         (lambda lin: nt.spectrum(lin, tolerance=1.0), "tolerance is 1.0"),
     ],
 )
-def test_refusals(call: Callable[[nt.Linearization], object], named: str) -> None:
+def test_refuses_what_there_cannot_be(
+    call: Callable[[nt.Linearization], object], named: str
+) -> None:
     model, [(x, y)] = problem("cnn")
     with pytest.raises(NewtritonError, match=named):
         call(model.linearize(x, y))

@@ -16,7 +16,7 @@ def jobs(chip: str, precision: str) -> list[Job]:
     return list(check.jobs(["vgg11"], [precision], CHIPS[chip]))
 
 
-def test_names():
+def test_chips_go_by_their_architecture():
     assert list(CHIPS) == ["sm_90", "sm_80", "gfx942"]
     assert chip_of(torch.device("cpu")) is CHIPS["sm_90"]
 

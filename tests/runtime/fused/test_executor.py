@@ -104,7 +104,7 @@ def test_random_networks(pair):
 
 @pytest.mark.interpreter
 @pytest.mark.parametrize("size", [1, 3, 7, 17, 33, 65])
-def test_odd_sizes(size: int):
+def test_programs_of_odd_sizes_equal_pytorchs(size: int):
     net = nt.Sequential(
         nt.Conv2d(size, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2), nt.Flatten(), nt.Linear(size + 1)
     )
@@ -113,7 +113,7 @@ def test_odd_sizes(size: int):
 
 @pytest.mark.interpreter
 @pytest.mark.parametrize("n", [1, 3, 7, 17, 33, 65])
-def test_batch_sizes(n: int):
+def test_programs_at_any_batch_size_equal_pytorchs(n: int):
     net = nt.Sequential(nt.Linear(9), nt.Tanh(), nt.Linear(5), nt.Softplus(), nt.Linear(4))
     both(net, (6,), 4, "mse" if n % 2 else "ce", n)
 

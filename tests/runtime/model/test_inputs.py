@@ -108,7 +108,7 @@ INPUTS: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 @calls
 @pytest.mark.parametrize(("x", "fragments"), INPUTS.values(), ids=INPUTS)
-def test_bad_inputs(call: Call, x: Any, fragments: tuple[str, ...]) -> None:
+def test_bad_inputs_are_refused(call: Call, x: Any, fragments: tuple[str, ...]) -> None:
     model = shared()
     y = CLASSES[:0] if isinstance(x, Tensor) and len(x) == 0 else CLASSES
     with refused(model, *fragments):
@@ -116,7 +116,7 @@ def test_bad_inputs(call: Call, x: Any, fragments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(("x", "fragments"), INPUTS.values(), ids=INPUTS)
-def test_bad_inputs_without_labels(x: Any, fragments: tuple[str, ...]) -> None:
+def test_bad_inputs_without_labels_are_refused(x: Any, fragments: tuple[str, ...]) -> None:
     model = shared()
     with refused(model, *fragments):
         model(x)
@@ -165,7 +165,9 @@ LABELS: list[tuple[Any, Any, tuple[str, ...]]] = [
 @pytest.mark.parametrize(
     ("criterion", "y", "fragments"), LABELS, ids=[f"{c}: {f[-1]}" for c, _, f in LABELS]
 )
-def test_bad_labels(call: Call, criterion: Any, y: Any, fragments: tuple[str, ...]) -> None:
+def test_bad_labels_are_refused(
+    call: Call, criterion: Any, y: Any, fragments: tuple[str, ...]
+) -> None:
     model = shared(criterion)
     with refused(model, *fragments):
         call(model, images(), y)
@@ -192,7 +194,7 @@ PRODUCTS: dict[str, Callable[[nt.Linearization, Any], object]] = {
 
 
 @pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
-def test_bad_vectors(product: Callable[[nt.Linearization, Any], object]) -> None:
+def test_bad_vectors_are_refused(product: Callable[[nt.Linearization, Any], object]) -> None:
     model = compiled()
     lin, v = model.linearize(images(), CLASSES), torch.randn_like(model.params)
     size = f"a flat vector of {len(v)} elements"

@@ -225,7 +225,7 @@ def test_momentum_carries_the_accepted_step():
     ("every", "gathered", "factorised"),
     [(4, 4, 4), ((2, 4), 6, 4), (1, 9, 9), ((1, 10), 9, 2)],
 )
-def test_schedules(every, gathered, factorised):
+def test_factors_are_gathered_and_inverted_when_due(every, gathered, factorised):
     optimizer = FITRE(MLP(), every=every, burn_in=2)
     for _ in range(9):
         optimizer.step(*batch())

@@ -124,7 +124,7 @@ def test_each_group_is_solved_with_its_own_balance():
         torch.testing.assert_close(x[2 * k : 2 * k + 2], expected, rtol=1e-10, atol=1e-12)
 
 
-def test_balance():
+def test_balance_is_one_where_a_trace_vanishes():
     def of(a: Tensor, g: Tensor) -> Tensor:
         return balance(Full(a, "A"), Full(g, "G"))
 

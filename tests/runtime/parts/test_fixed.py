@@ -1,4 +1,4 @@
-"""The rule of a fixed rate, and its momentum."""
+"""The rule of a fixed rate takes its step, with momentum where there is any."""
 
 from __future__ import annotations
 

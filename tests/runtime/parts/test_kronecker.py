@@ -1,4 +1,4 @@
-"""The schedule, the averages and the product of Kronecker curvature."""
+"""When Kronecker curvature is gathered, how it is averaged, and its product."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_it_may_be_of_a_sample() -> None:
     assert_close(curvature.mv(v), expected)
 
 
-def test_tags() -> None:
+def test_only_gauss_newton_curvature_is_semidefinite() -> None:
     model, _ = problem("mlp")
     assert MatrixFree(model, "ggn").tags == {Tag.SEMIDEFINITE}
     assert MatrixFree(model, "hessian").tags == set()

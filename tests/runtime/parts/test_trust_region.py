@@ -87,7 +87,7 @@ def test_minimises_over_three_directions(seed):
     ],
 )
 @pytest.mark.parametrize("turn", [0.0, 0.7])
-def test_known_cases(slope, values, radius, length, turn):
+def test_minimisers_of_known_cases_are_found(slope, values, radius, length, turn):
     q = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     curvature = q @ np.diag(values) @ q.T
     c = assert_minimal(q @ np.array(slope), (curvature + curvature.T) / 2, np.eye(2), radius)
