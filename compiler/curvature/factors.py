@@ -31,14 +31,14 @@ TAPED = ("kfac", "empirical", "kflr")  # their programs start from the tape
 KINDS = (*TAPED, *RECURSIVE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Noise(Input):
     """The random numbers from which labels are drawn: (draws per input)×N, or ×N×K."""
 
     kind = "noise"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputsGram(Output):
     """A of a layer: D×D, the homogeneous 1 last; a matrix per group on a leading axis."""
 
@@ -46,7 +46,7 @@ class InputsGram(Output):
     kind = "A"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputsMean(Output):
     """E[a] of a layer, without the homogeneous 1, D numbers per group."""
 
@@ -54,7 +54,7 @@ class InputsMean(Output):
     kind = "mean"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GradientsGram(Output):
     """G of a layer: O×O; a matrix per group on a leading axis."""
 
@@ -62,7 +62,7 @@ class GradientsGram(Output):
     kind = "G"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagonal(Output):
     """The mean of (∂ℓ_n/∂p)² for a parameter p, in its own shape."""
 

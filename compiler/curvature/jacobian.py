@@ -25,14 +25,14 @@ from ..language.network import Traced
 from .factors import consumers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Basis(Input):
     """Unit vector k of the outputs for every sample of copy k: K×N×K."""
 
     kind = "basis"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Jacobian(Input, Output):
     """∂z/∂s of every sample at the i-th node s that takes parameters: N×K×(elements of s)."""
 
