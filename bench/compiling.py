@@ -40,8 +40,8 @@ def kernels(make: Callable[[], Layer], precision: str) -> dict[str, Any]:
             plan = FusedExecutor(program.graph, kept, fused).plan(200, made)
             made += plan.made
             jobs += distinct(plan.jobs(""))
-        for graph in (vectors.inner_products(3), vectors.combination(2)):
-            plan = FusedExecutor(graph, (), fused).plan(model.layout.numel)
+        for program in (vectors.inner_products(3), vectors.combination(2)):
+            plan = FusedExecutor(program.graph, (), fused).plan(model.layout.numel)
             jobs += plan.jobs("")
         assert not compile_all(jobs, [CHIPS["sm_90"].target], WORKERS)
         return len(jobs)

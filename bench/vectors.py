@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -17,8 +18,21 @@ from torch import Tensor
 
 from ..compiler import vectors as programs
 from ..compiler.graph.errors import NewtritonError
-from ..compiler.graph.ir import Graph, Op, concrete
+from ..compiler.graph.ir import concrete
+from ..compiler.graph.program import Input, Output, Program
 from ..compiler.lowering.schedule import schedule
+from ..compiler.vectors import (
+    Coefficients,
+    DampingAndRadius,
+    OperatorProduct,
+    Products,
+    Residual,
+    ResidualProduct,
+    SearchDirection,
+    Solution,
+    Sum,
+    Vector,
+)
 from ..runtime.backend import Context
 from ..runtime.fused.executor import FusedExecutor
 from ..runtime.fused.selection import Selection
@@ -27,6 +41,23 @@ from ._measure import parser, report
 from .kernels import Peaks, milliseconds, peaks
 
 LENGTHS = (100_000, 10_000_000, 40_000_000)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is timed.
+
+    Attributes:
+        program: the fused program.
+        inputs: its inputs, in the order in which `plain` takes them.
+        outputs: its outputs, in the order in which `plain` returns them.
+        plain: the same in PyTorch's operators.
+    """
+
+    program: Program
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    plain: Callable[..., tuple[Tensor, ...]]
 
 
 def _iteration(
@@ -49,10 +80,25 @@ def _combination(v0: Tensor, v1: Tensor, coefficients: Tensor) -> tuple[Tensor, 
     return (coefficients[0] * v0 + coefficients[1] * v1,)
 
 
-OPERATIONS: dict[str, tuple[Graph, tuple[str, ...], Callable[..., tuple[Tensor, ...]]]] = {
-    "CG iteration": (programs.iteration(False, False), ("x", "r", "p", "rz"), _iteration),
-    "inner products": (programs.inner_products(3), ("products",), _inner_products),
-    "combination": (programs.combination(2), ("sum",), _combination),
+OPERATIONS = {
+    "CG iteration": Operation(
+        programs.iteration(False, False),
+        (
+            *(Solution(), Residual(), SearchDirection(), OperatorProduct()),
+            *(ResidualProduct(), DampingAndRadius()),
+        ),
+        (Solution(), Residual(), SearchDirection(), ResidualProduct()),
+        _iteration,
+    ),
+    "inner products": Operation(
+        programs.inner_products(3),
+        (Vector(0), Vector(1), Vector(2)),
+        (Products(),),
+        _inner_products,
+    ),
+    "combination": Operation(
+        programs.combination(2), (Vector(0), Vector(1), Coefficients()), (Sum(),), _combination
+    ),
 }
 
 
@@ -60,23 +106,25 @@ def measure(
     name: str, length: int, rounds: int, compiled: bool, settings: Settings, peaks: Peaks
 ) -> dict[str, Any]:
     """Returns a row, with the error of the fused program against PyTorch's operators."""
-    graph, outputs, plain = OPERATIONS[name]
+    operation = OPERATIONS[name]
+    program, plain = operation.program, operation.plain
     device = torch.device("cpu" if settings.interpreted else "cuda")
     context = Context(length, torch.float32, device)
-    executor = FusedExecutor(graph, (), Selection(settings))
-    leaves = [n for n in graph.nodes() if n.op is Op.INPUT]
+    executor = FusedExecutor(program.graph, (), Selection(settings))
+    leaves = program.inputs.values()
     feed = {n: torch.rand(concrete(n.shape, length), device=device) for n in leaves}
-    named = {n["name"]: x for n, x in feed.items()}
+    given = [feed[program.inputs[key]] for key in operation.inputs]
     calls: dict[str, Callable[[], Any]] = {
-        "fused": lambda: executor(context, feed), "eager": lambda: plain(**named)
+        "fused": lambda: executor(context, feed), "eager": lambda: plain(*given)
     }  # fmt: skip
     if compiled:
         whole = torch.compile(plain, dynamic=False)
-        calls["compiled"] = lambda: whole(**named)
+        calls["compiled"] = lambda: whole(*given)
     found, expected = calls["fused"](), calls["eager"]()
     ms = milliseconds(calls, context, rounds)
-    moved = schedule(graph, length).traffic(length) / 1e6
-    pairs = [(found[graph.outputs[n]], x) for n, x in zip(outputs, expected, strict=True)]
+    moved = schedule(program.graph, length).traffic(length) / 1e6
+    results = program.results(found)
+    pairs = [(results[key], x) for key, x in zip(operation.outputs, expected, strict=True)]
     error = max(float((a - b).norm() / b.norm()) for a, b in pairs)
     return {
         "operation": name,

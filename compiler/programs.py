@@ -40,6 +40,7 @@ from .values import (
 
 MATRICES = ("hessian", "ggn")
 NOTHING = frozenset[Node]()
+TAPED_FORM = ("quadratic", 1, "hessian", True)  # of the programs that define the tape
 
 
 class Programs:
@@ -148,10 +149,11 @@ class Programs:
     def tape(self) -> frozenset[Node]:
         """The values that a linearization keeps.
 
-        They are what products and quadratic forms start from, and for statistics of factors the
-        adjoints of all nodes that take parameters and, where labels are drawn from them, the
-        outputs. A program that cannot be made has no part in it: its error is raised where the
-        program is asked for.
+        They are what products and the form of one direction start from, and for statistics of
+        factors the adjoints of all nodes that take parameters and, where labels are drawn from
+        them, the outputs. Every other program starts from the tape, and computes again what is not
+        on it. One that cannot be made has no part in it: its error is raised where the program is
+        asked for.
         """
         kept = [self.adjoints[n] for n in consumers(self.traced) if n in self.adjoints]
         if self.offers("kfac"):
@@ -161,7 +163,7 @@ class Programs:
         return self._frontier(known, self._linearized).union(*products)
 
     def _products(self) -> Iterator[Program]:
-        """The programs that make products and quadratic forms, as far as they can be made."""
+        """The programs that define the tape, as far as they can be made."""
         for make in (lambda: self.hvp, lambda: self.quadratic(1), lambda: self.ggnvp):
             try:
                 yield make()
@@ -243,14 +245,15 @@ class Programs:
                 raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(MATRICES)}")
             outputs: dict[Output, Node] = {Form(i, j): node for (i, j), node in forms.items()}
             name, inputs = f"quadratic({directions}, {curvature})", self._directions(directions)
-            self._made[key] = self._program(name, outputs, self._linearized, inputs)
+            known = self._linearized if key == TAPED_FORM else self.tape
+            self._made[key] = self._program(name, outputs, known, inputs)
         return self._made[key]
 
     @cached_property
     def jacobian(self) -> Program:
         """`Jacobian`, ∂z/∂s of every sample, for each node s that takes parameters."""
         outputs = output_jacobian(self.traced)
-        return self._program("jacobian", outputs, self._linearized, basis(self.traced))
+        return self._program("jacobian", outputs, self.tape, basis(self.traced))
 
     def stored_ggnvp(self, by_layer: bool = False) -> Program:
         """Returns the program of `Ggnvp` from a stored Jacobian.
@@ -263,7 +266,7 @@ class Programs:
             values = stored_product(self.traced, self._output_product, self.direction(), by_layer)
             outputs = self._by_parameter(Ggnvp, values)
             inputs = self._directions(1) | jacobians(self.traced)
-            self._made[key] = self._program("stored_ggnvp", outputs, self._linearized, inputs)
+            self._made[key] = self._program("stored_ggnvp", outputs, self.tape, inputs)
         return self._made[key]
 
     # --- factors --------------------------------------------------------------------------------

@@ -10,28 +10,28 @@ from dataclasses import dataclass
 from .graph.program import Input, Output
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data(Input):
     """The inputs of a batch, N×C×H×W or N×D."""
 
     kind = "x"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels(Input):
     """The labels of a batch, as the loss takes them."""
 
     kind = "y"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Columns(Input):
     """The numbers 0 … K−1, each for all N samples: K×N. Their one-hot rows are unit vectors."""
 
     kind = "columns"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ParameterValue(Input):
     """The value of a parameter, in the parameter's own shape.
 
@@ -43,7 +43,7 @@ class ParameterValue(Input):
     kind = "param"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunningValue(Input):
     """A running statistic of batch norm, one number per channel.
 
@@ -55,7 +55,7 @@ class RunningValue(Input):
     kind = "running"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Direction(Input):
     """A parameter's part of the i-th direction, in the parameter's own shape.
 
@@ -72,28 +72,28 @@ class Direction(Input):
         return f"v{self.i}:{self.parameter}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Losses(Output):
     """The N per-sample losses."""
 
     kind = "losses"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outputs(Output):
     """The network's outputs, N×K."""
 
     kind = "outputs"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores(Output):
     """The scores, N×classes; the largest of a row is the class that is predicted."""
 
     kind = "scores"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gradient(Output):
     """A parameter's part of the data term's gradient.
 
@@ -105,7 +105,7 @@ class Gradient(Output):
     kind = "gradient"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hvp(Output):
     """A parameter's part of the data term's Hessian times a direction.
 
@@ -117,7 +117,7 @@ class Hvp(Output):
     kind = "hvp"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ggnvp(Output):
     """A parameter's part of the data term's Gauss–Newton matrix times a direction.
 
@@ -129,7 +129,7 @@ class Ggnvp(Output):
     kind = "ggnvp"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchStatistic(Output):
     """What a batch contributes to a running statistic.
 
@@ -141,7 +141,7 @@ class BatchStatistic(Output):
     kind = "statistics"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Form(Output):
     """The scalar vᵢᵀ C vⱼ, for i ≤ j.
 

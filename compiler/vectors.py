@@ -7,28 +7,136 @@ iteration decides (the length of its step, the boundary) it decides where the ve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 from .graph import ops, scalar
-from .graph.ir import Graph, N, Node, Op
+from .graph.ir import N, Node, Op, Shape
+from .graph.program import Input, Output, Program, declared, simplified
 from .graph.scalar import var
-from .graph.simplify import simplify
 
 VECTOR = (N,)
 
 
-def _vectors(*names: str) -> list[Node]:
-    return [ops.input_(name, VECTOR) for name in names]
+@dataclass(frozen=True, eq=False)
+class Vector(Input):
+    """The i-th of several vectors."""
+
+    i: int
+    kind = "v"
+
+    def __str__(self) -> str:
+        return f"v{self.i}"
 
 
-def _elements(name: str, count: int) -> list[Node]:
-    """The numbers of a short input vector, one scalar each."""
-    given = ops.input_(name, (count,))
-    return [
-        ops.reshape(ops.make(Op.SLICE, given, axis=0, start=i, stop=i + 1), ())
-        for i in range(count)
-    ]
+@dataclass(frozen=True, eq=False)
+class Coefficients(Input):
+    """One number for each vector."""
+
+    kind = "coefficients"
+
+
+@dataclass(frozen=True, eq=False)
+class Products(Output):
+    """The inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row."""
+
+    kind = "products"
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Output):
+    """The vector Σ cᵢ vᵢ."""
+
+    kind = "sum"
+
+
+@dataclass(frozen=True, eq=False)
+class Solution(Input, Output):
+    """The iterate's x."""
+
+    kind = "x"
+
+
+@dataclass(frozen=True, eq=False)
+class Residual(Input, Output):
+    """The iterate's r = b − (A + γI) x."""
+
+    kind = "r"
+
+
+@dataclass(frozen=True, eq=False)
+class SearchDirection(Input, Output):
+    """The direction p of the iterate's next step."""
+
+    kind = "p"
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualProduct(Input, Output):
+    """The number ⟨r, z⟩."""
+
+    kind = "rz"
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorProduct(Input):
+    """The vector q = A p."""
+
+    kind = "q"
+
+
+@dataclass(frozen=True, eq=False)
+class Preconditioned(Input):
+    """The vector z = M⁻¹ r of a preconditioner M."""
+
+    kind = "z"
+
+
+@dataclass(frozen=True, eq=False)
+class DampingAndRadius(Input):
+    """The numbers γ and Δ of a system."""
+
+    kind = "given"
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers(Output):
+    """What decides on an end.
+
+    These are ⟨r, z⟩ before the iteration, the curvature ⟨p, (A + γI) p⟩, whether the step ended at
+    the boundary, and ⟨r, r⟩ after it.
+    """
+
+    kind = "numbers"
+
+
+class _Leaves:
+    """The inputs of a program in the making."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Input, Node] = {}
+
+    def vector(self, key: Input) -> Node:
+        """Returns a vector of N numbers."""
+        return self._leaf(key, VECTOR)
+
+    def number(self, key: Input) -> Node:
+        """Returns a scalar."""
+        return self._leaf(key, ())
+
+    def numbers(self, key: Input, count: int) -> list[Node]:
+        """Returns the numbers of a short vector, one scalar each."""
+        given = self._leaf(key, (count,))
+        parts = [ops.make(Op.SLICE, given, axis=0, start=i, stop=i + 1) for i in range(count)]
+        return [ops.reshape(part, ()) for part in parts]
+
+    def _leaf(self, key: Input, shape: Shape) -> Node:
+        return self.nodes.setdefault(key, ops.input_(str(key), shape))
+
+    def program(self, name: str, outputs: Mapping[Output, Node]) -> Program:
+        """Returns the program of `outputs`."""
+        return declared(name, simplified(outputs), self.nodes, frozenset())
 
 
 def _together(numbers: Sequence[Node]) -> Node:
@@ -41,39 +149,42 @@ def _axpy(a: Node, x: Node, y: Node, sign: float = 1.0) -> Node:
     return ops.map_(var(0) + sign * var(1) * var(2), y, ops.broadcast(a, VECTOR), x)
 
 
-def inner_products(count: int) -> Graph:
-    """Returns the program of `products`, ⟨vᵢ, vⱼ⟩ for i ≤ j, row by row."""
-    pairs = combinations_with_replacement(_vectors(*(f"v{i}" for i in range(count))), 2)
+def inner_products(count: int) -> Program:
+    """Returns the program of the `Products` of so many vectors."""
+    leaves = _Leaves()
+    pairs = combinations_with_replacement([leaves.vector(Vector(i)) for i in range(count)], 2)
     products = _together([ops.dot(u, v) for u, v in pairs])
-    return Graph(f"inner_products({count})", simplify({"products": products}))
+    return leaves.program(f"inner_products({count})", {Products(): products})
 
 
-def combination(count: int) -> Graph:
-    """Returns the program of `sum`, Σ cᵢ vᵢ for `coefficients` c."""
-    numbers = [ops.broadcast(c, VECTOR) for c in _elements("coefficients", count)]
-    vectors = _vectors(*(f"v{i}" for i in range(count)))
+def combination(count: int) -> Program:
+    """Returns the program of the `Sum` of so many vectors by their `Coefficients`."""
+    leaves = _Leaves()
+    numbers = [ops.broadcast(c, VECTOR) for c in leaves.numbers(Coefficients(), count)]
+    vectors = [leaves.vector(Vector(i)) for i in range(count)]
     terms = [ops.multiply(c, v) for c, v in zip(numbers, vectors, strict=True)]
-    return Graph(f"combination({count})", simplify({"sum": ops.total(terms)}))
+    return leaves.program(f"combination({count})", {Sum(): ops.total(terms)})
 
 
 # --- conjugate gradients on (A + γI) x = b --------------------------------------------------------
 
 
-def iteration(ball: bool, preconditioned: bool) -> Graph:
-    """Returns the program that leads from `x`, `r`, `p`, `rz` and `q` to the next `x` and `r`.
+def iteration(ball: bool, preconditioned: bool) -> Program:
+    """Returns the program that leads from an iterate to the next `Solution` and `Residual`.
 
-    `rz` is ⟨r, z⟩, `q` is A p, and `given` holds γ and Δ. Without a preconditioner the program
-    gives the next `p` and `rz` as well; with one, `turn` does. Its `numbers` decide on an end:
-    ⟨r, z⟩ before, the curvature ⟨p, (A + γI) p⟩, whether the step ended at the boundary, and
-    ⟨r, r⟩ after.
+    It gives `Numbers` besides. Without a preconditioner the program gives the next
+    `SearchDirection` and `ResidualProduct` as well; with one, `turn` does.
 
     Args:
         ball: whether x stays in ‖x‖ ≤ Δ (Steihaug 1983): a step that would leave, and one without
             positive curvature, ends at the boundary. Without a ball the latter is no step.
         preconditioned: whether z is another vector than r.
     """
-    x, r, p, q = _vectors("x", "r", "p", "q")
-    rz, (damping, radius) = ops.input_("rz", ()), _elements("given", 2)
+    leaves = _Leaves()
+    x, r = leaves.vector(Solution()), leaves.vector(Residual())
+    p, q = leaves.vector(SearchDirection()), leaves.vector(OperatorProduct())
+    rz = leaves.number(ResidualProduct())
+    damping, radius = leaves.numbers(DampingAndRadius(), 2)
     q = _axpy(damping, p, q)
     curvature = ops.dot(p, q)
     alpha = ops.map_(var(0) / var(1), rz, curvature)
@@ -87,22 +198,28 @@ def iteration(ball: bool, preconditioned: bool) -> Graph:
         reached = ops.const(0.0)
     x, r = _axpy(step, p, x), _axpy(step, q, r, -1.0)
     rr = ops.dot(r, r)
-    outputs = {"x": x, "r": r, "numbers": _together([rz, curvature, reached, rr])}
+    numbers = _together([rz, curvature, reached, rr])
+    outputs: dict[Output, Node] = {Solution(): x, Residual(): r, Numbers(): numbers}
     if not preconditioned:
         outputs |= _turned(r, rr, p, rz)
-    return Graph("cg in a ball" if ball else "cg", simplify(outputs))
+    return leaves.program("cg in a ball" if ball else "cg", outputs)
 
 
-def turn() -> Graph:
-    """Returns the program that leads from `p`, `rz` and the next `r`, `z` to the next `p`, `rz`."""
-    r, z, p = _vectors("r", "z", "p")
-    return Graph("cg turn", simplify(_turned(z, ops.dot(r, z), p, ops.input_("rz", ()))))
+def turn() -> Program:
+    """Returns the program of the next `SearchDirection` and `ResidualProduct`.
+
+    It leads there from the last ones, the next `Residual` and its `Preconditioned` vector.
+    """
+    leaves = _Leaves()
+    r, z = leaves.vector(Residual()), leaves.vector(Preconditioned())
+    p, rz = leaves.vector(SearchDirection()), leaves.number(ResidualProduct())
+    return leaves.program("cg turn", _turned(z, ops.dot(r, z), p, rz))
 
 
-def _turned(z: Node, new: Node, p: Node, rz: Node) -> dict[str, Node]:
+def _turned(z: Node, new: Node, p: Node, rz: Node) -> dict[Output, Node]:
     """The next direction z + β p and the next ⟨r, z⟩, which is `new`; β is their ratio."""
     beta = ops.map_(var(0) / var(1), new, rz)
-    return {"p": _axpy(beta, p, z), "rz": new}
+    return {SearchDirection(): _axpy(beta, p, z), ResidualProduct(): new}
 
 
 def _to_boundary(pp: Node, xp: Node, xx: Node, radius: Node) -> Node:

@@ -13,6 +13,7 @@ Parameters that enter by a broadcast (affine batch norm) get the diagonal, the m
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -31,14 +32,14 @@ TAPED = ("kfac", "empirical", "kflr")  # their programs start from the tape
 KINDS = (*TAPED, *RECURSIVE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Noise(Input):
     """The random numbers from which labels are drawn: (draws per input)×N, or ×N×K."""
 
     kind = "noise"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputsGram(Output):
     """The factor A of a layer: D×D, the homogeneous 1 last; one per group on a leading axis.
 
@@ -50,7 +51,7 @@ class InputsGram(Output):
     kind = "A"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputsMean(Output):
     """The mean E[a] of a layer's inputs, without the homogeneous 1: D numbers per group.
 
@@ -62,7 +63,7 @@ class InputsMean(Output):
     kind = "mean"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GradientsGram(Output):
     """The factor G of a layer: O×O; one per group on a leading axis.
 
@@ -74,7 +75,7 @@ class GradientsGram(Output):
     kind = "G"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagonal(Output):
     """The mean of (∂ℓ_n/∂p)² for a parameter p, in its own shape.
 
@@ -135,13 +136,31 @@ def _is_diagonal(node: Node) -> bool:
     return node.op is Op.BROADCAST and N in node.shape
 
 
+def reused(traced: Traced) -> str | None:
+    """Returns which parameter is taken at several places, and where; None where none is."""
+    taken: dict[str, list[Node]] = {}
+    for node, params in consumers(traced).items():
+        for p in dict.fromkeys(params):
+            taken.setdefault(p["name"], []).append(node)
+    for name, nodes in taken.items():
+        if len(nodes) > 1:
+            places = " and ".join(repr(node) for node in nodes)
+            return f"parameter {name} is taken at {len(nodes)} places, {places}"
+    return None
+
+
 def blocks(traced: Traced) -> list[KroneckerLayer | DiagonalLayer]:
     """Returns the curvature blocks of a network, in the order of its layers.
 
     Raises:
         MissingRule: a parameter is used in a way for which there is neither a Kronecker factor nor
-            a diagonal.
+            a diagonal, it is used at several places, or a layer would have several blocks.
     """
+    if sentence := reused(traced):
+        raise MissingRule(
+            f"no Kronecker or diagonal rule where a {sentence}: use curvature 'hessian' or 'ggn', "
+            "whose products need no factors"
+        )
     result: list[KroneckerLayer | DiagonalLayer] = []
     diagonal: dict[str, list[str]] = {}
     for node, params in consumers(traced).items():
@@ -156,7 +175,14 @@ def blocks(traced: Traced) -> list[KroneckerLayer | DiagonalLayer]:
             diagonal.setdefault(layer, []).extend(names)
         else:
             raise MissingRule(f"no Kronecker or diagonal rule for the parameters of {node!r}")
-    return result + [DiagonalLayer(layer, tuple(names)) for layer, names in diagonal.items()]
+    result += [DiagonalLayer(layer, tuple(names)) for layer, names in diagonal.items()]
+    for layer, count in Counter(block.layer for block in result).items():
+        if count > 1:
+            raise MissingRule(
+                f"layer {layer} has {count} curvature blocks: give each of its contractions and "
+                "broadcasts a layer of its own by scope.build, or use curvature 'hessian' or 'ggn'"
+            )
+    return result
 
 
 def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:

@@ -22,17 +22,17 @@ from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node
 from ..graph.program import Input, Output
 from ..language.network import Traced
-from .factors import consumers
+from .factors import consumers, reused
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Basis(Input):
     """The unit vector k of the outputs for every sample of copy k: K×N×K."""
 
     kind = "basis"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Jacobian(Input, Output):
     """The Jacobian ∂z/∂s at the i-th node s that takes parameters: N×K×(elements of s).
 
@@ -55,7 +55,9 @@ def no_jacobian(traced: Traced) -> str | None:
 
 
 def _shared(traced: Traced) -> str | None:
-    """Says why there is no ∂z/∂s of every sample, where some s is not one of every sample."""
+    """Says why the product has no ∂z/∂s of every sample, where nodes or parameters are shared."""
+    if sentence := reused(traced):
+        return f"{sentence}: no stored Jacobian tells them apart, use product='r-operator'"
     for node in consumers(traced):
         if node.shape[:1] != (N,):
             return f"no sample has a {node!r} of its own to store: use product='r-operator'"
@@ -77,7 +79,7 @@ def jacobians(traced: Traced) -> dict[Input, Node]:
     """Returns the leaves of a stored Jacobian, one for each node that takes parameters.
 
     Raises:
-        NewtritonError: a parameter is taken by a node that all samples share.
+        NewtritonError: a parameter is taken at several places, or by a node that all samples share.
     """
     if sentence := _shared(traced):
         raise NewtritonError(sentence)
@@ -124,7 +126,7 @@ def stored_product(
         by_layer: whether the matrix is blockdiag(J_lᵀ B J_l), so that no two layers are coupled.
 
     Raises:
-        NewtritonError: a parameter is taken by a node that all samples share.
+        NewtritonError: a parameter is taken at several places, or by a node that all samples share.
     """
     stored = jacobians(traced)
     groups: dict[str, list[tuple[Node, list[Node], Node]]] = {}

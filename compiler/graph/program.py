@@ -10,19 +10,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .ir import Graph, Node
 from .simplify import simplify
 
 T = TypeVar("T")
+_interned: dict[tuple[Any, ...], Any] = {}
 
 
-@dataclass(frozen=True)
-class Key:
-    """What a value of a program is.
+class Interned(type):
+    """A class of which there is one object for all calls with the same arguments."""
 
-    Its text is the name under which the graph prints the value: `gradient:0.weight`, `form:0,1`.
+    def __call__(cls: type[T], *args: Any) -> T:
+        """Returns that object."""
+        key = (cls, *args)
+        found = _interned.get(key)
+        return _interned.setdefault(key, type.__call__(cls, *args)) if found is None else found
+
+
+@dataclass(frozen=True, eq=False)
+class Key(metaclass=Interned):
+    """What a value of a program is: interned as nodes are, so equal by identity.
+
+    Every call looks tensors up by keys, and no comparison is faster. The text of a key is the name
+    under which the graph prints the value: `gradient:0.weight`, `form:0,1`.
 
     Attributes:
         kind: the first part of the name, one for each class of keys.

@@ -66,4 +66,5 @@ def vector_programs() -> list[Graph]:
     """Returns what is done with flat vectors of any length."""
     ways = [(False, False), (True, False), (False, True)]
     iterations = [vectors.iteration(ball, preconditioned) for ball, preconditioned in ways]
-    return [vectors.inner_products(3), vectors.combination(2), *iterations, vectors.turn()]
+    programs = [vectors.inner_products(3), vectors.combination(2), *iterations, vectors.turn()]
+    return [program.graph for program in programs]

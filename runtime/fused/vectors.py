@@ -11,7 +11,21 @@ import torch
 from torch import Tensor
 
 from ...compiler import vectors as programs
-from ...compiler.graph.ir import Graph, Op
+from ...compiler.graph.ir import Graph
+from ...compiler.graph.program import Input, Output, Program
+from ...compiler.vectors import (
+    Coefficients,
+    DampingAndRadius,
+    OperatorProduct,
+    Preconditioned,
+    Products,
+    Residual,
+    ResidualProduct,
+    SearchDirection,
+    Solution,
+    Sum,
+    Vector,
+)
 from ..backend import Context, Executor
 from ..vectors import Iterate, Matrix, Numbers, System, Vectors
 
@@ -27,23 +41,31 @@ class CompiledVectors(Vectors):
     """
 
     def __init__(self, make_executor: Callable[[Graph], Executor]) -> None:
-        self._executor = cache(make_executor)
+        self._executor = cache(lambda program: make_executor(program.graph))
 
     def _run(
-        self, graph: Graph, feed: Mapping[str, Tensor], over: Sequence[str] = ()
-    ) -> dict[str, Tensor]:
-        """Returns outputs by name; those in `over` are written over the inputs of that name."""
-        leaves = {n: feed[n["name"]] for n in graph.nodes() if n.op is Op.INPUT}
-        like = next(x for n, x in leaves.items() if n.shape == programs.VECTOR)
+        self,
+        program: Program,
+        like: Tensor,
+        given: Mapping[Input, Tensor],
+        out: Mapping[Output, Tensor] | None = None,
+    ) -> dict[Output, Tensor]:
+        """Returns a program's outputs.
+
+        Args:
+            program: What is computed.
+            like: One of the vectors, for their length, dtype and device.
+            given: The program's inputs; there may be more.
+            out: Memory that outputs are written to, which may be that of inputs.
+        """
         context = Context(len(like), like.dtype, like.device)
-        out = {name: feed[name] for name in over if name in graph.outputs}
-        values = self._executor(graph)(context, leaves, out)
-        return {name: values[node] for name, node in graph.outputs.items()} | out
+        named = {program.names[key]: x for key, x in (out or {}).items()}
+        return program.results(self._executor(program)(context, program.feed(given), named))
 
     def _products(self, vectors: Sequence[Tensor]) -> Tensor:
         """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row."""
-        feed = {f"v{i}": v for i, v in enumerate(vectors)}
-        return self._run(_inner_products(len(vectors)), feed)["products"]
+        program = _inner_products(len(vectors))
+        return self._run(program, vectors[0], _numbered(vectors))[Products()]
 
     def gram(self, vectors: Sequence[Tensor]) -> Matrix:
         """Returns the matrix k×k of the inner products ⟨vᵢ, vⱼ⟩ of k vectors."""
@@ -54,10 +76,9 @@ class CompiledVectors(Vectors):
 
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
         """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
-        like = vectors[0]
-        feed = {f"v{i}": v for i, v in enumerate(vectors)}
-        feed["coefficients"] = torch.tensor(coefficients, dtype=like.dtype, device=like.device)
-        return self._run(_combination(len(vectors)), feed)["sum"]
+        like, given = vectors[0], _numbered(vectors)
+        given[Coefficients()] = torch.tensor(coefficients, dtype=like.dtype, device=like.device)
+        return self._run(_combination(len(vectors)), like, given)[Sum()]
 
     def first(self, system: System) -> Iterate:
         """Returns the first iterate, x = 0."""
@@ -70,15 +91,33 @@ class CompiledVectors(Vectors):
 
         It lies where `at` lay, except for ⟨r, z⟩.
         """
-        graph = _iteration(system.in_ball, system.precondition is not None)
-        feed = {**vars(at), "q": q, "given": system.given}
-        found = self._run(graph, feed, over=("x", "r", "p"))
-        numbers = Numbers(*found.pop("numbers").tolist())
-        return replace(at, **found), numbers
+        alone = system.precondition is None
+        program = _iteration(system.in_ball, not alone)
+        given = _iterate(at)
+        given[OperatorProduct()], given[DampingAndRadius()] = q, system.given
+        out: dict[Output, Tensor] = {Solution(): at.x, Residual(): at.r}
+        if alone:
+            out[SearchDirection()] = at.p
+        found = self._run(program, at.x, given, out)
+        numbers = Numbers(*found[programs.Numbers()].tolist())
+        return (replace(at, rz=found[ResidualProduct()]) if alone else at), numbers
 
     def turn(self, system: System, at: Iterate) -> Iterate:
         """Returns the iterate with its own direction, where there is a preconditioner."""
         if system.precondition is None:
             return at
-        z = system.precondition(at.r)
-        return replace(at, **self._run(_turn(), {**vars(at), "z": z}, over=("p",)))
+        given = _iterate(at)
+        given[Preconditioned()] = system.precondition(at.r)
+        found = self._run(_turn(), at.r, given, {SearchDirection(): at.p})
+        return replace(at, rz=found[ResidualProduct()])
+
+
+def _numbered(vectors: Sequence[Tensor]) -> dict[Input, Tensor]:
+    """The vectors as inputs."""
+    return {Vector(i): v for i, v in enumerate(vectors)}
+
+
+def _iterate(at: Iterate) -> dict[Input, Tensor]:
+    """An iterate as inputs."""
+    assert isinstance(at.rz, Tensor)
+    return {Solution(): at.x, Residual(): at.r, SearchDirection(): at.p, ResidualProduct(): at.rz}

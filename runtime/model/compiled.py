@@ -67,6 +67,8 @@ class Compiled:
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)
         self.buffers = self._first_statistics(traced)
+        self._values = [ParameterValue(name) for name in traced.nodes]
+        self._running = [RunningValue(name) for name in traced.running]
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -112,13 +114,14 @@ class Compiled:
         """Returns the context of a call at a batch size."""
         return Context(batch, self.dtype, self.device)
 
-    def feed(self, traced: Traced, x: Tensor, y: Tensor | None = None) -> dict[Input, Tensor]:
+    def feed(self, x: Tensor, y: Tensor | None = None) -> dict[Input, Tensor]:
         """Returns data, parameters and running statistics, as programs read them."""
         if len(self.input_shape) == 3:
             x = x.contiguous(memory_format=torch.channels_last)
         views = self.layout.views(self.params)
-        feed: dict[Input, Tensor] = {ParameterValue(name): views[name] for name in traced.nodes}
-        feed |= {RunningValue(name): self.buffers[name] for name in traced.running}
+        feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
+        for key in self._running:
+            feed[key] = self.buffers[key.statistic]
         feed[Data()] = x
         if y is not None:
             feed[Labels()] = y
@@ -141,8 +144,10 @@ class Compiled:
             tape: the values that it starts from, if any.
             out: memory that outputs are written to.
         """
-        feed = {**(tape or {}), **program.feed(given)}
-        named = {program.names[key]: tensor for key, tensor in (out or {}).items()}
+        feed = program.feed(given)
+        if tape is not None:
+            feed.update(tape)
+        named = {program.names[key]: tensor for key, tensor in out.items()} if out else None
         return program.results(self.executor(program)(self.context(batch), feed, named))
 
     def check(self, traced: Traced, x: Tensor, y: Tensor | None) -> Tensor | None:

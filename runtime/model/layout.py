@@ -38,6 +38,8 @@ class Layout:
             self.slices[name] = slice(start, start + sizes[name])
             start += sizes[name]
         self.numel = start
+        self._made: dict[Callable[[str], Output], list[Output]] = {}
+        self._sizes = [sizes[name] for name in self.slices]
 
     @cached_property
     def layers(self) -> dict[str, list[str]]:
@@ -67,7 +69,11 @@ class Layout:
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Returns views of a flat vector in the model's own shapes."""
-        return {name: flat[self.slices[name]].view(p.shape) for name, p in self.parameters.items()}
+        parts = dict(zip(self.slices, torch.split_with_sizes(flat, self._sizes), strict=True))
+        return {
+            name: parts[name] if len(p.shape) == 1 else parts[name].view(p.shape)
+            for name, p in self.parameters.items()
+        }
 
     def torch_views(self, flat: Tensor) -> dict[str, Tensor]:
         """Returns views of a flat vector in PyTorch's shapes."""
@@ -87,6 +93,12 @@ class Layout:
             view.copy_(tensors[name])
         return flat
 
+    def _keys(self, key: Callable[[str], Output]) -> list[Output]:
+        """The outputs of a class, one for each parameter, made on first use."""
+        if key not in self._made:
+            self._made[key] = [key(name) for name in self.parameters]
+        return self._made[key]
+
     def target(
         self, key: Callable[[str], Output], outputs: Collection[Output], like: Tensor
     ) -> tuple[Tensor, dict[Output, Tensor]]:
@@ -98,7 +110,7 @@ class Layout:
             like: a flat vector of the same dtype and device.
         """
         flat = torch.empty_like(like)
-        views = {key(name): view for name, view in self.views(flat).items()}
+        views = dict(zip(self._keys(key), self.views(flat).values(), strict=True))
         for missing in views.keys() - outputs:
             views.pop(missing).zero_()
         return flat, views

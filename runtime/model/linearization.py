@@ -75,7 +75,7 @@ class Linearization(Generic[M]):
             "labels": (y, y._version),
             **({} if training else {k: (b, b._version) for k, b in model.buffers.items()}),
         }
-        self._given = model.feed(traced, x, labels)
+        self._given = model.feed(x, labels)
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
             model.context(len(x)),

@@ -120,7 +120,7 @@ class Model(Compiled):
         """Returns the most probable class of each sample, int64 (N,)."""
         programs = self.programs[False]
         self.check(programs.traced, x, None)
-        given = self.feed(programs.traced, x)
+        given = self.feed(x)
         return self.run(programs.scores, len(x), given)[Scores()].argmax(1)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class Model(Compiled):
         programs = self.programs[training]
         y = self.check(programs.traced, x, y)
         program = programs.outputs if y is None else programs.evaluate
-        return self.run(program, len(x), self.feed(programs.traced, x, y))
+        return self.run(program, len(x), self.feed(x, y))
 
     # --- derivatives ----------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Model(Compiled):
         programs = self.programs[True]
         labels, program = self.check(programs.traced, x, y), programs.linearize
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
-        found = self.run(program, len(x), self.feed(programs.traced, x, labels), out=out)
+        found = self.run(program, len(x), self.feed(x, labels), out=out)
         self.decay_(gradient, self.params)
         statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
         return self.total(found[Losses()]), gradient, statistics

@@ -78,9 +78,12 @@ class Block(ABC):
         Raises:
             NewtritonError: Nothing has been gathered yet.
         """
+        self._check_filled()
+        return self._tensors
+
+    def _check_filled(self) -> None:
         if not self._tensors:
             raise NewtritonError("the curvature has no factors yet: call curvature.update(lin)")
-        return self._tensors
 
     @property
     def is_filled(self) -> bool:
@@ -98,14 +101,18 @@ class Block(ABC):
         The first factors are taken over as they are.
         """
         if not self._tensors:
-            self._tensors = new.tensors
+            self._take(new.tensors)
             return
         for name, tensor in new.tensors.items():
             self._tensors[name].lerp_(tensor, weight)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over copies of averages that were saved; none leaves the block empty."""
-        self._tensors = dict(copied(tensors))
+        self._take(copied(dict(tensors)))
+
+    def _take(self, tensors: dict[str, Tensor]) -> None:
+        """Makes tensors the averages."""
+        self._tensors = tensors
 
     @abstractmethod
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
@@ -169,6 +176,30 @@ class DiagonalBlock(Block):
     def __init__(self, described: DiagonalLayer) -> None:
         super().__init__(described.layer)
         self.names = described.names
+        self._diagonal = torch.empty(0)
+
+    def _take(self, tensors: dict[str, Tensor]) -> None:
+        """Lays the averages into one flat tensor d; those by name are its views."""
+        super()._take(tensors)
+        if tensors:
+            self._diagonal = self.read(tensors)
+            parts = self._parts(self._diagonal, tensors)
+            self._tensors = dict(zip(self.names, parts, strict=True))
+
+    @property
+    def diagonal(self) -> Tensor:
+        """Returns d, the averages of all parameters one after another.
+
+        Raises:
+            NewtritonError: Nothing has been gathered yet.
+        """
+        self._check_filled()
+        return self._diagonal
+
+    def _parts(self, flat: Tensor, like: Views) -> list[Tensor]:
+        """The parameters' parts of a flat tensor, each in its shape."""
+        parts = torch.split_with_sizes(flat, [like[name].numel() for name in self.names])
+        return [part.view_as(like[n]) for n, part in zip(self.names, parts, strict=True)]
 
     @property
     def factors(self) -> DiagonalFactors:
@@ -185,13 +216,12 @@ class DiagonalBlock(Block):
 
     def write(self, views: Views, m: Tensor) -> None:
         """Writes the parameters back."""
-        parts = m.split([views[name].numel() for name in self.names])
-        for name, part in zip(self.names, parts, strict=True):
-            views[name].copy_(part.view_as(views[name]))
+        for name, part in zip(self.names, self._parts(m, views), strict=True):
+            views[name].copy_(part)
 
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product d ⊙ m."""
-        return self.read(self.tensors) * m
+        return self.diagonal * m
 
     def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
         """Returns a factorisation without tensors: the averages are all that a solve needs."""
@@ -199,7 +229,7 @@ class DiagonalBlock(Block):
 
     def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
         """Returns the quotient m / (d + γ), of the averages as they are now."""
-        return m / (self.read(self.tensors) + damping)
+        return m / (self.diagonal + damping)
 
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype

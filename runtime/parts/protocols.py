@@ -340,6 +340,7 @@ def blocks_of(curvature: Curvature) -> BlockDiagonal:
     Raises:
         NewtritonError: it has none.
     """
-    if curvature.blocks is None:
+    blocks = curvature.blocks
+    if blocks is None:
         raise NewtritonError(f"curvature {curvature.name!r}: {MISSING[Tag.BLOCKS]}")
-    return curvature.blocks
+    return blocks

@@ -101,21 +101,6 @@ class Maybe:
         return [] if empty else _faults(path, self.spec, value)
 
 
-@dataclass(frozen=True)
-class OneOf:
-    """What any of several specifications describes.
-
-    Attributes:
-        specs: Those specifications.
-    """
-
-    specs: tuple[Spec, ...]
-
-    def faults(self, path: str, value: object) -> list[str]:
-        """Returns the faults by the specification that comes closest."""
-        return min((_faults(path, spec, value) for spec in self.specs), key=len)
-
-
 class Anything:
     """A value that is checked elsewhere."""
 

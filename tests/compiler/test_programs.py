@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, seed, settings
@@ -16,7 +20,7 @@ from newtriton.compiler.graph.ir import VIEWS, Node, Op
 from newtriton.compiler.graph.program import Output, Program
 from newtriton.compiler.graph.verify import verify
 from newtriton.compiler.language.network import trace
-from newtriton.compiler.programs import Programs
+from newtriton.compiler.programs import MATRICES, Programs
 from tests.networks import Autograd, Pair, labels, logistic, pairs, welsch
 from tests.tolerances import assert_close
 
@@ -203,6 +207,51 @@ def test_factors_start_from_the_tape_and_compute_nothing_of_it_again(loss: nt.Lo
             for kind in programs.kinds:
                 again = linearized.intersection(programs.factors(kind).graph.computed())
                 assert {n.op for n in again} <= VIEWS, (kind, again)
+
+
+def networks_with_a_tape() -> Iterator[Programs]:
+    """Yields programs of networks with all kinds of layers, with all losses."""
+    for loss in (*LOSSES, nt.SigmoidMarginLoss()):
+        for training in (True, False):
+            yield Programs(trace(small_cnn(), (2, 8, 8), loss, training=training))
+            yield Programs(trace(nt.Linear(3), (4,), loss, training=training))
+    for batch_norm in (True, False):
+        yield Programs(trace(nt.models.vgg11(batch_norm=batch_norm), (3, 32, 32), LOSSES[0]))
+
+
+def small_cnn() -> nt.Sequential:
+    return nt.Sequential(
+        nt.BatchNorm2d(), nt.Conv2d(4, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2),
+        nt.Residual(nt.Conv2d(4, 3, padding=1, groups=2)), nt.Flatten(), nt.Linear(3),
+    )  # fmt: skip
+
+
+def programs_after_linearizing(programs: Programs) -> Iterator[Program]:
+    """Yields those that can be made of the programs that start from a linearization."""
+    makers: list[Callable[[], Program]] = [
+        lambda: programs.hvp, lambda: programs.ggnvp, lambda: programs.jacobian,
+        programs.stored_ggnvp, lambda: programs.stored_ggnvp(by_layer=True),
+        *(partial(programs.quadratic, k, c, two)
+          for k in (1, 2) for c in MATRICES for two in (True, False)),
+        *(partial(programs.factors, kind, 2) for kind in KINDS),
+    ]  # fmt: skip
+    for make in makers:
+        with suppress(NewtritonError):
+            yield make()
+
+
+def test_programs_start_from_nothing_but_the_tape() -> None:
+    for programs in networks_with_a_tape():
+        for program in programs_after_linearizing(programs):
+            assert program.graph.given <= programs.tape, program.name
+
+
+def test_what_is_not_on_the_tape_is_computed_again() -> None:
+    programs = Programs(trace(small_cnn(), (2, 8, 8), nt.CrossEntropyLoss(), training=False))
+    programs.__dict__["tape"] = frozenset()
+    made = {p.name: p.graph for p in programs_after_linearizing(programs)}
+    for name in ("quadratic(2, hessian)", "quadratic(2, ggn)", "jacobian", "stored_ggnvp"):
+        assert not made[name].given, name
 
 
 def test_the_tape_is_shared_and_holds_no_views() -> None:

@@ -88,6 +88,22 @@ def test_a_parameter_without_a_rule_is_refused_by_name(use: Callable[[Node, Node
         traced(PerFeature(use))
 
 
+class WeightAndScale:
+    """A contraction and a broadcast in one layer."""
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns as many features as x has."""
+        w = scope.parameter("weight", (x.shape[1], x.shape[1]), "default", (1, 1))
+        return spread(
+            ops.matmul(x, w, tb=True), scope.parameter("s", (x.shape[1],), "ones", (1, 1))
+        )
+
+
+def test_a_layer_of_two_blocks_is_refused_by_name() -> None:
+    with pytest.raises(MissingRule, match=r"layer 1 has 2 curvature blocks.*scope\.build"):
+        traced(WeightAndScale())
+
+
 # --- positions -----------------------------------------------------------------------------------
 
 

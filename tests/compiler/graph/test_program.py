@@ -35,6 +35,11 @@ def test_keys_of_one_content_are_different_keys() -> None:
     assert len({Gradient("a"), Hvp("a"), Gradient("a")}) == 2
 
 
+def test_keys_of_a_class_with_the_same_content_are_one_object() -> None:
+    assert Form(0, 1) is Form(0, 1) and Losses() is Losses()
+    assert Form(0, 1) is not Form(1, 1)
+
+
 def test_a_program_reads_what_its_graph_reads() -> None:
     x, y = ops.input_("x", (N, 3)), ops.input_("y", (N, 3))
     doubled = ops.scale(x, 2.0)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler import vectors as programs
-from newtriton.compiler.graph.ir import Graph, Node, Op
+from newtriton.compiler.graph.ir import Graph, Node
+from newtriton.compiler.graph.program import Program
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
@@ -115,7 +116,7 @@ def test_a_matrix_is_solved_for_in_its_own_shape(backend) -> None:
 
 
 @pytest.mark.parametrize(
-    "graph",
+    "program",
     [
         programs.iteration(False, False),
         programs.iteration(True, False),
@@ -123,16 +124,16 @@ def test_a_matrix_is_solved_for_in_its_own_shape(backend) -> None:
         programs.turn(),
     ],
 )
-def test_an_iterate_may_be_written_over_the_last_one(graph: Graph) -> None:
-    plan = interpreted(graph, ()).plan(5000)
-    inputs = {n["name"]: n for n in graph.nodes() if n.op is Op.INPUT}
+def test_an_iterate_may_be_written_over_the_last_one(program: Program) -> None:
+    plan = interpreted(program.graph, ()).plan(5000)
+    iterate = (programs.Solution(), programs.Residual(), programs.SearchDirection())
     launched = [
         (i, *pair)
         for i, launch in enumerate(plan.launches)
         for pair in zip(launch.kernels, launch.codes, strict=True)
     ]
-    for name in {"x", "r", "p"} & graph.outputs.keys() & inputs.keys():
-        old, new = inputs[name], graph.outputs[name]
+    for key in [key for key in iterate if key in program.outputs and key in program.inputs]:
+        old, new = program.inputs[key], program.outputs[key]
         *before, last = [found for found in launched if old in found[1].reads]
         at, kernel, code = last
         assert new in kernel.writes and code.overwriting.allows(old, new)

@@ -150,3 +150,71 @@ def test_a_loss_without_a_root_of_its_curvature_has_a_hessian() -> None:
     assert_close(lin.hvp(v), (12 * residual**2 * a * (a @ v)[:, None]).mean(0))
     with pytest.raises(NewtritonError, match="cannot be enumerated"):
         lin.ggnvp(v)
+
+
+# --- weights at two places -----------------------------------------------------------------------
+
+
+class Twice:
+    """W tanh(W x + b) + b: both parameters are taken at two places."""
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns as many features as x has."""
+        width = x.shape[1]
+        w, b = (
+            scope.parameter(name, shape, "default", (width, width))
+            for name, shape in (("weight", (width, width)), ("bias", (width,)))
+        )
+        inner = ops.map_(scalar.tanh(scalar.var(0)), ops.matmul(x, w, b, tb=True))
+        return ops.matmul(inner, w, b, tb=True)
+
+
+class TorchTwice(nn.Linear):
+    """The same in PyTorch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(super().forward(x).tanh())
+
+
+def shared() -> tuple[nt.Model, Tensor, Tensor]:
+    torch.manual_seed(0)
+    net = nt.Sequential(nt.Linear(5), Twice(), nt.Tanh(), nt.Linear(3))
+    model = nt.compile(
+        net, (4,), nt.CrossEntropyLoss(), backend="aten", device="cpu", dtype=torch.float64,
+        weight_decay=0.1,
+    )  # fmt: skip
+    return model, torch.randn(6, 4, dtype=torch.float64), torch.randint(0, 3, (6,))
+
+
+def test_weights_at_two_places_have_every_product() -> None:
+    model, x, y = shared()
+    module = nn.Sequential(nn.Linear(4, 5), TorchTwice(5, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    module.load_state_dict(model.state_dict())
+    oracle = Autograd(model, module, model.criterion, x, y)
+    u, v = torch.randn(2, model.params.numel(), dtype=torch.float64)
+    lin = model.linearize(x, y)
+    assert_close(lin.loss, oracle.loss.detach())
+    assert_close(lin.gradient, oracle.gradient)
+    assert_close(lin.hvp(v), oracle.hvp(v))
+    assert_close(lin.ggnvp(v), oracle.ggnvp(v))
+    for two in (True, False):
+        assert_close(lin.quadratic_forms([u, v], two_products=two)[0, 1], u @ oracle.hvp(v))
+    assert_close(lin.quadratic_forms([u, v], "ggn")[0, 1], u @ oracle.ggnvp(v))
+
+
+@pytest.mark.parametrize("kind", ["kfac", "empirical", "kflr", "kfra"])
+def test_factors_of_weights_at_two_places_are_refused_by_name(kind: str) -> None:
+    model, x, y = shared()
+    named = r"parameter 1\.weight is taken at 2 places, matmul.*Twice.* and matmul.*Twice"
+    with pytest.raises(MissingRule, match=rf"{named}.*'hessian' or 'ggn'"):
+        model.linearize(x, y).kronecker_factors(kind)
+    with pytest.raises(MissingRule, match=named):
+        nt.KFAC(model)
+    assert nt.NewtonCG(model).step(x, y)
+
+
+def test_a_stored_jacobian_of_weights_at_two_places_is_refused_by_name() -> None:
+    model, x, y = shared()
+    with pytest.raises(NewtritonError, match=r"parameter 1\.weight is taken at 2.*r-operator"):
+        model.linearize(x, y).ggnvp(model.params, "stored-jacobian")
+    assert cheaper_product(model.programs[True], 100, 100) == "r-operator"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
+from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors
 from newtriton.runtime.parts.block import (
     Block,
@@ -65,6 +66,22 @@ def test_a_block_reads_its_part_and_writes_it_back(block: Block) -> None:
     for name, part in LAYOUT.views(result).items():
         expected = LAYOUT.views(v)[name] if name in own else torch.zeros_like(part)
         assert torch.equal(part, expected), name
+
+
+def test_a_diagonal_is_what_its_factors_are_now() -> None:
+    block, v = filled()[3], random(5)
+    first = block.mv(v).clone()
+    for tensor in block.factors.tensors.values():
+        tensor.mul_(2.0)
+    assert torch.equal(block.mv(v), 2.0 * first)
+    block.average(DiagonalFactors({"s": random(2) ** 2, "t": random(3) ** 2}), 0.5)
+    block.load(saved := {name: tensor.clone() for name, tensor in block.tensors.items()})
+    assert all(torch.equal(block.tensors[name], tensor) for name, tensor in saved.items())
+    saved["s"].zero_()
+    assert block.tensors["s"].all()
+    block.load({})
+    with pytest.raises(NewtritonError, match="no factors yet"):
+        block.mv(v)
 
 
 @pytest.mark.parametrize("form", Damped)
