@@ -128,11 +128,13 @@ def owner(name: str) -> str:
     return name
 
 
+@cache
 def package_of(module: str) -> list[str]:
     parts = module.split(".")
     return parts if FILES[module].stem == "__init__" else parts[:-1]
 
 
+@cache
 def defined(module: str) -> set[str]:
     """The names that a module binds at its top level."""
     bound: set[str] = set()
