@@ -15,8 +15,8 @@ import pytest
 from .sources import FILES, FOLDERS, ROOT
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-# Prints where each module came from, or why it did not come, then runs the command. The finder of an
-# editable installation goes first: it would fetch from the sources what the wheel lacks.
+# Prints where each module came from, or why it did not come, then runs the command. The finder of
+# an editable installation goes first: it would fetch from the sources what the wheel lacks.
 IMPORT = """
 import importlib, json, runpy, sys
 target, *modules = sys.argv[1:]

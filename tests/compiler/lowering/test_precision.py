@@ -40,5 +40,7 @@ def test_other_precisions_leave_the_graph_as_it_is(precision: str) -> None:
 
 
 def test_given_values_stay_given() -> None:
-    graph, new = with_precision(Graph("rest", {"out": GRAPH.outputs["out"]}, frozenset({hidden})), "bf16")
+    graph, new = with_precision(
+        Graph("rest", {"out": GRAPH.outputs["out"]}, frozenset({hidden})), "bf16"
+    )
     assert graph.given == {new[hidden]}

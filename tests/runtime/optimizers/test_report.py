@@ -30,7 +30,7 @@ def test_the_last_of_them_is_an_error_that_says_why():
     patience = Patience()
     for _ in range(PATIENCE - 1):
         patience.count("loss nan")
-    with pytest.raises(nt.NewtritonError, match="10 steps in a row .* loss inf"):
+    with pytest.raises(nt.NewtritonError, match=r"10 steps in a row .* loss inf"):
         patience.count("loss inf")
 
 
