@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import newtriton as nt
+from newtriton.compiler.graph.program import Input
 from newtriton.compiler.values import Data, Labels, Losses, ParameterValue, RunningValue
 from newtriton.runtime.aten.executor import AtenBackend
 from newtriton.runtime.model.compiled import TRACKED, Compiled
@@ -60,29 +61,25 @@ def test_an_executor_is_made_once(shared: Compiled) -> None:
     assert shared.executor(program, tape=True) is not shared.executor(program)
 
 
-def test_a_program_is_fed_data_labels_parameters_and_statistics(shared: Compiled) -> None:
-    x, y = batch()
-    traced = shared.programs[False].traced
-    feed = shared.feed(traced, x, y)
-    assert torch.equal(feed[Data()], x) and feed[Labels()] is y
-    assert RunningValue("1.running_mean") in feed
-    weight = feed[ParameterValue("3.weight")]
-    assert weight.untyped_storage().data_ptr() == shared.params.untyped_storage().data_ptr()
-    assert Labels() not in shared.feed(traced, x)
+def given(model: Compiled, x: Tensor, y: Tensor) -> dict[Input, Tensor]:
+    """What programs read of a batch, of the parameters and of running statistics."""
+    found: dict[Input, Tensor] = {Data(): x, Labels(): y}
+    found |= {ParameterValue(n): v for n, v in model.layout.views(model.params).items()}
+    return found | {RunningValue(n): v for n, v in model.buffers.items() if TRACKED not in n}
 
 
 def test_what_is_run_is_the_loss_of_every_sample(shared: Compiled) -> None:
     x, y = batch()
     program = shared.programs[False].evaluate
-    found = shared.run(program, len(x), shared.feed(shared.programs[False].traced, x, y))
+    found = shared.run(program, len(x), given(shared, x, y))
     module = nn.Sequential(nn.Conv2d(1, 4, 2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
-    views = shared.layout.torch_views(shared.params)
-    module.double().eval().load_state_dict(views, strict=False)
+    module.double().eval().load_state_dict(
+        {**shared.layout.torch_views(shared.params), **shared.buffers}
+    )
     expected = nn.functional.cross_entropy(module(x), y, reduction="none").detach()
     torch.testing.assert_close(found[Losses()], expected)
     target = torch.empty_like(expected)
-    feed = shared.feed(shared.programs[False].traced, x, y)
-    shared.run(program, len(x), feed, out={Losses(): target})
+    shared.run(program, len(x), given(shared, x, y), out={Losses(): target})
     assert torch.equal(target, found[Losses()])
 
 
