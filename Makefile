@@ -4,11 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 CONSTRAINTS := tests/constraints.txt
+LINKED := build/types/newtriton
+LINKS := compiler kernels runtime bench newtriton/command newtriton/__init__.py
 
 # One process per core, up to eight. Each begins with a part of the tests, then takes over others'.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test quick lint format clean
+.PHONY: demo test quick lint types format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/digits.py --output runs/digits.png
@@ -23,6 +25,12 @@ quick: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(MAKE) --no-print-directory types
+
+# The folders under the names they are installed by: pyproject.toml says why.
+types: $(INSTALLED)
+	mkdir -p $(LINKED)
+	ln -sfn $(addprefix ../../../,$(LINKS)) $(LINKED)
 	$(BIN)/basedpyright
 
 format: $(INSTALLED)

@@ -21,6 +21,7 @@ INTERPRETED = (  # modules all of whose tests run kernels
     "bench/test_kernels.py",
     "bench/test_vectors.py",
     "kernels/test_contraction.py",
+    "kernels/test_functions.py",
     "kernels/test_lags.py",
 )
 INTERPRETED_PARAMETERS = ("triton",)  # values of parameters with which tests do

@@ -15,10 +15,10 @@ import pytest
 from .sources import FILES, FOLDERS, ROOT
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-# Prints where each module came from, or why it did not come. The finder of an editable
-# installation goes first: it would fetch from the sources what the wheel lacks.
+# Prints where each module came from, or why it did not come, then runs the command. The finder of
+# an editable installation goes first: it would fetch from the sources what the wheel lacks.
 IMPORT = """
-import importlib, json, sys
+import importlib, json, runpy, sys
 target, *modules = sys.argv[1:]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 sys.path.insert(0, target)
@@ -28,7 +28,9 @@ for module in modules:
         found[module] = importlib.import_module(module).__file__
     except Exception as error:
         found[module] = repr(error)
-print(json.dumps(found))
+print(json.dumps(found), flush=True)
+sys.argv[1:] = ["--help"]
+runpy.run_path(target + "/bin/newtriton", run_name="__main__")
 """
 
 
@@ -74,25 +76,30 @@ def test_every_folder_of_sources_is_a_package_of_the_wheel(wheel: Path):
     assert packages == folders
 
 
-def test_every_module_imports_from_the_wheel_alone(installed: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def said(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a process says that imports every module and then runs the command."""
     # Nor does a module need Triton's interpreter, or a GPU, to be imported.
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-I", "-c", IMPORT, str(installed), *FILES]
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
     run = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+        command, check=True, capture_output=True, text=True, cwd=elsewhere, env=environment
     )
+    return run.stdout
+
+
+def test_every_module_imports_from_the_wheel_alone(installed: Path, said: str):
+    imported, _, _ = said.partition("\n")
     elsewhere = {
         module: origin
-        for module, origin in json.loads(run.stdout.splitlines()[-1]).items()
+        for module, origin in json.loads(imported).items()
         if not origin.startswith(str(installed))
     }
     assert not elsewhere
 
 
-def test_the_wheel_installs_the_command(installed: Path, tmp_path: Path):
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    command = [sys.executable, str(installed / "bin" / "newtriton"), "--help"]
-    run = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
-    assert all(name in run.stdout for name in ("train", "inspect", "check", "bench"))
+def test_the_wheel_installs_the_command(said: str):
+    _, _, shown = said.partition("\n")
+    assert shown.startswith("usage: newtriton")
+    assert all(name in shown for name in ("train", "inspect", "check", "bench"))

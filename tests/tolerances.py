@@ -8,8 +8,8 @@ RELATIVE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
     """Returns ‖value − expected‖ / ‖expected‖, and ‖value‖ where the expected value is zero."""
-    difference = float((value - expected).double().norm())
-    norm = float(expected.double().norm())
+    difference = float((value - expected).detach().double().norm())
+    norm = float(expected.detach().double().norm())
     return difference / norm if norm else difference
 
 

@@ -33,6 +33,14 @@ class StepReport:
         halvings: how often a line search has shortened the step.
         rejected: steps in a row that could not be made: a loss, gradient or curvature that was not
             finite, or a solve that failed.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), device="cpu")
+        >>> report = nt.FITRE(model).step(torch.ones(4, 3), torch.zeros(4, 2))
+        >>> report.accepted, report.new_loss < report.loss, report.rejected
+        (True, True, 0)
     """
 
     loss: float

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 import newtriton as nt
 from newtriton.command import catalogue
 from newtriton.command import main as cli
-from tests.command.test_main import one_line
+from tests.command.test_main import one_line, small_cnn
 
 
 def test_inspect_prints_what_programs_cost(capsys):
@@ -43,7 +43,10 @@ def test_inspect_refuses_images_that_are_too_small(capsys):
 INSPECT = ["inspect", "--net", "cnn", "--data", "digits", "--batch", "8", "--diagnose"]
 
 
-def test_inspect_prints_diagnoses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_diagnoses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", small_cnn)
     assert cli.main([*INSPECT, "errors", "--of", "bias"]) == 0
     assert capsys.readouterr().out.split()[:3] == ["bias", "‖|H|‖", "kfac"]
     assert cli.main([*INSPECT, "alignment", "--damping", "1"]) == 0
@@ -52,7 +55,7 @@ def test_inspect_prints_diagnoses(tmp_path: Path, capsys: pytest.CaptureFixture[
     first = capsys.readouterr().out
     assert first.startswith("hessian\n")
     assert "\n\nggn\n" in first
-    model = nt.compile(nt.models.small_cnn(), (1, 8, 8), nt.CrossEntropyLoss(), seed=1)
+    model = nt.compile(small_cnn(), (1, 8, 8), nt.CrossEntropyLoss(), seed=1)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "weights")
     assert cli.main([*INSPECT, "spectrum", "--weights", str(tmp_path / "weights")]) == 0
     assert capsys.readouterr().out != first

@@ -2,12 +2,13 @@
 
 import argparse
 import inspect
-import subprocess
+import runpy
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+import newtriton as nt
 from newtriton.command import main as cli
 from newtriton.command.catalogue import DIAGNOSES, OPTIMIZERS, Entry
 
@@ -16,6 +17,12 @@ def one_line(text: str) -> str:
     assert text.startswith("error: ")
     assert text.count("\n") == 1
     return text
+
+
+def small_cnn() -> nt.Sequential:
+    """A network of a convolution and a pool, as the catalogue's, whose programs run fast."""
+    conv = nt.Conv2d(4, 3, padding=1)
+    return nt.Sequential(conv, nt.SiLU(), nt.MaxPool2d(2), nt.Flatten(), nt.Linear(10))
 
 
 @pytest.mark.parametrize(
@@ -35,10 +42,13 @@ def test_what_cannot_be_parsed_takes_one_line(capsys, arguments: list[str], mess
     assert message in one_line(capsys.readouterr().err)
 
 
-def test_the_command_is_installed():
-    command = [sys.executable, "-m", "newtriton.command.main", "--help"]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "train" in run.stdout
+def test_the_command_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["newtriton", "--help"])
+    monkeypatch.delitem(sys.modules, cli.__name__)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(cli.__name__, run_name="__main__")
+    assert not end.value.code
+    assert "train" in capsys.readouterr().out
 
 
 def options() -> Iterator[tuple[str, argparse.Action]]:

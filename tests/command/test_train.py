@@ -10,7 +10,7 @@ import newtriton as nt
 from newtriton.command import catalogue
 from newtriton.command import main as cli
 from newtriton.runtime.training.history import History
-from tests.command.test_main import one_line
+from tests.command.test_main import one_line, small_cnn
 
 
 def train(folder: Path, *arguments: str) -> int:
@@ -37,6 +37,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypat
     monkeypatch.setattr(History, "plot", lambda *_, **__: None)  # drawing takes longest
     few = tuple(nt.Samples(part.x[:400], part.y[:400]) for part in nt.digits())
     monkeypatch.setitem(catalogue.DATA, "digits", lambda: few)
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", small_cnn)
     options = ("--optimizer", optimizer, "--batch-size", "110")  # four batches, one of them short
     assert train(tmp_path / "whole", *options, "--epochs", "3") == 0
     assert train(tmp_path / "broken", *options, "--epochs", "1") == 0

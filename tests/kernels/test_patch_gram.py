@@ -142,6 +142,20 @@ def test_rectangles_of_a_lag_do_not_overlap(
     assert len(set(summed)) == len(summed) == multiplications(lags)
 
 
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_every_rectangle_belongs_to_a_tap(window: tuple[Pair, Pair, Pair, Pair, Pair]) -> None:
+    for lag in lags_of(*window):
+        for axis in (lag.y, lag.x):
+            used = {i for _, _, first, stop in axis.taps for i in range(first, stop)}
+            assert used == set(range(len(axis.segments)))
+
+
+def test_gaps_between_the_ranges_of_a_dilated_kernel_are_not_summed() -> None:
+    lags = lags_of((5, 8), (3, 2), (1, 2), (0, 0), (2, 2))
+    # y: lag 0 has rows 0, 2, 4, lag 2 has 0, 2, lag 4 has 0; x: lag 0 has 0, 2, 4, 6, lags ±2 three
+    assert multiplications(lags) == 3 * (4 + 3) + (2 + 1) * (3 + 4 + 3) == 51
+
+
 def test_a_3x3_kernel_needs_at_most_nine_rectangles_a_lag() -> None:
     lags = lags_of((8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
     counts = [len(lag.y.segments) * len(lag.x.segments) for lag in lags]

@@ -131,7 +131,7 @@ def test_linear_networks_agree_with_backpack():
     model, module, x, y = setting(perceptron(nt.Sigmoid, nn.Sigmoid), nt.CrossEntropyLoss(), 5)
     module, loss = extend(module), extend(nn.CrossEntropyLoss())
     with backpack(extensions.KFRA()):
-        loss(module(x), y).backward()
+        loss(module(x.clone().requires_grad_()), y).backward()
     for name, ours in model.linearize(x, y).kronecker_factors("kfra").items():
         g, _ = module.get_submodule(name).weight.kfra  # type: ignore[union-attr]
         assert_close(ours.G, g, name)  # type: ignore[union-attr]

@@ -1,0 +1,41 @@
+"""Reports: what is not finite is named, and patience has an end."""
+
+import math
+
+import pytest
+import torch
+
+import newtriton as nt
+from newtriton.runtime.optimizers.report import PATIENCE, Patience, not_finite
+
+
+def test_what_is_not_finite_is_named():
+    fine = torch.ones(3)
+    assert not_finite(1.0, fine) is None
+    assert not_finite(math.nan, fine) == "loss nan"
+    for number in (math.nan, -math.inf):
+        assert not_finite(1.0, torch.tensor([1.0, number])) == "a gradient that is not finite"
+
+
+def test_patience_counts_steps_in_a_row():
+    patience = Patience()
+    for _ in range(PATIENCE - 1):
+        patience.count("loss nan")
+    assert patience.rejected == PATIENCE - 1
+    patience.count(None)
+    assert patience.rejected == 0
+
+
+def test_the_last_of_them_is_an_error_that_says_why():
+    patience = Patience()
+    for _ in range(PATIENCE - 1):
+        patience.count("loss nan")
+    with pytest.raises(nt.NewtritonError, match=r"10 steps in a row .* loss inf"):
+        patience.count("loss inf")
+
+
+def test_what_a_method_does_not_have_is_none():
+    report = nt.StepReport(1.0, None, False, 0.0, "loss nan")
+    found = (report.rho, report.predicted, report.radius, report.damping, report.lr)
+    assert found == (None,) * 5
+    assert (report.damping_retries, report.cg_iterations, report.halvings) == (0, 0, 0)

@@ -1,0 +1,57 @@
+"""What step rules share: defaults that change nothing, geometry of directions, the ratio ρ."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from newtriton.runtime.parts.rule import Rule, along, reduction_ratio
+from newtriton.runtime.vectors import Vectors
+
+
+@pytest.mark.parametrize(
+    ("new_loss", "predicted", "rho"),
+    [
+        (3.0, 2.0, 0.5),
+        (5.0, 2.0, -0.5),
+        (math.inf, 2.0, -math.inf),
+        (3.0, math.nan, -math.inf),
+        (3.0, 0.0, 1.0),  # a prediction of rounding error
+        (4.0, 1e-15, 1.0),
+    ],
+)
+def test_the_ratio_of_actual_to_predicted_decrease(
+    new_loss: float, predicted: float, rho: float
+) -> None:
+    assert reduction_ratio(4.0, new_loss, predicted, eps=1e-15) == rho
+
+
+def test_norms_slopes_and_cosines_along_directions() -> None:
+    gradient = torch.tensor([1.0, -2.0, 2.0])
+    point: Any = SimpleNamespace(vectors=Vectors(), gradient=gradient)
+    u, v = torch.tensor([3.0, 4.0, 0.0]), torch.tensor([0.0, 0.0, -2.0])
+    norms, slopes, cosines = along([u, v, gradient], point)
+    assert norms.tolist() == [5.0, 2.0, 3.0]
+    assert slopes.tolist() == pytest.approx([-1.0, -2.0, 3.0])
+    assert cosines.diagonal().tolist() == pytest.approx([1.0] * 3)
+    assert cosines[0, 1] == 0.0 and cosines[1, 2] == pytest.approx(-2 / 3)
+
+
+def test_a_direction_of_length_zero_has_no_slope() -> None:
+    point: Any = SimpleNamespace(vectors=Vectors(), gradient=torch.ones(2))
+    norms, slopes, _ = along([torch.zeros(2)], point)
+    assert norms[0] == 0.0 and math.isnan(slopes[0])
+
+
+def test_a_plain_rule_keeps_its_damping_and_has_no_line_search() -> None:
+    rule, proposal = Rule(), SimpleNamespace()
+    nothing: Any = None
+    assert rule.dampings(0.3) == (0.3,)
+    assert rule.adapt(0.3, rho=0.01) == rule.adapt(0.3, rho=None) == 0.3
+    assert rule.shorten(1.0, 2.0, proposal) is None  # type: ignore[arg-type]
+    rule.tighten()
+    assert dict(rule.state_spec(nothing)) == {} == dict(rule.state_dict())
