@@ -40,6 +40,7 @@ WINDOWS: list[tuple[Pair, Pair, Pair, Pair, Pair]] = [
     ((1, 1), (3, 3), (1, 1), (1, 1), (1, 1)),  # taps that never meet
     ((1, 5), (3, 3), (2, 1), (1, 1), (1, 2)),
     ((3, 3), (2, 2), (1, 1), (4, 4), (2, 2)),  # padding beyond the kernel
+    ((5, 8), (3, 2), (1, 2), (0, 0), (2, 2)),  # gaps between the ranges of a lag
 ]
 
 
