@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiler import vectors as programs
 from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.ir import concrete
 from ..compiler.graph.program import Input, Output, Program
@@ -32,6 +31,9 @@ from ..compiler.vectors import (
     Solution,
     Sum,
     Vector,
+    combination,
+    inner_products,
+    iteration,
 )
 from ..runtime.backend import Context
 from ..runtime.fused.executor import FusedExecutor
@@ -82,7 +84,7 @@ def _combination(v0: Tensor, v1: Tensor, coefficients: Tensor) -> tuple[Tensor, 
 
 OPERATIONS = {
     "CG iteration": Operation(
-        programs.iteration(False, False),
+        iteration(False, False),
         (
             *(Solution(), Residual(), SearchDirection(), OperatorProduct()),
             *(ResidualProduct(), DampingAndRadius()),
@@ -91,13 +93,13 @@ OPERATIONS = {
         _iteration,
     ),
     "inner products": Operation(
-        programs.inner_products(3),
+        inner_products(3),
         (Vector(0), Vector(1), Vector(2)),
         (Products(),),
         _inner_products,
     ),
     "combination": Operation(
-        programs.combination(2), (Vector(0), Vector(1), Coefficients()), (Sum(),), _combination
+        combination(2), (Vector(0), Vector(1), Coefficients()), (Sum(),), _combination
     ),
 }
 

@@ -101,8 +101,8 @@ class DampingAndRadius(Input):
 
 
 @dataclass(frozen=True, eq=False)
-class Numbers(Output):
-    """What decides on an end.
+class Outcome(Output):
+    """The numbers that decide on an end.
 
     These are ⟨r, z⟩ before the iteration, the curvature ⟨p, (A + γI) p⟩, whether the step ended at
     the boundary, and ⟨r, r⟩ after it.
@@ -172,7 +172,7 @@ def combination(count: int) -> Program:
 def iteration(ball: bool, preconditioned: bool) -> Program:
     """Returns the program that leads from an iterate to the next `Solution` and `Residual`.
 
-    It gives `Numbers` besides. Without a preconditioner the program gives the next
+    It gives the `Outcome` besides. Without a preconditioner the program gives the next
     `SearchDirection` and `ResidualProduct` as well; with one, `turn` does.
 
     Args:
@@ -199,7 +199,7 @@ def iteration(ball: bool, preconditioned: bool) -> Program:
     x, r = _axpy(step, p, x), _axpy(step, q, r, -1.0)
     rr = ops.dot(r, r)
     numbers = _together([rz, curvature, reached, rr])
-    outputs: dict[Output, Node] = {Solution(): x, Residual(): r, Numbers(): numbers}
+    outputs: dict[Output, Node] = {Solution(): x, Residual(): r, Outcome(): numbers}
     if not preconditioned:
         outputs |= _turned(r, rr, p, rz)
     return leaves.program("cg in a ball" if ball else "cg", outputs)

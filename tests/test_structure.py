@@ -55,8 +55,6 @@ SCRIPTS = {
     )
 }  # fmt: skip
 
-RENAMING = {"newtriton.bench.vectors", "newtriton.runtime.fused.vectors"}
-
 NAMES = frozenset(FILES) - {"newtriton"}
 
 
@@ -186,7 +184,7 @@ def test_modules_keep_their_names_where_they_are_imported() -> None:
         if alias.asname not in (None, alias.name, "nt")
         and set(imported(ast.Module([node], []), package_of(module))) & set(FILES)
     }
-    assert renamed <= RENAMING
+    assert not renamed
 
 
 def mirror(room: str) -> Path:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...compiler import vectors as programs
 from ...compiler.graph.ir import Graph
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.vectors import (
     Coefficients,
     DampingAndRadius,
     OperatorProduct,
+    Outcome,
     Preconditioned,
     Products,
     Residual,
@@ -25,12 +25,16 @@ from ...compiler.vectors import (
     Solution,
     Sum,
     Vector,
+    combination,
+    inner_products,
+    iteration,
+    turn,
 )
 from ..backend import Context, Executor
 from ..vectors import Iterate, Matrix, Numbers, System, Vectors
 
-_inner_products, _combination = cache(programs.inner_products), cache(programs.combination)
-_iteration, _turn = cache(programs.iteration), cache(programs.turn)
+_inner_products, _combination = cache(inner_products), cache(combination)
+_iteration, _turn = cache(iteration), cache(turn)
 
 
 class CompiledVectors(Vectors):
@@ -99,7 +103,7 @@ class CompiledVectors(Vectors):
         if alone:
             out[SearchDirection()] = at.p
         found = self._run(program, at.x, given, out)
-        numbers = Numbers(*found[programs.Numbers()].tolist())
+        numbers = Numbers(*found[Outcome()].tolist())
         return (replace(at, rz=found[ResidualProduct()]) if alone else at), numbers
 
     def turn(self, system: System, at: Iterate) -> Iterate:
@@ -113,11 +117,11 @@ class CompiledVectors(Vectors):
 
 
 def _numbered(vectors: Sequence[Tensor]) -> dict[Input, Tensor]:
-    """The vectors as inputs."""
+    """Returns the vectors as inputs."""
     return {Vector(i): v for i, v in enumerate(vectors)}
 
 
 def _iterate(at: Iterate) -> dict[Input, Tensor]:
-    """An iterate as inputs."""
+    """Returns an iterate as inputs."""
     assert isinstance(at.rz, Tensor)
     return {Solution(): at.x, Residual(): at.r, SearchDirection(): at.p, ResidualProduct(): at.rz}

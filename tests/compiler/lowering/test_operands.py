@@ -18,25 +18,25 @@ x, y, w = ops.input_("x", (N, 3)), ops.input_("y", (N, 3)), ops.param("w", (3, 4
 
 def test_the_right_side_of_a_plain_product_is_transposed_unless_a_library_multiplies() -> None:
     product = ops.matmul(x, w)
-    assert contraction_operands(product, vendor=False) == [x, ops.transpose(w, (1, 0))]
-    assert contraction_operands(product, vendor=True) == [x, w]
+    assert contraction_operands(product, by_vendor=False) == [x, ops.transpose(w, (1, 0))]
+    assert contraction_operands(product, by_vendor=True) == [x, w]
     last = ops.matmul(x, ops.param("v", (4, 3)), tb=True)
-    assert contraction_operands(last, vendor=False) == [*last.inputs]
+    assert contraction_operands(last, by_vendor=False) == [*last.inputs]
 
 
 def test_reshapes_are_read_through() -> None:
     flat = ops.reshape(ops.input_("image", (N, 1, 3)), (N, 3))
     product = ops.matmul(flat, ops.param("v", (4, 3)), tb=True)
-    assert contraction_operands(product, vendor=False)[0] is flat.inputs[0]
+    assert contraction_operands(product, by_vendor=False)[0] is flat.inputs[0]
 
 
 def test_weights_of_an_input_gradient_lie_by_group_with_outputs_last() -> None:
     window = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 2}
     ct, weights = ops.input_("ct", (N, 4, 4, 6)), ops.param("w", (6, 3, 2, 5))
     back = ops.make(Op.CONV_INPUT_GRAD, ct, weights, size=(6, 5), **window)
-    _, moved = contraction_operands(back, vendor=False)
+    _, moved = contraction_operands(back, by_vendor=False)
     assert moved.op is Op.TRANSPOSE and moved.shape == (2, 5, 3, 2, 3)
-    assert contraction_operands(back, vendor=True) == [ct, weights]
+    assert contraction_operands(back, by_vendor=True) == [ct, weights]
 
 
 def test_what_is_rounded_is_rounded_when_it_is_moved() -> None:

@@ -72,7 +72,7 @@ def program():
     program, record = model.programs[True].outputs, Recorder()
     settings = Settings("ieee", "fused", True, 8192, record=record)
     fused = FusedExecutor(program.graph, (), Selection(settings))
-    feed = program.feed(model.feed(model.programs[True].traced, torch.randn(6, 4)))
+    feed = program.feed(model.feed(torch.randn(6, 4)))
 
     def call() -> torch.Tensor:
         (found,) = fused(model.context(6), feed).values()
