@@ -26,9 +26,9 @@ class System:
     """The system (A + damping·I) x = b in the ball ‖x‖ ≤ radius, for an A that callers know.
 
     Attributes:
-        b: The right-hand side.
-        damping: A number that is added to the diagonal.
-        radius: The radius of the ball; infinity where there is none.
+        b: the right-hand side.
+        damping: a number that is added to the diagonal.
+        radius: the radius of the ball; infinity where there is none.
         precondition: M⁻¹ of a preconditioner M, symmetric and positive definite.
     """
 
@@ -57,9 +57,9 @@ class Iterate:
     """An iterate of conjugate gradients.
 
     Attributes:
-        x: The solution so far.
-        r: Its residual b − (A + damping·I) x.
-        p: The direction of the next step.
+        x: the solution so far.
+        r: its residual b − (A + damping·I) x.
+        p: the direction of the next step.
         rz: ⟨r, z⟩ for z = M⁻¹ r.
     """
 
@@ -75,7 +75,7 @@ class Numbers(NamedTuple):
     Attributes:
         rz: ⟨r, z⟩ before it.
         curvature: ⟨p, (A + damping·I) p⟩ along its direction p.
-        reached: Whether its step ended at the boundary: 1 or 0.
+        reached: whether its step ended at the boundary: 1 or 0.
         rr: ⟨r, r⟩ after it.
     """
 
@@ -134,8 +134,8 @@ class Vectors:
         With a preconditioner its direction is that of the last one until `turn` is called.
 
         Args:
-            system: What is solved.
-            at: The last iterate, whose memory is written over.
+            system: what is solved.
+            at: the last iterate, whose memory is written over.
             q: A p, which is written over.
         """
         x, r, p, rz = at.x, at.r, at.p, float(at.rz)

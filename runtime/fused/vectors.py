@@ -41,7 +41,7 @@ class CompiledVectors(Vectors):
     """Arithmetic on flat vectors by compiled programs, whose numbers stay where the vectors are.
 
     Args:
-        make_executor: Makes the backend's executor of a graph.
+        make_executor: makes the backend's executor of a graph.
     """
 
     def __init__(self, make_executor: Callable[[Graph], Executor]) -> None:
@@ -57,10 +57,10 @@ class CompiledVectors(Vectors):
         """Returns a program's outputs.
 
         Args:
-            program: What is computed.
-            like: One of the vectors, for their length, dtype and device.
-            given: The program's inputs; there may be more.
-            out: Memory that outputs are written to, which may be that of inputs.
+            program: what is computed.
+            like: one of the vectors, for their length, dtype and device.
+            given: the program's inputs; there may be more.
+            out: memory that outputs are written to, which may be that of inputs.
         """
         context = Context(len(like), like.dtype, like.device)
         named = {program.names[key]: x for key, x in (out or {}).items()}

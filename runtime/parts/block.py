@@ -44,8 +44,8 @@ class Factorisation:
     """What a block keeps in order to solve, valid until it is factorised again.
 
     Attributes:
-        form: How the damping joins the block.
-        tensors: Named tensors that a state saves as they are; a diagonal block needs none.
+        form: how the damping joins the block.
+        tensors: named tensors that a state saves as they are; a diagonal block needs none.
     """
 
     form: Damped
@@ -56,11 +56,11 @@ class Block(ABC):
     """One layer's block of a curvature, kept as an average of factors.
 
     Args:
-        layer: The layer's name.
+        layer: the layer's name.
 
     Attributes:
-        layer: The layer's name.
-        tags: What may be relied on, e.g. `Tag.DIAGONAL`; see also `BlockDiagonal.tags`.
+        layer: the layer's name.
+        tags: what may be relied on, e.g. `Tag.DIAGONAL`; see also `BlockDiagonal.tags`.
     """
 
     tags: ClassVar[frozenset[Tag]]
@@ -76,7 +76,7 @@ class Block(ABC):
         """Returns the averages by name.
 
         Raises:
-            NewtritonError: Nothing has been gathered yet.
+            NewtritonError: nothing has been gathered yet.
         """
         self._check_filled()
         return self._tensors
@@ -139,7 +139,7 @@ class Block(ABC):
         """Factorises the block for solves with a damping γ.
 
         Returns:
-            What has to be kept, and how often the damping had to be raised for it; None where no
+            what has to be kept, and how often the damping had to be raised for it; None where no
             damping serves. For `Damped.WHOLE` the result does not depend on the damping.
         """
 
@@ -149,7 +149,7 @@ class Block(ABC):
         """Raises a damping to what a solve needs.
 
         Returns:
-            The damping, and how often it was raised; None where none serves.
+            the damping, and how often it was raised; None where none serves.
         """
         return damping, 0
 
@@ -168,7 +168,7 @@ class DiagonalBlock(Block):
     """The block diag(d) of parameters that enter by a broadcast, a layer's in one flat part.
 
     Args:
-        described: Which parameters they are.
+        described: which parameters they are.
     """
 
     tags = frozenset({Tag.SEMIDEFINITE, Tag.DIAGONAL})
@@ -191,7 +191,7 @@ class DiagonalBlock(Block):
         """Returns d, the averages of all parameters one after another.
 
         Raises:
-            NewtritonError: Nothing has been gathered yet.
+            NewtritonError: nothing has been gathered yet.
         """
         self._check_filled()
         return self._diagonal
@@ -243,10 +243,10 @@ class BlockDiagonal:
     """The operator diag(C_1, …, C_L) on flat vectors, 0 for parameters that belong to no block.
 
     Attributes:
-        layout: Where the parameters lie in a flat vector.
-        blocks: One operator per layer.
-        gathered: How often the blocks' averages have been refreshed.
-        burning_in: Whether the averages are still settling, so that each refresh counts.
+        layout: where the parameters lie in a flat vector.
+        blocks: one operator per layer.
+        gathered: how often the blocks' averages have been refreshed.
+        burning_in: whether the averages are still settling, so that each refresh counts.
     """
 
     layout: Layout

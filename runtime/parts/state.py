@@ -42,8 +42,8 @@ class Shaped:
     """A tensor of a shape and dtype.
 
     Attributes:
-        shape: Its sizes; None stands for any size.
-        dtype: Its dtype, exactly.
+        shape: its sizes; None stands for any size.
+        dtype: its dtype, exactly.
     """
 
     shape: tuple[int | None, ...]
@@ -69,7 +69,7 @@ class Number:
 
     Attributes:
         type: int or float.
-        least: The lowest value that is allowed.
+        least: the lowest value that is allowed.
     """
 
     type: type = float
@@ -90,7 +90,7 @@ class Maybe:
     """None, or an empty mapping, or what a specification describes.
 
     Attributes:
-        spec: That specification.
+        spec: that specification.
     """
 
     spec: Spec
@@ -113,7 +113,7 @@ class Random:
     """The state of a random generator.
 
     Args:
-        generator: A generator whose states have the same size.
+        generator: a generator whose states have the same size.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -147,7 +147,7 @@ def check_state(spec: Mapping[str, Spec], state: object) -> None:
     """Checks a state before anything of it is taken over.
 
     Raises:
-        NewtritonError: The state is not what `spec` describes; the error lists every way.
+        NewtritonError: the state is not what `spec` describes; the error lists every way.
     """
     if found := _faults("", spec, state):
         raise NewtritonError(
@@ -169,7 +169,7 @@ class Attributes:
     """A base for parts whose state is plain attributes.
 
     Attributes:
-        STATE: The names of those attributes; the class's `state_spec` describes them.
+        STATE: the names of those attributes; the class's `state_spec` describes them.
     """
 
     STATE: ClassVar[tuple[str, ...]] = ()
