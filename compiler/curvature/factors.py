@@ -25,7 +25,7 @@ from ..graph.ir import N, Node, Op, rewrite, topological
 from ..graph.program import Input, Output
 from ..graph.scalar import BATCH
 from ..language.loss import require, unit_vectors
-from ..language.network import Traced
+from ..language.network import Traced, layer_of
 from .recursion import RECURSIVE, recursion
 
 TAPED = ("kfac", "empirical", "kflr")  # their programs start from the tape
@@ -165,7 +165,7 @@ def blocks(traced: Traced) -> list[KroneckerLayer | DiagonalLayer]:
     diagonal: dict[str, list[str]] = {}
     for node, params in consumers(traced).items():
         names = [p["name"] for p in params]
-        layer = names[0].rpartition(".")[0]
+        layer = layer_of(names[0])
         if _is_kronecker(node, params):
             conv = node.op is Op.CONV
             kernel = params[0].shape[1:3] if conv else (1, 1)
@@ -335,7 +335,7 @@ def factors(
     outputs: dict[Output, Node] = {}
     for node, params in known.items():
         name = params[0]["name"]
-        layer = name.rpartition(".")[0]
+        layer = layer_of(name)
         if _is_diagonal(node):
             outputs[Diagonal(name)] = _squares(node, by_node[node], factor)
             continue

@@ -21,7 +21,7 @@ from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node
 from ..graph.program import Input, Output
-from ..language.network import Traced
+from ..language.network import Traced, layer_of
 from .factors import consumers, reused
 
 
@@ -131,7 +131,7 @@ def stored_product(
     stored = jacobians(traced)
     groups: dict[str, list[tuple[Node, list[Node], Node]]] = {}
     for i, (node, params) in enumerate(consumers(traced).items()):
-        layer = params[0]["name"].rpartition(".")[0] if by_layer else ""
+        layer = layer_of(params[0]["name"]) if by_layer else ""
         groups.setdefault(layer, []).append((node, params, stored[Jacobian(i)]))
     result: dict[Node, Node] = {}
     for group in groups.values():

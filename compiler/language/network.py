@@ -57,6 +57,11 @@ class Running:
     positions: int
 
 
+def layer_of(parameter: str) -> str:
+    """Returns the name of the layer that a parameter belongs to: `0.body` for `0.body.weight`."""
+    return parameter.rpartition(".")[0]
+
+
 class Layer(Protocol):
     """Anything that turns one node into another."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Output
-from ...compiler.language.network import Parameter
+from ...compiler.language.network import Parameter, layer_of
 
 ALIGNMENT = 16
 
@@ -46,7 +46,7 @@ class Layout:
         """The names of parameters by layer, in the network's order."""
         result: dict[str, list[str]] = {}
         for name in self.parameters:
-            result.setdefault(name.rpartition(".")[0], []).append(name)
+            result.setdefault(layer_of(name), []).append(name)
         return result
 
     def places(self, names: Iterable[str]) -> Tensor:

@@ -12,6 +12,7 @@ from ...compiler.graph.cost import flops, traffic
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Program
+from ...compiler.language.network import layer_of
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS, Linearization
 from .state import Attributes, Number, Spec, State
@@ -46,7 +47,7 @@ def cheaper_product(
         graph = program.graph
         return flops(graph, batch) + BALANCE * traffic(graph, batch, ITEMSIZE)
 
-    layers = len({name.rpartition(".")[0] for name in programs.traced.nodes}) if by_layer else 1
+    layers = len(set(map(layer_of, programs.traced.nodes))) if by_layer else 1
     stored = cost(jacobian) + products * cost(programs.stored_ggnvp(by_layer))
     return "stored-jacobian" if stored < products * layers * cost(programs.ggnvp) else "r-operator"
 

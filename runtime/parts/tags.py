@@ -47,8 +47,9 @@ MISSING: dict[Tag, str] = {
         "form='additive'"
     ),
     Tag.SEMIDEFINITE: (
-        "a step along almost no curvature has no bound at a fixed rate: take a rule that measures "
-        "its steps, like 'trust-region', or the curvature 'ggn'"
+        "a step along almost no curvature, or along negative one, has no bound here: take a solver "
+        "and a rule that measure their steps, like 'truncated-cg' and 'trust-region', or the "
+        "curvature 'ggn'"
     ),
     Tag.RADIUS: (
         "this solver stops at a radius and the rule has none: take rule='trust-region', or "
