@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral
 from typing import Any
 
 from ..graph import ops, scalar
@@ -25,9 +26,9 @@ Pair = tuple[int, int]
 def _pair(what: str, value: int | Pair, least: int) -> Pair:
     """Returns the two sizes that an option means: one integer stands for both."""
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= least for v in pair):
+    if len(pair) != 2 or not all(isinstance(v, Integral) and int(v) >= least for v in pair):
         raise NewtritonError(f"{what} is {value!r}: give an integer ≥ {least} or a pair of them")
-    return pair
+    return int(pair[0]), int(pair[1])
 
 
 def _check_init(value: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from importlib.util import find_spec
 
 import torch
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_option
+from ...compiler.graph.options import check_number, check_option
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer
 from ..aten.executor import AtenBackend
@@ -82,11 +81,8 @@ def compile(
         raise NewtritonError(
             f"input_shape is {input_shape!r}: give (C, H, W) or (D,) of one sample"
         )
-    if not (
-        isinstance(weight_decay, (int, float)) and math.isfinite(weight_decay) and weight_decay >= 0
-    ):
-        raise NewtritonError(f"weight_decay is {weight_decay!r}: give a number ≥ 0")
-    return Model(net, shape, loss, where, dtype, float(weight_decay), seed)
+    decay = check_number("weight_decay", weight_decay, 0.0)
+    return Model(net, shape, loss, where, dtype, decay, seed)
 
 
 def _backend(
