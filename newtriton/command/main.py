@@ -71,8 +71,10 @@ def _add_check(command: argparse.ArgumentParser) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     """Checks numbers and code in processes of their own: one interprets, the other compiles."""
-    if options.only is None and not options.gpu:
-        return max(_half(options, half) for half in ("numbers", "code"))
+    halves = ("numbers", "code") if options.only is None else (options.only,)
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not options.gpu and (len(halves) > 1 or (halves == ("numbers",) and not interpreted)):
+        return max(_half(options, half) for half in halves)
     from . import check  # noqa: PLC0415 - Triton only where it is used
 
     return check.run(options)
@@ -88,7 +90,8 @@ def _half(options: argparse.Namespace, half: str) -> int:
         command += [f"--{name}", *getattr(options, name)]
     command += ["--workers", str(options.workers)]
     if options.json is not None:
-        path = options.json.with_stem(f"{options.json.stem}-{half}")
+        both = options.only is None
+        path = options.json.with_stem(f"{options.json.stem}-{half}") if both else options.json
         command += ["--json", str(path)]
     return subprocess.run(command, env=environment, check=False).returncode
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import subprocess
 
 import pytest
 
@@ -35,3 +36,27 @@ def test_a_wrong_line_gives_status_one(monkeypatch: pytest.MonkeyPatch, capsys):
     )
     assert check.run(options) == 1
     assert "2 kernels, 1 of them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "halves"),
+    [([], ["numbers", "code"]), (["--only", "numbers"], ["numbers"])],
+)
+def test_each_half_runs_where_it_can(
+    monkeypatch: pytest.MonkeyPatch, tmp_path, arguments: list[str], halves: list[str]
+):
+    started = []
+
+    def start(command: list[str], env: dict[str, str], check: bool) -> subprocess.CompletedProcess:
+        started.append((command, env.get("TRITON_INTERPRET")))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.setattr(subprocess, "run", start)
+    path = tmp_path / "check.json"
+    assert main(["check", *arguments, "--json", str(path)]) == 0
+    assert [command[command.index("--only") + 1] for command, _ in started] == halves
+    assert [interpreted for _, interpreted in started] == ["1", None][: len(halves)]
+    names = [command[-1] for command, _ in started]
+    alone = [str(path)]
+    assert names == (alone if arguments else [str(path.with_stem(f"check-{h}")) for h in halves])
