@@ -1,1 +1,1 @@
-"""From a network description to derivative graphs; no training here."""
+"""From a network description to derivative graphs and generated kernels; nothing runs here."""

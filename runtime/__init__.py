@@ -1,1 +1,1 @@
-"""Backends, compiled models, curvature, solvers, optimizers, training, and diagnostics."""
+"""Executors, compiled models, curvature, solvers, optimizers, training, data and diagnostics."""
