@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 
@@ -27,7 +28,9 @@ class TritonBackend:
         trials = Trials(settings, device) if settings.contractions == "measured" else None
         self.selection = Selection(settings, trials)
         self.device, self.precision = device, settings.precision
-        self.vectors = CompiledVectors(self.executor)
+        self.vectors = CompiledVectors(
+            partial(FusedExecutor, keep=(), selection=self.selection, copies_data=False)
+        )
 
     @property
     def two_products(self) -> bool:

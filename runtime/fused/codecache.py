@@ -13,9 +13,11 @@ import stat
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from ... import kernels
 from ...compiler.graph.errors import NewtritonError
 
 FOLDER = "NEWTRITON_CACHE"
@@ -75,6 +77,17 @@ def store(name: str, text: str) -> Path:
         os.unlink(temporary)
         raise
     return path
+
+
+@cache
+def kernels_digest() -> str:
+    """Returns the SHA-256 of newtriton.kernels, whose functions generated code calls.
+
+    Triton takes the name of a function that is an argument into its keys, not what that calls. With
+    this digest in a generated module's header, its name says which kernels it was made for.
+    """
+    files = sorted(Path(str(kernels.__path__[0])).glob("*.py"))
+    return digest("".join(f"{file.name}\n{file.read_text()}" for file in files))
 
 
 def module(source: str, key: Mapping[str, object]) -> ModuleType:

@@ -6,6 +6,7 @@ what is compiled is what will run, and Triton has it in its cache by then.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.runtime.cache import get_cache_manager
 from triton.runtime.driver import driver
 from triton.runtime.jit import MockTensor
 
@@ -27,11 +29,15 @@ DTYPES = {
 }  # fmt: skip
 NUMBERS = {"i32": 7, "fp32": 0.5}  # their values are not compiled into a kernel
 MANY = 4  # kernels that are worth a pool of processes
+NOTE = "newtriton-compiled"
+
+
+UNALIGNED = " at any address"  # behind a pointer type: otherwise it is a multiple of 16 bytes
 
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel as it will be launched.
+    """What a kernel is compiled from.
 
     Attributes:
         name: what it belongs to: network, precision, program and nodes.
@@ -63,19 +69,50 @@ class Job:
     wide: frozenset[str] = frozenset()
     products: int = 1
 
-    def compiled(self, target: GPUTarget) -> Any:
-        """Returns the kernel for a target, as Triton's launcher would get it."""
-        driver.set_active(_Elsewhere(target))  # type: ignore[arg-type]
-        given = {n: _argument(t) for n, t in self.types.items() if n in self.function.arg_names}
+    @property
+    def key(self) -> tuple[str, ...]:
+        """All that the compiled kernel depends on, in words.
+
+        Generated functions count by their names: their modules are named after their content.
+        """
+        source = getattr(self.function, "cache_key", self.function)
+        constants = sorted(self.constants.items())
+        options = f"{self.warps} warps, {self.stages} stages"
+        return f"{source}", f"{sorted(self.types.items())}", f"{constants}", options
+
+    def loaded(self) -> Any:
+        """Returns the kernel for the current GPU, from Triton's cache if it is there."""
+        given = {name: _argument(kind) for name, kind in self.types.items()}
         options = {"num_warps": self.warps, "num_stages": self.stages}
         return self.function.warmup(grid=(1,), **{**given, **self.constants}, **options)
 
+    def compiled(self, target: GPUTarget) -> Any:
+        """Returns the kernel for a GPU that need not be there."""
+        driver.set_active(_Elsewhere(target))  # type: ignore[arg-type]
+        return self.loaded()
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, in this process."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+class _Unaligned(MockTensor):
+    """A tensor whose address is no multiple of 16 bytes."""
+
+    @staticmethod
+    def data_ptr() -> int:
+        return 4
+
 
 def _argument(kind: Any) -> Any:
-    """Returns an argument of a type; its memory is aligned to 16 bytes."""
+    """Returns an argument of a type."""
     if isinstance(kind, tuple):
         return tuple(map(_argument, kind))
-    return MockTensor(DTYPES[kind]) if kind in DTYPES else NUMBERS[kind]
+    plain = kind.removesuffix(UNALIGNED)
+    if plain not in DTYPES:
+        return NUMBERS[plain]
+    return (MockTensor if plain == kind else _Unaligned)(DTYPES[plain])
 
 
 class _Elsewhere:
@@ -95,21 +132,11 @@ class _Elsewhere:
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:
-    """Returns the jobs without those that would compile the same source to the same code."""
+    """Returns the jobs without those that would compile the same again."""
     found: dict[tuple[str, ...], Job] = {}
     for job in jobs:
-        constants = {name: _source(value) for name, value in job.constants.items()}
-        options = (str(sorted(job.types.items())), str(constants), str((job.warps, job.stages)))
-        found.setdefault((str(_source(job.function)), *options), job)
+        found.setdefault(job.key, job)
     return list(found.values())
-
-
-def _source(constant: object) -> object:
-    """Returns the value of a constant; of functions what they do, whatever they are called."""
-    if isinstance(constant, tuple):
-        return tuple(map(_source, constant))
-    source = getattr(constant, "src", None)
-    return constant if source is None else source.partition("(")[2]
 
 
 def in_pool(
@@ -123,7 +150,7 @@ def in_pool(
     Raises:
         NewtritonError: kernels are being interpreted in this process.
     """
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if interpreted():
         raise NewtritonError("kernels are interpreted here: unset TRITON_INTERPRET to compile them")
     # Functions of generated modules cannot be sent to a process; one that is forked has them.
     _work[:] = [(function, job, target) for target in targets for job in jobs]
@@ -140,21 +167,26 @@ def current_target() -> GPUTarget:
 def compile_once(jobs: Iterable[Job], name: str) -> None:
     """Compiles jobs for the current GPU, unless that has been done with these versions.
 
+    A note says so. It lies in Triton's own cache, beside what has been compiled, and goes with it.
+
     Args:
         jobs: the kernels of a program.
-        name: the name of the program, for the note that is left on disk.
+        name: the name of the program.
     """
     kernels = distinct(jobs)
-    note = f"compiled-{codecache.digest(f'{current_target()} {triton.__version__} {kernels}')}"
-    if codecache.stored(note) is None:
+    keys = [job.key for job in kernels]
+    text = f"{current_target()} {triton.__version__} {keys}"
+    cache = get_cache_manager(codecache.digest(text))
+    if cache.get_file(NOTE) is None:
         compile_here(kernels)
-        codecache.store(note, f"{name} for {current_target()}\n")
+        cache.put(f"{name} for {current_target()}\n", NOTE, binary=False)
 
 
 def compile_here(jobs: Sequence[Job]) -> None:
-    """Compiles for the current GPU in as many processes as there are cores."""
+    """Compiles for the current GPU in as many processes as there are cores for them."""
     if len(jobs) >= MANY:
-        compile_all(jobs, [current_target()], os.cpu_count() or 1)
+        workers = min(len(jobs), len(os.sched_getaffinity(0)))
+        compile_all(jobs, [current_target()], workers)
 
 
 def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int) -> int:
@@ -170,10 +202,17 @@ def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int)
 def _compiles(job: Job, target: GPUTarget) -> bool:
     """Whether a job compiles."""
     try:
-        job.compiled(target)
+        _compile_launcher(job.compiled(target))
     except Exception:  # whatever it is, the launch meets it again
         return False
     return True
+
+
+def _compile_launcher(kernel: Any) -> None:
+    """Compiles what passes arguments to a kernel: Triton 3.6 writes it in C, once a signature."""
+    nvidia: Any = importlib.import_module("triton.backends.nvidia.driver")
+    if hasattr(nvidia, "make_launcher") and kernel.metadata.target.backend == "cuda":
+        nvidia.CudaLauncher(kernel.src, kernel.metadata)
 
 
 _work: list[tuple[Callable[[Job, GPUTarget], Any], Job, GPUTarget]] = []

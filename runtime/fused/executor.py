@@ -34,12 +34,19 @@ class FusedExecutor:
         keep: nodes whose tensors are returned besides the outputs (a tape).
         selection: who computes contractions, and how kernels are made.
         keep_made: whether operands that were made are returned even if nothing is kept.
+        copies_data: whether what is recorded reads copies of the batch's data, which lie elsewhere
+            in every call; not where a batch is a vector that is worked on in place.
     """
 
     def __init__(
-        self, graph: Graph, keep: Iterable[Node], selection: Selection, keep_made: bool = False
+        self,
+        graph: Graph,
+        keep: Iterable[Node],
+        selection: Selection,
+        keep_made: bool = False,
+        copies_data: bool = True,
     ) -> None:
-        self.selection = selection
+        self.selection, self.copies_data = selection, copies_data
         self.lowered = pipeline.lower(graph, keep, selection.settings.precision)
         self.outputs = self.lowered.outputs
         self.keep_made = keep_made or len(self.outputs) > len(graph.outputs)
@@ -55,7 +62,12 @@ class FusedExecutor:
         if batch not in self.plans:
             known = (self.lowered.became.get(n, n) for n in given)
             self.plans[batch] = pipeline.plan(
-                self.lowered.graph, batch, self.selection, known, self.keep_made
+                self.lowered.graph,
+                batch,
+                self.selection,
+                known,
+                self.keep_made,
+                copies_data=self.copies_data,
             )
         return self.plans[batch]
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
@@ -26,12 +25,11 @@ from ...kernels.lags import assemble, rectangle_products
 from ..aten.precision import tensor_cores
 from ..aten.rules import ATEN
 from ..backend import Context
+from .call import Argument, Call, Memory, types_of
 from .compiling import Job
 from .settings import Settings
-from .storage import Use, pointer_type
+from .storage import Use
 from .tiles import ContractionTiling, PatchTiling, Tiling
-
-Memory = Callable[[Buffer], Tensor]
 
 
 class Launch(Protocol):
@@ -40,27 +38,34 @@ class Launch(Protocol):
     Attributes:
         kernels: the kernels of the schedule that it computes.
         use: what it does with memory.
+        calls: the Triton kernels that are called, in order.
+        recordable: whether it can be part of a recording: nothing waits for the GPU.
     """
 
     kernels: Sequence[Kernel]
     use: Use
+    calls: Sequence[Call]
+    recordable: bool
 
-    def run(self, context: Context, tensor: Memory) -> None:
+    def run(self, context: Context, memory: Memory) -> None:
         """Launches the kernels.
 
         Args:
             context: batch size, dtype and device of the call.
-            tensor: where a buffer lies in this call.
+            memory: where buffers lie in this call.
         """
         ...
 
-    def jobs(self, name: str) -> Iterator[Job]:
-        """Yields every kernel as it will be launched, to compile ahead of time.
 
-        Args:
-            name: the beginning of their names.
-        """
-        ...
+class TritonLaunch(Launch):
+    """Triton kernels that are called one after another."""
+
+    recordable = True
+
+    def run(self, context: Context, memory: Memory) -> None:
+        """Calls them."""
+        for call in self.calls:
+            call(memory)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,6 @@ class Generated:
         settings: how kernels are generated.
         tilings: how contractions are tiled, unless the vendor's library computes them.
         tiles: what the slots of each kernel see at once.
-        module: the generated functions.
     """
 
     schedule: Schedule
@@ -81,15 +85,10 @@ class Generated:
     settings: Settings
     tilings: Mapping[Kernel, Tiling]
     tiles: Mapping[Kernel, Tile]
-    module: ModuleType
 
     def operands(self, kernel: Kernel) -> list[Sequence[Node]]:
         """Returns what each contraction of a kernel reads."""
         return [self.schedule.operands[anchor] for anchor in kernel.anchors]
-
-    def functions(self, names: Sequence[str | None]) -> tuple[Any, ...]:
-        """Returns generated functions by name, None where there is no name."""
-        return tuple(name and getattr(self.module, name) for name in names)
 
     def sums(self, kernel: Kernel) -> dict[Part, int]:
         """Returns the number of elements of the sums that the tiles of a kernel write."""
@@ -115,63 +114,53 @@ class Generated:
         return 8 if self.settings.precision == "bf16" else 4
 
 
-class PointwiseLaunch:
+class PointwiseLaunch(TritonLaunch):
     """Kernels without contractions: instances 0 … e0 work on the first, up to e1 on the second."""
 
-    def __init__(self, slots: LaunchCode, generated: Generated) -> None:
+    def __init__(self, slots: LaunchCode, module: ModuleType, generated: Generated) -> None:
         assert slots.function is not None
-        self.kernels, self.codes, self.batch = slots.kernels, slots.codes, generated.batch
-        self.function = getattr(generated.module, slots.function)
-        self.wide = generated.wide(slots.kernels, slots.codes)
-        self.options = generated.settings.target.limits if generated.settings.target else {}
+        self.kernels, self.codes = slots.kernels, slots.codes
         counts = []
         for kernel in slots.kernels:
             tile = generated.tiles[kernel]
             rows = math.prod(concrete(kernel.space.rows, generated.batch))
             counts.append(-(-rows // tile.rows) * tile.strips)
-        self.instances = sum(counts)
-        self.ends = [sum(counts[: q + 1]) for q in range(len(counts) - 1)]
+        arguments: dict[str, Argument] = {f"p{q}": tuple(c.pointers) for q, c in enumerate(slots.codes)}
+        arguments |= {f"e{q}": sum(counts[: q + 1]) for q in range(len(counts) - 1)}
+        arguments["batch"] = generated.batch
+        target, function = generated.settings.target, getattr(module, slots.function)
+        job = Job(
+            _title(self.kernels[0]), "pointwise", function, types_of(arguments),
+            target.limits if target else {}, wide=generated.wide(slots.kernels, slots.codes),
+        )  # fmt: skip
+        self.calls = [Call(job, sum(counts), arguments)]
         self.use = Use(
             [buffer for code in slots.codes for buffer in code.pointers],
             {part: size for k in slots.kernels for part, size in generated.sums(k).items()},
             list(_overwriting(slots.kernels, slots.codes)),
         )
 
-    def run(self, context: Context, tensor: Memory) -> None:
-        """Launches all kernels as one."""
-        pointers = [tuple(map(tensor, code.pointers)) for code in self.codes]
-        self.function[(self.instances,)](*pointers, *self.ends, self.batch, **self.options)
 
-    def jobs(self, name: str) -> Iterator[Job]:
-        """Yields the one kernel."""
-        types: dict[str, Any] = dict.fromkeys(self.function.arg_names, "i32")
-        for q, code in enumerate(self.codes):
-            types[f"p{q}"] = tuple(map(pointer_type, code.pointers))
-        title = _title(name, self.kernels[0])
-        yield Job(title, "pointwise", self.function, types, self.options, wide=self.wide)
-
-
-class ContractionLaunch:
+class ContractionLaunch(TritonLaunch):
     """A sum of contractions on one accumulator, which slots take from there."""
 
-    def __init__(self, slots: LaunchCode, generated: Generated) -> None:
+    def __init__(self, slots: LaunchCode, module: ModuleType, generated: Generated) -> None:
         (kernel,), (code,) = slots.kernels, slots.codes
         tiling = generated.tilings[kernel]
         assert isinstance(tiling, ContractionTiling)
-        self.kernels, self.tiling, self.batch = slots.kernels, tiling, generated.batch
-        self.precision, self.unit = generated.settings.precision, generated.unit
-        self.wide = generated.wide(slots.kernels, slots.codes)
-        together = tiling.constants.get("TOGETHER", False)
-        ratios = [None] * len(code.ratios) if together else code.ratios
-        self.constants = {
-            **tiling.constants,
-            "STAGES": generated.functions(code.stages),
-            "RATIOS": generated.functions(ratios),
-        }
+        self.kernels = slots.kernels
         operands = generated.operands(kernel)
-        self.first = [both[0] for both in operands]
-        self.second = [both[:2][-1] for both in operands]  # of a Gram, the first again
-        self.pointers = code.pointers
+        first, second = tiling.skeleton.arg_names[:2]
+        arguments: dict[str, Argument] = {
+            first: tuple(both[0] for both in operands),
+            second: tuple(both[:2][-1] for both in operands),  # of a Gram, the first again
+            "p": tuple(code.pointers),
+            "batch": generated.batch,
+            tiling.skeleton.arg_names[4]: tiling.rows,
+            "trips": tiling.trips,
+        }
+        job = self._job(code, module, tiling, generated)
+        self.calls = [Call(replace(job, types=types_of(arguments)), tiling.instances, arguments)]
         read = [x for both in operands for x in both]
         parts = {
             Part(a): kernel.way.splits * a.type.numel(generated.batch)
@@ -181,138 +170,123 @@ class ContractionLaunch:
         overwriting = list(_overwriting(slots.kernels, slots.codes, set(read)))
         self.use = Use([*code.pointers, *read], parts | generated.sums(kernel), overwriting)
 
-    def run(self, context: Context, tensor: Memory) -> None:
-        """Launches the skeleton with its slots."""
-        self.tiling.skeleton[(self.tiling.instances,)](
-            tuple(map(tensor, self.first)),
-            tuple(map(tensor, self.second)),
-            tuple(map(tensor, self.pointers)),
-            self.batch,
-            self.tiling.rows,
-            self.tiling.trips,
-            **self.constants,
-        )
-
-    def jobs(self, name: str) -> Iterator[Job]:
-        """Yields the one kernel."""
-        skeleton, constants = self.tiling.skeleton, dict(self.constants)
-        warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
-        first, second = skeleton.arg_names[:2]
-        types = {
-            **dict.fromkeys(skeleton.arg_names, "i32"),
-            first: tuple(map(pointer_type, self.first)),
-            second: tuple(map(pointer_type, self.second)),
-            "p": tuple(map(pointer_type, self.pointers)),
+    def _job(
+        self, code: Code, module: ModuleType, tiling: ContractionTiling, generated: Generated
+    ) -> Job:
+        """Returns what the skeleton is compiled from, with its slots."""
+        together = tiling.constants.get("TOGETHER", False)
+        ratios = [None] * len(code.ratios) if together else code.ratios
+        constants = {
+            **tiling.constants,
+            "STAGES": tuple(name and getattr(module, name) for name in code.stages),
+            "RATIOS": tuple(name and getattr(module, name) for name in ratios),
         }
+        warps, stages = constants.pop("num_warps", 4), constants.pop("num_stages", 3)
+        precision, unit = generated.settings.precision, generated.unit
         copied = [constants["C"], constants.get("OC", constants.get("COLUMNS"))]
-        yield Job(
-            _title(name, self.kernels[0]), skeleton.__name__, skeleton, types, constants,
-            self.precision if constants["PREC"] == "tf32" else constants["PREC"], warps, stages,
-            flat=constants.get("FLAT", constants["C"] < 16),
-            narrow=min(copied) < 64 or any(c % self.unit for c in copied),
-            tile=(constants["BM"], constants["BN"], constants["BK"]), wide=self.wide,
-            products=3 if constants.get("TOGETHER") else 1,
+        return Job(
+            _title(self.kernels[0]), tiling.skeleton.__name__, tiling.skeleton, {}, constants,
+            precision=precision if constants["PREC"] == "tf32" else constants["PREC"],
+            warps=warps, stages=stages, flat=constants.get("FLAT", constants["C"] < 16),
+            narrow=min(copied) < 64 or any(c % unit for c in copied),
+            tile=(constants["BM"], constants["BN"], constants["BK"]),
+            wide=generated.wide(self.kernels, [code]), products=3 if together else 1,
         )  # fmt: skip
 
 
-class PatchGramLaunch:
+class PatchGramLaunch(TritonLaunch):
     """A patch Gram: products of rectangles, then the blocks that they sum to."""
 
-    def __init__(self, slots: LaunchCode, generated: Generated) -> None:
+    def __init__(self, slots: LaunchCode, module: ModuleType, generated: Generated) -> None:
         (kernel,) = slots.kernels
         tiling = generated.tilings[kernel]
         assert isinstance(tiling, PatchTiling)
-        self.kernels, self.tiling, self.batch = slots.kernels, tiling, generated.batch
-        ((self.image,),), (self.node,) = generated.operands(kernel), kernel.anchors
-        self.scale = scalar.evaluate(self.node["scale"], generated.batch)
-        self.patches = float(generated.batch * tiling.shapes.patches)
-        self.tables: tuple[Tensor, ...] | None = None  # where the images are, from the first call
-        products = Part(self.node)
-        self.use = Use([self.image, products, *kernel.writes], {products: tiling.scratch})
-
-    def run(self, context: Context, tensor: Memory) -> None:
-        """Launches both kernels."""
-        if self.tables is None:
-            self.tables = tuple(t.to(context.device) for t in self.tiling.shapes.tables)
-        items, pairs, terms = self.tables
-        products = tensor(Part(self.node))
-        rectangle_products[(self.tiling.instances,)](
-            tensor(self.image), items, products, self.batch, **self.tiling.constants
-        )
-        assemble[(self.tiling.assembly_instances,)](
-            products, pairs, terms, tensor(self.node), self.scale, self.patches,
-            **self.tiling.assembly,
+        self.kernels = slots.kernels
+        ((image,),), (node,) = generated.operands(kernel), kernel.anchors
+        products = Part(node)
+        items, pairs, terms = tiling.shapes.tables
+        given: dict[str, Argument] = {
+            "a": image, "items": items, "products": products, "batch": generated.batch,
+        }  # fmt: skip
+        summed: dict[str, Argument] = {
+            "products": products, "pairs": pairs, "terms": terms, "out": node,
+            "scale": scalar.evaluate(node["scale"], generated.batch),
+            "patches": float(generated.batch * tiling.shapes.patches),
+        }  # fmt: skip
+        constants, title = dict(tiling.constants), _title(kernel)
+        warps, stages = constants.pop("num_warps", 4), constants.pop("num_stages", 3)
+        multiply = Job(
+            f"{title} products", "outer", rectangle_products, types_of(given), constants,
+            constants["PREC"], warps, stages, flat=constants["C"] < 16,
+            tile=(constants["BM"], constants["BN"], constants["BK"]),
         )  # fmt: skip
-
-    def jobs(self, name: str) -> Iterator[Job]:
-        """Yields both kernels."""
-        title, constants = _title(name, self.kernels[0]), dict(self.tiling.constants)
-        precision, warps = constants["PREC"], constants.pop("num_warps")
-        stages = constants.pop("num_stages")
-        types = {n: "*i32" for n in ("items", "pairs", "terms")}
-        types |= {n: "*fp32" for n in ("a", "products", "out")}
-        types |= {"scale": "fp32", "patches": "fp32", "batch": "i32"}
-        tile = (constants["BM"], constants["BN"], constants["BK"])
-        yield Job(
-            f"{title} products", "outer", rectangle_products, types, constants, precision, warps,
-            stages, flat=constants["C"] < 16, tile=tile,
-        )  # fmt: skip
-        yield Job(f"{title} assembly", "pointwise", assemble, types, self.tiling.assembly)
+        add = Job(f"{title} assembly", "pointwise", assemble, types_of(summed), tiling.assembly)
+        self.calls = [
+            Call(multiply, tiling.instances, given),
+            Call(add, tiling.assembly_instances, summed),
+        ]
+        self.use = Use([image, products, *kernel.writes], {products: tiling.scratch})
 
 
-class VendorLaunch:
+class VendorLaunch(Launch):
     """A contraction by PyTorch's operator, without bias and scale: another kernel adds them.
 
-    Rounded operands are multiplied as float32: their products are exact in tf32 too.
+    Rounded operands are multiplied as float32: their products are exact in tf32 too. The result
+    stays where the operator puts it.
     """
 
-    def __init__(self, slots: LaunchCode, generated: Generated) -> None:
+    calls = ()
+
+    def __init__(self, slots: LaunchCode, module: ModuleType, generated: Generated) -> None:
         (kernel,) = slots.kernels
         (self.node,) = kernel.anchors
         self.kernels, self.batch = slots.kernels, generated.batch
-        self.rounded = generated.settings.precision in ROUNDED and self.node.op is not Op.SPECTRAL
+        self.recordable = self.node.op is not Op.SPECTRAL  # eigenvalues are waited for
+        self.rounded = generated.settings.precision in ROUNDED and self.recordable
         scale = {"scale": scalar.ONE} if "scale" in self.node.attributes else {}
         self.plain = ops.make(
             self.node.op, *self.node.inputs[:2], **{**self.node.attributes, **scale}
         )
         self.operator = ATEN[self.plain.op](self.plain)
-        (read,), part = generated.operands(kernel), Part(self.node)
-        self.use = Use([*read, part], {part: self.node.type.numel(generated.batch)})
+        (read,) = generated.operands(kernel)
+        self.use = Use(read, {}, elsewhere=[Part(self.node)])
 
-    def run(self, context: Context, tensor: Memory) -> None:
-        """Calls the operator, and copies its result to where the next kernel reads it."""
+    def run(self, context: Context, memory: Memory) -> None:
+        """Calls the operator, and says where the next kernel finds its result."""
         operands = [
-            tensor(base(x)).view(concrete(x.shape, self.batch)).to(torch.float32)
+            memory(base(x)).view(concrete(x.shape, self.batch)).to(torch.float32)
             for x in self.plain.inputs
         ]
         with tensor_cores(context.device, self.rounded):
             result = self.operator(context, *operands)
-        tensor(Part(self.node)).copy_(result.reshape(-1))
-
-    def jobs(self, name: str) -> Iterator[Job]:
-        """Yields nothing: the vendor's kernels are compiled."""
-        yield from ()
+        memory.put(Part(self.node), result.reshape(-1))
 
 
-KINDS: dict[type, Callable[[LaunchCode, Generated], Launch]] = {
+KINDS: dict[type, Callable[[LaunchCode, ModuleType, Generated], Launch]] = {
     ContractionTiling: ContractionLaunch,
     PatchTiling: PatchGramLaunch,
 }
 
 
-def make_launch(slots: LaunchCode, generated: Generated) -> Launch:
-    """Returns the launch of kernels whose slots have been generated."""
+def make_launch(slots: LaunchCode, module: ModuleType, generated: Generated) -> Launch:
+    """Returns the launch of kernels whose slots have been generated.
+
+    Args:
+        slots: the generated code.
+        module: the same, loaded.
+        generated: what it was made for.
+    """
     kernel = slots.kernels[0]
     if not kernel.anchors:
-        return PointwiseLaunch(slots, generated)
+        return PointwiseLaunch(slots, module, generated)
     if kernel.way.by_vendor:
-        return VendorLaunch(slots, generated)
-    return KINDS[type(generated.tilings[kernel])](slots, generated)
+        return VendorLaunch(slots, module, generated)
+    return KINDS[type(generated.tilings[kernel])](slots, module, generated)
 
 
-def _title(name: str, kernel: Kernel) -> str:
-    """Returns the name of a job: its space, and the first op that it computes."""
-    return f"{name} {kernel.space} {(*kernel.nodes, *kernel.partials)[0].op.value}"
+def _title(kernel: Kernel) -> str:
+    """Returns what a kernel computes: its space, and its first op."""
+    return f"{kernel.space} {(*kernel.nodes, *kernel.partials)[0].op.value}"
 
 
 def _overwriting(

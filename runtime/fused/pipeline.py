@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...compiler.graph.ir import Graph, Node
 from ...compiler.lowering.code import Tile
-from ...compiler.lowering.codegen import LaunchCode, generate
+from ...compiler.lowering.codegen import LaunchCode, generate, listing
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
@@ -68,6 +68,7 @@ def plan(
     given: Iterable[Node] = (),
     keep_made: bool = False,
     check: Check = unchecked,
+    copies_data: bool = True,
 ) -> Plan:
     """Takes a graph through all other passes.
 
@@ -79,19 +80,20 @@ def plan(
         keep_made: whether values that are made for contractions, rounded or transposed operands,
             are returned as well.
         check: sees the graph after every pass.
+        copies_data: whether what is recorded reads copies of the batch's data.
     """
     known = check(give(graph, given))
     selection.prepare(known, batch)
     scheduled = schedule(known, batch, selection.way)
     tilings = choose_tilings(scheduled, batch, selection)
     tiles = choose_tiles(scheduled, batch, tilings, selection.settings.elements)
-    source, slots = generate(scheduled, tiles)
-    module = codecache.module(source, {})
-    generated = Generated(scheduled, batch, selection.settings, tilings, tiles, module)
-    launches = make_launches(slots, generated)
+    code = generate(scheduled, tiles)
+    generated = Generated(scheduled, batch, selection.settings, tilings, tiles)
+    launches = make_launches(code, generated)
     made = scheduled.made() if keep_made else []
     storage = place_values(launches, scheduled, made, batch)
-    return Plan(scheduled, source, launches, storage, made, selection.settings.record)
+    record = selection.settings.record
+    return Plan(scheduled, listing(code), launches, storage, made, record, copies_data)
 
 
 def keep_values(program: Graph, keep: Iterable[Node]) -> Graph:
@@ -129,9 +131,11 @@ def choose_tiles(
     }
 
 
-def make_launches(slots: Sequence[LaunchCode], generated: Generated) -> list[Launch]:
-    """Returns the launches, in order."""
-    return [make_launch(each, generated) for each in slots]
+def make_launches(code: Sequence[LaunchCode], generated: Generated) -> list[Launch]:
+    """Returns the launches, in order, once their code is loaded."""
+    key = {"kernels": codecache.kernels_digest()}
+    modules = [codecache.module(each.source, key) for each in code]
+    return [make_launch(*both, generated) for both in zip(code, modules, strict=True)]
 
 
 def place_values(

@@ -1,24 +1,28 @@
 """A graph at a batch size as fused kernels: the memory of a call, and the launches in it.
 
-Results are written where the caller wants them, or to new memory. Everything else lies in an arena
-that belongs to the plan, so that a call allocates nothing besides its results.
+Results are written where the caller wants them, or to new memory. Everything else lies in memory
+that belongs to the plan, so that a call allocates nothing besides its results: an arena for what
+launches tell each other, and copies of the batch's data, which lie elsewhere in every call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ...compiler.graph.ir import Node
+from ...compiler.graph.ir import N, Node, Op, concrete
 from ...compiler.lowering.code import Buffer
 from ...compiler.lowering.kernel import Schedule
 from ..backend import Context
-from .compiling import Job, compile_once
+from .call import Memory
+from .compiling import Job, compile_once, interpreted
 from .launch import Launch
 from .replay import Record, Replays
 from .storage import Storage, dtype_of
+
+WIDTH = 16  # bytes that are loaded at once, from addresses that are multiples of it
 
 
 class Plan:
@@ -26,10 +30,14 @@ class Plan:
 
     Attributes:
         schedule: the kernels, and which of them are launched together.
-        source: the text of the generated module.
+        source: the text of the generated functions.
         launches: what is launched, in order.
         storage: where every value lies.
         made: the values that were made for contractions and are returned.
+
+    Args:
+        record: what records launches so that they can be replayed.
+        copies_data: whether what is recorded reads copies of the batch's data.
     """
 
     def __init__(
@@ -40,11 +48,14 @@ class Plan:
         storage: Storage,
         made: Sequence[Node],
         record: Record | None,
+        copies_data: bool = True,
     ) -> None:
         self.schedule, self.source, self.launches = schedule, source, launches
         self.storage, self.made = storage, made
-        self._memory: Tensor | None = None
-        self._replays = Replays(record)
+        self._memory: PlanMemory | None = None
+        recordable = all(launch.recordable for launch in launches)
+        self._replays = Replays(record if recordable else None)
+        self._copies_data = copies_data and self._replays.record is not None
 
     @property
     def scratch(self) -> int:
@@ -67,56 +78,137 @@ class Plan:
         Returns:
             the tensor of a buffer: those of results belong to the caller.
         """
-        tensor = self._tensors(context, feed, out or {})
+        if self._memory is None:
+            self._memory = self._prepared(context, feed, out or {})
+        memory = CallMemory(self._memory, feed, out or {})
+        self._replays(memory.key, lambda: self._launch(context, memory))
+        return memory
 
-        def addresses() -> tuple[int, ...]:
-            return tuple(tensor(buffer).data_ptr() for buffer in self.storage.addressed)
+    def jobs(self, name: str, unaligned: Collection[Buffer] = ()) -> Iterator[Job]:
+        """Yields every kernel as it will be launched, to compile ahead of time.
 
-        self._replays(addresses, lambda: self._launch(context, tensor))
-        return tensor
-
-    def jobs(self, name: str) -> Iterator[Job]:
-        """Yields every kernel as it will be launched, to compile ahead of time."""
+        Args:
+            name: the beginning of their names.
+            unaligned: the buffers whose addresses may be no multiples of 16 bytes.
+        """
         for i, launch in enumerate(self.launches):
-            yield from launch.jobs(f"{name} {i}")
+            for call in launch.calls:
+                yield call.compiled_from(f"{name} {i}", unaligned)
 
-    def _launch(self, context: Context, tensor: Callable[[Buffer], Tensor]) -> None:
+    def _launch(self, context: Context, memory: Memory) -> None:
         """Runs all launches."""
         for launch in self.launches:
-            launch.run(context, tensor)
+            launch.run(context, memory)
 
-    def _tensors(
+    def _prepared(
         self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
-    ) -> Callable[[Buffer], Tensor]:
-        """Returns what gives the memory of every buffer in one call."""
-        storage, memory = self.storage, self._arena(context.device)
-        found = dict[Buffer, Tensor]()
+    ) -> PlanMemory:
+        """Returns the memory of the plan, once its kernels are compiled and loaded.
 
-        def place(buffer: Buffer) -> Tensor:
-            if isinstance(buffer, Node):
-                if buffer in feed:
-                    return feed[buffer].contiguous()
-                if buffer in storage.given:  # an image with its channels last
-                    return feed[buffer.inputs[0]].permute(buffer["order"]).contiguous()
-                if buffer in out:
-                    return out[buffer]
-            dtype, size = dtype_of(buffer), storage.size(buffer)
-            if buffer in storage.results:
-                return torch.empty(size, dtype=dtype, device=context.device)
-            start = storage.offset(buffer)
-            return memory[start : start + size * dtype.itemsize].view(dtype)
+        They are compiled for the alignment of what the first call is given: of parameters it
+        follows from their sizes.
+        """
+        memory = PlanMemory(self.storage, context.device, self._copies_data)
+        first = CallMemory(memory, feed, out)
+        memory.unaligned = frozenset(b for b in memory.moving if first.address(b) % WIDTH)
+        if not interpreted():
+            compile_once(self.jobs("", memory.unaligned), self.schedule.graph.name)
+        for launch in self.launches:
+            for call in launch.calls:
+                call.load(context.device, memory.unaligned)
+        return memory
 
-        def tensor(buffer: Buffer) -> Tensor:
-            if buffer not in found:
-                found[buffer] = place(buffer)
-            return found[buffer]
 
-        return tensor
+class PlanMemory:
+    """The memory that belongs to a plan.
 
-    def _arena(self, device: torch.device) -> Tensor:
-        """Returns the memory of the arena; before the first call on a GPU, kernels are compiled."""
-        if self._memory is None:
-            if device.type == "cuda":
-                compile_once(self.jobs(""), self.schedule.graph.name)
-            self._memory = torch.empty(self.scratch, dtype=torch.uint8, device=device)
-        return self._memory
+    Args:
+        storage: where every value lies.
+        device: where the memory is.
+        copies: whether data of the batch are copied into it in every call.
+
+    Attributes:
+        arena: what launches tell each other.
+        copied: the copies of data, by the buffer they stand for.
+        unaligned: what may lie at any address; all other addresses are multiples of 16.
+    """
+
+    def __init__(self, storage: Storage, device: torch.device, copies: bool) -> None:
+        self.storage, self.device = storage, device
+        self.arena = torch.empty(storage.arena.size, dtype=torch.uint8, device=device)
+        given = [b for b in storage.addressed if b in storage.given and isinstance(b, Node)]
+        self.copied = {b: self._room(b) for b in given if copies and _is_data(b)}
+        self.moving = [b for b in storage.addressed if b not in self.copied]
+        self.unaligned = frozenset(self.moving)  # until it is known
+
+    def _room(self, node: Node) -> Tensor:
+        dtype = torch.int64 if node.type.kind == "int" else torch.float32
+        return torch.empty(concrete(node.shape, self.storage.batch), dtype=dtype, device=self.device)
+
+    def part(self, buffer: Buffer) -> Tensor:
+        """Returns a buffer's part of the arena."""
+        start, dtype = self.storage.offset(buffer), dtype_of(buffer)
+        return self.arena[start : start + self.storage.size(buffer) * dtype.itemsize].view(dtype)
+
+
+def _is_data(node: Node) -> bool:
+    """Whether a given value belongs to a batch: it, or what it is a transposed copy of."""
+    leaf = node.inputs[0] if node.op is Op.TRANSPOSE else node
+    return leaf.op is Op.INPUT and N in leaf.shape
+
+
+class CallMemory:
+    """Where every buffer lies in one call; see `call.Memory`.
+
+    Args:
+        plan: the memory of the plan.
+        feed: the tensors of given values.
+        out: the memory that results are written to.
+    """
+
+    def __init__(
+        self, plan: PlanMemory, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
+    ) -> None:
+        self.plan, self.feed, self.out = plan, feed, out
+        self.found: dict[Buffer, Tensor] = {}
+        for buffer, room in plan.copied.items():
+            self.found[buffer] = room.copy_(self._given(buffer))
+
+    def key(self) -> tuple[int, ...]:
+        """Returns where all lies that does not lie in the memory of the plan."""
+        return tuple(self(buffer).data_ptr() for buffer in self.plan.moving)
+
+    def __call__(self, buffer: Buffer) -> Tensor:
+        """Returns a buffer as a flat tensor."""
+        if buffer not in self.found:
+            self.found[buffer] = self._place(buffer)
+        return self.found[buffer]
+
+    def address(self, buffer: Buffer) -> int:
+        """Returns the address of a buffer."""
+        return self(buffer).data_ptr()
+
+    def put(self, buffer: Buffer, tensor: Tensor) -> None:
+        """Says where a buffer lies that a library has made."""
+        self.found[buffer] = tensor
+
+    def _given(self, buffer: Node) -> Tensor:
+        """Returns a given value; an image with its channels last is that of another node."""
+        given = self.feed.get(buffer)
+        return self.feed[buffer.inputs[0]].permute(buffer["order"]) if given is None else given
+
+    def _place(self, buffer: Buffer) -> Tensor:
+        storage = self.plan.storage
+        if isinstance(buffer, Node) and (buffer in self.feed or buffer in storage.given):
+            return self._aligned(buffer, self._given(buffer).contiguous())
+        if buffer in self.out:
+            return self._aligned(buffer, self.out[buffer])
+        if buffer in storage.results:
+            size, dtype = storage.size(buffer), dtype_of(buffer)
+            return torch.empty(size, dtype=dtype, device=self.plan.device)
+        return self.plan.part(buffer)
+
+    def _aligned(self, buffer: Buffer, tensor: Tensor) -> Tensor:
+        """Returns the tensor, or a copy where kernels expect another alignment."""
+        misplaced = tensor.data_ptr() % WIDTH and buffer not in self.plan.unaligned
+        return tensor.clone() if misplaced else tensor

@@ -42,11 +42,13 @@ class Use:
         buffers: all that it reads or writes.
         scratch: the number of elements of the memory between kernels that it writes.
         overwriting: by kernel, which values may be written over which.
+        elsewhere: what it makes in memory of its own.
     """
 
     buffers: Sequence[Buffer]
     scratch: Mapping[Part, int]
     overwriting: Sequence[Overwriting] = ()
+    elsewhere: Collection[Part] = ()
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,14 @@ def lay_out(
     spans, kept = _spans(uses), frozenset(results)
     scratch = {part: size for use in uses for part, size in use.scratch.items()}
     given = frozenset(b for b in {*spans, *kept} if b in leaves)
-    outside = given | kept
+    outside = given | kept | {part for use in uses for part in use.elsewhere}
     lifetimes = {
         b: Lifetime(numel(b, batch, scratch) * dtype_of(b).itemsize, *span)
         for b, span in spans.items()
         if b not in outside
     }
     blocks, block = shared(lifetimes, _over(uses, lifetimes))
-    addressed = [b for b in spans if b in outside]
+    addressed = [b for b in spans if b in given or b in kept]
     return Storage(batch, scratch, given, kept, addressed, lifetimes, block, arena(blocks))
 
 

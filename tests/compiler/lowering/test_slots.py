@@ -19,7 +19,8 @@ turned = ops.transpose(ops.map_(var(0) * 1.5, z), (0, 2, 1))
 def lowered(**outputs: Node) -> tuple[str, list[Code]]:
     """The generated module of a graph, and the code of its kernels."""
     scheduled = schedule(Graph("slots", outputs))
-    source, launches = generate(scheduled, {k: Tile(16, 8, 1) for k in scheduled.kernels})
+    launches = generate(scheduled, {k: Tile(16, 8, 1) for k in scheduled.kernels})
+    source = "\n".join(launch.source for launch in launches)
     ast.parse(source)
     return source, [code for launch in launches for code in launch.codes]
 

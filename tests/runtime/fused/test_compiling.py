@@ -7,7 +7,7 @@ import pytest
 
 from newtriton.runtime.fused import codecache, compiling
 from newtriton.runtime.fused.chips import CHIPS
-from newtriton.runtime.fused.compiling import Job, distinct
+from newtriton.runtime.fused.compiling import UNALIGNED, Job, distinct
 
 
 @pytest.fixture(autouse=True)
@@ -15,23 +15,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(codecache.FOLDER, str(tmp_path / "cache"))
 
 
-def source(name: str, body: str = "x + 1") -> SimpleNamespace:
-    """A kernel, as far as its text goes."""
-    return SimpleNamespace(src=f"def {name}(x):\n    return {body}\n")
+def kernel(key: str) -> SimpleNamespace:
+    """A Triton kernel, as far as its key goes."""
+    return SimpleNamespace(cache_key=key)
 
 
-ONE, SAME, OTHER = source("one"), source("same"), source("other", "x + 2")
+ONE, SAME, OTHER = kernel("x + 1"), kernel("x + 1"), kernel("x + 2")
 
 
 def job(name: str, function=ONE, **what) -> Job:
-    return Job(name, "pointwise", function, {"x": "*fp32"}, **{"constants": {}, **what})
+    return Job(name, "pointwise", function, **{"types": {"x": "*fp32"}, "constants": {}, **what})
 
 
 def test_jobs_of_one_source_are_one():
     kept = distinct([job("a"), job("b"), job("c", SAME), job("e", OTHER), job("d", warps=8)])
     assert [j.name for j in kept] == ["a", "e", "d"]
-    kept = distinct([job("a", constants={"F": ONE}), job("b", constants={"F": SAME})])
+    kept = distinct([job("a", constants={"F": ONE}), job("b", constants={"F": ONE})])
     assert [j.name for j in kept] == ["a"]
+    assert len(distinct([job("a"), job("b", types={"x": "*fp32" + UNALIGNED})])) == 2
 
 
 def test_a_program_is_compiled_once_per_gpu(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,110 @@
+"""A call of one Triton kernel: its arguments as data, and how it is launched.
+
+On a GPU a kernel is loaded once, as it was compiled ahead, and launched with addresses alone.
+Triton's own path binds and inspects every argument anew: for kernels of many pointers that takes
+longer than they run. In the interpreter a kernel takes tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ...compiler.lowering.code import Buffer
+from .compiling import UNALIGNED, Job, interpreted
+from .storage import pointer_type
+
+# A tensor is a table that belongs to the kernel; numbers are not compiled into it.
+Argument = Buffer | tuple[Buffer, ...] | Tensor | int | float
+
+
+class Memory(Protocol):
+    """Where every buffer lies in one call of a plan."""
+
+    def __call__(self, buffer: Buffer) -> Tensor:
+        """Returns a buffer as a flat tensor."""
+        ...
+
+    def address(self, buffer: Buffer) -> int:
+        """Returns the address of a buffer."""
+        ...
+
+    def put(self, buffer: Buffer, tensor: Tensor) -> None:
+        """Says where a buffer lies that a library has made."""
+        ...
+
+
+@dataclass
+class Call:
+    """A Triton kernel with its arguments.
+
+    Attributes:
+        job: what it is compiled from.
+        instances: the number of its program instances.
+        arguments: what it is launched with, by name.
+    """
+
+    job: Job
+    instances: int
+    arguments: Mapping[str, Argument]
+    _launch: Callable[..., object] | None = None
+
+    def compiled_from(self, name: str, unaligned: Collection[Buffer] = ()) -> Job:
+        """Returns what is compiled.
+
+        Args:
+            name: the beginning of its name.
+            unaligned: the buffers whose addresses may be no multiples of 16 bytes.
+        """
+        types = types_of(self.arguments, unaligned)
+        return replace(self.job, name=f"{name} {self.job.name}", types=types)
+
+    def load(self, device: Any, unaligned: Collection[Buffer] = ()) -> None:
+        """Gets ready to be launched: loads the kernel on a GPU, and moves tables there."""
+        self.arguments = {
+            n: a.to(device) if isinstance(a, Tensor) else a for n, a in self.arguments.items()
+        }
+        function = self.job.function
+        if interpreted():
+            launch = function[(self.instances,)]
+            self._launch = lambda *given: launch(*given, **self.job.constants)
+            return
+        constants = [self.job.constants[n] for n in function.arg_names if n not in self.arguments]
+        launch = self.compiled_from("", unaligned).loaded()[(self.instances, 1, 1)]
+        self._launch = lambda *given: launch(*given, *constants)
+
+    def __call__(self, memory: Memory) -> None:
+        """Launches the kernel."""
+        assert self._launch is not None, "a call is loaded before it is launched"
+        find = memory if interpreted() else memory.address
+        self._launch(*(_found(a, find) for a in self.arguments.values()))
+
+
+def types_of(
+    arguments: Mapping[str, Argument], unaligned: Collection[Buffer] = ()
+) -> dict[str, Any]:
+    """Returns the Triton types of arguments."""
+    return {name: _type(a, unaligned) for name, a in arguments.items()}
+
+
+def _type(argument: Argument, unaligned: Collection[Buffer]) -> Any:
+    """Returns the Triton type of an argument."""
+    if isinstance(argument, tuple):
+        return tuple(_type(a, unaligned) for a in argument)
+    if isinstance(argument, Tensor):
+        return "*i32"
+    if isinstance(argument, (int, float)):
+        return "i32" if isinstance(argument, int) else "fp32"
+    return pointer_type(argument) + (UNALIGNED if argument in unaligned else "")
+
+
+def _found(argument: Argument, find: Callable[[Buffer], Any]) -> Any:
+    """Returns an argument as a kernel takes it."""
+    if isinstance(argument, tuple):
+        return tuple(map(find, argument))
+    if isinstance(argument, (int, float, Tensor)):
+        return argument
+    return find(argument)
