@@ -8,9 +8,11 @@ longer than they run. In the interpreter a kernel takes tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ...compiler.lowering.code import Buffer
@@ -37,7 +39,6 @@ class Memory(Protocol):
         ...
 
 
-@dataclass
 class Call:
     """A Triton kernel with its arguments.
 
@@ -47,10 +48,10 @@ class Call:
         arguments: what it is launched with, by name.
     """
 
-    job: Job
-    instances: int
-    arguments: Mapping[str, Argument]
-    _launch: Callable[..., object] | None = None
+    def __init__(self, job: Job, instances: int, arguments: Mapping[str, Argument]) -> None:
+        self.job, self.instances, self.arguments = job, instances, arguments
+        self._given: list[Argument] = []
+        self._launch: Callable[..., object] | None = None
 
     def compiled_from(self, name: str, unaligned: Collection[Buffer] = ()) -> Job:
         """Returns what is compiled.
@@ -62,25 +63,24 @@ class Call:
         types = types_of(self.arguments, unaligned)
         return replace(self.job, name=f"{name} {self.job.name}", types=types)
 
-    def load(self, device: Any, unaligned: Collection[Buffer] = ()) -> None:
+    def load(self, device: torch.device, unaligned: Collection[Buffer] = ()) -> None:
         """Gets ready to be launched: loads the kernel on a GPU, and moves tables there."""
-        self.arguments = {
-            n: a.to(device) if isinstance(a, Tensor) else a for n, a in self.arguments.items()
-        }
-        function = self.job.function
+        given = self.arguments.values()
+        self._given = [a.to(device) if isinstance(a, Tensor) else a for a in given]
+        function, constants = self.job.function, self.job.constants
         if interpreted():
-            launch = function[(self.instances,)]
-            self._launch = lambda *given: launch(*given, **self.job.constants)
+            self._launch = partial(function[(self.instances,)], **constants)
             return
-        constants = [self.job.constants[n] for n in function.arg_names if n not in self.arguments]
+        # A kernel takes constants too, behind everything else, and makes nothing of them.
+        ignored = [constants[name] for name in function.arg_names if name not in self.arguments]
         launch = self.compiled_from("", unaligned).loaded()[(self.instances, 1, 1)]
-        self._launch = lambda *given: launch(*given, *constants)
+        self._launch = lambda *given: launch(*given, *ignored)
 
     def __call__(self, memory: Memory) -> None:
         """Launches the kernel."""
         assert self._launch is not None, "a call is loaded before it is launched"
-        find = memory if interpreted() else memory.address
-        self._launch(*(_found(a, find) for a in self.arguments.values()))
+        place = _tensor if interpreted() else _address
+        self._launch(*[place(a, memory) for a in self._given])
 
 
 def types_of(
@@ -101,10 +101,17 @@ def _type(argument: Argument, unaligned: Collection[Buffer]) -> Any:
     return pointer_type(argument) + (UNALIGNED if argument in unaligned else "")
 
 
-def _found(argument: Argument, find: Callable[[Buffer], Any]) -> Any:
-    """Returns an argument as a kernel takes it."""
+def _tensor(argument: Argument, memory: Memory) -> Any:
+    """Returns an argument as the interpreter takes it."""
     if isinstance(argument, tuple):
-        return tuple(map(find, argument))
-    if isinstance(argument, (int, float, Tensor)):
+        return tuple(map(memory, argument))
+    return argument if isinstance(argument, (int, float, Tensor)) else memory(argument)
+
+
+def _address(argument: Argument, memory: Memory) -> Any:
+    """Returns an argument as a loaded kernel takes it."""
+    if isinstance(argument, tuple):
+        return tuple(map(memory.address, argument))
+    if isinstance(argument, (int, float)):
         return argument
-    return find(argument)
+    return argument.data_ptr() if isinstance(argument, Tensor) else memory.address(argument)

@@ -1,0 +1,137 @@
+"""Launches on a GPU that is not there: all that Python does for a call, and nothing that it waits for.
+
+Kernels are made by Triton's own path up to its compiler, which a stand-in replaces; launches end at
+the driver, where their arguments are held against what the kernel was compiled for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton.compiler as triton_compiler
+from triton._C.libtriton import get_cache_invalidating_env_vars
+from triton.backends.compiler import GPUTarget
+from triton.compiler.compiler import make_backend
+from triton.runtime.cache import get_cache_key
+from triton.runtime.driver import driver
+
+from ...compiler.language.loss import Loss
+from ...compiler.language.network import Layer
+from ..fused import compiling
+from ..fused.backend import TritonBackend
+from ..fused.chips import CHIPS
+from ..fused.compiling import Elsewhere, Job
+from ..fused.settings import Settings
+from ..model.model import Model
+
+DIVISIBILITY = ["tt.divisibility", 16]
+
+
+@dataclass
+class Rehearsal:
+    """What has happened.
+
+    Attributes:
+        ahead: Triton's keys of the kernels that were compiled before anything was launched.
+        loaded: the keys of those that were loaded to be launched.
+        launches: the number of launches.
+        recordings: how often launches were recorded.
+        replays: how often a recording was replayed.
+        faults: what was wrong with the arguments of launches, a sentence each.
+    """
+
+    ahead: set[str] = field(default_factory=set)
+    loaded: set[str] = field(default_factory=set)
+    launches: int = 0
+    recordings: int = 0
+    replays: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Records work as a CUDA graph would: it is done once, and replaying does nothing."""
+        work()
+        self.recordings += 1
+
+        def replay() -> None:
+            self.replays += 1
+
+        return replay
+
+    def model(
+        self,
+        net: Layer,
+        shape: tuple[int, ...],
+        loss: Loss,
+        precision: str = "ieee",
+        recorded: bool = True,
+    ) -> Model:
+        """Returns a model whose kernels are launched here; no number it gives means anything."""
+        record = self.record if recorded else None
+        backend = TritonBackend(Settings(precision, "fused", record=record), torch.device("cpu"))
+        return Model(net, shape, loss, backend, torch.float32, 0.0, 0)
+
+
+class _Kernel:
+    """What Triton's compiler would give."""
+
+    def __init__(self, source: Any, rehearsal: Rehearsal) -> None:
+        self.source, self.rehearsal = source, rehearsal
+        self.aligned = {
+            path for path, attributes in source.attrs.items() if DIVISIBILITY in attributes
+        }
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
+        def launch(*arguments: Any) -> None:
+            device = driver.active.get_current_device()
+            driver.active.get_current_stream(device)  # type: ignore[attr-defined]
+            self.rehearsal.launches += 1
+            for path in self.aligned:
+                found: Any = arguments
+                for place in path:
+                    found = found[place]
+                if found % 16:
+                    self.rehearsal.faults.append(f"{self.source.name}: {path} at {found}")
+
+        return launch
+
+
+@contextmanager
+def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
+    """Lets kernels be launched on a GPU that is not there.
+
+    Args:
+        chip: which one, by its name in `CHIPS`.
+    """
+    rehearsal, target = Rehearsal(), CHIPS[chip].target
+    keys = rehearsal.loaded
+
+    def compile(src: Any, target: Any = None, options: Any = None, _env_vars: Any = None) -> Any:
+        backend = make_backend(target)
+        parsed = backend.parse_options({**(options or {}), **src.parse_options()})
+        key = get_cache_key(src, backend, parsed, get_cache_invalidating_env_vars())
+        keys.add(hashlib.sha256(key.encode()).hexdigest())
+        return _Kernel(src, rehearsal)
+
+    def compile_all(jobs: list[Job], targets: list[GPUTarget], workers: int) -> int:
+        nonlocal keys
+        keys = rehearsal.ahead
+        for job in jobs:
+            job.compiled(targets[0])
+            job.function.device_caches.clear()  # as in another process
+        keys = rehearsal.loaded
+        driver.set_active(Elsewhere(target))  # type: ignore[arg-type]
+        return 0
+
+    before = triton_compiler.compile, compiling.compile_all
+    triton_compiler.compile, compiling.compile_all = compile, compile_all  # type: ignore[assignment]
+    driver.set_active(Elsewhere(target))  # type: ignore[arg-type]
+    try:
+        yield rehearsal
+    finally:
+        triton_compiler.compile, compiling.compile_all = before
+        driver.set_active(None)  # type: ignore[arg-type]  # until somebody asks for one
