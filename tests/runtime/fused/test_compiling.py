@@ -1,9 +1,12 @@
 """Kernels are compiled ahead: each once, and once per GPU and version."""
 
+import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import triton
 
 from newtriton.runtime.fused import codecache, compiling
 from newtriton.runtime.fused.chips import CHIPS
@@ -11,8 +14,10 @@ from newtriton.runtime.fused.compiling import UNALIGNED, Job, distinct
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def compiler_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(codecache.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path / "triton"))
+    return tmp_path / "triton"
 
 
 def kernel(key: str) -> SimpleNamespace:
@@ -35,17 +40,44 @@ def test_jobs_of_one_source_are_one():
     assert len(distinct([job("a"), job("b", types={"x": "*fp32" + UNALIGNED})])) == 2
 
 
-def test_a_program_is_compiled_once_per_gpu(monkeypatch: pytest.MonkeyPatch):
-    compiled: list[str] = []
-    monkeypatch.setattr(
-        compiling, "compile_here", lambda jobs: compiled.extend(j.name for j in jobs)
-    )
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the jobs that have been compiled."""
+    names: list[str] = []
+    monkeypatch.setattr(compiling, "compile_here", lambda jobs: names.extend(j.name for j in jobs))
+    return names
+
+
+def test_a_program_is_compiled_once_per_gpu(compiled: list[str], monkeypatch: pytest.MonkeyPatch):
     for chip in ("sm_90", "sm_90", "sm_80"):
         monkeypatch.setattr(compiling, "current_target", lambda chip=chip: CHIPS[chip].target)
         compiling.compile_once([job("a"), job("b")], "program")
     assert compiled == ["a", "a"]
     compiling.compile_once([job("c", warps=8)], "program")
     assert compiled == ["a", "a", "c"]
+
+
+def test_a_program_is_compiled_again_when_the_compilers_cache_is_gone(
+    compiler_cache: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(compiling, "current_target", lambda: CHIPS["sm_90"].target)
+    compiling.compile_once([job("a")], "program")
+    shutil.rmtree(compiler_cache)
+    for _ in range(2):
+        compiling.compile_once([job("a")], "program")
+    assert compiled == ["a", "a"]
+
+
+@pytest.mark.parametrize(("jobs", "cores", "workers"), [(5, 2, 2), (5, 64, 5)])
+def test_no_more_workers_than_jobs_or_cores_of_this_process(
+    jobs: int, cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
+):
+    pools: list[int] = []
+    monkeypatch.setattr(compiling, "current_target", lambda: CHIPS["sm_90"].target)
+    monkeypatch.setattr(compiling, "compile_all", lambda jobs, targets, count: pools.append(count))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores))
+    compiling.compile_here([job(str(i)) for i in range(jobs)])
+    assert pools == [workers]
 
 
 def test_few_kernels_are_left_to_their_launches(monkeypatch: pytest.MonkeyPatch):
