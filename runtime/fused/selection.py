@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from ...compiler.graph.ir import Graph, Node
@@ -12,15 +13,18 @@ from .settings import Settings
 from .tiles import Tiling, computable, tiling
 
 
+FUSED, IN_FOUR_WARPS, BY_VENDOR = WAYS = "fused", "fused, in four warps", "vendor"
+
+
 class Comparison(Protocol):
-    """What knows whether our kernel or the vendor's library is faster."""
+    """What knows which of `WAYS` to compute a contraction is right, and the fastest of those."""
 
     def prepare(self, nodes: Sequence[Node], batch: int) -> None:
         """Compiles together what will be measured to compare for these contractions."""
         ...
 
-    def fused_is_faster(self, node: Node, batch: int) -> bool:
-        """Whether our kernel computes a contraction faster at a batch size."""
+    def fastest(self, node: Node, batch: int) -> str:
+        """Returns how a contraction is computed at a batch size."""
         ...
 
 
@@ -29,7 +33,7 @@ class Selection:
 
     Args:
         settings: how kernels are made; without a comparison they say who computes contractions.
-        comparison: what is asked who is faster, where contractions are "measured".
+        comparison: what is asked, where contractions are "measured".
     """
 
     def __init__(self, settings: Settings, comparison: Comparison | None = None) -> None:
@@ -41,13 +45,13 @@ class Selection:
             nodes = [n for n in graph.computed() if n.op in ANCHORS and computable(n)]
             self.comparison.prepare(nodes, batch)
 
-    def fused(self, node: Node, batch: int) -> bool:
-        """Whether one of our kernels computes a contraction."""
+    def chosen(self, node: Node, batch: int) -> str:
+        """Returns which of `WAYS` computes a contraction."""
         if not computable(node):
-            return False
+            return BY_VENDOR
         if self.comparison is not None:
-            return self.comparison.fused_is_faster(node, batch)
-        return self.settings.contractions != "vendor"
+            return self.comparison.fastest(node, batch)
+        return self.settings.contractions
 
     def tiling(self, node: Node, batch: int, shares_loop: bool = False) -> Tiling:
         """Returns how our kernel for a contraction is tiled.
@@ -59,8 +63,13 @@ class Selection:
                 are taken in one loop where operands are rounded: there tensor cores wait for them.
         """
         precision, target = self.settings.precision, self.settings.target
-        return tiling(node, batch, precision, target, shares_loop and precision in ROUNDED)
+        few = self.chosen(node, batch) == IN_FOUR_WARPS
+        together = shares_loop and precision in ROUNDED and not few
+        found = tiling(node, batch, precision, target, together)
+        return replace(found, constants={**found.constants, "num_warps": 4}) if few else found
 
     def way(self, node: Node, batch: int) -> Way:
         """Returns who computes a contraction, and in how many parts."""
-        return Way(self.tiling(node, batch).split) if self.fused(node, batch) else VENDOR
+        if self.chosen(node, batch) == BY_VENDOR:
+            return VENDOR
+        return Way(self.tiling(node, batch).split)

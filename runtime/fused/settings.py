@@ -16,8 +16,8 @@ class Settings:
 
     Attributes:
         precision: the precision of the operands of contractions: ieee, tf32x3, tf32 or bf16.
-        contractions: who computes contractions: "fused" kernels, the "vendor" library, or for each
-            whichever is "measured" to be faster.
+        contractions: who computes contractions: "fused" kernels, "fused, in four warps", the
+            "vendor" library, or for each whichever is "measured" to be faster.
         interpreted: whether kernels run in Triton's interpreter.
         elements: the number of elements of a pointwise tile.
         record: what records launches so that they can be replayed; None runs them one by one.

@@ -5,7 +5,7 @@ import pytest
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op
 from newtriton.compiler.lowering.kernel import VENDOR, Way
-from newtriton.runtime.fused.selection import Selection
+from newtriton.runtime.fused.selection import BY_VENDOR, FUSED, IN_FOUR_WARPS, Selection
 from newtriton.runtime.fused.settings import Settings
 
 X, W = ops.input_("x", (N, 64)), ops.param("w", (48, 64))
@@ -24,15 +24,15 @@ class Asked:
     def prepare(self, nodes, batch: int) -> None:
         self.prepared.append((list(nodes), batch))
 
-    def fused_is_faster(self, node: Node, batch: int) -> bool:
+    def fastest(self, node: Node, batch: int) -> str:
         self.asked.append(node)
-        return batch % 2 == 0
+        return FUSED if batch % 2 == 0 else BY_VENDOR
 
 
 @pytest.mark.parametrize(("contractions", "fused"), [("fused", True), ("vendor", False)])
 def test_settings_say_who(contractions: str, fused: bool):
     selection = Selection(Settings("ieee", contractions))
-    assert selection.fused(PRODUCT, 8) is fused
+    assert (selection.chosen(PRODUCT, 8) == FUSED) is fused
     assert (selection.way(PRODUCT, 8) == VENDOR) is not fused
 
 
@@ -51,13 +51,24 @@ def test_a_comparison_is_asked_for_contractions_alone():
     selection.prepare(Graph("both", {"z": z, "stack": STACK, "spectrum": SPECTRUM}), 8)
     assert asked.prepared == [([PRODUCT], 8)]
     assert [selection.way(PRODUCT, n) for n in (8, 7)] == [Way(), VENDOR]
-    assert asked.asked == [PRODUCT, PRODUCT]
+    assert set(asked.asked) == {PRODUCT}
 
 
 @pytest.mark.parametrize(("precision", "together"), [("ieee", False), ("tf32", True)])
 def test_three_products_share_a_loop_where_tensor_cores_wait(precision: str, together: bool):
     tiling = Selection(Settings(precision, "fused")).tiling(PRODUCT, 4096, shares_loop=True)
     assert tiling.constants["TOGETHER"] is together  # type: ignore[union-attr]
+
+
+def test_four_warps_where_eight_are_wrong():
+    class Four(Asked):
+        def fastest(self, node: Node, batch: int) -> str:
+            return IN_FOUR_WARPS
+
+    few, many = (Selection(Settings("tf32", "fused"), c) for c in (Four(), None))
+    assert few.tiling(PRODUCT, 4096).constants["num_warps"] == 4
+    assert few.way(PRODUCT, 4096) == many.way(PRODUCT, 4096)
+    assert not few.tiling(PRODUCT, 4096, shares_loop=True).constants["TOGETHER"]  # type: ignore[union-attr]
 
 
 def test_parts_are_those_of_the_tiling():
