@@ -78,9 +78,11 @@ class Plan:
         Returns:
             the tensor of a buffer: those of results belong to the caller.
         """
-        if self._memory is None:
-            self._memory = self._prepared(context, feed, out or {})
+        first = self._memory is None
+        self._memory = self._memory or PlanMemory(self.storage, context.device, self._copies_data)
         memory = CallMemory(self._memory, feed, out or {})
+        if first:
+            self._load(context, self._memory, memory)
         self._replays(memory.key, lambda: self._launch(context, memory))
         return memory
 
@@ -100,23 +102,18 @@ class Plan:
         for launch in self.launches:
             launch.run(context, memory)
 
-    def _prepared(
-        self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
-    ) -> PlanMemory:
-        """Returns the memory of the plan, once its kernels are compiled and loaded.
+    def _load(self, context: Context, memory: PlanMemory, first: CallMemory) -> None:
+        """Compiles and loads all kernels.
 
         They are compiled for the alignment of what the first call is given: of parameters it
         follows from their sizes.
         """
-        memory = PlanMemory(self.storage, context.device, self._copies_data)
-        first = CallMemory(memory, feed, out)
         memory.unaligned = frozenset(b for b in memory.moving if first.address(b) % WIDTH)
         if not interpreted():
             compile_once(self.jobs("", memory.unaligned), self.schedule.graph.name)
         for launch in self.launches:
             for call in launch.calls:
                 call.load(context.device, memory.unaligned)
-        return memory
 
 
 class PlanMemory:

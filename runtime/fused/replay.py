@@ -1,9 +1,9 @@
 """Launches recorded once and replayed, as CUDA graphs.
 
-A recording holds addresses. It stands for a call whose inputs, results and scratch lie where they
+A recording holds addresses. It stands for a call whose parameters, tape and results lie where they
 lay then; a training loop takes and returns memory in the same order every step, so from its second
-or third step on PyTorch's allocator gives it the same addresses. Nothing is copied, and what a call
-returns is the caller's own.
+or third step on PyTorch's allocator gives it the same addresses. Data lie elsewhere in every batch:
+they are copied into memory of the plan. What a call returns is the caller's own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,30 +24,67 @@ Work = Callable[[], None]
 Record = Callable[[Work], Work]
 
 
+@dataclass(frozen=True)
+class _Recorder:
+    """What recordings of a device share.
+
+    Attributes:
+        stream: the stream that records.
+        pool: the memory that operators allocate from while they are recorded. Nothing in it
+            outlives a call.
+        first: a recording that is never replayed. A pool dies with its last recording, and PyTorch
+            asserts that it is alive: this one outlives every model.
+    """
+
+    stream: torch.cuda.Stream
+    pool: Any
+    first: torch.cuda.CUDAGraph
+
+
 @cache
-def _pool() -> Any:
-    """Returns the memory that operators allocate from while they are recorded.
+def _recorder(device: int) -> _Recorder:
+    """Returns the recorder of a GPU by its number."""
+    stream, pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+    something = torch.empty(1, device=torch.device("cuda", device))
+    first = torch.cuda.CUDAGraph()
+    _capture(first, stream, pool, something.zero_)  # PyTorch warns of recordings without launches
+    return _Recorder(stream, pool, first)
 
-    Nothing in it outlives a call.
+
+def _capture(graph: torch.cuda.CUDAGraph, stream: Any, pool: Any, work: Callable[[], Any]) -> None:
+    """Records work on a stream.
+
+    Other threads may do as they like meanwhile: those that load data pin memory, which a capture of
+    the whole process would forbid. `torch.cuda.graph` empties the cache of the allocator, so that
+    addresses would change: it is not used here.
     """
-    return torch.cuda.graph_pool_handle()
-
-
-def cuda_graph(work: Work) -> Work:
-    """Records the launches of some work as a CUDA graph, and returns what replays them.
-
-    `torch.cuda.graph` empties the cache of the allocator, so that addresses would change: it is not
-    used here.
-    """
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+    current = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
-        graph.capture_begin(pool=_pool())
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             work()
-        finally:
-            graph.capture_end()
-    torch.cuda.current_stream().wait_stream(stream)
+        except BaseException:
+            with suppress(RuntimeError):  # a capture that has failed says so again at its end
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    current.wait_stream(stream)
+
+
+def cuda_graph(work: Callable[[], Any]) -> Work:
+    """Records the launches of some work as a CUDA graph, and returns what replays them.
+
+    Raises:
+        RuntimeError: something cannot be recorded. The pool is given up then: PyTorch 2.11 leaves
+            it recording (pytorch#180395).
+    """
+    recorder, graph = _recorder(torch.cuda.current_device()), torch.cuda.CUDAGraph()
+    try:
+        _capture(graph, recorder.stream, recorder.pool, work)
+    except RuntimeError:
+        _recorder.cache_clear()
+        raise
     return graph.replay
 
 

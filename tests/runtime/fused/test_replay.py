@@ -1,9 +1,19 @@
 """Launches are recorded when a call comes again at the same addresses, and only then."""
 
+import gc
+import weakref
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import newtriton as nt
+from newtriton.compiler.graph import ops, scalar
+from newtriton.compiler.graph.ir import Graph, Op
+from newtriton.runtime.backend import Context
+from newtriton.runtime.fused import replay
+from newtriton.runtime.fused.backend import TritonBackend
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.replay import MOST, Replays
 from newtriton.runtime.fused.selection import Selection
@@ -63,6 +73,89 @@ def test_what_cannot_be_recorded_is_run_and_said_once():
     assert len(done) == 3
 
 
+class Pools:
+    """PyTorch's memory pools of recordings: each lives as long as a graph that uses it."""
+
+    def __init__(self) -> None:
+        self.users: dict[int, int] = {}
+        self.made, self.streams, self.modes = 0, 0, set[str]()
+        self.capturing: int | None = None
+
+    def handle(self) -> int:
+        self.made += 1
+        return self.made
+
+    def stream(self, device: int) -> SimpleNamespace:
+        self.streams += 1
+        return SimpleNamespace(device=device, wait_stream=lambda other: None)
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> Pools:
+    """Stands in for torch.cuda, as far as recordings go."""
+    known = Pools()
+
+    class Graph:
+        pool: int | None = None
+
+        def capture_begin(self, pool: int, capture_error_mode: str) -> None:
+            assert known.users.get(pool) != 0, "the pool is dead"
+            assert known.capturing is None, "something else is being recorded"
+            known.modes.add(capture_error_mode)
+            known.capturing = self.pool = pool
+            known.users[pool] = known.users.get(pool, 0) + 1
+
+        def capture_end(self) -> None:
+            known.capturing = None
+
+        def replay(self) -> None:
+            assert known.users[self.pool] > 0
+
+        def __del__(self) -> None:
+            if self.pool is not None:
+                known.users[self.pool] -= 1
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", known.stream)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", known.handle)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: known.stream(device))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch, "empty", lambda *size, **what: torch.zeros(*size))
+    replay._recorder.cache_clear()
+    yield known
+    replay._recorder.cache_clear()
+
+
+def test_recordings_outlive_the_first_model(pools: Pools):
+    for _ in range(3):  # each model's recordings die with it
+        recordings = [replay.cuda_graph(lambda: None) for _ in range(2)]
+        for again in recordings:
+            again()
+        del recordings, again
+    assert pools.made == 1 and pools.users == {1: 1}
+    assert pools.modes == {"thread_local"}
+
+
+def test_one_stream_records(pools: Pools):
+    replay.cuda_graph(lambda: None)
+    before = pools.streams
+    replay.cuda_graph(lambda: None)
+    assert pools.streams == before + 1  # the current one, which is asked for
+
+
+def test_a_recording_that_fails_gives_its_pool_up(pools: Pools):
+    def refused() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    kept = replay.cuda_graph(lambda: None)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        replay.cuda_graph(refused)
+    kept()
+    replay.cuda_graph(lambda: None)()
+    assert pools.made == 2 and pools.capturing is None
+
+
 @pytest.fixture
 def program():
     """A network's outputs on fused kernels with a recorder, and what they should be."""
@@ -105,3 +198,79 @@ def test_a_program_at_the_same_addresses_is_recorded(program, monkeypatch: pytes
             x.mul_(0.9)  # other numbers at the same place
         call()
     assert (record.made, record.replayed) == (1, 3)
+
+
+def recorded(record: Recorder) -> nt.Model:
+    """A small model whose launches are recorded."""
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
+    backend = TritonBackend(Settings("ieee", "fused", True, 8192, record=record), torch.device("cpu"))
+    return nt.Model(net, (2, 6, 6), nt.CrossEntropyLoss(), backend, torch.float32, 0.0, 0)
+
+
+@pytest.mark.interpreter
+def test_batches_of_a_data_set_are_recorded_once(monkeypatch: pytest.MonkeyPatch):
+    record = Recorder()
+    model = recorded(record)
+    plain = nt.compile(model.net, (2, 6, 6), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    images, labels = torch.randn(30, 2, 6, 6), torch.randint(0, 3, (30,))
+    memory, empty = {}, torch.empty
+    for start in range(0, 30, 5):  # slices lie elsewhere in every step, results where they lay
+        requests = iter(range(1000))
+
+        def again(*size, requests=requests, **what):
+            return memory.setdefault((next(requests), size), empty(*size, **what))
+
+        monkeypatch.setattr(torch, "empty", again)
+        x, y = images[start : start + 5], labels[start : start + 5]
+        found, expected = model.objective(x, y), plain.objective(x, y)
+        assert found == pytest.approx(expected, rel=1e-5)
+    assert (record.made, record.replayed) == (1, 5)
+
+
+@pytest.mark.interpreter
+def test_two_linearizations_at_once_keep_their_own_data():
+    model = recorded(Recorder())
+    plain = nt.compile(model.net, (2, 6, 6), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    v = torch.randn_like(model.params)
+    batches = [(torch.randn(5, 2, 6, 6), torch.randint(0, 3, (5,))) for _ in range(2)]
+    found = [model.linearize(x, y) for x, y in batches]
+    expected = [plain.linearize(x, y) for x, y in batches]
+    for _ in range(3):  # run, recorded, replayed
+        for lin, other in zip(found, expected, strict=True):
+            assert_close(lin.hvp(v), other.hvp(v))
+            assert_close(lin.gradient, other.gradient)
+            pair, same = (each.kronecker_factors("empirical")["0"] for each in (lin, other))
+            assert_close(pair.A, same.A)
+            assert_close(pair.G, same.G)
+
+
+@pytest.mark.interpreter
+def test_what_waits_for_the_gpu_is_not_recorded():
+    x = ops.param("s", (3, 3))
+    spectrum = ops.make(Op.SPECTRAL, x, expr=scalar.exp(scalar.var(0)))
+    record = Recorder()
+    settings = Settings("ieee", "fused", True, 8192, record=record)
+    executor = FusedExecutor(Graph("spectrum", {"out": spectrum}), (), Selection(settings))
+    symmetric = torch.eye(3)
+    for _ in range(4):
+        (found,) = executor(Context(1, torch.float32, torch.device("cpu")), {x: symmetric}).values()
+        assert_close(found, torch.e * torch.eye(3))
+    assert record.made == 0
+
+
+@pytest.mark.interpreter
+def test_memory_goes_with_the_model():
+    model = recorded(Recorder())
+    x, y = torch.randn(5, 2, 6, 6), torch.randint(0, 3, (5,))
+    lin = model.linearize(x, y)
+    lin.hvp(lin.gradient)
+    model.vectors.gram([lin.gradient, model.params])
+    gc.collect()
+    executor = model.executor(model.programs[True].hvp)
+    alive = weakref.ref(executor.plans[5]._memory.arena)  # type: ignore[attr-defined]
+    gc.disable()
+    try:
+        del model, lin, executor
+        assert alive() is None
+    finally:
+        gc.enable()
