@@ -224,7 +224,7 @@ def test_batches_of_a_data_set_are_recorded_once(monkeypatch: pytest.MonkeyPatch
         x, y = images[start : start + 5], labels[start : start + 5]
         found, expected = model.objective(x, y), plain.objective(x, y)
         assert found == pytest.approx(expected, rel=1e-5)
-    assert (record.made, record.replayed) == (1, 5)
+    assert (record.made, record.replayed) == (1, 4)  # the first call makes the plan's memory too
 
 
 @pytest.mark.interpreter
