@@ -23,7 +23,7 @@ from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
 from ...kernels.lags import assemble, rectangle_products
-from ..aten.precision import tensor_cores
+from ..aten.switches import switches
 from ..aten.rules import ATEN
 from ..backend import Context
 from .compiling import Job
@@ -285,7 +285,7 @@ class VendorLaunch:
             tensor(base(x)).view(concrete(x.shape, self.batch)).to(torch.float32)
             for x in self.plain.inputs
         ]
-        with tensor_cores(context.device, self.rounded):
+        with switches(context.device, self.rounded):
             result = self.operator(context, *operands)
         tensor(Part(self.node)).copy_(result.reshape(-1))
 
