@@ -23,8 +23,8 @@ from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
 from ...kernels.lags import assemble, rectangle_products
-from ..aten.switches import switches
 from ..aten.rules import ATEN
+from ..aten.switches import switches
 from ..backend import Context
 from .compiling import Job
 from .settings import Settings

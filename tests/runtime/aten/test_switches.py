@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import pytest
 import torch
 
+import newtriton as nt
+from newtriton.compiler.curvature.factors import KINDS
 from newtriton.runtime.aten.switches import set_repeatable, switches
+from newtriton.runtime.parts.kronecker import KroneckerCurvature
 
 # What a user may have done before, as the newer and the older switches allow it.
 USERS = [
@@ -48,8 +51,12 @@ USERS = [
 ]
 PROGRAM = """
 import os, sys, warnings
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 import torch
+
+import newtriton as nt
+from newtriton.compiler.curvature.factors import KINDS
+from newtriton.runtime.parts.kronecker import KroneckerCurvature
 from newtriton.runtime.aten.switches import set_precision
 warnings.simplefilter("ignore")
 b = torch.backends
@@ -165,3 +172,74 @@ def test_autocast_is_off_inside_and_as_it_was_behind_it():
             assert (x @ x).dtype == torch.float32
         assert (x @ x).dtype == torch.bfloat16
     assert not torch.is_autocast_enabled("cpu")
+
+
+PRESETS = {
+    "fitre": nt.FITRE,
+    "kfac": nt.KFAC,
+    "kflr": nt.KFLR,
+    "kfra": nt.KFRA,
+    "eacg": nt.EACG,
+    "newton-cg": lambda model: nt.NewtonCG(model, preconditioner="kfac"),
+    "eigen": lambda model: nt.SecondOrder(model, "kfac", "eigen"),
+}
+
+
+def compiled(backend: str) -> tuple[nt.Model, torch.Tensor, torch.Tensor]:
+    net = nt.Sequential(
+        *(nt.Conv2d(3, 3, padding=1), nt.ReLU(), nt.MaxPool2d(2), nt.Flatten()),
+        *(nt.Linear(5), nt.Tanh(), nt.Linear(3)),
+    )
+    model = nt.compile(
+        net, (2, 4, 4), nt.CrossEntropyLoss(), backend=backend, device="cpu", weight_decay=0.1
+    )
+    generator = torch.Generator().manual_seed(0)
+    return model, torch.randn(4, 2, 4, 4, generator=generator), torch.arange(4) % 3
+
+
+def calls(model: nt.Model, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Every public call that computes something, by name."""
+    v, w = (torch.linspace(-1.0, 1.0, len(model.params)).roll(i) for i in (0, 1))
+    lin = model.linearize(x, y)
+    found = {
+        "outputs": model(x), "loss": model.loss(x, y), "gradient": model.gradient(x, y)[1],
+        "linearization": lin.gradient, "hvp": lin.hvp(v), "ggnvp": lin.ggnvp(v),
+        "stored": lin.ggnvp(v, "stored-jacobian"), "forms": lin.quadratic_forms([v, w]),
+    }  # fmt: skip
+    for kind in KINDS:
+        factors = lin.kronecker_factors(kind, generator=torch.Generator().manual_seed(0))
+        for layer, pair in factors.items():
+            found |= {f"{kind} {layer} {name}": t for name, t in pair.tensors.items()}
+    curvature = KroneckerCurvature(model)
+    curvature.update(lin)
+    return found | {"curvature": curvature.mv(v)}
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype, name
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+def test_autocast_changes_no_call(backend: str):
+    arguments = compiled(backend)
+    expected = calls(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = calls(*arguments)
+        assert torch.is_autocast_enabled("cpu")
+    same(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_autocast_changes_no_step(name: str, backend: str):
+    def steps(user: AbstractContextManager[object]) -> dict[str, torch.Tensor]:
+        model, x, y = compiled(backend)
+        optimizer = PRESETS[name](model)
+        with user:
+            for _ in range(1 if backend == "triton" else 3):
+                optimizer.step(x, y)
+        return {"params": model.params}
+
+    same(steps(torch.autocast("cpu", torch.bfloat16)), steps(nullcontext()))
