@@ -39,6 +39,14 @@ def round_bf16(x):
 
 
 @triton.jit
+def row_max(x):
+    """Returns the maximum of every row, NaN where there is one: `tl.max` would leave it out."""
+    real = x == x
+    most = tl.max(tl.where(real, x, float("-inf")), axis=1, keep_dims=True)
+    return most + tl.sum(tl.where(real, 0.0, x), axis=1, keep_dims=True)
+
+
+@triton.jit
 def draw(z, u, c):
     """Returns the first class per row whose cumulative probability exceeds u.
 

@@ -29,6 +29,7 @@ from newtriton.kernels.functions import (
     draw,
     round_bf16,
     round_tf32,
+    row_max,
     softplus,
     tanh,
 )
