@@ -354,7 +354,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--batch", type=int, default=200)
     options.add_argument("--scale", type=int, nargs="+", default=[1, 2], help="2 is for 64×64")
-    options.add_argument("--precisions", nargs="+", default=["ieee", "tf32", "bf16"])
+    precisions = ["ieee", "tf32", *(["bf16"] if torch.cuda.is_available() else [])]
+    options.add_argument("--precisions", nargs="+", default=precisions)
     options.add_argument("--layers", type=int, nargs="+", help="numbers of some, from 0")
     options.add_argument("--channels", type=int, default=1, help="divides all but the image's")
     options.add_argument("--no-compile", action="store_true", help="without torch.compile")

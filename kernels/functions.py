@@ -25,6 +25,12 @@ def softplus(x):
 
 
 @triton.jit
+def positive_part(x):
+    """Returns max(x, 0), and NaN of NaN, which `tl.maximum` alone would leave out."""
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def round_tf32(x):
     """Returns the nearest number with ten bits of mantissa; tensor cores would cut it off."""
     bits = x.to(tl.int32, bitcast=True)

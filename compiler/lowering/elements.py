@@ -194,6 +194,8 @@ def _product(*factors: Value) -> Value:
 def _branch(condition: Value, positive: Value, otherwise: Value, at_nan: Value) -> Value:
     """Returns one of three values, by one comparison where two of them are the same."""
     zero = number(0)
+    if at_nan is positive is condition and otherwise is NOTHING:
+        return call("positive_part", condition)
     if at_nan is positive:
         return where(condition.at_most(zero), otherwise, positive)
     rest = otherwise
