@@ -47,7 +47,7 @@ def round_bf16(x):
 @triton.jit
 def row_max(x):
     """Returns the maximum of every row, NaN where there is one: `tl.max` would leave it out."""
-    real = x == x
+    real = x == x  # noqa: PLR0124 - of NaN it is false
     most = tl.max(tl.where(real, x, float("-inf")), axis=1, keep_dims=True)
     return most + tl.sum(tl.where(real, 0.0, x), axis=1, keep_dims=True)
 
