@@ -27,7 +27,7 @@ from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.ir import Graph, N, Node, Op, concrete
 from ..compiler.graph.scalar import var
 from ..compiler.lowering.precision import ROUNDED, rounded, with_precision
-from ..runtime.aten.precision import tensor_cores
+from ..runtime.aten.switches import switches
 from ..runtime.backend import Context
 from ..runtime.fused.compiling import compile_here, distinct
 from ..runtime.fused.executor import FusedExecutor
@@ -250,7 +250,7 @@ def peaks(device: torch.device, precision: str) -> Peaks:
     x = torch.empty(2**28 if device.type == "cuda" else 2**16, device=device)
     y = torch.empty_like(x)
     calls = {"product": lambda: a @ b, "copy": lambda: y.copy_(x)}
-    with tensor_cores(device, precision != "ieee"):
+    with switches(device, precision != "ieee"):
         ms = milliseconds(calls, Context(1, torch.float32, device), 3)
     return Peaks(2e-6 * n**3 / ms["product"], 2e-6 * x.nbytes / ms["copy"])
 
@@ -314,7 +314,7 @@ def measure(
     if compiled:
         whole = torch.compile(case.operation.torch, dynamic=False)
         calls["compiled"] = lambda: whole(tensors)
-    with tensor_cores(device, precision != "ieee"):
+    with switches(device, precision != "ieee"):
         found, expected = calls["fused"](), calls["eager"]()
         ms = milliseconds(calls, context, rounds)
     error = max(_error(found[n], x) for n, x in zip(case.operation.outputs, expected, strict=True))
@@ -354,7 +354,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--batch", type=int, default=200)
     options.add_argument("--scale", type=int, nargs="+", default=[1, 2], help="2 is for 64×64")
-    options.add_argument("--precisions", nargs="+", default=["ieee", "tf32", "bf16"])
+    precisions = ["ieee", "tf32", *(["bf16"] if torch.cuda.is_available() else [])]
+    options.add_argument("--precisions", nargs="+", default=precisions)
     options.add_argument("--layers", type=int, nargs="+", help="numbers of some, from 0")
     options.add_argument("--channels", type=int, default=1, help="divides all but the image's")
     options.add_argument("--no-compile", action="store_true", help="without torch.compile")

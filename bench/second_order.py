@@ -18,7 +18,7 @@ from torch.func import functional_call, grad, jvp
 
 import newtriton as nt
 
-from ..runtime.aten.precision import tensor_cores
+from ..runtime.aten.switches import switches
 from ._measure import interleaved, parser, report, summary
 
 NETS = {11: nt.models.vgg11, 16: nt.models.vgg16, 19: nt.models.vgg19}
@@ -102,7 +102,7 @@ def measure(
         "eager, channels last": eager(by_channels, x.contiguous(memory_format=last), y, v),
     }
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    with tensor_cores(device, precision != "ieee"), half:
+    with switches(device, precision != "ieee"), half:
         if compiles:
             theirs["compiled"] = compiled(net, x, y, v)
         calls = {f"{who}: {what}": f for who, fs in theirs.items() for what, f in fs.items()}

@@ -25,6 +25,12 @@ def softplus(x):
 
 
 @triton.jit
+def positive_part(x):
+    """Returns max(x, 0), and NaN of NaN, which `tl.maximum` alone would leave out."""
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def round_tf32(x):
     """Returns the nearest number with ten bits of mantissa; tensor cores would cut it off."""
     bits = x.to(tl.int32, bitcast=True)
@@ -36,6 +42,14 @@ def round_tf32(x):
 def round_bf16(x):
     """Returns the nearest number with seven bits of mantissa."""
     return x.to(tl.bfloat16).to(tl.float32)
+
+
+@triton.jit
+def row_max(x):
+    """Returns the maximum of every row, NaN where there is one: `tl.max` would leave it out."""
+    real = x == x  # noqa: PLR0124 - of NaN it is false
+    most = tl.max(tl.where(real, x, float("-inf")), axis=1, keep_dims=True)
+    return most + tl.sum(tl.where(real, 0.0, x), axis=1, keep_dims=True)
 
 
 @triton.jit

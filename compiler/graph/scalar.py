@@ -27,7 +27,8 @@ _interned: WeakValueDictionary[tuple, Expr] = WeakValueDictionary()
 class Expr:
     """An expression: const, var, batch (the batch size N), add, mul, where, or a function.
 
-    `where(c, a, b)` is a where c > 0, b elsewhere: the only branch, hence the only kink.
+    `where` is the only branch, hence the only kink. All other operations are NaN where an argument
+    is; what a branch is there stands in `at_nan`.
 
     Attributes:
         op: the operation.
@@ -167,8 +168,9 @@ def mul(*factors: Expr | float) -> Expr:
         return ZERO
     for i, part in enumerate(parts):
         if part.op == "where" and part.args[2] is ZERO and len(parts) + (number != 1.0) > 1:
+            condition, positive, zero, *nan = part.args
             rest = parts[:i] + parts[i + 1 :]
-            return where(part.args[0], mul(number, part.args[1], *rest), ZERO)
+            return _where(condition, mul(number, positive, *rest), zero, *nan)
     parts.sort(key=_by_text)
     if number != 1.0 or not parts:
         parts.insert(0, const(number))
@@ -176,9 +178,43 @@ def mul(*factors: Expr | float) -> Expr:
 
 
 def where(condition: Expr, positive: Expr | float, otherwise: Expr | float) -> Expr:
-    """Returns `positive` where condition > 0, `otherwise` elsewhere (at 0 too)."""
-    a, b = _expr(positive), _expr(otherwise)
-    return a if a is b else Expr("where", (condition, a, b))
+    """Returns `positive` where condition > 0, `otherwise` elsewhere (at 0 too), NaN at NaN."""
+    found = branch(condition, positive, otherwise)
+    if found.op != "where" or _is_nan_with(at_nan(found), condition):
+        return found
+    return Expr("where", (*found.args, condition))
+
+
+def branch(condition: Expr, positive: Expr | float, otherwise: Expr | float) -> Expr:
+    """Returns the same for a condition that is a number, and for derivatives; see `at_nan`."""
+    return _where(condition, _expr(positive), _expr(otherwise))
+
+
+def _where(condition: Expr, *arms: Expr) -> Expr:
+    return arms[0] if len({*arms}) == 1 else Expr("where", (condition, *arms))
+
+
+def at_nan(expr: Expr) -> Expr:
+    """Returns what a `where` is where its condition is NaN.
+
+    Unless that is its fourth argument, it is as in PyTorch, whose `threshold_backward` leaves NaN
+    out of what becomes 0, while its `leaky_relu_backward` takes it for a negative number.
+    """
+    _, positive, otherwise, *rest = expr.args
+    return rest[0] if rest else (positive if otherwise is ZERO else otherwise)
+
+
+def _is_nan_with(expr: Expr, condition: Expr) -> bool:
+    """Whether an expression is known to be NaN where a condition is: it is computed from that."""
+    stack, seen = [expr], set[Expr]()
+    while stack:
+        e = stack.pop()
+        if e is condition:
+            return True
+        if e not in seen and e.op != "where":
+            stack += e.args
+        seen.add(e)
+    return False
 
 
 _FOLD = {
@@ -259,7 +295,7 @@ _DERIVATIVE = {
 def derivative(expr: Expr, index: int) -> Expr:
     """Returns ∂expr/∂x_index, symbolically.
 
-    At a kink the branch `otherwise` counts, as in PyTorch.
+    At a kink the branch `otherwise` counts, and at NaN that of `at_nan`, as in PyTorch.
 
     Examples:
         >>> derivative(var(0) * tanh(var(1)), 0)
@@ -282,7 +318,7 @@ def _slope(expr: Expr, index: int, slopes: Mapping[Expr, Expr]) -> Expr:
         others = (expr.args[:i] + expr.args[i + 1 :] for i in range(len(inner)))
         return add(*(mul(slope, *rest) for slope, rest in zip(inner, others, strict=True)))
     if expr.op == "where":
-        return where(expr.args[0], inner[1], inner[2])
+        return branch(expr.args[0], inner[1], inner[2])
     (x,) = expr.args
     return mul(_DERIVATIVE[expr.op](expr, x), inner[0])
 
@@ -301,7 +337,7 @@ def substitute(expr: Expr, operands: Mapping[int, Expr]) -> Expr:
     return new[expr]
 
 
-_REBUILD = {"add": add, "mul": mul, "where": where}
+_REBUILD = {"add": add, "mul": mul, "where": _where}
 
 
 def subexpressions(roots: Sequence[Expr]) -> list[Expr]:
@@ -341,5 +377,8 @@ def _value(expr: Expr, args: Sequence[float], batch: int) -> float:
     if expr.op == "mul":
         return math.prod(args)
     if expr.op == "where":
-        return args[1] if args[0] > 0 else args[2]
+        condition, positive, otherwise, *_ = args
+        if condition > 0 or condition <= 0:
+            return positive if condition > 0 else otherwise
+        return args[expr.args.index(at_nan(expr))]
     return _FOLD[expr.op](args[0])

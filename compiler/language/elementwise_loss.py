@@ -22,8 +22,9 @@ class Criterion(Loss):
     """A loss of your own, ℓ = Σ_k f(z_k, y_k) with f twice differentiable; labels float (N, K).
 
     f is written in `newtriton.scalar`: numbers, + − × ÷, exp, log, sqrt, sigmoid, tanh, erf,
-    softplus, and where(c, a, b), which is a where c > 0 and b elsewhere. What depends on several
-    outputs is a subclass of `newtriton.Loss`, whose `losses(z, y)` is written in graph ops.
+    softplus, and where(c, a, b), which is a where c > 0, b elsewhere and NaN where c is. What
+    depends on several outputs is a subclass of `newtriton.Loss`, whose `losses(z, y)` is written in
+    graph ops.
 
     Args:
         function: f(z, y).

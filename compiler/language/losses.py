@@ -61,7 +61,7 @@ class CrossEntropyLoss(Loss):
         shifted, total = self._shifted(z)
         columns = (ops.rank(z) - 1,)
         hit = ops.make(Op.ONE_HOT, y, classes=z.shape[-1])
-        chosen = ops.reduce_sum(ops.multiply(shifted, hit), columns)
+        chosen = ops.reduce_sum(ops.map_(scalar.branch(var(1), var(0), 0.0), shifted, hit), columns)
         return ops.map_(scalar.log(var(0)) - var(1), total, chosen)
 
     def drawn(self, z: Node) -> tuple[Node, Node]:

@@ -25,8 +25,10 @@ from newtriton.kernels.functions import (
     add_all,
     add_rows,
     draw,
+    positive_part,
     round_bf16,
     round_tf32,
+    row_max,
     softplus,
     tanh,
 )

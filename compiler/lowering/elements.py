@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Protocol, TypeVar
 
 from ..graph.ir import Node, Op, Shape
-from ..graph.scalar import Expr, subexpressions
+from ..graph.scalar import Expr, at_nan, subexpressions
 from .indexing import At, linear, split
 from .tile import BATCH, ZERO, Along, Index, Mask, Term, Value, add, call, number, where
 
@@ -191,6 +191,19 @@ def _product(*factors: Value) -> Value:
     return result
 
 
+def _branch(condition: Value, positive: Value, otherwise: Value, at_nan: Value) -> Value:
+    """Returns one of three values, by one comparison where two of them are the same."""
+    zero = number(0)
+    if at_nan is positive is condition and otherwise is NOTHING:
+        return call("positive_part", condition)
+    if at_nan is positive:
+        return where(condition.at_most(zero), otherwise, positive)
+    rest = otherwise
+    if at_nan is not otherwise:
+        rest = where(condition.at_most(zero), otherwise, at_nan)
+    return where(condition.above(zero), positive, rest)
+
+
 SCALARS: dict[str, Callable[..., Value]] = {
     "batch": lambda: BATCH.as_value() * number(1.0),
     "add": lambda *terms: add(terms),
@@ -203,7 +216,7 @@ SCALARS: dict[str, Callable[..., Value]] = {
     "tanh": _function("tanh"),
     "erf": _function("tl.erf"),
     "softplus": _function("softplus"),
-    "where": lambda c, a, b: where(c.above(number(0)), a, b),
+    "where": _branch,
     "tf32": _function("round_tf32"),
     "bf16": _function("round_bf16"),
 }
@@ -218,7 +231,8 @@ def expression(read: Reader, expr: Expr, operands: Sequence[Value]) -> Value:
         elif e.op == "const":
             values[e] = number(float(e.value or 0.0))
         else:
-            value = SCALARS[e.op](*(values[a] for a in e.args))
+            args = (*e.args[:3], at_nan(e)) if e.op == "where" else e.args
+            value = SCALARS[e.op](*(values[a] for a in args))
             values[e] = value if e.op == "batch" else read.name(value)
     return values[expr]
 

@@ -12,6 +12,7 @@ OPERATORS = {
     Form.AT_LEAST: (">=", 0),
     Form.BELOW: ("<", 0),
     Form.ABOVE: (">", 0),
+    Form.AT_MOST: ("<=", 0),
     Form.EQUAL: ("==", 0),
     Form.DIFFERENT: ("!=", 0),
     Form.OR: ("|", 1),
@@ -28,7 +29,7 @@ _ATOM = 5
 # Rows of a tile put together; what lies outside the tensor counts as 0, or as −∞.
 ALONG_ROW = {
     Along.SUM: "tl.sum(tl.where({inside}, {0}, 0.0), axis=1, keep_dims=True)",
-    Along.MAX: 'tl.max(tl.where({inside}, {0}, float("-inf")), axis=1, keep_dims=True)',
+    Along.MAX: 'row_max(tl.where({inside}, {0}, float("-inf")))',
     Along.DRAW: 'draw(tl.where({inside}, {0}, float("-inf")), {1}, c)',
 }
 

@@ -47,6 +47,7 @@ class Form(Enum):
     AT_LEAST = "at_least"
     BELOW = "below"
     ABOVE = "above"
+    AT_MOST = "at_most"
     EQUAL = "equal"
     DIFFERENT = "different"
     AND = "and"
@@ -258,6 +259,10 @@ class Value(Term):
     def below(self, other: Value) -> Mask:
         """Returns whether it is < other."""
         return Mask(Form.BELOW, (self, other))
+
+    def at_most(self, other: Value) -> Mask:
+        """Returns whether it is ≤ other."""
+        return Mask(Form.AT_MOST, (self, other))
 
 
 def position(at: Index | int) -> Index:

@@ -20,8 +20,8 @@ from ..backend import Context
 from ..vectors import Vectors
 from .pairs import Step, paired
 from .pointwise import Pointwise
-from .precision import tensor_cores
 from .rules import ATEN
+from .switches import switches
 
 
 def _single(node: Node) -> Step:
@@ -206,7 +206,7 @@ class AtenExecutor:
                 values[n] = feed[n]
         for n in self.graph.given:
             values[n] = feed[n]
-        with tensor_cores(context.device, allowed=False):
+        with switches(context.device):
             for step, release in zip(self.steps, self.release, strict=True):
                 results = step.call(context, *[values[n] for n in step.reads])
                 for n, x in zip(step.writes, results, strict=True):

@@ -68,6 +68,10 @@ def _where(condition: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
     torch.where(condition > 0, a, b, out=out)
 
 
+def _where_or_nan(condition: Tensor, a: Tensor, b: Tensor, at_nan: Tensor, out: Tensor) -> None:
+    torch.where(condition > 0, a, torch.where(condition <= 0, b, at_nan), out=out)
+
+
 def _where_zero(condition: Tensor, a: Tensor, out: Tensor) -> None:
     aten.threshold_backward.grad_input(a, condition, 0, grad_input=out)
 
@@ -137,6 +141,9 @@ class _Lowering:
         if expr.op == "mul":
             return self.product(expr, operands)
         if expr.op == "where":
+            if len(expr.args) == 4:
+                slots = [self.lower(e, operands) for e in expr.args]
+                return self.emit(("where or nan",), _where_or_nan, *slots)
             condition, a, b = expr.args
             slots = [self.lower(e, operands) for e in (condition, a)]
             if b is scalar.ZERO:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_option
+from ..aten.switches import switches
 from ..model.linearization import Linearization
 from ..model.model import Model
 from ..optimizers.registry import CURVATURES
@@ -136,8 +137,9 @@ def layer_errors(
     norms: dict[str, float] = {}
     absolute: dict[str, dict[str, float]] = {name: {} for name in approximations}
     for layer, places in chosen.items():
-        values, vectors = torch.linalg.eigh(_block(hessian.mv, places, lin.model))
-        expected = (vectors * values.abs()) @ vectors.mT
+        with switches(lin.model.device):
+            values, vectors = torch.linalg.eigh(_block(hessian.mv, places, lin.model))
+            expected = (vectors * values.abs()) @ vectors.mT
         norms[layer] = float(expected.norm())
         for name, curvature in approximations.items():
             error = _block(curvature.mv, places, lin.model) - expected

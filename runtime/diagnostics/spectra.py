@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number, check_option
 from ...compiler.programs import MATRICES
+from ..aten.switches import switches
 from ..model.linearization import Linearization
 from .lanczos import Spectrum, spectrum_edges
 
@@ -53,12 +54,13 @@ def spectrum(
     check_option("matrix", matrix, MATRICES)
     if check_count("k", k) > lin.model.layout.numel:
         raise NewtritonError(f"k is {k}: the model has {lin.model.layout.numel} parameters")
-    return spectrum_edges(
-        lin.hvp if matrix == "hessian" else lin.ggnvp,
-        lin.model.params,
-        k,
-        tolerance=check_number("tolerance", tolerance, 0.0, below=1.0),
-        limit=check_count("limit", limit),
-        basis_size=check_count("basis", basis),
-        seed=seed,
-    )
+    with switches(lin.model.device):
+        return spectrum_edges(
+            lin.hvp if matrix == "hessian" else lin.ggnvp,
+            lin.model.params,
+            k,
+            tolerance=check_number("tolerance", tolerance, 0.0, below=1.0),
+            limit=check_count("limit", limit),
+            basis_size=check_count("basis", basis),
+            seed=seed,
+        )

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...compiler.graph import scalar
 from ...compiler.graph.ir import Graph, Node, Op, concrete
 from ...compiler.lowering.kernel import base
+from ..aten.switches import switches
 from ..backend import Context
 from . import pipeline
 from .plan import Plan
@@ -91,7 +92,7 @@ class FusedExecutor:
         they are copied to where something else shares theirs.
         """
         plan, out, became = self.plan(context.batch, feed), out or {}, self.lowered.became
-        with on_device(context.device):
+        with on_device(context.device), switches(context.device):
             known = {became.get(n, n): x for n, x in feed.items()}
             tensor = plan(context, known, self.in_place(plan, out))
 

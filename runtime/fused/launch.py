@@ -22,8 +22,8 @@ from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
 from ...kernels.lags import assemble, rectangle_products
-from ..aten.precision import tensor_cores
 from ..aten.rules import ATEN
+from ..aten.switches import switches
 from ..backend import Context
 from .call import Argument, Call, Memory, types_of
 from .compiling import Job
@@ -257,7 +257,7 @@ class VendorLaunch(Launch):
             memory(base(x)).view(concrete(x.shape, self.batch)).to(torch.float32)
             for x in self.plain.inputs
         ]
-        with tensor_cores(context.device, self.rounded):
+        with switches(context.device, self.rounded):
             result = self.operator(context, *operands)
         memory.put(Part(self.node), result.reshape(-1))
 

@@ -6,10 +6,11 @@ gives a graph leaves a valid one: `check` sees each of them, so that tests can v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...compiler.graph.ir import Graph, Node
+from ...compiler.graph.ir import Graph, Node, Op, concrete
 from ...compiler.lowering.code import Tile
 from ...compiler.lowering.codegen import LaunchCode, generate, listing
 from ...compiler.lowering.kernel import Kernel, Schedule, base
@@ -19,8 +20,8 @@ from . import codecache
 from .launch import Generated, Launch, make_launch
 from .plan import Plan
 from .selection import Selection
-from .storage import Storage, lay_out
-from .tiles import Tiling, pointwise_tile
+from .storage import LIMIT, Count, Storage, check_counts, lay_out
+from .tiles import PatchTiling, Tiling, pointwise_tile
 
 Check = Callable[[Graph], Graph]
 
@@ -83,10 +84,10 @@ def plan(
         copies_data: whether what is recorded reads copies of the batch's data.
     """
     known = check(give(graph, given))
+    if any(n.type.numel(batch) >= LIMIT for n in known.nodes()):
+        tile(known, batch, Selection(selection.settings))  # before memory is taken for measurements
     selection.prepare(known, batch)
-    scheduled = schedule(known, batch, selection.way)
-    tilings = choose_tilings(scheduled, batch, selection)
-    tiles = choose_tiles(scheduled, batch, tilings, selection.settings.elements)
+    scheduled, tilings, tiles = tile(known, batch, selection)
     code = generate(scheduled, tiles)
     generated = Generated(scheduled, batch, selection.settings, tilings, tiles)
     launches = make_launches(code, generated)
@@ -109,6 +110,71 @@ def keep_values(program: Graph, keep: Iterable[Node]) -> Graph:
 def give(graph: Graph, nodes: Iterable[Node]) -> Graph:
     """Returns the graph with further nodes given from outside."""
     return Graph(graph.name, graph.outputs, graph.given.union(nodes))
+
+
+def tile(
+    graph: Graph, batch: int, selection: Selection
+) -> tuple[Schedule, dict[Kernel, Tiling], dict[Kernel, Tile]]:
+    """Returns the schedule of a graph and its tiles, all of whose elements can be counted."""
+    scheduled = schedule(graph, batch, selection.way)
+    tilings = choose_tilings(scheduled, batch, selection)
+    tiles = choose_tiles(scheduled, batch, tilings, selection.settings.elements)
+    check_counts(graph, batch, list(counted(scheduled, tilings, tiles)))
+    return scheduled, tilings, tiles
+
+
+def counted(
+    scheduled: Schedule, tilings: Mapping[Kernel, Tiling], tiles: Mapping[Kernel, Tile]
+) -> Iterator[tuple[str, Count]]:
+    """Yields what kernels count, each with its name: elements of memory, rows, instances."""
+    for kernel in scheduled.kernels:
+        operands = [x for a in kernel.anchors for x in scheduled.operands[a]]
+        for node in dict.fromkeys([*kernel.reads, *operands, *kernel.anchors, *kernel.writes]):
+            yield repr(node), node.type.numel
+        if kernel in tilings:
+            yield from _counted_by_contraction(kernel, operands, tilings[kernel])
+        if tiles.get(kernel) is not None:
+            yield from _counted_by_tiles(kernel, tiles[kernel])
+    for node in scheduled.looked_up:
+        if node.op is Op.RESHAPE:  # its elements are numbered
+            yield repr(node), node.type.numel
+        elif node.op is Op.REDUCE_SUM:  # what is summed is numbered
+            yield f"the operand of {node!r}", node.inputs[0].type.numel
+
+
+def _counted_by_tiles(kernel: Kernel, tile: Tile) -> Iterator[tuple[str, Count]]:
+    """Yields rows up to the end of the last tile, instances, and parts of sums."""
+
+    def rows(batch: int) -> int:
+        return math.prod(concrete(kernel.space.rows, batch)) + tile.rows - 1
+
+    strips = tile.strips * kernel.way.splits
+    yield f"the rows of {kernel.space}", rows
+    yield f"the tiles of {kernel.space}", lambda batch: rows(batch) // tile.rows * strips
+    for node in kernel.partials:
+        across = max(tile.strips, kernel.space.columns if node.shape else 1)
+        yield f"the parts of {node!r}", lambda batch, k=across: rows(batch) // tile.rows * k
+
+
+def _counted_by_contraction(
+    kernel: Kernel, operands: Sequence[Node], tiling: Tiling
+) -> Iterator[tuple[str, Count]]:
+    """Yields pixels up to the end of the last tile, places of taps, and parts of sums."""
+    depth = tiling.constants["BK"] * tiling.constants["SPLIT"]
+    for x in operands:
+        pixels = lambda batch, x=x: math.prod(concrete(x.shape[:-1], batch)) + depth  # noqa: E731
+        yield f"the pixels of {x!r}", pixels
+    if isinstance(tiling, PatchTiling):
+        yield f"the products of {kernel.anchors[0]!r}", lambda batch: tiling.scratch
+        yield f"the tiles of {kernel.anchors[0]!r}", lambda batch: tiling.instances
+    for anchor in kernel.anchors:
+        splits = kernel.way.splits
+        yield f"the parts of {anchor!r}", lambda batch, x=anchor, k=splits: k * x.type.numel(batch)
+        if anchor.op is Op.CONV_INPUT_GRAD:  # taps are counted back from the farthest
+            ct, w = anchor.inputs
+            (dh, dw), (kh, kw) = anchor["dilation"], w.shape[1:3]
+            reach = ((kh - 1) * dh * ct.shape[-2] + (kw - 1) * dw) * ct.shape[-1] + depth
+            yield f"the taps of {anchor!r}", lambda batch, x=ct, k=reach: x.type.numel(batch) + k
 
 
 def choose_tilings(scheduled: Schedule, batch: int, selection: Selection) -> dict[Kernel, Tiling]:

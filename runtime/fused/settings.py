@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...compiler.graph.errors import NewtritonError
 from .chips import CHIPS, Chip, chip_of
 from .replay import Record, cuda_graph
 
@@ -53,7 +54,15 @@ def settings_of(
             interpreter.
         interpreted: whether kernels run in the interpreter, whose tiles are larger.
         cuda_graphs: whether launches on a GPU are recorded and replayed.
+
+    Raises:
+        NewtritonError: the interpreter cannot compute in the precision.
     """
+    if interpreted and precision == "bf16":  # it cuts bits off (triton-lang/triton#11584)
+        raise NewtritonError(
+            "precision is 'bf16', and Triton's interpreter does not round to bfloat16: unset "
+            "TRITON_INTERPRET on a GPU, or use precision='tf32' or 'ieee'"
+        )
     if contractions == "auto":
         contractions = "fused" if interpreted else "measured"
     return Settings(

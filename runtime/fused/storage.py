@@ -6,17 +6,21 @@ lifetimes, and a value may be written over one that nobody reads afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ...compiler.graph.ir import Node, Op
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.ir import Graph, N, Node, Op, Type
 from ...compiler.graph.memory import Arena, Lifetime, arena, shared
 from ...compiler.lowering.code import Buffer, Overwriting, Part
 from ...compiler.lowering.precision import is_rounded
 
 Spans = Mapping[Buffer, tuple[int, int]]
+Count = Callable[[int], int]  # what kernels count, by the batch size
+LIMIT = 1 << 31  # kernels count in 32 bits: 64 would cost registers in loops that have none left
 
 
 def dtype_of(buffer: Buffer) -> torch.dtype:
@@ -87,6 +91,43 @@ class Storage:
 def numel(buffer: Buffer, batch: int, scratch: Mapping[Part, int]) -> int:
     """Returns the number of elements of a buffer at a batch size."""
     return buffer.type.numel(batch) if isinstance(buffer, Node) else scratch[buffer]
+
+
+def check_counts(graph: Graph, batch: int, counts: Sequence[tuple[str, Count]]) -> None:
+    """Checks that kernels can count all that they count.
+
+    Args:
+        graph: what is computed.
+        batch: the batch size.
+        counts: what is counted, each with its name; it grows with the batch size.
+
+    Raises:
+        NewtritonError: something has 2³¹ elements or more; the error says how many fit.
+    """
+
+    def overflows(n: int) -> bool:
+        return any(count(n) >= LIMIT for _, count in counts)
+
+    if not overflows(batch):
+        return
+    name, count = max(counts, key=lambda each: each[1](batch))
+    most = bisect_left(range(batch), True, lo=1, key=overflows) - 1
+    what, way_out = "batch size", f"give at most {most} samples at once"
+    if _is_of_vectors(graph):
+        what, way_out = "length", f"use backend='aten' for vectors of more than {most} elements"
+    elif most == 0:
+        way_out = "use backend='aten', not even a single sample fits"
+    raise NewtritonError(
+        f"{graph.name}: {name} would have {count(batch)} elements at {what} {batch}, and fused "
+        f"kernels count fewer than 2³¹: {way_out}"
+    )
+
+
+def _is_of_vectors(graph: Graph) -> bool:
+    """Whether a graph computes with flat vectors, whose length stands for the batch size."""
+    outside = [n for n in graph.nodes() if n.op is Op.INPUT or n in graph.given]
+    by_length = [n for n in outside if N in n.shape]
+    return bool(by_length) and all(n.type == Type((N,)) for n in by_length)
 
 
 def lay_out(

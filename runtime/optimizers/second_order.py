@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_number, check_option
+from ..aten.switches import switches
 from ..parts.protocols import Curvature, Proposal, Solution, Solver, Stateful, StepRule
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from .averaging import PolyakAverage
@@ -130,7 +131,8 @@ class SecondOrder:
                 lr=rule.lr, rejected=self.patience.rejected, **what,
             )  # fmt: skip
 
-        found = self._direction(point, second)
+        with switches(model.device):  # solves take products outside of programs
+            found = self._direction(point, second)
         if isinstance(found, str):
             rule.tighten()
             self.damping = rule.adapt(self.damping, -math.inf)

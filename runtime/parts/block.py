@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ..aten.switches import switches
 from ..model.factors import DiagonalFactors, Factors
 from .state import Shaped, Spec, copied
 from .tags import Tag
@@ -274,4 +275,5 @@ class BlockDiagonal:
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns the product with a flat vector."""
-        return self.apply(v, lambda block, m: block.mv(m))
+        with switches(v.device):
+            return self.apply(v, lambda block, m: block.mv(m))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ..aten.switches import switches
 from .block import BlockDiagonal
 from .state import Spec, State
 from .tags import MISSING, Tag
@@ -326,7 +327,8 @@ class LinearSolver(ABC):
         self, curvature: Curvature, damping: float, g: Tensor, radius: float | None = None
     ) -> Solution:
         """Prepares and solves once, see `Inverse.solve`."""
-        return self.prepare(curvature, damping).solve(g, radius)
+        with switches(g.device):
+            return self.prepare(curvature, damping).solve(g, radius)
 
 
 def no_solution(g: Tensor, status: Status, **statistics: int) -> Solution:

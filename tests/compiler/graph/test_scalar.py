@@ -122,3 +122,18 @@ def test_substitution_keeps_the_canonical_form() -> None:
 def test_the_batch_size_is_a_number() -> None:
     assert scalar.evaluate(scalar.reciprocal(BATCH * 4.0), 8) == 1 / 32
     assert math.isclose(scalar.evaluate(scalar.sqrt(BATCH + 1.0), 8), 3.0)
+
+
+@pytest.mark.parametrize("otherwise", [0.0, 2.0, y])
+def test_a_branch_is_nan_where_its_condition_is(otherwise: scalar.Expr | float) -> None:
+    for positive in (x, 1.0, y):
+        expr = scalar.where(x, positive, otherwise)
+        at = scalar.substitute(expr, {0: const(math.nan), 1: const(3.0)})
+        assert positive is otherwise or math.isnan(scalar.evaluate(at, 1))
+
+
+def test_derivatives_are_pytorchs_at_nan() -> None:
+    """Its `threshold_backward` lets them through, `leaky_relu_backward` takes the slope below 0."""
+    for name, slope in (("relu", 1.0), ("leaky", 0.1)):
+        expr = scalar.derivative(FUNCTIONS[name], 0)
+        assert scalar.evaluate(scalar.substitute(expr, {0: const(math.nan)}), 1) == slope

@@ -5,6 +5,8 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 
+import newtriton as nt
+from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.fused.chips import CHIPS
 from newtriton.runtime.fused.replay import cuda_graph
 from newtriton.runtime.fused.settings import Settings, settings_of
@@ -33,6 +35,15 @@ def test_a_gpu_gets_measurements_and_recordings_unless_told_otherwise():
     assert found.target is found.chip
     assert settings_of(GPU, contractions="vendor").contractions == "vendor"
     assert settings_of(GPU, cuda_graphs=False).record is None
+
+
+def test_bfloat16_is_refused_where_kernels_are_interpreted():
+    with pytest.raises(NewtritonError, match=r"precision is 'bf16'.*precision='tf32'"):
+        settings_of(CPU, "bf16", interpreted=True)
+    with pytest.raises(NewtritonError, match="precision is 'bf16'"):
+        nt.compile(
+            nt.Linear(2), (3,), nt.MSELoss(), backend="triton", device="cpu", precision="bf16"
+        )
 
 
 def test_nobody_changes_settings():
