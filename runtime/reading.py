@@ -66,6 +66,11 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return math.isfinite(float(get_total_norm(tensors, math.inf)))
 
 
+def finite(tensor: Tensor) -> Tensor:
+    """Returns whether all elements are finite, a scalar on the tensor's device."""
+    return _largest(tensor).isfinite()
+
+
 def upload(values: Sequence[float], like: Tensor) -> Tensor:
     """Returns numbers as a vector of the dtype and on the device of `like`.
 

@@ -9,7 +9,7 @@ solves, and curvatures for averages and states; neither needs to know which one 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
@@ -296,13 +296,22 @@ class BlockDiagonal:
             tags.add(Tag.MEANS)
         return frozenset(tags)
 
+    def parts(self, v: Tensor) -> list[Tensor]:
+        """Returns each block's part M of a flat vector."""
+        views = self.layout.views(v)
+        return [block.read(views) for block in self.blocks]
+
+    def assembled(self, parts: Iterable[Tensor], like: Tensor) -> Tensor:
+        """Returns the flat vector that has these parts."""
+        result = torch.zeros_like(like)
+        views = self.layout.views(result)
+        for block, m in zip(self.blocks, parts, strict=True):
+            block.write(views, m)
+        return result
+
     def apply(self, v: Tensor, function: Callable[[Block, Tensor], Tensor]) -> Tensor:
         """Returns the flat vector of `function(block, M)` over all blocks, M their parts of v."""
-        result = torch.zeros_like(v)
-        source, target = self.layout.views(v), self.layout.views(result)
-        for block in self.blocks:
-            block.write(target, function(block, block.read(source)))
-        return result
+        return self.assembled(map(function, self.blocks, self.parts(v)), v)
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns the product with a flat vector."""
