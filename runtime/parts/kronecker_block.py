@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..model.factors import KroneckerFactors, MeanFactors
 from ..cholesky import System
+from ..model.factors import KroneckerFactors, MeanFactors
 from ..reading import all_finite, largest_of, read
 from .block import RETRIES, Block, Damped, Factorisation, Rounds, Views
 from .state import Shaped, Spec
