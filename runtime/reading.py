@@ -37,7 +37,7 @@ def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
         (3.0, [0.5, 2.0])
     """
     launched = [*numbers, *map(_largest, largest)]
-    flat = torch.cat([x.reshape(-1).double() for x in launched]).cpu().numpy()
+    flat = np.array(torch.cat([x.reshape(-1).double() for x in launched]).tolist())
     ends = np.cumsum([x.numel() for x in launched])[:-1]
     found = [part.reshape(x.shape) for x, part in zip(launched, np.split(flat, ends), strict=True)]
     for tensor, value in zip(largest, found[len(numbers) :], strict=True):
@@ -63,7 +63,7 @@ def largest_of(tensor: Tensor) -> float:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Returns whether all elements of all tensors are finite, in one transfer."""
-    return math.isfinite(float(get_total_norm(tensors, math.inf)))
+    return math.isfinite(read(get_total_norm(tensors, math.inf))[0])
 
 
 def finite(tensor: Tensor) -> Tensor:

@@ -165,8 +165,8 @@ class Vectors:
             reach = _to_boundary(x, p, system.radius)
             leaves = ~(curvature > 0.0) | (step >= reach)
             reached, step = leaves.double(), torch.where(leaves, reach, step)
-        x.add_(p * step)
-        r.sub_(q * step)
+        x.addcmul_(p, step)
+        r.addcmul_(q, step, value=-1.0)
         rr = _dot(r, r)
         if system.precondition is None:
             at = replace(at, rz=rr)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from ..cholesky import System, cholesky
 from ..model.factors import DiagonalFactors, Factors
+from .cholesky import System, cholesky
 from .state import Shaped, Spec, copied
 from .tags import Tag
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..cholesky import System
 from ..model.factors import KroneckerFactors, MeanFactors
-from ..reading import all_finite, largest_of, read
+from ..reading import all_finite, read
 from .block import RETRIES, Block, Damped, Factorisation, Rounds, Views
+from .cholesky import System
 from .state import Shaped, Spec
 from .tags import Tag
 
@@ -61,7 +61,7 @@ class Full(Side):
     @property
     def mean_diagonal(self) -> Tensor:
         """The mean of the diagonal, one per group, in float64."""
-        return self.matrix.diagonal(dim1=-2, dim2=-1).double().mean(-1)
+        return self.matrix.diagonal(dim1=-2, dim2=-1).mean(-1, dtype=torch.float64)
 
     def system(self, damping: Tensor) -> System:
         """Returns S with its damping."""
@@ -198,7 +198,7 @@ class KroneckerProduct(Block):
         sides = a, g = self.a, self.g
         pi = balance(a, g)
         pi = pi if balanced else torch.ones_like(pi)
-        strength = math.sqrt(damping) if balanced else damping
+        strength: float | Tensor = math.sqrt(damping) if balanced else damping
         growth = math.sqrt(10.0) if balanced else 10.0
         for retry in range(RETRIES + 1):
             dampings = pi * strength, strength / pi
@@ -210,13 +210,13 @@ class KroneckerProduct(Block):
             ]
             if len(saved) == len(sides):
                 return Factorisation(form, saved[0] | saved[1]), retry
-            strength = max(growth * strength, self._rounding())
+            strength = self._rounding().clamp(min=growth * strength)
         return None
 
-    def _rounding(self) -> float:
+    def _rounding(self) -> Tensor:
         """Returns the √γ that is to the factors as rounding error: the start where γ is 0."""
         product = self.a.mean_diagonal * self.g.mean_diagonal
-        return torch.finfo(self.g.matrix.dtype).eps * math.sqrt(largest_of(product))
+        return torch.finfo(self.g.matrix.dtype).eps * product.abs().sqrt().max()
 
     def _diagonalise(self) -> Saved | None:
         """Returns eigenvalues and eigenvectors of both sides; None where they are not finite."""

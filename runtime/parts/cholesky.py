@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .reading import read
+from ..reading import read
 
 
 class System(NamedTuple):
@@ -29,7 +29,7 @@ def cholesky(systems: Sequence[System]) -> list[Tensor | None]:
 
     Examples:
         >>> import torch
-        >>> from newtriton.runtime.cholesky import System, cholesky
+        >>> from newtriton.runtime.parts.cholesky import System, cholesky
         >>> eye, zero = torch.eye(1), torch.zeros(())
         >>> cholesky([System(4 * eye, zero), System(-eye, zero)])
         [tensor([[2.]]), None]
