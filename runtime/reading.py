@@ -41,12 +41,13 @@ def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
     ends = np.cumsum([x.numel() for x in launched])[:-1]
     found = [part.reshape(x.shape) for x, part in zip(launched, np.split(flat, ends), strict=True)]
     for tensor, value in zip(largest, found[len(numbers) :], strict=True):
-        _REMEMBERED[tensor] = (tensor._version, float(value))
+        if not tensor.is_inference():  # such tensors do not tell when they change
+            _REMEMBERED[tensor] = (tensor._version, float(value))
     return found[: len(numbers)]
 
 
 def largest_of(tensor: Tensor) -> float:
-    """Returns max |xᵢ|, NaN where an element is; no transfer is made where it is remembered.
+    """Returns max |xᵢ|, NaN where an element is; no transfer is made where `read` brought it.
 
     Examples:
         >>> import torch
@@ -54,11 +55,10 @@ def largest_of(tensor: Tensor) -> float:
         >>> largest_of(torch.tensor([1.0, -3.0]))
         3.0
     """
-    version, value = _REMEMBERED.get(tensor, (None, math.nan))
-    if version != tensor._version:
-        read(largest=[tensor])
-        value = _REMEMBERED[tensor][1]
-    return value
+    known = None if tensor.is_inference() else _REMEMBERED.get(tensor)
+    if known is not None and known[0] == tensor._version:
+        return known[1]
+    return float(read(_largest(tensor))[0])
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -124,7 +124,7 @@ class Vectors:
 
     def gram(self, vectors: Sequence[Tensor]) -> Matrix:
         """Returns the matrix k×k of the inner products ⟨vᵢ, vⱼ⟩ of k vectors."""
-        return symmetric(*read(self.products(vectors)), len(vectors))
+        return symmetric(read(self.products(vectors))[0], len(vectors))
 
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
         """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""

@@ -1,4 +1,4 @@
-"""Cholesky factors of many small matrices: equal shapes in one call, failures in one transfer."""
+"""Cholesky factors of many matrices: equal shapes in one call, failures in one transfer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..reading import read
+
+LARGE = 1024  # rows from which on a call is long beside its launch, and stacks cost memory
 
 
 class System(NamedTuple):
@@ -38,7 +40,8 @@ def cholesky(systems: Sequence[System]) -> list[Tensor | None]:
         return []
     alike: dict[tuple[object, ...], list[int]] = {}
     for i, (matrix, _) in enumerate(systems):
-        alike.setdefault((matrix.shape, matrix.dtype), []).append(i)
+        alone = i if matrix.shape[-1] > LARGE else None
+        alike.setdefault((matrix.shape, matrix.dtype, alone), []).append(i)
     factors = [_factors([systems[i] for i in places]) for places in alike.values()]
     extents = read(*(extent for _, extent in factors))
     result: list[Tensor | None] = [None] * len(systems)

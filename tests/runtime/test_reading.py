@@ -50,6 +50,14 @@ def test_the_largest_element_is_remembered_until_the_tensor_changes() -> None:
         assert sum(transfers.reads.values()) == 3
 
 
+def test_a_tensor_that_does_not_tell_when_it_changes_is_read_again() -> None:
+    with torch.inference_mode():
+        x = torch.ones(2)
+        read(largest=[x])
+        x.mul_(3.0)
+        assert largest_of(x) == 3.0
+
+
 def test_numbers_go_to_the_device_without_a_copy_from_the_host() -> None:
     like = torch.ones(3, dtype=torch.float32)
     with counted() as transfers:
