@@ -91,7 +91,7 @@ class Linearization(Generic[M]):
         self.outputs = found[Outputs()].clone()  # the tape has them too
         model.decay_(self.gradient, model.params)
         largest = (self.gradient, model.params)
-        self.objective = float(*read_checked(demands, total, largest=largest))
+        self.objective = float(read_checked(demands, total, largest=largest)[0])
         self.statistics = {
             key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
         }

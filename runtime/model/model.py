@@ -148,7 +148,7 @@ class Model(Compiled):
     def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
         """Returns h, summed in float64; batch statistics if `training`. Nothing is changed."""
         found, demands = self._evaluate(x, y, training)
-        return float(*read_checked(demands, self.total(found[Losses()])))
+        return float(read_checked(demands, self.total(found[Losses()]))[0])
 
     def _evaluate(
         self, x: Tensor, y: Tensor | None, training: bool
@@ -170,7 +170,7 @@ class Model(Compiled):
         self.decay_(gradient, self.params)
         statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
         largest, total = (gradient, self.params), self.total(found[Losses()])
-        return float(*read_checked(demands, total, largest=largest)), gradient, statistics
+        return float(read_checked(demands, total, largest=largest)[0]), gradient, statistics
 
     def linearize(self, x: Tensor, y: Tensor, training: bool = True) -> Linearization[Model]:
         """Runs forward and backward once at `params`, and keeps what second-order calls need.

@@ -268,7 +268,7 @@ class SecondOrder:
 
 
 def _is_finite(proposal: Proposal) -> bool:
-    """Whether the numbers of a proposal are finite, which those of no direction with NaN are."""
+    """Whether a proposal's numbers are finite: along a direction that is not, they are not."""
     return math.isfinite(proposal.norm) and math.isfinite(proposal.predicted)
 
 

@@ -158,6 +158,7 @@ class Block(ABC):
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product C M."""
 
+    @abstractmethod
     def factorise(self, damping: float, form: Damped) -> Made:
         """Factorises the block for solves with a damping γ.
 
@@ -165,12 +166,11 @@ class Block(ABC):
             what has to be kept, and how often the damping had to be raised for it; None where no
             damping serves. For `Damped.WHOLE` the result does not depend on the damping.
         """
-        return in_rounds([self.factorising(damping, form)])[0]
 
     def factorising(self, damping: float, form: Damped) -> Rounds:
         """Factorises as `factorise` does, in rounds with other blocks: see `in_rounds`.
 
-        A structure that needs no Cholesky factors overrides `factorise` alone.
+        Structures that need Cholesky factors ask for them; the others are made at once.
         """
         yield from ()
         return self.factorise(damping, form)

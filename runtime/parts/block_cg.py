@@ -44,17 +44,20 @@ class IterativeInverse:
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
         """Returns x, the status of the worst layer, and `cg_iterations` of all layers together."""
         blocks, parts = self.blocks.blocks, self.blocks.parts(g)
-        iterative = [i for i, block in enumerate(blocks) if Tag.DIAGONAL not in block.tags]
-        systems = [(blocks[i].mv, System(parts[i], self.damping)) for i in iterative]
+        divided = [Tag.DIAGONAL in block.tags for block in blocks]
+        systems = [
+            (block.mv, System(m, self.damping))
+            for block, m, divide in zip(blocks, parts, divided, strict=True)
+            if not divide
+        ]
         found = conjugate_gradients_on_each(systems, self.stop, self.vectors)
+        iterated = iter(found)
         x = [
             block.solve(Factorisation(Damped.WHOLE), self.damping, m)
-            if Tag.DIAGONAL in block.tags
-            else m
-            for block, m in zip(blocks, parts, strict=True)
+            if divide
+            else next(iterated).x
+            for block, m, divide in zip(blocks, parts, divided, strict=True)
         ]
-        for i, solution in zip(iterative, found, strict=True):
-            x[i] = solution.x
         statuses = [Status.SOLVED, *(solution.status for solution in found)]
         worst = max(statuses, key=lambda status: status.severity)
         iterations = sum(solution.statistics["cg_iterations"] for solution in found)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..model.factors import KroneckerFactors, MeanFactors
 from ..reading import all_finite, read
-from .block import RETRIES, Block, Damped, Factorisation, Rounds, Views
+from .block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
 from .cholesky import System
 from .state import Shaped, Spec
 from .tags import Tag
@@ -184,6 +184,10 @@ class KroneckerProduct(Block):
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product G M A."""
         return self.tensors["G"] @ self.factors.times_inputs(m)
+
+    def factorise(self, damping: float, form: Damped) -> Made:
+        """Factorises the block alone, see `factorising`."""
+        return in_rounds([self.factorising(damping, form)])[0]
 
     def factorising(self, damping: float, form: Damped) -> Rounds:
         """Computes Cholesky factors of both damped sides, or eigenvectors for `Damped.WHOLE`.
