@@ -10,12 +10,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from .reading import read, upload
 
 Matrix = NDArray[np.float64]
 Operator = Callable[[Tensor], Tensor]
@@ -45,7 +48,7 @@ class System:
     @cached_property
     def given(self) -> Tensor:
         """Damping and radius as a tensor [2] on the device of b."""
-        return torch.tensor([self.damping, self.radius], dtype=self.b.dtype, device=self.b.device)
+        return upload([self.damping, self.radius], self.b)
 
     def preconditioned(self, r: Tensor) -> Tensor:
         """Returns M⁻¹ r."""
@@ -66,7 +69,7 @@ class Iterate:
     x: Tensor
     r: Tensor
     p: Tensor
-    rz: float | Tensor
+    rz: Tensor
 
 
 class Numbers(NamedTuple):
@@ -90,9 +93,17 @@ def inner(u: Tensor, v: Tensor) -> float:
     return float(torch.dot(u.double(), v.double()))
 
 
-def _dot(u: Tensor, v: Tensor) -> float:
-    """Returns ⟨u, v⟩, computed in their own precision."""
-    return float(torch.dot(u, v))
+def _dot(u: Tensor, v: Tensor) -> Tensor:
+    """Returns ⟨u, v⟩, computed in their own precision, as a number in float64."""
+    return torch.dot(u, v).double()
+
+
+def symmetric(products: Matrix, count: int) -> Matrix:
+    """Returns the matrix k×k of products ⟨vᵢ, vⱼ⟩ that are given for i ≤ j, row by row."""
+    result = np.empty((count, count))
+    upper = np.triu_indices(count)
+    result[upper] = result.T[upper] = products
+    return result
 
 
 class Vectors:
@@ -106,14 +117,14 @@ class Vectors:
         [[5.0, 3.0], [3.0, 9.0]]
     """
 
+    def products(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row, where the vectors are."""
+        exact = [v.double() for v in vectors]
+        return torch.stack([torch.dot(u, v) for u, v in combinations_with_replacement(exact, 2)])
+
     def gram(self, vectors: Sequence[Tensor]) -> Matrix:
         """Returns the matrix k×k of the inner products ⟨vᵢ, vⱼ⟩ of k vectors."""
-        count = len(vectors)
-        result = np.empty((count, count))
-        for i, u in enumerate(vectors):
-            for j in range(i, count):
-                result[i, j] = result[j, i] = inner(u, vectors[j])
-        return result
+        return symmetric(read(self.products(vectors))[0], len(vectors))
 
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
         """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
@@ -129,32 +140,38 @@ class Vectors:
         return Iterate(torch.zeros_like(r), r, z.clone(), _dot(r, z))
 
     def iterate(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Numbers]:
-        """Returns the next iterate and what was seen; see `compiler.vectors` for the equations.
+        """Returns the next iterate for q = A p and what was seen, see `advance`."""
+        at, seen = self.advance(system, at, q)
+        return at, Numbers(*read(seen)[0].tolist())
 
-        With a preconditioner its direction is that of the last one until `turn` is called.
+    def advance(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Tensor]:
+        """Returns the next iterate and its `Numbers` where they are; no transfer is made.
+
+        See `compiler.vectors` for the equations. With a preconditioner the direction is that of
+        the last iterate until `turn` is called.
 
         Args:
             system: what is solved.
             at: the last iterate, whose memory is written over.
             q: A p, which is written over.
         """
-        x, r, p, rz = at.x, at.r, at.p, float(at.rz)
+        x, r, p, rz = at.x, at.r, at.p, at.rz
         if system.damping:
             q.add_(p, alpha=system.damping)
         curvature = _dot(p, q)
-        step = rz / curvature if curvature > 0.0 else 0.0
-        reached = False
+        step = torch.where(curvature > 0.0, rz / curvature, 0.0)
+        reached = torch.zeros_like(step)
         if system.in_ball:
             reach = _to_boundary(x, p, system.radius)
-            reached = not curvature > 0.0 or step >= reach
-            step = reach if reached else step
-        x.add_(p, alpha=step)
-        r.sub_(q, alpha=step)
+            leaves = ~(curvature > 0.0) | (step >= reach)
+            reached, step = leaves.double(), torch.where(leaves, reach, step)
+        x.addcmul_(p, step)
+        r.addcmul_(q, step, value=-1.0)
         rr = _dot(r, r)
         if system.precondition is None:
             at = replace(at, rz=rr)
-            p.mul_(rr / rz if rz else math.nan).add_(r)
-        return at, Numbers(rz, curvature, reached, rr)
+            p.mul_(rr / rz).add_(r)
+        return at, torch.stack([rz, curvature, reached, rr])
 
     def turn(self, system: System, at: Iterate) -> Iterate:
         """Returns the iterate with its own direction, where there is a preconditioner."""
@@ -166,8 +183,8 @@ class Vectors:
         return replace(at, rz=rz)
 
 
-def _to_boundary(x: Tensor, p: Tensor, radius: float) -> float:
+def _to_boundary(x: Tensor, p: Tensor, radius: float) -> Tensor:
     """Returns τ ≥ 0 with ‖x + τp‖ = radius, without the cancellation of the textbook formula."""
-    pp, xp, room = _dot(p, p), _dot(x, p), max(0.0, radius**2 - _dot(x, x))
-    root = math.sqrt(xp * xp + pp * room)
-    return room / (xp + root) if xp > 0 else (root - xp) / pp
+    pp, xp, room = _dot(p, p), _dot(x, p), (radius**2 - _dot(x, x)).clamp(min=0.0)
+    root = (xp * xp + pp * room).sqrt()
+    return torch.where(xp > 0, room / (xp + root), (root - xp) / pp)

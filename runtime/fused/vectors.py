@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +30,8 @@ from ...compiler.vectors import (
     turn,
 )
 from ..backend import Context, Executor
-from ..vectors import Iterate, Matrix, Numbers, System, Vectors
+from ..reading import upload
+from ..vectors import Iterate, Matrix, System, Vectors
 
 _inner_products, _combination = cache(inner_products), cache(combination)
 _iteration, _turn = cache(iteration), cache(turn)
@@ -66,32 +66,25 @@ class CompiledVectors(Vectors):
         named = {program.names[key]: x for key, x in (out or {}).items()}
         return program.results(self._executor(program)(context, program.feed(given), named))
 
-    def _products(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row."""
+    def products(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row, where the vectors are."""
         program = _inner_products(len(vectors))
         return self._run(program, vectors[0], _numbered(vectors))[Products()]
-
-    def gram(self, vectors: Sequence[Tensor]) -> Matrix:
-        """Returns the matrix k×k of the inner products ⟨vᵢ, vⱼ⟩ of k vectors."""
-        result = np.empty((len(vectors), len(vectors)))
-        upper = np.triu_indices(len(vectors))
-        result[upper] = result.T[upper] = self._products(vectors).double().cpu().numpy()
-        return result
 
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
         """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
         like, given = vectors[0], _numbered(vectors)
-        given[Coefficients()] = torch.tensor(coefficients, dtype=like.dtype, device=like.device)
+        given[Coefficients()] = upload(coefficients.tolist(), like)
         return self._run(_combination(len(vectors)), like, given)[Sum()]
 
     def first(self, system: System) -> Iterate:
         """Returns the first iterate, x = 0."""
         r = system.b.clone()
         z = system.preconditioned(r)
-        return Iterate(torch.zeros_like(r), r, z.clone(), self._products([r, z])[1].clone())
+        return Iterate(torch.zeros_like(r), r, z.clone(), self.products([r, z])[1].clone())
 
-    def iterate(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Numbers]:
-        """Returns the next iterate for q = A p and what was seen.
+    def advance(self, system: System, at: Iterate, q: Tensor) -> tuple[Iterate, Tensor]:
+        """Returns the next iterate for q = A p and its `Numbers` where they are.
 
         It lies where `at` lay, except for ⟨r, z⟩.
         """
@@ -103,8 +96,8 @@ class CompiledVectors(Vectors):
         if alone:
             out[SearchDirection()] = at.p
         found = self._run(program, at.x, given, out)
-        numbers = Numbers(*found[Outcome()].tolist())
-        return (replace(at, rz=found[ResidualProduct()]) if alone else at), numbers
+        at = replace(at, rz=found[ResidualProduct()]) if alone else at
+        return at, found[Outcome()]
 
     def turn(self, system: System, at: Iterate) -> Iterate:
         """Returns the iterate with its own direction, where there is a preconditioner."""
@@ -123,5 +116,4 @@ def _numbered(vectors: Sequence[Tensor]) -> dict[Input, Tensor]:
 
 def _iterate(at: Iterate) -> dict[Input, Tensor]:
     """Returns an iterate as inputs."""
-    assert isinstance(at.rz, Tensor)
     return {Solution(): at.x, Residual(): at.r, SearchDirection(): at.p, ResidualProduct(): at.rz}

@@ -21,7 +21,7 @@ from ...compiler.programs import Programs
 from ...compiler.values import Data, Labels, ParameterValue, RunningValue
 from ..backend import Backend, Context, Executor
 from .initialise import initialise
-from .inputs import check_inputs, check_labels
+from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
 
 TRACKED = "num_batches_tracked"
@@ -150,30 +150,38 @@ class Compiled:
         named = {program.names[key]: tensor for key, tensor in out.items()} if out else None
         return program.results(self.executor(program)(self.context(batch), feed, named))
 
-    def check(self, traced: Traced, x: Tensor, y: Tensor | None) -> Tensor | None:
-        """Returns labels as the loss takes them, once data and labels have been checked.
+    def check(
+        self, traced: Traced, x: Tensor, y: Tensor | None
+    ) -> tuple[Tensor | None, list[Demand]]:
+        """Returns labels as the loss takes them, and what the values of data and labels must be.
+
+        Programs may run on data before it is known whether these demands are met; nothing that they
+        give may be used.
 
         Raises:
             ShapeError: data or labels have another shape than the network's.
-            NewtritonError: another dtype or device, values that are not finite, labels out of
-                range, or a batch of which batch norm cannot take statistics.
+            NewtritonError: another dtype or device, or a batch of which batch norm cannot take
+                statistics.
         """
-        check_inputs(traced, x, self.dtype, self.device)
+        demands = check_inputs(traced, x, self.dtype, self.device)
         for name, running in traced.running.items():
             if traced.training and len(x) * running.positions == 1:
                 raise NewtritonError(
                     f"{name}: one value per channel has no variance: give at least 2 samples"
                 )
-        return None if y is None else check_labels(traced, y, len(x), self.dtype, self.device)
+        if y is None:
+            return None, demands
+        labels, more = check_labels(traced, y, len(x), self.dtype, self.device)
+        return labels, demands + more
 
     # --- weight decay ---------------------------------------------------------------------------
 
-    def total(self, losses: Tensor) -> float:
-        """Returns h from per-sample losses: their mean plus λ/2 ‖θ‖², in float64."""
-        mean = float(losses.double().mean())
+    def total(self, losses: Tensor) -> Tensor:
+        """Returns h from per-sample losses: their mean plus λ/2 ‖θ‖², a scalar in float64."""
+        mean = losses.double().mean()
         if not self.weight_decay:
             return mean
-        return mean + 0.5 * self.weight_decay * float(self.params.double().square().sum())
+        return mean + 0.5 * self.weight_decay * self.params.double().square().sum()
 
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
         """Adds λ times `point` to a product or gradient of the data term, in place."""

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, ShapeError
 from ...compiler.graph.ir import show
+from ...compiler.language.loss import Loss
 from ...compiler.language.network import Traced
+from ..reading import Array, finite, read
 
 
-def check_inputs(traced: Traced, x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Returns x itself.
+class Demand(NamedTuple):
+    """What values must be; they are looked at where they are.
+
+    Attributes:
+        broken: whether they are not, a scalar on their device.
+        sentence: makes the error's sentence, from the values again.
+    """
+
+    broken: Tensor
+    sentence: Callable[[], str]
+
+
+def read_checked(
+    demands: Sequence[Demand], *numbers: Tensor, largest: Sequence[Tensor] = ()
+) -> list[Array]:
+    """Returns numbers as `read` does; whether demands are met comes over in the same transfer.
+
+    Raises:
+        NewtritonError: a demand is not met.
+    """
+    found = read(*(demand.broken for demand in demands), *numbers, largest=largest)
+    for demand, broken in zip(demands, found, strict=False):
+        if broken:
+            raise NewtritonError(demand.sentence())
+    return found[len(demands) :]
+
+
+def check_inputs(
+    traced: Traced, x: Tensor, dtype: torch.dtype, device: torch.device
+) -> list[Demand]:
+    """Returns what the values of x must be.
 
     Raises:
         ShapeError: it has not the network's shape, or no sample.
-        NewtritonError: it is no tensor, of another dtype or device, or not finite.
+        NewtritonError: it is no tensor, or of another dtype or device.
     """
     if not isinstance(x, Tensor):
         raise NewtritonError(f"inputs are {type(x).__name__}: give a torch.Tensor")
@@ -31,22 +64,25 @@ def check_inputs(traced: Traced, x: Tensor, dtype: torch.dtype, device: torch.de
     if x.dtype != dtype:
         raise NewtritonError(f"inputs are {x.dtype}, the model computes in {dtype}: x.to({dtype})")
     _check_device("inputs", x, device)
-    if not torch.isfinite(x).all():
+
+    def sentence() -> str:
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        raise NewtritonError(
-            f"inputs have NaN or infinite values in {bad} of {len(x)} samples: clean the data"
-        )
-    return x
+        return f"inputs have NaN or infinite values in {bad} of {len(x)} samples: clean the data"
+
+    return [Demand(~finite(x), sentence)]
 
 
 def check_labels(
     traced: Traced, y: Tensor, batch: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Returns labels as the loss takes them; int64 classes become one-hot rows if it takes rows.
+) -> tuple[Tensor, list[Demand]]:
+    """Returns labels as the loss takes them, and what their values must be.
+
+    Where a loss takes rows, int64 classes become one-hot rows. Classes out of range are moved into
+    it: what runs before the demands have come over must not read elsewhere.
 
     Raises:
         ShapeError: there is not one label for each of `batch` samples, or one of another shape.
-        NewtritonError: labels of another dtype or device, out of range, or not finite.
+        NewtritonError: labels of another dtype or device.
     """
     if not isinstance(y, Tensor):
         raise NewtritonError(f"labels are {type(y).__name__}: give a torch.Tensor")
@@ -61,40 +97,55 @@ def check_labels(
                 f"{name} takes int64 classes of shape ({batch},), "
                 f"got {y.dtype} of shape {tuple(y.shape)}"
             )
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= classes:
-            wrong = low if low < 0 else high
-            raise NewtritonError(
-                f"label {wrong} is out of range: on {outputs} outputs {name} takes 0…{classes - 1}"
-            )
-        if traced.y.type.kind == "int":
-            return y
-        y = _one_hot(y, classes, dtype)
+        rows = traced.y.type.kind != "int"
+        taken = _one_hot(y, classes, dtype) if rows else y.clamp(0, classes - 1)
+        return taken, [_in_range(y, classes, f"on {outputs} outputs {name}")]
     if y.dtype != dtype:
         raise NewtritonError(f"{name} takes labels of {dtype} (or int64 classes), got {y.dtype}")
     if tuple(y.shape) != (batch, outputs):
         raise ShapeError(f"{name} takes labels of shape ({batch}, {outputs}), got {tuple(y.shape)}")
-    if not torch.isfinite(y).all():
-        raise NewtritonError("labels have NaN or infinite values: clean the data")
-    low, high = criterion.span or (-math.inf, math.inf)
-    if not ((y >= low) & (y <= high)).all():
-        raise NewtritonError(
-            f"{name} takes labels in [{low:g}, {high:g}], "
-            f"got {float(y.min()):g} to {float(y.max()):g}"
+    return y, list(_of_rows(criterion, y))
+
+
+def _in_range(y: Tensor, classes: int, where: str) -> Demand:
+    """Returns the demand that classes are those of the loss."""
+
+    def sentence() -> str:
+        low, high = int(y.min()), int(y.max())
+        wrong = low if low < 0 else high
+        return f"label {wrong} is out of range: {where} takes 0…{classes - 1}"
+
+    return Demand(((y < 0) | (y >= classes)).any(), sentence)
+
+
+def _of_rows(criterion: Loss, y: Tensor) -> Iterator[Demand]:
+    """Yields the demands on labels that are rows of numbers."""
+    name = type(criterion).__name__
+    yield Demand(~finite(y), lambda: "labels have NaN or infinite values: clean the data")
+    if criterion.span is not None:
+        low, high = criterion.span
+        yield Demand(
+            ~((y >= low) & (y <= high)).all(),
+            lambda: (
+                f"{name} takes labels in [{low:g}, {high:g}], "
+                f"got {float(y.min()):g} to {float(y.max()):g}"
+            ),
         )
     if criterion.values is not None:
-        known = torch.isin(y, y.new_tensor(criterion.values))
-        if not known.all():
-            raise NewtritonError(
-                f"{name} takes the labels {', '.join(f'{v:g}' for v in criterion.values)}, "
+        values = criterion.values
+        known = reduce(torch.logical_or, [y == value for value in values])
+        yield Demand(
+            ~known.all(),
+            lambda: (
+                f"{name} takes the labels {', '.join(f'{v:g}' for v in values)}, "
                 f"got {float(y[~known][0]):g}"
-            )
-    return y
+            ),
+        )
 
 
 def _one_hot(y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """Returns rows of zeros with a one at the class of each sample."""
-    return torch.nn.functional.one_hot(y, classes).to(dtype)
+    return (y.unsqueeze(1) == torch.arange(classes, device=y.device)).to(dtype)
 
 
 def _check_device(what: str, x: Tensor, device: torch.device) -> None:

@@ -29,6 +29,7 @@ from ...compiler.values import (
 )
 from .compiled import Compiled
 from .factors import Factors
+from .inputs import read_checked
 from .statistics import factors_of
 
 PRODUCTS = ("r-operator", "stored-jacobian")
@@ -66,7 +67,7 @@ class Linearization(Generic[M]):
 
     def __init__(self, model: M, programs: Programs, x: Tensor, y: Tensor, training: bool) -> None:
         traced, program = programs.traced, programs.linearize
-        labels = model.check(traced, x, y)
+        labels, demands = model.check(traced, x, y)
         self.model, self.programs = model, programs
         self.batch, self.vectors = len(x), model.vectors
         self._versions = {
@@ -85,10 +86,12 @@ class Linearization(Generic[M]):
         found = program.results(values)
         results = set(program.outputs.values()) - programs.tape
         self._tape = {node: x for node, x in values.items() if node not in results}
-        self.objective = model.total(found[Losses()])
-        self.loss = torch.tensor(self.objective, dtype=model.dtype, device=model.device)
+        total = model.total(found[Losses()])
+        self.loss = total.to(model.dtype)
         self.outputs = found[Outputs()].clone()  # the tape has them too
         model.decay_(self.gradient, model.params)
+        largest = (self.gradient, model.params)
+        self.objective = float(read_checked(demands, total, largest=largest)[0])
         self.statistics = {
             key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
         }

@@ -13,6 +13,7 @@ from ...compiler.values import BatchStatistic, Gradient, Losses, Outputs, Scores
 from ..backend import Planned
 from .compiled import TRACKED, Compiled
 from .explain import explain
+from .inputs import Demand, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
 
@@ -101,7 +102,7 @@ class Model(Compiled):
             return
         for layer, momentum in self.programs[True].traced.momenta.items():
             count = self.buffers[f"{layer}.{TRACKED}"].add_(1)
-            weight = 1.0 / float(count) if momentum is None else momentum
+            weight = (1.0 / count.double()).to(self.dtype) if momentum is None else momentum
             for name in (f"{layer}.running_mean", f"{layer}.running_var"):
                 self.buffers[name].lerp_(batch[name], weight)
 
@@ -114,14 +115,17 @@ class Model(Compiled):
             NewtritonError: x has another shape, dtype or device than the model, or values that
                 are not finite.
         """
-        return self._evaluate(x, None, training=False)[Outputs()]
+        found, demands = self._evaluate(x, None, training=False)
+        read_checked(demands)
+        return found[Outputs()]
 
     def classes(self, x: Tensor) -> Tensor:
         """Returns the most probable class of each sample, int64 (N,)."""
         programs = self.programs[False]
-        self.check(programs.traced, x, None)
-        given = self.feed(x)
-        return self.run(programs.scores, len(x), given)[Scores()].argmax(1)
+        _, demands = self.check(programs.traced, x, None)
+        scores = self.run(programs.scores, len(x), self.feed(x))[Scores()]
+        read_checked(demands)
+        return scores.argmax(1)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns h, a scalar: mean loss and weight decay; batch norm takes running statistics.
@@ -137,32 +141,36 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        return torch.tensor(
-            self.objective(x, y, training=False), dtype=self.dtype, device=self.device
-        )
+        found, demands = self._evaluate(x, y, training=False)
+        read_checked(demands)
+        return self.total(found[Losses()]).to(self.dtype)
 
     def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
         """Returns h, summed in float64; batch statistics if `training`. Nothing is changed."""
-        return self.total(self._evaluate(x, y, training)[Losses()])
+        found, demands = self._evaluate(x, y, training)
+        return float(read_checked(demands, self.total(found[Losses()]))[0])
 
-    def _evaluate(self, x: Tensor, y: Tensor | None, training: bool) -> dict[Output, Tensor]:
-        """Returns outputs, and losses where there are labels."""
+    def _evaluate(
+        self, x: Tensor, y: Tensor | None, training: bool
+    ) -> tuple[dict[Output, Tensor], list[Demand]]:
+        """Returns outputs, and losses where there are labels, with what the data must be."""
         programs = self.programs[training]
-        y = self.check(programs.traced, x, y)
+        labels, demands = self.check(programs.traced, x, y)
         program = programs.outputs if y is None else programs.evaluate
-        return self.run(program, len(x), self.feed(x, y))
+        return self.run(program, len(x), self.feed(x, labels)), demands
 
     # --- derivatives ----------------------------------------------------------------------------
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
-        labels, program = self.check(programs.traced, x, y), programs.linearize
+        (labels, demands), program = self.check(programs.traced, x, y), programs.linearize
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         found = self.run(program, len(x), self.feed(x, labels), out=out)
         self.decay_(gradient, self.params)
         statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
-        return self.total(found[Losses()]), gradient, statistics
+        largest, total = (gradient, self.params), self.total(found[Losses()])
+        return float(read_checked(demands, total, largest=largest)[0]), gradient, statistics
 
     def linearize(self, x: Tensor, y: Tensor, training: bool = True) -> Linearization[Model]:
         """Runs forward and backward once at `params`, and keeps what second-order calls need.

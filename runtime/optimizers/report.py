@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ..reading import largest_of
 
 PATIENCE = 10  # steps in a row that could not be made, then an error
 
@@ -83,4 +83,4 @@ def not_finite(loss: float, gradient: Tensor) -> str | None:
     """Returns what is not finite; None where everything is."""
     if not math.isfinite(loss):
         return f"loss {loss}"
-    return None if bool(torch.isfinite(gradient).all()) else "a gradient that is not finite"
+    return None if math.isfinite(largest_of(gradient)) else "a gradient that is not finite"

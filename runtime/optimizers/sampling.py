@@ -49,14 +49,14 @@ def mean_gradient(
     Raises:
         NewtritonError: there are no batches.
     """
-    samples, loss, gradient, statistics = 0, 0.0, torch.zeros_like(model.params), []
+    samples, loss, gradient, statistics = 0, 0.0, None, []
     for x, y in batches:
         part, slope, of_batch = model.gradient(x, y)
         samples += len(x)
         loss += (part - loss) * (len(x) / samples)
-        gradient.lerp_(slope, len(x) / samples)
+        gradient = slope if gradient is None else gradient.lerp_(slope, len(x) / samples)
         statistics.append(of_batch)
-    if not samples:
+    if gradient is None:
         raise NewtritonError("the data have no batches: give at least one")
     return loss, gradient, statistics
 

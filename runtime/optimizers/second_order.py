@@ -18,6 +18,7 @@ from ...compiler.graph.options import check_number, check_option
 from ..aten.switches import switches
 from ..parts.protocols import Curvature, Proposal, Solution, Solver, Stateful, StepRule
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
+from ..reading import largest_of
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
 from .registry import resolve
@@ -172,17 +173,18 @@ class SecondOrder:
             the loss and the proposal tried last, whether it is accepted, and ρ.
         """
         params, before, accepted = self.model.params, self.model.params.clone(), False
+        limits, farthest = torch.finfo(params.dtype), largest_of(params)
         try:
             while True:
                 params.copy_(before).add_(proposal.step)
-                finite = bool(torch.isfinite(params).all())
+                inside = farthest + proposal.norm < 0.5 * limits.max  # no overflow: ‖s‖∞ ≤ ‖s‖
+                finite = inside or math.isfinite(largest_of(params))
                 new_loss = mean_objective(self.model, as_batches(x, y)) if finite else math.inf
                 shorter = self.rule.shorten(point.objective, new_loss, proposal)
                 if shorter is None:
                     break
                 proposal = shorter
-            eps = torch.finfo(params.dtype).eps
-            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, eps)
+            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, limits.eps)
         finally:
             if not accepted:
                 params.copy_(before)
@@ -196,18 +198,22 @@ class SecondOrder:
             return fault
         if not self.curvature.update(second):
             return "curvature that is not finite"
-        best: tuple[float, Solution, Proposal] | None = None
-        fault = ""
+        fault, solved = "", list[tuple[float, Solution]]()
         for damping in self.rule.dampings(self.damping):
             solution = self._solve(damping, point.gradient)
             if solution.status.failed:
                 fault = solution.status.value
-            elif not bool(torch.isfinite(solution.x).all()):
-                fault = "a direction that is not finite"
             else:
-                proposal = self.rule.propose(solution.x, point)
-                if best is None or _worth(proposal) > _worth(best[2]):
-                    best = (damping, solution, proposal)
+                solved.append((damping, solution))
+        if len(solved) > 1:
+            self.rule.survey([solution.x for _, solution in solved], point)
+        best: tuple[float, Solution, Proposal] | None = None
+        for damping, solution in solved:
+            proposal = self.rule.propose(solution.x, point)
+            if not (_is_finite(proposal) or math.isfinite(largest_of(solution.x))):
+                fault = "a direction that is not finite"
+            elif best is None or _worth(proposal) > _worth(best[2]):
+                best = (damping, solution, proposal)
         if best is None:
             return fault
         self.damping = best[0]
@@ -261,6 +267,11 @@ class SecondOrder:
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
         self.damping, self.patience.rejected = state["damping"], state["rejected"]
+
+
+def _is_finite(proposal: Proposal) -> bool:
+    """Whether a proposal's numbers are finite: along a direction that is not, they are not."""
+    return math.isfinite(proposal.norm) and math.isfinite(proposal.predicted)
 
 
 def _worth(proposal: Proposal) -> float:

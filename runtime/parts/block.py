@@ -9,7 +9,7 @@ solves, and curvatures for averages and states; neither needs to know which one 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
@@ -20,6 +20,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ..aten.switches import switches
 from ..model.factors import DiagonalFactors, Factors
+from .cholesky import System, cholesky
 from .state import Shaped, Spec, copied
 from .tags import Tag
 
@@ -51,6 +52,29 @@ class Factorisation:
 
     form: Damped
     tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+Made = tuple[Factorisation, int] | None  # a factorisation, and how often γ was raised for it
+Rounds = Generator[list[System], list[Tensor | None], Made]  # asks for Cholesky factors
+
+
+def in_rounds(blocks: Sequence[Rounds]) -> list[Made]:
+    """Factorises many blocks together: in each round all Cholesky factors that they ask for.
+
+    The first round is the last one but for blocks that need more damping.
+    """
+    made: list[Made] = [None] * len(blocks)
+    answers: dict[int, list[Tensor | None] | None] = dict.fromkeys(range(len(blocks)))
+    while answers:
+        asked: dict[int, list[System]] = {}
+        for i, answer in answers.items():
+            try:
+                asked[i] = blocks[i].send(answer)  # type: ignore[arg-type]
+            except StopIteration as end:
+                made[i] = end.value
+        lowers = iter(cholesky([system for systems in asked.values() for system in systems]))
+        answers = {i: [next(lowers) for _ in systems] for i, systems in asked.items()}
+    return made
 
 
 class Block(ABC):
@@ -136,13 +160,21 @@ class Block(ABC):
         """Returns the product C M."""
 
     @abstractmethod
-    def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
+    def factorise(self, damping: float, form: Damped) -> Made:
         """Factorises the block for solves with a damping γ.
 
         Returns:
             what has to be kept, and how often the damping had to be raised for it; None where no
             damping serves. For `Damped.WHOLE` the result does not depend on the damping.
         """
+
+    def factorising(self, damping: float, form: Damped) -> Rounds:
+        """Factorises as `factorise` does, in rounds with other blocks: see `in_rounds`.
+
+        Structures that need Cholesky factors ask for them; the others are made at once.
+        """
+        yield from ()
+        return self.factorise(damping, form)
 
     def raise_damping(
         self, factorisation: Factorisation, damping: float
@@ -224,7 +256,7 @@ class DiagonalBlock(Block):
         """Returns the product d ⊙ m."""
         return self.diagonal * m
 
-    def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
+    def factorise(self, damping: float, form: Damped) -> Made:
         """Returns a factorisation without tensors: the averages are all that a solve needs."""
         return Factorisation(form), 0
 
@@ -265,13 +297,22 @@ class BlockDiagonal:
             tags.add(Tag.MEANS)
         return frozenset(tags)
 
+    def parts(self, v: Tensor) -> list[Tensor]:
+        """Returns each block's part M of a flat vector."""
+        views = self.layout.views(v)
+        return [block.read(views) for block in self.blocks]
+
+    def assembled(self, parts: Iterable[Tensor], like: Tensor) -> Tensor:
+        """Returns the flat vector that has these parts."""
+        result = torch.zeros_like(like)
+        views = self.layout.views(result)
+        for block, m in zip(self.blocks, parts, strict=True):
+            block.write(views, m)
+        return result
+
     def apply(self, v: Tensor, function: Callable[[Block, Tensor], Tensor]) -> Tensor:
         """Returns the flat vector of `function(block, M)` over all blocks, M their parts of v."""
-        result = torch.zeros_like(v)
-        source, target = self.layout.views(v), self.layout.views(result)
-        for block in self.blocks:
-            block.write(target, function(block, block.read(source)))
-        return result
+        return self.assembled(map(function, self.blocks, self.parts(v)), v)
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns the product with a flat vector."""

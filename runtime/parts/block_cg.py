@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..vectors import System, Vectors
-from .block import Block, BlockDiagonal, Damped, Factorisation
-from .cg import Stop, conjugate_gradients
+from .block import BlockDiagonal, Damped, Factorisation
+from .cg import Stop, conjugate_gradients_on_each
 from .protocols import LinearSolver, Solution, Status, blocks_of
 from .state import Attributes, Spec
 from .tags import Tag
@@ -43,20 +43,25 @@ class IterativeInverse:
 
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
         """Returns x, the status of the worst layer, and `cg_iterations` of all layers together."""
-        iterations, worst = 0, Status.SOLVED
-
-        def solved(block: Block, m: Tensor) -> Tensor:
-            nonlocal iterations, worst
-            if Tag.DIAGONAL in block.tags:
-                return block.solve(Factorisation(Damped.WHOLE), self.damping, m)
-            system = System(m, self.damping)
-            part = conjugate_gradients(block.mv, system, self.stop, self.vectors)
-            iterations += part.statistics["cg_iterations"]
-            worst = max(worst, part.status, key=lambda status: status.severity)
-            return part.x
-
-        x = self.blocks.apply(g, solved)
-        return Solution(x, worst, {"cg_iterations": iterations})
+        blocks, parts = self.blocks.blocks, self.blocks.parts(g)
+        divided = [Tag.DIAGONAL in block.tags for block in blocks]
+        systems = [
+            (block.mv, System(m, self.damping))
+            for block, m, divide in zip(blocks, parts, divided, strict=True)
+            if not divide
+        ]
+        found = conjugate_gradients_on_each(systems, self.stop, self.vectors)
+        iterated = iter(found)
+        x = [
+            block.solve(Factorisation(Damped.WHOLE), self.damping, m)
+            if divide
+            else next(iterated).x
+            for block, m, divide in zip(blocks, parts, divided, strict=True)
+        ]
+        statuses = [Status.SOLVED, *(solution.status for solution in found)]
+        worst = max(statuses, key=lambda status: status.severity)
+        iterations = sum(solution.statistics["cg_iterations"] for solution in found)
+        return Solution(self.blocks.assembled(x, g), worst, {"cg_iterations": iterations})
 
 
 class BlockCG(LinearSolver, Attributes):

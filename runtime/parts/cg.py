@@ -7,7 +7,7 @@ early.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
-from ..vectors import Operator, System, Vectors
+from ..reading import read
+from ..vectors import Numbers, Operator, System, Vectors
 from .protocols import LinearSolver, Solution, Status
 from .state import Attributes, Spec, State
 from .tags import MISSING, Tag
@@ -64,42 +65,90 @@ def conjugate_gradients(
     Returns:
         x in the shape of b, a status, and the count `cg_iterations` of products with A.
     """
-    vectors, shape = vectors or Vectors(), system.b.shape
-    system = replace(system, b=system.b.reshape(-1))
-    b_norm = math.sqrt(vectors.gram([system.b])[0, 0])
-    fallen = [0.0]  # −φ(x_i)
+    return conjugate_gradients_on_each([(product, system)], stop, vectors)[0]
 
-    def solution(x: Tensor, status: Status, iterations: int) -> Solution:
-        x = torch.zeros_like(x) if status.failed else x
-        return Solution(x.view(shape), status, {"cg_iterations": iterations})
 
-    if not 0.0 < b_norm < math.inf:
-        status = Status.SOLVED if b_norm == 0.0 else Status.NOT_FINITE
-        return solution(torch.zeros_like(system.b), status, 0)
-    at = vectors.first(system)
-    for i in range(1, stop.limit + 1):
-        at = vectors.turn(system, at) if i > 1 else at
-        q = product(at.p.view(shape)).reshape(-1)
-        at, numbers = vectors.iterate(system, at, q)
+def conjugate_gradients_on_each(
+    systems: Sequence[tuple[Operator, System]], stop: Stop, vectors: Vectors | None = None
+) -> list[Solution]:
+    """Solves systems that do not depend on each other, see `conjugate_gradients`.
+
+    They go on side by side, so that an iteration of all of them costs one transfer.
+    """
+    solves = [_Solve(product, system, stop, vectors or Vectors()) for product, system in systems]
+    while running := [solve for solve in solves if solve.solution is None]:
+        for solve, numbers in zip(running, read(*(s.advance() for s in running)), strict=True):
+            solve.judge(*numbers.tolist())
+    return [solve.solution for solve in solves if solve.solution is not None]
+
+
+class _Solve:
+    """A solve by conjugate gradients in the making.
+
+    Args:
+        product: the product with A.
+        system: b, γ, and a radius or a preconditioner.
+        stop: limits and tolerances.
+        vectors: what computes on flat vectors.
+
+    Attributes:
+        solution: the solution, once there is one.
+    """
+
+    def __init__(self, product: Operator, system: System, stop: Stop, vectors: Vectors) -> None:
+        self.product, self.stop, self.vectors = product, stop, vectors
+        self.shape, self.system = system.b.shape, replace(system, b=system.b.reshape(-1))
+        self.bb = vectors.products([self.system.b])
+        self.at = vectors.first(self.system)
+        self.iterations, self.fallen = 0, [0.0]  # −φ(x_i)
+        self.solution: Solution | None = None
+
+    def advance(self) -> Tensor:
+        """Launches an iteration; returns ⟨b, b⟩ and the iteration's `Numbers`, unread."""
+        if self.iterations:
+            self.at = self.vectors.turn(self.system, self.at)
+        q = self.product(self.at.p.view(self.shape)).reshape(-1)
+        self.at, numbers = self.vectors.advance(self.system, self.at, q)
+        self.iterations += 1
+        return torch.cat([self.bb, numbers])
+
+    def judge(self, bb: float, *numbers: float) -> None:
+        """Ends the solve where these numbers say so."""
+        status = self._end(math.sqrt(bb), Numbers(*numbers))
+        if status is None and self.iterations == self.stop.limit:
+            status = Status.LIMIT
+        if status is None:
+            return
+        x, i = self.at.x, self.iterations
+        if status is Status.NEGATIVE_CURVATURE and i == 1 and not self.system.in_ball:
+            x = self.system.b.clone()
+        if status.failed or bb == 0.0:
+            x = torch.zeros_like(x)
+        begun = 0.0 < bb < math.inf
+        self.solution = Solution(x.view(self.shape), status, {"cg_iterations": i if begun else 0})
+
+    def _end(self, b_norm: float, numbers: Numbers) -> Status | None:
+        """Returns how the solve has ended; None where it goes on."""
+        if not 0.0 < b_norm < math.inf:
+            return Status.SOLVED if b_norm == 0.0 else Status.NOT_FINITE
         if not (math.isfinite(numbers.curvature) and math.isfinite(numbers.rz)):
-            return solution(at.x, Status.NOT_FINITE, i)
+            return Status.NOT_FINITE
         if numbers.rz < 0.0:
-            return solution(at.x, Status.BREAKDOWN, i)
+            return Status.BREAKDOWN
         if numbers.rz == 0.0:  # z is below the range of its dtype
-            return solution(at.x, Status.SOLVED, i)
+            return Status.SOLVED
         if numbers.curvature <= 0.0:
-            followed = i > 1 or system.in_ball
-            return solution(at.x if followed else system.b.clone(), Status.NEGATIVE_CURVATURE, i)
+            return Status.NEGATIVE_CURVATURE
         if numbers.reached:
-            return solution(at.x, Status.BOUNDARY, i)
-        if math.sqrt(numbers.rr) <= stop.tolerance * b_norm:
-            return solution(at.x, Status.SOLVED, i)
+            return Status.BOUNDARY
+        if math.sqrt(numbers.rr) <= self.stop.tolerance * b_norm:
+            return Status.SOLVED
         # The step αp is exact along p, so that φ falls by ½α⟨r, z⟩: no difference of large numbers.
+        fallen, i = self.fallen, self.iterations
         fallen.append(fallen[-1] + 0.5 * numbers.rz * (numbers.rz / numbers.curvature))
         k = max(10, i // 10)
-        if i > k and fallen[-1] - fallen[-1 - k] < k * stop.progress * fallen[-1]:
-            return solution(at.x, Status.STALLED, i)
-    return solution(at.x, Status.LIMIT, stop.limit)
+        stalled = i > k and fallen[-1] - fallen[-1 - k] < k * self.stop.progress * fallen[-1]
+        return Status.STALLED if stalled else None
 
 
 @dataclass(frozen=True)

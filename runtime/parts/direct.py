@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_flag
-from .block import RETRIES, Block, BlockDiagonal, Damped, Factorisation
+from .block import RETRIES, Block, BlockDiagonal, Damped, Factorisation, in_rounds
 from .protocols import Inverse, LinearSolver, Solution, Status, blocks_of, no_solution
 from .state import Maybe, Number, Spec, State, copied
 from .tags import Tag
@@ -108,16 +108,16 @@ class Direct(LinearSolver):
         self, blocks: BlockDiagonal, damping: float
     ) -> tuple[dict[str, Factorisation], int] | None:
         """Returns what to keep of each layer, and how often damping was raised; None on failure."""
-        result, retries = {}, 0
-        for block in blocks.blocks:
-            factorised = block.factorise(damping, self.form)
-            if factorised is None:
-                return None
-            factorisation, raised = factorised
-            if factorisation.tensors:
-                result[block.layer] = factorisation
-            retries += raised
-        return result, retries
+        all_made = in_rounds([block.factorising(damping, self.form) for block in blocks.blocks])
+        made = [each for each in all_made if each is not None]
+        if len(made) < len(all_made):
+            return None
+        kept = {
+            block.layer: factorisation
+            for block, (factorisation, _) in zip(blocks.blocks, made, strict=True)
+            if factorisation.tensors
+        }
+        return kept, sum(retries for _, retries in made)
 
     def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
         """Returns specifications of the factorisations, of what they were made for, of counts."""

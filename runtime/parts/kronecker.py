@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS, KroneckerLayer
@@ -16,6 +15,7 @@ from ...compiler.graph.options import check_count, check_flag, check_number, che
 from ..model.factors import Factors
 from ..model.linearization import Linearization
 from ..model.model import Model
+from ..reading import all_finite
 from .block import Block, BlockDiagonal, DiagonalBlock
 from .kronecker_block import KroneckerBlock, MeanBlock
 from .state import Maybe, Number, Random, Spec, State, copied, seeded
@@ -109,7 +109,7 @@ class KroneckerCurvature:
         if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
             means = {"means": self.means} if self.means else {}
             new = lin.kronecker_factors(self.kind, self.samples, self.generator, **means)
-            if not all(torch.isfinite(t).all() for f in new.values() for t in f.tensors.values()):
+            if not all_finite([t for f in new.values() for t in f.tensors.values()]):
                 return False
             burning_in = self.updates < self.burn_in
             weight = 1.0 / (self.gathered + 1) if burning_in else 1.0 - self.moving_average

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from ..model.factors import KroneckerFactors, MeanFactors
-from .block import RETRIES, Block, Damped, Factorisation, Views
+from ..reading import all_finite, read
+from .block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
+from .cholesky import System
 from .state import Shaped, Spec
 from .tags import Tag
 
@@ -38,8 +40,12 @@ class Side(ABC):
         """The mean tr S/dim S, one per group, in float64."""
 
     @abstractmethod
-    def factorise(self, damping: Tensor) -> Saved | None:
-        """Returns what solves with S + damping·I need, one damping per group; None if it fails."""
+    def system(self, damping: Tensor) -> System:
+        """Returns the matrix whose Cholesky factor solves with S + damping·I, one per group."""
+
+    @abstractmethod
+    def saved(self, lower: Tensor, damping: Tensor) -> Saved:
+        """Returns what these solves need, from the Cholesky factor of `system`."""
 
     @abstractmethod
     def diagonalise(self) -> tuple[Tensor, Tensor]:
@@ -55,12 +61,15 @@ class Full(Side):
     @property
     def mean_diagonal(self) -> Tensor:
         """The mean of the diagonal, one per group, in float64."""
-        return self.matrix.diagonal(dim1=-2, dim2=-1).double().mean(-1)
+        return self.matrix.diagonal(dim1=-2, dim2=-1).mean(-1, dtype=torch.float64)
 
-    def factorise(self, damping: Tensor) -> Saved | None:
-        """Returns the lower Cholesky factor of S + damping·I, under the side's name."""
-        lower = _cholesky(self.matrix, damping)
-        return None if lower is None else {self.name: lower}
+    def system(self, damping: Tensor) -> System:
+        """Returns S with its damping."""
+        return System(self.matrix, damping)
+
+    def saved(self, lower: Tensor, damping: Tensor) -> Saved:
+        """Returns the Cholesky factor under the side's name."""
+        return {self.name: lower}
 
     def diagonalise(self) -> tuple[Tensor, Tensor]:
         """Returns all eigenvalues and eigenvectors."""
@@ -80,30 +89,24 @@ class LowRank(Side):
         root = self.root.double()
         return root.square().sum((-2, -1)) / root.shape[-2]
 
-    def factorise(self, damping: Tensor) -> Saved | None:
-        """Returns the Cholesky factor of the small damping·I + UᵀU, and what goes with it.
+    def system(self, damping: Tensor) -> System:
+        """Returns the small UᵀU with its damping, which must be positive.
 
         The inverse is Woodbury's; where U is a column, Sherman and Morrison's (EA-CG, eq. 13).
         """
-        core = _cholesky(self.root.mT @ self.root, damping)
-        if core is None or not bool((damping > 0).all()):
-            return None
+        positive = damping.masked_fill(damping <= 0, math.nan)
+        return System(self.root.mT @ self.root, positive)
+
+    def saved(self, lower: Tensor, damping: Tensor) -> Saved:
+        """Returns the Cholesky factor, and what goes with it in Woodbury's inverse."""
         scale = damping.to(self.root.dtype).reshape(*damping.shape, 1, 1)
         kept = self.root.clone()  # it may be a view of an average, which goes on
-        return {"root": kept, "core": core, "damping": scale}
+        return {"root": kept, "core": lower, "damping": scale}
 
     def diagonalise(self) -> tuple[Tensor, Tensor]:
         """Returns eigenvalues and eigenvectors of the range of U."""
         vectors, singular, _ = torch.linalg.svd(self.root, full_matrices=False)
         return singular.square(), vectors
-
-
-def _cholesky(matrix: Tensor, damping: Tensor) -> Tensor | None:
-    """Returns the lower Cholesky factor of matrix + damping·I; None where there is none."""
-    damped = matrix.clone()
-    damped.diagonal(dim1=-2, dim2=-1).add_(damping.to(matrix.dtype).unsqueeze(-1))
-    lower, info = torch.linalg.cholesky_ex(damped)
-    return None if bool(info.any()) or not bool(torch.isfinite(lower).all()) else lower
 
 
 def balance(a: Side, g: Side) -> Tensor:
@@ -182,7 +185,11 @@ class KroneckerProduct(Block):
         """Returns the product G M A."""
         return self.tensors["G"] @ self.factors.times_inputs(m)
 
-    def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
+    def factorise(self, damping: float, form: Damped) -> Made:
+        """Factorises the block alone, see `factorising`."""
+        return in_rounds([self.factorising(damping, form)])[0]
+
+    def factorising(self, damping: float, form: Damped) -> Rounds:
         """Computes Cholesky factors of both damped sides, or eigenvectors for `Damped.WHOLE`.
 
         A pair that is not positive definite is tried again with ten times the damping γ, and with
@@ -192,28 +199,28 @@ class KroneckerProduct(Block):
             tensors = self._diagonalise()
             return None if tensors is None else (Factorisation(form, tensors), 0)
         balanced = form is Damped.BALANCED
-        pi = balance(self.a, self.g)
+        sides = a, g = self.a, self.g
+        pi = balance(a, g)
         pi = pi if balanced else torch.ones_like(pi)
-        strength = math.sqrt(damping) if balanced else damping
+        strength: float | Tensor = math.sqrt(damping) if balanced else damping
         growth = math.sqrt(10.0) if balanced else 10.0
         for retry in range(RETRIES + 1):
-            tensors = self._factorise(pi * strength, strength / pi)
-            if tensors is not None:
-                return Factorisation(form, tensors), retry
-            strength = max(growth * strength, self._rounding())
+            dampings = pi * strength, strength / pi
+            lowers = yield [s.system(d) for s, d in zip(sides, dampings, strict=True)]
+            saved = [
+                side.saved(lower, damping)
+                for side, lower, damping in zip(sides, lowers, dampings, strict=True)
+                if lower is not None
+            ]
+            if len(saved) == len(sides):
+                return Factorisation(form, saved[0] | saved[1]), retry
+            strength = self._rounding().clamp(min=growth * strength)
         return None
 
-    def _factorise(self, on_a: Tensor, on_g: Tensor) -> Saved | None:
-        """Returns factors of A + on_a·I and of G + on_g·I; None where either has none."""
-        if (of_g := self.g.factorise(on_g)) is None:
-            return None
-        of_a = self.a.factorise(on_a)
-        return None if of_a is None else {**of_a, **of_g}
-
-    def _rounding(self) -> float:
+    def _rounding(self) -> Tensor:
         """Returns the √γ that is to the factors as rounding error: the start where γ is 0."""
         product = self.a.mean_diagonal * self.g.mean_diagonal
-        return torch.finfo(self.g.matrix.dtype).eps * float(product.abs().sqrt().max())
+        return torch.finfo(self.g.matrix.dtype).eps * product.abs().sqrt().max()
 
     def _diagonalise(self) -> Saved | None:
         """Returns eigenvalues and eigenvectors of both sides; None where they are not finite."""
@@ -223,7 +230,7 @@ class KroneckerProduct(Block):
         except RuntimeError:  # torch.linalg.LinAlgError: no convergence, or values not finite
             return None
         saved = {"values_A": values_a, "A": vectors_a, "values_G": values_g, "G": vectors_g}
-        return saved if all(bool(torch.isfinite(t).all()) for t in saved.values()) else None
+        return saved if all_finite(saved.values()) else None
 
     def raise_damping(
         self, factorisation: Factorisation, damping: float
@@ -232,7 +239,7 @@ class KroneckerProduct(Block):
         if factorisation.form is not Damped.WHOLE:
             return damping, 0
         values = spectrum(factorisation.tensors)
-        low, high = float(values.min()), float(values.abs().max())
+        low, high = map(float, read(values.min(), values.abs().max()))
         if _has_null_space(factorisation.tensors):
             low = min(low, 0.0)
         floor = max(torch.finfo(values.dtype).eps * high, torch.finfo(values.dtype).tiny)

@@ -9,10 +9,10 @@ from torch import Tensor
 from ...compiler.graph.options import check_count, check_number, check_option
 from ...compiler.programs import MATRICES
 from .protocols import Point, Proposal
-from .rule import GOOD, POOR, Rule, reduction_ratio
+from .rule import GOOD, POOR, ModelRule, reduction_ratio
 
 
-class LevenbergMarquardt(Rule):
+class LevenbergMarquardt(ModelRule):
     """The step s = −αx, with α the first of 1, ½, ¼, … for which h(θ + s) ≤ h(θ) + c·gᵀs.
 
     The solver's damping λ follows ρ, taken at that α after the search, the predicted decrease with
@@ -40,6 +40,7 @@ class LevenbergMarquardt(Rule):
         drop: float = 2 / 3,
         boost: float = 3 / 2,
     ) -> None:
+        super().__init__()
         check_option("model", model, MATRICES)
         self.matrix = model
         self.sufficient = check_number("sufficient", sufficient, above=0.0, below=1.0)
@@ -50,12 +51,11 @@ class LevenbergMarquardt(Rule):
     def propose(self, direction: Tensor, point: Point) -> Proposal:
         """Returns the whole step −x; the search shortens it."""
         step = -direction
-        products = point.vectors.gram([step, point.gradient])
-        norm, slope = math.sqrt(products[0, 0]), float(products[0, 1])
+        _, (norm,), (slope,), _, ((form,),) = self.measured(direction, point)
         if norm == 0.0:
             return Proposal(step, 0.0, 0.0)
-        form = norm**2 * float(point.quadratic_forms([step / norm], self.matrix))
-        return Proposal(step, norm, -(slope + 0.5 * form), slope)
+        slope *= -norm
+        return Proposal(step, float(norm), -float(slope + 0.5 * norm**2 * form), float(slope))
 
     def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
         """Returns half the step, until it suffices or the halvings are used up."""

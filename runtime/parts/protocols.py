@@ -279,6 +279,10 @@ class StepRule(Part, Protocol):
         """Returns the γ to try at this step; the best prediction decides which one stays."""
         ...
 
+    def survey(self, directions: Sequence[Tensor], point: Point) -> None:
+        """Measures what `propose` will need of several directions at a point, in one transfer."""
+        ...
+
     def propose(self, direction: Tensor, point: Point) -> Proposal:
         """Returns the step from the solver's direction x ≈ C⁻¹g."""
         ...

@@ -13,14 +13,14 @@ from torch import Tensor
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.programs import MATRICES
 from .protocols import Point, Proposal
-from .rule import GOOD, POOR, Matrix, Rule, along, reduction_ratio
+from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
 from .state import Maybe, Number, Shaped, Spec
 
 if TYPE_CHECKING:
     from ..model.model import Model
 
 
-class QuadraticModel(Rule):
+class QuadraticModel(ModelRule):
     """The step that minimises m(s) = gᵀs + ½sᵀ(B + λI)s, B exact, over a small span.
 
     In K-FAC (Martens & Grosse 2015, sections 6.4–7) it is s = −αx + μ·(last step), α and μ from the
@@ -59,6 +59,7 @@ class QuadraticModel(Rule):
         every: int = 5,
         greedy: int = 20,
     ) -> None:
+        super().__init__()
         check_option("model", model, MATRICES)
         self.damping = check_number("damping", damping, 0.0)
         self.momentum, self.matrix = check_flag("momentum", momentum), model
@@ -78,16 +79,21 @@ class QuadraticModel(Rule):
         omega = 0.95**self.greedy
         return (damping, omega * damping, damping / omega)
 
+    def span(self, direction: Tensor, point: Point) -> list[Tensor]:
+        """Returns the direction, and the last step where there is one."""
+        return [direction] if self.last is None else [direction, self.last]
+
     def propose(self, direction: Tensor, point: Point) -> Proposal:
         """Returns the model's minimiser; the prediction is NaN where the model has none."""
-        vectors = [direction] if self.last is None else [direction, self.last]
-        norms, slope, metric = along(vectors, point)
+        units, norms, slope, metric, forms = self.measured(direction, point)
         if norms[0] == 0.0:
             return Proposal(torch.zeros_like(direction), 0.0, 0.0)
+        if not np.isfinite(norms).all():
+            return Proposal(torch.zeros_like(direction), 0.0, math.nan)
         kept = norms > 0.0
-        norms, slope, metric = norms[kept], slope[kept], metric[np.ix_(kept, kept)]
-        units = [v / float(n) for v, n in zip(vectors, norms, strict=False)]
-        forms = point.quadratic_forms(units, self.matrix).double().cpu().numpy()
+        units = [unit for unit, there in zip(units, kept, strict=True) if there]
+        norms, slope = norms[kept], slope[kept]
+        metric, forms = metric[np.ix_(kept, kept)], forms[np.ix_(kept, kept)]
         forms += self.damping * metric
         c = minimise(slope, forms, metric)
         if c is None:

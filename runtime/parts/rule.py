@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..reading import read
+from ..vectors import symmetric
 from .protocols import Point, Proposal
 from .state import Attributes, Spec
 from .tags import Tag
@@ -40,6 +43,9 @@ class Rule(Attributes):
         """Returns the damping γ alone."""
         return (damping,)
 
+    def survey(self, directions: Sequence[Tensor], point: Point) -> None:
+        """Does nothing: a proposal takes one transfer."""
+
     def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
         """Returns None: there is no line search."""
         return None
@@ -52,16 +58,114 @@ class Rule(Attributes):
         """Does nothing: there is nothing to tighten."""
 
 
-def along(directions: Sequence[Tensor], point: Point) -> tuple[Matrix, Matrix, Matrix]:
+def along(
+    directions: Sequence[Tensor], point: Point, products: Matrix | None = None
+) -> tuple[Matrix, Matrix, Matrix]:
     """Measures k directions vᵢ = ‖vᵢ‖ uᵢ at a point with gradient g, in float64.
+
+    Args:
+        directions: the directions.
+        point: where they start.
+        products: the inner products of g and the directions, where they have come over already.
 
     Returns:
         the norms ‖vᵢ‖, the slopes gᵀuᵢ, and the k×k inner products uᵢᵀuⱼ; NaN where a norm is 0.
     """
-    products = point.vectors.gram([point.gradient, *directions])
+    if products is None:
+        products = point.vectors.gram([point.gradient, *directions])
     norms = np.sqrt(np.diag(products)[1:])
     with np.errstate(invalid="ignore", divide="ignore"):
         return norms, products[0, 1:] / norms, products[1:, 1:] / np.outer(norms, norms)
+
+
+class Measured(NamedTuple):
+    """What a quadratic model on the span of k directions vᵢ = ‖vᵢ‖ uᵢ follows from.
+
+    Attributes:
+        units: the uᵢ; zeros where a norm is 0.
+        norms: the norms ‖vᵢ‖.
+        slope: the slopes gᵀuᵢ; NaN where a norm is 0, and so is the metric.
+        metric: the k×k inner products uᵢᵀuⱼ.
+        forms: the k×k forms uᵢᵀCuⱼ.
+    """
+
+    units: list[Tensor]
+    norms: Matrix
+    slope: Matrix
+    metric: Matrix
+    forms: Matrix
+
+
+def measure(
+    spans: Sequence[Sequence[Tensor]],
+    point: Point,
+    forms_of: Callable[[Sequence[Tensor], Point], Tensor],
+) -> list[Measured]:
+    """Measures several spans of directions, whose numbers come over in one transfer.
+
+    Args:
+        spans: the directions of each span.
+        point: where they start.
+        forms_of: gives the forms of unit vectors at the point.
+    """
+    launched: list[Tensor] = []
+    units: list[list[Tensor]] = []
+    for directions in spans:
+        products = point.vectors.products([point.gradient, *directions])
+        units.append(_units(directions, products))
+        launched += [products, forms_of(units[-1], point)]
+    found = read(*launched)
+    result: list[Measured] = []
+    for directions, of_span, products, forms in zip(
+        spans, units, found[::2], found[1::2], strict=True
+    ):
+        gram = symmetric(products, 1 + len(directions))
+        result.append(Measured(of_span, *along(directions, point, gram), forms))
+    return result
+
+
+def _units(directions: Sequence[Tensor], products: Tensor) -> list[Tensor]:
+    """Returns the directions divided by their norms, which stand among the unread products."""
+    count = 1 + len(directions)
+    squares = [products[i * count - i * (i - 1) // 2] for i in range(1, count)]
+    norms = [torch.where(square == 0.0, 1.0, square).double().sqrt() for square in squares]
+    return [v / norm.to(v.dtype) for v, norm in zip(directions, norms, strict=True)]
+
+
+class ModelRule(Rule):
+    """A rule whose steps follow from a quadratic model on the span of a few directions.
+
+    Attributes:
+        matrix: the curvature of that model, "ggn" or "hessian" of h.
+    """
+
+    matrix: str | None
+
+    def __init__(self) -> None:
+        self._surveyed: dict[int, tuple[Tensor, Measured]] = {}
+
+    def span(self, direction: Tensor, point: Point) -> list[Tensor]:
+        """Returns what is searched where the solver's direction is given."""
+        return [direction]
+
+    def forms(self, units: Sequence[Tensor], point: Point) -> Tensor:
+        """Returns the forms of the model's curvature on unit vectors, unread."""
+        assert self.matrix is not None
+        return point.quadratic_forms(units, self.matrix)
+
+    def survey(self, directions: Sequence[Tensor], point: Point) -> None:
+        """Measures what several proposals at a point will need, in one transfer."""
+        spans = [self.span(direction, point) for direction in directions]
+        measured = measure(spans, point, self.forms)
+        pairs = zip(directions, measured, strict=True)
+        self._surveyed = {id(direction): (direction, found) for direction, found in pairs}
+
+    def measured(self, direction: Tensor, point: Point) -> Measured:
+        """Returns what a proposal needs, measured now unless that has been done."""
+        known = self._surveyed.pop(id(direction), None)
+        if known is not None:
+            return known[1]
+        return measure([self.span(direction, point)], point, self.forms)[0]
 
 
 def reduction_ratio(loss: float, new_loss: float, predicted: float, eps: float) -> float:

@@ -8,7 +8,7 @@ their inner products, quadratic forms and slopes alone: k×k matrices in float64
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
 from .protocols import Point, Proposal
-from .rule import GOOD, POOR, Matrix, Rule, along, reduction_ratio
+from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
 from .state import Maybe, Number, Shaped, Spec
 from .tags import Tag
 
@@ -97,7 +97,7 @@ def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
     return step(high)
 
 
-class TrustRegion(Rule):
+class TrustRegion(ModelRule):
     """The step that minimises m(s) = gᵀs + ½sᵀHs over ‖s‖ ≤ Δ in the span of a few directions.
 
     Δ doubles where ρ ≥ ¾ and halves where ρ < ¼ (FITRE: Kylasa et al. 2020, Algorithm 1).
@@ -121,7 +121,7 @@ class TrustRegion(Rule):
     """
 
     name = "trust-region"
-    tags = Rule.tags | {Tag.RADIUS}
+    tags = ModelRule.tags | {Tag.RADIUS}
     matrix = lr = None
     STATE: ClassVar[tuple[str, ...]] = ("radius", "last")
 
@@ -135,6 +135,7 @@ class TrustRegion(Rule):
         momentum: float = 0.0,
         reject_below: float = POOR,
     ) -> None:
+        super().__init__()
         check_option("case", case, CASES)
         radius = max_radius if initial_radius is None else initial_radius
         for name, value in (("max", max_radius), ("initial", radius), ("min", min_radius)):
@@ -156,20 +157,24 @@ class TrustRegion(Rule):
         last = Maybe(Shaped((model.layout.numel,), model.dtype))
         return {"radius": Number(float, 0.0), "last": last}
 
+    def span(self, direction: Tensor, point: Point) -> list[Tensor]:
+        """Returns what is searched, then the last step."""
+        vectors = [direction] if self.case == "kfac" else [direction, point.gradient]
+        return vectors if self.last is None else [*vectors, self.last]
+
+    def forms(self, units: Sequence[Tensor], point: Point) -> Tensor:
+        """Returns the Hessian's forms on unit vectors, unread."""
+        return point.quadratic_forms(units)
+
     def propose(self, direction: Tensor, point: Point) -> Proposal:
         """Returns the step from the solver's direction r ≈ C⁻¹g."""
-        vectors = [direction] if self.case == "kfac" else [direction, point.gradient]
-        searched = len(vectors)
-        if self.last is not None:
-            vectors.append(self.last)
-        norms, slope, metric = along(vectors, point)
+        units, norms, slope, metric, curvature = self.measured(direction, point)
+        searched = len(units) - (self.last is not None)
         nothing = Proposal(torch.zeros_like(direction), 0.0, 0.0)
         if not np.isfinite(norms).all():
             return replace(nothing, predicted=math.nan)
         if 0.0 in norms:
             return nothing
-        units = [v / float(n) for v, n in zip(vectors, norms, strict=True)]
-        curvature = point.quadratic_forms(units).double().cpu().numpy()
         if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
             return replace(nothing, predicted=math.nan)
 

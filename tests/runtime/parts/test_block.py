@@ -20,6 +20,7 @@ from newtriton.runtime.parts.block import (
     DiagonalBlock,
     Factorisation,
     Views,
+    in_rounds,
 )
 from newtriton.runtime.parts.block_cg import BlockCG
 from newtriton.runtime.parts.direct import KFI, Direct, Eigen
@@ -29,7 +30,8 @@ from newtriton.runtime.parts.state import Shaped, Spec, check_state
 from newtriton.runtime.parts.tags import Tag
 from newtriton.runtime.vectors import Vectors
 
-from ..stand_in import StandInLayout, positive, seeded
+from ..stand_in import StandInLayout, assert_identical, positive, seeded
+from ..transfers import counted
 
 SHAPES = {"w": (4, 2, 1, 2), "b": (4,), "s": (2,), "t": (3,), "frozen": (2,)}
 LAYOUT = StandInLayout(SHAPES)
@@ -213,3 +215,23 @@ def test_one_more_structure_goes_with_every_solver(solver: LinearSolver) -> None
     torch.testing.assert_close(solution.x, expected, rtol=1e-10, atol=1e-12)
     if isinstance(solver, Direct):
         check_state(solver.state_spec(curvature(block)), solver.state_dict())  # type: ignore[arg-type]
+
+
+def test_in_a_round_only_the_block_that_fails_gets_more_damping() -> None:
+    bad = torch.diag(torch.tensor([1.0, -0.5, 1.0], dtype=torch.float64))
+
+    def block(a: Tensor) -> KroneckerBlock:
+        made = KroneckerBlock(KroneckerLayer("layer", "w", None, 1, (1, 1)))
+        made.average(KroneckerFactors(a, positive(3, 5), (1, 1), False), 1.0)
+        return made
+
+    blocks = [block(positive(3, 1)), block(bad), block(positive(3, 2)), filled()[3]]
+    with counted() as transfers:
+        together = in_rounds([b.factorising(0.1, Damped.FACTORS) for b in blocks])
+    assert sum(transfers.reads.values()) == 2
+    alone = [b.factorise(0.1, Damped.FACTORS) for b in blocks]
+    for one, other in zip(together, alone, strict=True):
+        assert one is not None and other is not None
+        assert_identical(one[0].tensors, other[0].tensors)
+        assert one[1] == other[1]
+    assert [made[1] for made in together if made is not None] == [0, 1, 0, 0]

@@ -15,11 +15,13 @@ from newtriton.runtime.parts.cg import (
     Stop,
     TruncatedCG,
     conjugate_gradients,
+    conjugate_gradients_on_each,
 )
 from newtriton.runtime.parts.protocols import Solution, Status
 from newtriton.runtime.vectors import Operator, System, Vectors
 
 from ..stand_in import positive, seeded
+from ..transfers import counted
 
 TIGHT = Stop(limit=100, tolerance=1e-12)
 
@@ -224,3 +226,25 @@ def test_a_preconditioner_that_fails_is_the_solves_status() -> None:
 def test_refuses_options(solver: type, options: dict, named: str) -> None:
     with pytest.raises(NewtritonError, match=named):
         solver(**options)
+
+
+def test_systems_side_by_side_end_as_each_does_alone_and_share_their_transfers() -> None:
+    """Solved, at the limit, of negative curvature, of b = 0, and not finite."""
+    bad = torch.full((4, 4), math.nan, dtype=torch.float64)
+    matrices = [positive(6), positive(30), indefinite(9), positive(5), bad]
+    rights = [rhs(6), rhs(30), rhs(9), 0.0 * rhs(5), rhs(4)]
+    systems = [
+        ((lambda p, a=a: a @ p), System(b, 1e-3)) for a, b in zip(matrices, rights, strict=True)
+    ]
+    stop = Stop(12, 1e-8)
+    with counted() as transfers:
+        together = conjugate_gradients_on_each(systems, stop)
+    assert sum(transfers.reads.values()) == 12
+    alone = [conjugate_gradients(product, system, stop) for product, system in systems]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.status, one.statistics) == (other.status, other.statistics)
+        assert torch.equal(one.x, other.x)
+    assert [solution.status for solution in together] == [
+        Status.SOLVED, Status.LIMIT, Status.NEGATIVE_CURVATURE, Status.SOLVED, Status.NOT_FINITE,
+    ]  # fmt: skip
+    assert conjugate_gradients_on_each([], stop) == []

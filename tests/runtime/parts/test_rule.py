@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from newtriton.runtime.parts.line_search import LevenbergMarquardt
+from newtriton.runtime.parts.quadratic_model import QuadraticModel
 from newtriton.runtime.parts.rule import Rule, along, reduction_ratio
+from newtriton.runtime.parts.trust_region import TrustRegion
 from newtriton.runtime.vectors import Vectors
+
+from ..transfers import counted
+from .points import Point, draw
 
 
 @pytest.mark.parametrize(
@@ -55,3 +61,19 @@ def test_a_plain_rule_keeps_its_damping_and_has_no_line_search() -> None:
     assert rule.shorten(1.0, 2.0, proposal) is None  # type: ignore[arg-type]
     rule.tighten()
     assert dict(rule.state_spec(nothing)) == {} == dict(rule.state_dict())
+
+
+@pytest.mark.parametrize("make", [TrustRegion, QuadraticModel, LevenbergMarquardt])
+def test_proposals_after_a_survey_are_the_same_and_make_no_transfer(make: Any) -> None:
+    point, directions = Point(), [draw(seed) for seed in range(3)]
+    expected = [make().propose(direction, point) for direction in directions]
+    rule = make()
+    with counted() as transfers:
+        rule.survey(directions, point)
+        found = [rule.propose(direction, point) for direction in directions]
+        assert sum(transfers.reads.values()) == 1
+        rule.propose(directions[0], point)
+        assert sum(transfers.reads.values()) == 2, "what was surveyed serves once"
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.step, other.step)
+        assert (one.norm, one.predicted, one.slope) == (other.norm, other.predicted, other.slope)

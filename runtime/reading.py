@@ -1,0 +1,87 @@
+"""Numbers that come over from the device of the tensors together, in one transfer.
+
+A transfer waits for all that was launched before it. So what the host decides on stays on the
+device until a step needs it, and then `read` brings all of it. The largest element of a tensor,
+which says whether all are finite, may come along and is remembered until the tensor changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.utils.weak import WeakIdKeyDictionary
+
+Array = NDArray[np.float64]
+
+_REMEMBERED = WeakIdKeyDictionary()  # a tensor → its version and its largest element
+
+
+def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
+    """Returns tensors of one device as float64 arrays of their shapes, in one transfer.
+
+    Args:
+        numbers: small tensors.
+        largest: tensors whose largest element comes along, for `largest_of`.
+
+    Examples:
+        >>> import torch
+        >>> from newtriton.runtime.reading import read
+        >>> count, pair = read(torch.tensor(3), torch.tensor([0.5, 2.0]))
+        >>> float(count), pair.tolist()
+        (3.0, [0.5, 2.0])
+    """
+    launched = [*numbers, *map(_largest, largest)]
+    flat = np.array(torch.cat([x.reshape(-1).double() for x in launched]).tolist())
+    ends = np.cumsum([x.numel() for x in launched])[:-1]
+    found = [part.reshape(x.shape) for x, part in zip(launched, np.split(flat, ends), strict=True)]
+    for tensor, value in zip(largest, found[len(numbers) :], strict=True):
+        if not tensor.is_inference():  # such tensors do not tell when they change
+            _REMEMBERED[tensor] = (tensor._version, float(value))
+    return found[: len(numbers)]
+
+
+def largest_of(tensor: Tensor) -> float:
+    """Returns max |xᵢ|, NaN where an element is; no transfer is made where `read` brought it.
+
+    Examples:
+        >>> import torch
+        >>> from newtriton.runtime.reading import largest_of
+        >>> largest_of(torch.tensor([1.0, -3.0]))
+        3.0
+    """
+    known = None if tensor.is_inference() else _REMEMBERED.get(tensor)
+    if known is not None and known[0] == tensor._version:
+        return known[1]
+    return float(read(_largest(tensor))[0])
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Returns whether all elements of all tensors are finite, in one transfer."""
+    return math.isfinite(read(get_total_norm(tensors, math.inf))[0])
+
+
+def finite(tensor: Tensor) -> Tensor:
+    """Returns whether all elements are finite, a scalar on the tensor's device."""
+    return _largest(tensor).isfinite()
+
+
+def upload(values: Sequence[float], like: Tensor) -> Tensor:
+    """Returns numbers as a vector of the dtype and on the device of `like`.
+
+    They go as arguments of launches: nothing is copied from the host's memory.
+    """
+    result = torch.empty(len(values), dtype=like.dtype, device=like.device)
+    for place, value in zip(result, values, strict=True):
+        place.fill_(value)
+    return result
+
+
+def _largest(tensor: Tensor) -> Tensor:
+    """Returns max |xᵢ| on the device, NaN where an element is."""
+    return torch.linalg.vector_norm(tensor, math.inf)
