@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def _loops(
         ends: the instructions that the next one never follows.
     """
     before: dict[int, list[int]] = {place: [] for place in places}
-    for place, following in zip(places, places[1:], strict=False):
+    for place, following in pairwise(places):
         if place not in ends:
             before[following].append(place)
     for at, to in jumps:

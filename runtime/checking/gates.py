@@ -19,6 +19,8 @@ MULTIPLICATIONS = {
     "sm_100": {"bf16": 4096, "tf32": 2048},
     "sm_80": {"bf16": 1024, "tf32": 512},
 }
+# By chip, how many times longer than its products the other instructions of a loop may take.
+LONGEST = {"sm_90": 1, "sm_100": 2, "sm_80": 1}
 # By chip and precision, the family of instructions that should multiply.
 PRODUCTS = {
     "sm_90": {"tf32": "HGMMA", "bf16": "HGMMA"},
@@ -78,9 +80,9 @@ def _overlap(job: Job, report: Report) -> list[str]:
             found.append("products wait for each other")
     four_bytes = job.kind == "outer" and job.precision != "bf16"
     if tensor_cores and not (job.flat or job.narrow or four_bytes):
-        limit = job.products * math.prod(job.tile) / multiplications[job.precision]
-        if report.loop * job.warps / 4 > limit:
-            found.append(f"a loop of {report.loop} instructions, {limit:.0f} cycles of products")
+        cycles = job.products * math.prod(job.tile) / multiplications[job.precision]
+        if report.loop * job.warps / 4 > LONGEST[report.target] * cycles:
+            found.append(f"a loop of {report.loop} instructions, {cycles:.0f} cycles of products")
     if min(report.copies, default=16) < 16 and not (job.flat or job.narrow or four_bytes):
         found.append(f"copies of {min(report.copies)} bytes")
     return found
@@ -88,7 +90,8 @@ def _overlap(job: Job, report: Report) -> list[str]:
 
 # What gates let pass, and why.
 EXCEPTIONS = {
-    "spills around loops, where products take registers": "put away before a loop, fetched after it",
+    "spills around loops, except on sm_90 and sm_100": "put away before a loop, fetched after it",
+    "long loops on sm_100": "its products take half of sm_90's time, the addresses of tiles do not",
     "tf32 weight gradients and Grams": "both operands lie with the contracted axis first: 4 bytes",
     "tf32x3": "three products a step wait for each other",
     "tf32x3 on AMD": "there is none: operands are multiplied as float32, on matrix cores",
