@@ -184,14 +184,14 @@ def _loops(
     for at, to in jumps:
         before[to].append(at)
     loops = []
-    for at, to in jumps:
-        loop, rest = {to}, [at] if to <= at else []
+    for at, to in ((at, to) for at, to in jumps if to <= at):
+        loop, rest = {to}, [at]
         while rest:
             place = rest.pop()
             if place not in loop:
                 loop.add(place)
                 rest += before[place]
-        if places[0] not in loop - {to}:  # or the jump only leads to a block that lies before it
+        if places[0] not in loop - {to}:  # or what lies before the jump is no start of a loop
             loops.append(loop)
     return loops
 

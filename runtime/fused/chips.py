@@ -11,7 +11,7 @@ from triton.runtime.driver import driver
 
 from ...compiler.graph.errors import NewtritonError
 
-LEAST = 80  # NVIDIA's first architecture with tf32, bf16 and asynchronous copies
+LEAST = 80  # the first of NVIDIA's architectures with tf32, bf16 and asynchronous copies
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,12 @@ class Chip:
     @property
     def spares_registers(self) -> bool:
         """Whether products take operands from shared memory: wgmma of sm_90, tcgen05 of sm_100."""
-        return self.nvidia and self.target.arch in range(90, 110)
+        return self.nvidia and self.target.arch in range(90, 120)
+
+    @property
+    def tensor_memory(self) -> bool:
+        """Whether accumulators have a memory of their own, on which tcgen05 works."""
+        return self.spares_registers and self.target.arch >= 100
 
     @property
     def rows(self) -> int:
@@ -98,6 +103,6 @@ def chip_of(device: torch.device) -> Chip:
     chip = Chip(target, known["max_shared_mem"], known["multiprocessor_count"])
     if chip.nvidia and target.arch < LEAST:
         raise NewtritonError(
-            f"the GPU is {chip.name}, and kernels need sm_{LEAST} or newer: use backend='aten'"
+            f"the GPU is {chip.name}, and Triton supports sm_{LEAST} and newer: use backend='aten'"
         )
     return chip
