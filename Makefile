@@ -28,7 +28,7 @@ test: $(INSTALLED)
 quick: $(INSTALLED)
 	$(PYTEST) -m "not interpreter"
 
-# The tests under each Triton, a few hundred megabytes each: they lie in build/versions.
+# The tests under each Triton. They are installed into build/versions, up to a gigabyte each.
 versions: $(TRITONS:%=version-%)
 
 version-%: build/versions/%/.installed

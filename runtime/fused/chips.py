@@ -62,7 +62,7 @@ class Chip:
     @property
     def tensor_memory(self) -> bool:
         """Whether accumulators have a memory of their own, on which tcgen05 works."""
-        return self.spares_registers and self.target.arch >= 100
+        return self.nvidia and self.target.arch in range(100, 120)
 
     @property
     def rows(self) -> int:

@@ -65,7 +65,7 @@ def jobs():
     yield Job("broken", "pointwise", copy, {"x": f, "y": f, "n": "i32"}, {"B": 1000})
 
 
-def real(chip):
+def real():
     # The first job of each skeleton of a network, and of three products in one loop.
     net = nt.Sequential(
         *(nt.Conv2d(64, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2)),
@@ -73,7 +73,7 @@ def real(chip):
     )
     model = nt.compile(net, (64, 8, 8), nt.CrossEntropyLoss(), backend="aten", device="cpu")
     found = {}
-    for plan in program_plans(model, "tf32", 512, chip):
+    for plan in program_plans(model, "tf32", 512):
         for job in plan.jobs("real"):
             skeleton = job.kind if job.kind == "pointwise" else job.function.__name__
             name = f"real-{skeleton}-{job.products}"
@@ -84,9 +84,8 @@ def real(chip):
 if __name__ == "__main__":
     for found in in_pool(report, list(jobs()), [chip.target for chip in CHIPS.values()], 2):
         print(found)
-    for chip in (CHIPS["sm_90"], CHIPS["sm_100"]):
-        for found in in_pool(report, real(chip), [chip.target], 2):
-            print(found)
+    for found in in_pool(report, real(), [CHIPS["sm_90"].target], 2):
+        print(found)
 """
 
 
@@ -107,9 +106,8 @@ def test_every_job_and_target_has_a_line(table):
     assert len([name for name, _ in table if "real" not in name]) == 7 * len(CHIPS)
 
 
-@pytest.mark.parametrize("chip", ["sm_90", "sm_100"])
-def test_kernels_of_every_skeleton_are_good(table, chip: str):
-    lines = {name: line for (name, on), line in table.items() if "real" in name and on == chip}
+def test_kernels_of_every_skeleton_are_good(table):
+    lines = {name: line for (name, _), line in table.items() if "real" in name}
     assert set(lines) == {
         "real-pointwise-1", "real-contraction-1", "real-contraction-3", "real-outer-1",
         "real-rectangle_products-1",
