@@ -5,12 +5,18 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CONSTRAINTS := tests/constraints.txt
 LINKED := build/types/newtriton
+# Every Triton that newtriton is tested with, and what of the tests depends on its version.
+TRITONS := 3.6.0 3.7.1 3.8.0 3.9.0
+OF_TRITON := tests/kernels tests/runtime/fused tests/runtime/checking tests/runtime/test_versions.py
+BESIDE_3.6.0 := 'numpy<2.4'  # its interpreter's loops break with newer ones
 LINKS := compiler kernels runtime bench newtriton/command newtriton/__init__.py
 
 # One process per core, up to eight. Each begins with a part of the tests, then takes over others'.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test quick lint types format clean
+# Kept: what a pattern rule makes on the way to another is deleted otherwise.
+.PRECIOUS: build/versions/%/.installed
+.PHONY: demo test quick versions lint types format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/digits.py --output runs/digits.png
@@ -21,6 +27,18 @@ test: $(INSTALLED)
 # All that needs no kernel to run in Triton's interpreter.
 quick: $(INSTALLED)
 	$(PYTEST) -m "not interpreter"
+
+# The tests under each Triton. They are installed into build/versions, up to a gigabyte each.
+versions: $(TRITONS:%=version-%)
+
+version-%: build/versions/%/.installed
+	export PYTHONPATH=$(CURDIR)/build/versions/$*; \
+	$(BIN)/python -c "import triton; assert triton.__version__ == '$*', triton" && \
+	$(PYTEST) $(OF_TRITON)
+
+build/versions/%/.installed: | $(INSTALLED)
+	$(BIN)/pip install --upgrade --no-deps --target $(@D) triton==$* $(BESIDE_$*)
+	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -60,7 +60,7 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--targets", nargs="+", default=["sm_90"],
-        help="chips among sm_90, sm_80, gfx942, for code (default: sm_90)",
+        help="chips among sm_90, sm_100, sm_80, gfx942, for code (default: sm_90)",
     )  # fmt: skip
     add(
         "--workers", type=int, default=os.cpu_count(),

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Report:
         spills: the accesses to registers that were spilled to memory.
         looped: the spills inside loops.
         shared: the bytes of shared memory.
+        columns: the columns of tensor memory.
         instruction: the family of instructions that multiply.
         copies: the number of asynchronous copies, by their width in bytes.
         loads: the number of other accesses to memory, by their width in bytes.
@@ -59,6 +61,7 @@ class Report:
     spills: int = 0
     looped: int = 0
     shared: int = 0
+    columns: int = 0
     instruction: str = "none"
     copies: dict[int, int] = field(default_factory=dict)
     loads: dict[int, int] = field(default_factory=dict)
@@ -82,13 +85,23 @@ class Report:
 
 
 def _waits(ttgir: str) -> dict[str, list[int]]:
-    """Returns how many may be pending at each wait for copies and for products inside loops."""
+    """Returns how many may be pending at each wait for copies and for products inside loops.
+
+    The waits of tcgen05 name no number, but the barrier at which a product arrives: pending are the
+    products after that one, or all of this turn's if it was started in an earlier one.
+    """
     found: dict[str, list[int]] = {}
     loops: list[int] = []
+    barriers: list[str] = []  # of the products that this turn has started, the newest first
     for line in ttgir.splitlines():
         indent = len(line) - len(line.lstrip())
         if "scf.for" in line:
             loops.append(indent)
+            barriers = []
+        if match := re.search(r"tc_gen5_mma .*?(%[\w#]+)\[%\w+\] \{is_async", line):
+            barriers.insert(0, match[1])
+        if loops and (match := re.search(r"ttng\.wait_barrier (%[\w#]+)", line)):
+            found.setdefault("product", []).append([*barriers, match[1]].index(match[1]))
         for kind, pattern in (
             ("copy", r"async_wait.*num = (\d+)"),
             ("product", r"warp_group_dot_wait.*pendings = (\d+)"),
@@ -152,15 +165,52 @@ def _function_at(path: str, line: int) -> str:
     return next((name for start, name in _starts(path).items() if start <= line), "")
 
 
+def _loops(
+    places: Sequence[int], jumps: Sequence[tuple[int, int]], ends: set[int]
+) -> list[set[int]]:
+    """Returns the instructions of each loop: those from its start to a jump back there.
+
+    A block that waits for a barrier may lie far behind the loop that it belongs to.
+
+    Args:
+        places: where the instructions lie.
+        jumps: from where to where the code jumps.
+        ends: the instructions that the next one never follows.
+    """
+    before: dict[int, list[int]] = {place: [] for place in places}
+    for place, following in pairwise(places):
+        if place not in ends:
+            before[following].append(place)
+    for at, to in jumps:
+        before[to].append(at)
+    loops = []
+    for at, to in ((at, to) for at, to in jumps if to <= at):
+        loop, rest = {to}, [at]
+        while rest:
+            place = rest.pop()
+            if place not in loop:
+                loop.add(place)
+                rest += before[place]
+        if places[0] not in loop - {to}:  # or what lies before the jump is no start of a loop
+            loops.append(loop)
+    return loops
+
+
 def _follow(
-    report: Report, code: Sequence[tuple[int, str]], jumps: Sequence[tuple[int, int]], spill: str
+    report: Report,
+    code: Sequence[tuple[int, str]],
+    jumps: Sequence[tuple[int, int]],
+    ends: set[int],
+    spill: str,
 ) -> None:
-    """Adds spills inside loops and the longest loop that multiplies; a jump back closes a loop."""
-    loops = [(to, at) for at, to in jumps if to < at]
-    spilled = [at for at, text in code if re.match(spill, text)]
-    report.looped = sum(any(first <= at <= last for first, last in loops) for at in spilled)
-    bodies = [[text for at, text in code if first <= at <= last] for first, last in loops]
-    multiply = [body for body in bodies if any(re.search("MMA|FFMA|mfma", t) for t in body)]
+    """Adds spills inside loops and the longest loop that multiplies."""
+    text = dict(code)
+    loops = _loops(list(text), jumps, ends)
+    inside = set().union(*loops)
+    report.looped = sum(bool(re.match(spill, text[place])) for place in inside)
+    multiply = [
+        loop for loop in loops if any(re.search("MMA|FFMA|mfma", text[place]) for place in loop)
+    ]
     report.loop = max(map(len, multiply), default=0)
 
 
@@ -180,18 +230,19 @@ def _cubin(report: Report, cubin: bytes) -> None:
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
         usage, listing = run("-res-usage"), run("-sass")
-    lines = re.finditer(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", listing)
-    sass = [(int(m.group(1), 16), re.sub(r"^@!?U?P\w+\s+", "", m.group(2))) for m in lines]
+    lines = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", listing)
+    ends = {int(at, 16) for at, text in lines if re.match(r"(BRA\S*\s+0x|EXIT|RET)", text)}
+    sass = [(int(at, 16), re.sub(r"^@!?U?P\w+\s+", "", text)) for at, text in lines]
     names = [text.split()[0] for _, text in sass]
     families = Counter(name.split(".")[0] for name in names)
     report.registers = int(re.search(r"REG:(\d+)", usage).group(1))  # type: ignore[union-attr]
     report.spills = families["LDL"] + families["STL"]
-    for family in ("FFMA", "HMMA", "HGMMA"):
+    for family in ("FFMA", "FFMA2", "HMMA", "HGMMA", "UTCHMMA"):
         report.instruction = family if families[family] else report.instruction
     report.copies = dict(Counter(_width(n) for n in names if n.split(".")[0] == "LDGSTS"))
     report.loads = dict(Counter(_width(n) for n in names if n.split(".")[0] in ("LDG", "STG")))
     branches = [(at, re.match(r"BRA\S*\s.*?0x([0-9a-f]+)", text)) for at, text in sass]
-    _follow(report, sass, [(at, int(m[1], 16)) for at, m in branches if m], "LDL|STL")
+    _follow(report, sass, [(at, int(m[1], 16)) for at, m in branches if m], ends, "LDL|STL")
 
 
 def _amdgcn(report: Report, code: str) -> None:
@@ -206,19 +257,21 @@ def _amdgcn(report: Report, code: str) -> None:
     for operands in re.findall(r"\sv_mfma_f32_\w+?_(xf32|bf16|f32)", code):
         report.instruction = f"MFMA {operands}"
     report.loads = dict(Counter(BYTES[size] for size in re.findall(AMD, code)))
-    heads = re.finditer(r"^(\.LBB\w+):.*(?:\n +;.*)*?Loop Header", code, re.MULTILINE)
-    places = {m[1]: code.count("\n", 0, m.start()) for m in heads}
-    branches = [(at, re.match(r"s_c?branch\S*\s+(\.LBB\w+)", text)) for at, text in lines]
     instructions = [(at, text) for at, text in lines if re.match("[a-z]", text)]
     spill = "scratch_|v_(?:read|write)lane" if scalars else "scratch_"
-    jumps = [(at, places[m[1]]) for at, m in branches if m and m[1] in places]
-    _follow(report, instructions, jumps, spill)
+    labels = [(at, match[1]) for at, text in lines if (match := re.match(r"(\.LBB\w+):", text))]
+    starts = {label: next(to for to, _ in instructions if to > at) for at, label in labels}
+    branches = [(at, re.match(r"s_c?branch\S*\s+(\.LBB\w+)", text)) for at, text in instructions]
+    jumps = [(at, starts[m[1]]) for at, m in branches if m]
+    ends = {at for at, text in instructions if re.match("s_branch|s_endpgm|s_setpc", text)}
+    _follow(report, instructions, jumps, ends, spill)
 
 
 def read(report: Report, kernel: Any) -> None:
     """Adds to a report what Triton has made of a kernel."""
     code = kernel.asm
     report.shared = kernel.metadata.shared
+    report.columns = getattr(kernel.metadata, "tmem_size", 0) or 0  # where there is such memory
     report.waits = _waits(code["ttgir"])
     if "cubin" in code:
         report.tiles = _narrowest(code["ttgir"], code["ptx"], PTX)

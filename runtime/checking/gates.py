@@ -11,15 +11,20 @@ from ..fused.chips import CHIPS
 from ..fused.compiling import Job
 from .disassembly import Report, read
 
+COLUMNS = 512  # of tensor memory, on a multiprocessor that has it
 WAVE = 512  # bytes that a warp should take at once: 16 a thread, 8 where it has 64 threads
 # By chip and precision, the multiplications of a multiprocessor in one cycle.
 MULTIPLICATIONS = {
     "sm_90": {"bf16": 2048, "tf32": 1024},
+    "sm_100": {"bf16": 4096, "tf32": 2048},
     "sm_80": {"bf16": 1024, "tf32": 512},
 }
+# By chip, how many times longer than its products the other instructions of a loop may take.
+LONGEST = {"sm_90": 1, "sm_100": 2, "sm_80": 1}
 # By chip and precision, the family of instructions that should multiply.
 PRODUCTS = {
     "sm_90": {"tf32": "HGMMA", "bf16": "HGMMA"},
+    "sm_100": {"tf32": "UTCHMMA", "bf16": "UTCHMMA"},
     "sm_80": {"tf32": "HMMA", "bf16": "HMMA"},
     "gfx942": {"tf32": "MFMA xf32", "bf16": "MFMA bf16"},
 }
@@ -44,10 +49,12 @@ def report(job: Job, target: GPUTarget) -> Report:
 def faults(job: Job, report: Report) -> list[str]:
     """Returns what a report falls short of, a sentence each."""
     found, chip = [], CHIPS[report.target]
-    if report.looped or (report.spills and report.target == "sm_90"):
+    if report.looped or (report.spills and chip.spares_registers):
         found.append(f"{report.spills} spills, {report.looped} of them in loops")
     if report.shared > chip.shared:
         found.append(f"{report.shared} B of shared memory, the chip has {chip.shared}")
+    if report.columns > COLUMNS:
+        found.append(f"{report.columns} columns of tensor memory, there are {COLUMNS}")
     found += [
         f"{name} takes tiles in {width} bytes"
         for name, width in report.tiles.items()
@@ -73,9 +80,9 @@ def _overlap(job: Job, report: Report) -> list[str]:
             found.append("products wait for each other")
     four_bytes = job.kind == "outer" and job.precision != "bf16"
     if tensor_cores and not (job.flat or job.narrow or four_bytes):
-        limit = job.products * math.prod(job.tile) / multiplications[job.precision]
-        if report.loop * job.warps / 4 > limit:
-            found.append(f"a loop of {report.loop} instructions, {limit:.0f} cycles of products")
+        cycles = job.products * math.prod(job.tile) / multiplications[job.precision]
+        if report.loop * job.warps / 4 > LONGEST[report.target] * cycles:
+            found.append(f"a loop of {report.loop} instructions, {cycles:.0f} cycles of products")
     if min(report.copies, default=16) < 16 and not (job.flat or job.narrow or four_bytes):
         found.append(f"copies of {min(report.copies)} bytes")
     return found
@@ -83,7 +90,8 @@ def _overlap(job: Job, report: Report) -> list[str]:
 
 # What gates let pass, and why.
 EXCEPTIONS = {
-    "spills around loops, elsewhere than on sm_90": "put away before a loop, fetched after it",
+    "spills around loops, except on sm_90 and sm_100": "put away before a loop, fetched after it",
+    "long loops on sm_100": "its products take half of sm_90's time, the addresses of tiles do not",
     "tf32 weight gradients and Grams": "both operands lie with the contracted axis first: 4 bytes",
     "tf32x3": "three products a step wait for each other",
     "tf32x3 on AMD": "there is none: operands are multiplied as float32, on matrix cores",

@@ -271,8 +271,14 @@ def _contraction_tiles(shapes: Geometry, rows: int, precision: str, chip: Chip |
 
 
 def _for_three(tiles: Tiles, chip: Chip | None) -> Tiles:
-    """Returns tiles of three accumulators: eight warps, and no more rows than they can hold."""
-    return replace(tiles, bm=min(tiles.bm, chip.rows) if chip else tiles.bm, warps=8)
+    """Returns tiles of three accumulators: eight warps, and no more rows than they can hold.
+
+    Accumulators in tensor memory take no registers, so that fewer warps share the addresses.
+    """
+    if chip is None:
+        return replace(tiles, warps=8)
+    warps = tiles.warps if chip.tensor_memory else 8
+    return replace(tiles, bm=min(tiles.bm, chip.rows), warps=warps)
 
 
 def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, chip: Chip | None) -> Tiles:

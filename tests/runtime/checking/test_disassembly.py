@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from newtriton.kernels import contraction
-from newtriton.runtime.checking.disassembly import Report, _function_at, read
+from newtriton.runtime.checking.disassembly import Report, _function_at, _loops, _waits, read
 
 ASSEMBLY = """
 kernel:
@@ -40,6 +40,31 @@ def test_an_assembly_of_amd():
     assert (found.registers, found.shared, found.instruction) == (88, 1024, "MFMA xf32")
     assert (found.spills, found.looped, found.loop) == (2, 1, 5)
     assert found.loads == {16: 1, 2: 1, 8: 1} and not found.copies
+
+
+# A turn starts two products, waits for the first of the turn before, then for its own.
+TCGEN05 = """
+  ttng.wait_barrier %first : !ttg.memdesc<1xi64>
+  %out:2 = scf.for %i = %lo to %hi step %one iter_args(%old = %first, %phase = %zero) {
+    ttg.async_wait %a, %b {num = 2 : i32}
+    ttng.tc_gen5_mma %a, %b, %acc, %true, %true, %bar_1[%true] {is_async} : !ttg.memdesc<64x32xf32>
+    ttng.tc_gen5_mma %a, %c, %sum, %true, %true, %bar_2[%true] {is_async} : !ttg.memdesc<64x32xf32>
+    ttng.wait_barrier %old, %phase deps %a : !ttg.memdesc<1xi64>
+    ttng.wait_barrier %bar_1, %phase deps %a : !ttg.memdesc<1xi64>
+    ttng.wait_barrier %bar_2, %phase : !ttg.memdesc<1xi64>
+    scf.yield %bar_1, %phase
+  }
+"""
+
+
+def test_barriers_of_tensor_memory_say_what_is_pending():
+    assert _waits(TCGEN05) == {"copy": [2], "product": [2, 1, 0]}
+
+
+def test_a_loop_is_what_reaches_its_end_wherever_it_lies():
+    places = list(range(9))
+    jumps = [(2, 7), (4, 1), (5, 8), (7, 3), (8, 6)]  # 7 waits for 2, and goes on at 3
+    assert _loops(places, jumps, {6, 7, 8}) == [{1, 2, 3, 4, 7}]
 
 
 def test_functions_are_found_where_the_skeletons_lie_now():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ from newtriton.runtime.fused.chips import CHIPS
 from newtriton.runtime.fused.compiling import Job, in_pool
 
 KERNELS = """
+import dataclasses
+
 import triton
 import triton.language as tl
 
+import newtriton as nt
+from newtriton.runtime.checking.kernels import program_plans
 from newtriton.runtime.fused.compiling import Job, in_pool
 from newtriton.runtime.fused.chips import CHIPS
 from newtriton.runtime.checking.gates import report
@@ -60,8 +65,26 @@ def jobs():
     yield Job("broken", "pointwise", copy, {"x": f, "y": f, "n": "i32"}, {"B": 1000})
 
 
+def real():
+    # The first job of each skeleton of a network, and of three products in one loop.
+    net = nt.Sequential(
+        *(nt.Conv2d(64, 3, padding=1), nt.SiLU(), nt.MaxPool2d(2)),
+        *(nt.Conv2d(64, 3, padding=1), nt.SiLU(), nt.Flatten(), nt.Linear(64)),
+    )
+    model = nt.compile(net, (64, 8, 8), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    found = {}
+    for plan in program_plans(model, "tf32", 512):
+        for job in plan.jobs("real"):
+            skeleton = job.kind if job.kind == "pointwise" else job.function.__name__
+            name = f"real-{skeleton}-{job.products}"
+            found.setdefault(name, dataclasses.replace(job, name=name))
+    return list(found.values())
+
+
 if __name__ == "__main__":
     for found in in_pool(report, list(jobs()), [chip.target for chip in CHIPS.values()], 2):
+        print(found)
+    for found in in_pool(report, real(), [CHIPS["sm_90"].target], 2):
         print(found)
 """
 
@@ -80,13 +103,23 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str
 
 
 def test_every_job_and_target_has_a_line(table):
-    assert len(table) == 7 * len(CHIPS)
+    assert len([name for name, _ in table if "real" not in name]) == 7 * len(CHIPS)
+
+
+def test_kernels_of_every_skeleton_are_good(table):
+    lines = {name: line for (name, _), line in table.items() if "real" in name}
+    assert set(lines) == {
+        "real-pointwise-1", "real-contraction-1", "real-contraction-3", "real-outer-1",
+        "real-rectangle_products-1",
+    }  # fmt: skip
+    assert not [line for line in lines.values() if not line.endswith("ok")]
 
 
 def test_a_good_kernel_uses_tensor_cores_and_wide_copies(table):
     line = table["good", "sm_90"]
     assert "HGMMA" in line and "16 B loads" in line and line.endswith("ok")
     assert "HMMA" in table["good", "sm_80"] and table["good", "sm_80"].endswith("ok")
+    assert "UTCHMMA" in table["good", "sm_100"] and table["good", "sm_100"].endswith("ok")
     assert "MFMA xf32 16 B loads" in table["good", "gfx942"]
     assert all(table["copy", chip].endswith("ok") for chip in CHIPS)
 
@@ -128,6 +161,7 @@ def test_a_good_report_has_no_faults():
     [
         ({"spills": 3, "looped": 2}, "3 spills, 2 of them in loops"),
         ({"shared": 300_000}, "shared memory"),
+        ({"columns": 1024}, "1024 columns of tensor memory"),
         ({"instruction": "HMMA"}, "HMMA where HGMMA was expected"),
         ({"waits": {"copy": [0], "product": [1]}}, "not pipelined"),
         ({"waits": {"copy": [2], "product": [0]}}, "wait for each other"),
@@ -151,6 +185,10 @@ def test_exceptions_pass():
     assert gates.faults(job(), around) == ["3 spills, 0 of them in loops"]
     around.target, around.instruction = "sm_80", "HMMA"
     assert gates.faults(job(), around) == []
+    addresses = report(loop=200)
+    addresses.target, addresses.instruction = "sm_100", "UTCHMMA"
+    assert gates.faults(job(), addresses) == []
+    assert "a loop of 300" in gates.faults(job(), replace(addresses, loop=300))[0]
     assert len(gates.EXCEPTIONS) >= 3
 
 
