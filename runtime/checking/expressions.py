@@ -101,7 +101,9 @@ def _function(name: str, x: Bounded, context: Context, unit: float) -> Bounded:
     error = torch.maximum((value - below).abs(), (above - value).abs()) + own * value.abs()
     if name == "reciprocal":
         error = error.where(low * high > 0, math.inf)
-    return Bounded(value, error)
+    return Bounded(
+        value, error * (1 + unit)
+    )  # a rounding that falls the other way errs by all of it
 
 
 def _apply(name: str, x: Tensor, context: Context) -> Tensor:

@@ -30,9 +30,7 @@ class Isolated:
         values: what has been computed so far, flat and as it is stored; launches read from here.
     """
 
-    def __init__(
-        self, storage: Storage, context: Context, values: Mapping[Node, Tensor]
-    ) -> None:
+    def __init__(self, storage: Storage, context: Context, values: Mapping[Node, Tensor]) -> None:
         self.storage, self.context, self.values = storage, context, values
         self.parts: dict[Part, Tensor] = {}
 

@@ -56,9 +56,7 @@ def _equal(node: Node, written: Tensor, found: Found, arithmetic: Arithmetic) ->
     return (written == value) | (torch.as_tensor(error, device=value.device) > 0)
 
 
-def _place_of_maximum(
-    node: Node, written: Tensor, found: Found, arithmetic: Arithmetic
-) -> Tensor:
+def _place_of_maximum(node: Node, written: Tensor, found: Found, arithmetic: Arithmetic) -> Tensor:
     """Returns where an index is the expected one, or that of a value as large up to rounding."""
     x, expected = found[node.inputs[0]], found[node]
     right = written == expected.value

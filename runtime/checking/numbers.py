@@ -21,7 +21,6 @@ from ...compiler.lowering.kernel import Kernel, Schedule
 from ...compiler.lowering.precision import two_products
 from ..backend import Context
 from ..fused.compiling import compile_once
-from ..fused.launch import Launch
 from ..fused.plan import Plan
 from ..fused.selection import Selection
 from ..fused.settings import Settings

@@ -1,11 +1,15 @@
 """PyTorch's float32 operators in the place of kernels: what is right by definition."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-import torch
+from torch import Tensor
 
+from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.graph.ir import Graph, Node, concrete, topological
 from newtriton.compiler.lowering.codegen import LaunchCode
+from newtriton.compiler.lowering.kernel import Kernel
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.backend import Context
 from newtriton.runtime.checking.isolation import computed_by
@@ -17,29 +21,36 @@ class OnOperators:
 
     def __init__(self, slots: LaunchCode, generated: Generated) -> None:
         launch = make_launch(slots, generated)
-        self.kernels, self.use, self.schedule = launch.kernels, launch.use, generated.schedule
-        self.jobs = launch.jobs
+        self.kernels, self.use, self.jobs = launch.kernels, launch.use, launch.jobs
+        self.schedule = generated.schedule
 
     def run(self, context: Context, tensor: Memory) -> None:
         """Writes in float32."""
         for kernel in self.kernels:
-            fresh = computed_by(kernel, self.schedule)
-            known: dict[Node, torch.Tensor] = {}
-
-            def at_hand(node: Node, fresh=fresh, known=known) -> bool:
-                if node not in fresh:
-                    try:
-                        value = tensor(node).view(concrete(node.shape, context.batch))
-                    except Exception:  # it is not in memory
-                        return False
-                    known[node] = value.float() if value.is_floating_point() else value.long()
-                return node in known
-
-            topological(kernel.writes, stop=at_hand)
+            known = self._read(kernel, context, tensor)
             outputs = {str(i): n for i, n in enumerate(kernel.writes)}
             found = AtenExecutor(Graph("kernel", outputs, frozenset(known)))(context, known)
             for n in kernel.writes:
                 tensor(n).copy_(found[n].reshape(-1))
+
+    def _read(self, kernel: Kernel, context: Context, tensor: Memory) -> dict[Node, Tensor]:
+        """Returns what a kernel, and those whose parts it adds, find in memory."""
+        fresh, known = computed_by(kernel, self.schedule), dict[Node, Tensor]()
+
+        def at_hand(node: Node) -> bool:
+            if node in fresh:
+                return False
+            try:
+                value = tensor(node).view(concrete(node.shape, context.batch))
+            except NewtritonError:
+                if node in self.use.buffers:
+                    raise
+                return False
+            known[node] = value.float() if value.is_floating_point() else value.long()
+            return True
+
+        topological(kernel.writes, stop=at_hand)
+        return known
 
 
 def make_launches(slots: Sequence[LaunchCode], generated: Generated) -> list[OnOperators]:
