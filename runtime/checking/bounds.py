@@ -5,10 +5,10 @@ has in arithmetic of unit τ (a running error analysis; Higham, Accuracy and Sta
 Algorithms, chapter 3). Values that come from memory are exact. An op that sums products, f(x, y),
 has positive coefficients, so that f itself gives the sum of its terms' absolute values:
 
-    f(|x| + eₓ, |y| + e_y) − f(|x|, |y|) + τ (f(|x|, |y|) + √n/16 |f(x, y)|)
+    f(|x| + eₓ, |y| + e_y) − f(|x|, |y|) + τ (f(|x|, |y|) + √n/8 |f(x, y)|)
 
-with n operations per element. The last term is for long sums of one sign: their partial sums grow,
-and rounding errors add up like a random walk (Higham and Mary 2019). A sum that cancels is judged
+for n terms. The last part is for long sums of one sign: their partial sums grow, and rounding
+errors add up like a random walk (Higham and Mary 2019). A sum that cancels is judged
 by Σ|terms| therefore, and not by what is left of it. Ops that only move values move bounds.
 
 An index is as good as another where the values at both are equal up to their bounds, and what is
@@ -27,12 +27,13 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.cost import FLOPS
 from ...compiler.graph.ir import LEAVES, Node, Op, concrete, topological
+from ...compiler.lowering.space import GRAMS
 from ..aten.rules import ATEN, max_pool
 from ..backend import Context
 from .bounded import Bounded
 from .expressions import bound_expression
 
-WALK = 1 / 16  # of the error of a sum of n terms of one sign, in units of √n τ
+WALK = 1 / 8  # of the error of a sum of n terms of one sign, in units of √n τ
 
 
 class Arithmetic(NamedTuple):
@@ -100,11 +101,19 @@ def _summed(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> 
     batch, unit = arithmetic.context.batch, arithmetic.unit
     value = arithmetic.of(node, *(x.value for x in operands))
     terms = arithmetic.of(node, *(x.value.abs() for x in operands))
-    walk = WALK * math.sqrt(FLOPS[node.op](node, batch) / max(1, value.numel()))
-    error = unit * (terms + walk * value.abs())
+    walk = WALK * math.sqrt(_count(node, batch)) * value.abs()
+    error = unit * (terms + walk)
     if not all(x.exact for x in operands):
         error = error + arithmetic.of(node, *(x.magnitude for x in operands)) - terms
     return Bounded(value, error)
+
+
+def _count(node: Node, batch: int) -> float:
+    """Returns how many terms an element sums."""
+    (x, *_) = node.inputs
+    if node.op in GRAMS:
+        return x.type.numel(batch) / x.shape[-1]
+    return FLOPS[node.op](node, batch) / max(1, node.type.numel(batch))
 
 
 def _map(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:

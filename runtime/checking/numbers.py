@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...compiler import vectors
 from ...compiler.graph.ir import Graph, Node, Op, concrete, topological
+from ...compiler.lowering.code import Buffer
 from ...compiler.lowering.kernel import Kernel, Schedule
 from ...compiler.lowering.precision import two_products
 from ..backend import Context
@@ -132,7 +133,7 @@ def _compared(
             yield failure(label, error)
         else:
             yield from _program(label, plan, context, oracle)
-            oracle.keep({*plan.storage.given, *plan.storage.results})
+            oracle.forget(plan.storage.lifetimes)
 
 
 def _program(label: str, plan: Plan, context: Context, oracle: _Oracle) -> Iterator[Line]:
@@ -187,12 +188,10 @@ class _Oracle:
         """Returns the largest error of what a kernel has written."""
         return max(largest_error(n, written[n], found, self.arithmetic) for n in kernel.writes)
 
-    def keep(self, nodes: set[Node]) -> None:
-        """Forgets all values but leaves and some nodes."""
-        leaves = (Op.INPUT, Op.PARAM)
-        kept = {n: x for n, x in self.values.items() if n in nodes or n.op in leaves}
-        self.values.clear()
-        self.values.update(kept)
+    def forget(self, nodes: Iterable[Buffer]) -> None:
+        """Forgets values that no other program starts from."""
+        for n in nodes:
+            self.values.pop(n, None)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _bounded(self, nodes: Iterable[Node], fresh: set[Node]) -> dict[Node, Bounded]:

@@ -68,6 +68,8 @@ CASES: dict[Op, Node] = {
     Op.SPECTRAL: ops.make(Op.SPECTRAL, ops.input_("a", (6, 6)), expr=scalar.exp(var(0))),
 }
 
+INDICES = {Op.ONE_HOT, Op.SAMPLE, Op.ARGMAX_POOL}  # what goes in or comes out is no number
+
 
 def test_every_op_has_a_bound():
     assert set(BOUNDS) == set(Op) and set(CASES) == set(Op) - LEAVES
@@ -103,12 +105,10 @@ def test_float32_keeps_to_the_bound(op: Op):
     assert torch.all((in_float32(node, known).double() - value).abs() <= error)
 
 
-@pytest.mark.parametrize("op", CASES)
+@pytest.mark.parametrize("op", [op for op in CASES if op not in INDICES])
 def test_errors_of_operands_go_through_an_op(op: Op):
-    """Operands are maps: what is off by 100 units there, is within the bound afterwards."""
+    """Operands are maps: half a unit there is within the bound afterwards."""
     node = CASES[op]
-    if op in (Op.ONE_HOT, Op.SAMPLE, Op.ARGMAX_POOL):
-        return  # their operands or results are classes
     known = leaves(node)
     floats = {x: known[x] for x in known if x.type.kind == "float" and x.shape != (2, N)}
     doubled = {x: ops.scale(x, 2.0) for x in floats}

@@ -1,4 +1,4 @@
-"""A launch alone reads what is given, writes to memory of its own, and shares it as its plan does."""
+"""A launch alone reads what is given, and writes to memory of its own, or over what it read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
