@@ -206,10 +206,9 @@ class _Oracle:
     def _store(self, nodes: Iterable[Node], found: dict[Node, Bounded]) -> None:
         """Rounds values to what is stored; a transposed copy stands for its original as well."""
         for n in nodes:
-            if n in self.values and n.op in (Op.INPUT, Op.PARAM):
-                continue
-            stored = found[n].value.to(dtype_of(n)).contiguous()
-            self.values[n] = stored
+            if n.op in (Op.INPUT, Op.PARAM):
+                continue  # as they were given
+            self.values[n] = stored = found[n].value.to(dtype_of(n)).contiguous()
             if n.op is Op.TRANSPOSE and n.inputs[0] not in self.values:
                 order = n["order"]
                 back = [order.index(axis) for axis in range(len(order))]
