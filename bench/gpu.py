@@ -89,7 +89,7 @@ def measure(name: str, step: Step, until: float, path: Path | None) -> Outcome:
                 print(f"{name}: the time is up")
                 return Outcome.CUT
     except Exception as error:  # the other steps are still worth their time
-        print(f"{name} failed: {type(error).__name__}: {error}")
+        print(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}")
         return Outcome.FAILED
     return Outcome.DONE
 

@@ -46,8 +46,12 @@ class Log:
         """Prints and writes a line."""
         print(line, flush=True)
         self.lines.append(line)
+        self.write()
+
+    def write(self, left: Sequence[str] = ()) -> None:
+        """Writes all lines, and the names of what was left out."""
         if self.path is not None:
-            store(self.path, self.lines)
+            store(self.path, self.lines, left)
 
     def verdict(self) -> int:
         """Prints how many lines are bad, and returns it."""
@@ -98,6 +102,7 @@ def on_gpu(options: Namespace, log: Log) -> int:
             left.append(f"the rest of the {step}")
     bad = log.verdict() + failed
     if left:
+        log.write(left)
         print("Left out for lack of time:", *(f"  {name}" for name in left), sep="\n")
     return bad
 
@@ -162,8 +167,8 @@ def summary(reports: Sequence[Report]) -> list[dict[str, object]]:
     ]
 
 
-def store(path: Path, lines: Sequence[Line]) -> None:
-    """Writes lines as data, with the device and versions."""
+def store(path: Path, lines: Sequence[Line], left: Sequence[str] = ()) -> None:
+    """Writes lines as data, with the device, versions, and what was left out for lack of time."""
     machine = {
         "date": date.today().isoformat(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -173,5 +178,6 @@ def store(path: Path, lines: Sequence[Line]) -> None:
     rows = [{**asdict(line), "good": line.good} for line in lines]
     worst = summary([line for line in lines if isinstance(line, Report)])
     data = {"machine": machine, "summary": worst, "rows": rows}
+    data |= {"left_out": list(left)} if left else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=1, default=str) + "\n")

@@ -27,7 +27,7 @@ class Isolated:
     Args:
         storage: where the plan has its values: those that share memory there share it here too.
         context: the batch size, dtype and device of the calls.
-        values: what has been computed so far, flat and as it is stored; launches read from here.
+        values: what has been computed so far, as it is stored; launches read from here.
     """
 
     def __init__(self, storage: Storage, context: Context, values: Mapping[Node, Tensor]) -> None:

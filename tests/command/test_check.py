@@ -131,8 +131,9 @@ def test_a_check_on_a_gpu_goes_on_to_the_end(clock: Clock, tmp_path, capsys):
     assert f"{len(rows)} kernels, 6 of them not as they should be" in shown  # 4, and the vectors
 
 
-def test_a_check_on_a_gpu_says_what_it_left_out(clock: Clock, capsys):
-    assert main(["check", "--gpu", "--seconds", "3.5"]) == 0
+def test_a_check_on_a_gpu_says_what_it_left_out(clock: Clock, tmp_path, capsys):
+    path = tmp_path / "gpu.json"
+    assert main(["check", "--gpu", "--seconds", "3.5", "--json", str(path)]) == 0
     shown = capsys.readouterr().out
     done, left = shown.split("Left out for lack of time:\n")
     assert "vgg11 200 tf32 1" in done and "first took 1 ms" in done and "plain 3 tf32 0" in done
@@ -141,6 +142,7 @@ def test_a_check_on_a_gpu_says_what_it_left_out(clock: Clock, capsys):
     assert names[0] == "the rest of the numbers of plain at 3 samples in tf32"
     every = [str(step) for step in steps.gpu_steps(["vgg11"], PRECISIONS)]
     assert names[1:] == every[3:]
+    assert json.loads(path.read_text())["left_out"] == names
 
 
 def test_a_check_on_a_gpu_needs_one(monkeypatch: pytest.MonkeyPatch, capsys):
