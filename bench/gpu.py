@@ -6,7 +6,8 @@ Rows are written after each step, so that what was measured is kept if a later o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,19 @@ BATCHES = (200, 32)
 ROUNDS = 10
 
 Rows = list[dict[str, Any]]
+Step = Callable[[torch.device], Iterator[Rows]]
+Case = tuple[int, int, str]  # the depth of a VGG, batch size and precision
+CASES: list[Case] = [(11, batch, precision) for precision in PRECISIONS for batch in BATCHES]
 
 
-def _programs(device: torch.device) -> Iterator[Rows]:
-    for precision in PRECISIONS:
-        for batch in BATCHES:
-            yield second_order.measure(11, batch, precision, ROUNDS, device, compiles=False)
+def programs(cases: Sequence[Case]) -> Step:
+    """Returns the measurement of the programs of some networks."""
+
+    def step(device: torch.device) -> Iterator[Rows]:
+        for depth, batch, precision in cases:
+            yield second_order.measure(depth, batch, precision, ROUNDS, device, compiles=False)
+
+    return step
 
 
 def _kernels(device: torch.device) -> Iterator[Rows]:
@@ -45,31 +53,55 @@ def _compiled(device: torch.device) -> Iterator[Rows]:
         yield second_order.measure(11, BATCHES[0], precision, ROUNDS, device)
 
 
-STEPS: dict[str, Callable[[torch.device], Iterator[Rows]]] = {
-    "programs": _programs,
+STEPS: dict[str, Step] = {
+    "programs": programs(CASES),
     "vectors": _vectors,
     "kernels": _kernels,
     "compiled": _compiled,
 }
 
 
+class Outcome(Enum):
+    """How a step has ended."""
+
+    DONE = "done"
+    CUT = "cut short"
+    FAILED = "failed"
+
+
+def measure(name: str, step: Step, until: float, path: Path | None) -> Outcome:
+    """Prints the rows of a step as they come, and writes them to a file of its own.
+
+    Args:
+        name: the step's name, which is added to that of the file.
+        step: what is measured.
+        until: the time of `time.perf_counter` after which the step is cut short.
+        path: the file to whose name the step's is added; None writes none.
+    """
+    rows: Rows = []
+    try:
+        for found in step(torch.device("cuda")):
+            rows += found
+            report(found, None)
+            if path is not None:
+                report(rows, path.with_stem(f"{path.stem}-{name}"), printed=False)
+            if time.perf_counter() > until:
+                print(f"{name}: the time is up")
+                return Outcome.CUT
+    except Exception as error:  # the other steps are still worth their time
+        print(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}")
+        return Outcome.FAILED
+    return Outcome.DONE
+
+
 def table(seconds: float, path: Path | None) -> int:
     """Prints the rows of every step that starts in time, and returns how many steps failed."""
-    device, start, failed = torch.device("cuda"), time.perf_counter(), 0
+    until, failed = time.perf_counter() + seconds, 0
     for name, step in STEPS.items():
-        rows: Rows = []
-        try:
-            for found in step(device):
-                rows += found
-                report(found, None)
-                if path is not None:
-                    report(rows, path.with_stem(f"{path.stem}-{name}"), printed=False)
-                if time.perf_counter() - start > seconds:
-                    print(f"{name}: the time is up")
-                    return failed
-        except Exception as error:  # the other steps are still worth their time
-            print(f"{name} failed: {type(error).__name__}: {error}")
-            failed += 1
+        outcome = measure(name, step, until, path)
+        failed += outcome is Outcome.FAILED
+        if outcome is Outcome.CUT:
+            break
     return failed
 
 

@@ -5,6 +5,10 @@ from torch import Tensor
 
 RELATIVE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
+# Of whole programs in float32 arithmetic against float64, by the precision of operands. A rounded
+# operand that falls to the other side of a boundary changes a result by that precision.
+LIMITS = {"ieee": 2e-5, "tf32x3": 5e-5, "tf32": 2e-3, "bf16": 2e-2}
+
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
     """Returns ‖value − expected‖ / ‖expected‖, and ‖value‖ where the expected value is zero."""

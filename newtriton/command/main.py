@@ -66,6 +66,10 @@ def _add_check(command: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=os.cpu_count(),
         help="processes that compile, for code (default: the cores, %(default)s here)",
     )  # fmt: skip
+    add(
+        "--seconds", type=float, default=420.0,
+        help="with --gpu, nothing is begun later (default: %(default)s)",
+    )  # fmt: skip
     add("--json", type=Path, help="a file for the lines as data (default: none)")
 
 

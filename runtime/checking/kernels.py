@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...compiler.graph.ir import Node
+from ...compiler.graph.ir import Graph, Node
 from ...compiler.language.losses import CrossEntropyLoss
 from ...compiler.lowering.precision import two_products
 from ..fused.chips import CHIPS, Chip
@@ -24,9 +24,21 @@ def program_plans(
     """Yields the programs of a model as fused kernels."""
     selection, made = Selection(Settings(precision, "fused", chip=chip)), list[Node]()
     for graph in network_programs(model.programs[True], two_products(precision)):
-        plan = FusedExecutor(graph, (), selection, keep_made=True).plan(batch, made)
-        made += plan.made
-        yield plan
+        yield program_plan(graph, batch, selection, made)
+
+
+def program_plan(graph: Graph, batch: int, selection: Selection, made: list[Node]) -> Plan:
+    """Returns a program of a network as fused kernels.
+
+    Args:
+        graph: the program.
+        batch: the batch size.
+        selection: how kernels are made.
+        made: the operands that programs before have made and kept; those of this one are added.
+    """
+    plan = FusedExecutor(graph, (), selection, keep_made=True).plan(batch, made)
+    made += plan.made
+    return plan
 
 
 def jobs(

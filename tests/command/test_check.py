@@ -3,13 +3,19 @@
 import argparse
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 
-from newtriton.command import check
+from newtriton.bench import gpu
+from newtriton.command import check, steps
 from newtriton.command.main import main
 from newtriton.runtime.checking.disassembly import Report
-from newtriton.runtime.checking.numbers import Error
+from newtriton.runtime.checking.numbers import Error, Failure
+from newtriton.runtime.fused.settings import Settings
+from newtriton.runtime.model.compile import PRECISIONS
 
 
 def test_lines_are_written_as_data(tmp_path):
@@ -60,3 +66,91 @@ def test_each_half_runs_where_it_can(
     names = [command[-1] for command, _ in started]
     alone = [str(path)]
     assert names == (alone if arguments else [str(path.with_stem(f"check-{h}")) for h in halves])
+
+
+# --- on a GPU, with stand-ins ---------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that each line and each table of times moves on by a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Stand-ins: networks of two kernels, times of one table, the third precision raises."""
+    clock = Clock()
+
+    def numbers(name: str, model: object, batch: int, settings: Settings) -> Iterator[Error]:
+        for i in range(2):
+            clock.now += 1.0
+            if settings.precision == "bf16":
+                raise RuntimeError("out of\nmemory")
+            yield Error(f"{name} {settings.precision} {i}", 0.0, 1.0)
+
+    def vectors(length: int, device: object, settings: Settings) -> Iterator[Error]:
+        clock.now += 1.0
+        yield Error(f"vectors {length}", 2.0, 1.0)
+
+    def times(name: str, step: object, until: float, path: Path | None) -> gpu.Outcome:
+        clock.now += 1.0
+        print(f"{name} took 1 ms")
+        return gpu.Outcome.FAILED if name == "kernels" else gpu.Outcome.DONE
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a stand-in")
+    monkeypatch.setattr(steps, "_model", lambda net, device: None)
+    monkeypatch.setattr(
+        steps, "settings_of", lambda device, precision, *_, **__: Settings(precision)
+    )
+    monkeypatch.setattr(steps, "numbers", numbers)
+    monkeypatch.setattr(steps, "vector_numbers", vectors)
+    monkeypatch.setattr(gpu, "measure", times)
+    monkeypatch.setattr(check, "time", clock)
+    return clock
+
+
+def test_a_check_on_a_gpu_goes_on_to_the_end(clock: Clock, tmp_path, capsys):
+    path = tmp_path / "gpu.json"
+    assert main(["check", "--gpu", "--json", str(path)]) == 1
+    shown = capsys.readouterr().out
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["kernel"] for row in rows[:3]] == [f"vgg11 200 tf32 {i}" for i in (0, 1)] + [
+        "plain 3 tf32 0"
+    ]
+    failed = [row for row in rows if "message" in row]
+    assert len(failed) == 4 and failed[0]["kernel"] == "numbers of vgg11 at 200 samples in bf16"
+    assert failed[0]["message"] == "RuntimeError: out of memory" and not failed[0]["good"]
+    assert shown.index("vgg11 200 tf32 1") < shown.index("first took") < shown.index("plain 3 tf32")
+    assert "compiled took 1 ms" in shown and "Left out" not in shown
+    assert f"{len(rows)} kernels, 6 of them not as they should be" in shown  # 4, and the vectors
+
+
+def test_a_check_on_a_gpu_says_what_it_left_out(clock: Clock, tmp_path, capsys):
+    path = tmp_path / "gpu.json"
+    assert main(["check", "--gpu", "--seconds", "3.5", "--json", str(path)]) == 0
+    shown = capsys.readouterr().out
+    done, left = shown.split("Left out for lack of time:\n")
+    assert "vgg11 200 tf32 1" in done and "first took 1 ms" in done and "plain 3 tf32 0" in done
+    assert "3 kernels, 0 of them" in done
+    names = [line.strip() for line in left.splitlines()]
+    assert names[0] == "the rest of the numbers of plain at 3 samples in tf32"
+    every = [str(step) for step in steps.gpu_steps(["vgg11"], PRECISIONS)]
+    assert names[1:] == every[3:]
+    assert json.loads(path.read_text())["left_out"] == names
+
+
+def test_a_check_on_a_gpu_needs_one(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["check", "--gpu"]) == 2
+    assert "sees none here" in capsys.readouterr().err
+
+
+def test_an_exception_takes_one_line(capsys):
+    line = Failure("vgg11 200 tf32 hvp 3: conv", "RuntimeError: launch failed")
+    assert not line.good and str(line).endswith("RuntimeError: launch failed  FAILED")

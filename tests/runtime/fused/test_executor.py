@@ -10,7 +10,6 @@ from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Graph, N, made_at
 from newtriton.compiler.graph.memory import arena
 from newtriton.runtime.backend import Context
-from newtriton.runtime.checking.numbers import LIMITS
 from newtriton.runtime.fused import plan as plans
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
@@ -18,7 +17,7 @@ from newtriton.runtime.fused.settings import Settings
 
 from ...eager import double_backward
 from ...networks import logistic, pairs
-from ...tolerances import assert_close, relative_error
+from ...tolerances import LIMITS, assert_close, relative_error
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
 LOSSES = {

@@ -1,0 +1,112 @@
+"""Error bounds of scalar expressions: what rounding may do to an element of a map.
+
+With x ± e for every argument and the unit τ of the arithmetic, the bounds are
+
+    Σ xᵢ              Σ eᵢ + τ Σ |xᵢ|
+    Π xᵢ              Π (|xᵢ| + eᵢ) − Π |xᵢ| + τ |Π xᵢ|
+    f(x)              max |f(x ± s) − f(x)| + τ |f(x)|  with s = e + τ |x|, for a monotone f
+    rounding of x     max |r(x ± e) − r(x)|: exact, unless x is near a boundary
+    where(c, a, b)    the bound of the branch, and |a − b| besides where |c| < e_c
+
+Every function of the expressions is monotone, 1/x on either side of 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph import ops, scalar
+from ...compiler.graph.scalar import Expr
+from ...compiler.lowering.precision import ROUNDED
+from ..aten.pointwise import Pointwise
+from ..backend import Context
+from .bounded import Bounded
+
+# The least argument at which a function is defined.
+LEAST = {"sqrt": 0.0, "log": 0.0}
+
+
+def bound_expression(
+    expr: Expr, operands: Sequence[Bounded], context: Context, unit: float
+) -> Bounded:
+    """Returns the value of an expression and its error bound.
+
+    Args:
+        expr: the expression of a map.
+        operands: the operands of the map.
+        context: the batch size, and float64 on the device of the operands.
+        unit: the relative error τ of one operation.
+    """
+    found: dict[Expr, Bounded] = {}
+    for e in scalar.subexpressions([expr]):
+        if e.op == "var":
+            found[e] = operands[int(e.value or 0)]
+        elif not e.args:
+            number = scalar.evaluate(e, context.batch)
+            found[e] = Bounded(torch.tensor(number, dtype=context.dtype, device=context.device))
+        elif e.op in _RULES:
+            found[e] = _RULES[e.op]([found[a] for a in e.args], unit)
+        else:
+            found[e] = _function(e.op, found[e.args[0]], context, unit)
+    return found[expr]
+
+
+def _sum(terms: Sequence[Bounded], unit: float) -> Bounded:
+    total = reduce(torch.add, [x.value for x in terms])
+    every = reduce(torch.add, [x.error + unit * x.value.abs() for x in terms])
+    return Bounded(total, every)
+
+
+def _product(factors: Sequence[Bounded], unit: float) -> Bounded:
+    product = reduce(torch.mul, [x.value for x in factors])
+    error = unit * product.abs()
+    if not all(x.exact for x in factors):
+        error = error + reduce(torch.mul, [x.magnitude for x in factors]) - product.abs()
+    return Bounded(product, error)
+
+
+def _where(arguments: Sequence[Bounded], unit: float) -> Bounded:
+    condition, a, b = arguments
+    positive = condition.value > 0
+    value = torch.where(positive, a.value, b.value)
+    error = torch.where(positive, a.spread, b.spread)
+    if condition.exact:
+        return Bounded(value, error)
+    either = (a.value - b.value).abs() + torch.maximum(a.spread, b.spread)
+    return Bounded(value, torch.where(condition.value.abs() < condition.error, either, error))
+
+
+_RULES: dict[str, Callable[[Sequence[Bounded], float], Bounded]] = {
+    "add": _sum,
+    "mul": _product,
+    "where": _where,
+}
+
+
+def _function(name: str, x: Bounded, context: Context, unit: float) -> Bounded:
+    """Returns a function at x, and how far it is from there at the ends of the bound around x."""
+    if name in ROUNDED and x.exact:
+        return Bounded(_apply(name, x.value, context))
+    own = 0.0 if name in ROUNDED else unit
+    reach = x.error + own * x.value.abs()
+    low, high = x.value - reach, x.value + reach
+    if name in LEAST:
+        low = low.clamp(min=LEAST[name])
+    value, below, above = (_apply(name, at, context) for at in (x.value, low, high))
+    error = torch.maximum((value - below).abs(), (above - value).abs()) + own * value.abs()
+    if name == "reciprocal":
+        error = error.where(low * high > 0, math.inf)
+    return Bounded(
+        value, error * (1 + unit)
+    )  # a rounding that falls the other way errs by all of it
+
+
+def _apply(name: str, x: Tensor, context: Context) -> Tensor:
+    """Returns a function of every element, by the oracle's operator."""
+    node = ops.map_(scalar.unary(name, scalar.var(0)), ops.input_("x", tuple(x.shape)))
+    return Pointwise([node], [node]).single(context, x)
