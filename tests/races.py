@@ -123,7 +123,12 @@ class Accesses:
     def __init__(
         self, grains: Grains, readable: np.ndarray, writable: np.ndarray, written: np.ndarray
     ) -> None:
-        self.grains, self.readable, self.writable, self.written = grains, readable, writable, written
+        self.grains, self.readable, self.writable, self.written = (
+            grains,
+            readable,
+            writable,
+            written,
+        )
         self.writer, self.last_reader = np.full((2, len(written)), -1)
         self.first_reader = np.full(len(written), np.iinfo(np.int64).max)
         self.program, self.found = 0, dict[Fault, str]()
