@@ -123,12 +123,8 @@ class Accesses:
     def __init__(
         self, grains: Grains, readable: np.ndarray, writable: np.ndarray, written: np.ndarray
     ) -> None:
-        self.grains, self.readable, self.writable, self.written = (
-            grains,
-            readable,
-            writable,
-            written,
-        )
+        self.grains, self.written = grains, written
+        self.readable, self.writable = readable, writable
         self.writer, self.last_reader = np.full((2, len(written)), -1)
         self.first_reader = np.full(len(written), np.iinfo(np.int64).max)
         self.program, self.found = 0, dict[Fault, str]()
@@ -215,8 +211,10 @@ class Watched:
 
     def __init__(self, launch: Launch, number: int, call: Call, watch: Watch) -> None:
         self.launch, self.number, self.call, self.watch = launch, number, call, watch
-        self.kernels, self.use, self.jobs = launch.kernels, launch.use, launch.jobs
         self.tensors: dict[Buffer, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.launch, name)
 
     def run(self, context: Context, tensor: Memory) -> None:
         """Runs the launch in all orders, and leaves what the last one writes."""
@@ -239,10 +237,10 @@ class Watched:
             with self.watch.ordering(order):
                 self.launch.run(context, tensor)
             if not all(map(torch.equal, self._copies(), after)):
-                self._report({Fault.ORDER: ""}, "")
+                self._report({Fault.ORDER: "all programs"}, str(self.kernels[0]))
 
     def _other_orders(self, count: int) -> list[Order]:
-        """Returns those in which so many programs do not run as in one before."""
+        """Returns the orders after the first in which so many programs run differently."""
         seen = {tuple(order(count)): order for order in ORDERS[: self.watch.orders][::-1]}
         return [order for order in seen.values() if order is not ORDERS[0]]
 
@@ -290,7 +288,7 @@ class Watched:
         return [t for buffer, t in self.tensors.items() if self.call.holder[buffer] != GIVEN]
 
     def _copies(self) -> list[Tensor]:
-        """Returns what is in it."""
+        """Returns the contents of that memory."""
         return [_bytes(memory).clone() for memory in self._own()]
 
     def _report(self, found: dict[Fault, str], kernel: str) -> None:
