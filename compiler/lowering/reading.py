@@ -91,8 +91,8 @@ class Reading:
                 self.users.setdefault(x, set()).add(node)
         self.nodes: dict[Node, None] = {}
         for node in computed:
-            made = (x for x in self.operands.get(node, ()) if not self.leaf(x))
-            self.nodes |= dict.fromkeys((*made, node))
+            needed = (*self.operands.get(node, ()), node)
+            self.nodes |= dict.fromkeys(x for x in needed if not self.leaf(x))
         self._memory = {*self.asked}.union(*self.operands.values())
         self._again = self._maps_of_given(computed)
         self._break_chains()

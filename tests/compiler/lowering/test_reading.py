@@ -39,6 +39,13 @@ def test_operands_of_contractions_lie_in_memory():
     assert not found.looked_up(left) and not found.looked_up(right)
 
 
+def test_an_image_with_its_channels_last_is_given_and_not_computed():
+    traced = trace(nt.Sequential(nt.Conv2d(4, 3), nt.Flatten()), (3, 5, 5), nt.MSELoss())
+    found = read(traced.z)
+    (last,) = [n for n in found.leaves() if n.op is Op.TRANSPOSE]
+    assert last.inputs[0].op is Op.INPUT and last not in found.nodes
+
+
 def test_a_long_chain_of_lookups_is_cut():
     node, chain = x, []
     for _ in range(3 * LONGEST_CHAIN):

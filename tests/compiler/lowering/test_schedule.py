@@ -57,6 +57,7 @@ def check_legal(scheduled: Schedule) -> None:
             if node not in kernel.anchors or not kernel.way.apart:
                 owners.setdefault(node, []).append(kernel)
     assert all(len(kernels) == 1 for kernels in owners.values())
+    assert not owners.keys() & scheduled.leaves
     for node in scheduled.graph.computed():
         merged = any(h.joint and node in h.anchors for k in scheduled.kernels for h in [k, *k.adds])
         known = {*owners, *scheduled.looked_up, *scheduled.leaves}
