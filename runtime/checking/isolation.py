@@ -16,6 +16,7 @@ from ...compiler.graph.ir import Node
 from ...compiler.lowering.code import Buffer, Part
 from ...compiler.lowering.kernel import Kernel, Schedule
 from ..backend import Context
+from ..fused.call import Memory, aligned
 from ..fused.executor import on_device
 from ..fused.launch import Launch
 from ..fused.storage import Storage, dtype_of
@@ -42,25 +43,24 @@ class Isolated:
         """
         written = {n for kernel in launch.kernels for n in kernel.writes}
         self.parts |= {part: self._poisoned(part) for part in launch.use.scratch}
-        memory: dict[Buffer, Tensor] = {}
+
+        def place(buffer: Buffer) -> Tensor:
+            return self._poisoned(buffer) if buffer in written else self._read(buffer)
+
+        memory = Memory(place)
         overwritten = {self._block(n): n for n in written}
         for x in launch.use.buffers:
             y = overwritten.get(self._block(x))
             if y is not None and y is not x:
-                memory[x] = self._read(x).clone().view(-1)
-                memory[y] = memory[x].view(dtype_of(y))
-
-        def tensor(buffer: Buffer) -> Tensor:
-            if buffer not in memory:
-                own = buffer in written
-                memory[buffer] = self._poisoned(buffer) if own else self._read(buffer)
-            return memory[buffer]
-
+                memory.put(x, self._read(x).clone().view(-1))
+                memory.put(y, memory(x).view(dtype_of(y)))
         with on_device(self.context.device):
-            launch.run(self.context, tensor)
+            for call in launch.calls:
+                call.load(self.context.device)
+            launch.run(self.context, memory)
             if self.context.device.type == "cuda":
                 torch.cuda.synchronize()  # so that an error is this launch's
-        return {n: tensor(n) for n in written}
+        return {n: memory(n) for n in written}
 
     def _block(self, buffer: Buffer) -> Buffer:
         """Returns the value whose memory a value is written over, or itself."""
@@ -70,7 +70,7 @@ class Isolated:
         known = self.parts if isinstance(buffer, Part) else self.values
         if buffer not in known:
             raise NewtritonError(f"it reads {buffer!r} before that is computed")
-        return known[buffer].contiguous()  # type: ignore[index]
+        return aligned(known[buffer].contiguous())  # type: ignore[index]
 
     def _poisoned(self, buffer: Buffer) -> Tensor:
         """Returns memory full of NaN, which is no index either."""

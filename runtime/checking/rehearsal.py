@@ -1,4 +1,4 @@
-"""Launches on a GPU that is not there: all that Python does for a call, and nothing that it waits for.
+"""Launches on a GPU that is not there: all that Python does for a call, without what it waits for.
 
 Kernels are made by Triton's own path up to its compiler, which a stand-in replaces; launches end at
 the driver, where their arguments are held against what the kernel was compiled for.
@@ -87,8 +87,8 @@ class _Kernel:
 
     def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
         def launch(*arguments: Any) -> None:
-            device = driver.active.get_current_device()
-            driver.active.get_current_stream(device)  # type: ignore[attr-defined]
+            active: Any = driver.active
+            active.get_current_stream(active.get_current_device())
             self.rehearsal.launches += 1
             for path in self.aligned:
                 found: Any = arguments

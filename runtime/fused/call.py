@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,20 +23,37 @@ from .storage import pointer_type
 Argument = Buffer | tuple[Buffer, ...] | Tensor | int | float
 
 
-class Memory(Protocol):
-    """Where every buffer lies in one call of a plan."""
+WIDTH = 16  # bytes that are loaded at once, from addresses that are multiples of it
+
+
+class Memory:
+    """Where every buffer lies in one call of a plan.
+
+    Args:
+        place: gives the flat tensor of a buffer, which is asked for once.
+    """
+
+    def __init__(self, place: Callable[[Buffer], Tensor]) -> None:
+        self._place, self._found = place, dict[Buffer, Tensor]()
 
     def __call__(self, buffer: Buffer) -> Tensor:
         """Returns a buffer as a flat tensor."""
-        ...
+        if buffer not in self._found:
+            self._found[buffer] = self._place(buffer)
+        return self._found[buffer]
 
     def address(self, buffer: Buffer) -> int:
         """Returns the address of a buffer."""
-        ...
+        return self(buffer).data_ptr()
 
     def put(self, buffer: Buffer, tensor: Tensor) -> None:
         """Says where a buffer lies that a library has made."""
-        ...
+        self._found[buffer] = tensor
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """Returns the tensor, or a copy of it where its address is no multiple of 16 bytes."""
+    return tensor.clone() if tensor.data_ptr() % WIDTH else tensor
 
 
 class Call:

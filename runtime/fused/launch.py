@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
-from ...compiler.lowering.code import Buffer, Code, Overwriting, Part, Tile
+from ...compiler.lowering.code import Code, Overwriting, Part, Tile
 from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
@@ -125,7 +125,9 @@ class PointwiseLaunch(TritonLaunch):
             tile = generated.tiles[kernel]
             rows = math.prod(concrete(kernel.space.rows, generated.batch))
             counts.append(-(-rows // tile.rows) * tile.strips)
-        arguments: dict[str, Argument] = {f"p{q}": tuple(c.pointers) for q, c in enumerate(slots.codes)}
+        arguments: dict[str, Argument] = {
+            f"p{q}": tuple(c.pointers) for q, c in enumerate(slots.codes)
+        }
         arguments |= {f"e{q}": sum(counts[: q + 1]) for q in range(len(counts) - 1)}
         arguments["batch"] = generated.batch
         target, function = generated.settings.target, getattr(module, slots.function)

@@ -16,13 +16,11 @@ from ...compiler.graph.ir import N, Node, Op, concrete
 from ...compiler.lowering.code import Buffer
 from ...compiler.lowering.kernel import Schedule
 from ..backend import Context
-from .call import Memory
+from .call import WIDTH, Memory, aligned
 from .compiling import Job, compile_once, interpreted
 from .launch import Launch
 from .replay import Record, Replays
 from .storage import Storage, dtype_of
-
-WIDTH = 16  # bytes that are loaded at once, from addresses that are multiples of it
 
 
 class Plan:
@@ -140,7 +138,9 @@ class PlanMemory:
 
     def _room(self, node: Node) -> Tensor:
         dtype = torch.int64 if node.type.kind == "int" else torch.float32
-        return torch.empty(concrete(node.shape, self.storage.batch), dtype=dtype, device=self.device)
+        return torch.empty(
+            concrete(node.shape, self.storage.batch), dtype=dtype, device=self.device
+        )
 
     def part(self, buffer: Buffer) -> Tensor:
         """Returns a buffer's part of the arena."""
@@ -154,8 +154,8 @@ def _is_data(node: Node) -> bool:
     return leaf.op is Op.INPUT and N in leaf.shape
 
 
-class CallMemory:
-    """Where every buffer lies in one call; see `call.Memory`.
+class CallMemory(Memory):
+    """Where every buffer lies in one call.
 
     Args:
         plan: the memory of the plan.
@@ -166,39 +166,25 @@ class CallMemory:
     def __init__(
         self, plan: PlanMemory, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
     ) -> None:
+        super().__init__(self._placed)
         self.plan, self.feed, self.out = plan, feed, out
-        self.found: dict[Buffer, Tensor] = {}
         for buffer, room in plan.copied.items():
-            self.found[buffer] = room.copy_(self._given(buffer))
+            self.put(buffer, room.copy_(self._given(buffer)))
 
     def key(self) -> tuple[int, ...]:
         """Returns where all lies that does not lie in the memory of the plan."""
-        return tuple(self(buffer).data_ptr() for buffer in self.plan.moving)
-
-    def __call__(self, buffer: Buffer) -> Tensor:
-        """Returns a buffer as a flat tensor."""
-        if buffer not in self.found:
-            self.found[buffer] = self._place(buffer)
-        return self.found[buffer]
-
-    def address(self, buffer: Buffer) -> int:
-        """Returns the address of a buffer."""
-        return self(buffer).data_ptr()
-
-    def put(self, buffer: Buffer, tensor: Tensor) -> None:
-        """Says where a buffer lies that a library has made."""
-        self.found[buffer] = tensor
+        return tuple(map(self.address, self.plan.moving))
 
     def _given(self, buffer: Node) -> Tensor:
         """Returns a given value; an image with its channels last is that of another node."""
         given = self.feed.get(buffer)
         return self.feed[buffer.inputs[0]].permute(buffer["order"]) if given is None else given
 
-    def _place(self, buffer: Buffer) -> Tensor:
+    def _placed(self, buffer: Buffer) -> Tensor:
         storage = self.plan.storage
         if isinstance(buffer, Node) and (buffer in self.feed or buffer in storage.given):
             return self._aligned(buffer, self._given(buffer).contiguous())
-        if buffer in self.out:
+        if isinstance(buffer, Node) and buffer in self.out:
             return self._aligned(buffer, self.out[buffer])
         if buffer in storage.results:
             size, dtype = storage.size(buffer), dtype_of(buffer)
@@ -207,5 +193,4 @@ class CallMemory:
 
     def _aligned(self, buffer: Buffer, tensor: Tensor) -> Tensor:
         """Returns the tensor, or a copy where kernels expect another alignment."""
-        misplaced = tensor.data_ptr() % WIDTH and buffer not in self.plan.unaligned
-        return tensor.clone() if misplaced else tensor
+        return tensor if buffer in self.plan.unaligned else aligned(tensor)

@@ -12,7 +12,6 @@ from ...compiler.lowering.precision import ROUNDED
 from .settings import Settings
 from .tiles import Tiling, computable, tiling
 
-
 FUSED, IN_FOUR_WARPS, BY_VENDOR = WAYS = "fused", "fused, in four warps", "vendor"
 
 

@@ -119,7 +119,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> Pools:
     monkeypatch.setattr(torch.cuda, "Stream", known.stream)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", known.handle)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: known.stream(device))
+    monkeypatch.setattr(torch.cuda, "current_stream", known.stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch, "empty", lambda *size, **what: torch.zeros(*size))
     replay._recorder.cache_clear()
@@ -203,7 +203,9 @@ def test_a_program_at_the_same_addresses_is_recorded(program, monkeypatch: pytes
 def recorded(record: Recorder) -> nt.Model:
     """A small model whose launches are recorded."""
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
-    backend = TritonBackend(Settings("ieee", "fused", True, 8192, record=record), torch.device("cpu"))
+    backend = TritonBackend(
+        Settings("ieee", "fused", True, 8192, record=record), torch.device("cpu")
+    )
     return nt.Model(net, (2, 6, 6), nt.CrossEntropyLoss(), backend, torch.float32, 0.0, 0)
 
 
