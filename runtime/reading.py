@@ -37,6 +37,8 @@ def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
         (3.0, [0.5, 2.0])
     """
     launched = [*numbers, *map(_largest, largest)]
+    if not launched:
+        return []
     flat = np.array(torch.cat([x.reshape(-1).double() for x in launched]).tolist())
     ends = np.cumsum([x.numel() for x in launched])[:-1]
     found = [part.reshape(x.shape) for x, part in zip(launched, np.split(flat, ends), strict=True)]

@@ -22,7 +22,8 @@ from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, TensorH
 from newtriton.compiler.lowering.code import Buffer
 from newtriton.runtime.backend import Context
 from newtriton.runtime.fused import pipeline
-from newtriton.runtime.fused.launch import Launch, Memory, VendorLaunch
+from newtriton.runtime.fused.call import Memory
+from newtriton.runtime.fused.launch import Launch, VendorLaunch
 from newtriton.runtime.fused.plan import Plan
 
 GRAIN = 4  # the bytes of a piece of memory: the interpreter computes with nothing smaller
@@ -226,6 +227,7 @@ class Watched:
         report.instances[self.launch] = {}
         with self.watch.noting(self):
             self.launch.run(context, tensor)
+        self.tensors |= {buffer: tensor(buffer) for buffer in self.use.elsewhere}
         after = self._copies()
         if isinstance(self.launch, VendorLaunch):
             self._note_vendor(self.launch)
@@ -279,7 +281,7 @@ class Watched:
         accesses = self.accesses([*self.tensors.values()])
         for buffer, memory in self.tensors.items():
             span = self.call.grains.span(memory)
-            note = accesses.store if buffer in self.use.scratch else accesses.load
+            note = accesses.store if buffer in self.use.elsewhere else accesses.load
             note(np.arange(span.start, span.stop))
         self.finish(accesses, str(launch.node.op.value))
 

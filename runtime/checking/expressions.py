@@ -71,7 +71,7 @@ def _product(factors: Sequence[Bounded], unit: float) -> Bounded:
 
 
 def _where(arguments: Sequence[Bounded], unit: float) -> Bounded:
-    condition, a, b = arguments
+    condition, a, b, *_ = arguments  # a fourth is for NaN, which no oracle is given
     positive = condition.value > 0
     value = torch.where(positive, a.value, b.value)
     error = torch.where(positive, a.spread, b.spread)
@@ -101,9 +101,8 @@ def _function(name: str, x: Bounded, context: Context, unit: float) -> Bounded:
     error = torch.maximum((value - below).abs(), (above - value).abs()) + own * value.abs()
     if name == "reciprocal":
         error = error.where(low * high > 0, math.inf)
-    return Bounded(
-        value, error * (1 + unit)
-    )  # a rounding that falls the other way errs by all of it
+    # A rounding that falls the other way errs by all of it.
+    return Bounded(value, error * (1 + unit))
 
 
 def _apply(name: str, x: Tensor, context: Context) -> Tensor:

@@ -74,7 +74,7 @@ class CompiledVectors(Vectors):
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
         """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
         like, given = vectors[0], _numbered(vectors)
-        given[Coefficients()] = upload(coefficients.tolist(), like)
+        given[Coefficients()] = upload([float(c) for c in coefficients], like)
         return self._run(_combination(len(vectors)), like, given)[Sum()]
 
     def first(self, system: System) -> Iterate:

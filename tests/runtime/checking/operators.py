@@ -13,15 +13,21 @@ from newtriton.compiler.lowering.kernel import Kernel
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.backend import Context
 from newtriton.runtime.checking.isolation import computed_by
-from newtriton.runtime.fused.launch import Generated, Memory, make_launch
+from newtriton.runtime.fused import pipeline
+from newtriton.runtime.fused.call import Memory
+from newtriton.runtime.fused.launch import Generated
+
+launches_of = pipeline.make_launches
 
 
 class OnOperators:
     """A launch that computes what its kernels write from what they read, parts of sums included."""
 
+    calls, recordable = (), True
+
     def __init__(self, slots: LaunchCode, generated: Generated) -> None:
-        launch = make_launch(slots, generated)
-        self.kernels, self.use, self.jobs = launch.kernels, launch.use, launch.jobs
+        (launch,) = launches_of([slots], generated)
+        self.kernels, self.use = launch.kernels, launch.use
         self.schedule = generated.schedule
 
     def run(self, context: Context, tensor: Memory) -> None:

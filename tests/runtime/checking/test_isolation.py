@@ -17,7 +17,7 @@ from newtriton.compiler.lowering.space import Space
 from newtriton.runtime.backend import Context
 from newtriton.runtime.checking.isolation import Isolated, computed_by
 from newtriton.runtime.checking.kernels import program_plans
-from newtriton.runtime.fused.launch import Memory
+from newtriton.runtime.fused.call import Memory
 from newtriton.runtime.fused.storage import Storage, Use
 
 from .small import small
@@ -35,7 +35,8 @@ class Call:
     use: Use
     written: list[Node]
     call: Callable[[Memory], object]
-    jobs: object = None
+    calls: tuple[()] = ()
+    recordable: bool = True
     kernels: list[Kernel] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -22,7 +22,8 @@ from newtriton.runtime.checking import bounds
 from newtriton.runtime.checking import numbers as check
 from newtriton.runtime.checking.networks import SMALL
 from newtriton.runtime.fused import pipeline
-from newtriton.runtime.fused.launch import Generated, Memory
+from newtriton.runtime.fused.call import Memory
+from newtriton.runtime.fused.launch import Generated
 from newtriton.runtime.fused.plan import Plan
 from newtriton.runtime.fused.settings import Settings
 

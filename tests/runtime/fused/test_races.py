@@ -210,8 +210,9 @@ def ops_of(kernel: Kernel, schedule: Schedule) -> set[Op]:
 
 def contracted(launch: ContractionLaunch) -> str:
     """Returns how the loop of a contraction goes, and whether what it sums is in parts."""
-    constants = launch.constants
-    if launch.tiling.skeleton is outer.outer:
+    job = launch.calls[0].job
+    constants = job.constants
+    if job.function is outer.outer:
         loop = "gram" if launch.kernels[0].anchors[0].op is Op.GRAM else "outer"
     else:
         loop = "flat" if constants["FLAT"] else "rolled"
@@ -249,9 +250,8 @@ def code_says(old: str, new: str) -> Callable[[Patch, Path], None]:
     def change(patch: Patch, _: Path) -> None:
         generate = pipeline.generate
 
-        def changed(*args: Any) -> tuple[str, Sequence[LaunchCode]]:
-            source, slots = generate(*args)
-            return source.replace(old, new), slots
+        def changed(*args: Any) -> list[LaunchCode]:
+            return [replace(code, text=code.text.replace(old, new)) for code in generate(*args)]
 
         patch.setattr(pipeline, "generate", changed)
 
