@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..graph.ir import CONTRACTIONS, Graph, Node, Op
+from ..graph.ir import CONTRACTIONS, Graph, N, Node, Op
 from .precision import is_rounded
 from .space import GRAMS, Space
 
@@ -17,6 +17,12 @@ def base(node: Node) -> Node:
     while node.op is Op.RESHAPE:
         (node,) = node.inputs
     return node
+
+
+def is_data(node: Node) -> bool:
+    """Whether a value is given for a batch: it, or an image in the order of its channels last."""
+    leaf = node.inputs[0] if node.op is Op.TRANSPOSE else node
+    return leaf.op is Op.INPUT and N in leaf.shape
 
 
 def width(node: Node) -> int:

@@ -12,7 +12,7 @@ from ..graph import ops
 from ..graph.ir import LEAVES, Graph, Node, Op, Shape, topological
 from .elements import ELEMENTS
 from .indexing import At
-from .kernel import ANCHORS, Way, base
+from .kernel import ANCHORS, Way, base, is_data
 from .operands import contraction_operands
 from .space import Space, is_partial
 from .tile import UNKNOWN, Along, Index, Mask, T, Value
@@ -100,9 +100,8 @@ class Reading:
         self.rules_applied = 0
 
     def leaf(self, node: Node) -> bool:
-        """Whether a value is given; an image is given in the order of its channels last."""
-        given = node in self.graph.given or node.op in LEAVES
-        return given or (node.op is Op.TRANSPOSE and node.inputs[0].op is Op.INPUT)
+        """Whether a value is given."""
+        return node in self.graph.given or node.op in LEAVES or is_data(node)
 
     def looked_up(self, node: Node) -> bool:
         """Whether a value is nowhere, its readers reading its operands instead."""

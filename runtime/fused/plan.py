@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...compiler.graph.ir import N, Node, Op, concrete
+from ...compiler.graph.ir import Node, concrete
 from ...compiler.lowering.code import Buffer
-from ...compiler.lowering.kernel import Schedule
+from ...compiler.lowering.kernel import Schedule, is_data
 from ..backend import Context
 from .call import WIDTH, Memory, aligned
 from .compiling import Job, compile_once, interpreted
@@ -132,7 +132,7 @@ class PlanMemory:
         self.storage, self.device = storage, device
         self.arena = torch.empty(storage.arena.size, dtype=torch.uint8, device=device)
         given = [b for b in storage.addressed if b in storage.given and isinstance(b, Node)]
-        self.copied = {b: self._room(b) for b in given if copies and _is_data(b)}
+        self.copied = {b: self._room(b) for b in given if copies and is_data(b)}
         self.moving = [b for b in storage.addressed if b not in self.copied]
         self.unaligned = frozenset(self.moving)  # until it is known
 
@@ -146,12 +146,6 @@ class PlanMemory:
         """Returns a buffer's part of the arena."""
         start, dtype = self.storage.offset(buffer), dtype_of(buffer)
         return self.arena[start : start + self.storage.size(buffer) * dtype.itemsize].view(dtype)
-
-
-def _is_data(node: Node) -> bool:
-    """Whether a given value belongs to a batch: it, or what it is a transposed copy of."""
-    leaf = node.inputs[0] if node.op is Op.TRANSPOSE else node
-    return leaf.op is Op.INPUT and N in leaf.shape
 
 
 class CallMemory(Memory):
