@@ -104,10 +104,11 @@ def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
         chip: which one, by its name in `CHIPS`.
     """
     rehearsal, target = Rehearsal(), CHIPS[chip].target
-    keys = rehearsal.loaded
+    keys, functions = rehearsal.loaded, list[Any]()
 
     def compile(src: Any, target: Any = None, options: Any = None, _env_vars: Any = None) -> Any:
-        keys.add(f"{src.hash()} {sorted((options or {}).items(), key=str)}")
+        keys.add(f"{src.name} {src.hash()} {sorted((options or {}).items(), key=str)}")
+        functions.append(src.fn)
         return _Kernel(src, rehearsal)
 
     def compile_all(jobs: list[Job], targets: list[GPUTarget], workers: int) -> int:
@@ -115,10 +116,14 @@ def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
         keys = rehearsal.ahead
         for job in jobs:
             job.compiled(targets[0])
-            job.function.device_caches.clear()  # as in another process
+        forget()  # as if that had been in another process
         keys = rehearsal.loaded
         driver.set_active(Elsewhere(target))  # type: ignore[arg-type]
         return 0
+
+    def forget() -> None:
+        for function in functions:
+            function.device_caches.clear()
 
     before = triton_compiler.compile, compiling.compile_all
     triton_compiler.compile, compiling.compile_all = compile, compile_all  # type: ignore[assignment]
@@ -126,5 +131,6 @@ def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
     try:
         yield rehearsal
     finally:
+        forget()
         triton_compiler.compile, compiling.compile_all = before
         driver.set_active(None)  # type: ignore[arg-type]  # until somebody asks for one

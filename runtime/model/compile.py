@@ -122,12 +122,17 @@ def _backend(
 
 
 def _place(device: torch.device | str | None) -> torch.device:
-    """Returns the device, a GPU for None if there is one; raises an error where it is missing."""
+    """Returns the device, a GPU for None if there is one; raises an error where it is missing.
+
+    A GPU is given its number here: another one may be the current one in a later call.
+    """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", torch.cuda.current_device())
     except (AssertionError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise NewtritonError(f"device is {device!r}: {reason}") from error
