@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -76,6 +76,22 @@ class Executor(Protocol):
         ...
 
 
+class Expected(NamedTuple):
+    """A call that is expected.
+
+    Attributes:
+        executor: what will be called.
+        given: the nodes that will be fed, besides what calls before it make for contractions.
+        places: what lies like that which will be fed, as far as it is known.
+        out: by name, what lies like the memory that outputs will be written to.
+    """
+
+    executor: Executor
+    given: Collection[Node]
+    places: Mapping[Node, Tensor]
+    out: Mapping[str, Tensor]
+
+
 class Backend(Protocol):
     """Where graphs run."""
 
@@ -87,6 +103,11 @@ class Backend(Protocol):
     @property
     def precision(self) -> str:
         """The precision of the operands of contractions."""
+        ...
+
+    @property
+    def compiles(self) -> bool:
+        """Whether kernels are compiled before they are launched."""
         ...
 
     @property
@@ -106,4 +127,8 @@ class Backend(Protocol):
             graph: what to compute.
             keep: nodes whose tensors are returned besides the outputs.
         """
+        ...
+
+    def compile_ahead(self, context: Context, calls: Sequence[Expected]) -> None:
+        """Compiles together what will be called one after another."""
         ...

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape
 from ...compiler.graph.scalar import evaluate
-from ..backend import Context
+from ..backend import Context, Expected
 from ..vectors import Vectors
 from .pairs import Step, paired
 from .pointwise import Pointwise
@@ -151,6 +151,7 @@ class AtenBackend:
 
     precision = "ieee"
     two_products = True
+    compiles = False
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.vectors = device, Vectors()
@@ -158,6 +159,9 @@ class AtenBackend:
     def executor(self, graph: Graph, keep: Iterable[Node] = ()) -> AtenExecutor:
         """Returns the graph as a list of steps."""
         return AtenExecutor(graph, keep)
+
+    def compile_ahead(self, context: Context, calls: Sequence[Expected]) -> None:
+        """Does nothing: operators are compiled."""
 
 
 class AtenExecutor:

@@ -35,6 +35,7 @@ class Rehearsal:
     Attributes:
         ahead: Triton's keys of the kernels that were compiled before anything was launched.
         loaded: the keys of those that were loaded to be launched.
+        pools: the number of kernels of each pool of processes that compiled them.
         launches: the number of launches.
         recordings: how often launches were recorded.
         replays: how often a recording was replayed.
@@ -43,6 +44,7 @@ class Rehearsal:
 
     ahead: set[str] = field(default_factory=set)
     loaded: set[str] = field(default_factory=set)
+    pools: list[int] = field(default_factory=list)
     launches: int = 0
     recordings: int = 0
     replays: int = 0
@@ -114,6 +116,7 @@ def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
     def compile_all(jobs: list[Job], targets: list[GPUTarget], workers: int) -> int:
         nonlocal keys
         keys = rehearsal.ahead
+        rehearsal.pools.append(len(jobs))
         for job in jobs:
             job.compiled(targets[0])
         forget()  # as if that had been in another process

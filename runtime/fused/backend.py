@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 
 from ...compiler.graph.ir import Graph, Node
 from ...compiler.lowering.precision import two_products
+from ..backend import Context, Expected
+from .compiling import Job, compile_once, interpreted
 from .executor import FusedExecutor
 from .measurements import Trials
 from .selection import Selection
@@ -33,6 +36,11 @@ class TritonBackend:
         )
 
     @property
+    def compiles(self) -> bool:
+        """Whether kernels are compiled, not interpreted."""
+        return not interpreted()
+
+    @property
     def two_products(self) -> bool:
         """Whether quadratic forms take two products a layer: unless operands are rounded."""
         return two_products(self.precision)
@@ -40,3 +48,17 @@ class TritonBackend:
     def executor(self, graph: Graph, keep: Iterable[Node] = ()) -> FusedExecutor:
         """Returns the graph as fused kernels."""
         return FusedExecutor(graph, keep, self.selection)
+
+    def compile_ahead(self, context: Context, calls: Sequence[Expected]) -> None:
+        """Compiles together what will be called one after another.
+
+        First comes what is measured to choose between our kernels and the library's, then all
+        kernels that were chosen.
+        """
+        executors = [cast(FusedExecutor, call.executor) for call in calls]
+        self.selection.prepare([each.lowered.graph for each in executors], context.batch)
+        made, jobs = list[Node](), list[Job]()
+        for executor, call in zip(executors, calls, strict=True):
+            made += executor.plan(context.batch, [*call.given, *made]).made
+            jobs += executor.prepared(context, call.places, call.out)
+        compile_once(jobs, " ".join(each.lowered.graph.name for each in executors))

@@ -168,11 +168,14 @@ def compile_once(jobs: Iterable[Job], name: str) -> None:
     """Compiles jobs for the current GPU, unless that has been done with these versions.
 
     A note says so. It lies in Triton's own cache, beside what has been compiled, and goes with it.
+    Nothing is compiled where kernels are interpreted.
 
     Args:
         jobs: the kernels of a program.
         name: the name of the program.
     """
+    if interpreted():
+        return
     kernels = distinct(jobs)
     keys = [job.key for job in kernels]
     text = f"{current_target()} {triton.__version__} {keys}"

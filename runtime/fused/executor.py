@@ -15,6 +15,7 @@ from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
 from . import pipeline
+from .compiling import Job
 from .plan import Plan
 from .selection import Selection
 from .storage import dtype_of
@@ -72,6 +73,14 @@ class FusedExecutor:
                 copies_data=self.copies_data,
             )
         return self.plans[batch]
+
+    def prepared(
+        self, context: Context, places: Mapping[Node, Tensor], out: Mapping[str, Tensor]
+    ) -> list[Job]:
+        """Returns the kernels of a plan before its first call; see `Plan.prepare`."""
+        plan, became = self.plans[context.batch], self.lowered.became
+        known = {became.get(n, n): x for n, x in places.items()}
+        return plan.prepare(context, known, self.in_place(plan, out))
 
     def in_place(self, plan: Plan, out: Mapping[str, Tensor]) -> dict[Node, Tensor]:
         """Returns the memory in `out` that kernels can write to: no other result may lie there."""

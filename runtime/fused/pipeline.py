@@ -86,7 +86,7 @@ def plan(
     known = check(give(graph, given))
     if any(n.type.numel(batch) >= LIMIT for n in known.nodes()):
         tile(known, batch, Selection(selection.settings))  # before memory is taken for measurements
-    selection.prepare(known, batch)
+    selection.prepare([known], batch)
     scheduled, tilings, tiles = tile(known, batch, selection)
     code = generate(scheduled, tiles)
     generated = Generated(scheduled, batch, selection.settings, tilings, tiles)

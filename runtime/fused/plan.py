@@ -17,7 +17,7 @@ from ...compiler.lowering.code import Buffer
 from ...compiler.lowering.kernel import Schedule, is_data
 from ..backend import Context
 from .call import WIDTH, Memory, aligned
-from .compiling import Job, compile_once, interpreted
+from .compiling import Job, compile_once
 from .launch import Launch
 from .replay import Record, Replays
 from .storage import Storage, dtype_of
@@ -76,11 +76,10 @@ class Plan:
         Returns:
             the tensor of a buffer: those of results belong to the caller.
         """
-        first = self._memory is None
-        self._memory = self._memory or PlanMemory(self.storage, context.device, self._copies_data)
-        memory = CallMemory(self._memory, feed, out or {})
-        if first:
-            self._load(context, self._memory, memory)
+        out = out or {}
+        if self._memory is None:
+            compile_once(self.prepare(context, feed, out), self.schedule.graph.name)
+        memory = CallMemory(self._loaded(context), feed, out)
         self._replays(memory.key, lambda: self._launch(context, memory))
         return memory
 
@@ -100,18 +99,35 @@ class Plan:
         for launch in self.launches:
             launch.run(context, memory)
 
-    def _load(self, context: Context, memory: PlanMemory, first: CallMemory) -> None:
-        """Compiles and loads all kernels.
+    def prepare(
+        self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
+    ) -> list[Job]:
+        """Returns the kernels to be compiled before the first call, when it is first asked for.
 
-        They are compiled for the alignment of what the first call is given: of parameters it
-        follows from their sizes.
+        They are compiled for the alignment of what is known of a call: of parameters it follows
+        from their sizes. Whatever is not given here is taken to be aligned.
+
+        Args:
+            context: the device.
+            feed: some of the given values, or what lies like them.
+            out: memory of results, or what lies like it.
         """
-        memory.unaligned = frozenset(b for b in memory.moving if first.address(b) % WIDTH)
-        if not interpreted():
-            compile_once(self.jobs("", memory.unaligned), self.schedule.graph.name)
-        for launch in self.launches:
-            for call in launch.calls:
-                call.load(context.device, memory.unaligned)
+        if self._memory is not None:
+            return []
+        self._memory = memory = PlanMemory(self.storage, context.device, self._copies_data)
+        places: dict[Buffer, Tensor] = {**feed, **out}
+        known = [b for b in memory.moving if b in places]
+        memory.unaligned = frozenset(b for b in known if places[b].data_ptr() % WIDTH)
+        return list(self.jobs("", memory.unaligned))
+
+    def _loaded(self, context: Context) -> PlanMemory:
+        """Returns the memory of the plan, whose kernels are loaded before the first call."""
+        assert self._memory is not None, "a plan is prepared before it is called"
+        if not self._memory.ready:
+            for call in (call for launch in self.launches for call in launch.calls):
+                call.load(context.device, self._memory.unaligned)
+            self._memory.ready = True
+        return self._memory
 
 
 class PlanMemory:
@@ -125,7 +141,9 @@ class PlanMemory:
     Attributes:
         arena: what launches tell each other.
         copied: the copies of data, by the buffer they stand for.
-        unaligned: what may lie at any address; all other addresses are multiples of 16.
+        moving: what lies elsewhere, given and results, in the order of their use.
+        unaligned: what of it may lie at any address; all others are multiples of 16.
+        ready: whether kernels have been loaded.
     """
 
     def __init__(self, storage: Storage, device: torch.device, copies: bool) -> None:
@@ -134,7 +152,8 @@ class PlanMemory:
         given = [b for b in storage.addressed if b in storage.given and isinstance(b, Node)]
         self.copied = {b: self._room(b) for b in given if copies and is_data(b)}
         self.moving = [b for b in storage.addressed if b not in self.copied]
-        self.unaligned = frozenset(self.moving)  # until it is known
+        self.unaligned: frozenset[Buffer] = frozenset()
+        self.ready = False
 
     def _room(self, node: Node) -> Tensor:
         dtype = torch.int64 if node.type.kind == "int" else torch.float32

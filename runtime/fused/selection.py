@@ -38,11 +38,12 @@ class Selection:
     def __init__(self, settings: Settings, comparison: Comparison | None = None) -> None:
         self.settings, self.comparison = settings, comparison
 
-    def prepare(self, graph: Graph, batch: int) -> None:
-        """Gets ready to decide about all contractions of a graph."""
+    def prepare(self, graphs: Sequence[Graph], batch: int) -> None:
+        """Gets ready to decide about all contractions of some graphs."""
         if self.comparison is not None:
-            nodes = [n for n in graph.computed() if n.op in ANCHORS and computable(n)]
-            self.comparison.prepare(nodes, batch)
+            nodes = [n for graph in graphs for n in graph.computed()]
+            contractions = [n for n in nodes if n.op in ANCHORS and computable(n)]
+            self.comparison.prepare(contractions, batch)
 
     def chosen(self, node: Node, batch: int) -> str:
         """Returns which of `WAYS` computes a contraction."""

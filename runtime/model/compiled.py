@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 import torch
@@ -18,13 +18,24 @@ from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.programs import Programs
-from ...compiler.values import Data, Labels, ParameterValue, RunningValue
-from ..backend import Backend, Context, Executor
+from ...compiler.values import (
+    Data,
+    Direction,
+    Ggnvp,
+    Gradient,
+    Hvp,
+    Labels,
+    ParameterValue,
+    RunningValue,
+)
+from ..backend import Backend, Context, Executor, Expected
 from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
 
 TRACKED = "num_batches_tracked"
+OF_PARAMETER = ParameterValue, Direction  # inputs that lie like a parameter
+BY_PARAMETER = Gradient, Hvp, Ggnvp  # outputs that do
 
 
 class Compiled:
@@ -149,6 +160,35 @@ class Compiled:
             feed.update(tape)
         named = {program.names[key]: tensor for key, tensor in out.items()} if out else None
         return program.results(self.executor(program)(self.context(batch), feed, named))
+
+    def compile_ahead(self, programs: Iterable[Program], batch: int, training: bool = True) -> None:
+        """Compiles programs that will be called one after another together.
+
+        Args:
+            programs: some of `programs`; `linearize` will keep its tape.
+            batch: the batch size.
+            training: which of `programs` they are of.
+        """
+        known = self.programs[training]
+        calls = [
+            self._expected(program, () if program is known.linearize else known.tape, training)
+            for program in dict.fromkeys(programs)
+        ]
+        self.backend.compile_ahead(self.context(batch), calls)
+
+    def _expected(self, program: Program, tape: Collection[Node], training: bool) -> Expected:
+        """A call of a program on a tape; without one it is the call that makes the tape."""
+        views, inputs = self.layout.views(self.params), program.inputs.items()
+        return Expected(
+            self.executor(program, not tape, training),
+            [*program.inputs.values(), *tape],
+            {n: views[key.parameter] for key, n in inputs if isinstance(key, OF_PARAMETER)},
+            {
+                program.names[key]: views[key.parameter]
+                for key in program.outputs
+                if isinstance(key, BY_PARAMETER)
+            },
+        )
 
     def check(
         self, traced: Traced, x: Tensor, y: Tensor | None

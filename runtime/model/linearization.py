@@ -65,9 +65,19 @@ class Linearization(Generic[M]):
         (9.0, torch.Size([4, 1]), tensor([-6., -6., -6.]))
     """
 
-    def __init__(self, model: M, programs: Programs, x: Tensor, y: Tensor, training: bool) -> None:
+    def __init__(
+        self,
+        model: M,
+        programs: Programs,
+        x: Tensor,
+        y: Tensor,
+        training: bool,
+        ahead: Callable[[int], Sequence[Program]] | None = None,
+    ) -> None:
         traced, program = programs.traced, programs.linearize
         labels, demands = model.check(traced, x, y)
+        if ahead is not None and model.backend.compiles and (others := ahead(len(x))):
+            model.compile_ahead([program, *others], len(x), training)
         self.model, self.programs = model, programs
         self.batch, self.vectors = len(x), model.vectors
         self._versions = {

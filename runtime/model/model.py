@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -172,7 +172,13 @@ class Model(Compiled):
         largest, total = (gradient, self.params), self.total(found[Losses()])
         return float(read_checked(demands, total, largest=largest)[0]), gradient, statistics
 
-    def linearize(self, x: Tensor, y: Tensor, training: bool = True) -> Linearization[Model]:
+    def linearize(
+        self,
+        x: Tensor,
+        y: Tensor,
+        training: bool = True,
+        ahead: Callable[[int], Sequence[Program]] | None = None,
+    ) -> Linearization[Model]:
         """Runs forward and backward once at `params`, and keeps what second-order calls need.
 
         Args:
@@ -180,6 +186,8 @@ class Model(Compiled):
             y: the labels.
             training: whether batch norm takes batch statistics, with derivatives through them, or
                 running ones.
+            ahead: gives the programs that will be called next, by the batch size; where kernels
+                are compiled, theirs are compiled with those of this call.
 
         Raises:
             NewtritonError: data or labels are not what the network and its loss take.
@@ -193,7 +201,7 @@ class Model(Compiled):
             >>> lin.loss, lin.gradient
             (tensor(9.), tensor([-6., -6., -6.]))
         """
-        return Linearization(self, self.programs[training], x, y, training)
+        return Linearization(self, self.programs[training], x, y, training, ahead)
 
     # --- what it costs --------------------------------------------------------------------------
 

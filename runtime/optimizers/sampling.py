@@ -6,13 +6,14 @@ Function and gradient go through the data in mini-batches, so that the memory is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.program import Program
 from ..model.linearization import Linearization
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Sampled:
         batches: all data, passed through twice.
         share: the share of the samples that curvature is taken on.
         generator: what draws them.
+        ahead: gives the programs that will run on the sample, see `Model.linearize`.
 
     Attributes:
         objective: the mean of h over all batches.
@@ -99,11 +101,16 @@ class Sampled:
     """
 
     def __init__(
-        self, model: Model, batches: Iterable[Batch], share: float, generator: torch.Generator
+        self,
+        model: Model,
+        batches: Iterable[Batch],
+        share: float,
+        generator: torch.Generator,
+        ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
         self.objective, self.gradient, self.statistics = mean_gradient(model, batches)
         self.vectors = model.vectors
-        self.second: Linearization = model.linearize(*draw(batches, share, generator))
+        self.second: Linearization = model.linearize(*draw(batches, share, generator), ahead=ahead)
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
         """Returns the forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""

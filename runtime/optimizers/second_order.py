@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_number, check_option
+from ...compiler.graph.program import Program
 from ..aten.switches import switches
-from ..parts.protocols import Curvature, Proposal, Solution, Solver, Stateful, StepRule
+from ..parts.protocols import Curvature, Foreseeing, Proposal, Solution, Solver, Stateful, StepRule
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from ..reading import largest_of
 from .averaging import PolyakAverage
@@ -99,6 +100,16 @@ class SecondOrder:
         self.form, self.average = form, average
         self.generator = seeded(model, seed)
         self.patience = Patience()
+        self._foreseen = set[int]()
+
+    def _ahead(self, batch: int) -> list[Program]:
+        """Returns the programs that will run on a batch of this size, when first asked for."""
+        if batch in self._foreseen:
+            return []
+        self._foreseen.add(batch)
+        parts = [part for part in (self.curvature, self.rule) if isinstance(part, Foreseeing)]
+        found = [program for part in parts for program in part.programs(self.model, batch)]
+        return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
 
     @torch.no_grad()
     def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
@@ -121,9 +132,9 @@ class SecondOrder:
         batches = as_batches(x, y)
         model, rule = self.model, self.rule
         if y is not None and self.sample == 1.0:
-            point = second = model.linearize(x, y)  # type: ignore[arg-type]
+            point = second = model.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
         else:
-            point = Sampled(model, batches, self.sample, self.generator)
+            point = Sampled(model, batches, self.sample, self.generator, self._ahead)
             second = point.second
 
         def report(status: str, **what: Any) -> StepReport:

@@ -6,12 +6,13 @@ without bias; then F ← θF + (1 − θ)F_batch (Martens & Grosse 2015, section
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS, KroneckerLayer
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
+from ...compiler.graph.program import Program
 from ..model.factors import Factors
 from ..model.linearization import Linearization
 from ..model.model import Model
@@ -118,6 +119,10 @@ class KroneckerCurvature:
             self.gathered += 1
         self.updates += 1
         return True
+
+    def programs(self, model: Model, batch: int) -> Sequence[Program]:
+        """Returns the program of the factors."""
+        return [model.programs[True].factors(self.kind, self.samples, frozenset(self.means))]
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.

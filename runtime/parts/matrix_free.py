@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS, Linearization
+from .protocols import Foreseeing
 from .state import Attributes, Number, Spec, State
 from .tags import Tag
 
@@ -110,15 +111,26 @@ class MatrixFree(Attributes):
 
     def update(self, lin: Linearization) -> bool:
         """Moves to another linearization; that its curvature is finite shows in the products."""
-        self.lin, self.chosen = lin, self.product
-        if self.kind == "hessian":
-            self.chosen = "r-operator"
-        elif self.product == "auto":
-            self.chosen = cheaper_product(
-                lin.programs, lin.batch, self.products, by_layer=self.by_layer
-            )
+        self.lin, self.chosen = lin, self._choice(lin.programs, lin.batch)
         self.products = 0
         return True
+
+    def _choice(self, programs: Programs, batch: int) -> str:
+        """Returns the form of the products on a batch."""
+        if self.kind == "hessian":
+            return "r-operator"
+        if self.product != "auto":
+            return self.product
+        return cheaper_product(programs, batch, self.products, by_layer=self.by_layer)
+
+    def programs(self, model: Model, batch: int) -> Sequence[Program]:
+        """Returns the programs of the products."""
+        known = model.programs[True]
+        if self.kind == "hessian":
+            return [known.hvp]
+        if self._choice(known, batch) == "r-operator":
+            return [known.ggnvp]
+        return [known.jacobian, known.stored_ggnvp(self.by_layer)]
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns C v for a flat vector, without weight decay.
@@ -166,6 +178,11 @@ class Preconditioned:
     def update(self, lin: Linearization) -> bool:
         """Updates both; returns False where either is not finite."""
         return self.curvature.update(lin) and self.preconditioner.update(lin)
+
+    def programs(self, model: Model, batch: int) -> Sequence[Program]:
+        """Returns the programs of both."""
+        parts = [part for part in self._parts.values() if isinstance(part, Foreseeing)]
+        return [program for part in parts for program in part.programs(model, batch)]
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns C v for a flat vector, without weight decay."""

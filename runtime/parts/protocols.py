@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.program import Program
 from ..aten.switches import switches
 from .block import BlockDiagonal
 from .state import Spec, State
@@ -205,6 +206,15 @@ class Curvature(Part, Protocol):
 
     def state_spec(self) -> Mapping[str, Spec]:
         """Returns what a state must look like, for `state.check_state`."""
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A curvature or a rule that can say which programs of a model it will run."""
+
+    def programs(self, model: Model, batch: int) -> Sequence[Program]:
+        """Returns the programs that will run on batches of this size, to compile them ahead."""
         ...
 
 

@@ -63,6 +63,7 @@ class QuadraticModel(ModelRule):
         check_option("model", model, MATRICES)
         self.damping = check_number("damping", damping, 0.0)
         self.momentum, self.matrix = check_flag("momentum", momentum), model
+        self.widths = (1, 2) if momentum else (1,)
         self.every, self.greedy = check_count("every", every), check_count("greedy", greedy)
         self.steps = 0
         self.last: Tensor | None = None

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...compiler.graph.program import Program
 from ..reading import read
 from ..vectors import symmetric
 from .protocols import Point, Proposal
@@ -137,9 +138,11 @@ class ModelRule(Rule):
 
     Attributes:
         matrix: the curvature of that model, "ggn" or "hessian" of h.
+        widths: how many directions a span may have.
     """
 
     matrix: str | None
+    widths: Sequence[int] = (1,)
 
     def __init__(self) -> None:
         self._surveyed: dict[int, tuple[Tensor, Measured]] = {}
@@ -152,6 +155,11 @@ class ModelRule(Rule):
         """Returns the forms of the model's curvature on unit vectors, unread."""
         assert self.matrix is not None
         return point.quadratic_forms(units, self.matrix)
+
+    def programs(self, model: Model, batch: int) -> Sequence[Program]:
+        """Returns the programs of the forms on every span that may be searched."""
+        matrix, two = self.matrix or "hessian", model.backend.two_products
+        return [model.programs[True].quadratic(width, matrix, two) for width in self.widths]
 
     def survey(self, directions: Sequence[Tensor], point: Point) -> None:
         """Measures what several proposals at a point will need, in one transfer."""

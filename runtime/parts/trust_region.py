@@ -150,6 +150,8 @@ class TrustRegion(ModelRule):
         self.max_radius, self.min_radius = float(max_radius), float(min_radius)
         self.radius = float(radius)
         self.case, self.momentum, self.reject_below = case, momentum, reject_below
+        width = 1 if case == "kfac" else 2
+        self.widths = (width, width + 1) if momentum else (width,)
         self.last: Tensor | None = None
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:

@@ -69,7 +69,7 @@ class StandIn:
             (gradient,) = torch.autograd.grad(h, params)
         return float(h.detach()), gradient, {"mean": x.mean(0)}
 
-    def linearize(self, x: Tensor, y: Tensor) -> Lin:
+    def linearize(self, x: Tensor, y: Tensor, training: bool = True, ahead: object = None) -> Lin:
         return Lin(self, x, y)
 
     def update_statistics(self, statistics: Mapping[str, Tensor]) -> None:

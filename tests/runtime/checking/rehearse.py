@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -60,6 +61,17 @@ def rehearse(precision: str) -> dict[str, object]:
         }
 
 
+def step(preset: str) -> dict[str, object]:
+    """Makes two steps. No kernel computes anything: all results are 0."""
+    zeros = patch.multiple(torch, empty=torch.zeros, empty_like=torch.zeros_like)
+    with rehearsed() as found, zeros:
+        model = found.model(odd(), (3, 10, 10), nt.CrossEntropyLoss(), "tf32")
+        optimizer = getattr(nt, preset)(model)
+        for _ in range(2):
+            optimizer.step(torch.randn(5, 3, 10, 10), torch.arange(5) % 3)
+    return {"pools": found.pools, "faults": found.faults, "launches": found.launches}
+
+
 def contractions(found: Rehearsal) -> set[str]:
     """The keys of a network's contractions, whose slots call helpers."""
     net = nt.Sequential(nt.Conv2d(16, 3), nt.Tanh(), nt.Conv2d(16, 3), nt.Tanh(), nt.Flatten())
@@ -92,4 +104,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results: dict[str, object] = {precision: rehearse(precision) for precision in sys.argv[1:]}
-    print(json.dumps({**results, "edited": edited()}))
+    steps = {preset: step(preset) for preset in ("FITRE", "KFAC", "KFRA", "EACG")}
+    print(json.dumps({**results, "edited": edited(), "steps": steps}))

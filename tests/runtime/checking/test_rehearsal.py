@@ -49,6 +49,13 @@ def test_calls_on_slices_of_a_data_set_are_recorded(rehearsed: dict[str, dict], 
     assert rehearsed[precision]["replays"] > rehearsed[precision]["recordings"]
 
 
+@pytest.mark.parametrize("preset", ["FITRE", "KFAC", "KFRA", "EACG"])
+def test_the_programs_of_a_step_are_compiled_in_one_pool(rehearsed: dict[str, dict], preset: str):
+    found = rehearsed["steps"][preset]
+    assert len(found["pools"]) == 1 and found["pools"][0] > 30
+    assert found["faults"] == [] and found["launches"] > 30
+
+
 def test_the_key_of_a_contraction_changes_with_every_helper(rehearsed: dict[str, dict]):
     edited = dict(rehearsed["edited"])
     known = edited.pop("all")

@@ -48,7 +48,7 @@ def test_a_comparison_is_asked_for_contractions_alone():
     asked = Asked()
     selection = Selection(Settings("ieee", "measured", interpreted=True), asked)
     z = ops.map_(scalar.tanh(scalar.var(0)), PRODUCT)
-    selection.prepare(Graph("both", {"z": z, "stack": STACK, "spectrum": SPECTRUM}), 8)
+    selection.prepare([Graph("both", {"z": z, "stack": STACK, "spectrum": SPECTRUM})], 8)
     assert asked.prepared == [([PRODUCT], 8)]
     assert [selection.way(PRODUCT, n) for n in (8, 7)] == [Way(), VENDOR]
     assert set(asked.asked) == {PRODUCT}
