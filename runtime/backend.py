@@ -81,13 +81,15 @@ class Expected(NamedTuple):
 
     Attributes:
         executor: what will be called.
-        given: the nodes that will be fed, besides what calls before it make for contractions.
+        given: the nodes that will be fed.
+        on_tape: whether what calls before it make for contractions will be fed too.
         places: what lies like that which will be fed, as far as it is known.
         out: by name, what lies like the memory that outputs will be written to.
     """
 
     executor: Executor
     given: Collection[Node]
+    on_tape: bool
     places: Mapping[Node, Tensor]
     out: Mapping[str, Tensor]
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import triton.compiler as triton_compiler
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
@@ -128,12 +131,15 @@ def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
         for function in functions:
             function.device_caches.clear()
 
-    before = triton_compiler.compile, compiling.compile_all
-    triton_compiler.compile, compiling.compile_all = compile, compile_all  # type: ignore[assignment]
     driver.set_active(Elsewhere(target))  # type: ignore[arg-type]
     try:
-        yield rehearsal
+        with (
+            patch.object(triton_compiler, "compile", compile),
+            patch.multiple(compiling, compile_all=compile_all, compiled_here=set()),
+            TemporaryDirectory() as notes,  # they would be wrong elsewhere
+            patch.object(knobs.cache, "dir", notes),
+        ):
+            yield rehearsal
     finally:
         forget()
-        triton_compiler.compile, compiling.compile_all = before
         driver.set_active(None)  # type: ignore[arg-type]  # until somebody asks for one

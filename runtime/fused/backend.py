@@ -59,6 +59,7 @@ class TritonBackend:
         self.selection.prepare([each.lowered.graph for each in executors], context.batch)
         made, jobs = list[Node](), list[Job]()
         for executor, call in zip(executors, calls, strict=True):
-            made += executor.plan(context.batch, [*call.given, *made]).made
+            given = [*call.given, *made] if call.on_tape else call.given
+            made += executor.plan(context.batch, given).made
             jobs += executor.prepared(context, call.places, call.out)
         compile_once(jobs, " ".join(each.lowered.graph.name for each in executors))

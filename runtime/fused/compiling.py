@@ -28,7 +28,6 @@ DTYPES = {
     "*fp32": torch.float32, "*bf16": torch.bfloat16, "*i32": torch.int32, "*i64": torch.int64,
 }  # fmt: skip
 NUMBERS = {"i32": 7, "fp32": 0.5}  # their values are not compiled into a kernel
-MANY = 4  # kernels that are worth a pool of processes
 NOTE = "newtriton-compiled"
 
 
@@ -186,10 +185,16 @@ def compile_once(jobs: Iterable[Job], name: str) -> None:
 
 
 def compile_here(jobs: Sequence[Job]) -> None:
-    """Compiles for the current GPU in as many processes as there are cores for them."""
-    if len(jobs) >= MANY:
-        workers = min(len(jobs), len(os.sched_getaffinity(0)))
-        compile_all(jobs, [current_target()], workers)
+    """Compiles for the current GPU in as many processes as there are cores for them.
+
+    What this process has had compiled before is left out.
+    """
+    target = current_target()
+    new = [job for job in jobs if (target, job.key) not in compiled_here]
+    if new:
+        workers = min(len(new), len(os.sched_getaffinity(0)))
+        compile_all(new, [target], workers)
+        compiled_here.update((target, job.key) for job in new)
 
 
 def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int) -> int:
@@ -218,6 +223,7 @@ def _compile_launcher(kernel: Any) -> None:
         nvidia.CudaLauncher(kernel.src, kernel.metadata)
 
 
+compiled_here: set[tuple[GPUTarget, tuple[str, ...]]] = set()
 _work: list[tuple[Callable[[Job, GPUTarget], Any], Job, GPUTarget]] = []
 
 

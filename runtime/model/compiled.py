@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import torch
@@ -169,19 +169,17 @@ class Compiled:
             batch: the batch size.
             training: which of `programs` they are of.
         """
-        known = self.programs[training]
-        calls = [
-            self._expected(program, () if program is known.linearize else known.tape, training)
-            for program in dict.fromkeys(programs)
-        ]
+        calls = [self._expected(program, training) for program in dict.fromkeys(programs)]
         self.backend.compile_ahead(self.context(batch), calls)
 
-    def _expected(self, program: Program, tape: Collection[Node], training: bool) -> Expected:
-        """A call of a program on a tape; without one it is the call that makes the tape."""
+    def _expected(self, program: Program, training: bool) -> Expected:
+        """A call of a program, on the tape if it starts from there."""
         views, inputs = self.layout.views(self.params), program.inputs.items()
+        known, on_tape = self.programs[training], bool(program.graph.given)
         return Expected(
-            self.executor(program, not tape, training),
-            [*program.inputs.values(), *tape],
+            self.executor(program, program is known.linearize, training),
+            [*program.inputs.values(), *(known.tape if on_tape else ())],
+            on_tape,
             {n: views[key.parameter] for key, n in inputs if isinstance(key, OF_PARAMETER)},
             {
                 program.names[key]: views[key.parameter]

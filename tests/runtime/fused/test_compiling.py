@@ -16,6 +16,7 @@ from newtriton.runtime.fused.compiling import UNALIGNED, Job, distinct
 @pytest.fixture(autouse=True)
 def compiler_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(codecache.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setattr(compiling, "compiled_here", set())
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path / "triton"))
     return tmp_path / "triton"
 
@@ -44,6 +45,7 @@ def test_jobs_of_one_source_are_one():
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the jobs that have been compiled."""
     names: list[str] = []
+    monkeypatch.setattr(compiling, "interpreted", lambda: False)
     monkeypatch.setattr(compiling, "compile_here", lambda jobs: names.extend(j.name for j in jobs))
     return names
 
@@ -80,12 +82,12 @@ def test_no_more_workers_than_jobs_or_cores_of_this_process(
     assert pools == [workers]
 
 
-def test_few_kernels_are_left_to_their_launches(monkeypatch: pytest.MonkeyPatch):
-    compiled: list[Job] = []
+def test_what_has_been_compiled_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    compiled: list[str] = []
     monkeypatch.setattr(compiling, "current_target", lambda: CHIPS["sm_90"].target)
-    monkeypatch.setattr(compiling, "compile_all", lambda jobs, *_: compiled.extend(jobs))
-    jobs = [job(str(i)) for i in range(compiling.MANY)]
-    compiling.compile_here(jobs[1:])
-    assert not compiled
-    compiling.compile_here(jobs)
-    assert compiled == jobs
+    monkeypatch.setattr(
+        compiling, "compile_all", lambda jobs, *_: compiled.extend(j.name for j in jobs)
+    )
+    for names in ("a", "ab", "ab", ""):
+        compiling.compile_here([job(name, kernel(name)) for name in names])
+    assert compiled == ["a", "b"]
