@@ -26,6 +26,7 @@ from ..fused.backend import TritonBackend
 from ..fused.chips import CHIPS
 from ..fused.compiling import Elsewhere, Job
 from ..fused.settings import Settings
+from ..fused.storage import LIMIT
 from ..model.model import Model
 
 DIVISIBILITY = ["tt.divisibility", 16]
@@ -91,14 +92,33 @@ class _Kernel:
             active: Any = driver.active
             active.get_current_stream(active.get_current_device())
             self.rehearsal.launches += 1
+            kinds = self.source.signature.items()
+            for (name, kind), argument in zip(kinds, arguments, strict=True):
+                if not _fits(kind, argument):
+                    self._fault(f"{name} is {kind}, not {argument}")
             for path in self.aligned:
                 found: Any = arguments
                 for place in path:
                     found = found[place]
                 if found % 16:
-                    self.rehearsal.faults.append(f"{self.source.name}: {path} at {found}")
+                    self._fault(f"{path} is at {found}")
 
         return launch
+
+    def _fault(self, what: str) -> None:
+        self.rehearsal.faults.append(f"{self.source.name}: {what}")
+
+
+def _fits(kind: Any, argument: Any) -> bool:
+    """Whether an argument is of a kernel's type: pointers are given as addresses."""
+    if isinstance(kind, tuple):
+        both = zip(kind, argument, strict=True)
+        return isinstance(argument, tuple) and all(_fits(k, a) for k, a in both)
+    if kind.startswith("*"):
+        return isinstance(argument, int) and argument > 0
+    if kind == "i32":
+        return isinstance(argument, int) and -LIMIT <= argument < LIMIT
+    return kind == "constexpr" or isinstance(argument, float)
 
 
 @contextmanager
