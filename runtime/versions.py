@@ -18,7 +18,7 @@ TESTED = {"torch": "2.11.0, 2.13.0, 2.14.1", "triton": "3.6.0, 3.7.1, 3.8.0, 3.9
 TAKEN: dict[str, dict[str, str]] = {
     "torch": {},
     "triton": {
-        "triton": "jit knobs",
+        "triton": "jit",
         "triton.backends.compiler": "GPUTarget",
         "triton.language": "abs arange bfloat16 constexpr cumsum dot erf exp float32 float64 int32"
         " load log max maximum min minimum permute program_id reshape sigmoid split sqrt"

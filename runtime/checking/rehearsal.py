@@ -14,8 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import triton
 import triton.compiler as triton_compiler
-from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
@@ -157,7 +157,7 @@ def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
             patch.object(triton_compiler, "compile", compile),
             patch.multiple(compiling, compile_all=compile_all, compiled_here=set()),
             TemporaryDirectory() as notes,  # they would be wrong elsewhere
-            patch.object(knobs.cache, "dir", notes),
+            patch.object(triton.knobs.cache, "dir", notes),
         ):
             yield rehearsal
     finally:
