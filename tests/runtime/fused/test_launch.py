@@ -69,6 +69,13 @@ def test_launches_touch_what_their_kernels_read_and_write(contractions: str, kin
     assert found == kinds
 
 
+def test_the_vendors_results_are_read_where_they_are():
+    for plan in plans("vendor"):
+        made = {part for launch in plan.launches for part in launch.use.elsewhere}
+        assert made and made.isdisjoint(plan.storage.lifetimes)
+        assert made <= {b for launch in plan.launches for b in launch.use.buffers}
+
+
 def test_the_vendors_kernels_are_not_compiled():
     for plan in plans("vendor"):
         compiled = [launch for launch in plan.launches if not isinstance(launch, VendorLaunch)]
