@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -128,7 +128,7 @@ def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
     Args:
         chip: which one, by its name in `CHIPS`.
     """
-    rehearsal, target = Rehearsal(), CHIPS[chip].target
+    rehearsal, target, settings = Rehearsal(), CHIPS[chip].target, cast(Any, triton).knobs
     keys, functions = rehearsal.loaded, list[Any]()
 
     def compile(src: Any, target: Any = None, options: Any = None, _env_vars: Any = None) -> Any:
@@ -157,7 +157,7 @@ def rehearsed(chip: str = "sm_90") -> Iterator[Rehearsal]:
             patch.object(triton_compiler, "compile", compile),
             patch.multiple(compiling, compile_all=compile_all, compiled_here=set()),
             TemporaryDirectory() as notes,  # they would be wrong elsewhere
-            patch.object(triton.knobs.cache, "dir", notes),
+            patch.object(settings.cache, "dir", notes),
         ):
             yield rehearsal
     finally:

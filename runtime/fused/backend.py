@@ -12,7 +12,7 @@ from ...compiler.graph.ir import Graph, Node
 from ...compiler.lowering.precision import two_products
 from ..backend import Context, Expected
 from .compiling import Job, compile_once, interpreted
-from .executor import FusedExecutor
+from .executor import FusedExecutor, on_device
 from .measurements import Trials
 from .selection import Selection
 from .settings import Settings
@@ -56,10 +56,11 @@ class TritonBackend:
         kernels that were chosen.
         """
         executors = [cast(FusedExecutor, call.executor) for call in calls]
-        self.selection.prepare([each.lowered.graph for each in executors], context.batch)
-        made, jobs = list[Node](), list[Job]()
-        for executor, call in zip(executors, calls, strict=True):
-            given = [*call.given, *made] if call.on_tape else call.given
-            made += executor.plan(context.batch, given).made
-            jobs += executor.prepared(context, call.places, call.out)
-        compile_once(jobs, " ".join(each.lowered.graph.name for each in executors))
+        with on_device(context.device):
+            self.selection.prepare([each.lowered.graph for each in executors], context.batch)
+            made, jobs = list[Node](), list[Job]()
+            for executor, call in zip(executors, calls, strict=True):
+                given = [*call.given, *made] if call.on_tape else call.given
+                made += executor.plan(context.batch, given).made
+                jobs += executor.prepared(context, call.places, call.out)
+            compile_once(jobs, " ".join(each.lowered.graph.name for each in executors))

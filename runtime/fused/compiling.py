@@ -10,6 +10,7 @@ import importlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -210,17 +211,20 @@ def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int)
 def _compiles(job: Job, target: GPUTarget) -> bool:
     """Whether a job compiles."""
     try:
-        _compile_launcher(job.compiled(target))
+        kernel = job.compiled(target)
     except Exception:  # whatever it is, the launch meets it again
         return False
+    if target.backend == "cuda":
+        _compile_launcher(kernel)
     return True
 
 
 def _compile_launcher(kernel: Any) -> None:
     """Compiles what passes arguments to a kernel: Triton 3.6 writes it in C, once a signature."""
     nvidia: Any = importlib.import_module("triton.backends.nvidia.driver")
-    if hasattr(nvidia, "make_launcher") and kernel.metadata.target.backend == "cuda":
-        nvidia.CudaLauncher(kernel.src, kernel.metadata)
+    if hasattr(nvidia, "make_launcher"):
+        with suppress(Exception):  # the first launch tries again
+            nvidia.CudaLauncher(kernel.src, kernel.metadata)
 
 
 compiled_here: set[tuple[GPUTarget, tuple[str, ...]]] = set()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,6 +81,25 @@ def test_no_more_workers_than_jobs_or_cores_of_this_process(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores))
     compiling.compile_here([job(str(i)) for i in range(jobs)])
     assert pools == [workers]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_launchers_are_compiled_with_their_kernels(fails: bool, monkeypatch: pytest.MonkeyPatch):
+    """Of Triton 3.6, which writes them in C; where that fails the first launch says why."""
+    compiled: list[tuple] = []
+
+    def launcher(source, metadata) -> None:
+        compiled.append((source, metadata))
+        if fails:
+            raise AssertionError("libcuda.so cannot be found")
+
+    driver = SimpleNamespace(make_launcher=None, CudaLauncher=launcher)
+    monkeypatch.setitem(sys.modules, "triton.backends.nvidia.driver", driver)
+    made = SimpleNamespace(src="source", metadata="metadata")
+    monkeypatch.setattr(Job, "compiled", lambda self, target: made)
+    assert compiling._compiles(job("a"), CHIPS["sm_90"].target)
+    assert compiling._compiles(job("a"), CHIPS["gfx942"].target)
+    assert compiled == [("source", "metadata")]
 
 
 def test_what_has_been_compiled_is_left_out(monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -321,7 +322,7 @@ def test_exact_factors_are_those_of_backpack(criterion: Loss, theirs: Any):
     """Its binary cross-entropy takes one output only."""
     model, module, x, y = compiled(perceptron(), criterion, 5)
     scale = 1.0 if isinstance(criterion, nt.CrossEntropyLoss) else 1 / y.shape[1]
-    module, theirs = extend(module), extend(theirs)
+    module, theirs = extend(module), extend(deepcopy(theirs))
     with backpack(extensions.KFLR()):
         theirs(module(x.clone().requires_grad_()), y).backward()
     for name, ours in model.linearize(x, y).kronecker_factors("kflr").items():
