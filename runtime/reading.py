@@ -65,6 +65,9 @@ def largest_of(tensor: Tensor) -> float:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Returns whether all elements of all tensors are finite, in one transfer."""
+    tensors = list(tensors)
+    if tensors[0].device.type == "cpu":
+        return math.isfinite(read(torch.stack([*map(_largest, tensors)]).amax())[0])
     return math.isfinite(read(get_total_norm(tensors, math.inf))[0])
 
 
@@ -86,4 +89,7 @@ def upload(values: Sequence[float], like: Tensor) -> Tensor:
 
 def _largest(tensor: Tensor) -> Tensor:
     """Returns max |xᵢ| on the device, NaN where an element is."""
+    if tensor.device.type == "cpu":  # PyTorch's norm takes twenty times as long there
+        low, high = torch.aminmax(tensor)
+        return torch.maximum(high, -low)
     return torch.linalg.vector_norm(tensor, math.inf)

@@ -57,6 +57,7 @@ def _factors(systems: Sequence[System]) -> tuple[Tensor, Tensor]:
     dampings = torch.stack([system.damping for system in systems]).to(damped.dtype)
     damped.diagonal(dim1=-2, dim2=-1).add_(dampings.unsqueeze(-1))
     lowers, info = torch.linalg.cholesky_ex(damped)
-    extents = torch.linalg.vector_norm(lowers, math.inf, dim=(-2, -1))
+    # What is not finite in a row makes its diagonal element NaN: √(aᵢᵢ − Σⱼ Lᵢⱼ²).
+    extents = lowers.diagonal(dim1=-2, dim2=-1).amax(-1)
     failed = (info != 0) | dampings.isnan()
     return lowers, extents.masked_fill(failed, math.nan).reshape(len(systems), -1).amax(1)
