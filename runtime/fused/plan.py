@@ -79,8 +79,13 @@ class Plan:
         out = out or {}
         if self._memory is None:
             compile_once(self.prepare(context, feed, out), self.schedule.graph.name)
-        memory = CallMemory(self._loaded(context), feed, out)
-        self._replays(memory.key, lambda: self._launch(context, memory))
+        plan = self._loaded(context)
+        memory = call_memory(plan, feed, out)
+
+        def addresses() -> tuple[int, ...]:
+            return tuple(map(memory.address, plan.moving))
+
+        self._replays(addresses, lambda: self._launch(context, memory))
         return memory
 
     def jobs(self, name: str, unaligned: Collection[Buffer] = ()) -> Iterator[Job]:
@@ -167,43 +172,36 @@ class PlanMemory:
         return self.arena[start : start + self.storage.size(buffer) * dtype.itemsize].view(dtype)
 
 
-class CallMemory(Memory):
-    """Where every buffer lies in one call.
+def call_memory(
+    plan: PlanMemory, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
+) -> Memory:
+    """Returns where every buffer lies in one call.
 
     Args:
         plan: the memory of the plan.
         feed: the tensors of given values.
         out: the memory that results are written to.
     """
+    storage = plan.storage
 
-    def __init__(
-        self, plan: PlanMemory, feed: Mapping[Node, Tensor], out: Mapping[Node, Tensor]
-    ) -> None:
-        super().__init__(self._placed)
-        self.plan, self.feed, self.out = plan, feed, out
-        for buffer, room in plan.copied.items():
-            self.put(buffer, room.copy_(self._given(buffer)))
+    def given(node: Node) -> Tensor:
+        found = feed.get(node)  # an image with its channels last is that of another node
+        return feed[node.inputs[0]].permute(node["order"]) if found is None else found
 
-    def key(self) -> tuple[int, ...]:
-        """Returns where all lies that does not lie in the memory of the plan."""
-        return tuple(map(self.address, self.plan.moving))
+    def fitting(buffer: Buffer, tensor: Tensor) -> Tensor:
+        return tensor if buffer in plan.unaligned else aligned(tensor)
 
-    def _given(self, buffer: Node) -> Tensor:
-        """Returns a given value; an image with its channels last is that of another node."""
-        given = self.feed.get(buffer)
-        return self.feed[buffer.inputs[0]].permute(buffer["order"]) if given is None else given
-
-    def _placed(self, buffer: Buffer) -> Tensor:
-        storage = self.plan.storage
-        if isinstance(buffer, Node) and (buffer in self.feed or buffer in storage.given):
-            return self._aligned(buffer, self._given(buffer).contiguous())
-        if isinstance(buffer, Node) and buffer in self.out:
-            return self._aligned(buffer, self.out[buffer])
+    def place(buffer: Buffer) -> Tensor:
+        if isinstance(buffer, Node) and (buffer in feed or buffer in storage.given):
+            return fitting(buffer, given(buffer).contiguous())
+        if isinstance(buffer, Node) and buffer in out:
+            return fitting(buffer, out[buffer])
         if buffer in storage.results:
             size, dtype = storage.size(buffer), dtype_of(buffer)
-            return torch.empty(size, dtype=dtype, device=self.plan.device)
-        return self.plan.part(buffer)
+            return torch.empty(size, dtype=dtype, device=plan.device)
+        return plan.part(buffer)
 
-    def _aligned(self, buffer: Buffer, tensor: Tensor) -> Tensor:
-        """Returns the tensor, or a copy where kernels expect another alignment."""
-        return tensor if buffer in self.plan.unaligned else aligned(tensor)
+    memory = Memory(place)  # what it holds is freed with it: nothing above refers to it
+    for buffer, room in plan.copied.items():
+        memory.put(buffer, room.copy_(given(buffer)))
+    return memory

@@ -200,7 +200,7 @@ def test_a_program_at_the_same_addresses_is_recorded(program, monkeypatch: pytes
     assert (record.made, record.replayed) == (1, 3)
 
 
-def recorded(record: Recorder) -> nt.Model:
+def recorded(record: Recorder | None) -> nt.Model:
     """A small model whose launches are recorded."""
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.Flatten(), nt.Linear(3))
     backend = TritonBackend(
@@ -262,17 +262,19 @@ def test_what_waits_for_the_gpu_is_not_recorded():
 
 @pytest.mark.interpreter
 def test_memory_goes_with_the_model():
-    model = recorded(Recorder())
+    model = recorded(None)
     x, y = torch.randn(5, 2, 6, 6), torch.randint(0, 3, (5,))
-    lin = model.linearize(x, y)
-    lin.hvp(lin.gradient)
-    model.vectors.gram([lin.gradient, model.params])
-    gc.collect()
-    executor = model.executor(model.programs[True].hvp)
-    alive = weakref.ref(executor.plans[5]._memory.arena)  # type: ignore[attr-defined]
-    gc.disable()
+    gc.disable()  # memory of a GPU must not wait for it
     try:
-        del model, lin, executor
-        assert alive() is None
+        lin = model.linearize(x, y)
+        product = lin.hvp(lin.gradient)
+        model.vectors.gram([lin.gradient, model.params])
+        executor = model.executor(model.programs[True].hvp)
+        arena = executor.plans[5]._memory.arena  # type: ignore[attr-defined]
+        alive = [weakref.ref(t) for t in (arena, lin.gradient, product, *lin._tape.values())]
+        del arena, lin, product
+        assert [each() is None for each in alive] == [False] + [True] * (len(alive) - 1)
+        del model, executor
+        assert alive[0]() is None
     finally:
         gc.enable()
