@@ -13,7 +13,7 @@ from importlib import import_module
 from ..compiler.graph.errors import NewtritonError
 
 OLDEST = {"torch": "2.11", "triton": "3.6"}
-TESTED = {"torch": "2.11.0, 2.13.0, 2.14.1", "triton": "3.6.0, 3.7.1, 3.8.0, 3.9.0"}
+TESTED = {"torch": "2.11.0, 2.13.0, 2.14.1, 2.15.0", "triton": "3.6.0, 3.7.1, 3.8.0, 3.9.0"}
 # What is taken from each package, by module; tests hold the list complete.
 TAKEN: dict[str, dict[str, str]] = {
     "torch": {},

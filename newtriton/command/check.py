@@ -160,7 +160,7 @@ def summary(reports: Sequence[Report]) -> list[dict[str, object]]:
             "most_registers": max(r.registers for r in group),
             "most_shared_bytes": max(r.shared for r in group),
             "on_tensor_cores": sum(
-                r.instruction.startswith(("HGMMA", "HMMA", "MFMA")) for r in group
+                r.instruction.startswith(("HGMMA", "HMMA", "MFMA", "UTC")) for r in group
             ),
         }
         for (precision, target), group in groups.items()
