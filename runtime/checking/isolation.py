@@ -17,7 +17,7 @@ from ...compiler.lowering.code import Buffer, Part
 from ...compiler.lowering.kernel import Kernel, Schedule
 from ..backend import Context
 from ..fused.call import Memory, aligned
-from ..fused.executor import on_device
+from ..fused.chips import on_device
 from ..fused.launch import Launch
 from ..fused.storage import Storage, dtype_of
 

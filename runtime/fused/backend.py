@@ -11,8 +11,9 @@ import torch
 from ...compiler.graph.ir import Graph, Node
 from ...compiler.lowering.precision import two_products
 from ..backend import Context, Expected
+from .chips import on_device
 from .compiling import Job, compile_once, interpreted
-from .executor import FusedExecutor, on_device
+from .executor import FusedExecutor
 from .measurements import Trials
 from .selection import Selection
 from .settings import Settings

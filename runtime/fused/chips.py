@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,3 +107,8 @@ def chip_of(device: torch.device) -> Chip:
             f"the GPU is {chip.name}, and Triton supports sm_{LEAST} and newer: use backend='aten'"
         )
     return chip
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Returns a context manager inside which a GPU is the current one, where Triton launches."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

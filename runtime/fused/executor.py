@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,15 +14,11 @@ from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
 from . import pipeline
+from .chips import on_device
 from .compiling import Job
 from .plan import Plan
 from .selection import Selection
 from .storage import dtype_of
-
-
-def on_device(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context manager inside which a GPU is the current one, where Triton launches."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class FusedExecutor:
@@ -101,8 +96,9 @@ class FusedExecutor:
         Outputs named in `out` lie there: in contiguous memory that their kernels write to, or that
         they are copied to where something else shares theirs.
         """
-        plan, out, became = self.plan(context.batch, feed), out or {}, self.lowered.became
+        out, became = out or {}, self.lowered.became
         with on_device(context.device), switches(context.device):
+            plan = self.plan(context.batch, feed)
             known = {became.get(n, n): x for n, x in feed.items()}
             tensor = plan(context, known, self.in_place(plan, out))
 

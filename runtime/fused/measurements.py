@@ -27,6 +27,7 @@ from ...compiler.lowering.precision import is_rounded
 from ..aten.executor import AtenExecutor
 from ..backend import Context
 from . import codecache, pipeline
+from .chips import on_device
 from .compiling import compile_here, distinct
 from .plan import Plan
 from .replay import cuda_graph
@@ -154,15 +155,20 @@ class Trials:
                 unknown.setdefault(key, alone(node))
         ways = WAYS[0], WAYS[-1]  # those between are for what should not happen
         plans = [self._plan(node, batch, way) for node in unknown.values() for way in ways]
-        compile_here(distinct(job for plan in plans for job in plan.jobs("")))
+        with on_device(self.measurements.device):
+            compile_here(distinct(job for plan in plans for job in plan.jobs("")))
 
     def fastest(self, node: Node, batch: int) -> str:
         """Returns who computes a contraction, measured if it is not known yet."""
-        key, node = key_of(node, batch, self.settings.precision), alone(node)
+        key = key_of(node, batch, self.settings.precision)
+        if key in self.measurements.fastest_of:
+            return self.measurements.fastest_of[key]
         context = Context(batch, torch.float32, self.measurements.device)
+        node = alone(node)
         leaves = random_leaves(node, context)
         ways = {way: partial(self._call, node, context, way, leaves) for way in WAYS}
-        return self.measurements.fastest(key, ways)
+        with on_device(self.measurements.device):
+            return self.measurements.fastest(key, ways)
 
     def _plan(self, node: Node, batch: int, way: str) -> Plan:
         """Returns a contraction of given operands, computed in one way."""
