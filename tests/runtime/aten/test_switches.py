@@ -15,6 +15,8 @@ from newtriton.compiler.curvature.factors import KINDS
 from newtriton.runtime.aten.switches import set_repeatable, switches
 from newtriton.runtime.parts.kronecker import KroneckerCurvature
 
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
+
 # What a user may have done before, as the newer and the older switches allow it.
 USERS = [
     "pass",

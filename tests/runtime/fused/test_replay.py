@@ -21,6 +21,8 @@ from newtriton.runtime.fused.settings import Settings
 
 from ...tolerances import assert_close
 
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
+
 
 class Recorder:
     """Stands in for CUDA graphs: a recording does the work that was recorded."""
