@@ -29,9 +29,7 @@ DTYPES = {
     "*fp32": torch.float32, "*bf16": torch.bfloat16, "*i32": torch.int32, "*i64": torch.int64,
 }  # fmt: skip
 NUMBERS = {"i32": 7, "fp32": 0.5}  # their values are not compiled into a kernel
-NOTE = "newtriton-compiled"
-
-
+NOTE = "newtriton-compiled"  # the name of the file that says so
 UNALIGNED = " at any address"  # behind a pointer type: otherwise it is a multiple of 16 bytes
 
 
@@ -227,7 +225,7 @@ def _compile_launcher(kernel: Any) -> None:
             nvidia.CudaLauncher(kernel.src, kernel.metadata)
 
 
-compiled_here: set[tuple[GPUTarget, tuple[str, ...]]] = set()
+compiled_here: set[tuple[GPUTarget, tuple[str, ...]]] = set()  # targets and keys
 _work: list[tuple[Callable[[Job, GPUTarget], Any], Job, GPUTarget]] = []
 
 
