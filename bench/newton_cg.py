@@ -11,8 +11,8 @@ import torch
 import newtriton as nt
 
 from ..compiler.language.network import Layer
+from ..runtime.curvatures.matrix_free import cheaper_product
 from ..runtime.model.linearization import PRODUCTS
-from ..runtime.parts.matrix_free import cheaper_product
 from ._measure import arguments, interleaved, report
 
 BATCH = 128

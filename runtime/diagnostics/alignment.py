@@ -12,12 +12,12 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number
+from ..curvatures.matrix_free import MatrixFree
 from ..model.linearization import Linearization
 from ..optimizers.combinations import check_combination
 from ..optimizers.registry import resolve
-from ..parts.cg import Stop, conjugate_gradients
-from ..parts.matrix_free import MatrixFree
 from ..parts.protocols import Curvature
+from ..solvers.cg import Stop, conjugate_gradients
 from ..vectors import System, inner
 from .errors import shown, updated
 from .tables import table

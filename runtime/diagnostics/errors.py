@@ -16,10 +16,10 @@ from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_option
 from ..aten.switches import switches
+from ..curvatures.matrix_free import MatrixFree
 from ..model.linearization import Linearization
 from ..model.model import Model
 from ..optimizers.registry import CURVATURES
-from ..parts.matrix_free import MatrixFree
 from ..parts.protocols import Curvature
 from .tables import table
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...compiler.graph.errors import NewtritonError
-from ..parts.block_cg import MeanCG
-from ..parts.cg import TruncatedCG
-from ..parts.direct import KFI
-from ..parts.fixed import Fixed
-from ..parts.kronecker import KroneckerCurvature
-from ..parts.line_search import LevenbergMarquardt
-from ..parts.matrix_free import MatrixFree, Preconditioned
+from ..curvatures.kronecker import KroneckerCurvature
+from ..curvatures.matrix_free import MatrixFree, Preconditioned
 from ..parts.protocols import Curvature
-from ..parts.quadratic_model import QuadraticModel
-from ..parts.trust_region import TrustRegion
+from ..rules.fixed import Fixed
+from ..rules.line_search import LevenbergMarquardt
+from ..rules.quadratic_model import QuadraticModel
+from ..rules.trust_region import TrustRegion
+from ..solvers.block_cg import MeanCG
+from ..solvers.cg import TruncatedCG
+from ..solvers.direct import KFI
 from .averaging import PolyakAverage
 from .second_order import SecondOrder
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.options import check_option
-from ..parts.block_cg import BlockCG, MeanCG
-from ..parts.cg import Steihaug, TruncatedCG
-from ..parts.direct import KFI, Eigen
-from ..parts.fixed import Fixed
-from ..parts.kronecker import KroneckerCurvature
-from ..parts.line_search import LevenbergMarquardt
-from ..parts.matrix_free import MatrixFree
+from ..curvatures.kronecker import KroneckerCurvature
+from ..curvatures.matrix_free import MatrixFree
 from ..parts.protocols import Curvature, Solver, StepRule
-from ..parts.quadratic_model import QuadraticModel
 from ..parts.tags import Tag
-from ..parts.trust_region import TrustRegion
+from ..rules.fixed import Fixed
+from ..rules.line_search import LevenbergMarquardt
+from ..rules.quadratic_model import QuadraticModel
+from ..rules.trust_region import TrustRegion
+from ..solvers.block_cg import BlockCG, MeanCG
+from ..solvers.cg import Steihaug, TruncatedCG
+from ..solvers.direct import KFI, Eigen
 
 if TYPE_CHECKING:
     from ..model.model import Model

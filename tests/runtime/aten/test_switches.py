@@ -13,7 +13,7 @@ import torch
 import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
 from newtriton.runtime.aten.switches import set_repeatable, switches
-from newtriton.runtime.parts.kronecker import KroneckerCurvature
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
 
@@ -58,7 +58,7 @@ import torch
 
 import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
-from newtriton.runtime.parts.kronecker import KroneckerCurvature
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 from newtriton.runtime.aten.switches import set_precision
 warnings.simplefilter("ignore")
 b = torch.backends

@@ -11,9 +11,9 @@ import torch
 import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.cg import TruncatedCG
-from newtriton.runtime.parts.kronecker import KroneckerCurvature
-from newtriton.runtime.parts.matrix_free import MatrixFree
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
+from newtriton.runtime.curvatures.matrix_free import MatrixFree
+from newtriton.runtime.solvers.cg import TruncatedCG
 
 from ..problems import dense, problem
 from .test_errors import batch_norm_and_groups

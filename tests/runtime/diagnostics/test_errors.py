@@ -13,7 +13,7 @@ import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.language.models import mlp
-from newtriton.runtime.parts.kronecker import KroneckerCurvature
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 
 from ..problems import problem
 

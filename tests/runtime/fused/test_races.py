@@ -39,7 +39,7 @@ from newtriton.runtime.fused.storage import Use
 from newtriton.runtime.fused.tiles import Tiling
 from newtriton.runtime.model.linearization import Linearization
 from newtriton.runtime.model.model import Model
-from newtriton.runtime.parts.cg import Stop, conjugate_gradients
+from newtriton.runtime.solvers.cg import Stop, conjugate_gradients
 from newtriton.runtime.vectors import System
 
 from ...races import Fault, Report, Watched, watched

@@ -18,8 +18,8 @@ from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
 from newtriton.runtime.fused.vectors import CompiledVectors
-from newtriton.runtime.parts.cg import Stop, conjugate_gradients
 from newtriton.runtime.parts.protocols import Status
+from newtriton.runtime.solvers.cg import Stop, conjugate_gradients
 from newtriton.runtime.vectors import System, Vectors
 
 from ...tolerances import RELATIVE, assert_close

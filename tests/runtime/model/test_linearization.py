@@ -14,7 +14,7 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.errors import MissingRule, NewtritonError
 from newtriton.compiler.graph.ir import Node, Op
 from newtriton.compiler.language.network import Scope
-from newtriton.runtime.parts.matrix_free import cheaper_product
+from newtriton.runtime.curvatures.matrix_free import cheaper_product
 from tests.networks import Autograd
 from tests.tolerances import assert_close
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.trust_region import CASES
+from newtriton.runtime.rules.trust_region import CASES
 
 from ..stand_in import assert_identical
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import newtriton as nt
-from newtriton.runtime.parts.cg import Steihaug
-from newtriton.runtime.parts.direct import Eigen
-from newtriton.runtime.parts.fixed import Fixed
-from newtriton.runtime.parts.kronecker import KroneckerCurvature
-from newtriton.runtime.parts.matrix_free import MatrixFree
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
+from newtriton.runtime.curvatures.matrix_free import MatrixFree
 from newtriton.runtime.parts.protocols import Status
-from newtriton.runtime.parts.quadratic_model import QuadraticModel
-from newtriton.runtime.parts.trust_region import TrustRegion
+from newtriton.runtime.rules.fixed import Fixed
+from newtriton.runtime.rules.quadratic_model import QuadraticModel
+from newtriton.runtime.rules.trust_region import TrustRegion
+from newtriton.runtime.solvers.cg import Steihaug
+from newtriton.runtime.solvers.direct import Eigen
 
 from ..problems import dense, problem
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from newtriton.runtime.parts import cg
+from newtriton.runtime.solvers import cg
 
 from ..transfers import Transfers, counted
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.curvatures.kronecker_block import KroneckerBlock, MeanBlock
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors
 from newtriton.runtime.parts.block import (
     Block,
@@ -22,12 +23,11 @@ from newtriton.runtime.parts.block import (
     Views,
     in_rounds,
 )
-from newtriton.runtime.parts.block_cg import BlockCG
-from newtriton.runtime.parts.direct import KFI, Direct, Eigen
-from newtriton.runtime.parts.kronecker_block import KroneckerBlock, MeanBlock
 from newtriton.runtime.parts.protocols import LinearSolver, Status
 from newtriton.runtime.parts.state import Shaped, Spec, check_state
 from newtriton.runtime.parts.tags import Tag
+from newtriton.runtime.solvers.block_cg import BlockCG
+from newtriton.runtime.solvers.direct import KFI, Direct, Eigen
 from newtriton.runtime.vectors import Vectors
 
 from ..stand_in import StandInLayout, assert_identical, positive, seeded
@@ -125,19 +125,6 @@ def test_the_whole_has_the_tags_of_all_blocks_or_of_any() -> None:
     assert of(pair, diagonal) == {Tag.BLOCKS, Tag.SEMIDEFINITE}
     assert of(mean, diagonal) == {Tag.BLOCKS, Tag.SEMIDEFINITE, Tag.MEANS}
     assert of(pair, Saddle(DiagonalLayer("bn", ("s",)))) == {Tag.BLOCKS}
-
-
-@pytest.mark.parametrize("form", Damped)
-def test_a_factorisation_does_not_follow_the_averages(form: Damped) -> None:
-    """A mean without a bias is its own root: what is kept of it must be a copy."""
-    g = positive(3)
-    block = MeanBlock(KroneckerLayer("layer", "w", None, 1, (1, 1)), apart=False)
-    block.average(MeanFactors(random(4), g, (1, 1), False), 1.0)
-    made, m = block.factorise(0.3, form), random(3, 4, seed=1)
-    assert made is not None
-    before = block.solve(made[0], 0.3, m)
-    block.average(MeanFactors(random(4, seed=2), g, (1, 1), False), 0.5)
-    assert torch.equal(block.solve(made[0], 0.3, m), before)
 
 
 # --- one more structure, and not a line in a solver -----------------------------------------------

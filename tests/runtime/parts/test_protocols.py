@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.cg import TruncatedCG
-from newtriton.runtime.parts.direct import KFI
-from newtriton.runtime.parts.matrix_free import MatrixFree
+from newtriton.runtime.curvatures.matrix_free import MatrixFree
 from newtriton.runtime.parts.protocols import Status
 from newtriton.runtime.parts.tags import MISSING, Tag
+from newtriton.runtime.solvers.cg import TruncatedCG
+from newtriton.runtime.solvers.direct import KFI
 
 from ..problems import problem
 

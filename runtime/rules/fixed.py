@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from ...compiler.graph.options import check_number
-from .protocols import Point, Proposal
+from ..parts.protocols import Point, Proposal
+from ..parts.state import Maybe, Shaped, Spec
+from ..parts.tags import Tag
 from .rule import Rule
-from .state import Maybe, Shaped, Spec
-from .tags import Tag
 
 if TYPE_CHECKING:
     from ..model.model import Model

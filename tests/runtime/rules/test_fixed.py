@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.fixed import Fixed
+from newtriton.runtime.rules.fixed import Fixed
 
+from ..parts.points import Point, draw, judged
 from ..stand_in import assert_identical
-from .points import Point, draw, judged
 
 
 def test_the_fixed_rule_and_its_momentum() -> None:

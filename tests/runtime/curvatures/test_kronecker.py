@@ -12,8 +12,8 @@ import newtriton as nt
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.language.network import Layer
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
-from newtriton.runtime.parts.kronecker import KroneckerCurvature
 
 from ..stand_in import MLP, StandInLayout, assert_identical, batch, positive, seeded
 

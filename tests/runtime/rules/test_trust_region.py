@@ -13,7 +13,7 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.trust_region import CASES, Proposal, TrustRegion, minimise_in_ball
+from newtriton.runtime.rules.trust_region import CASES, Proposal, TrustRegion, minimise_in_ball
 from newtriton.runtime.vectors import Vectors
 
 EPS = torch.finfo(torch.float64).eps

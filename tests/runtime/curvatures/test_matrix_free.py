@@ -8,12 +8,17 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
+from newtriton.runtime.curvatures.matrix_free import (
+    BLOCKS,
+    MatrixFree,
+    Preconditioned,
+    cheaper_product,
+)
 from newtriton.runtime.model.linearization import PRODUCTS
-from newtriton.runtime.parts.cg import TruncatedCG
-from newtriton.runtime.parts.direct import KFI
-from newtriton.runtime.parts.kronecker import KroneckerCurvature
-from newtriton.runtime.parts.matrix_free import BLOCKS, MatrixFree, Preconditioned, cheaper_product
 from newtriton.runtime.parts.tags import Tag
+from newtriton.runtime.solvers.cg import TruncatedCG
+from newtriton.runtime.solvers.direct import KFI
 
 from ...tolerances import RELATIVE, assert_close, relative_error
 from ..problems import dense, problem

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.cg import (
+from newtriton.runtime.parts.protocols import Solution, Status
+from newtriton.runtime.solvers.cg import (
     Steihaug,
     Stop,
     TruncatedCG,
     conjugate_gradients,
     conjugate_gradients_on_each,
 )
-from newtriton.runtime.parts.protocols import Solution, Status
 from newtriton.runtime.vectors import Operator, System, Vectors
 
 from ..stand_in import positive, seeded

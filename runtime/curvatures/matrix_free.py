@@ -15,13 +15,13 @@ from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS, Linearization
-from .protocols import Foreseeing
-from .state import Attributes, Number, Spec, State
-from .tags import Tag
+from ..parts.protocols import Foreseeing
+from ..parts.state import Attributes, Number, Spec, State
+from ..parts.tags import Tag
 
 if TYPE_CHECKING:
     from ..model.model import Model
-    from .protocols import Curvature
+    from ..parts.protocols import Curvature
 
 BLOCKS = ("whole", "layers")
 BALANCE = 5  # floating-point operations that take as long as a byte of memory traffic, on CPUs

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ..model.factors import KroneckerFactors, MeanFactors
+from ..parts.block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
+from ..parts.cholesky import System
+from ..parts.state import Shaped, Spec
+from ..parts.tags import Tag
 from ..reading import all_finite, read
-from .block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
-from .cholesky import System
-from .state import Shaped, Spec
-from .tags import Tag
 
 if TYPE_CHECKING:
     from ...compiler.curvature.factors import KroneckerLayer

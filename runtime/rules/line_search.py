@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_number, check_option
 from ...compiler.programs import MATRICES
-from .protocols import Point, Proposal
+from ..parts.protocols import Point, Proposal
 from .rule import GOOD, POOR, ModelRule, reduction_ratio
 
 

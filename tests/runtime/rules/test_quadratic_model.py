@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.line_search import LevenbergMarquardt
-from newtriton.runtime.parts.quadratic_model import QuadraticModel
+from newtriton.runtime.rules.line_search import LevenbergMarquardt
+from newtriton.runtime.rules.quadratic_model import QuadraticModel
 
+from ..parts.points import Point, draw, judged
 from ..stand_in import assert_identical, positive
-from .points import Point, draw, judged
 
 
 @pytest.mark.parametrize("model", ["ggn", "hessian"])

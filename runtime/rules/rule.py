@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...compiler.graph.program import Program
+from ..parts.protocols import Point, Proposal
+from ..parts.state import Attributes, Spec
+from ..parts.tags import Tag
 from ..reading import read
 from ..vectors import symmetric
-from .protocols import Point, Proposal
-from .state import Attributes, Spec
-from .tags import Tag
 
 if TYPE_CHECKING:
     from ..model.model import Model

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.programs import MATRICES
-from .protocols import Point, Proposal
+from ..parts.protocols import Point, Proposal
+from ..parts.state import Maybe, Number, Shaped, Spec
 from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
-from .state import Maybe, Number, Shaped, Spec
 
 if TYPE_CHECKING:
     from ..model.model import Model

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from newtriton.runtime.parts.line_search import LevenbergMarquardt
-from newtriton.runtime.parts.quadratic_model import QuadraticModel
-from newtriton.runtime.parts.rule import Rule, along, reduction_ratio
-from newtriton.runtime.parts.trust_region import TrustRegion
+from newtriton.runtime.rules.line_search import LevenbergMarquardt
+from newtriton.runtime.rules.quadratic_model import QuadraticModel
+from newtriton.runtime.rules.rule import Rule, along, reduction_ratio
+from newtriton.runtime.rules.trust_region import TrustRegion
 from newtriton.runtime.vectors import Vectors
 
+from ..parts.points import Point, draw
 from ..transfers import counted
-from .points import Point, draw
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from ...compiler.graph.program import Program
 from ..model.factors import Factors
 from ..model.linearization import Linearization
 from ..model.model import Model
+from ..parts.block import Block, BlockDiagonal, DiagonalBlock
+from ..parts.state import Maybe, Number, Random, Spec, State, copied, seeded
+from ..parts.tags import Tag
 from ..reading import all_finite
-from .block import Block, BlockDiagonal, DiagonalBlock
 from .kronecker_block import KroneckerBlock, MeanBlock
-from .state import Maybe, Number, Random, Spec, State, copied, seeded
-from .tags import Tag
 
 INPUTS = ("gram", "mean", "mean-first")
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.line_search import LevenbergMarquardt
 from newtriton.runtime.parts.protocols import Proposal
+from newtriton.runtime.rules.line_search import LevenbergMarquardt
 
-from .points import Point, judged
+from ..parts.points import Point, judged
 
 
 def searched(rule: LevenbergMarquardt, point: Point, x: Tensor, h) -> tuple[Proposal, float]:

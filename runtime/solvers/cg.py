@@ -16,14 +16,14 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
+from ..parts.protocols import LinearSolver, Solution, Status
+from ..parts.state import Attributes, Spec, State
+from ..parts.tags import MISSING, Tag
 from ..reading import read
 from ..vectors import Numbers, Operator, System, Vectors
-from .protocols import LinearSolver, Solution, Status
-from .state import Attributes, Spec, State
-from .tags import MISSING, Tag
 
 if TYPE_CHECKING:
-    from .protocols import Curvature, Inverse, Solver
+    from ..parts.protocols import Curvature, Inverse, Solver
 
 
 @dataclass(frozen=True)

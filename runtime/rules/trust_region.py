@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
-from .protocols import Point, Proposal
+from ..parts.protocols import Point, Proposal
+from ..parts.state import Maybe, Number, Shaped, Spec
+from ..parts.tags import Tag
 from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
-from .state import Maybe, Number, Shaped, Spec
-from .tags import Tag
 
 if TYPE_CHECKING:
     from ..model.model import Model

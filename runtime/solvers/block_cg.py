@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..parts.block import BlockDiagonal, Damped, Factorisation
+from ..parts.protocols import LinearSolver, Solution, Status, blocks_of
+from ..parts.state import Attributes, Spec
+from ..parts.tags import Tag
 from ..vectors import System, Vectors
-from .block import BlockDiagonal, Damped, Factorisation
 from .cg import Stop, conjugate_gradients_on_each
-from .protocols import LinearSolver, Solution, Status, blocks_of
-from .state import Attributes, Spec
-from .tags import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .protocols import Curvature
+    from ..parts.protocols import Curvature
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from torch import Tensor
 import newtriton as nt
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature, operators
+from newtriton.runtime.curvatures.kronecker_block import Full, KroneckerBlock, MeanBlock, balance
 from newtriton.runtime.model.factors import (
     DiagonalFactors,
     Factors,
@@ -19,11 +21,9 @@ from newtriton.runtime.model.factors import (
     MeanFactors,
 )
 from newtriton.runtime.parts.block import RETRIES, BlockDiagonal
-from newtriton.runtime.parts.block_cg import BlockCG
-from newtriton.runtime.parts.direct import KFI, Eigen
-from newtriton.runtime.parts.kronecker import KroneckerCurvature, operators
-from newtriton.runtime.parts.kronecker_block import Full, KroneckerBlock, MeanBlock, balance
 from newtriton.runtime.parts.protocols import Status
+from newtriton.runtime.solvers.block_cg import BlockCG
+from newtriton.runtime.solvers.direct import KFI, Eigen
 from newtriton.runtime.vectors import Vectors
 
 from ..stand_in import StandInLayout, positive, seeded

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_flag
-from .block import RETRIES, Block, BlockDiagonal, Damped, Factorisation, in_rounds
-from .protocols import Inverse, LinearSolver, Solution, Status, blocks_of, no_solution
-from .state import Maybe, Number, Spec, State, copied
-from .tags import Tag
+from ..parts.block import RETRIES, Block, BlockDiagonal, Damped, Factorisation, in_rounds
+from ..parts.protocols import Inverse, LinearSolver, Solution, Status, blocks_of, no_solution
+from ..parts.state import Maybe, Number, Spec, State, copied
+from ..parts.tags import Tag
 
 if TYPE_CHECKING:
-    from .protocols import Curvature
+    from ..parts.protocols import Curvature
 
 
 @dataclass(frozen=True)

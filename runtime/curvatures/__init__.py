@@ -1,0 +1,1 @@
+"""Curvatures: what stands for the Hessian, by blocks or by products."""

@@ -1,0 +1,1 @@
+"""Step rules: from a direction to a step, and the judgement of it."""

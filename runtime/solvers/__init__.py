@@ -1,0 +1,1 @@
+"""Solvers of (C + damping·I) x = g: direct ones on blocks, and conjugate gradients."""
