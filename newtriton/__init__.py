@@ -43,6 +43,7 @@ from newtriton.compiler.language.losses import CrossEntropyLoss as CrossEntropyL
 from newtriton.compiler.language.losses import MixtureLoss as MixtureLoss
 from newtriton.compiler.language.losses import MSELoss as MSELoss
 from newtriton.compiler.language.losses import SigmoidMarginLoss as SigmoidMarginLoss
+from newtriton.compiler.language.scaled_loss import Scaled as Scaled
 from newtriton.runtime.data.curves import curves as curves
 from newtriton.runtime.data.samples import Batches as Batches
 from newtriton.runtime.data.samples import Samples as Samples

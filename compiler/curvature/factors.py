@@ -199,8 +199,15 @@ def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
     return {Noise(): ops.input_(str(Noise()), (count, *noise.shape))}
 
 
+def _per_temperature(traced: Traced) -> float:
+    """Returns 1/√T, which makes the covariance of drawn adjoints B at the loss's temperature."""
+    return traced.criterion.temperature**-0.5
+
+
 def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) -> dict[Node, Node]:
     """Returns adjoints of the parameters' consumers for labels that are drawn from the model.
+
+    Over the labels, N z̄ of a sample has the covariance E[B].
 
     Args:
         traced: the network.
@@ -209,7 +216,7 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
     """
     y_drawn, noise = traced.criterion.drawn(traced.z)
     z_bar = rewrite(
-        {"z_bar": adjoints[traced.z]},
+        {"z_bar": ops.scale(adjoints[traced.z], _per_temperature(traced))},
         lambda node, inputs: y_drawn if node is traced.y else ops.remake(node, inputs),
     )["z_bar"]
     sampled = vjp({traced.z: z_bar}, traced.nodes.values())
@@ -295,7 +302,10 @@ def _labelled(
     """Returns the adjoints of which the kinds that start from the tape take Grams and squares."""
     if kind == "kfac":
         return sampled_adjoints(traced, adjoints, samples)
-    return adjoints if kind == "empirical" else root_adjoints(traced)
+    if kind == "empirical":
+        scale = _per_temperature(traced)
+        return {node: ops.scale(adjoints[node], scale) for node in consumers(traced)}
+    return root_adjoints(traced)
 
 
 def factors(
