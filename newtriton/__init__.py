@@ -59,6 +59,7 @@ from newtriton.runtime.model.factors import MeanFactors as MeanFactors
 from newtriton.runtime.model.linearization import Linearization as Linearization
 from newtriton.runtime.model.model import Model as Model
 from newtriton.runtime.optimizers.first_order import TorchOptimizer as TorchOptimizer
+from newtriton.runtime.optimizers.preconditioned import Preconditioned as Preconditioned
 from newtriton.runtime.optimizers.presets import EACG as EACG
 from newtriton.runtime.optimizers.presets import FITRE as FITRE
 from newtriton.runtime.optimizers.presets import KFAC as KFAC

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks
+from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, require_blocks
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Input, Output, Program
@@ -102,8 +102,24 @@ class Compiled:
 
     @cached_property
     def blocks(self) -> list[KroneckerLayer | DiagonalLayer]:
-        """The curvature blocks, one for each layer that has parameters."""
+        """The curvature blocks, one for each layer that has parameters.
+
+        Raises:
+            MissingRule: a layer has none.
+        """
+        require_blocks(self.programs[True].traced)
+        return self.known_blocks
+
+    @cached_property
+    def known_blocks(self) -> list[KroneckerLayer | DiagonalLayer]:
+        """The curvature blocks of those layers that have one."""
         return blocks(self.programs[True].traced)
+
+    def blocks_of(self, layers: Collection[str] | None) -> list[KroneckerLayer | DiagonalLayer]:
+        """Returns the blocks of those of these layers that have one; for None those of all."""
+        if layers is None:
+            return self.blocks
+        return [block for block in self.known_blocks if block.layer in layers]
 
     # --- running programs -----------------------------------------------------------------------
 
