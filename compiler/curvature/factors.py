@@ -187,18 +187,27 @@ def faults(traced: Traced) -> dict[str, str]:
     return found
 
 
-def blocks(traced: Traced) -> list[KroneckerLayer | DiagonalLayer]:
-    """Returns the curvature blocks of a network, in the order of its layers, without its `faults`.
+def blocks(
+    traced: Traced, layers: Collection[str] | None = None
+) -> list[KroneckerLayer | DiagonalLayer]:
+    """Returns the curvature blocks of layers, in the network's order; diagonal ones come last.
 
-    Layers whose parameters enter by a broadcast come last.
+    Args:
+        traced: the network.
+        layers: the layers of which blocks are wanted; None for all.
+
+    Raises:
+        MissingRule: one of them has no block, see `faults`.
     """
-    without = faults(traced)
+    for layer, sentence in faults(traced).items():
+        if layers is None or layer in layers:
+            raise MissingRule(sentence)
     result: list[KroneckerLayer | DiagonalLayer] = []
     diagonal: dict[str, list[str]] = {}
     for node, params in consumers(traced).items():
         names = [p["name"] for p in params]
         layer = layer_of(names[0])
-        if layer in without:
+        if layers is not None and layer not in layers:
             continue
         if _is_kronecker(node, params):
             conv = node.op is Op.CONV
@@ -208,17 +217,6 @@ def blocks(traced: Traced) -> list[KroneckerLayer | DiagonalLayer]:
         else:
             diagonal.setdefault(layer, []).extend(names)
     return result + [DiagonalLayer(layer, tuple(names)) for layer, names in diagonal.items()]
-
-
-def require_blocks(traced: Traced, layers: Collection[str] | None = None) -> None:
-    """Raises an error where a layer, of all or of these, has no curvature block.
-
-    Raises:
-        MissingRule: there is such a layer, see `faults`.
-    """
-    for layer, sentence in faults(traced).items():
-        if layers is None or layer in layers:
-            raise MissingRule(sentence)
 
 
 def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
@@ -371,7 +369,7 @@ def factors(
     require(traced.criterion, kind)
     if kind not in KINDS:
         raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
-    require_blocks(traced, layers)
+    blocks(traced, layers)  # it refuses parameters that have no factor
     known = {
         node: params
         for node, params in consumers(traced).items()

@@ -1,8 +1,8 @@
 """What a loss is, and what follows from its values alone: labels it stands for, B and roots of B.
 
-B = ∇²_z ℓ of one sample. Where p = e^{−ℓ/T} is a distribution over a sample's labels at a temperature
-T, labels are drawn from it, and the Fisher matrix is 1/T Σ_y p(y|z) ∇ℓ ∇ℓᵀ = E[B]. A root S of B,
-S Sᵀ = B, is a value copies×N×K: copy k is column k.
+B = ∇²_z ℓ of one sample. Where p = e^{−ℓ/T} is a distribution over a sample's labels, T being the
+loss's temperature, labels are drawn from it, and the Fisher matrix is 1/T Σ_y p(y|z) ∇ℓ ∇ℓᵀ = E[B].
+A root S of B, S Sᵀ = B, is a value copies×N×K: copy k is column k.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS, KroneckerLayer, require_blocks
+from ...compiler.curvature.factors import KINDS, DiagonalLayer, KroneckerLayer, blocks
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.graph.program import Program
 from ..model.factors import Factors
@@ -79,8 +79,8 @@ class KroneckerCurvature:
         self.layers = None if layers is None else frozenset(layers)
         if self.layers is not None:
             model.layout.check_layers("layers", self.layers)
-            require_blocks(model.programs[True].traced, self.layers)
-        described = model.blocks_of(self.layers)
+            blocks(model.programs[True].traced, self.layers)  # it refuses what has none
+        described = _described(model, self.layers)
         names = [b.layer for b in described if isinstance(b, KroneckerLayer)]
         self.means = {"gram": [], "mean": names, "mean-first": names[:1]}[inputs]
         self._blocks = operators(model, self.means, apart, self.layers)
@@ -172,6 +172,13 @@ class KroneckerCurvature:
             block.load(state["factors"][layer] if state["factors"] else {})
 
 
+def _described(
+    model: Model, layers: Collection[str] | None
+) -> list[KroneckerLayer | DiagonalLayer]:
+    """Returns what describes the layers that get a block, all of them for None."""
+    return model.blocks if layers is None else model.blocks_of(layers)
+
+
 def operators(
     model: Model, means: list[str], apart: bool, layers: Collection[str] | None = None
 ) -> dict[str, Block]:
@@ -184,7 +191,7 @@ def operators(
         layers: the layers that get a block; None for all.
     """
     result: dict[str, Block] = {}
-    for described in model.blocks_of(layers):
+    for described in _described(model, layers):
         if not isinstance(described, KroneckerLayer):
             result[described.layer] = DiagonalBlock(described)
         elif described.layer in means:

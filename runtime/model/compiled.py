@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, require_blocks
+from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Input, Output, Program
@@ -107,18 +107,16 @@ class Compiled:
         Raises:
             MissingRule: a layer has none.
         """
-        require_blocks(self.programs[True].traced)
-        return self.known_blocks
+        return blocks(self.programs[True].traced)
 
     @cached_property
     def known_blocks(self) -> list[KroneckerLayer | DiagonalLayer]:
         """The curvature blocks of those layers that have one."""
-        return blocks(self.programs[True].traced)
+        traced = self.programs[True].traced
+        return blocks(traced, self.layout.layers.keys() - faults(traced).keys())
 
-    def blocks_of(self, layers: Collection[str] | None) -> list[KroneckerLayer | DiagonalLayer]:
-        """Returns the blocks of those of these layers that have one; for None those of all."""
-        if layers is None:
-            return self.blocks
+    def blocks_of(self, layers: Collection[str]) -> list[KroneckerLayer | DiagonalLayer]:
+        """Returns the curvature blocks of those of these layers that have one."""
         return [block for block in self.known_blocks if block.layer in layers]
 
     # --- running programs -----------------------------------------------------------------------

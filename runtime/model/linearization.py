@@ -339,7 +339,8 @@ class Linearization(Generic[M]):
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
-        return factors_of(self.model.blocks_of(wanted), self._run(program, noise))
+        described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
+        return factors_of(described, self._run(program, noise))
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""

@@ -18,11 +18,8 @@ from .report import Patience, StepReport, not_finite
 from .sampling import Batch, as_batches, mean_gradient
 from .snapshot import Snapshot
 
-
 # What PyTorch's schedules of learning rates keep among the options of an optimizer.
-SCHEDULED = frozenset(
-    {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
-)
+SCHEDULED = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
 
 
 @dataclass(frozen=True)
@@ -114,12 +111,12 @@ class TorchOptimizer:
         if fault is not None:
             what["status"] = fault
         return StepReport(
-            start.loss, None, fault is None, norm, lr=self.lr, rejected=self.patience.rejected,
+            start.loss, None, fault is None, norm, lr=self._lr, rejected=self.patience.rejected,
             **what,
         )  # fmt: skip
 
     @property
-    def lr(self) -> float:
+    def _lr(self) -> float:
         """The learning rate of the coming step; NaN where the optimizer has none."""
         return float(self.optimizer.param_groups[0].get("lr", math.nan))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,6 @@ from ...compiler.graph.program import Program
 from ..parts.protocols import Curvature, Foreseeing, Solver
 from ..parts.state import Number, Spec, State
 from ..parts.tags import MISSING, Tag
-from ..rules.rule import Rule
 from .combinations import check_combination
 from .first_order import Start, TorchOptimizer
 from .presets import Every, refresh_intervals
@@ -150,7 +150,7 @@ class Preconditioned(TorchOptimizer):
         if self.clip is not None:
             sums = [torch.dot(x[at], gradient[at]) for at in self._preconditioned]
             slope = torch.stack(sums).sum(dtype=torch.float64).abs()
-            bound = (self.clip / (self.lr**2 * slope)).sqrt().clamp(max=1.0)
+            bound = (self.clip / (self._lr**2 * slope)).sqrt().clamp(max=1.0)
             direction.mul_(bound.to(x.dtype))
         for at in self._plain:
             direction[at] = gradient[at]
@@ -185,18 +185,21 @@ class Preconditioned(TorchOptimizer):
         self.damping = state["damping"]
 
 
-class Delegated(Rule):
+@dataclass(frozen=True)
+class Delegated:
     """What stands for a step rule where a torch.optim optimizer makes the steps.
 
-    Args:
+    Attributes:
         name: the name of the optimizer's class.
+        needs: the tags that the curvature must offer.
+        tags: what a solver may rely on.
+        matrix: None, since there is no quadratic model.
     """
 
-    needs = frozenset({Tag.SEMIDEFINITE})
-    matrix = None
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
+    needs: frozenset[Tag] = frozenset({Tag.SEMIDEFINITE})
+    tags: frozenset[Tag] = frozenset({Tag.CONSTANT_DAMPING})
+    matrix: str | None = None
 
 
 def _kronecker_layers(model: Model, plain: Collection[str]) -> list[str] | None:
@@ -215,9 +218,7 @@ def _kronecker_layers(model: Model, plain: Collection[str]) -> list[str] | None:
     return None if len(layers) == len(model.layout.layers) else layers
 
 
-def _places(
-    curvature: Curvature, plain: Collection[str]
-) -> tuple[list[slice], list[slice]]:
+def _places(curvature: Curvature, plain: Collection[str]) -> tuple[list[slice], list[slice]]:
     """Returns where a flat vector is preconditioned, and where the gradient stays plain.
 
     Raises:

@@ -39,7 +39,7 @@ CURVATURES: dict[str, Callable[..., Curvature]] = {
 # Solvers that factorise, and take the count of refreshes between two factorisations.
 DIRECT: dict[str, Callable[[int], Solver]] = {"kfi": KFI, "eigen": Eigen}
 
-SOLVERS: dict[str, Callable[[], Solver]] = {
+SOLVERS: dict[str, Callable[..., Solver]] = {
     **DIRECT,
     "cg": BlockCG,
     "ea-cg": MeanCG,

@@ -49,9 +49,6 @@ class StandIn:
         self.weight_decay, self.dtype, self.device = weight_decay, dtype, torch.device("cpu")
         self.accepted = 0  # updates of running statistics
 
-    def blocks_of(self, layers: None) -> list[KroneckerLayer | DiagonalLayer]:
-        return self.blocks
-
     def value(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The data term."""
         raise NotImplementedError

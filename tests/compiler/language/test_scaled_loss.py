@@ -190,7 +190,7 @@ def test_labels_are_those_of_the_loss():
 
 @pytest.mark.parametrize("c", [0, -1.0, math.nan, math.inf, "2", None, True])
 def test_refuses_factors_that_are_no_positive_numbers(c: object):
-    with pytest.raises(nt.NewtritonError, match="c is .*: give a number > 0"):
+    with pytest.raises(nt.NewtritonError, match=r"c is .*: give a number > 0"):
         nt.Scaled(nt.MSELoss(), c)  # type: ignore[arg-type]
 
 

@@ -123,9 +123,10 @@ def test_mv_is_the_dense_block_diagonal(kind):
 
 def test_mv_with_groups_and_a_diagonal_block():
     shapes = {"w": (4, 3, 3, 2), "b": (4,), "s": (2,)}
-    blocks = [KroneckerLayer("conv", "w", "b", 2, (3, 3)), DiagonalLayer("bn", ("s",))]
     model = SimpleNamespace(
-        layout=StandInLayout(shapes), device=torch.device("cpu"), blocks_of=lambda _: blocks
+        layout=StandInLayout(shapes),
+        device=torch.device("cpu"),
+        blocks=[KroneckerLayer("conv", "w", "b", 2, (3, 3)), DiagonalLayer("bn", ("s",))],
     )
     curvature = KroneckerCurvature(model)
     a = torch.stack([positive(19, 1), positive(19, 2)])
