@@ -233,9 +233,9 @@ def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
     return {Noise(): ops.input_(str(Noise()), (count, *noise.shape))}
 
 
-def _per_temperature(traced: Traced) -> float:
-    """Returns 1/√T, which makes the covariance of drawn adjoints B at the loss's temperature."""
-    return traced.criterion.temperature**-0.5
+def _per_dispersion(traced: Traced) -> float:
+    """Returns 1/√d, which makes the covariance of drawn adjoints B, d being the dispersion."""
+    return traced.criterion.dispersion**-0.5
 
 
 def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) -> dict[Node, Node]:
@@ -250,7 +250,7 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
     """
     y_drawn, noise = traced.criterion.drawn(traced.z)
     z_bar = rewrite(
-        {"z_bar": ops.scale(adjoints[traced.z], _per_temperature(traced))},
+        {"z_bar": ops.scale(adjoints[traced.z], _per_dispersion(traced))},
         lambda node, inputs: y_drawn if node is traced.y else ops.remake(node, inputs),
     )["z_bar"]
     sampled = vjp({traced.z: z_bar}, traced.nodes.values())
@@ -337,7 +337,7 @@ def _labelled(
     if kind == "kfac":
         return sampled_adjoints(traced, adjoints, samples)
     if kind == "empirical":
-        scale = _per_temperature(traced)
+        scale = _per_dispersion(traced)
         return {node: ops.scale(adjoints[node], scale) for node in consumers(traced)}
     return root_adjoints(traced)
 

@@ -1,7 +1,7 @@
 """What a loss is, and what follows from its values alone: labels it stands for, B and roots of B.
 
-B = ∇²_z ℓ of one sample. Where p = e^{−ℓ/T} is a distribution over a sample's labels, T being the
-loss's temperature, labels are drawn from it, and the Fisher matrix is 1/T Σ_y p(y|z) ∇ℓ ∇ℓᵀ = E[B].
+B = ∇²_z ℓ of one sample. Where p = e^{−ℓ/d} is a distribution over a sample's labels, d being the
+loss's dispersion, labels are drawn from it, and the Fisher matrix is 1/d Σ_y p(y|z) ∇ℓ ∇ℓᵀ = E[B].
 A root S of B, S Sᵀ = B, is a value copies×N×K: copy k is column k.
 """
 
@@ -34,8 +34,8 @@ class Loss(Described):
 
     Attributes:
         convex: whether B = ∇²_z ℓ is positive semidefinite whatever z and y are.
-        distribution: whether e^{−ℓ/T} is a distribution over the labels.
-        temperature: T > 0, the unit of ℓ: gradients' second moments over T stand for curvature.
+        distribution: whether e^{−ℓ/d} is a distribution over the labels.
+        dispersion: d > 0, the unit of ℓ: second moments of gradients over d stand for curvature.
         separable: whether ℓ is a sum over the outputs, so that `square_root` is diagonal, and
             linear in the units.
         root: what Gauss–Newton curvature takes for B: None for B itself, "fisher" for E[B] over
@@ -60,7 +60,7 @@ class Loss(Described):
 
     convex: bool = False
     distribution: bool = False
-    temperature: float = 1.0
+    dispersion: float = 1.0
     separable: bool = False
     root: str | None = None
     noise: str = "uniform"
@@ -68,7 +68,7 @@ class Loss(Described):
     values: tuple[float, ...] | None = None
 
     @property
-    def name(self) -> str:
+    def title(self) -> str:
         """The name by which errors call the loss."""
         return type(self).__name__
 
@@ -89,7 +89,7 @@ class Loss(Described):
         return z
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
-        """Returns labels drawn from e^{−ℓ/T}, and the input node of the random numbers."""
+        """Returns labels drawn from e^{−ℓ/d}, and the input node of the random numbers."""
         u = ops.input_("noise", (N,))
         return ops.make(Op.SAMPLE, log_likelihoods(self, z), u), u
 
@@ -110,7 +110,7 @@ class Loss(Described):
     def check(self) -> None:
         """Raises an error where an attribute is none that this loss can have."""
         check_option("noise", self.noise, NOISES)
-        check_number("temperature", self.temperature, above=0.0)
+        check_number("dispersion", self.dispersion, above=0.0)
         if self.root not in (None, *ROOTS):
             raise NewtritonError(f"root is {self.root!r}: 'fisher', 'clip' or None")
         if self.root == "fisher" and not self.distribution:
@@ -198,8 +198,8 @@ def _by_class(criterion: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
 
 
 def log_likelihoods(criterion: Loss, z: Node) -> Node:
-    """Returns −ℓ/T with each class in place of the label, N×classes."""
-    inverse = -1.0 / criterion.temperature
+    """Returns −ℓ/d with each class in place of the label, N×classes."""
+    inverse = -1.0 / criterion.dispersion
     losses = [
         ops.reshape(ops.scale(x, inverse), (N, 1))
         for x, _ in _by_class(criterion, z, criterion.labels(z))
@@ -208,8 +208,8 @@ def log_likelihoods(criterion: Loss, z: Node) -> Node:
 
 
 def _fisher_root(criterion: Loss, z: Node, y: Node) -> Node:
-    """Returns √(p(k|z)/T) ∇_z ℓ(z, k), a column for each class k, where p = e^{−ℓ/T}."""
-    columns, inverse = [], 1.0 / criterion.temperature
+    """Returns √(p(k|z)/d) ∇_z ℓ(z, k), a column for each class k, where p = e^{−ℓ/d}."""
+    columns, inverse = [], 1.0 / criterion.dispersion
     expr = scalar.exp(-0.5 * inverse * var(1)) * var(0) * inverse**0.5
     for losses, slopes in _by_class(criterion, z, y):
         weight = ops.broadcast(losses, slopes.shape, (1,))

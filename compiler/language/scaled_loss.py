@@ -18,7 +18,7 @@ UNCHANGED = ("convex", "distribution", "separable", "root", "noise", "span", "va
 class Scaled(Loss):
     """The loss c·ℓ of another loss ℓ: derivatives, B and all that stands for B are c times ℓ's.
 
-    Labels are drawn as ℓ draws them, from e^{−cℓ/T} with T = c times ℓ's own temperature. Weight
+    Labels are drawn as ℓ draws them, from e^{−cℓ/d} with d = c times ℓ's own dispersion. Weight
     decay is the model's and is not multiplied.
 
     Args:
@@ -49,12 +49,12 @@ class Scaled(Loss):
         object.__setattr__(self, "c", check_number("c", self.c, above=0.0))
         for name in UNCHANGED:
             object.__setattr__(self, name, getattr(self.loss, name))
-        object.__setattr__(self, "temperature", self.c * self.loss.temperature)
+        object.__setattr__(self, "dispersion", self.c * self.loss.dispersion)
 
     @property
-    def name(self) -> str:
-        """The name of ℓ."""
-        return self.loss.name
+    def title(self) -> str:
+        """The name by which errors call ℓ."""
+        return self.loss.title
 
     def check(self) -> None:
         """Raises an error where an attribute of ℓ is none that it can have."""

@@ -70,13 +70,13 @@ class Preconditioned(TorchOptimizer):
         >>> import newtriton as nt
         >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
         >>> optimizer = nt.Preconditioned(model, torch.optim.SGD, lr=0.1, momentum=0.9)
-        >>> schedule = torch.optim.lr_scheduler.StepLR(optimizer.optimizer, 2)
+        >>> schedule = torch.optim.lr_scheduler.StepLR(optimizer.optimizer, 3, 0.5)
         >>> x, y = torch.eye(3), torch.arange(3)
         >>> for _ in range(4):
         ...     report = optimizer.step(x, y)
         ...     schedule.step()
         >>> report.loss < 1.0, report.lr
-        (True, 0.01)
+        (True, 0.05)
     """
 
     def __init__(

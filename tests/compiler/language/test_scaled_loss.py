@@ -118,7 +118,7 @@ def test_factors_multiply_where_one_is_in_another(loss: nt.Loss):
     once = dict(curvatures(compiled(nt.Scaled(loss, 100.0))[0], x, y))
     for name, value in curvatures(model, x, y):
         assert_close(value, once[name], name)
-    assert model.criterion.temperature == pytest.approx(100.0)
+    assert model.criterion.dispersion == pytest.approx(100.0)
 
 
 @pytest.mark.parametrize("c", SCALES)
@@ -142,11 +142,11 @@ def test_fused_kernels_compute_the_same():
 
 
 class Doubled(nt.Loss):
-    """2·cross-entropy with labels drawn at temperature 2, all of it from the losses alone."""
+    """2·cross-entropy with labels drawn at dispersion 2, all of it from the losses alone."""
 
     distribution = True
     convex = True
-    temperature = 2.0
+    dispersion = 2.0
 
     def losses(self, z: Node, y: Node) -> Node:
         return nt.ops.scale(nt.CrossEntropyLoss().losses(z, y), 2.0)
@@ -157,7 +157,7 @@ class Fisher(Doubled):
 
 
 @pytest.mark.parametrize("own", [Doubled(), Fisher()], ids=repr)
-def test_a_loss_of_ones_own_names_its_temperature(own: nt.Loss):
+def test_a_loss_of_ones_own_names_its_dispersion(own: nt.Loss):
     model, _, x, y = compiled(nt.Scaled(nt.CrossEntropyLoss(), 2.0))
     expected = dict(curvatures(model, x, y))
     for name, value in curvatures(compiled(own)[0], x, y):
