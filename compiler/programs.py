@@ -288,7 +288,7 @@ class Programs:
         """
         key = ("factors", kind, samples, means, layers)
         if key not in self._made:
-            outputs = factors(self.traced, self.adjoints, kind, samples, means, layers)
+            outputs = factors(self.traced, self.adjoints, kind, samples, means, layers=layers)
             inputs = random_numbers(self.traced, kind, samples)
             name = f"factors({kind}, {samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS, DiagonalLayer, KroneckerLayer, blocks
+from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.graph.program import Program
 from ..model.factors import Factors
@@ -79,6 +80,8 @@ class KroneckerCurvature:
         self.layers = None if layers is None else frozenset(layers)
         if self.layers is not None:
             model.layout.check_layers("layers", self.layers)
+            if not self.layers:
+                raise NewtritonError("layers is empty: name at least one, or leave it out")
             blocks(model.programs[True].traced, self.layers)  # it refuses what has none
         described = _described(model, self.layers)
         names = [b.layer for b in described if isinstance(b, KroneckerLayer)]
@@ -120,8 +123,8 @@ class KroneckerCurvature:
         """
         filled = any(block.is_filled for block in self._blocks.values())
         if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
-            only = {"means": self.means, "layers": self.layers}
-            only = {name: which for name, which in only.items() if which}
+            named = {"means": self.means, "layers": self.layers}
+            only = {name: layers for name, layers in named.items() if layers}
             new = lin.kronecker_factors(self.kind, self.samples, self.generator, **only)
             if not all_finite([t for f in new.values() for t in f.tensors.values()]):
                 return False
@@ -136,7 +139,7 @@ class KroneckerCurvature:
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
         known, means = model.programs[True], frozenset(self.means)
-        return [known.factors(self.kind, self.samples, means, self.layers)]
+        return [known.factors(self.kind, self.samples, means, layers=self.layers)]
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.

@@ -335,7 +335,7 @@ class Linearization(Generic[M]):
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
         wanted = None if layers is None else frozenset(layers)
-        program = self.programs.factors(kind, samples, frozenset(means), wanted)
+        program = self.programs.factors(kind, samples, frozenset(means), layers=wanted)
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)

@@ -58,7 +58,7 @@ class TorchOptimizer:
         flat: the parameter that it sees.
 
     Raises:
-        NewtritonError: the class does not take the options.
+        NewtritonError: the class is none, or does not take the options.
 
     Examples:
         >>> import torch
@@ -72,6 +72,8 @@ class TorchOptimizer:
     """
 
     def __init__(self, model: Model, cls: type[torch.optim.Optimizer], **options: Any) -> None:
+        if not callable(cls):
+            raise NewtritonError(f"cls is {cls!r}: give a class of torch.optim, e.g. SGD")
         self.model = model
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         try:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 EVERY, BURN_IN = 5, 5  # of factors that are given by name, as FITRE's
+NOTHING = (
+    "no layer with a Kronecker rule is left to precondition: name fewer layers in `plain`, or take "
+    "TorchOptimizer"
+)
 
 
 class Preconditioned(TorchOptimizer):
@@ -62,8 +66,8 @@ class Preconditioned(TorchOptimizer):
         solver: the solver, likewise.
 
     Raises:
-        NewtritonError: the class does not take the options, an option is unknown or out of its
-            range, or the parts do not go together.
+        NewtritonError: the class is none or does not take the options, an option is unknown or out
+            of its range, nothing is left to precondition, or the parts do not go together.
 
     Examples:
         >>> import torch
@@ -117,9 +121,10 @@ class Preconditioned(TorchOptimizer):
             )
         means = by_name and Tag.MEANS in self.solver.needs
         self.curvature = resolve_curvature(model, curvature, means, **of_factors)
-        rule = Delegated(cls.__name__)
+        rule = Delegated(type(self.optimizer).__name__)
         check_combination(self.curvature, self.solver, rule, "additive", model.criterion)
         self._preconditioned, self._plain = _places(self.curvature, plain)
+        self._foreseen = set[int]()
 
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns the loss of the batch, and x in place of its gradient."""
@@ -140,9 +145,12 @@ class Preconditioned(TorchOptimizer):
         return Start(lin.objective, gradient, [lin.statistics], fault, reported)
 
     def _ahead(self, batch: int) -> Sequence[Program]:
-        """Returns the programs that will run on a batch of this size."""
+        """Returns the programs that will run on a batch of this size, when first asked for."""
         curvature = self.curvature
-        return curvature.programs(self.model, batch) if isinstance(curvature, Foreseeing) else []
+        if batch in self._foreseen or not isinstance(curvature, Foreseeing):
+            return []
+        self._foreseen.add(batch)
+        return curvature.programs(self.model, batch)
 
     def _direction(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Returns νx where there is curvature, and the gradient elsewhere."""
@@ -211,10 +219,7 @@ def _kronecker_layers(model: Model, plain: Collection[str]) -> list[str] | None:
     known = [b.layer for b in model.known_blocks if isinstance(b, KroneckerLayer)]
     layers = [layer for layer in known if layer not in plain]
     if not layers:
-        raise NewtritonError(
-            f"no layer is left to precondition: {', '.join(map(repr, known)) or 'none'} had a "
-            "Kronecker rule; take TorchOptimizer"
-        )
+        raise NewtritonError(NOTHING)
     return None if len(layers) == len(model.layout.layers) else layers
 
 
@@ -222,7 +227,8 @@ def _places(curvature: Curvature, plain: Collection[str]) -> tuple[list[slice], 
     """Returns where a flat vector is preconditioned, and where the gradient stays plain.
 
     Raises:
-        NewtritonError: layers are to be plain, and the curvature is not made of blocks.
+        NewtritonError: layers are to be plain, and the curvature is not made of blocks; or all of
+            them are plain.
     """
     layout, blocks = curvature.model.layout, curvature.blocks
     if blocks is None:
@@ -232,4 +238,6 @@ def _places(curvature: Curvature, plain: Collection[str]) -> tuple[list[slice], 
     layers = {b.layer for b in blocks.blocks if Tag.DIAGONAL not in b.tags}.difference(plain)
     names = {name for layer in layers for name in layout.layers[layer]}
     preconditioned = [at for name, at in layout.slices.items() if name in names]
+    if not preconditioned:
+        raise NewtritonError(NOTHING)
     return preconditioned, [at for name, at in layout.slices.items() if name not in names]

@@ -285,6 +285,11 @@ def test_layers_that_are_named_alone_have_curvature(inputs: str) -> None:
     assert_identical(other.state_dict(), part.state_dict())
 
 
-def test_a_name_that_is_of_no_layer_is_refused() -> None:
-    with pytest.raises(NewtritonError, match="layers names '7': give layers, of '0'"):
-        KroneckerCurvature(compiled(nt.Conv2d(4, 3), nt.Flatten(), nt.Linear(3)), layers=["7"])
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [(["7"], "layers names '7': give layers, of '0'"), ([], "layers is empty")],
+)
+def test_names_that_are_of_no_layer_are_refused(layers: list[str], message: str) -> None:
+    model = compiled(nt.Conv2d(4, 3), nt.Flatten(), nt.Linear(3))
+    with pytest.raises(NewtritonError, match=message):
+        KroneckerCurvature(model, layers=layers)

@@ -400,7 +400,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"curvature": "k-fac"}, "curvature is 'k-fac': one of"),
     ({"solver": "lu"}, "solver is 'lu': one of"),
     ({"plain": ["7"]}, "plain names '7': give layers, of '0', '2'"),
-    ({"plain": ["0", "2"]}, "no layer is left to precondition: '0', '2' had"),
+    ({"plain": ["0", "2"]}, "no layer with a Kronecker rule is left to precondition"),
     ({"plain": "0", "curvature": "ggn", "solver": "truncated-cg"}, "plain is .* Kronecker"),
     ({"seed": -1}, "seed is -1"),
 ]
@@ -410,6 +410,14 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 def test_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(nt.NewtritonError, match=message):
         made(**options)
+
+
+def test_refuses_a_curvature_of_which_nothing_is_left() -> None:
+    model, _, _ = mixed(Scale())
+    for layers, plain in ((["1"], []), (None, ["0", "3"])):
+        curvature = KroneckerCurvature(model, layers=layers)
+        with pytest.raises(nt.NewtritonError, match="no layer with a Kronecker rule is left"):
+            nt.Preconditioned(model, SGD, curvature=curvature, plain=plain, lr=0.1)
 
 
 def test_refuses_a_loss_without_the_curvature_and_data_in_place_of_a_batch() -> None:
