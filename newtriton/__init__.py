@@ -43,6 +43,7 @@ from newtriton.compiler.language.losses import CrossEntropyLoss as CrossEntropyL
 from newtriton.compiler.language.losses import MixtureLoss as MixtureLoss
 from newtriton.compiler.language.losses import MSELoss as MSELoss
 from newtriton.compiler.language.losses import SigmoidMarginLoss as SigmoidMarginLoss
+from newtriton.compiler.language.scaled_loss import Scaled as Scaled
 from newtriton.runtime.data.curves import curves as curves
 from newtriton.runtime.data.samples import Batches as Batches
 from newtriton.runtime.data.samples import Samples as Samples
@@ -58,6 +59,7 @@ from newtriton.runtime.model.factors import MeanFactors as MeanFactors
 from newtriton.runtime.model.linearization import Linearization as Linearization
 from newtriton.runtime.model.model import Model as Model
 from newtriton.runtime.optimizers.first_order import TorchOptimizer as TorchOptimizer
+from newtriton.runtime.optimizers.preconditioned import Preconditioned as Preconditioned
 from newtriton.runtime.optimizers.presets import EACG as EACG
 from newtriton.runtime.optimizers.presets import FITRE as FITRE
 from newtriton.runtime.optimizers.presets import KFAC as KFAC

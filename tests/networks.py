@@ -166,6 +166,8 @@ welsch = nt.Criterion(lambda z, y: 1.0 - nt.scalar.exp(-(z - y) * (z - y)), root
 
 def torch_loss(criterion: object, z: Tensor, y: Tensor) -> Tensor:
     """Returns the mean loss in PyTorch's functions."""
+    if isinstance(criterion, nt.Scaled):
+        return criterion.c * torch_loss(criterion.loss, z, y)
     if isinstance(criterion, nt.SigmoidMarginLoss):
         p = z.softmax(1).gather(1, y[:, None])
         return (1 / (1 + torch.exp(criterion.delta * (p - criterion.epsilon)))).mean()
@@ -186,6 +188,8 @@ def torch_loss(criterion: object, z: Tensor, y: Tensor) -> Tensor:
 
 def labels(criterion: object, n: int, outputs: int, dtype: torch.dtype) -> Tensor:
     """Returns random labels for a loss."""
+    if isinstance(criterion, nt.Scaled):
+        return labels(criterion.loss, n, outputs, dtype)
     if isinstance(criterion, (nt.CrossEntropyLoss, nt.SigmoidMarginLoss)):
         return torch.randint(0, outputs, (n,))
     if isinstance(criterion, nt.MixtureLoss):
@@ -200,6 +204,8 @@ def output_curvature(criterion: nt.Loss, z: Tensor, y: Tensor) -> Tensor:
 
     Of the losses with a Fisher root only MixtureLoss is known here.
     """
+    if isinstance(criterion, nt.Scaled):
+        return criterion.c * output_curvature(criterion.loss, z, y)
 
     def loss(row: Tensor, label: Tensor) -> Tensor:
         return torch_loss(criterion, row[None], label[None])

@@ -136,53 +136,87 @@ def _is_diagonal(node: Node) -> bool:
     return node.op is Op.BROADCAST and N in node.shape
 
 
-def reused(traced: Traced) -> str | None:
-    """Returns which parameter is taken at several places, and where; None where none is."""
+def _reuses(traced: Traced) -> dict[str, str]:
+    """Returns the parameters that are taken at several places, each with a sentence on where."""
     taken: dict[str, list[Node]] = {}
     for node, params in consumers(traced).items():
         for p in dict.fromkeys(params):
             taken.setdefault(p["name"], []).append(node)
-    for name, nodes in taken.items():
-        if len(nodes) > 1:
-            places = " and ".join(repr(node) for node in nodes)
-            return f"parameter {name} is taken at {len(nodes)} places, {places}"
-    return None
+    return {
+        name: f"parameter {name} is taken at {len(nodes)} places, {' and '.join(map(repr, nodes))}"
+        for name, nodes in taken.items()
+        if len(nodes) > 1
+    }
 
 
-def blocks(traced: Traced) -> list[KroneckerLayer | DiagonalLayer]:
-    """Returns the curvature blocks of a network, in the order of its layers.
+def reused(traced: Traced) -> str | None:
+    """Returns which parameter is taken at several places, and where; None where none is."""
+    return next(iter(_reuses(traced).values()), None)
+
+
+def faults(traced: Traced) -> dict[str, str]:
+    """Returns the layers that have no curvature block, each with a sentence on why.
+
+    A parameter is used in a way for which there is neither a Kronecker factor nor a diagonal, it is
+    used at several places, or the layer would have several blocks.
+    """
+    reuses, found = _reuses(traced), dict[str, str]()
+    counts: Counter[str] = Counter()
+    diagonal: set[str] = set()
+    for node, params in consumers(traced).items():
+        names = [p["name"] for p in params]
+        layer = layer_of(names[0])
+        if sentence := next((reuses[name] for name in names if name in reuses), None):
+            found[layer] = (
+                f"no Kronecker or diagonal rule where a {sentence}: use curvature 'hessian' or "
+                "'ggn', whose products need no factors"
+            )
+        elif _is_diagonal(node):
+            diagonal.add(layer)
+        elif _is_kronecker(node, params):
+            counts[layer] += 1
+        else:
+            found[layer] = f"no Kronecker or diagonal rule for the parameters of {node!r}"
+    counts.update(diagonal)
+    for layer, count in counts.items():
+        if count > 1:
+            found[layer] = (
+                f"layer {layer} has {count} curvature blocks: give each of its contractions and "
+                "broadcasts a layer of its own by scope.build, or use curvature 'hessian' or 'ggn'"
+            )
+    return found
+
+
+def blocks(
+    traced: Traced, layers: Collection[str] | None = None
+) -> list[KroneckerLayer | DiagonalLayer]:
+    """Returns the curvature blocks of layers, in the network's order; diagonal ones come last.
+
+    Args:
+        traced: the network.
+        layers: the layers of which blocks are wanted; None for all.
 
     Raises:
-        MissingRule: a parameter is used in a way for which there is neither a Kronecker factor nor
-            a diagonal, it is used at several places, or a layer would have several blocks.
+        MissingRule: one of them has no block, see `faults`.
     """
-    if sentence := reused(traced):
-        raise MissingRule(
-            f"no Kronecker or diagonal rule where a {sentence}: use curvature 'hessian' or 'ggn', "
-            "whose products need no factors"
-        )
+    for layer, sentence in faults(traced).items():
+        if layers is None or layer in layers:
+            raise MissingRule(sentence)
     result: list[KroneckerLayer | DiagonalLayer] = []
     diagonal: dict[str, list[str]] = {}
     for node, params in consumers(traced).items():
         names = [p["name"] for p in params]
         layer = layer_of(names[0])
+        if layers is not None and layer not in layers:
+            continue
         if _is_kronecker(node, params):
             conv = node.op is Op.CONV
             kernel = params[0].shape[1:3] if conv else (1, 1)
             groups, bias = node["groups"] if conv else 1, names[1] if names[1:] else None
             result.append(KroneckerLayer(layer, names[0], bias, groups, kernel))
-        elif _is_diagonal(node):
-            diagonal.setdefault(layer, []).extend(names)
         else:
-            raise MissingRule(f"no Kronecker or diagonal rule for the parameters of {node!r}")
-    result += [DiagonalLayer(layer, tuple(names)) for layer, names in diagonal.items()]
-    for layer, count in Counter(block.layer for block in result).items():
-        if count > 1:
-            raise MissingRule(
-                f"layer {layer} has {count} curvature blocks: give each of its contractions and "
-                "broadcasts a layer of its own by scope.build, or use curvature 'hessian' or 'ggn'"
-            )
-    return result
+            diagonal.setdefault(layer, []).extend(names)
+    return result + [DiagonalLayer(layer, tuple(names)) for layer, names in diagonal.items()]
 
 
 def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
@@ -199,8 +233,15 @@ def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
     return {Noise(): ops.input_(str(Noise()), (count, *noise.shape))}
 
 
+def _per_dispersion(traced: Traced) -> float:
+    """Returns 1/√d, which makes the covariance of drawn adjoints B, d being the dispersion."""
+    return traced.criterion.dispersion**-0.5
+
+
 def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) -> dict[Node, Node]:
     """Returns adjoints of the parameters' consumers for labels that are drawn from the model.
+
+    Over the labels, N z̄ of a sample has the covariance E[B].
 
     Args:
         traced: the network.
@@ -209,7 +250,7 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
     """
     y_drawn, noise = traced.criterion.drawn(traced.z)
     z_bar = rewrite(
-        {"z_bar": adjoints[traced.z]},
+        {"z_bar": ops.scale(adjoints[traced.z], _per_dispersion(traced))},
         lambda node, inputs: y_drawn if node is traced.y else ops.remake(node, inputs),
     )["z_bar"]
     sampled = vjp({traced.z: z_bar}, traced.nodes.values())
@@ -295,7 +336,10 @@ def _labelled(
     """Returns the adjoints of which the kinds that start from the tape take Grams and squares."""
     if kind == "kfac":
         return sampled_adjoints(traced, adjoints, samples)
-    return adjoints if kind == "empirical" else root_adjoints(traced)
+    if kind == "empirical":
+        scale = _per_dispersion(traced)
+        return {node: ops.scale(adjoints[node], scale) for node in consumers(traced)}
+    return root_adjoints(traced)
 
 
 def factors(
@@ -304,8 +348,9 @@ def factors(
     kind: str,
     samples: int,
     means: Collection[str] = (),
+    layers: Collection[str] | None = None,
 ) -> dict[Output, Node]:
-    """Returns the statistics of every layer: two for a pair of factors, or a `Diagonal`.
+    """Returns the statistics of the layers: two for a pair of factors, or a `Diagonal`.
 
     Args:
         traced: the network.
@@ -315,6 +360,7 @@ def factors(
             is the Fisher matrix; "kfra", "pch-1" and "pch-2", see `recursion`.
         samples: how many labels are drawn per input of "kfac"; G is their mean.
         means: the layers of which `InputsMean` is wanted instead of `InputsGram`.
+        layers: the layers of which there shall be statistics; None for all.
 
     Raises:
         NewtritonError: the kind is unknown, or the loss does not have it.
@@ -323,8 +369,12 @@ def factors(
     require(traced.criterion, kind)
     if kind not in KINDS:
         raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
-    blocks(traced)  # it refuses parameters that have no factor
-    known = consumers(traced)
+    blocks(traced, layers)  # it refuses parameters that have no factor
+    known = {
+        node: params
+        for node, params in consumers(traced).items()
+        if layers is None or layer_of(params[0]["name"]) in layers
+    }
     recursive: Mapping[Node, Node] = {}
     by_node: Mapping[Node, Node] = {}
     if kind in RECURSIVE:

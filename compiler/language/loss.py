@@ -1,8 +1,8 @@
 """What a loss is, and what follows from its values alone: labels it stands for, B and roots of B.
 
-B = ∇²_z ℓ of one sample. Where e^{−ℓ} is a distribution over a sample's classes, labels are drawn
-from it, and the Fisher matrix is Σ_y p(y|z) ∇ℓ ∇ℓᵀ = E[B]. A root S of B, S Sᵀ = B, is a value
-copies×N×K: copy k is column k.
+B = ∇²_z ℓ of one sample. Where p = e^{−ℓ/d} is a distribution over a sample's labels, d being the
+loss's dispersion, labels are drawn from it, and the Fisher matrix is 1/d Σ_y p(y|z) ∇ℓ ∇ℓᵀ = E[B].
+A root S of B, S Sᵀ = B, is a value copies×N×K: copy k is column k.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node, Op, rewrite
-from ..graph.options import check_option
+from ..graph.options import check_number, check_option
 from ..graph.scalar import BATCH, Expr, var
 from .described import Described
 
@@ -34,7 +34,8 @@ class Loss(Described):
 
     Attributes:
         convex: whether B = ∇²_z ℓ is positive semidefinite whatever z and y are.
-        distribution: whether e^{−ℓ} is a distribution over the labels.
+        distribution: whether e^{−ℓ/d} is a distribution over the labels.
+        dispersion: d > 0, the unit of ℓ: second moments of gradients over d stand for curvature.
         separable: whether ℓ is a sum over the outputs, so that `square_root` is diagonal, and
             linear in the units.
         root: what Gauss–Newton curvature takes for B: None for B itself, "fisher" for E[B] over
@@ -59,11 +60,17 @@ class Loss(Described):
 
     convex: bool = False
     distribution: bool = False
+    dispersion: float = 1.0
     separable: bool = False
     root: str | None = None
     noise: str = "uniform"
     span: tuple[float, float] | None = None
     values: tuple[float, ...] | None = None
+
+    @property
+    def title(self) -> str:
+        """The name by which errors call the loss."""
+        return type(self).__name__
 
     def classes(self, z: Node) -> int:
         """Returns how many classes there are for int labels: as many as outputs."""
@@ -82,7 +89,7 @@ class Loss(Described):
         return z
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
-        """Returns labels drawn from e^{−ℓ}, and the input node of the random numbers."""
+        """Returns labels drawn from e^{−ℓ/d}, and the input node of the random numbers."""
         u = ops.input_("noise", (N,))
         return ops.make(Op.SAMPLE, log_likelihoods(self, z), u), u
 
@@ -103,6 +110,7 @@ class Loss(Described):
     def check(self) -> None:
         """Raises an error where an attribute is none that this loss can have."""
         check_option("noise", self.noise, NOISES)
+        check_number("dispersion", self.dispersion, above=0.0)
         if self.root not in (None, *ROOTS):
             raise NewtritonError(f"root is {self.root!r}: 'fisher', 'clip' or None")
         if self.root == "fisher" and not self.distribution:
@@ -190,20 +198,22 @@ def _by_class(criterion: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
 
 
 def log_likelihoods(criterion: Loss, z: Node) -> Node:
-    """Returns −ℓ with each class in place of the label, N×classes."""
+    """Returns −ℓ/d with each class in place of the label, N×classes."""
+    inverse = -1.0 / criterion.dispersion
     losses = [
-        ops.reshape(ops.scale(x, -1.0), (N, 1))
+        ops.reshape(ops.scale(x, inverse), (N, 1))
         for x, _ in _by_class(criterion, z, criterion.labels(z))
     ]
     return ops.make(Op.CONCAT, *losses, axis=1)
 
 
 def _fisher_root(criterion: Loss, z: Node, y: Node) -> Node:
-    """Returns √p(k|z) ∇_z ℓ(z, k), a column for each class k, where p = e^{−ℓ}."""
-    columns = []
+    """Returns √(p(k|z)/d) ∇_z ℓ(z, k), a column for each class k, where p = e^{−ℓ/d}."""
+    columns, inverse = [], 1.0 / criterion.dispersion
+    expr = scalar.exp(-0.5 * inverse * var(1)) * var(0) * inverse**0.5
     for losses, slopes in _by_class(criterion, z, y):
         weight = ops.broadcast(losses, slopes.shape, (1,))
-        column = ops.map_(scalar.exp(-0.5 * var(1)) * var(0), slopes, weight)
+        column = ops.map_(expr, slopes, weight)
         columns.append(ops.reshape(column, (1, *z.shape)))
     return ops.make(Op.CONCAT, *columns, axis=0)
 

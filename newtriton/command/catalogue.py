@@ -27,6 +27,7 @@ from ..runtime.diagnostics.spectra import spectrum
 from ..runtime.model.linearization import Linearization
 from ..runtime.model.model import Model
 from ..runtime.optimizers.first_order import TorchOptimizer
+from ..runtime.optimizers.preconditioned import Preconditioned
 from ..runtime.optimizers.presets import EACG, FITRE, KFAC, KFLR, KFRA, NewtonCG
 
 
@@ -55,6 +56,11 @@ def _sgd(model: Model, lr: float = 0.03) -> TorchOptimizer:
 def _adam(model: Model, lr: float = 0.001) -> TorchOptimizer:
     """Returns Adam with PyTorch's defaults."""
     return TorchOptimizer(model, torch.optim.Adam, lr=lr)
+
+
+def _preconditioned(model: Model, lr: float = 0.05, damping: float = 0.01) -> Preconditioned:
+    """Returns SGD with momentum on gradients that K-FAC preconditions."""
+    return Preconditioned(model, torch.optim.SGD, lr=lr, momentum=0.9, damping=damping)
 
 
 def _spectra(lin: Linearization) -> str:
@@ -91,6 +97,7 @@ OPTIMIZERS: dict[str, Entry] = {
     "newton-cg": Entry(NewtonCG, {"damping": "damping"}),
     "sgd": Entry(_sgd, {"lr": "lr"}),
     "adam": Entry(_adam, {"lr": "lr"}),
+    "preconditioned": Entry(_preconditioned, {"lr": "lr", "damping": "damping"}),
 }
 
 PROGRAMS: dict[str, Callable[[Programs], Program]] = {

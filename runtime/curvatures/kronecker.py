@@ -6,11 +6,12 @@ without bias; then F ← θF + (1 − θ)F_batch (Martens & Grosse 2015, section
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS, KroneckerLayer
+from ...compiler.curvature.factors import KINDS, DiagonalLayer, KroneckerLayer, blocks
+from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.graph.program import Program
 from ..model.factors import Factors
@@ -39,11 +40,17 @@ class KroneckerCurvature:
         inputs: "gram" keeps A; "mean" the mean of each layer's inputs, E[a]E[a]ᵀ standing for A
             (EA-CG, eq. 11b); "mean-first" does so in the first layer alone (eq. 13).
         apart: whether the bias is uncoupled from the weights where the mean is kept.
+        layers: the layers that C is about, each of which must have a block; C is 0 for the others.
+            None stands for all layers.
 
     Attributes:
         means: the layers that keep the mean of their inputs.
         updates: how many updates there have been.
         gathered: how often the averages have been refreshed.
+
+    Raises:
+        NewtritonError: an option is unknown or out of its range, or a name is of no layer.
+        MissingRule: a layer has no block.
     """
 
     preconditioner = None
@@ -60,6 +67,7 @@ class KroneckerCurvature:
         seed: int = 0,
         inputs: str = "gram",
         apart: bool = False,
+        layers: Collection[str] | None = None,
     ) -> None:
         check_option("kind", kind, KINDS)
         check_option("inputs", inputs, INPUTS)
@@ -69,9 +77,16 @@ class KroneckerCurvature:
         self.burn_in = check_count("burn_in", burn_in, 0)
         check_flag("apart", apart)
         self.generator = seeded(model, seed)
-        layers = [b.layer for b in model.blocks if isinstance(b, KroneckerLayer)]
-        self.means = {"gram": [], "mean": layers, "mean-first": layers[:1]}[inputs]
-        self._blocks = operators(model, self.means, apart)
+        self.layers = None if layers is None else frozenset(layers)
+        if self.layers is not None:
+            model.layout.check_layers("layers", self.layers)
+            if not self.layers:
+                raise NewtritonError("layers is empty: name at least one, or leave it out")
+            blocks(model.programs[True].traced, self.layers)  # it refuses what has none
+        described = _described(model, self.layers)
+        names = [b.layer for b in described if isinstance(b, KroneckerLayer)]
+        self.means = {"gram": [], "mean": names, "mean-first": names[:1]}[inputs]
+        self._blocks = operators(model, self.means, apart, self.layers)
         self.updates = self.gathered = 0
 
     @property
@@ -108,8 +123,9 @@ class KroneckerCurvature:
         """
         filled = any(block.is_filled for block in self._blocks.values())
         if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
-            means = {"means": self.means} if self.means else {}
-            new = lin.kronecker_factors(self.kind, self.samples, self.generator, **means)
+            named = {"means": self.means, "layers": self.layers}
+            only = {name: layers for name, layers in named.items() if layers}
+            new = lin.kronecker_factors(self.kind, self.samples, self.generator, **only)
             if not all_finite([t for f in new.values() for t in f.tensors.values()]):
                 return False
             burning_in = self.updates < self.burn_in
@@ -122,7 +138,8 @@ class KroneckerCurvature:
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
-        return [model.programs[True].factors(self.kind, self.samples, frozenset(self.means))]
+        known, means = model.programs[True], frozenset(self.means)
+        return [known.factors(self.kind, self.samples, means, layers=self.layers)]
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.
@@ -158,16 +175,26 @@ class KroneckerCurvature:
             block.load(state["factors"][layer] if state["factors"] else {})
 
 
-def operators(model: Model, means: list[str], apart: bool) -> dict[str, Block]:
+def _described(
+    model: Model, layers: Collection[str] | None
+) -> list[KroneckerLayer | DiagonalLayer]:
+    """Returns what describes the layers that get a block, all of them for None."""
+    return model.blocks if layers is None else model.blocks_of(layers)
+
+
+def operators(
+    model: Model, means: list[str], apart: bool, layers: Collection[str] | None = None
+) -> dict[str, Block]:
     """Returns an empty block for each layer: the one place that chooses its structure.
 
     Args:
         model: the model, which describes its layers' parameters.
         means: the layers that keep the mean of their inputs.
         apart: whether the bias is uncoupled from the weights in those.
+        layers: the layers that get a block; None for all.
     """
     result: dict[str, Block] = {}
-    for described in model.blocks:
+    for described in _described(model, layers):
         if not isinstance(described, KroneckerLayer):
             result[described.layer] = DiagonalBlock(described)
         elif described.layer in means:

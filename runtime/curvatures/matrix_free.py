@@ -148,7 +148,7 @@ class MatrixFree(Attributes):
         return {"products": Number(int, 0)}
 
 
-class Preconditioned:
+class WithPreconditioner:
     """A curvature with a second one beside it, for a solver that preconditions with it.
 
     Args:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks
+from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Input, Output, Program
@@ -102,8 +102,22 @@ class Compiled:
 
     @cached_property
     def blocks(self) -> list[KroneckerLayer | DiagonalLayer]:
-        """The curvature blocks, one for each layer that has parameters."""
+        """The curvature blocks, one for each layer that has parameters.
+
+        Raises:
+            MissingRule: a layer has none.
+        """
         return blocks(self.programs[True].traced)
+
+    @cached_property
+    def known_blocks(self) -> list[KroneckerLayer | DiagonalLayer]:
+        """The curvature blocks of those layers that have one."""
+        traced = self.programs[True].traced
+        return blocks(traced, self.layout.layers.keys() - faults(traced).keys())
+
+    def blocks_of(self, layers: Collection[str]) -> list[KroneckerLayer | DiagonalLayer]:
+        """Returns the curvature blocks of those of these layers that have one."""
+        return [block for block in self.known_blocks if block.layer in layers]
 
     # --- running programs -----------------------------------------------------------------------
 

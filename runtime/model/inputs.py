@@ -88,7 +88,7 @@ def check_labels(
         raise NewtritonError(f"labels are {type(y).__name__}: give a torch.Tensor")
     _check_device("labels", y, device)
     criterion, outputs = traced.criterion, traced.z.shape[1]
-    classes, name = criterion.classes(traced.z), type(criterion).__name__
+    classes, name = criterion.classes(traced.z), criterion.title
     if y.shape[:1] != (batch,):
         raise ShapeError(f"{batch} inputs but labels of shape {tuple(y.shape)}")
     if traced.y.type.kind == "int" or y.dtype == torch.int64:
@@ -120,7 +120,7 @@ def _in_range(y: Tensor, classes: int, where: str) -> Demand:
 
 def _of_rows(criterion: Loss, y: Tensor) -> Iterator[Demand]:
     """Yields the demands on labels that are rows of numbers."""
-    name = type(criterion).__name__
+    name = criterion.title
     yield Demand(~finite(y), lambda: "labels have NaN or infinite values: clean the data")
     if criterion.span is not None:
         low, high = criterion.span

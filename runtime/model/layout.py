@@ -49,6 +49,13 @@ class Layout:
             result.setdefault(layer_of(name), []).append(name)
         return result
 
+    def check_layers(self, what: str, names: Iterable[str]) -> None:
+        """Raises an error where a name is not that of a layer with parameters."""
+        for name in names:
+            if name not in self.layers:
+                known = ", ".join(map(repr, self.layers))
+                raise NewtritonError(f"{what} names {name!r}: give layers, of {known}")
+
     def places(self, names: Iterable[str]) -> Tensor:
         """Returns the indices of the named parameters' elements in a flat vector."""
         return torch.cat([torch.arange(self.slices[n].start, self.slices[n].stop) for n in names])

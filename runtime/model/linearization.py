@@ -304,6 +304,7 @@ class Linearization(Generic[M]):
         samples: int = 1,
         generator: torch.Generator | None = None,
         means: Collection[str] = (),
+        layers: Collection[str] | None = None,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -316,6 +317,7 @@ class Linearization(Generic[M]):
             samples: draws per input of "kfac"; G is their mean.
             generator: of the random numbers; the global one unless given.
             means: layers of which the mean input is kept and A is not formed.
+            layers: the layers whose factors are wanted; None for all.
 
         Raises:
             NewtritonError: the kind is unknown, or the loss does not have it.
@@ -332,11 +334,13 @@ class Linearization(Generic[M]):
         """
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
-        program = self.programs.factors(kind, samples, frozenset(means))
+        wanted = None if layers is None else frozenset(layers)
+        program = self.programs.factors(kind, samples, frozenset(means), layers=wanted)
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
-        return factors_of(self.model.blocks, self._run(program, noise))
+        described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
+        return factors_of(described, self._run(program, noise))
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""

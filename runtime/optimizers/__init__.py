@@ -1,1 +1,1 @@
-"""Optimizers: parts put together, the papers' presets, and torch.optim's as baselines."""
+"""Optimizers: parts put together, the papers' presets, torch.optim's alone or preconditioned."""

@@ -7,14 +7,14 @@ that may be missing. Here stands what no tag expresses.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.loss import Loss, refusal
 from ..parts.tags import MISSING, Tag
 
 if TYPE_CHECKING:
-    from ..parts.protocols import Curvature, Solver, StepRule
+    from ..parts.protocols import Curvature, Solver
 
 # What a form of the damping needs: C + γI, or EA-CG's (1 − α)C + αI.
 FORMS: dict[str, frozenset[Tag]] = {
@@ -28,8 +28,32 @@ UNUSED = (
 )
 
 
+class Stepper(Protocol):
+    """What has to be known of a step rule, or of another maker of steps; see `StepRule`."""
+
+    @property
+    def name(self) -> str:
+        """The name by which errors call it."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[Tag]:
+        """The tags that the curvature must offer."""
+        ...
+
+    @property
+    def tags(self) -> frozenset[Tag]:
+        """What a solver may rely on."""
+        ...
+
+    @property
+    def matrix(self) -> str | None:
+        """The curvature of its own quadratic model, where it may be refused by a loss."""
+        ...
+
+
 def check_combination(
-    curvature: Curvature, solver: Solver, rule: StepRule, form: str, criterion: Loss
+    curvature: Curvature, solver: Solver, rule: Stepper, form: str, criterion: Loss
 ) -> None:
     """Checks that the parts go together, and that the loss has the curvature they work with.
 
@@ -44,7 +68,7 @@ def check_combination(
 
 
 def _refusals(
-    curvature: Curvature, solver: Solver, rule: StepRule, form: str, criterion: Loss
+    curvature: Curvature, solver: Solver, rule: Stepper, form: str, criterion: Loss
 ) -> Iterator[str]:
     """Yields a sentence for each way in which the parts do not go together."""
     inner = curvature.preconditioner

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,10 +13,32 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ..model.model import Model
-from ..parts.state import Anything, Number, check_state
+from ..parts.state import Anything, Number, Spec, State, check_state
 from .report import Patience, StepReport, not_finite
 from .sampling import Batch, as_batches, mean_gradient
 from .snapshot import Snapshot
+
+# What PyTorch's schedules of learning rates keep among the options of an optimizer.
+SCHEDULED = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a step starts from.
+
+    Attributes:
+        loss: h, weight decay included.
+        gradient: what the optimizer is given for the gradient, flat.
+        statistics: the statistics of each batch, for `Model.update_statistics`.
+        fault: why no step can be made; None where one can.
+        reported: further fields of the step's report.
+    """
+
+    loss: float
+    gradient: Tensor
+    statistics: Sequence[Mapping[str, Tensor]]
+    fault: str | None
+    reported: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TorchOptimizer:
@@ -35,7 +58,7 @@ class TorchOptimizer:
         flat: the parameter that it sees.
 
     Raises:
-        NewtritonError: the class does not take the options.
+        NewtritonError: the class is none, or does not take the options.
 
     Examples:
         >>> import torch
@@ -49,6 +72,8 @@ class TorchOptimizer:
     """
 
     def __init__(self, model: Model, cls: type[torch.optim.Optimizer], **options: Any) -> None:
+        if not callable(cls):
+            raise NewtritonError(f"cls is {cls!r}: give a class of torch.optim, e.g. SGD")
         self.model = model
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         try:
@@ -77,16 +102,30 @@ class TorchOptimizer:
             NewtritonError: a batch does not fit the model, or ten steps in a row were refused.
         """
         batches = self._batches(x, y)
-        loss, gradient, statistics = mean_gradient(self.model, batches)
-        fault, norm = not_finite(loss, gradient), 0.0
+        start = self._start(batches)
+        fault, norm = start.fault, 0.0
         if fault is None:
-            fault, norm = self._move_or_stay(loss, gradient, batches)
+            fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
         self.patience.count(fault)
-        for of_batch in statistics if fault is None else ():
+        for of_batch in start.statistics if fault is None else ():
             self.model.update_statistics(of_batch)
-        lr = float(self.optimizer.param_groups[0].get("lr", math.nan))
-        status, rejected = fault or "stepped", self.patience.rejected
-        return StepReport(loss, None, fault is None, norm, status, lr=lr, rejected=rejected)
+        what = {"status": "stepped", **start.reported}
+        if fault is not None:
+            what["status"] = fault
+        return StepReport(
+            start.loss, None, fault is None, norm, lr=self._lr, rejected=self.patience.rejected,
+            **what,
+        )  # fmt: skip
+
+    @property
+    def _lr(self) -> float:
+        """The learning rate of the coming step; NaN where the optimizer has none."""
+        return float(self.optimizer.param_groups[0].get("lr", math.nan))
+
+    def _start(self, batches: Iterable[Batch]) -> Start:
+        """Returns loss and gradient of the batches."""
+        loss, gradient, statistics = mean_gradient(self.model, batches)
+        return Start(loss, gradient, statistics, not_finite(loss, gradient))
 
     def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         """Returns the batch alone, or the data, which L-BFGS passes through several times."""
@@ -141,7 +180,11 @@ class TorchOptimizer:
         self.flat.grad = None
         return not_finite(losses[-1], self.model.params) and "a step that is not finite"
 
-    def state_dict(self) -> dict[str, Any]:
+    def _state_spec(self) -> Mapping[str, Spec]:
+        """Returns what a state must look like, for `state.check_state`."""
+        return {"optimizer": Anything(), "rejected": Number(int, 0)}
+
+    def state_dict(self) -> State:
         """Returns a copy of the optimizer's state, and the count of refused steps."""
         state = copy.deepcopy(self.optimizer.state_dict())
         return {"optimizer": state, "rejected": self.patience.rejected}
@@ -152,7 +195,7 @@ class TorchOptimizer:
         Raises:
             NewtritonError: the state is of another optimizer or network; nothing has changed.
         """
-        check_state({"optimizer": Anything(), "rejected": Number(int, 0)}, state)
+        check_state(self._state_spec(), state)
         found = list(self._faults(state["optimizer"]))
         if found:
             raise NewtritonError(
@@ -171,7 +214,7 @@ class TorchOptimizer:
         groups = state["param_groups"]
         if not isinstance(groups, list) or len(groups) != 1 or not isinstance(groups[0], Mapping):
             yield "param_groups is not a list of one group"
-        elif differing := groups[0].keys() ^ own["param_groups"][0].keys():
+        elif differing := _differing(groups[0].keys(), own["param_groups"][0].keys()):
             yield f"options that only one of the two has: {', '.join(sorted(differing))}"
         elif groups[0]["params"] != own["param_groups"][0]["params"]:
             yield "the group does not hold the one flat parameter"
@@ -183,3 +226,11 @@ class TorchOptimizer:
                 if isinstance(tensor, Tensor) and tensor.numel() not in (1, self.flat.numel()):
                     yield f"{name} has {tensor.numel()} elements, not {self.flat.numel()}"
                     break
+
+
+def _differing(saved: Collection[str], own: Collection[str]) -> set[str]:
+    """Returns the options that only one of two groups has.
+
+    A schedule may have left options in the saved group; it may be made after the state is loaded.
+    """
+    return (set(saved) ^ set(own)) - (SCHEDULED & set(saved))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...compiler.graph.errors import NewtritonError
 from ..curvatures.kronecker import KroneckerCurvature
-from ..curvatures.matrix_free import MatrixFree, Preconditioned
+from ..curvatures.matrix_free import MatrixFree, WithPreconditioner
 from ..parts.protocols import Curvature
 from ..rules.fixed import Fixed
 from ..rules.line_search import LevenbergMarquardt
@@ -363,7 +363,7 @@ class NewtonCG(SecondOrder):
         inner = None
         if preconditioner is not None:
             factors = KroneckerCurvature(model, preconditioner, seed=seed)
-            operator, inner = Preconditioned(free, factors), KFI()
+            operator, inner = WithPreconditioner(free, factors), KFI()
         solver = TruncatedCG(limit, tolerance, progress, inner)
         rule = LevenbergMarquardt(curvature)
         super().__init__(model, operator, solver, rule, damping, sample=sample, seed=seed)

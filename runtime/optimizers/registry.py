@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.options import check_option
@@ -22,17 +23,24 @@ from ..solvers.direct import KFI, Eigen
 if TYPE_CHECKING:
     from ..model.model import Model
 
-CURVATURES: dict[str, Callable[[Model], Curvature]] = {
-    **{kind: lambda model, kind=kind: KroneckerCurvature(model, kind) for kind in KINDS},
+# Curvatures that gather factors, and take the options of `KroneckerCurvature`.
+FACTORED: dict[str, Callable[..., Curvature]] = {
+    kind: partial(KroneckerCurvature, kind=kind) for kind in KINDS
+}
+
+CURVATURES: dict[str, Callable[..., Curvature]] = {
+    **FACTORED,
     "ggn": MatrixFree,
     "hessian": lambda model: MatrixFree(model, "hessian"),
     "ggn-layers": lambda model: MatrixFree(model, blocks="layers"),
     "hessian-layers": lambda model: MatrixFree(model, "hessian", blocks="layers"),
 }
 
-SOLVERS: dict[str, Callable[[], Solver]] = {
-    "kfi": KFI,
-    "eigen": Eigen,
+# Solvers that factorise, and take the count of refreshes between two factorisations.
+DIRECT: dict[str, Callable[[int], Solver]] = {"kfi": KFI, "eigen": Eigen}
+
+SOLVERS: dict[str, Callable[..., Solver]] = {
+    **DIRECT,
     "cg": BlockCG,
     "ea-cg": MeanCG,
     "truncated-cg": TruncatedCG,
@@ -67,17 +75,47 @@ def resolve(
     Raises:
         NewtritonError: a name is unknown.
     """
-    by_name = isinstance(solver, str)
-    if isinstance(solver, str):
-        check_option("solver", solver, tuple(SOLVERS))
-        solver = SOLVERS[solver]()
-    if isinstance(curvature, str):
-        check_option("curvature", curvature, tuple(CURVATURES))
-        if by_name and Tag.MEANS in solver.needs and curvature in KINDS:
-            curvature = KroneckerCurvature(model, curvature, inputs="mean", apart=True)
-        else:
-            curvature = CURVATURES[curvature](model)
+    by_name, solver = isinstance(solver, str), resolve_solver(solver)
+    curvature = resolve_curvature(model, curvature, by_name and Tag.MEANS in solver.needs)
     if isinstance(rule, str):
         check_option("rule", rule, tuple(RULES))
         rule = RULES[rule](damping)
     return curvature, solver, rule
+
+
+def resolve_solver(solver: Solver | str, every: int = 1) -> Solver:
+    """Returns a solver: a name is looked up.
+
+    Args:
+        solver: a solver, or one of `SOLVERS`.
+        every: refreshes of the curvature between two factorisations, where it makes some.
+
+    Raises:
+        NewtritonError: the name is unknown.
+    """
+    if not isinstance(solver, str):
+        return solver
+    check_option("solver", solver, tuple(SOLVERS))
+    return DIRECT[solver](every) if solver in DIRECT else SOLVERS[solver]()
+
+
+def resolve_curvature(
+    model: Model, curvature: Curvature | str, means: bool, **options: Any
+) -> Curvature:
+    """Returns a curvature: a name is looked up.
+
+    Args:
+        model: the model whose curvature it is.
+        curvature: a curvature, or one of `CURVATURES`.
+        means: whether factors by name keep the mean of the inputs.
+        options: those of factors by name.
+
+    Raises:
+        NewtritonError: the name is unknown.
+    """
+    if not isinstance(curvature, str):
+        return curvature
+    check_option("curvature", curvature, tuple(CURVATURES))
+    if means and curvature in FACTORED:
+        options = {"inputs": "mean", "apart": True, **options}
+    return CURVATURES[curvature](model, **options)

@@ -57,6 +57,6 @@ MISSING: dict[Tag, str] = {
     ),
     Tag.PRECONDITIONER: (
         "the solver has a preconditioner and the curvature brings no factors for it: wrap it, "
-        "Preconditioned(curvature, KroneckerCurvature(model))"
+        "WithPreconditioner(curvature, KroneckerCurvature(model))"
     ),
 }

@@ -27,6 +27,7 @@ from tests.tolerances import assert_close
 LOSSES = (
     *(nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss(), logistic, welsch),
     *(nt.SigmoidMarginLoss(root="clip"), nt.MixtureLoss("fisher"), nt.MixtureLoss("clip")),
+    nt.Scaled(nt.CrossEntropyLoss(), 1e5),
 )
 
 

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks
+from newtriton.compiler.curvature.factors import (
+    KINDS,
+    TAPED,
+    DiagonalLayer,
+    KroneckerLayer,
+    blocks,
+)
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.errors import MissingRule
 from newtriton.compiler.graph.ir import N, Node
@@ -102,6 +108,39 @@ class WeightAndScale:
 def test_a_layer_of_two_blocks_is_refused_by_name() -> None:
     with pytest.raises(MissingRule, match=r"layer 1 has 2 curvature blocks.*scope\.build"):
         traced(WeightAndScale())
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.randn(5, 3, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("layer", [PerFeature(as_weights), WeightAndScale()], ids=["use", "two"])
+@pytest.mark.parametrize("kind", TAPED)
+def test_layers_that_are_named_have_factors_whatever_the_others_are(
+    layer: Layer, kind: str
+) -> None:
+    net = nt.Sequential(nt.Linear(4), layer, nt.Linear(2))
+    model = nt.compile(net, (3,), nt.MSELoss(), dtype=torch.float64)
+    assert [block.layer for block in model.known_blocks] == ["0", "2"]
+    lin = model.linearize(*batch())
+    assert lin.kronecker_factors(kind, layers=["2"]).keys() == {"2"}
+    for layers in (None, ["0", "1"]):
+        with pytest.raises(MissingRule):
+            lin.kronecker_factors(kind, layers=layers)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_of_layers_that_are_named_are_those_among_all(kind: str) -> None:
+    net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3), nt.Tanh(), nt.Linear(2))
+    lin = nt.compile(net, (3,), nt.MSELoss(), dtype=torch.float64).linearize(*batch())
+    every, named = (
+        lin.kronecker_factors(kind, 2, torch.Generator().manual_seed(0), layers=layers)
+        for layers in (None, ["2", "4"])
+    )
+    assert named.keys() == {"2", "4"}
+    for layer, factors in named.items():
+        for name, tensor in factors.tensors.items():
+            assert_close(tensor, every[layer].tensors[name], f"{layer} {name}")
 
 
 # --- positions -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.language.network import Layer
 from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
+from newtriton.runtime.parts.state import check_state
 
 from ..stand_in import MLP, StandInLayout, assert_identical, batch, positive, seeded
 
@@ -262,3 +263,33 @@ def test_mv_on_a_compiled_network_is_dense_kron_in_torchs_order(bias: bool) -> N
     for name, d in diagonal.diagonal.items():
         torch.testing.assert_close(result[name], d * source[name], rtol=1e-12, atol=0)
     assert set(diagonal.diagonal) == {"1.weight", "1.bias"}
+
+
+@pytest.mark.parametrize("inputs", ["gram", "mean"])
+def test_layers_that_are_named_alone_have_curvature(inputs: str) -> None:
+    model = compiled(nt.Conv2d(4, 3), nt.BatchNorm2d(), nt.SiLU(), nt.Flatten(), nt.Linear(3))
+    options = {"kind": "kflr", "inputs": inputs}
+    whole = KroneckerCurvature(model, **options)
+    part, other = (KroneckerCurvature(model, layers=["4"], **options) for _ in range(2))
+    lin = model.linearize(*images(0))
+    for curvature in (whole, part):
+        curvature.update(lin)
+    assert part.factors.keys() == {"4"}
+    v = torch.randn(model.layout.numel, generator=seeded(1), dtype=torch.float64)
+    expected, product = model.unflatten(whole.mv(v)), model.unflatten(part.mv(v))
+    for name, value in product.items():
+        zero = torch.zeros_like(value)
+        torch.testing.assert_close(value, expected[name] if name.startswith("4.") else zero)
+    check_state(part.state_spec(), part.state_dict())
+    other.load_state_dict(part.state_dict())
+    assert_identical(other.state_dict(), part.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [(["7"], "layers names '7': give layers, of '0'"), ([], "layers is empty")],
+)
+def test_names_that_are_of_no_layer_are_refused(layers: list[str], message: str) -> None:
+    model = compiled(nt.Conv2d(4, 3), nt.Flatten(), nt.Linear(3))
+    with pytest.raises(NewtritonError, match=message):
+        KroneckerCurvature(model, layers=layers)

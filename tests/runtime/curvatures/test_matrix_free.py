@@ -12,7 +12,7 @@ from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 from newtriton.runtime.curvatures.matrix_free import (
     BLOCKS,
     MatrixFree,
-    Preconditioned,
+    WithPreconditioner,
     cheaper_product,
 )
 from newtriton.runtime.model.linearization import PRODUCTS
@@ -132,7 +132,7 @@ def test_a_preconditioner_of_factors_saves_iterations() -> None:
     lin = model.linearize(10 * x, y)
     plain = MatrixFree(model)
     plain.update(lin)
-    both = Preconditioned(MatrixFree(model), KroneckerCurvature(model, samples=20))
+    both = WithPreconditioner(MatrixFree(model), KroneckerCurvature(model, samples=20))
     assert both.update(lin)
     alone = TruncatedCG(500, 1e-8).solve(plain, 1e-2, lin.gradient)
     helped = TruncatedCG(500, 1e-8, preconditioner=KFI()).solve(both, 1e-2, lin.gradient)
@@ -140,7 +140,7 @@ def test_a_preconditioner_of_factors_saves_iterations() -> None:
     for solution in (alone, helped):
         residual = plain.mv(solution.x) + 1e-2 * solution.x - lin.gradient
         assert float(residual.norm() / lin.gradient.norm()) <= 1e-8 * (1 + 1e-6)
-    other = Preconditioned(MatrixFree(model), KroneckerCurvature(model, seed=1))
+    other = WithPreconditioner(MatrixFree(model), KroneckerCurvature(model, seed=1))
     other.load_state_dict(both.state_dict())
     assert other.preconditioner.gathered == 1
 
@@ -166,4 +166,4 @@ def test_asks_for_a_linearization_and_for_factors() -> None:
     with pytest.raises(NewtritonError, match="update"):
         MatrixFree(model).mv(model.params)
     with pytest.raises(NewtritonError, match="Kronecker"):
-        Preconditioned(MatrixFree(model), MatrixFree(model))  # type: ignore[arg-type]
+        WithPreconditioner(MatrixFree(model), MatrixFree(model))  # type: ignore[arg-type]

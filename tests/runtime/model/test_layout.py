@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
+from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.language.network import trace
 from newtriton.compiler.values import Gradient
 from newtriton.runtime.model.layout import ALIGNMENT, Layout, faults, raise_faults
@@ -35,6 +36,12 @@ def test_places_are_indices_into_a_flat_vector() -> None:
     views = layout.views(flat)
     found = flat[layout.places(["2.bias", "0.weight"])]
     assert torch.equal(found, torch.cat([views["2.bias"], views["0.weight"].flatten()]))
+
+
+def test_names_that_are_of_no_layer_are_refused() -> None:
+    layout.check_layers("plain", ["0", "2"])
+    with pytest.raises(NewtritonError, match="plain names '1': give layers, of '0', '2'"):
+        layout.check_layers("plain", ["0", "1"])
 
 
 def test_weights_of_convolutions_lie_with_channels_last() -> None:

@@ -19,7 +19,7 @@ from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 from newtriton.runtime.curvatures.kronecker_block import Full, balance
-from newtriton.runtime.curvatures.matrix_free import MatrixFree, Preconditioned
+from newtriton.runtime.curvatures.matrix_free import MatrixFree, WithPreconditioner
 from newtriton.runtime.optimizers.registry import CURVATURES, RULES, SOLVERS, resolve
 from newtriton.runtime.parts.protocols import Status
 from newtriton.runtime.parts.tags import Tag
@@ -125,7 +125,7 @@ def test_what_does_not_go_together_is_refused_by_name(parts: tuple[str, str, str
 def test_parts_that_lack_each_other_are_refused() -> None:
     model, _ = problem("mlp")
     factors = KroneckerCurvature(model)
-    both = Preconditioned(MatrixFree(model), factors)
+    both = WithPreconditioner(MatrixFree(model), factors)
     with pytest.raises(NewtritonError, match="EA-CG works on the mean"):
         nt.SecondOrder(model, factors, MeanCG(), "fixed")
     with pytest.raises(NewtritonError, match="brings no factors"):
@@ -150,7 +150,7 @@ def test_parts_are_judged_by_their_tags_and_not_by_their_names() -> None:
     with pytest.raises(NewtritonError, match=r"'cholesky'.*works on Kronecker factors"):
         nt.SecondOrder(model, "ggn", Renamed(), "trust-region")
     nt.SecondOrder(model, "hessian", "truncated-cg", Flat())
-    both = Preconditioned(MatrixFree(model), KroneckerCurvature(model))
+    both = WithPreconditioner(MatrixFree(model), KroneckerCurvature(model))
     assert both.tags == {Tag.SEMIDEFINITE, Tag.PRECONDITIONER}
     nt.SecondOrder(model, both, TruncatedCG(preconditioner=Renamed()), "fixed")
 

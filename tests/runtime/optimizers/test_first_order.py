@@ -163,6 +163,20 @@ def test_a_saved_state_resumes_bit_for_bit(name):
 def test_refuses_options():
     with pytest.raises(NewtritonError, match=r"SGD refuses.*momentun"):
         TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1, momentun=0.9)
+    with pytest.raises(NewtritonError, match="cls is 'SGD': give a class of torch"):
+        TorchOptimizer(MLP(), "SGD", lr=0.1)
+
+
+def test_a_schedule_may_be_made_after_the_state_that_it_left_options_in():
+    optimizer, other = (TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1) for _ in range(2))
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer.optimizer, 1, 0.5)
+    optimizer.step(*batch())
+    schedule.step()
+    other.load_state_dict(optimizer.state_dict())
+    again = torch.optim.lr_scheduler.StepLR(other.optimizer, 1, 0.5, last_epoch=1)
+    assert again.get_last_lr() == [0.025]
+    with pytest.raises(NewtritonError, match="only one of the two has: initial_lr"):
+        other.load_state_dict(TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1).state_dict())
 
 
 def test_lbfgs_steps_on_the_mean_over_all_batches() -> None:

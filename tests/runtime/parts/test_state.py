@@ -72,8 +72,10 @@ OPTIMIZERS = {
     "newton-cg": lambda model: nt.NewtonCG(model, preconditioner="kfac"),
     "eigen": lambda model: nt.SecondOrder(model, "empirical", "eigen", "fixed"),
     "sgd": lambda model: nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1, momentum=0.9),
+    "preconditioned": lambda model: nt.Preconditioned(model, torch.optim.SGD, lr=0.1, momentum=0.9),
     "l-bfgs": lambda model: nt.TorchOptimizer(model, torch.optim.LBFGS, lr=0.1),
 }
+DELEGATED = ("sgd", "l-bfgs", "preconditioned")  # torch.optim's own state is checked loosely
 
 
 def spoilt(state: dict):
@@ -97,7 +99,7 @@ def spoilt(state: dict):
         yield broken
 
 
-@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n not in ("sgd", "l-bfgs")])
+@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n not in DELEGATED])
 def test_no_part_of_a_state_that_does_not_fit_is_taken_over(name: str) -> None:
     model, [(x, y)] = problem("mlp")
     optimizer = OPTIMIZERS[name](model)
@@ -128,5 +130,5 @@ def test_the_state_of_another_network_or_optimizer_is_refused(name: str) -> None
     for nothing in ({}, None, [], {"optimizer": {}, "rejected": 0}):
         with pytest.raises(NewtritonError, match="load_state_dict"):
             optimizer.load_state_dict(nothing)
-    if name not in ("sgd", "l-bfgs"):
+    if name not in DELEGATED:
         assert_identical(optimizer.state_dict(), before)
