@@ -271,17 +271,24 @@ class Programs:
 
     # --- factors --------------------------------------------------------------------------------
 
-    def factors(self, kind: str, samples: int = 1, means: frozenset[str] = frozenset()) -> Program:
+    def factors(
+        self,
+        kind: str,
+        samples: int = 1,
+        means: frozenset[str] = frozenset(),
+        per_sample: bool = False,
+    ) -> Program:
         """Returns the program of the statistics that `curvature.factors` names.
 
         Args:
             kind: of factors.
             samples: draws per input of "kfac".
             means: layers of which the mean input is wanted instead of A.
+            per_sample: whether the samples' inputs and adjoints are wanted too.
         """
-        key = ("factors", kind, samples, means)
+        key = ("factors", kind, samples, means, per_sample)
         if key not in self._made:
-            outputs = factors(self.traced, self.adjoints, kind, samples, means)
+            outputs = factors(self.traced, self.adjoints, kind, samples, means, per_sample)
             inputs = random_numbers(self.traced, kind, samples)
             name = f"factors({kind}, {samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)

@@ -87,6 +87,30 @@ class Diagonal(Output):
     kind = "diagonal"
 
 
+@dataclass(frozen=True, eq=False)
+class LayerInputs(Output):
+    """The inputs a of a layer's weights, without the homogeneous 1: N×D, N×T×D or N×H×W×C.
+
+    Attributes:
+        layer: the layer's name.
+    """
+
+    layer: str
+    kind = "inputs"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerAdjoints(Output):
+    """The adjoint s̄ of a layer's output of which G is the second moment, with copies of it if any.
+
+    Attributes:
+        layer: the layer's name.
+    """
+
+    layer: str
+    kind = "adjoints"
+
+
 @dataclass(frozen=True)
 class KroneckerLayer:
     """A layer whose curvature block is A ⊗ G.
@@ -97,6 +121,9 @@ class KroneckerLayer:
         bias: the name of its bias, if it has one.
         groups: how many groups its channels form, each with a pair of its own.
         kernel: the size of a convolution's kernel, (1, 1) of a linear layer.
+        stride: the steps of a convolution's window along each axis.
+        padding: the zeros on either side of each axis.
+        dilation: the steps between the window's taps along each axis.
     """
 
     layer: str
@@ -104,6 +131,9 @@ class KroneckerLayer:
     bias: str | None
     groups: int
     kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -167,10 +197,12 @@ def blocks(traced: Traced) -> list[KroneckerLayer | DiagonalLayer]:
         names = [p["name"] for p in params]
         layer = layer_of(names[0])
         if _is_kronecker(node, params):
-            conv = node.op is Op.CONV
-            kernel = params[0].shape[1:3] if conv else (1, 1)
-            groups, bias = node["groups"] if conv else 1, names[1] if names[1:] else None
-            result.append(KroneckerLayer(layer, names[0], bias, groups, kernel))
+            weight, bias = names[0], names[1] if names[1:] else None
+            if node.op is Op.CONV:
+                window, kernel = dict(node.attributes), params[0].shape[1:3]
+                result.append(KroneckerLayer(layer, weight, bias, kernel=kernel, **window))
+            else:
+                result.append(KroneckerLayer(layer, weight, bias, 1, (1, 1)))
         elif _is_diagonal(node):
             diagonal.setdefault(layer, []).extend(names)
         else:
@@ -304,6 +336,7 @@ def factors(
     kind: str,
     samples: int,
     means: Collection[str] = (),
+    per_sample: bool = False,
 ) -> dict[Output, Node]:
     """Returns the statistics of every layer: two for a pair of factors, or a `Diagonal`.
 
@@ -315,14 +348,20 @@ def factors(
             is the Fisher matrix; "kfra", "pch-1" and "pch-2", see `recursion`.
         samples: how many labels are drawn per input of "kfac"; G is their mean.
         means: the layers of which `InputsMean` is wanted instead of `InputsGram`.
+        per_sample: whether `LayerInputs` and `LayerAdjoints` of every pair are wanted too.
 
     Raises:
-        NewtritonError: the kind is unknown, or the loss does not have it.
+        NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per sample.
         MissingRule: a parameter is used in a way for which there is no factor.
     """
     require(traced.criterion, kind)
     if kind not in KINDS:
         raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
+    if per_sample and kind not in TAPED:
+        raise NewtritonError(
+            f"factors of kind {kind!r} average over samples before they multiply, so that there is "
+            f"nothing per sample: one of {', '.join(TAPED)}"
+        )
     blocks(traced)  # it refuses parameters that have no factor
     known = consumers(traced)
     recursive: Mapping[Node, Node] = {}
@@ -345,4 +384,7 @@ def factors(
         outputs[GradientsGram(layer)] = (
             recursive[node] if recursive else _gradients_gram(node, by_node[node], factor)
         )
+        if per_sample:
+            outputs[LayerInputs(layer)] = node.inputs[0]
+            outputs[LayerAdjoints(layer)] = by_node[node]
     return outputs

@@ -304,6 +304,7 @@ class Linearization(Generic[M]):
         samples: int = 1,
         generator: torch.Generator | None = None,
         means: Collection[str] = (),
+        per_sample: bool = False,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -316,9 +317,12 @@ class Linearization(Generic[M]):
             samples: draws per input of "kfac"; G is their mean.
             generator: of the random numbers; the global one unless given.
             means: layers of which the mean input is kept and A is not formed.
+            per_sample: whether pairs bring their samples, as `SampledFactors`: of "kfac",
+                "empirical" and "kflr".
 
         Raises:
-            NewtritonError: the kind is unknown, or the loss does not have it.
+            NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per
+                sample.
             MissingRule: the network has a layer without factors of this kind.
 
         Examples:
@@ -332,11 +336,12 @@ class Linearization(Generic[M]):
         """
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
-        program = self.programs.factors(kind, samples, frozenset(means))
+        program = self.programs.factors(kind, samples, frozenset(means), per_sample)
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
-        return factors_of(self.model.blocks, self._run(program, noise))
+        weight = self.batch / (samples if kind == "kfac" else 1)
+        return factors_of(self.model.blocks, self._run(program, noise), weight)
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""
