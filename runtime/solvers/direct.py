@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ...compiler.graph.options import check_count, check_flag
+from ...compiler.graph.options import check_count, check_flag, check_option
 from ..parts.block import RETRIES, Block, BlockDiagonal, Damped, Factorisation, in_rounds
+from ..parts.eigen import REFRESHES
 from ..parts.protocols import Inverse, LinearSolver, Solution, Status, blocks_of, no_solution
 from ..parts.state import Maybe, Number, Spec, State, copied
 from ..parts.tags import Tag
@@ -62,12 +63,13 @@ class Direct(LinearSolver):
             burn-in each refresh is followed by one.
         form: how the damping joins a block. Unless it is `Damped.WHOLE`, a factorisation is for
             one damping, and another damping asks for a new one.
+        refines: whether eigenvectors are refined where there are some, not computed anew.
     """
 
     needs = frozenset({Tag.BLOCKS})
 
-    def __init__(self, every: int, form: Damped) -> None:
-        self.every, self.form = check_count("every", every), form
+    def __init__(self, every: int, form: Damped, refines: bool = False) -> None:
+        self.every, self.form, self.refines = check_count("every", every), form, refines
         self._kept: dict[str, Factorisation] = {}
         self._made_at = (-1, math.nan)  # refreshes of the curvature, damping
         self.factorisations = self.retries = 0
@@ -108,7 +110,10 @@ class Direct(LinearSolver):
         self, blocks: BlockDiagonal, damping: float
     ) -> tuple[dict[str, Factorisation], int] | None:
         """Returns what to keep of each layer, and how often damping was raised; None on failure."""
-        all_made = in_rounds([block.factorising(damping, self.form) for block in blocks.blocks])
+        last = self._kept if self.refines else {}
+        all_made = in_rounds(
+            [b.factorising(damping, self.form, last.get(b.layer)) for b in blocks.blocks]
+        )
         made = [each for each in all_made if each is not None]
         if len(made) < len(all_made):
             return None
@@ -180,9 +185,13 @@ class Eigen(Direct):
 
     Args:
         every: refreshes of the curvature between two factorisations, ≥ 1.
+        basis: "eigh", or "qr" to take the eigenvectors F = U Λ Uᵀ once and then to refine them by
+            U ← QR(F U), with diag(UᵀFU) for Λ (SOAP, Vyas et al. 2024): a basis near the
+            eigenvectors, in which the part of F off the diagonal is left out.
     """
 
     name = "eigen"
 
-    def __init__(self, every: int = 1) -> None:
-        super().__init__(every, Damped.WHOLE)
+    def __init__(self, every: int = 1, basis: str = "eigh") -> None:
+        self.basis = check_option("basis", basis, REFRESHES)
+        super().__init__(every, Damped.WHOLE, refines=basis == "qr")
