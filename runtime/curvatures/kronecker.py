@@ -16,21 +16,29 @@ from ...compiler.graph.program import Program
 from ..model.factors import Factors
 from ..model.linearization import Linearization
 from ..model.model import Model
-from ..parts.block import Block, BlockDiagonal, DiagonalBlock
+from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
+from ..parts.eigen import REFRESHES
 from ..parts.state import Maybe, Number, Random, Spec, State, copied, seeded
 from ..parts.tags import Tag
 from ..reading import all_finite
+from .ekfac import EKFAC, EigenbasisBlock
 from .kronecker_block import KroneckerBlock, MeanBlock
 
+STRUCTURES = (*KINDS, *EKFAC)
 INPUTS = ("gram", "mean", "mean-first")
 
 
 class KroneckerCurvature:
     """The curvature C ≈ blockdiag(A ⊗ G), diagonal where parameters have no Kronecker rule.
 
+    Of kind "ekfac" its blocks are diagonal in the eigenbasis of A ⊗ G, with the second moments of
+    the gradient there in place of the eigenvalues, gathered as the factors are (George et al.
+    2018).
+
     Args:
         model: the model whose curvature it is.
-        kind: the kind of factors, see `Linearization.kronecker_factors`.
+        kind: the kind of factors, see `Linearization.kronecker_factors`; or "ekfac",
+            "ekfac-empirical" or "ekfac-kflr", which gather "kfac", "empirical" or "kflr".
         samples: label draws per input, ≥ 1.
         moving_average: θ of the averages, 0 ≤ θ < 1.
         every: updates between two gatherings after burn-in, ≥ 1.
@@ -39,8 +47,12 @@ class KroneckerCurvature:
         inputs: "gram" keeps A; "mean" the mean of each layer's inputs, E[a]E[a]ᵀ standing for A
             (EA-CG, eq. 11b); "mean-first" does so in the first layer alone (eq. 13).
         apart: whether the bias is uncoupled from the weights where the mean is kept.
+        refresh: gatherings between two eigenbases after burn-in, ≥ 1.
+        basis: "eigh" for a new eigenbasis each time, or "qr" to refine the last one, see `Eigen`.
 
     Attributes:
+        name: the kind as it was given.
+        kind: the kind of the factors that are gathered.
         means: the layers that keep the mean of their inputs.
         updates: how many updates there have been.
         gathered: how often the averages have been refreshed.
@@ -60,10 +72,15 @@ class KroneckerCurvature:
         seed: int = 0,
         inputs: str = "gram",
         apart: bool = False,
+        refresh: int = 1,
+        basis: str = "eigh",
     ) -> None:
-        check_option("kind", kind, KINDS)
-        check_option("inputs", inputs, INPUTS)
-        self.model, self.kind, self.samples = model, kind, check_count("samples", samples)
+        check_option("kind", kind, STRUCTURES)
+        check_option("inputs", inputs, INPUTS if kind in KINDS else INPUTS[:1])
+        check_option("basis", basis, REFRESHES)
+        self.model, self.samples = model, check_count("samples", samples)
+        self.name, self.kind = kind, EKFAC.get(kind, kind)
+        self.refresh, self.basis = check_count("refresh", refresh), basis
         self.moving_average = check_number("moving_average", moving_average, 0.0, below=1.0)
         self.every = check_count("every", every)
         self.burn_in = check_count("burn_in", burn_in, 0)
@@ -71,13 +88,8 @@ class KroneckerCurvature:
         self.generator = seeded(model, seed)
         layers = [b.layer for b in model.blocks if isinstance(b, KroneckerLayer)]
         self.means = {"gram": [], "mean": layers, "mean-first": layers[:1]}[inputs]
-        self._blocks = operators(model, self.means, apart)
+        self._blocks = operators(model, self.means, apart, basis if kind in EKFAC else None)
         self.updates = self.gathered = 0
-
-    @property
-    def name(self) -> str:
-        """The kind of the factors."""
-        return self.kind
 
     @property
     def tags(self) -> frozenset[Tag]:
@@ -108,24 +120,26 @@ class KroneckerCurvature:
         """
         filled = any(block.is_filled for block in self._blocks.values())
         if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
-            means = {"means": self.means} if self.means else {}
-            new = lin.kronecker_factors(self.kind, self.samples, self.generator, **means)
+            wanted = {"means": self.means} if self.means else {}
+            wanted |= {"per_sample": True} if self.name in EKFAC else {}
+            new = lin.kronecker_factors(self.kind, self.samples, self.generator, **wanted)
             if not all_finite([t for f in new.values() for t in f.tensors.values()]):
                 return False
             burning_in = self.updates < self.burn_in
             weight = 1.0 / (self.gathered + 1) if burning_in else 1.0 - self.moving_average
-            for layer, factors in new.items():
-                self._blocks[layer].average(factors, weight)
+            anew = burning_in or self.gathered % self.refresh == 0
+            in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
             self.gathered += 1
         self.updates += 1
         return True
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
-        return [model.programs[True].factors(self.kind, self.samples, frozenset(self.means))]
+        made, means = model.programs[True], frozenset(self.means)
+        return [made.factors(self.kind, self.samples, means, self.name in EKFAC)]
 
     def mv(self, v: Tensor) -> Tensor:
-        """Returns C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.
+        """Returns C v for a flat vector, block by block: G V A, or d ⊙ v on diagonal ones.
 
         Raises:
             NewtritonError: the curvature has not been updated yet.
@@ -158,13 +172,16 @@ class KroneckerCurvature:
             block.load(state["factors"][layer] if state["factors"] else {})
 
 
-def operators(model: Model, means: list[str], apart: bool) -> dict[str, Block]:
+def operators(
+    model: Model, means: list[str], apart: bool, basis: str | None = None
+) -> dict[str, Block]:
     """Returns an empty block for each layer: the one place that chooses its structure.
 
     Args:
         model: the model, which describes its layers' parameters.
         means: the layers that keep the mean of their inputs.
         apart: whether the bias is uncoupled from the weights in those.
+        basis: how the eigenbasis of the others is refreshed; None where they keep none.
     """
     result: dict[str, Block] = {}
     for described in model.blocks:
@@ -172,6 +189,8 @@ def operators(model: Model, means: list[str], apart: bool) -> dict[str, Block]:
             result[described.layer] = DiagonalBlock(described)
         elif described.layer in means:
             result[described.layer] = MeanBlock(described, apart)
+        elif basis is not None:
+            result[described.layer] = EigenbasisBlock(described, refines=basis == "qr")
         else:
             result[described.layer] = KroneckerBlock(described)
     return result

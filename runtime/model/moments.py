@@ -27,7 +27,9 @@ from .factors import KroneckerFactors
 if TYPE_CHECKING:
     from ...compiler.curvature.factors import KroneckerLayer
 
-LIMIT = 1 << 26  # bytes that a chunk of per-sample gradients may take; a chunk has a sample at least
+LIMIT = (
+    1 << 26
+)  # bytes that a chunk of per-sample gradients may take; a chunk has a sample at least
 
 
 @dataclass(frozen=True)

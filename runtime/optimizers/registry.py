@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.options import check_option
-from ..curvatures.kronecker import KroneckerCurvature
+from ..curvatures.kronecker import STRUCTURES, KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree
 from ..parts.protocols import Curvature, Solver, StepRule
 from ..parts.tags import Tag
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 CURVATURES: dict[str, Callable[[Model], Curvature]] = {
-    **{kind: lambda model, kind=kind: KroneckerCurvature(model, kind) for kind in KINDS},
+    **{kind: lambda model, kind=kind: KroneckerCurvature(model, kind) for kind in STRUCTURES},
     "ggn": MatrixFree,
     "hessian": lambda model: MatrixFree(model, "hessian"),
     "ggn-layers": lambda model: MatrixFree(model, blocks="layers"),

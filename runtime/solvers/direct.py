@@ -141,7 +141,7 @@ class Direct(LinearSolver):
         """Returns the factorisations in use, and what they were made for."""
         refreshes, damping = self._made_at
         kept = {layer: copied(each.tensors) for layer, each in self._kept.items()}
-        made_at = {"refreshes": refreshes, "damping": damping} if self._kept else None
+        made_at = {"refreshes": refreshes, "damping": damping} if refreshes >= 0 else None
         counts = {"factorisations": self.factorisations, "retries": self.retries}
         return {"kept": kept, "made_at": made_at, **counts}
 
