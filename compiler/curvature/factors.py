@@ -351,7 +351,8 @@ def factors(
         per_sample: whether `LayerInputs` and `LayerAdjoints` of every pair are wanted too.
 
     Raises:
-        NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per sample.
+        NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per
+            sample.
         MissingRule: a parameter is used in a way for which there is no factor.
     """
     require(traced.criterion, kind)

@@ -46,7 +46,9 @@ class EigenbasisBlock(MatrixBlock):
     @property
     def factors(self) -> EigenbasisFactors:
         """The averages A and G, the basis and the second moments in it."""
-        return EigenbasisFactors(*self.tensors.values(), self.described.kernel, self.homogeneous)
+        mine, kernel = self.tensors, self.described.kernel
+        bases = mine["basis_A"], mine["basis_G"]
+        return EigenbasisFactors(mine["A"], mine["G"], *bases, mine["S"], kernel, self.homogeneous)
 
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
         """Returns the specification of A and U_A, D×D, of G and U_G, O×O, and of S, O×D."""
