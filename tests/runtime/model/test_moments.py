@@ -55,7 +55,9 @@ def matrix(model: nt.Model, factors: SampledFactors, v: Tensor) -> Tensor:
     return KroneckerBlock(factors.described).read(model.layout.views(v))
 
 
-def moments(model: nt.Model, of: SampledFactors, gradients: list[Tensor], u: list[Tensor]) -> Tensor:
+def moments(
+    model: nt.Model, of: SampledFactors, gradients: list[Tensor], u: list[Tensor]
+) -> Tensor:
     """The mean over samples of the squared gradient in a basis, by its definition."""
     turned = [u[1].mT @ matrix(model, of, g) @ u[0] for g in gradients]
     return torch.stack(turned).square().mean(0)
@@ -168,7 +170,9 @@ class Watched(TorchDispatchMode):
 @pytest.mark.parametrize("features", [2, 40])  # more positions than rows, and fewer
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_chunk_takes_no_more_than_its_limit(features: int, groups: int) -> None:
-    net = nt.Sequential(nt.Conv2d(features, 3, padding=1, groups=groups), nt.Flatten(), nt.Linear(3))
+    net = nt.Sequential(
+        nt.Conv2d(features, 3, padding=1, groups=groups), nt.Flatten(), nt.Linear(3)
+    )
     model = nt.compile(net, (2, 5, 6), nt.CrossEntropyLoss(), dtype=torch.float64)
     x, y = torch.randn(32, 2, 5, 6, dtype=torch.float64), torch.arange(32) % 3
     factors = sampled(model.linearize(x, y), "empirical")["0"]
