@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..model.factors import EigenbasisFactors, Factors, KroneckerFactors
 from ..model.moments import SampledFactors
-from ..parts.block import Damped, Factorisation, Made, Rounds, Views
+from ..parts.block import Damped, Factorisation, Made, Rounds, Views, in_rounds
 from ..parts.eigen import Symmetric
 from ..parts.state import Shaped, Spec
 from ..reading import read
@@ -56,6 +56,10 @@ class EigenbasisBlock(MatrixBlock):
         a, g, s = (Shaped((*lead, *shape), dtype) for shape in ((d, d), (o, o), (o, d)))
         return {"A": a, "G": g, "basis_A": a, "basis_G": g, "S": s}
 
+    def average(self, new: Factors, weight: float) -> None:
+        """Averages the factors and S in the basis that there is, see `averaging`."""
+        in_rounds([self.averaging(new, weight, False)])
+
     def averaging(self, new: Factors, weight: float, anew: bool) -> Rounds[None]:
         """Averages the factors, then takes the basis anew if it is due, then averages S in it."""
         new = cast("SampledFactors", new)
@@ -63,7 +67,7 @@ class EigenbasisBlock(MatrixBlock):
         if first:
             self._take(_in_identity(new.pair))
         else:
-            self.average(new.pair, weight)
+            super().average(new.pair, weight)
         mine = self.tensors
         if anew or first:
             known = mine if self.refines and not first else {}

@@ -24,14 +24,14 @@ from .moments import SampledFactors
 def factors_of(
     blocks: Iterable[KroneckerLayer | DiagonalLayer],
     found: Mapping[Output, Tensor],
-    weight: float,
+    weight: float = 1.0,
 ) -> dict[str, Factors]:
     """Returns factors by layer.
 
     Args:
         blocks: the layers of a network.
         found: the statistics of these layers.
-        weight: what makes a sum over squared adjoints the second moment, N a copy.
+        weight: what makes a sum over squared adjoints a second moment, where there are samples.
     """
     found, result = _apart(found), dict[str, Factors]()
     for block in blocks:
