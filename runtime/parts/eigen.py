@@ -67,7 +67,8 @@ def diagonalise(problems: Sequence[Symmetric]) -> list[Spectrum | None]:
     result: list[Spectrum | None] = [None] * len(problems)
     for places, (values, vectors), found in zip(alike.values(), spectra, extents, strict=True):
         for i, *spectrum, extent in zip(places, values, vectors, found, strict=True):
-            result[i] = Spectrum(*spectrum) if math.isfinite(extent) else None
+            if math.isfinite(extent):  # copies: products round as addresses are aligned
+                result[i] = Spectrum(*(x.clone() if len(places) > 1 else x for x in spectrum))
     return result
 
 
