@@ -19,7 +19,6 @@ from ..model.moments import SampledFactors
 from ..parts.block import Damped, Factorisation, Made, Rounds, Views, in_rounds
 from ..parts.eigen import Symmetric
 from ..parts.state import Shaped, Spec
-from ..reading import read
 from .kronecker_block import MatrixBlock
 
 if TYPE_CHECKING:
@@ -97,17 +96,17 @@ class EigenbasisBlock(MatrixBlock):
         """Returns a factorisation without tensors."""
         return Factorisation(form), 0
 
+    def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
+        """Returns the extremes of the second moments where γ is 0; they are never negative."""
+        return torch.stack(self.tensors["S"].aminmax()) if damping == 0.0 else None
+
     def raise_damping(
-        self, factorisation: Factorisation, damping: float
+        self, damping: float, lowest: float, largest: float
     ) -> tuple[float, int] | None:
-        """Raises a γ of 0 above rounding where a second moment is not; no other needs it."""
-        if damping > 0.0:
-            return damping, 0
-        moments = self.tensors["S"]
-        limits = torch.finfo(moments.dtype)
-        low, high = map(float, read(moments.min(), moments.max()))
-        floor = max(limits.eps * high, limits.tiny)
-        return (damping, 0) if low > floor else (10 * floor, 1)
+        """Raises γ above rounding where the lowest moment is not."""
+        limits = torch.finfo(self.tensors["S"].dtype)
+        floor = max(limits.eps * largest, limits.tiny)
+        return (damping, 0) if lowest > floor else (10 * floor, 1)
 
     def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
         """Returns the solution U_G [(U_Gᵀ M U_A) / (S + γ)] U_Aᵀ, for every form of the damping."""

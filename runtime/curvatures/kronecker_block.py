@@ -21,7 +21,6 @@ from ..parts.cholesky import System
 from ..parts.eigen import Symmetric
 from ..parts.state import Shaped, Spec
 from ..parts.tags import Tag
-from ..reading import read
 
 if TYPE_CHECKING:
     from ...compiler.curvature.factors import KroneckerLayer
@@ -235,19 +234,24 @@ class KroneckerProduct(MatrixBlock):
         product = self.a.mean_diagonal * self.g.mean_diagonal
         return torch.finfo(self.g.matrix.dtype).eps * product.abs().sqrt().max()
 
+    def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
+        """Returns the extremes of the eigenvalues of A ⊗ G, where both were diagonalised."""
+        if factorisation.form is not Damped.WHOLE:
+            return None
+        values = spectrum(factorisation.tensors)
+        lowest = values.min()
+        if _has_null_space(factorisation.tensors):
+            lowest = lowest.clamp(max=0.0)
+        return torch.stack([lowest, values.abs().max()])
+
     def raise_damping(
-        self, factorisation: Factorisation, damping: float
+        self, damping: float, lowest: float, largest: float
     ) -> tuple[float, int] | None:
         """Raises γ tenfold until all eigenvalues of A ⊗ G + γI are above rounding."""
-        if factorisation.form is not Damped.WHOLE:
-            return damping, 0
-        values = spectrum(factorisation.tensors)
-        low, high = map(float, read(values.min(), values.abs().max()))
-        if _has_null_space(factorisation.tensors):
-            low = min(low, 0.0)
-        floor = max(torch.finfo(values.dtype).eps * high, torch.finfo(values.dtype).tiny)
+        limits = torch.finfo(self.g.matrix.dtype)
+        floor = max(limits.eps * largest, limits.tiny)
         for retry in range(RETRIES + 1):
-            if low + damping > (floor if retry else 0.0):
+            if lowest + damping > (floor if retry else 0.0):
                 return damping, retry
             damping = 10 * max(damping, floor)
         return None

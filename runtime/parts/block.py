@@ -206,10 +206,19 @@ class Block(ABC):
         yield from ()
         return self.factorise(damping, form)
 
+    def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
+        """Returns the lowest eigenvalue and the largest |λ|, unread; None where γ will do."""
+        return None
+
     def raise_damping(
-        self, factorisation: Factorisation, damping: float
+        self, damping: float, lowest: float, largest: float
     ) -> tuple[float, int] | None:
-        """Raises a damping to what a solve needs.
+        """Raises a damping to what a solve needs, where there are `extremes`.
+
+        Args:
+            damping: γ.
+            lowest: the block's lowest eigenvalue.
+            largest: its largest |λ|.
 
         Returns:
             the damping, and how often it was raised; None where none serves.

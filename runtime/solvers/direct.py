@@ -15,6 +15,7 @@ from ..parts.eigen import REFRESHES
 from ..parts.protocols import Inverse, LinearSolver, Solution, Status, blocks_of, no_solution
 from ..parts.state import Maybe, Number, Spec, State, copied
 from ..parts.tags import Tag
+from ..reading import read
 
 if TYPE_CHECKING:
     from ..parts.protocols import Curvature
@@ -94,16 +95,14 @@ class Direct(LinearSolver):
                 return NoInverse()
             self._kept, retries = factorised
             self._made_at = (blocks.gathered, damping)
-        kept: dict[str, Factorisation] = {}
-        dampings: dict[str, float] = {}
-        for block in blocks.blocks:
-            kept[block.layer] = self._kept.get(block.layer, Factorisation(self.form))
-            found = block.raise_damping(kept[block.layer], damping)
-            if found is None:
-                return NoInverse()
-            dampings[block.layer] = found[0]
-            retries += found[1]
+        empty = Factorisation(self.form)
+        kept = {block.layer: self._kept.get(block.layer, empty) for block in blocks.blocks}
+        raised = _raised(blocks, kept, damping)
+        if raised is None:
+            return NoInverse()
+        retries += sum(often for _, often in raised.values())
         self.retries += retries
+        dampings = {layer: found for layer, (found, _) in raised.items()}
         return FactorisedInverse(blocks, kept, dampings, retries)
 
     def _factorise(
@@ -154,6 +153,21 @@ class Direct(LinearSolver):
         made_at = state["made_at"]
         self._made_at = (made_at["refreshes"], made_at["damping"]) if made_at else (-1, math.nan)
         self.factorisations, self.retries = state["factorisations"], state["retries"]
+
+
+def _raised(
+    blocks: BlockDiagonal, kept: Mapping[str, Factorisation], damping: float
+) -> dict[str, tuple[float, int]] | None:
+    """Returns each layer's damping and how often it was raised; None where none serves."""
+    extremes = {b: b.extremes(kept[b.layer], damping) for b in blocks.blocks}
+    found = {b: extreme for b, extreme in extremes.items() if extreme is not None}
+    raised = {block.layer: (damping, 0) for block in blocks.blocks}
+    for block, (lowest, largest) in zip(found, read(*found.values()), strict=True):
+        enough = block.raise_damping(damping, float(lowest), float(largest))
+        if enough is None:
+            return None
+        raised[block.layer] = enough
+    return raised
 
 
 class KFI(Direct):

@@ -26,7 +26,9 @@ from newtriton.runtime.solvers.block_cg import BlockCG
 from newtriton.runtime.solvers.direct import KFI, Eigen
 from newtriton.runtime.vectors import Vectors
 
+from ..problems import problem
 from ..stand_in import StandInLayout, assert_identical, positive, seeded
+from ..transfers import counted
 
 
 def eye(n: int) -> Tensor:
@@ -369,6 +371,20 @@ def test_a_refined_eigenbasis_starts_exact_and_stays_positive_definite() -> None
     matrix = torch.stack([inverse.solve(e).x for e in units])
     torch.testing.assert_close(matrix, matrix.mT)
     assert float(torch.linalg.eigvalsh(matrix)[0]) > 0.0
+
+
+def test_eigen_reads_once_of_all_blocks_and_once_more_where_it_diagonalises() -> None:
+    model, [(x, y)] = problem("cnn")
+    curvature, solver = KroneckerCurvature(model, "empirical"), Eigen(every=9)
+    lin = model.linearize(x, y)
+    curvature.update(lin)
+    for reads in (2, 1):
+        with counted() as transfers:
+            inverse = solver.prepare(curvature, 0.1)
+        del transfers.reads["_linalg_eigh"]  # PyTorch's own, one for each shape
+        assert sum(transfers.reads.values()) == reads, transfers.reads
+        assert inverse.solve(lin.gradient).status is Status.SOLVED
+        curvature.update(lin)
 
 
 def test_a_refined_eigenbasis_resumes_bit_for_bit() -> None:
