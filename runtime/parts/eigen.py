@@ -1,7 +1,7 @@
 """Eigenvectors of many symmetric matrices: equal shapes in one call, failures in one transfer.
 
-Where a basis is known already, it may be refined: one step of orthogonal iteration takes it closer
-to the eigenvectors for less than they cost (SOAP, Vyas et al. 2024, algorithm 4).
+Where a basis is known already, it may be refined: one step of orthogonal iteration, two products
+and a QR decomposition, takes it closer to the eigenvectors (SOAP, Vyas et al. 2024, algorithm 4).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..reading import read
 from .cholesky import LARGE
 
+LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 REFRESHES = ("eigh", "qr")  # how eigenvectors are computed when they have been known before
 
 
@@ -88,7 +89,7 @@ def _spectra(problems: Sequence[Symmetric]) -> Spectrum:
         if bases:
             return _refined(matrices, torch.stack(bases))
         return Spectrum(*torch.linalg.eigh(matrices))
-    except RuntimeError:  # torch.linalg.LinAlgError: no convergence, or values that are not finite
+    except LinAlgError:  # no convergence, or values that are not finite
         if len(problems) > 1:
             apart = [_spectra([problem]) for problem in problems]
             return Spectrum(*map(torch.cat, zip(*apart, strict=True)))
