@@ -125,13 +125,13 @@ def test_drawn_labels_are_those_of_the_factors(criterion: Loss) -> None:
     lin = model.linearize(x, y)
     exact = sampled(lin, "kflr")
     generator = torch.Generator().manual_seed(0)
-    for layer, factors in sampled(lin, "kfac", 20_000, generator).items():
+    for layer, factors in sampled(lin, "kfac", 5_000, generator).items():
         u = bases(factors)
         found = factors.second_moments(*u)
         traces = [t.trace() for t in factors.pair.tensors.values()]
         assert_close(found.sum(), traces[0] * traces[1], layer)  # one sample: an outer product
         error = found - exact[layer].second_moments(*u)
-        assert error.norm() < 0.03 * found.norm()
+        assert error.norm() < 0.06 * found.norm()
     again = lin.kronecker_factors("kfac", 2, torch.Generator().manual_seed(1))
     for layer, factors in sampled(lin, "kfac", 2, torch.Generator().manual_seed(1)).items():
         assert torch.equal(factors.pair.G, again[layer].G)  # type: ignore[union-attr]
@@ -187,6 +187,7 @@ def test_a_chunk_takes_no_more_than_its_limit(features: int, groups: int) -> Non
 
 
 @pytest.mark.interpreter
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
 def test_fused_kernels_give_the_same() -> None:
     net = nt.Sequential(
         *(nt.Conv2d(4, 3, padding=1), nt.ReLU(), nt.MaxPool2d(2)),
