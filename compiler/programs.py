@@ -277,6 +277,7 @@ class Programs:
         samples: int = 1,
         means: frozenset[str] = frozenset(),
         layers: frozenset[str] | None = None,
+        per_sample: bool = False,
     ) -> Program:
         """Returns the program of the statistics that `curvature.factors` names.
 
@@ -285,10 +286,19 @@ class Programs:
             samples: draws per input of "kfac".
             means: layers of which the mean input is wanted instead of A.
             layers: layers of which there shall be statistics; None for all.
+            per_sample: whether the samples' inputs and adjoints are wanted too.
         """
-        key = ("factors", kind, samples, means, layers)
+        key = ("factors", kind, samples, means, layers, per_sample)
         if key not in self._made:
-            outputs = factors(self.traced, self.adjoints, kind, samples, means, layers=layers)
+            outputs = factors(
+                self.traced,
+                self.adjoints,
+                kind,
+                samples,
+                means,
+                layers=layers,
+                per_sample=per_sample,
+            )
             inputs = random_numbers(self.traced, kind, samples)
             name = f"factors({kind}, {samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)

@@ -87,6 +87,30 @@ class Diagonal(Output):
     kind = "diagonal"
 
 
+@dataclass(frozen=True, eq=False)
+class LayerInputs(Output):
+    """The inputs a of a layer's weights, without the homogeneous 1: N×D, N×T×D or N×H×W×C.
+
+    Attributes:
+        layer: the layer's name.
+    """
+
+    layer: str
+    kind = "inputs"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerAdjoints(Output):
+    """The adjoint s̄ of a layer's output of which G is the second moment, with copies of it if any.
+
+    Attributes:
+        layer: the layer's name.
+    """
+
+    layer: str
+    kind = "adjoints"
+
+
 @dataclass(frozen=True)
 class KroneckerLayer:
     """A layer whose curvature block is A ⊗ G.
@@ -97,6 +121,9 @@ class KroneckerLayer:
         bias: the name of its bias, if it has one.
         groups: how many groups its channels form, each with a pair of its own.
         kernel: the size of a convolution's kernel, (1, 1) of a linear layer.
+        stride: the steps of a convolution's window along each axis.
+        padding: the zeros on either side of each axis.
+        dilation: the steps between the window's taps along each axis.
     """
 
     layer: str
@@ -104,6 +131,9 @@ class KroneckerLayer:
     bias: str | None
     groups: int
     kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -210,10 +240,12 @@ def blocks(
         if layers is not None and layer not in layers:
             continue
         if _is_kronecker(node, params):
-            conv = node.op is Op.CONV
-            kernel = params[0].shape[1:3] if conv else (1, 1)
-            groups, bias = node["groups"] if conv else 1, names[1] if names[1:] else None
-            result.append(KroneckerLayer(layer, names[0], bias, groups, kernel))
+            weight, bias = names[0], names[1] if names[1:] else None
+            if node.op is Op.CONV:
+                window, kernel = dict(node.attributes), params[0].shape[1:3]
+                result.append(KroneckerLayer(layer, weight, bias, kernel=kernel, **window))
+            else:
+                result.append(KroneckerLayer(layer, weight, bias, 1, (1, 1)))
         else:
             diagonal.setdefault(layer, []).extend(names)
     return result + [DiagonalLayer(layer, tuple(names)) for layer, names in diagonal.items()]
@@ -349,6 +381,7 @@ def factors(
     samples: int,
     means: Collection[str] = (),
     layers: Collection[str] | None = None,
+    per_sample: bool = False,
 ) -> dict[Output, Node]:
     """Returns the statistics of the layers: two for a pair of factors, or a `Diagonal`.
 
@@ -361,14 +394,21 @@ def factors(
         samples: how many labels are drawn per input of "kfac"; G is their mean.
         means: the layers of which `InputsMean` is wanted instead of `InputsGram`.
         layers: the layers of which there shall be statistics; None for all.
+        per_sample: whether `LayerInputs` and `LayerAdjoints` of every pair are wanted too.
 
     Raises:
-        NewtritonError: the kind is unknown, or the loss does not have it.
+        NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per
+            sample.
         MissingRule: a parameter is used in a way for which there is no factor.
     """
     require(traced.criterion, kind)
     if kind not in KINDS:
         raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
+    if per_sample and kind not in TAPED:
+        raise NewtritonError(
+            f"factors of kind {kind!r} average over samples before they multiply, so that there is "
+            f"nothing per sample: one of {', '.join(TAPED)}"
+        )
     blocks(traced, layers)  # it refuses parameters that have no factor
     known = {
         node: params
@@ -395,4 +435,7 @@ def factors(
         outputs[GradientsGram(layer)] = (
             recursive[node] if recursive else _gradients_gram(node, by_node[node], factor)
         )
+        if per_sample:
+            outputs[LayerInputs(layer)] = node.inputs[0]
+            outputs[LayerAdjoints(layer)] = by_node[node]
     return outputs

@@ -17,21 +17,29 @@ from ...compiler.graph.program import Program
 from ..model.factors import Factors
 from ..model.linearization import Linearization
 from ..model.model import Model
-from ..parts.block import Block, BlockDiagonal, DiagonalBlock
+from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
+from ..parts.eigen import REFRESHES
 from ..parts.state import Maybe, Number, Random, Spec, State, copied, seeded
 from ..parts.tags import Tag
 from ..reading import all_finite
+from .ekfac import EKFAC, EigenbasisBlock
 from .kronecker_block import KroneckerBlock, MeanBlock
 
+STRUCTURES = (*KINDS, *EKFAC)
 INPUTS = ("gram", "mean", "mean-first")
 
 
 class KroneckerCurvature:
     """The curvature C ≈ blockdiag(A ⊗ G), diagonal where parameters have no Kronecker rule.
 
+    Of kind "ekfac" its blocks are diagonal in the eigenbasis of A ⊗ G, with the second moments of
+    the gradient there in place of the eigenvalues, gathered as the factors are (George et al.
+    2018).
+
     Args:
         model: the model whose curvature it is.
-        kind: the kind of factors, see `Linearization.kronecker_factors`.
+        kind: the kind of factors, see `Linearization.kronecker_factors`; or "ekfac",
+            "ekfac-empirical" or "ekfac-kflr", which gather "kfac", "empirical" or "kflr".
         samples: label draws per input, ≥ 1.
         moving_average: θ of the averages, 0 ≤ θ < 1.
         every: updates between two gatherings after burn-in, ≥ 1.
@@ -42,8 +50,12 @@ class KroneckerCurvature:
         apart: whether the bias is uncoupled from the weights where the mean is kept.
         layers: the layers that C is about, each of which must have a block; C is 0 for the others.
             None stands for all layers.
+        refresh: gatherings between two eigenbases after burn-in, ≥ 1.
+        basis: "eigh" for a new eigenbasis each time, or "qr" to refine the last one, see `Eigen`.
 
     Attributes:
+        name: the kind as it was given.
+        kind: the kind of the factors that are gathered.
         means: the layers that keep the mean of their inputs.
         updates: how many updates there have been.
         gathered: how often the averages have been refreshed.
@@ -68,10 +80,15 @@ class KroneckerCurvature:
         inputs: str = "gram",
         apart: bool = False,
         layers: Collection[str] | None = None,
+        refresh: int = 1,
+        basis: str = "eigh",
     ) -> None:
-        check_option("kind", kind, KINDS)
-        check_option("inputs", inputs, INPUTS)
-        self.model, self.kind, self.samples = model, kind, check_count("samples", samples)
+        check_option("kind", kind, STRUCTURES)
+        check_option("inputs", inputs, INPUTS if kind in KINDS else INPUTS[:1])
+        check_option("basis", basis, REFRESHES)
+        self.model, self.samples = model, check_count("samples", samples)
+        self.name, self.kind = kind, EKFAC.get(kind, kind)
+        self.refresh, self.basis = check_count("refresh", refresh), basis
         self.moving_average = check_number("moving_average", moving_average, 0.0, below=1.0)
         self.every = check_count("every", every)
         self.burn_in = check_count("burn_in", burn_in, 0)
@@ -86,13 +103,9 @@ class KroneckerCurvature:
         described = _described(model, self.layers)
         names = [b.layer for b in described if isinstance(b, KroneckerLayer)]
         self.means = {"gram": [], "mean": names, "mean-first": names[:1]}[inputs]
-        self._blocks = operators(model, self.means, apart, self.layers)
+        eigenbasis = basis if kind in EKFAC else None
+        self._blocks = operators(model, self.means, apart, eigenbasis, self.layers)
         self.updates = self.gathered = 0
-
-    @property
-    def name(self) -> str:
-        """The kind of the factors."""
-        return self.kind
 
     @property
     def tags(self) -> frozenset[Tag]:
@@ -123,26 +136,26 @@ class KroneckerCurvature:
         """
         filled = any(block.is_filled for block in self._blocks.values())
         if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
-            named = {"means": self.means, "layers": self.layers}
-            only = {name: layers for name, layers in named.items() if layers}
+            wanted = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
+            only = {name: value for name, value in wanted.items() if value}
             new = lin.kronecker_factors(self.kind, self.samples, self.generator, **only)
             if not all_finite([t for f in new.values() for t in f.tensors.values()]):
                 return False
             burning_in = self.updates < self.burn_in
             weight = 1.0 / (self.gathered + 1) if burning_in else 1.0 - self.moving_average
-            for layer, factors in new.items():
-                self._blocks[layer].average(factors, weight)
+            anew = burning_in or self.gathered % self.refresh == 0
+            in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
             self.gathered += 1
         self.updates += 1
         return True
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
-        known, means = model.programs[True], frozenset(self.means)
-        return [known.factors(self.kind, self.samples, means, layers=self.layers)]
+        known, means, per_sample = model.programs[True], frozenset(self.means), self.name in EKFAC
+        return [known.factors(self.kind, self.samples, means, self.layers, per_sample)]
 
     def mv(self, v: Tensor) -> Tensor:
-        """Returns C v for a flat vector: G V A per layer, d ⊙ v on diagonal blocks.
+        """Returns C v for a flat vector, block by block: G V A, or d ⊙ v on diagonal ones.
 
         Raises:
             NewtritonError: the curvature has not been updated yet.
@@ -183,7 +196,11 @@ def _described(
 
 
 def operators(
-    model: Model, means: list[str], apart: bool, layers: Collection[str] | None = None
+    model: Model,
+    means: list[str],
+    apart: bool,
+    basis: str | None = None,
+    layers: Collection[str] | None = None,
 ) -> dict[str, Block]:
     """Returns an empty block for each layer: the one place that chooses its structure.
 
@@ -191,6 +208,7 @@ def operators(
         model: the model, which describes its layers' parameters.
         means: the layers that keep the mean of their inputs.
         apart: whether the bias is uncoupled from the weights in those.
+        basis: how the eigenbasis of the others is refreshed; None where they keep none.
         layers: the layers that get a block; None for all.
     """
     result: dict[str, Block] = {}
@@ -199,6 +217,8 @@ def operators(
             result[described.layer] = DiagonalBlock(described)
         elif described.layer in means:
             result[described.layer] = MeanBlock(described, apart)
+        elif basis is not None:
+            result[described.layer] = EigenbasisBlock(described, refines=basis == "qr")
         else:
             result[described.layer] = KroneckerBlock(described)
     return result

@@ -18,9 +18,9 @@ from torch import Tensor
 from ..model.factors import KroneckerFactors, MeanFactors
 from ..parts.block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
 from ..parts.cholesky import System
+from ..parts.eigen import Symmetric
 from ..parts.state import Shaped, Spec
 from ..parts.tags import Tag
-from ..reading import all_finite, read
 
 if TYPE_CHECKING:
     from ...compiler.curvature.factors import KroneckerLayer
@@ -48,8 +48,12 @@ class Side(ABC):
         """Returns what these solves need, from the Cholesky factor of `system`."""
 
     @abstractmethod
-    def diagonalise(self) -> tuple[Tensor, Tensor]:
-        """Returns eigenvalues and orthonormal eigenvectors, of the range where S is of low rank."""
+    def symmetric(self, basis: Tensor | None) -> Symmetric:
+        """Returns the matrix whose spectrum is that of S, in its range where S is of low rank.
+
+        Args:
+            basis: the eigenvectors to be refined; None for new ones.
+        """
 
 
 class Full(Side):
@@ -71,10 +75,9 @@ class Full(Side):
         """Returns the Cholesky factor under the side's name."""
         return {self.name: lower}
 
-    def diagonalise(self) -> tuple[Tensor, Tensor]:
-        """Returns all eigenvalues and eigenvectors."""
-        values, vectors = torch.linalg.eigh(self.matrix)
-        return values, vectors
+    def symmetric(self, basis: Tensor | None) -> Symmetric:
+        """Returns S itself."""
+        return Symmetric(self.matrix, basis=basis)
 
 
 class LowRank(Side):
@@ -103,10 +106,9 @@ class LowRank(Side):
         kept = self.root.clone()  # it may be a view of an average, which goes on
         return {"root": kept, "core": lower, "damping": scale}
 
-    def diagonalise(self) -> tuple[Tensor, Tensor]:
-        """Returns eigenvalues and eigenvectors of the range of U."""
-        vectors, singular, _ = torch.linalg.svd(self.root, full_matrices=False)
-        return singular.square(), vectors
+    def symmetric(self, basis: Tensor | None) -> Symmetric:
+        """Returns the root U; its few eigenvectors are computed anew."""
+        return Symmetric(self.root, is_root=True)
 
 
 def balance(a: Side, g: Side) -> Tensor:
@@ -123,8 +125,8 @@ def spectrum(tensors: Mapping[str, Tensor]) -> Tensor:
 # --- blocks ---------------------------------------------------------------------------------------
 
 
-class KroneckerProduct(Block):
-    """A block A ⊗ G on a layer's weights and bias: all that does not depend on what A is.
+class MatrixBlock(Block):
+    """A block on a layer's weights and bias as a matrix M: all that does not depend on what it is.
 
     Args:
         described: which parameters they are, and the layer's groups and taps.
@@ -135,21 +137,6 @@ class KroneckerProduct(Block):
     def __init__(self, described: KroneckerLayer) -> None:
         super().__init__(described.layer)
         self.described = described
-
-    @property
-    @abstractmethod
-    def factors(self) -> KroneckerFactors | MeanFactors:
-        """What stands for A, and G."""
-
-    @property
-    @abstractmethod
-    def a(self) -> Side:
-        """The side of the inputs, D×D."""
-
-    @property
-    def g(self) -> Full:
-        """The side of the outputs' gradients, O×O."""
-        return Full(self.tensors["G"], "G")
 
     @property
     def homogeneous(self) -> bool:
@@ -181,6 +168,25 @@ class KroneckerProduct(Block):
         shape = self.read(views).shape
         return tuple(shape[:-2]), shape[-1], shape[-2]
 
+
+class KroneckerProduct(MatrixBlock):
+    """A block A ⊗ G: all that does not depend on what A is."""
+
+    @property
+    @abstractmethod
+    def factors(self) -> KroneckerFactors | MeanFactors:
+        """What stands for A, and G."""
+
+    @property
+    @abstractmethod
+    def a(self) -> Side:
+        """The side of the inputs, D×D."""
+
+    @property
+    def g(self) -> Full:
+        """The side of the outputs' gradients, O×O."""
+        return Full(self.tensors["G"], "G")
+
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product G M A."""
         return self.tensors["G"] @ self.factors.times_inputs(m)
@@ -189,15 +195,21 @@ class KroneckerProduct(Block):
         """Factorises the block alone, see `factorising`."""
         return in_rounds([self.factorising(damping, form)])[0]
 
-    def factorising(self, damping: float, form: Damped) -> Rounds:
+    def factorising(
+        self, damping: float, form: Damped, last: Factorisation | None = None
+    ) -> Rounds[Made]:
         """Computes Cholesky factors of both damped sides, or eigenvectors for `Damped.WHOLE`.
 
         A pair that is not positive definite is tried again with ten times the damping γ, and with
         no less than what stands to the factors as rounding error does.
         """
         if form is Damped.WHOLE:
-            tensors = self._diagonalise()
-            return None if tensors is None else (Factorisation(form, tensors), 0)
+            bases = {} if last is None else last.tensors
+            a, g = yield [self.a.symmetric(bases.get("A")), self.g.symmetric(bases.get("G"))]
+            if a is None or g is None:
+                return None
+            saved = {"values_A": a.values, "A": a.vectors, "values_G": g.values, "G": g.vectors}
+            return Factorisation(form, saved), 0
         balanced = form is Damped.BALANCED
         sides = a, g = self.a, self.g
         pi = balance(a, g)
@@ -222,29 +234,24 @@ class KroneckerProduct(Block):
         product = self.a.mean_diagonal * self.g.mean_diagonal
         return torch.finfo(self.g.matrix.dtype).eps * product.abs().sqrt().max()
 
-    def _diagonalise(self) -> Saved | None:
-        """Returns eigenvalues and eigenvectors of both sides; None where they are not finite."""
-        try:
-            values_g, vectors_g = self.g.diagonalise()
-            values_a, vectors_a = self.a.diagonalise()
-        except RuntimeError:  # torch.linalg.LinAlgError: no convergence, or values not finite
+    def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
+        """Returns the extremes of the eigenvalues of A ⊗ G, where both were diagonalised."""
+        if factorisation.form is not Damped.WHOLE:
             return None
-        saved = {"values_A": values_a, "A": vectors_a, "values_G": values_g, "G": vectors_g}
-        return saved if all_finite(saved.values()) else None
+        values = spectrum(factorisation.tensors)
+        lowest = values.min()
+        if _has_null_space(factorisation.tensors):
+            lowest = lowest.clamp(max=0.0)
+        return torch.stack([lowest, values.abs().max()])
 
     def raise_damping(
-        self, factorisation: Factorisation, damping: float
+        self, damping: float, lowest: float, largest: float
     ) -> tuple[float, int] | None:
         """Raises γ tenfold until all eigenvalues of A ⊗ G + γI are above rounding."""
-        if factorisation.form is not Damped.WHOLE:
-            return damping, 0
-        values = spectrum(factorisation.tensors)
-        low, high = map(float, read(values.min(), values.abs().max()))
-        if _has_null_space(factorisation.tensors):
-            low = min(low, 0.0)
-        floor = max(torch.finfo(values.dtype).eps * high, torch.finfo(values.dtype).tiny)
+        limits = torch.finfo(self.g.matrix.dtype)
+        floor = max(limits.eps * largest, limits.tiny)
         for retry in range(RETRIES + 1):
-            if low + damping > (floor if retry else 0.0):
+            if lowest + damping > (floor if retry else 0.0):
                 return damping, retry
             damping = 10 * max(damping, floor)
         return None
@@ -263,7 +270,7 @@ class KroneckerProduct(Block):
     def _diagonalised_spec(
         self, views: Views, dtype: torch.dtype, rank: int | None = None
     ) -> Mapping[str, Spec]:
-        """Returns the specification of what `_diagonalise` keeps for A of a rank, D by default."""
+        """Returns the specification of what `Damped.WHOLE` keeps for A of a rank, D by default."""
         lead, d, o = self.sizes(views)
         rank = d if rank is None else rank
         return {

@@ -133,6 +133,49 @@ class MeanFactors:
 
 
 @dataclass(frozen=True)
+class EigenbasisFactors:
+    """The factors of one layer, and the gradient's second moments in their eigenbasis (EKFAC).
+
+    The block takes V, of O×D, to U_G [S ⊙ (U_Gᵀ V U_A)] U_Aᵀ (George et al. 2018). The basis is
+    that of the factors when it was last taken.
+
+    Attributes:
+        A_stored: the factor A, D×D, in (tap, channel) order, the 1 last.
+        G: the factor G, O×O, over output channels.
+        basis_A: U_A, D×D, orthonormal columns, rows in the order of A_stored.
+        basis_G: U_G, O×O, orthonormal columns.
+        S: the second moments, O×D.
+        kernel: the taps along each axis; (1, 1) for a linear layer.
+        homogeneous: whether the layer has a bias.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
+        >>> model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), device="cpu")
+        >>> curvature = KroneckerCurvature(model, "ekfac")
+        >>> curvature.update(model.linearize(torch.ones(4, 3), torch.zeros(4, 2)))
+        True
+        >>> curvature.factors[""].S.shape
+        torch.Size([2, 4])
+    """
+
+    A_stored: Tensor
+    G: Tensor
+    basis_A: Tensor
+    basis_G: Tensor
+    S: Tensor
+    kernel: tuple[int, int]
+    homogeneous: bool
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors as they are stored, by the names under which a state saves them."""
+        both = {"A": self.A_stored, "G": self.G}
+        return {**both, "basis_A": self.basis_A, "basis_G": self.basis_G, "S": self.S}
+
+
+@dataclass(frozen=True)
 class DiagonalFactors:
     """The diagonal block of a layer whose parameters enter by a broadcast, like batch norm's.
 

@@ -305,6 +305,7 @@ class Linearization(Generic[M]):
         generator: torch.Generator | None = None,
         means: Collection[str] = (),
         layers: Collection[str] | None = None,
+        per_sample: bool = False,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -318,9 +319,12 @@ class Linearization(Generic[M]):
             generator: of the random numbers; the global one unless given.
             means: layers of which the mean input is kept and A is not formed.
             layers: the layers whose factors are wanted; None for all.
+            per_sample: whether pairs bring their samples, as `SampledFactors`: of "kfac",
+                "empirical" and "kflr".
 
         Raises:
-            NewtritonError: the kind is unknown, or the loss does not have it.
+            NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per
+                sample.
             MissingRule: the network has a layer without factors of this kind.
 
         Examples:
@@ -335,12 +339,13 @@ class Linearization(Generic[M]):
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
         wanted = None if layers is None else frozenset(layers)
-        program = self.programs.factors(kind, samples, frozenset(means), layers=wanted)
+        program = self.programs.factors(kind, samples, frozenset(means), wanted, per_sample)
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
         described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
-        return factors_of(described, self._run(program, noise))
+        weight = self.batch / (samples if kind == "kfac" else 1)
+        return factors_of(described, self._run(program, noise), weight)
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""

@@ -13,24 +13,34 @@ from ...compiler.curvature.factors import (
     InputsGram,
     InputsMean,
     KroneckerLayer,
+    LayerAdjoints,
+    LayerInputs,
 )
 from ...compiler.graph.program import Output
 from .factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
+from .moments import SampledFactors
 
 
 def factors_of(
-    blocks: Iterable[KroneckerLayer | DiagonalLayer], found: Mapping[Output, Tensor]
+    blocks: Iterable[KroneckerLayer | DiagonalLayer],
+    found: Mapping[Output, Tensor],
+    weight: float = 1.0,
 ) -> dict[str, Factors]:
     """Returns factors by layer.
 
     Args:
         blocks: the layers of a network.
         found: the statistics of these layers.
+        weight: what makes a sum over squared adjoints a second moment, where there are samples.
     """
     found, result = _apart(found), dict[str, Factors]()
     for block in blocks:
         if isinstance(block, KroneckerLayer):
-            result[block.layer] = _pair(block, found)
+            pair, inputs = _pair(block, found), found.get(LayerInputs(block.layer))
+            if inputs is not None and isinstance(pair, KroneckerFactors):
+                adjoints = found[LayerAdjoints(block.layer)]
+                pair = SampledFactors(pair, block, inputs, adjoints, weight)
+            result[block.layer] = pair
         else:
             diagonal = {name: found[Diagonal(name)] for name in block.names}
             result[block.layer] = DiagonalFactors(diagonal)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.loss import Loss, refusal
+from ..curvatures.ekfac import EKFAC
 from ..parts.tags import MISSING, Tag
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _refusals(
     """Yields a sentence for each way in which the parts do not go together."""
     inner = curvature.preconditioner
     for kind in (curvature.name, None if inner is None else inner.name, rule.matrix):
-        sentence = None if kind is None else refusal(criterion, kind)
+        sentence = None if kind is None else refusal(criterion, EKFAC.get(kind, kind))
         if sentence is not None:
             yield sentence
     missing = (solver.needs | rule.needs | FORMS[form]) - (curvature.tags | rule.tags)

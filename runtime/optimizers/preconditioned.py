@@ -113,7 +113,8 @@ class Preconditioned(TorchOptimizer):
         of_factors: dict[str, Any] = {}
         if isinstance(curvature, str) and curvature in FACTORED:
             layers = _kronecker_layers(model, plain)
-            of_factors = {"every": gather, "burn_in": BURN_IN, "seed": seed, "layers": layers}
+            refreshes = {"every": gather, "refresh": invert, "burn_in": BURN_IN}
+            of_factors = {**refreshes, "seed": seed, "layers": layers}
         elif every is not None:
             raise NewtritonError(
                 f"every is {every!r}: it is of factors that are given by name, and the curvature "

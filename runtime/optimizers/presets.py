@@ -58,7 +58,7 @@ class FITRE(SecondOrder):
         initial_radius: Δ₀ ≤ Δ_max; Δ_max unless given.
         case: "kfac", "kfac+gradient" or "subspace", see `TrustRegion`.
         momentum: μ, 0 ≤ μ < 1.
-        factors: the kind of factors: "kfac" (labels drawn from the model), "empirical", ….
+        factors: the kind of factors: "kfac" (labels drawn from the model), "empirical", "ekfac", ….
         every: steps between two refreshes of the factors, ≥ 1; a pair (gather, invert) sets both
             apart.
         moving_average: θ of the factors, 0 ≤ θ < 1.
@@ -98,7 +98,13 @@ class FITRE(SecondOrder):
     ) -> None:
         gather, invert = refresh_intervals(every)
         curvature = KroneckerCurvature(
-            model, factors, moving_average=moving_average, every=gather, burn_in=burn_in, seed=seed
+            model,
+            factors,
+            moving_average=moving_average,
+            every=gather,
+            burn_in=burn_in,
+            seed=seed,
+            refresh=invert,
         )
         rule = TrustRegion(
             max_radius,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.options import check_option
-from ..curvatures.kronecker import KroneckerCurvature
+from ..curvatures.kronecker import STRUCTURES, KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree
 from ..parts.protocols import Curvature, Solver, StepRule
 from ..parts.tags import Tag
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Curvatures that gather factors, and take the options of `KroneckerCurvature`.
 FACTORED: dict[str, Callable[..., Curvature]] = {
-    kind: partial(KroneckerCurvature, kind=kind) for kind in KINDS
+    kind: partial(KroneckerCurvature, kind=kind) for kind in STRUCTURES
 }
 
 CURVATURES: dict[str, Callable[..., Curvature]] = {
@@ -116,6 +116,6 @@ def resolve_curvature(
     if not isinstance(curvature, str):
         return curvature
     check_option("curvature", curvature, tuple(CURVATURES))
-    if means and curvature in FACTORED:
+    if means and curvature in KINDS:
         options = {"inputs": "mean", "apart": True, **options}
     return CURVATURES[curvature](model, **options)

@@ -42,8 +42,8 @@ class SecondOrder:
 
     Args:
         model: the model to be trained.
-        curvature: a `Curvature`, or a name: a kind of Kronecker factors ("kfac", "kflr", …), "ggn",
-            "hessian", "ggn-layers" or "hessian-layers".
+        curvature: a `Curvature`, or a name: a kind of Kronecker factors ("kfac", "kflr", …), their
+            eigenbasis ("ekfac"), "ggn", "hessian", "ggn-layers" or "hessian-layers".
         solver: a `Solver`, or a name: "kfi", "eigen", "cg" or "ea-cg" for Kronecker factors,
             "truncated-cg" or "steihaug" for any curvature.
         rule: a `StepRule`, or a name: "fixed", "quadratic", "trust-region" or

@@ -9,10 +9,10 @@ solves, and curvatures for averages and states; neither needs to know which one 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from ...compiler.graph.errors import NewtritonError
 from ..aten.switches import switches
 from ..model.factors import DiagonalFactors, Factors
 from .cholesky import System, cholesky
+from .eigen import Symmetric, diagonalise
 from .state import Shaped, Spec, copied
 from .tags import Tag
 
@@ -55,26 +56,37 @@ class Factorisation:
 
 
 Made = tuple[Factorisation, int] | None  # a factorisation, and how often γ was raised for it
-Rounds = Generator[list[System], list[Tensor | None], Made]  # asks for Cholesky factors
+T = TypeVar("T")
+Problem: TypeAlias = System | Symmetric
+# It asks for Cholesky factors and spectra, is sent them or None, and returns what it made of them.
+Rounds: TypeAlias = Generator[list[Problem], list[Any], T]
 
 
-def in_rounds(blocks: Sequence[Rounds]) -> list[Made]:
-    """Factorises many blocks together: in each round all Cholesky factors that they ask for.
+def in_rounds(blocks: Sequence[Rounds[T]]) -> list[T]:
+    """Runs many blocks' work together: in each round all problems that they ask to be solved.
 
     The first round is the last one but for blocks that need more damping.
     """
-    made: list[Made] = [None] * len(blocks)
-    answers: dict[int, list[Tensor | None] | None] = dict.fromkeys(range(len(blocks)))
+    made: dict[int, T] = {}
+    answers: dict[int, list[Any] | None] = dict.fromkeys(range(len(blocks)))
     while answers:
-        asked: dict[int, list[System]] = {}
+        asked: dict[int, list[Problem]] = {}
         for i, answer in answers.items():
             try:
                 asked[i] = blocks[i].send(answer)  # type: ignore[arg-type]
             except StopIteration as end:
                 made[i] = end.value
-        lowers = iter(cholesky([system for systems in asked.values() for system in systems]))
-        answers = {i: [next(lowers) for _ in systems] for i, systems in asked.items()}
-    return made
+        solved = _solved([problem for problems in asked.values() for problem in problems])
+        answers = {i: [next(solved) for _ in problems] for i, problems in asked.items()}
+    return [made[i] for i in range(len(blocks))]
+
+
+def _solved(problems: Sequence[Problem]) -> Iterator[Any]:
+    """Yields the Cholesky factor or the spectrum of each, or None, in their order."""
+    lowers = iter(cholesky([each for each in problems if isinstance(each, System)]))
+    spectra = iter(diagonalise([each for each in problems if isinstance(each, Symmetric)]))
+    for problem in problems:
+        yield next(lowers if isinstance(problem, System) else spectra)
 
 
 class Block(ABC):
@@ -131,6 +143,17 @@ class Block(ABC):
         for name, tensor in new.tensors.items():
             self._tensors[name].lerp_(tensor, weight)
 
+    def averaging(self, new: Factors, weight: float, anew: bool) -> Rounds[None]:
+        """Averages as `average` does, in rounds with other blocks: see `in_rounds`.
+
+        Args:
+            new: the new factors.
+            weight: their weight.
+            anew: whether structures that keep a basis of their factors take it anew.
+        """
+        yield from ()
+        self.average(new, weight)
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over copies of averages that were saved; none leaves the block empty."""
         self._take(copied(dict(tensors)))
@@ -168,18 +191,34 @@ class Block(ABC):
             damping serves. For `Damped.WHOLE` the result does not depend on the damping.
         """
 
-    def factorising(self, damping: float, form: Damped) -> Rounds:
+    def factorising(
+        self, damping: float, form: Damped, last: Factorisation | None = None
+    ) -> Rounds[Made]:
         """Factorises as `factorise` does, in rounds with other blocks: see `in_rounds`.
 
-        Structures that need Cholesky factors ask for them; the others are made at once.
+        Structures that need Cholesky factors or spectra ask for them; the others are made at once.
+
+        Args:
+            damping: γ.
+            form: how it joins the block.
+            last: a factorisation of earlier averages, whose eigenvectors are to be refined.
         """
         yield from ()
         return self.factorise(damping, form)
 
+    def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
+        """Returns the lowest eigenvalue and the largest |λ|, unread; None where γ will do."""
+        return None
+
     def raise_damping(
-        self, factorisation: Factorisation, damping: float
+        self, damping: float, lowest: float, largest: float
     ) -> tuple[float, int] | None:
-        """Raises a damping to what a solve needs.
+        """Raises a damping to what a solve needs, where there are `extremes`.
+
+        Args:
+            damping: γ.
+            lowest: the block's lowest eigenvalue.
+            largest: its largest |λ|.
 
         Returns:
             the damping, and how often it was raised; None where none serves.

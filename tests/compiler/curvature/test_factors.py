@@ -16,12 +16,15 @@ from newtriton.compiler.curvature.factors import (
     TAPED,
     DiagonalLayer,
     KroneckerLayer,
+    LayerAdjoints,
+    LayerInputs,
     blocks,
 )
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.errors import MissingRule
-from newtriton.compiler.graph.ir import N, Node
+from newtriton.compiler.graph.ir import N, Node, Op
 from newtriton.compiler.language.network import Layer, Scope, trace
+from newtriton.compiler.programs import Programs
 from tests.tolerances import assert_close
 
 SAMPLES, POSITIONS, WIDTH, OUT, CLASSES = 5, 4, 3, 2, 3
@@ -86,6 +89,30 @@ def test_layers_say_which_parameters_form_a_block() -> None:
     assert first == KroneckerLayer("0", "0.weight", "0.bias", 1, (1, 1))
     assert last == KroneckerLayer("2", "2.weight", "2.bias", 1, (1, 1))
     assert middle == DiagonalLayer("1", ("1.scale",))
+
+
+def test_a_convolution_says_how_its_window_moves() -> None:
+    conv = nt.Conv2d(4, (3, 2), stride=2, padding=(1, 0), dilation=(1, 2), groups=2)
+    (block,) = blocks(trace(nt.Sequential(conv, nt.Flatten()), (2, 7, 7), nt.MSELoss()))
+    window = {"kernel": (3, 2), "stride": (2, 2), "padding": (1, 0), "dilation": (1, 2)}
+    assert block == KroneckerLayer("0", "0.weight", "0.bias", groups=2, **window)
+
+
+@pytest.mark.parametrize("kind", TAPED)
+def test_samples_come_with_the_factors_and_cost_no_contraction(kind: str) -> None:
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.Tanh(), nt.MaxPool2d(2), nt.Flatten(), nt.Linear(2))
+    made = Programs(trace(net, (2, 6, 6), nt.CrossEntropyLoss()))
+    without, program = made.factors(kind, 2), made.factors(kind, 2, per_sample=True)
+    new = set(program.outputs) - set(without.outputs)
+    assert new == {key(layer) for key in (LayerInputs, LayerAdjoints) for layer in ("0", "4")}
+    assert program.outputs[LayerInputs("4")].shape == (N, 16)
+    lead = {"kfac": (2,), "kflr": (2,), "empirical": ()}[kind]
+    assert program.outputs[LayerAdjoints("0")].shape == (*lead, N, 4, 4, 4)
+    contractions = [
+        [node.op for node in of.graph.nodes() if node.op in (Op.CONV, Op.MATMUL, Op.GRAM)]
+        for of in (without, program)
+    ]
+    assert contractions[0] == contractions[1]
 
 
 @pytest.mark.parametrize("use", [exponential, as_weights, untransposed])

@@ -112,6 +112,18 @@ def test_the_default_is_the_kronecker_inverse() -> None:
     torch.testing.assert_close(model.params, before - 0.5 * expected)
 
 
+def test_an_eigenbasis_is_taken_as_often_as_factors_are_inverted() -> None:
+    model, [(x, y)] = problem("cnn")
+    plain = next(iter(model.layout.layers))
+    options = {"curvature": "ekfac", "plain": plain, "every": (2, 6), "lr": 0.1}
+    optimizer = nt.Preconditioned(model, SGD, **options)
+    curvature: Any = optimizer.curvature
+    assert (curvature.every, curvature.refresh, curvature.kind) == (2, 3, "kfac")
+    reports = [optimizer.step(x, y) for _ in range(8)]
+    assert reports[-1].loss < reports[0].loss
+    assert curvature.factors.keys() == model.layout.layers.keys() - {plain}
+
+
 # --- parameters that keep their plain gradient ----------------------------------------------------
 
 

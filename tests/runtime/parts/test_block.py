@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.curvatures.ekfac import EigenbasisBlock
 from newtriton.runtime.curvatures.kronecker_block import KroneckerBlock, MeanBlock
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors
 from newtriton.runtime.parts.block import (
@@ -19,12 +18,10 @@ from newtriton.runtime.parts.block import (
     BlockDiagonal,
     Damped,
     DiagonalBlock,
-    Factorisation,
-    Views,
     in_rounds,
 )
 from newtriton.runtime.parts.protocols import LinearSolver, Status
-from newtriton.runtime.parts.state import Shaped, Spec, check_state
+from newtriton.runtime.parts.state import check_state
 from newtriton.runtime.parts.tags import Tag
 from newtriton.runtime.solvers.block_cg import BlockCG
 from newtriton.runtime.solvers.direct import KFI, Direct, Eigen
@@ -42,6 +39,13 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
 
 
+def eigenbasis(a: Tensor, g: Tensor) -> dict[str, Tensor]:
+    """The averages of an `EigenbasisBlock` that is A ⊗ G."""
+    (values_a, of_a), (values_g, of_g) = torch.linalg.eigh(a), torch.linalg.eigh(g)
+    moments = values_g.unsqueeze(-1) * values_a.unsqueeze(-2)
+    return {"A": a, "G": g, "basis_A": of_a, "basis_G": of_g, "S": moments}
+
+
 def filled() -> list[Block]:
     """One block of each structure."""
     a, g = (torch.stack([positive(n, k) for k in range(2)]) for n in (5, 2))
@@ -56,7 +60,9 @@ def filled() -> list[Block]:
     ]
     for block, factors in made:
         block.average(factors, 1.0)
-    return [block for block, _ in made]
+    turned = EigenbasisBlock(LAYER, refines=False)
+    turned.load(eigenbasis(a, g))
+    return [*(block for block, _ in made), turned]
 
 
 @pytest.mark.parametrize("block", filled(), ids=lambda b: type(b).__name__)
@@ -98,7 +104,7 @@ def test_a_solve_inverts_the_product_and_its_tensors_are_as_specified(
     assert (factorisation.form, retries) == (form, 0)
     check_state(block.factorisation_spec(form, views, torch.float64), factorisation.tensors)
     check_state(block.spec(views, torch.float64), block.tensors)
-    if form is Damped.WHOLE or Tag.DIAGONAL in block.tags:
+    if form is Damped.WHOLE or not factorisation.tensors:  # other structures add γI
         m = block.read(views)
         x = block.solve(factorisation, damping, m)
         torch.testing.assert_close(block.mv(x) + damping * x, m)
@@ -114,7 +120,7 @@ def test_blocks_together_leave_what_is_in_none_at_zero() -> None:
 
 
 def test_the_whole_has_the_tags_of_all_blocks_or_of_any() -> None:
-    pair, mean, _, diagonal = filled()
+    pair, mean, _, diagonal, _ = filled()
 
     class Saddle(DiagonalBlock):
         tags = DiagonalBlock.tags - {Tag.SEMIDEFINITE}
@@ -130,53 +136,6 @@ def test_the_whole_has_the_tags_of_all_blocks_or_of_any() -> None:
 # --- one more structure, and not a line in a solver -----------------------------------------------
 
 
-@dataclass(frozen=True)
-class EigenbasisFactors:
-    """U_A, U_G and the second moments S of the gradient in their basis (George et al. 2018)."""
-
-    tensors: dict[str, Tensor]
-
-
-class EigenbasisBlock(Block):
-    """U_G [S ⊙ (U_Gᵀ M U_A)] U_Aᵀ: what a file for EKFAC would hold."""
-
-    tags = frozenset({Tag.SEMIDEFINITE})
-
-    @property
-    def factors(self) -> EigenbasisFactors:
-        return EigenbasisFactors(self.tensors)
-
-    def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
-        rows, columns = views["w"].shape
-        shapes = {"A": (columns, columns), "G": (rows, rows), "S": (rows, columns)}
-        return {name: Shaped(shape, dtype) for name, shape in shapes.items()}
-
-    def read(self, views: Views) -> Tensor:
-        return views["w"]
-
-    def write(self, views: Views, m: Tensor) -> None:
-        views["w"].copy_(m)
-
-    def _in_basis(self, tensors: Mapping[str, Tensor], m: Tensor, factor: Tensor) -> Tensor:
-        a, g = tensors["A"], tensors["G"]
-        return g @ ((g.mT @ m @ a) * factor) @ a.mT
-
-    def mv(self, m: Tensor) -> Tensor:
-        return self._in_basis(self.tensors, m, self.tensors["S"])
-
-    def factorise(self, damping: float, form: Damped) -> tuple[Factorisation, int] | None:
-        return Factorisation(form, dict(self.tensors)), 0
-
-    def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
-        tensors = factorisation.tensors
-        return self._in_basis(tensors, m, 1.0 / (tensors["S"] + damping))
-
-    def factorisation_spec(
-        self, form: Damped, views: Views, dtype: torch.dtype
-    ) -> Mapping[str, Spec]:
-        return self.spec(views, dtype)
-
-
 def curvature(block: Block) -> SimpleNamespace:
     """A curvature of one block on a weight of 3×4."""
     layout = StandInLayout({"w": (3, 4)})
@@ -190,11 +149,9 @@ def curvature(block: Block) -> SimpleNamespace:
 def test_one_more_structure_goes_with_every_solver(solver: LinearSolver) -> None:
     """With S = λ_G λ_Aᵀ an eigenbasis is A ⊗ G, solved exactly."""
     a, g, v = positive(4, 1), positive(3, 2), random(12)
-    (values_a, of_a), (values_g, of_g) = torch.linalg.eigh(a), torch.linalg.eigh(g)
-    block = EigenbasisBlock("layer")
-    second = values_g[:, None] * values_a
-    block.average(EigenbasisFactors({"A": of_a, "G": of_g, "S": second}), 1.0)
-    exact = KroneckerBlock(KroneckerLayer("layer", "w", None, 1, (1, 1)))
+    layer = KroneckerLayer("layer", "w", None, 1, (1, 1))
+    block, exact = EigenbasisBlock(layer, refines=False), KroneckerBlock(layer)
+    block.load(eigenbasis(a, g))
     exact.average(KroneckerFactors(a, g, (1, 1), False), 1.0)
     expected = Eigen().solve(curvature(exact), 0.2, v).x  # type: ignore[arg-type]
     solution = solver.solve(curvature(block), 0.2, v)  # type: ignore[arg-type]

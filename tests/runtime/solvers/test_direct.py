@@ -26,7 +26,9 @@ from newtriton.runtime.solvers.block_cg import BlockCG
 from newtriton.runtime.solvers.direct import KFI, Eigen
 from newtriton.runtime.vectors import Vectors
 
-from ..stand_in import StandInLayout, positive, seeded
+from ..problems import problem
+from ..stand_in import StandInLayout, assert_identical, positive, seeded
+from ..transfers import counted
 
 
 def eye(n: int) -> Tensor:
@@ -349,6 +351,53 @@ def test_eigen_raises_the_damping_of_an_indefinite_block_and_gives_up_on_a_hopel
         assert not failed.x.any()
 
 
+def test_a_refined_eigenbasis_starts_exact_and_stays_positive_definite() -> None:
+    of, solver = curvature(positive(5, 1), positive(3, 2), bias=True), Eigen(basis="qr")
+    v, eye15 = vector(of), eye(15)
+    first = Eigen().solve(of, 0.1, v)
+    assert torch.equal(solver.solve(of, 0.1, v).x, first.x)
+    a, g = positive(5, 3), 2 * positive(3, 4)
+    of.put(KroneckerFactors(a, g, (1, 1), True))
+    system, errors = torch.kron(g, a) + 0.1 * eye15, []
+    expected = torch.linalg.solve(system, layer_matrix(of, v, 1).reshape(-1)).view(3, 5)
+    for of.gathered in range(2, 300):
+        inverse = solver.prepare(of, 0.1)
+        errors.append(float((layer_matrix(of, inverse.solve(v).x, 1)[0] - expected).norm()))
+    assert errors[-1] < 1e-9 * errors[0]
+    of.put(KroneckerFactors(positive(5, 5), positive(3, 6), (1, 1), True))
+    of.gathered += 1
+    inverse = solver.prepare(of, 0.1)  # one step, far from the eigenvectors
+    units = torch.eye(of.model.layout.numel, dtype=torch.float64)
+    matrix = torch.stack([inverse.solve(e).x for e in units])
+    torch.testing.assert_close(matrix, matrix.mT)
+    assert float(torch.linalg.eigvalsh(matrix)[0]) > 0.0
+
+
+def test_eigen_reads_once_of_all_blocks_and_once_more_where_it_diagonalises() -> None:
+    model, [(x, y)] = problem("cnn")
+    curvature, solver = KroneckerCurvature(model, "empirical"), Eigen(every=9)
+    lin = model.linearize(x, y)
+    curvature.update(lin)
+    for reads in (2, 1):
+        with counted() as transfers:
+            inverse = solver.prepare(curvature, 0.1)
+        del transfers.reads["_linalg_eigh"]  # PyTorch's own, one for each shape
+        assert sum(transfers.reads.values()) == reads, transfers.reads
+        assert inverse.solve(lin.gradient).status is Status.SOLVED
+        curvature.update(lin)
+
+
+def test_a_refined_eigenbasis_resumes_bit_for_bit() -> None:
+    of, solver, resumed = curvature(positive(5), positive(3)), Eigen(basis="qr"), Eigen(basis="qr")
+    v = vector(of)
+    solver.solve(of, 0.1, v)
+    resumed.load_state_dict(solver.state_dict())
+    of.put(KroneckerFactors(positive(5, 3), positive(3, 4), (1, 1), False))
+    of.gathered = 2
+    assert torch.equal(solver.solve(of, 0.1, v).x, resumed.solve(of, 0.1, v).x)
+    assert_identical(solver.state_dict(), resumed.state_dict())
+
+
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-4, 1e-10])
 def test_block_cg_stays_within_its_tolerance_in_each_layer(tolerance: float) -> None:
     a, g = positive(5, 1), positive(3, 2)
@@ -385,6 +434,7 @@ def test_others_ask_for_factors_too(solver: type) -> None:
         (lambda: KFI(every=2.5), r"every is 2\.5"),  # type: ignore[arg-type]
         (lambda: KFI(pi="yes"), "pi is 'yes'"),  # type: ignore[arg-type]
         (lambda: Eigen(every=0), "every is 0"),
+        (lambda: Eigen(basis="svd"), "basis is 'svd': one of 'eigh', 'qr'"),
         (lambda: BlockCG(limit=0), "limit is 0"),
         (lambda: BlockCG(tolerance=None), "tolerance is None"),  # type: ignore[arg-type]
     ],
