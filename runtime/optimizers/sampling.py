@@ -115,3 +115,7 @@ class Sampled:
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
         """Returns the forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""
         return self.second.quadratic_forms(vs, curvature)
+
+    def hides(self, change: float) -> bool:
+        """Whether rounding may be all of a change of h, as it is on the sample."""
+        return self.second.hides(change)

@@ -195,7 +195,7 @@ class SecondOrder:
                 if shorter is None:
                     break
                 proposal = shorter
-            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, limits.eps)
+            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, point.hides)
         finally:
             if not accepted:
                 params.copy_(before)

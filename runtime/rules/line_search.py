@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_number, check_option
 from ...compiler.programs import MATRICES
-from ..parts.protocols import Point, Proposal
+from ..parts.protocols import Hides, Point, Proposal
 from .rule import GOOD, POOR, ModelRule, reduction_ratio
 
 
@@ -76,15 +74,12 @@ class LevenbergMarquardt(ModelRule):
         return new_loss <= loss + self.sufficient * proposal.slope
 
     def judge(
-        self, loss: float, new_loss: float, proposal: Proposal, eps: float
+        self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
     ) -> tuple[bool, float | None]:
-        """Accepts a decrease that is sufficient, or too small to be told from rounding."""
-        rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
+        """Accepts a decrease that is sufficient, or that rounding hides."""
+        rho = reduction_ratio(loss, new_loss, proposal.predicted, hides)
         descends = proposal.slope < 0.0 or proposal.norm == 0.0
-        enough = self._suffices(loss, new_loss, proposal) or (
-            math.isfinite(new_loss) and abs(proposal.slope) <= 10 * eps * abs(loss)
-        )
-        return descends and enough, rho
+        return descends and (rho is None or self._suffices(loss, new_loss, proposal)), rho
 
     def adapt(self, damping: float, rho: float | None) -> float:
         """Returns λ, which follows ρ: smaller where the model is good, larger where it is poor."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.programs import MATRICES
-from ..parts.protocols import Point, Proposal
+from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Maybe, Number, Shaped, Spec
 from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
 
@@ -107,15 +107,15 @@ class QuadraticModel(ModelRule):
         return Proposal(point.vectors.combination(c, units), norm, predicted)
 
     def judge(
-        self, loss: float, new_loss: float, proposal: Proposal, eps: float
+        self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
     ) -> tuple[bool, float | None]:
-        """Accepts a step where all is finite and the loss falls; every few steps λ follows ρ."""
+        """Accepts a step where the loss does not rise; every few steps λ follows ρ."""
         self.steps += 1
-        rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
-        accepted = rho >= 0.0
+        rho = reduction_ratio(loss, new_loss, proposal.predicted, hides)
+        accepted = rho is None or rho >= 0.0
         if not accepted:
             self.tighten()
-        elif self.steps % self.every == 0 and not POOR <= rho <= GOOD:
+        elif rho is not None and self.steps % self.every == 0 and not POOR <= rho <= GOOD:
             omega = 0.95**self.every
             self.damping *= omega if rho > GOOD else 1.0 / omega
         if self.momentum:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
-from ..parts.protocols import Point, Proposal
+from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Maybe, Number, Shaped, Spec
 from ..parts.tags import Tag
 from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
@@ -214,14 +214,14 @@ class TrustRegion(ModelRule):
         return [over(i) for i in range(searched)]
 
     def judge(
-        self, loss: float, new_loss: float, proposal: Proposal, eps: float
-    ) -> tuple[bool, float]:
-        """Accepts a step where ρ is high enough; the radius follows ρ, see `reduction_ratio`."""
-        rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
-        accepted = rho >= self.reject_below
-        if rho >= GOOD:
+        self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
+    ) -> tuple[bool, float | None]:
+        """Accepts a step where ρ is high enough or says nothing; the radius follows ρ."""
+        rho = reduction_ratio(loss, new_loss, proposal.predicted, hides)
+        accepted = rho is None or rho >= self.reject_below
+        if rho is not None and rho >= GOOD:
             self.radius = min(2 * self.radius, self.max_radius)
-        elif rho < POOR:
+        elif rho is not None and rho < POOR:
             self.tighten()
         if accepted and self.momentum and proposal.norm > 0:
             self.last = proposal.step

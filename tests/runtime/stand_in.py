@@ -93,6 +93,9 @@ class Lin:
         v = torch.stack(list(vs))
         return v @ self.hessian() @ v.T
 
+    def hides(self, change: float) -> bool:
+        return change <= 2 * torch.finfo(self.model.dtype).eps * abs(self.objective)
+
     def kronecker_factors(self, kind: str, samples: int, generator: torch.Generator) -> Factors:
         return self.model.factors(self, kind, samples, generator)
 

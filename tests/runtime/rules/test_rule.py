@@ -26,14 +26,27 @@ from ..transfers import counted
         (5.0, 2.0, -0.5),
         (math.inf, 2.0, -math.inf),
         (3.0, math.nan, -math.inf),
-        (3.0, 0.0, 1.0),  # a prediction of rounding error
-        (4.0, 1e-15, 1.0),
+        (4.0, 0.0, None),  # both are rounding error
+        (4.0 + 1e-15, 1e-15, None),
+        (4.0, 4e-15, 0.0),
+        (5.0, 0.0, -math.inf),
+        (3.0, 0.0, math.inf),
     ],
 )
 def test_the_ratio_of_actual_to_predicted_decrease(
-    new_loss: float, predicted: float, rho: float
+    new_loss: float, predicted: float, rho: float | None
 ) -> None:
-    assert reduction_ratio(4.0, new_loss, predicted, eps=1e-15) == rho
+    assert reduction_ratio(4.0, new_loss, predicted, lambda change: change <= 2e-15) == rho
+
+
+def test_rounding_is_not_asked_for_where_the_decreases_agree() -> None:
+    def asked(change: float) -> bool:
+        raise AssertionError
+
+    assert reduction_ratio(4.0, 3.0, 1.25, asked) == 0.8
+    assert reduction_ratio(4.0, 3.0, 4.0, asked) == 0.25
+    with pytest.raises(AssertionError):
+        reduction_ratio(4.0, 4.5, 1.0, asked)
 
 
 def test_norms_slopes_and_cosines_along_directions() -> None:
