@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.curvature.factors import KINDS
+from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.language.loss import Loss, refusal
+from ..parts.protocols import Foreseeing
 from ..parts.tags import MISSING, Tag
 
 if TYPE_CHECKING:
+    from ...compiler.programs import Programs
     from ..parts.protocols import Curvature, Solver, StepRule
 
 # What a form of the damping needs: C + γI, or EA-CG's (1 − α)C + αI.
@@ -41,6 +44,36 @@ def check_combination(
             f"curvature {curvature.name!r} with solver {solver.name!r} and rule {rule.name!r}: "
             f"{sentence}"
         )
+
+
+def check_network(curvature: Curvature) -> None:
+    """Checks that the compiler has the rules for the factors that a curvature takes of a network.
+
+    Raises:
+        MissingRule: it has not; the error names what it lacks, and the kinds of factors it has.
+    """
+    for part in (curvature, curvature.preconditioner):
+        if not isinstance(part, Foreseeing) or Tag.BLOCKS not in part.tags:
+            continue
+        try:
+            part.programs(part.model, 1)
+        except MissingRule as error:
+            kinds = [kind for kind in KINDS if _has_factors(part.model.programs[True], kind)]
+            named = ", ".join(map(repr, kinds))
+            instead = f"take factors of the kind {named}, or" if kinds else "take"
+            raise MissingRule(
+                f"curvature {part.name!r}: {error}. For this network {instead} the curvature 'ggn' "
+                "or 'hessian' with solver='truncated-cg'"
+            ) from error
+
+
+def _has_factors(programs: Programs, kind: str) -> bool:
+    """Whether loss and network have factors of a kind."""
+    try:
+        programs.factors(kind)
+    except NewtritonError:
+        return False
+    return True
 
 
 def _refusals(

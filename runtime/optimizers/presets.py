@@ -196,8 +196,8 @@ class KFRA(KFAC):
         seed: the seed of labels, where the factors draw some.
 
     Raises:
-        NewtritonError: an option is out of its range, or the loss lacks the factors. The first step
-            raises where the network is no chain.
+        NewtritonError: an option is out of its range, the loss lacks the factors, or the network is
+            no chain of layers that the recursion knows.
 
     Examples:
         >>> import torch

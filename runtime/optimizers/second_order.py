@@ -21,7 +21,7 @@ from ..parts.protocols import Curvature, Foreseeing, Proposal, Solution, Solver,
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from ..reading import largest_of
 from .averaging import PolyakAverage
-from .combinations import FORMS, check_combination
+from .combinations import FORMS, check_combination, check_network
 from .registry import resolve
 from .report import Patience, StepReport, not_finite
 from .sampling import Batch, Sampled, as_batches, mean_objective
@@ -97,6 +97,7 @@ class SecondOrder:
             model, curvature, solver, rule, self.damping
         )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
+        check_network(self.curvature)
         self.form, self.average = form, average
         self.generator = seeded(model, seed)
         self.patience = Patience()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class StandIn:
         self.layout = StandInLayout(shapes)
         self.params = torch.zeros(self.layout.numel, dtype=dtype)
         self.weight_decay, self.dtype, self.device = weight_decay, dtype, torch.device("cpu")
+        self.programs = {True: SimpleNamespace(factors=lambda *which: None)}
         self.accepted = 0  # updates of running statistics
 
     def value(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:

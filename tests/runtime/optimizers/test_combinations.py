@@ -193,3 +193,21 @@ if __name__ == "__main__":
         print(f"{'fell' if fell[-1] else 'ROSE'} {found[0]:.4f} {found[-1]:.4f}", *one)
     print(f"the loss fell in {sum(fell)} of {len(fell)} combinations")
     sys.exit(not all(fell))
+
+
+@pytest.mark.parametrize("kind", ["kfra", "pch-1", "pch-2"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        nt.SecondOrder,
+        lambda model, kind: nt.NewtonCG(model, preconditioner=kind),
+        lambda model, kind: nt.EACG(model, factors=kind),
+    ],
+)
+def test_a_network_without_rules_for_the_factors_is_refused_at_once(make, kind: str) -> None:
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.BatchNorm2d(), nt.ReLU(), nt.Flatten(), nt.Linear(3))
+    model = nt.compile(net, (1, 5, 5), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    named = rf"'{kind}'.*BatchNorm2d.*'kfac', 'empirical', 'kflr'.*'ggn'"
+    with pytest.raises(nt.MissingRule, match=named):
+        make(model, kind)
+    make(model, "kflr")
