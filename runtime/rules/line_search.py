@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_number, check_option
@@ -71,8 +73,10 @@ class LevenbergMarquardt(ModelRule):
         _, (norm,), (slope,), _, ((form,),) = self.measured(direction, point)
         if norm == 0.0:
             return Proposal(step, 0.0, 0.0)
-        slope *= -norm
-        return Proposal(step, float(norm), -float(slope + 0.5 * norm**2 * form), float(slope))
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope *= -norm
+            predicted = -float(slope + 0.5 * norm**2 * form)
+        return Proposal(step, float(norm), predicted, float(slope))
 
     def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
         """Returns half the step, until it suffices or the halvings are used up."""
@@ -90,7 +94,7 @@ class LevenbergMarquardt(ModelRule):
         )
 
     def _suffices(self, loss: float, new_loss: float, proposal: Proposal) -> bool:
-        return new_loss <= loss + self.sufficient * proposal.slope
+        return math.isfinite(new_loss) and new_loss <= loss + self.sufficient * proposal.slope
 
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, hides: Hides

@@ -113,7 +113,8 @@ class QuadraticModel(ModelRule):
         if len(c) == 2 and not 0.0 <= c[1] <= norms[1]:
             c[1] = min(max(c[1], 0.0), norms[1])
             c[0] = -(slope[0] + forms[0, 1] * c[1]) / forms[0, 0]
-        predicted = -float(slope @ c + 0.5 * c @ forms @ c)
+        with np.errstate(over="ignore", invalid="ignore"):
+            predicted = -float(slope @ c + 0.5 * c @ forms @ c)
         norm = math.sqrt(max(0.0, c @ metric @ c))
         return Proposal(point.vectors.combination(c, units), norm, predicted)
 
@@ -169,7 +170,7 @@ class QuadraticModel(ModelRule):
 
 
 def minimise(slope: Matrix, forms: Matrix, metric: Matrix) -> Matrix | None:
-    """Returns the c that minimises slopeᵀc + ½ cᵀ forms c; None where there is none.
+    """Returns the c that minimises slopeᵀc + ½ cᵀ forms c; None where there is none, or no finite.
 
     Directions that are dependent in the metric count once.
 
@@ -183,7 +184,11 @@ def minimise(slope: Matrix, forms: Matrix, metric: Matrix) -> Matrix | None:
     scales, axes = np.linalg.eigh(metric)
     kept = scales > 1e-7 * scales.max()
     basis = axes[:, kept] / np.sqrt(scales[kept])
-    values, vectors = np.linalg.eigh(basis.T @ forms @ basis)
+    with np.errstate(over="ignore", invalid="ignore"):
+        inside = basis.T @ forms @ basis
+    if not np.isfinite(inside).all():
+        return None
+    values, vectors = np.linalg.eigh(inside)
     if not values[0] > 0.0:
         return None
     b = vectors.T @ (basis.T @ slope)

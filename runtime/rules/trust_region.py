@@ -43,13 +43,19 @@ def minimise_in_ball(
         radius: Δ > 0.
         tolerance: combinations with a smaller share of the metric are dropped. An error ε in the
             forms grows to ε/tolerance along them.
+
+    Returns:
+        c; NaN where the forms overflow along such a combination.
     """
     scales, axes = np.linalg.eigh(metric)
     kept = scales > tolerance * max(scales.max(), 0.0)
     if not kept.any():
         return np.zeros_like(slope)
     basis = axes[:, kept] / np.sqrt(scales[kept])  # metric-orthonormal
-    values, vectors = np.linalg.eigh(basis.T @ curvature @ basis)
+    inside = basis.T @ curvature @ basis
+    if not np.isfinite(inside).all():
+        return np.full_like(slope, math.nan)
+    values, vectors = np.linalg.eigh(inside)
     b = vectors.T @ (basis.T @ slope)
     return basis @ (vectors @ _secular(b, values, radius))
 
@@ -187,8 +193,11 @@ class TrustRegion(ModelRule):
             return math.sqrt(max(0.0, c @ metric @ c))
 
         tolerance = math.sqrt(torch.finfo(direction.dtype).eps)
-        candidates = self._search(slope, curvature, metric, searched, tolerance)
-        c = min(candidates, key=model)
+        with np.errstate(over="ignore", invalid="ignore"):
+            candidates = self._search(slope, curvature, metric, searched, tolerance)
+            c = min(candidates, key=model)
+        if not math.isfinite(model(c)):
+            return replace(nothing, predicted=math.nan)
         if self.last is not None:
             carried = np.append(c[:-1], self.momentum * norms[-1])
             carried *= min(1.0, self.radius / (length(carried) or self.radius))
