@@ -367,3 +367,8 @@ class NewtonCG(SecondOrder):
         solver = TruncatedCG(limit, tolerance, progress, inner)
         rule = LevenbergMarquardt(curvature)
         super().__init__(model, operator, solver, rule, damping, sample=sample, seed=seed)
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether a step is meant for all data: it is, whatever the sample."""
+        return True
