@@ -28,6 +28,7 @@ from .values import (
     Direction,
     Form,
     Ggnvp,
+    GivenOutputs,
     Gradient,
     Hvp,
     Labels,
@@ -118,6 +119,13 @@ class Programs:
         """`Losses` and `Outputs`."""
         outputs = {Losses(): self.traced.losses, Outputs(): self.traced.z}
         return self._program("evaluate", outputs, NOTHING)
+
+    @cached_property
+    def losses(self) -> Program:
+        """`Losses` of outputs that are given."""
+        z = ops.input_("z", self.traced.z.shape)
+        outputs: dict[Output, Node] = {Losses(): self.traced.criterion.losses(z, self.traced.y)}
+        return self._program("losses", outputs, NOTHING, {GivenOutputs(): z})
 
     @cached_property
     def outputs(self) -> Program:

@@ -25,6 +25,13 @@ class Labels(Input):
 
 
 @dataclass(frozen=True, eq=False)
+class GivenOutputs(Input):
+    """The network's outputs, N×K, where they are known already."""
+
+    kind = "z"
+
+
+@dataclass(frozen=True, eq=False)
 class Columns(Input):
     """The numbers 0 … K−1, each for all N samples: K×N. Their one-hot rows are unit vectors."""
 

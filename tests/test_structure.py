@@ -35,6 +35,7 @@ ROOMS = (
     "runtime",
     "runtime/aten",
     "runtime/fused",
+    "runtime/rounding",
     "runtime/data",
     "runtime/model",
     "runtime/parts",

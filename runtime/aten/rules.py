@@ -21,6 +21,7 @@ from .pointwise import Pointwise
 from .small_maps import input_grad, is_small, weight_grad
 
 aten = torch.ops.aten
+LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 Call = Callable[..., Tensor]
 Rule = Callable[[Node], Call]
 
@@ -227,13 +228,16 @@ def _patch_gram(node: Node) -> Call:
 
 
 def _spectral(node: Node) -> Call:
-    """Returns what computes Q f(Λ) Qᵀ from Q Λ Qᵀ; NaN where a matrix is not finite."""
+    """Returns what computes Q f(Λ) Qᵀ from Q Λ Qᵀ; NaN where there are no finite eigenvalues."""
     one = ops.map_(node["expr"], ops.input_("eigenvalues", node.shape[:-1]))
     function = Pointwise([one], [one]).single
 
     def call(context: Context, x: Tensor) -> Tensor:
         finite = torch.isfinite(x).all(-1, keepdim=True).all(-2, keepdim=True)
-        values, vectors = torch.linalg.eigh(x.where(finite, 0.0))  # it would raise
+        try:
+            values, vectors = torch.linalg.eigh(x.where(finite, 0.0))  # it would raise
+        except LinAlgError:  # numbers so large that it does not converge
+            return torch.full_like(x, torch.nan)
         result = (vectors * function(context, values).unsqueeze(-2)) @ vectors.mT
         return result.where(finite, torch.nan)
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node, Op
-from .bounded import Bounded
-from .bounds import Arithmetic, classes, least_maximum, taps
+from ..rounding.bounded import Bounded
+from ..rounding.bounds import Arithmetic, classes, least_maximum, taps
 
 SMALLEST = 1e-35  # GPUs take smaller numbers for zero
 Found = Mapping[Node, Bounded]

@@ -27,8 +27,8 @@ from ..fused.selection import Selection
 from ..fused.settings import Settings
 from ..fused.storage import dtype_of
 from ..model.model import Model
-from .bounded import Bounded
-from .bounds import Arithmetic, bounded
+from ..rounding.bounded import Bounded
+from ..rounding.bounds import Arithmetic, bounded
 from .isolation import Isolated, computed_by
 from .judging import largest_error
 from .kernels import program_plan

@@ -230,9 +230,14 @@ class KroneckerProduct(MatrixBlock):
         return None
 
     def _rounding(self) -> Tensor:
-        """Returns the √γ that is to the factors as rounding error: the start where γ is 0."""
-        product = self.a.mean_diagonal * self.g.mean_diagonal
-        return torch.finfo(self.g.matrix.dtype).eps * product.abs().sqrt().max()
+        """Returns the √γ whose square is to A ⊗ G as rounding error: the start where γ is 0.
+
+        A smaller one would let the rounding of gradients outweigh them. Where a factor is 0 the
+        gradient is 0 too, and any √γ that suits the other factor will do.
+        """
+        a, g = self.a.mean_diagonal.abs().max(), self.g.mean_diagonal.abs().max()
+        size = torch.where(a * g > 0, (a * g).sqrt(), torch.maximum(a, g))
+        return math.sqrt(torch.finfo(self.g.matrix.dtype).eps) * size.where(size > 0, 1.0)
 
     def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
         """Returns the extremes of the eigenvalues of A ⊗ G, where both were diagonalised."""

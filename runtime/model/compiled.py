@@ -29,6 +29,7 @@ from ...compiler.values import (
     RunningValue,
 )
 from ..backend import Backend, Context, Executor, Expected
+from ..rounding.losses import LossRounding
 from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
@@ -54,6 +55,7 @@ class Compiled:
         layout: where each parameter lies in a flat vector.
         params: all parameters, one flat tensor in the model's layout, to be changed in place.
         buffers: running statistics under PyTorch's names.
+        loss_rounding: finds how far rounding may move a mean loss.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Compiled:
             for training in (True, False)
         }
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self.loss_rounding = LossRounding(self.programs[True].losses)
         traced = self.programs[True].traced
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)

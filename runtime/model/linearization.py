@@ -24,14 +24,17 @@ from ...compiler.values import (
     Ggnvp,
     Gradient,
     Hvp,
+    Labels,
     Losses,
     Outputs,
 )
+from ..reading import read
 from .compiled import Compiled
 from .factors import Factors
 from .inputs import read_checked
 from .statistics import factors_of
 
+SMALL = 1e-5  # of a loss: changes below it are compared with rounding
 PRODUCTS = ("r-operator", "stored-jacobian")
 
 M = TypeVar("M", bound=Compiled)  # the class of the model, `Model` for all that users see
@@ -105,6 +108,17 @@ class Linearization(Generic[M]):
         self.statistics = {
             key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
         }
+
+    def hides(self, change: float) -> bool:
+        """Whether rounding, of both losses, may be all of a change of `objective`.
+
+        One transfer where the change is small beside the loss and what the loss is at 0 and 1.
+        """
+        rounding = self.model.loss_rounding
+        if change > SMALL * max(rounding.scale, abs(self.objective)):
+            return False
+        bound = float(read(rounding(self.outputs, self._given[Labels()]))[0])
+        return change <= 2.0 * bound
 
     # --- running programs on the tape -----------------------------------------------------------
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ..model.model import Model
 from ..parts.state import Anything, Number, Spec, State, check_state
+from .passes import Batch
 from .report import Patience, StepReport, not_finite
-from .sampling import Batch, as_batches, mean_gradient
+from .sampling import as_batches, mean_gradient
 from .snapshot import Snapshot
 
 # What PyTorch's schedules of learning rates keep among the options of an optimizer.
@@ -129,7 +130,7 @@ class TorchOptimizer:
 
     def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         """Returns the batch alone, or the data, which L-BFGS passes through several times."""
-        if y is None and not isinstance(x, Tensor) and not self._searches:
+        if y is None and not isinstance(x, Tensor) and not self.takes_data:
             name = type(self.optimizer).__name__
             raise NewtritonError(
                 f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
@@ -137,7 +138,8 @@ class TorchOptimizer:
         return as_batches(x, y)
 
     @property
-    def _searches(self) -> bool:
+    def takes_data(self) -> bool:
+        """Whether a step is meant for all data, `step(data)`, as that of L-BFGS is."""
         return isinstance(self.optimizer, torch.optim.LBFGS)
 
     def _move_or_stay(
@@ -173,7 +175,7 @@ class TorchOptimizer:
             return torch.tensor(loss, dtype=torch.float64)
 
         self.flat.grad = gradient
-        if self._searches:
+        if self.takes_data:
             self.optimizer.step(closure)  # type: ignore[arg-type]
         else:
             self.optimizer.step()

@@ -18,10 +18,10 @@ from ..parts.state import Number, Spec, State
 from ..parts.tags import MISSING, Tag
 from .combinations import check_combination
 from .first_order import Start, TorchOptimizer
+from .passes import Batch
 from .presets import Every, refresh_intervals
 from .registry import FACTORED, resolve_curvature, resolve_solver
 from .report import not_finite
-from .sampling import Batch
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -98,7 +98,7 @@ class Preconditioned(TorchOptimizer):
         **options: Any,
     ) -> None:
         super().__init__(model, cls, **options)
-        if self._searches:
+        if self.takes_data:
             raise NewtritonError(
                 "L-BFGS searches along directions of its own gradients, which cannot be "
                 "preconditioned: take another class, or TorchOptimizer(model, torch.optim.LBFGS)"

@@ -202,8 +202,8 @@ class KFRA(KFAC):
         seed: the seed of labels, where the factors draw some.
 
     Raises:
-        NewtritonError: an option is out of its range, or the loss lacks the factors. The first step
-            raises where the network is no chain.
+        NewtritonError: an option is out of its range, the loss lacks the factors, or the network is
+            no chain of layers that the recursion knows.
 
     Examples:
         >>> import torch
@@ -373,3 +373,8 @@ class NewtonCG(SecondOrder):
         solver = TruncatedCG(limit, tolerance, progress, inner)
         rule = LevenbergMarquardt(curvature)
         super().__init__(model, operator, solver, rule, damping, sample=sample, seed=seed)
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether a step is meant for all data: it is, whatever the sample."""
+        return True

@@ -23,7 +23,8 @@ class StepReport:
         accepted: whether the parameters have moved.
         step_norm: ‖s‖ of the step that was tried last.
         status: how the solve ended, or why no step could be made, as a sentence.
-        rho: (actual decrease)/(predicted decrease); None for a method without a model.
+        rho: (actual decrease)/(predicted decrease); None for a method without a model, and where
+            both are rounding error, which says nothing.
         predicted: the model's decrease; None without one.
         radius: the trust region's radius after the step; None for a method without one.
         damping: γ after the step; None for a method without one.

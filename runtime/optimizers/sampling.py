@@ -15,15 +15,14 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Program
 from ..model.linearization import Linearization
+from .passes import Batch, Passes
 
 if TYPE_CHECKING:
     from ..model.model import Model
 
-Batch = tuple[Tensor, Tensor]
-
 
 def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
-    """Returns the batch alone, or the data, which a step passes through several times.
+    """Returns the batch alone, or data that give the same batches in each pass of a step.
 
     Raises:
         NewtritonError: inputs come without labels, or the data can be passed through only once.
@@ -36,7 +35,7 @@ def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]
         raise NewtritonError(
             f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
         )
-    return x
+    return Passes(x)
 
 
 def mean_gradient(
@@ -71,15 +70,38 @@ def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
     return loss
 
 
-def draw(batches: Iterable[Batch], share: float, generator: torch.Generator) -> Batch:
-    """Draws a share of each batch's samples, at least one, without replacement, as one batch."""
-    xs, ys = [], []
-    for x, y in batches:
-        count = max(1, round(share * len(x)))
-        rows = torch.randperm(len(x), generator=generator, device=generator.device)[:count]
-        xs.append(x[rows.to(x.device)])
-        ys.append(y[rows.to(y.device)])
+def draw(
+    batches: Iterable[Batch], share: float, generator: torch.Generator, lengths: Sequence[int]
+) -> Batch:
+    """Draws a share of all samples, at least one, without replacement, as one batch.
+
+    Args:
+        batches: the data, of which no more than the sample is kept.
+        share: the share of the sample.
+        generator: what draws it.
+        lengths: how many samples each batch has.
+    """
+    total = sum(lengths)
+    count = max(1, round(share * total))
+    rows = torch.randperm(total, generator=generator, device=generator.device)[:count]
+    parts = [rows]
+    if len(lengths) > 1:
+        rows = rows.sort().values.cpu()
+        ends = torch.tensor(lengths).cumsum(0)
+        inside = torch.searchsorted(rows, ends).diff(prepend=torch.tensor([0])).tolist()
+        starts = (ends - torch.tensor(lengths)).tolist()
+        parts = [part - a for part, a in zip(rows.split(inside), starts, strict=True)]
+    pairs = zip(parts, batches, strict=True)
+    drawn = [(x[part.to(x.device)], y[part.to(y.device)]) for part, (x, y) in pairs if len(part)]
+    xs, ys = zip(*drawn, strict=True)
     return torch.cat(xs), torch.cat(ys)
+
+
+def _counted(batches: Iterable[Batch], lengths: list[int]) -> Iterator[Batch]:
+    """Yields the batches, and notes how many samples each has."""
+    for x, y in batches:
+        lengths.append(len(x))
+        yield x, y
 
 
 class Sampled:
@@ -108,10 +130,17 @@ class Sampled:
         generator: torch.Generator,
         ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
-        self.objective, self.gradient, self.statistics = mean_gradient(model, batches)
+        lengths: list[int] = []
+        noted = _counted(batches, lengths)
+        self.objective, self.gradient, self.statistics = mean_gradient(model, noted)
         self.vectors = model.vectors
-        self.second: Linearization = model.linearize(*draw(batches, share, generator), ahead=ahead)
+        sample = draw(batches, share, generator, lengths)
+        self.second: Linearization = model.linearize(*sample, ahead=ahead)
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
         """Returns the forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""
         return self.second.quadratic_forms(vs, curvature)
+
+    def hides(self, change: float) -> bool:
+        """Whether rounding may be all of a change of h, as it is on the sample."""
+        return self.second.hides(change)

@@ -22,9 +22,10 @@ from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from ..reading import largest_of
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
+from .passes import Batch
 from .registry import resolve
 from .report import Patience, StepReport, not_finite
-from .sampling import Batch, Sampled, as_batches, mean_objective
+from .sampling import Sampled, as_batches, mean_objective
 
 if TYPE_CHECKING:
     from ..model.linearization import Linearization
@@ -102,6 +103,11 @@ class SecondOrder:
         self.patience = Patience()
         self._foreseen = set[int]()
 
+    @property
+    def takes_data(self) -> bool:
+        """Whether a step is meant for all data, `step(data)`: curvature is that of a sample."""
+        return self.sample < 1.0
+
     def _ahead(self, batch: int) -> list[Program]:
         """Returns the programs that will run on a batch of this size, when first asked for."""
         if batch in self._foreseen:
@@ -152,7 +158,7 @@ class SecondOrder:
             return report(found, new_loss=None, accepted=False, step_norm=0.0)
         self.patience.count(None)
         solution, proposal = found
-        new_loss, proposal, accepted, rho = self._take(point, proposal, x, y)
+        new_loss, proposal, accepted, rho = self._take(point, proposal, batches)
         if accepted:
             passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
             for statistics in passed:
@@ -172,8 +178,7 @@ class SecondOrder:
         self,
         point: Linearization | Sampled,
         proposal: Proposal,
-        x: Tensor | Iterable[Batch],
-        y: Tensor | None,
+        batches: Iterable[Batch],
     ) -> tuple[float, Proposal, bool, float | None]:
         """Tries the proposal, and shorter ones where the rule asks for them.
 
@@ -190,12 +195,12 @@ class SecondOrder:
                 params.copy_(before).add_(proposal.step)
                 inside = farthest + proposal.norm < 0.5 * limits.max  # no overflow: ‖s‖∞ ≤ ‖s‖
                 finite = inside or math.isfinite(largest_of(params))
-                new_loss = mean_objective(self.model, as_batches(x, y)) if finite else math.inf
+                new_loss = mean_objective(self.model, batches) if finite else math.inf
                 shorter = self.rule.shorten(point.objective, new_loss, proposal)
                 if shorter is None:
                     break
                 proposal = shorter
-            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, limits.eps)
+            accepted, rho = self.rule.judge(point.objective, new_loss, proposal, point.hides)
         finally:
             if not accepted:
                 params.copy_(before)

@@ -300,8 +300,15 @@ class DiagonalBlock(Block):
         return Factorisation(form), 0
 
     def solve(self, factorisation: Factorisation, damping: float, m: Tensor) -> Tensor:
-        """Returns the quotient m / (d + γ), of the averages as they are now."""
-        return m / (self.diagonal + damping)
+        """Returns the quotient m / (d + γ), of the averages as they are now.
+
+        Without damping no d counts for less than the largest one's rounding error.
+        """
+        if damping > 0.0:
+            return m / (self.diagonal + damping)
+        limits = torch.finfo(m.dtype)
+        least = (limits.eps * self.diagonal.amax()).clamp(min=limits.tiny)
+        return m / torch.maximum(self.diagonal, least)
 
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype

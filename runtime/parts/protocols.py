@@ -8,7 +8,7 @@ solver or a rule relies on it names in `needs`, and the others offer it in `tags
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..model.model import Model
     from ..vectors import Vectors
 
+Hides = Callable[[float], bool]  # says whether rounding hides a change of h, see `Point.hides`
 FAILURE = 100  # the severity from which on there is no direction
 
 
@@ -172,6 +173,10 @@ class Point(Protocol):
         """Returns the k×k matrix of vᵢᵀ C vⱼ, weight decay included."""
         ...
 
+    def hides(self, change: float) -> bool:
+        """Whether rounding may be all of a change of h; a small one costs a transfer."""
+        ...
+
 
 class Curvature(Part, Protocol):
     """An approximation C of the data term's curvature, as a linear operator."""
@@ -302,7 +307,7 @@ class StepRule(Part, Protocol):
         ...
 
     def judge(
-        self, loss: float, new_loss: float, proposal: Proposal, eps: float
+        self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
     ) -> tuple[bool, float | None]:
         """Judges a step that was tried, and adapts what the rule adapts.
 
@@ -310,10 +315,11 @@ class StepRule(Part, Protocol):
             loss: h before the step.
             new_loss: h after it.
             proposal: the step.
-            eps: the relative rounding error of the parameters' dtype.
+            hides: says whether rounding hides a change of h, see `Point.hides`.
 
         Returns:
-            whether it is accepted, and ρ = actual/predicted decrease; None without a model.
+            whether it is accepted, and ρ = actual/predicted decrease; None without a model, or
+            where both decreases are rounding error.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from ...compiler.graph.options import check_number
-from ..parts.protocols import Point, Proposal
+from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Maybe, Shaped, Spec
 from ..parts.tags import Tag
 from .rule import Rule
@@ -49,7 +49,7 @@ class Fixed(Rule):
         return Proposal(step, math.sqrt(products[0, 0]), -float(products[0, 1]))
 
     def judge(
-        self, loss: float, new_loss: float, proposal: Proposal, eps: float
+        self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
     ) -> tuple[bool, float | None]:
         """Accepts a step where the loss is finite; there is no ρ without a model."""
         accepted = math.isfinite(new_loss)

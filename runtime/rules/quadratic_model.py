@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.programs import MATRICES
-from ..parts.protocols import Point, Proposal
+from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Maybe, Number, Shaped, Spec
+from .refusals import grown, shrunk
 from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ class QuadraticModel(ModelRule):
 
     Two safeguards beyond the papers, for small batches. 0 ≤ μ ≤ 1: where a batch has almost no
     curvature along the last step, its model would repeat that step many times over. And a step that
-    raises the loss of its own batch is refused.
+    raises the loss of its own batch is refused: λ becomes what would have told that loss, and grows
+    by the n-th refusal in a row to λ·ω^−2ⁿ⁻¹ at least. γ grows so where no step could be made. Good
+    steps take both back, half of the way each.
 
     Args:
         damping: the first λ, ≥ 0.
@@ -43,12 +46,16 @@ class QuadraticModel(ModelRule):
         damping: λ as it is now.
         steps: how many steps have been judged.
         last: the last step, where it was accepted and there is momentum.
+        refused: how many steps in a row have been refused.
+        raised, gamma_raised: by which factors refusals have raised λ and γ.
     """
 
     name = "quadratic"
     tags = frozenset()
     radius = lr = None
-    STATE: ClassVar[tuple[str, ...]] = ("damping", "steps", "last")
+    STATE: ClassVar[tuple[str, ...]] = (
+        *("damping", "steps", "last", "refused", "raised", "gamma_raised"),
+    )
 
     def __init__(
         self,
@@ -65,13 +72,17 @@ class QuadraticModel(ModelRule):
         self.momentum, self.matrix = check_flag("momentum", momentum), model
         self.widths = (1, 2) if momentum else (1,)
         self.every, self.greedy = check_count("every", every), check_count("greedy", greedy)
-        self.steps = 0
+        self.omega = 0.95**self.every
+        self.steps = self.refused = 0
+        self.raised = self.gamma_raised = 1.0
         self.last: Tensor | None = None
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
-        """Returns the specification of λ, the count of steps, and the last step."""
+        """Returns the specification of λ, the counts of steps, and the last step."""
         last = Maybe(Shaped((model.layout.numel,), model.dtype))
-        return {"damping": Number(float, 0.0), "steps": Number(int, 0), "last": last}
+        raised = {name: Number(float, 1.0) for name in ("raised", "gamma_raised")}
+        counts = {name: Number(int, 0) for name in ("steps", "refused")}
+        return {"damping": Number(float, 0.0), "last": last, **counts, **raised}
 
     def dampings(self, damping: float) -> tuple[float, ...]:
         """Returns γ, and every `greedy` steps its neighbours as well."""
@@ -102,33 +113,64 @@ class QuadraticModel(ModelRule):
         if len(c) == 2 and not 0.0 <= c[1] <= norms[1]:
             c[1] = min(max(c[1], 0.0), norms[1])
             c[0] = -(slope[0] + forms[0, 1] * c[1]) / forms[0, 0]
-        predicted = -float(slope @ c + 0.5 * c @ forms @ c)
+        with np.errstate(over="ignore", invalid="ignore"):
+            predicted = -float(slope @ c + 0.5 * c @ forms @ c)
         norm = math.sqrt(max(0.0, c @ metric @ c))
         return Proposal(point.vectors.combination(c, units), norm, predicted)
 
     def judge(
-        self, loss: float, new_loss: float, proposal: Proposal, eps: float
+        self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
     ) -> tuple[bool, float | None]:
-        """Accepts a step where all is finite and the loss falls; every few steps λ follows ρ."""
+        """Accepts a step where the loss does not rise; every few steps λ follows ρ."""
         self.steps += 1
-        rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
-        accepted = rho >= 0.0
-        if not accepted:
-            self.tighten()
-        elif self.steps % self.every == 0 and not POOR <= rho <= GOOD:
-            omega = 0.95**self.every
-            self.damping *= omega if rho > GOOD else 1.0 / omega
+        rho = reduction_ratio(loss, new_loss, proposal.predicted, hides)
+        accepted = rho is None or rho >= 0.0
+        if accepted:
+            self.refused = 0
+            self._follow(rho)
+        else:
+            self._refuse(self._fitted(new_loss - loss, proposal))
         if self.momentum:
             self.last = proposal.step if accepted else None
         return accepted, rho
 
+    def _follow(self, rho: float | None) -> None:
+        """Lets λ follow ρ, down at once where refusals have raised it."""
+        if rho is None or POOR <= rho <= GOOD:
+            return
+        if rho > GOOD and self.raised > 1.0:
+            self.damping, self.raised = shrunk(self.damping, self.raised, 1.0 / self.omega)
+        elif self.steps % self.every == 0:
+            self.damping *= self.omega if rho > GOOD else 1.0 / self.omega
+
+    def _fitted(self, rise: float, proposal: Proposal) -> float:
+        """Returns the λ at which the model tells how far the loss rises; 0 where none does."""
+        missing = 2.0 * (rise + proposal.predicted)
+        known = math.isfinite(missing) and proposal.norm > 0.0
+        return self.damping + missing / proposal.norm**2 if known else 0.0
+
+    def _refuse(self, least: float = 0.0) -> None:
+        self.refused += 1
+        self.damping, self.raised = grown(
+            self.damping, self.raised, 1.0 / self.omega, self.refused, least
+        )
+
+    def adapt(self, damping: float, rho: float | None) -> float:
+        """Returns γ, raised where no step could be made, and lowered by good steps afterwards."""
+        base = 1.0 / self.omega
+        if rho == -math.inf:
+            damping, self.gamma_raised = grown(damping, self.gamma_raised, base, self.refused)
+        elif rho is not None and rho > GOOD and self.gamma_raised > 1.0:
+            damping, self.gamma_raised = shrunk(damping, self.gamma_raised, base)
+        return damping
+
     def tighten(self) -> None:
         """Raises λ, which is not 0 any more."""
-        self.damping = max(self.damping / 0.95**self.every, 1e-8)
+        self._refuse()
 
 
 def minimise(slope: Matrix, forms: Matrix, metric: Matrix) -> Matrix | None:
-    """Returns the c that minimises slopeᵀc + ½ cᵀ forms c; None where there is none.
+    """Returns the c that minimises slopeᵀc + ½ cᵀ forms c; None where there is none, or no finite.
 
     Directions that are dependent in the metric count once.
 
@@ -142,7 +184,11 @@ def minimise(slope: Matrix, forms: Matrix, metric: Matrix) -> Matrix | None:
     scales, axes = np.linalg.eigh(metric)
     kept = scales > 1e-7 * scales.max()
     basis = axes[:, kept] / np.sqrt(scales[kept])
-    values, vectors = np.linalg.eigh(basis.T @ forms @ basis)
+    with np.errstate(over="ignore", invalid="ignore"):
+        inside = basis.T @ forms @ basis
+    if not np.isfinite(inside).all():
+        return None
+    values, vectors = np.linalg.eigh(inside)
     if not values[0] > 0.0:
         return None
     b = vectors.T @ (basis.T @ slope)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...compiler.graph.program import Program
-from ..parts.protocols import Point, Proposal
+from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Attributes, Spec
 from ..parts.tags import Tag
 from ..reading import read
@@ -176,20 +176,27 @@ class ModelRule(Rule):
         return measure([self.span(direction, point)], point, self.forms)[0]
 
 
-def reduction_ratio(loss: float, new_loss: float, predicted: float, eps: float) -> float:
+def reduction_ratio(loss: float, new_loss: float, predicted: float, hides: Hides) -> float | None:
     """Returns ρ = (actual decrease)/(predicted decrease) of a step.
+
+    Rounding is not asked for where the two agree, which it would hardly let them, or where nothing
+    follows from ρ.
 
     Args:
         loss: h before the step.
         new_loss: h after it.
         predicted: the model's decrease.
-        eps: the relative rounding error of the loss.
+        hides: says whether rounding hides a change of h.
 
     Returns:
-        ρ; −∞ where either side is not finite, 1 where the prediction is rounding error.
+        ρ; −∞ where either side is not finite, or the loss rises where no change was predicted; None
+        where both are rounding error, which says nothing of the model.
     """
     if not (math.isfinite(new_loss) and math.isfinite(predicted)):
         return -math.inf
-    if abs(predicted) <= 10 * eps * abs(loss):
-        return 1.0
-    return (loss - new_loss) / predicted
+    decrease = loss - new_loss
+    if predicted > 0.0 and POOR * predicted <= decrease <= (2.0 - GOOD) * predicted:
+        return decrease / predicted
+    if hides(max(abs(decrease), abs(predicted))):
+        return None
+    return decrease / predicted if predicted else math.copysign(math.inf, decrease)

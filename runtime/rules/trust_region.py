@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
-from ..parts.protocols import Point, Proposal
+from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Maybe, Number, Shaped, Spec
 from ..parts.tags import Tag
 from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
@@ -43,13 +43,19 @@ def minimise_in_ball(
         radius: Δ > 0.
         tolerance: combinations with a smaller share of the metric are dropped. An error ε in the
             forms grows to ε/tolerance along them.
+
+    Returns:
+        c; NaN where the forms overflow along such a combination.
     """
     scales, axes = np.linalg.eigh(metric)
     kept = scales > tolerance * max(scales.max(), 0.0)
     if not kept.any():
         return np.zeros_like(slope)
     basis = axes[:, kept] / np.sqrt(scales[kept])  # metric-orthonormal
-    values, vectors = np.linalg.eigh(basis.T @ curvature @ basis)
+    inside = basis.T @ curvature @ basis
+    if not np.isfinite(inside).all():
+        return np.full_like(slope, math.nan)
+    values, vectors = np.linalg.eigh(inside)
     b = vectors.T @ (basis.T @ slope)
     return basis @ (vectors @ _secular(b, values, radius))
 
@@ -187,8 +193,11 @@ class TrustRegion(ModelRule):
             return math.sqrt(max(0.0, c @ metric @ c))
 
         tolerance = math.sqrt(torch.finfo(direction.dtype).eps)
-        candidates = self._search(slope, curvature, metric, searched, tolerance)
-        c = min(candidates, key=model)
+        with np.errstate(over="ignore", invalid="ignore"):
+            candidates = self._search(slope, curvature, metric, searched, tolerance)
+            c = min(candidates, key=model)
+        if not math.isfinite(model(c)):
+            return replace(nothing, predicted=math.nan)
         if self.last is not None:
             carried = np.append(c[:-1], self.momentum * norms[-1])
             carried *= min(1.0, self.radius / (length(carried) or self.radius))
@@ -214,14 +223,14 @@ class TrustRegion(ModelRule):
         return [over(i) for i in range(searched)]
 
     def judge(
-        self, loss: float, new_loss: float, proposal: Proposal, eps: float
-    ) -> tuple[bool, float]:
-        """Accepts a step where ρ is high enough; the radius follows ρ, see `reduction_ratio`."""
-        rho = reduction_ratio(loss, new_loss, proposal.predicted, eps)
-        accepted = rho >= self.reject_below
-        if rho >= GOOD:
+        self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
+    ) -> tuple[bool, float | None]:
+        """Accepts a step where ρ is high enough or says nothing; the radius follows ρ."""
+        rho = reduction_ratio(loss, new_loss, proposal.predicted, hides)
+        accepted = rho is None or rho >= self.reject_below
+        if rho is not None and rho >= GOOD:
             self.radius = min(2 * self.radius, self.max_radius)
-        elif rho < POOR:
+        elif rho is not None and rho < POOR:
             self.tighten()
         if accepted and self.momentum and proposal.norm > 0:
             self.last = proposal.step

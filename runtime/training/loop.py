@@ -49,9 +49,12 @@ class TrainableModel(Protocol):
 
 
 class StepOptimizer(Protocol):
-    """What the loop needs of an optimizer."""
+    """What the loop needs of an optimizer.
 
-    def step(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+    One that has `takes_data` set gets all data in a step, once per epoch: `step(data)`.
+    """
+
+    def step(self, x: Any, y: torch.Tensor | None = None) -> Any:
         """Takes one step on a batch and returns a dataclass with a field `loss`."""
         ...
 
@@ -75,7 +78,8 @@ def fit(
 
     Args:
         model: gets the batches on its device, inputs in its dtype.
-        optimizer: `step(x, y)` is called once per batch.
+        optimizer: `step(x, y)` is called once per batch; or, where it has `takes_data` set, as
+            `NewtonCG` and L-BFGS have, `step(data)` once per epoch with all of them.
         train: any iterable of batches (x, y) that can be passed through once per epoch.
         validation: batches to evaluate after each epoch.
         epochs: how many passes to make.
@@ -102,6 +106,13 @@ def fit(
         True
     """
     check_count("epochs", epochs)
+    whole = getattr(optimizer, "takes_data", False)
+    if whole and isinstance(train, Iterator):
+        raise NewtritonError(
+            f"train is a one-shot iterator ({type(train).__name__}), and a step of "
+            f"{type(optimizer).__name__} passes through it several times: pass a list of batches, "
+            "Batches or a DataLoader"
+        )
     for name, data in (("train", train), ("validation", validation)):
         if epochs > 1 and isinstance(data, Iterator):
             raise NewtritonError(
@@ -112,13 +123,13 @@ def fit(
     history.interrupted = False
     callbacks = [*callbacks, *([] if log_dir is None else [TensorBoard(log_dir)])]
     first = len(history.epochs) + 1
-    total = epochs * length_hint(train) or None
+    total = epochs if whole else epochs * length_hint(train) or None
     with tqdm(total=total, unit="step", disable=not progress) as bar:
         loop = _Loop(model, optimizer, history, bar)
         try:
             for epoch in range(first, first + epochs):
                 bar.set_description(f"epoch {epoch}/{first + epochs - 1}")
-                loss = loop.make_pass(train, epoch)
+                loss = loop.make_step(train, epoch) if whole else loop.make_pass(train, epoch)
                 scores = (None, None) if validation is None else evaluate(model, validation)
                 history.epochs.append(
                     Epoch(epoch, len(history.steps), history.seconds, loss, *scores)
@@ -220,29 +231,62 @@ class _Loop:
 
     def make_pass(self, train: Data, epoch: int) -> float:
         """Steps through the data once; returns the mean loss over the samples."""
-        history = self.history
         samples, loss = 0, 0.0
-        before, start = history.seconds, time.perf_counter()
+        start = time.perf_counter() - self.history.seconds
         for batch in train:
             x, y = _move(batch, self.model)
-            report = self.optimizer.step(x, y)
-            record = {
-                "step": len(history.steps) + 1,
-                "epoch": epoch,
-                "seconds": before + time.perf_counter() - start,
-                **{field.name: _plain(getattr(report, field.name)) for field in fields(report)},
-            }
-            history.steps.append(record)
+            record = self._recorded(self.optimizer.step(x, y), epoch, start)
             samples += len(y)
             loss += len(y) * record["loss"]
-            self.bar.set_postfix(_shown(record, history), refresh=False)
-            self.bar.update()
         if samples == 0:
             raise NewtritonError(
                 f"the training data have no batches in epoch {epoch}: pass a list of batches, "
                 "Batches or a DataLoader with at least one batch"
             )
         return loss / samples
+
+    def make_step(self, train: Data, epoch: int) -> float:
+        """Makes one step on all data; returns its loss."""
+        start = time.perf_counter() - self.history.seconds
+        report = self.optimizer.step(_Moved(train, self.model))
+        return self._recorded(report, epoch, start)["loss"]
+
+    def _recorded(self, report: Any, epoch: int, start: float) -> dict[str, Any]:
+        """Keeps the record of a step in the history, and returns it.
+
+        Args:
+            report: the optimizer's.
+            epoch: the number of the epoch.
+            start: when training would have started, had it gone on all the time.
+        """
+        record = {
+            "step": len(self.history.steps) + 1,
+            "epoch": epoch,
+            "seconds": time.perf_counter() - start,
+            **{field.name: _plain(getattr(report, field.name)) for field in fields(report)},
+        }
+        self.history.steps.append(record)
+        self.bar.set_postfix(_shown(record, self.history), refresh=False)
+        self.bar.update()
+        return record
+
+
+class _Moved:
+    """Data whose batches come on the model's device; all else is as it is in the data.
+
+    Args:
+        data: the batches.
+        model: the model.
+    """
+
+    def __init__(self, data: Data, model: TrainableModel) -> None:
+        self.data, self.model = data, model
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return (_move(batch, self.model) for batch in self.data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
 
 
 def _move(batch: Any, model: TrainableModel) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class StandIn:
         self.layout = StandInLayout(shapes)
         self.params = torch.zeros(self.layout.numel, dtype=dtype)
         self.weight_decay, self.dtype, self.device = weight_decay, dtype, torch.device("cpu")
+        self.programs = {True: SimpleNamespace(factors=lambda *which: None)}
         self.accepted = 0  # updates of running statistics
 
     def value(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -92,6 +94,9 @@ class Lin:
     def quadratic_forms(self, vs: Sequence[Tensor]) -> Tensor:
         v = torch.stack(list(vs))
         return v @ self.hessian() @ v.T
+
+    def hides(self, change: float) -> bool:
+        return change <= 2 * torch.finfo(self.model.dtype).eps * abs(self.objective)
 
     def kronecker_factors(self, kind: str, samples: int, generator: torch.Generator) -> Factors:
         return self.model.factors(self, kind, samples, generator)

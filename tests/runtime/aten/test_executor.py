@@ -16,6 +16,7 @@ from newtriton.runtime.aten import pointwise
 from newtriton.runtime.aten.executor import AtenExecutor, compile_steps
 from newtriton.runtime.aten.pairs import paired
 from newtriton.runtime.aten.pointwise import Pointwise
+from newtriton.runtime.aten.rules import ATEN
 from newtriton.runtime.backend import Context
 from tests.tolerances import assert_close
 
@@ -150,3 +151,14 @@ def test_a_sum_over_other_axes_is_no_bias_gradient() -> None:
     gradient = ops.make(Op.CONV_WEIGHT_GRAD, ct, x, kernel=(3, 3), **window)
     bias, other = ops.reduce_sum(ct, (0, 1, 2)), ops.reduce_sum(ct, (1, 2, 3))
     assert [list(s.writes) for s in paired([gradient, bias, other])] == [[gradient, bias]]
+
+
+def test_eigenvalues_that_are_not_found_are_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(x: torch.Tensor) -> None:
+        raise torch.linalg.LinAlgError("the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    x = ops.input_("x", (2, 3, 3))
+    node = ops.make(Op.SPECTRAL, x, expr=scalar.sqrt(scalar.var(0)))
+    context = Context(1, torch.float32, torch.device("cpu"))
+    assert ATEN[Op.SPECTRAL](node)(context, torch.ones(2, 3, 3)).isnan().all()

@@ -9,9 +9,9 @@ from torch import Tensor
 from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import N, Node, Op
 from newtriton.runtime.backend import Context
-from newtriton.runtime.checking.bounded import Bounded
-from newtriton.runtime.checking.bounds import Arithmetic, bounded
 from newtriton.runtime.checking.judging import largest_error
+from newtriton.runtime.rounding.bounded import Bounded
+from newtriton.runtime.rounding.bounds import Arithmetic, bounded
 
 UNIT = 2e-6
 ARITHMETIC = Arithmetic(Context(1, torch.float64, torch.device("cpu")), UNIT)

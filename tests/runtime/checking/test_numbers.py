@@ -18,7 +18,6 @@ from newtriton.compiler.lowering.space import GRAMS
 from newtriton.compiler.lowering.tile import Along
 from newtriton.runtime.aten.rules import ATEN
 from newtriton.runtime.backend import Context
-from newtriton.runtime.checking import bounds
 from newtriton.runtime.checking import numbers as check
 from newtriton.runtime.checking.networks import SMALL
 from newtriton.runtime.fused import pipeline
@@ -26,6 +25,7 @@ from newtriton.runtime.fused.call import Memory
 from newtriton.runtime.fused.launch import Generated
 from newtriton.runtime.fused.plan import Plan
 from newtriton.runtime.fused.settings import Settings
+from newtriton.runtime.rounding import bounds
 
 from .operators import OnOperators, make_launches
 from .small import small

@@ -187,6 +187,36 @@ def test_refuses_options(options: dict, named: str) -> None:
         nt.SecondOrder(model, **options)
 
 
+@pytest.mark.parametrize("kind", ["kfra", "pch-1", "pch-2"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        nt.SecondOrder,
+        lambda model, kind: nt.NewtonCG(model, preconditioner=kind),
+        lambda model, kind: nt.EACG(model, factors=kind),
+        lambda model, kind: nt.Preconditioned(model, torch.optim.SGD, curvature=kind, lr=0.1),
+    ],
+)
+def test_a_network_without_rules_for_the_factors_is_refused_at_once(make, kind: str) -> None:
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.BatchNorm2d(), nt.ReLU(), nt.Flatten(), nt.Linear(3))
+    model = nt.compile(net, (1, 5, 5), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    named = rf"'{kind}'.*BatchNorm2d.*'kfac', 'empirical', 'kflr'.*'ggn'"
+    with pytest.raises(nt.MissingRule, match=named):
+        make(model, kind)
+    make(model, "kflr")
+
+
+@pytest.mark.parametrize("kind", ["kfra", "pch-1", "pch-2"])
+def test_only_layers_that_are_preconditioned_need_rules(kind: str) -> None:
+    net = nt.Sequential(nt.Conv2d(4, 3), nt.BatchNorm2d(), nt.ReLU(), nt.Flatten(), nt.Linear(3))
+    model = nt.compile(net, (1, 5, 5), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    options = {"curvature": kind, "lr": 0.1}
+    with pytest.raises(nt.MissingRule, match="BatchNorm2d"):
+        nt.Preconditioned(model, torch.optim.SGD, plain=["4"], **options)
+    optimizer = nt.Preconditioned(model, torch.optim.SGD, plain=["0"], **options)
+    assert optimizer.step(torch.randn(6, 1, 5, 5), torch.arange(6) % 3).accepted
+
+
 if __name__ == "__main__":
     fell = []
     for one in all_cases():

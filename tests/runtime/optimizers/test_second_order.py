@@ -224,3 +224,23 @@ def test_weight_decay_leads_to_ridge_regression(momentum: float) -> None:
 def test_refuses_frequencies(every: object) -> None:
     with pytest.raises(NewtritonError, match="every is "):
         made(every=every)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("make", [nt.KFRA, nt.KFLR, nt.NewtonCG])
+def test_a_loss_without_a_bound_ends_in_a_sentence_at_finite_parameters(make, dtype) -> None:
+    for loss in (lambda z, y: z * z * z - y * z, lambda z, y: -1.0 * (z - y) * (z - y)):
+        criterion = nt.Criterion(loss, root="clip")
+        net = nt.Sequential(nt.Linear(8), nt.Tanh(), nt.Linear(3))
+        model = nt.compile(net, (5,), criterion, backend="aten", device="cpu", dtype=dtype)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(16, 5, generator=generator, dtype=dtype)
+        targets = torch.randn(16, 3, generator=generator, dtype=dtype)
+        optimizer = make(model)
+        try:
+            for _ in range(40):
+                optimizer.step(x, targets)
+        except nt.NewtritonError as error:
+            assert "steps in a row were refused" in str(error)
+        assert math.isfinite(model.objective(x, targets))

@@ -25,6 +25,9 @@ class Point:
         v = torch.stack(list(vs))
         return v @ self.curvatures[curvature] @ v.T
 
+    def hides(self, change: float) -> bool:
+        return change <= EPS
+
     def model(self, s: Tensor, damping: float = 0.0, curvature: str = "ggn") -> float:
         c = self.curvatures[curvature]
         return float(self.gradient @ s + 0.5 * s @ c @ s + 0.5 * damping * s @ s)
@@ -37,4 +40,4 @@ def draw(seed: int, n: int = 8) -> Tensor:
 def judged(
     rule: StepRule, loss: float, new_loss: float, proposal: Proposal
 ) -> tuple[bool, float | None]:
-    return rule.judge(loss, new_loss, proposal, EPS)
+    return rule.judge(loss, new_loss, proposal, lambda change: change <= 2 * EPS * abs(loss))

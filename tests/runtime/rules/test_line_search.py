@@ -51,6 +51,26 @@ def test_a_line_search_that_finds_nothing_is_rejected_and_boosts() -> None:
     assert rule.adapt(2.0, rho) == 3.0
 
 
+def test_a_raised_loss_is_refused_however_small_the_slope_is_after_the_search() -> None:
+    rule = LevenbergMarquardt()
+    proposal = Proposal(torch.ones(2), 1.0, predicted=1e-22, slope=-1e-22, halvings=20)
+    assert not judged(rule, 1.0, 20.0, proposal)[0]
+    assert not judged(rule, 1.0, 1.0 + 1e-12, proposal)[0]
+    assert judged(rule, 1.0, 1.0, proposal) == (True, None)
+
+
+def test_refusals_raise_lambda_ever_faster_and_good_steps_take_that_back() -> None:
+    rule, damping, found = LevenbergMarquardt(boost=2.0, drop=0.5), 0.0, []
+    step = Proposal(torch.ones(2), 1.0, predicted=1.0, slope=-2.0)
+    for new_loss in (2.0, math.nan, 2.0, 0.0, 0.0, 0.0):
+        _, rho = judged(rule, 1.0, new_loss, step)
+        damping = rule.adapt(damping, rho)
+        found.append(damping / 1e-8)
+    assert found == pytest.approx([2, 8, 128, 128**0.5 / 2, 128**0.25 / 4, 1 / 8])
+    rule.tighten()
+    assert rule.adapt(3.0, -math.inf) == 6.0
+
+
 def test_a_direction_uphill_is_rejected_without_a_search() -> None:
     rule, point = LevenbergMarquardt(), Point()
     proposal = rule.propose(-point.gradient, point)

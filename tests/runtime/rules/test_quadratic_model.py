@@ -65,8 +65,42 @@ def test_a_step_that_raises_the_loss_is_refused_and_raises_lambda() -> None:
     rule, point = QuadraticModel(2.0), Point()
     proposal = rule.propose(draw(1), point)
     assert judged(rule, 3.0, 3.0 + proposal.predicted, proposal) == (False, pytest.approx(-1.0))
-    assert rule.damping == pytest.approx(2.0 / 0.95**5)
+    assert rule.damping >= 2.0 / 0.95**5
     assert rule.last is None
+
+
+def test_a_refusal_fits_lambda_to_the_loss_it_has_seen() -> None:
+    rule, point = QuadraticModel(2.0, momentum=False), Point()
+    first = rule.propose(draw(1), point)
+    rise = 5.0 * first.predicted
+    judged(rule, 3.0, 3.0 + rise, first)
+    assert point.model(first.step, rule.damping) == pytest.approx(rise)
+
+
+def test_refusals_raise_lambda_ever_faster_and_good_steps_take_that_back() -> None:
+    rule, point, base = QuadraticModel(2.0, every=5), Point(), 0.95**-5
+    proposal = rule.propose(draw(1), point)
+    for n in (1, 3, 7, 15):
+        judged(rule, 3.0, math.inf, proposal)
+        assert rule.damping == pytest.approx(2.0 * base**n)
+    for n in (7.5, 3.75, 1.875, 0, 0):
+        judged(rule, 3.0, 3.0 - proposal.predicted, proposal)
+        assert rule.damping == pytest.approx(2.0 * base**n)
+    judged(rule, 3.0, 3.0 - proposal.predicted, proposal)
+    assert rule.damping == pytest.approx(2.0 * base**-1), "at every fifth step"
+
+
+def test_gamma_grows_where_no_step_could_be_made_and_comes_back() -> None:
+    rule, point, base, gamma = QuadraticModel(2.0), Point(), 0.95**-5, 0.3
+    for n in (1, 3, 7):
+        rule.tighten()
+        gamma = rule.adapt(gamma, -math.inf)
+        assert gamma == pytest.approx(0.3 * base**n)
+    proposal = rule.propose(draw(1), point)
+    for n in (3.5, 1.75, 0, 0):
+        gamma = rule.adapt(gamma, judged(rule, 3.0, 3.0 - proposal.predicted, proposal)[1])
+        assert gamma == pytest.approx(0.3 * base**n)
+    assert rule.adapt(gamma, 0.5) == rule.adapt(gamma, None) == gamma
 
 
 @pytest.mark.parametrize(("ratio", "factor"), [(0.9, 0.95**5), (0.5, 1.0), (0.1, 0.95**-5)])

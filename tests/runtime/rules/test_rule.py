@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from newtriton.runtime.parts.protocols import Proposal
+from newtriton.runtime.rules.fixed import Fixed
 from newtriton.runtime.rules.line_search import LevenbergMarquardt
 from newtriton.runtime.rules.quadratic_model import QuadraticModel
 from newtriton.runtime.rules.rule import Rule, along, reduction_ratio
 from newtriton.runtime.rules.trust_region import TrustRegion
 from newtriton.runtime.vectors import Vectors
 
-from ..parts.points import Point, draw
+from ..parts.points import Point, draw, judged
 from ..transfers import counted
 
 
@@ -26,14 +28,27 @@ from ..transfers import counted
         (5.0, 2.0, -0.5),
         (math.inf, 2.0, -math.inf),
         (3.0, math.nan, -math.inf),
-        (3.0, 0.0, 1.0),  # a prediction of rounding error
-        (4.0, 1e-15, 1.0),
+        (4.0, 0.0, None),  # both are rounding error
+        (4.0 + 1e-15, 1e-15, None),
+        (4.0, 4e-15, 0.0),
+        (5.0, 0.0, -math.inf),
+        (3.0, 0.0, math.inf),
     ],
 )
 def test_the_ratio_of_actual_to_predicted_decrease(
-    new_loss: float, predicted: float, rho: float
+    new_loss: float, predicted: float, rho: float | None
 ) -> None:
-    assert reduction_ratio(4.0, new_loss, predicted, eps=1e-15) == rho
+    assert reduction_ratio(4.0, new_loss, predicted, lambda change: change <= 2e-15) == rho
+
+
+def test_rounding_is_not_asked_for_where_the_decreases_agree() -> None:
+    def asked(change: float) -> bool:
+        raise AssertionError
+
+    assert reduction_ratio(4.0, 3.0, 1.25, asked) == 0.8
+    assert reduction_ratio(4.0, 3.0, 4.0, asked) == 0.25
+    with pytest.raises(AssertionError):
+        reduction_ratio(4.0, 4.5, 1.0, asked)
 
 
 def test_norms_slopes_and_cosines_along_directions() -> None:
@@ -77,3 +92,23 @@ def test_proposals_after_a_survey_are_the_same_and_make_no_transfer(make: Any) -
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.step, other.step)
         assert (one.norm, one.predicted, one.slope) == (other.norm, other.predicted, other.slope)
+
+
+@pytest.mark.parametrize("make", [lambda: TrustRegion(case="subspace"), QuadraticModel])
+@pytest.mark.parametrize("scale", [1e290, -1e290, 1e307])
+@pytest.mark.filterwarnings("error")
+def test_forms_that_overflow_in_the_span_make_a_refused_step(make: Any, scale: float) -> None:
+    """Nearly dependent directions: forms are finite, and not on an orthonormal basis."""
+    matrix = scale * torch.diag(torch.linspace(1.0, 9.0, 8, dtype=torch.float64))
+    point, rule = Point(ggn=matrix, hessian=matrix), make()
+    point.gradient[0] *= 1e8
+    direction = point.gradient + 1e2 * draw(1)
+    rule.last = point.gradient.clone()
+    proposal = rule.propose(direction, point)
+    assert not proposal.step.any() or math.isfinite(proposal.predicted)
+
+
+def test_a_loss_of_minus_infinity_is_refused() -> None:
+    step = Proposal(torch.ones(2), 1.0, predicted=1.0, slope=-2.0)
+    for rule in (TrustRegion(), QuadraticModel(), LevenbergMarquardt(), Fixed()):
+        assert not judged(rule, 1.0, -math.inf, step)[0]

@@ -442,3 +442,31 @@ def test_others_ask_for_factors_too(solver: type) -> None:
 def test_refuses_options(make, named: str) -> None:
     with pytest.raises(NewtritonError, match=named):
         make()
+
+
+@pytest.mark.parametrize("zero", ["A", "G", "both"])
+@pytest.mark.parametrize(
+    "make", [KFI, lambda: KFI(pi=False), Eigen, BlockCG], ids=["kfi", "kfi, no π", "eigen", "cg"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_factor_of_zeros_without_damping_takes_no_step(make, zero: str, dtype) -> None:
+    a, g = positive(3).to(dtype), positive(2).to(dtype)
+    of = curvature(0 * a if zero != "G" else a, 0 * g if zero != "A" else g)
+    solution = make().solve(of, 0.0, torch.zeros(8, dtype=dtype))
+    assert not solution.status.failed
+    assert not solution.x.any()
+
+
+@pytest.mark.parametrize("solver", ["kfi", "eigen", "cg", "ea-cg"])
+def test_dead_layers_do_not_keep_the_others_from_training_without_damping(solver: str) -> None:
+    net = nt.Sequential(
+        *(nt.Conv2d(4, 3), nt.BatchNorm2d(), nt.ReLU(), nt.Flatten()),
+        *(nt.Linear(8), nt.ReLU(), nt.Linear(3)),
+    )
+    model = nt.compile(net, (1, 5, 5), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    dict(model.named_parameters())["4.bias"].fill_(-100.0)
+    x = torch.randn(16, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 1, 1, 2] * 4)
+    optimizer = nt.SecondOrder(model, "kfac", solver, "trust-region", damping=0.0)
+    losses = [optimizer.step(x, y).loss for _ in range(6)]
+    assert losses[-1] < losses[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
+import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.data.samples import Batches
 from newtriton.runtime.training.history import History
@@ -253,3 +254,28 @@ def test_without_tensorboard_log_dir_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(NewtritonError, match="pip install tensorboard"):
         train(log_dir="events")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [nt.NewtonCG, lambda model: nt.TorchOptimizer(model, torch.optim.LBFGS, max_iter=3)],
+)
+def test_an_optimizer_that_takes_all_data_makes_a_step_in_an_epoch(make) -> None:
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    model = nt.compile(nt.Linear(3), (4,), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    data, taken = Batches(x, y, 16), []
+    optimizer = make(model)
+    step = optimizer.step
+    optimizer.step = lambda data: (taken.append(sum(len(y) for _, y in data)), step(data))[1]
+    start = model.objective(x, y)
+    history = nt.fit(model, optimizer, data, [(x, y)], epochs=4, progress=False)
+    assert taken == [60] * 4
+    assert [(e.number, e.steps) for e in history.epochs] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert [s["epoch"] for s in history.steps] == [1, 2, 3, 4]
+    assert [e.loss for e in history.epochs] == [s["loss"] for s in history.steps]
+    assert history.steps[0]["loss"] == pytest.approx(start)
+    assert history.epochs[-1].validation_loss < start
+    assert data.state_dict() == {"epoch": 8}, "one that the test has made, and one of the step"
+    with pytest.raises(NewtritonError, match=r"one-shot iterator.*several times"):
+        nt.fit(model, optimizer, iter([(x, y)]), progress=False)

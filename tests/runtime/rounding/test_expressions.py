@@ -8,8 +8,8 @@ from newtriton.compiler.graph.ir import N
 from newtriton.compiler.graph.scalar import var
 from newtriton.runtime.aten.pointwise import Pointwise
 from newtriton.runtime.backend import Context
-from newtriton.runtime.checking.bounded import Bounded
-from newtriton.runtime.checking.expressions import bound_expression
+from newtriton.runtime.rounding.bounded import Bounded
+from newtriton.runtime.rounding.expressions import bound_expression
 
 UNIT, COUNT = 2e-6, 2000
 SINGLE = Context(COUNT, torch.float32, torch.device("cpu"))

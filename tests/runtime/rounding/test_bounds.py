@@ -9,7 +9,7 @@ from newtriton.compiler.graph.ir import LEAVES, N, Node, Op
 from newtriton.compiler.graph.scalar import var
 from newtriton.runtime.aten.rules import ATEN
 from newtriton.runtime.backend import Context
-from newtriton.runtime.checking.bounds import BOUNDS, Arithmetic, bounded
+from newtriton.runtime.rounding.bounds import BOUNDS, Arithmetic, bounded
 
 UNIT, BATCH = 2e-6, 5
 CONTEXT = Context(BATCH, torch.float32, torch.device("cpu"))

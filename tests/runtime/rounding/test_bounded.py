@@ -2,7 +2,7 @@
 
 import torch
 
-from newtriton.runtime.checking.bounded import Bounded
+from newtriton.runtime.rounding.bounded import Bounded
 
 
 def test_an_exact_value_has_no_spread():

@@ -2,7 +2,8 @@
 
 With x ± e for every argument and the unit τ of the arithmetic, the bounds are
 
-    Σ xᵢ              Σ eᵢ + τ Σ |xᵢ|
+    Σ xᵢ              Σ eᵢ + τ Σ |xᵢ|; of two terms Σ eᵢ + τ |Σ xᵢ|
+    −x                e
     Π xᵢ              Π (|xᵢ| + eᵢ) − Π |xᵢ| + τ |Π xᵢ|
     f(x)              max |f(x ± s) − f(x)| + τ |f(x)|  with s = e + τ |x|, for a monotone f
     rounding of x     max |r(x ± e) − r(x)|: exact, unless x is near a boundary
@@ -15,12 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import cache, reduce
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph import ops, scalar
+from ...compiler.graph.ir import N
 from ...compiler.graph.scalar import Expr
 from ...compiler.lowering.precision import ROUNDED
 from ..aten.pointwise import Pointwise
@@ -49,6 +51,8 @@ def bound_expression(
         elif not e.args:
             number = scalar.evaluate(e, context.batch)
             found[e] = Bounded(torch.tensor(number, dtype=context.dtype, device=context.device))
+        elif e.op == "mul" and len(e.args) == 2 and scalar.coefficient(e)[0] == -1.0:
+            found[e] = found[e.args[1]]._replace(value=-found[e.args[1]].value)
         elif e.op in _RULES:
             found[e] = _RULES[e.op]([found[a] for a in e.args], unit)
         else:
@@ -58,6 +62,8 @@ def bound_expression(
 
 def _sum(terms: Sequence[Bounded], unit: float) -> Bounded:
     total = reduce(torch.add, [x.value for x in terms])
+    if len(terms) == 2:  # rounded once
+        return Bounded(total, unit * total.abs() + terms[0].error + terms[1].error)
     every = reduce(torch.add, [x.error + unit * x.value.abs() for x in terms])
     return Bounded(total, every)
 
@@ -107,5 +113,12 @@ def _function(name: str, x: Bounded, context: Context, unit: float) -> Bounded:
 
 def _apply(name: str, x: Tensor, context: Context) -> Tensor:
     """Returns a function of every element, by the oracle's operator."""
-    node = ops.map_(scalar.unary(name, scalar.var(0)), ops.input_("x", tuple(x.shape)))
-    return Pointwise([node], [node]).single(context, x)
+    flat = context._replace(batch=x.numel())
+    return _operator(name).single(flat, x.reshape(-1)).view_as(x)
+
+
+@cache
+def _operator(name: str) -> Pointwise:
+    """Returns the oracle's operator of a function, for as many elements as the context says."""
+    node = ops.map_(scalar.unary(name, scalar.var(0)), ops.input_("x", (N,)))
+    return Pointwise([node], [node])
