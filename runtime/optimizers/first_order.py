@@ -15,6 +15,7 @@ from ..model.model import Model
 from ..parts.state import Anything, Number, check_state
 from .passes import Batch
 from .report import Patience, StepReport, not_finite
+from .retreat import Retreat
 from .sampling import as_batches, mean_gradient
 from .snapshot import Snapshot
 
@@ -60,7 +61,7 @@ class TorchOptimizer:
             ) from error
         self.patience = Patience()
         self._before = torch.empty_like(model.params)
-        self._snapshot = Snapshot()
+        self._snapshot, self._retreat = Snapshot(), Retreat(model)
 
     def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
@@ -75,14 +76,16 @@ class TorchOptimizer:
             what the step did; its `new_loss` is None, since no first-order method asks for it.
 
         Raises:
-            NewtritonError: a batch does not fit the model, or ten steps in a row were refused.
+            NewtritonError: a batch does not fit the model, or ten steps in a row were refused; the
+                model has then gone back to where the last step was made from, if the loss is finite
+                there.
         """
         batches = self._batches(x, y)
         loss, gradient, statistics = mean_gradient(self.model, batches)
         fault, norm = not_finite(loss, gradient), 0.0
         if fault is None:
             fault, norm = self._move_or_stay(loss, gradient, batches)
-        self.patience.count(fault)
+        self._count(fault, batches)
         for of_batch in statistics if fault is None else ():
             self.model.update_statistics(of_batch)
         lr = float(self.optimizer.param_groups[0].get("lr", math.nan))
@@ -114,6 +117,7 @@ class TorchOptimizer:
         params = self.model.params
         self._before.copy_(params)
         self._snapshot.take(self.optimizer.state[self.flat])
+        self._retreat.keep()
         moved = False
         try:
             fault = self._move(loss, gradient, batches)
@@ -122,7 +126,17 @@ class TorchOptimizer:
             if not moved:
                 params.copy_(self._before)
                 self.optimizer.state[self.flat] = self._snapshot.restore()
+            self._retreat.moved()
         return fault, float(torch.sub(params, self._before, out=self._before).norm())
+
+    def _count(self, fault: str | None, batches: Iterable[Batch]) -> None:
+        """Counts a step that was refused; with the last one model and state may go back."""
+        try:
+            self.patience.count(fault)
+        except NewtritonError:
+            if self._retreat.go_back(batches):
+                self.optimizer.state[self.flat] = self._snapshot.restore()
+            raise
 
     def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
         """Lets the optimizer change the parameters; returns what is not finite afterwards."""
