@@ -124,7 +124,7 @@ class Programs:
     def losses(self) -> Program:
         """`Losses` of outputs that are given."""
         z = ops.input_("z", self.traced.z.shape)
-        outputs = {Losses(): self.traced.criterion.losses(z, self.traced.y)}
+        outputs: dict[Output, Node] = {Losses(): self.traced.criterion.losses(z, self.traced.y)}
         return self._program("losses", outputs, NOTHING, {GivenOutputs(): z})
 
     @cached_property

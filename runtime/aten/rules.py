@@ -235,7 +235,7 @@ def _spectral(node: Node) -> Call:
         finite = torch.isfinite(x).all(-1, keepdim=True).all(-2, keepdim=True)
         try:
             values, vectors = torch.linalg.eigh(x.where(finite, 0.0))  # it would raise
-        except torch.linalg.LinAlgError:  # numbers so large that it does not converge
+        except RuntimeError:  # torch.linalg.LinAlgError: it did not converge
             return torch.full_like(x, torch.nan)
         result = (vectors * function(context, values).unsqueeze(-2)) @ vectors.mT
         return result.where(finite, torch.nan)
