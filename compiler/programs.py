@@ -298,15 +298,8 @@ class Programs:
         """
         key = ("factors", kind, samples, means, layers, per_sample)
         if key not in self._made:
-            outputs = factors(
-                self.traced,
-                self.adjoints,
-                kind,
-                samples,
-                means,
-                layers=layers,
-                per_sample=per_sample,
-            )
+            wanted = samples, means, layers, per_sample
+            outputs = factors(self.traced, self.adjoints, kind, *wanted)
             inputs = random_numbers(self.traced, kind, samples)
             name = f"factors({kind}, {samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)

@@ -16,6 +16,7 @@ from ..model.model import Model
 from ..parts.state import Anything, Number, Spec, State, check_state
 from .passes import Batch
 from .report import Patience, StepReport, not_finite
+from .retreat import Retreat
 from .sampling import as_batches, mean_gradient
 from .snapshot import Snapshot
 
@@ -85,7 +86,7 @@ class TorchOptimizer:
             ) from error
         self.patience = Patience()
         self._before = torch.empty_like(model.params)
-        self._snapshot = Snapshot()
+        self._snapshot, self._retreat = Snapshot(), Retreat(model)
 
     def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
@@ -100,14 +101,16 @@ class TorchOptimizer:
             what the step did; its `new_loss` is None, since no first-order method asks for it.
 
         Raises:
-            NewtritonError: a batch does not fit the model, or ten steps in a row were refused.
+            NewtritonError: a batch does not fit the model, or ten steps in a row were refused; the
+                model has then gone back to where the last step was made from, if the loss is finite
+                there.
         """
         batches = self._batches(x, y)
         start = self._start(batches)
         fault, norm = start.fault, 0.0
         if fault is None:
             fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
-        self.patience.count(fault)
+        self._count(fault, batches)
         for of_batch in start.statistics if fault is None else ():
             self.model.update_statistics(of_batch)
         what = {"status": "stepped", **start.reported}
@@ -153,6 +156,7 @@ class TorchOptimizer:
         params = self.model.params
         self._before.copy_(params)
         self._snapshot.take(self.optimizer.state[self.flat])
+        self._retreat.keep()
         moved = False
         try:
             fault = self._move(loss, gradient, batches)
@@ -161,7 +165,17 @@ class TorchOptimizer:
             if not moved:
                 params.copy_(self._before)
                 self.optimizer.state[self.flat] = self._snapshot.restore()
+            self._retreat.moved()
         return fault, float(torch.sub(params, self._before, out=self._before).norm())
+
+    def _count(self, fault: str | None, batches: Iterable[Batch]) -> None:
+        """Counts a step that was refused; with the last one model and state may go back."""
+        try:
+            self.patience.count(fault)
+        except NewtritonError:
+            if self._retreat.go_back(batches):
+                self.optimizer.state[self.flat] = self._snapshot.restore()
+            raise
 
     def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
         """Lets the optimizer change the parameters; returns what is not finite afterwards."""

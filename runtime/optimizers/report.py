@@ -74,8 +74,9 @@ class Patience:
         """
         self.rejected = 0 if fault is None else self.rejected + 1
         if self.rejected >= PATIENCE:
+            self.rejected = 0  # whoever goes on starts anew
             raise NewtritonError(
-                f"{self.rejected} steps in a row were refused, the last for this: {fault}. "
+                f"{PATIENCE} steps in a row were refused, the last for this: {fault}. "
                 "Look at the data, take smaller steps or start from other parameters"
             )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
@@ -25,6 +26,7 @@ from .combinations import FORMS, check_combination
 from .passes import Batch
 from .registry import resolve
 from .report import Patience, StepReport, not_finite
+from .retreat import Retreat
 from .sampling import Sampled, as_batches, mean_objective
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ class SecondOrder:
         self.generator = seeded(model, seed)
         self.patience = Patience()
         self._foreseen = set[int]()
+        self._retreat = Retreat(model)
 
     @property
     def takes_data(self) -> bool:
@@ -133,7 +136,8 @@ class SecondOrder:
 
         Raises:
             NewtritonError: a batch does not fit the model or has NaN in it, or ten steps in a row
-                could not be made because of what was not finite.
+                could not be made because of what was not finite; the model has then gone back to
+                where the last step was made from, if the loss is finite there.
         """
         batches = as_batches(x, y)
         model, rule = self.model, self.rule
@@ -154,11 +158,13 @@ class SecondOrder:
         if isinstance(found, str):
             rule.tighten()
             self.damping = rule.adapt(self.damping, -math.inf)
-            self.patience.count(found)
+            self._count(found, batches)
             return report(found, new_loss=None, accepted=False, step_norm=0.0)
         self.patience.count(None)
+        self._retreat.keep()
         solution, proposal = found
         new_loss, proposal, accepted, rho = self._take(point, proposal, batches)
+        self._retreat.moved()
         if accepted:
             passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
             for statistics in passed:
@@ -173,6 +179,14 @@ class SecondOrder:
             damping_retries=solution.statistics.get("retries", 0),
             cg_iterations=solution.statistics.get("cg_iterations", 0), halvings=proposal.halvings,
         )  # fmt: skip
+
+    def _count(self, fault: str, batches: Iterable[Batch]) -> None:
+        """Counts a step that could not be made; with the last one the model may go back."""
+        try:
+            self.patience.count(fault)
+        except NewtritonError:
+            self._retreat.go_back(batches)
+            raise
 
     def _take(
         self,

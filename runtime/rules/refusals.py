@@ -27,9 +27,9 @@ def grown(
         >>> from newtriton.runtime.rules.refusals import grown, shrunk
         >>> damping, raised = 1.0, 1.0
         >>> for refused in (1, 2, 3):
-        ...     damping, raised = grown(damping, raised, 2.0, refused)
-        >>> damping, raised, shrunk(damping, raised, 2.0)
-        (128.0, 128.0, (11.31370849898476, 11.31370849898476))
+        ...     damping, raised = grown(damping, raised, 4.0, refused)
+        >>> damping, raised, shrunk(damping, raised, 4.0)
+        (16384.0, 16384.0, (128.0, 128.0))
     """
     start = min(max(damping, LEAST), MOST)
     factor = max(base**2 ** min(refused - 1, DOUBLINGS), least / start)

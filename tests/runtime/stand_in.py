@@ -49,6 +49,7 @@ class StandIn:
         self.params = torch.zeros(self.layout.numel, dtype=dtype)
         self.weight_decay, self.dtype, self.device = weight_decay, dtype, torch.device("cpu")
         self.programs = {True: SimpleNamespace(factors=lambda *which: None)}
+        self.buffers: dict[str, Tensor] = {}
         self.accepted = 0  # updates of running statistics
 
     def value(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
