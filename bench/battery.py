@@ -1,0 +1,216 @@
+"""Presets at their defaults and tuned first-order methods on a battery of small public problems.
+
+All methods see the same first weights, batches and epochs; those that step on all samples make a
+step an epoch. Of a grid the setting with the lowest mean of end losses over the seeds counts.
+Losses are those of the whole training set. Seconds are those of one thread in steps, up to the end
+loss of the best Adam, which runs again beside whatever is run. The table has end loss ÷ best
+Adam's: median (worst) of the seeds, † where a run has a fault: it raised an error, or ended at a
+loss that is not finite or above its start. What `--json` has is not run again without `--again`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import newtriton as nt
+
+from ..compiler.graph.errors import MissingRule, NewtritonError
+from ._entrants import ENTRANTS, Entrant, Makes
+from ._measure import machine
+from ._problems import PROBLEMS, Problem
+from ._scores import RATIOS, Row, best, end, grouped, table, ungrouped
+
+EVALUATIONS = 50  # of the losses during a run
+Splits = tuple[nt.Samples, nt.Samples]
+
+
+def rounded(value: float) -> float:
+    """Returns a number in five digits, as the file has it."""
+    return float(f"{value:.5g}")
+
+
+def arguments_of(problem: Problem, train: nt.Samples, whole: bool, seed: int) -> list[Any]:
+    """Returns what the steps of all epochs get, in order."""
+    if whole:
+        return [([train],)] * problem.epochs
+    batches = nt.Batches(*train, problem.batch_size or len(train.x), seed=seed)
+    return [tuple(batch) for _ in range(problem.epochs) for batch in batches]
+
+
+def run(
+    problem: Problem,
+    data: Splits,
+    make: Makes,
+    seed: int,
+    goal: float = -math.inf,
+    whole: bool = False,
+) -> Row:
+    """Trains on a problem and returns what came of it.
+
+    The row has `refused` alone where the optimizer does not take the network, `goal_updates` and
+    `goal_seconds` only where the loss has come down to the goal, `fault` where there was one.
+    """
+    train, held_out = data
+    shape = tuple(train.x.shape[1:])
+    model = nt.compile(problem.net(), shape, problem.loss, backend="aten", device="cpu", seed=seed)
+    start = loss = float(model.loss(*train))
+    try:
+        optimizer = make(model)
+    except NewtritonError as error:
+        return {"refused": str(error)}
+    arguments = arguments_of(problem, train, whole, seed)
+    every = max(1, len(arguments) // EVALUATIONS)
+    update, seconds, least, fault, reached = 0, 0.0, math.inf, None, {}
+    first = 0.0
+    for update, given in enumerate(arguments, 1):
+        began = time.process_time()
+        try:
+            optimizer.step(*given)
+        except MissingRule as error:
+            return {"refused": str(error)}
+        except Exception as error:  # whatever it is, it ends the run and is a fault of it
+            fault = f"{type(error).__name__}: {error}"
+        seconds += time.process_time() - began
+        first = seconds if update == 1 else first
+        if fault is None and update % every and update < len(arguments):
+            continue
+        loss, validation = float(model.loss(*train)), float(model.loss(*held_out))
+        least = min(least, validation)
+        if rounded(loss) <= goal and not reached:
+            reached = {"goal_updates": update, "goal_seconds": rounded(seconds)}
+        if fault is not None or not math.isfinite(loss):
+            break
+    if fault is None and not loss <= start:
+        fault = "ended above its start" if math.isfinite(loss) else "not finite"
+    numbers = {"start": start, "end": loss, "validation": validation, "least_validation": least}
+    finite = {name: rounded(value) for name, value in numbers.items() if math.isfinite(value)}
+    made = {"updates": update, "seconds": rounded(seconds), "first_seconds": rounded(first)}
+    return finite | made | reached | ({} if fault is None else {"fault": fault})
+
+
+class Book:
+    """The runs that are known, kept in a file.
+
+    Args:
+        path: the file; None keeps nothing.
+
+    Attributes:
+        rows: the runs by problem, optimizer, setting and seed.
+        began: when this measurement began, which its rows name.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        known = json.loads(path.read_text())["rows"] if path and path.exists() else []
+        self.path, self.rows = path, {self.key(row): row for row in ungrouped(known)}
+        self.began = datetime.now().isoformat(" ", "minutes")
+
+    @staticmethod
+    def key(row: Row) -> tuple[Any, ...]:
+        """Returns what tells a run from others."""
+        return tuple(row[name] for name in ("problem", "optimizer", "setting", "seed"))
+
+    def keep(self, key: tuple[Any, ...], row: Row) -> None:
+        """Takes in a run, and writes all."""
+        named = dict(zip(("problem", "optimizer", "setting", "seed"), key, strict=True))
+        self.rows[key] = named | row | {"run": self.began}
+
+    def write(self) -> None:
+        """Writes the runs, in the order of problems and optimizers."""
+        if self.path is None:
+            return
+        places = {name: i for i, name in enumerate((*PROBLEMS, *ENTRANTS))}
+        rows = sorted(
+            self.rows.values(), key=lambda row: (places[row["problem"]], places[row["optimizer"]])
+        )
+        lines = ",\n".join(f"  {json.dumps(group)}" for group in grouped(rows))
+        origin = json.dumps(machine() | versions())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(f'{{"machine": {origin},\n "rows": [\n{lines}\n ]}}\n')
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what else decides the rows."""
+    found = {}
+    for package in ("newtriton", "numpy", "scikit-learn", "pytorch_optimizer"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def missing(
+    book: Book, name: str, entrants: dict[str, Entrant], seeds: list[int], again: bool
+) -> Iterator[tuple[Any, ...]]:
+    """Yields the keys of the runs that are to be made."""
+    for optimizer, entrant in entrants.items():
+        for setting in entrant.settings:
+            for seed in seeds:
+                key = (name, optimizer, setting, seed)
+                if again or key not in book.rows:
+                    yield key
+
+
+def measure(
+    book: Book,
+    name: str,
+    problem: Problem,
+    entrants: dict[str, Entrant],
+    seeds: list[int],
+    again: bool = False,
+) -> None:
+    """Makes the runs on a problem: Adam's grid first, if it is not known, then seed by seed."""
+    data = problem.samples()
+    adam = {"adam": ENTRANTS["adam"]}
+    for key in list(missing(book, name, adam, seeds, again and "adam" in entrants)):
+        book.keep(key, run(problem, data, adam["adam"].settings[key[2]], key[3]))
+    others = {optimizer: e for optimizer, e in entrants.items() if optimizer != "adam"}
+    waiting = list(missing(book, name, others, seeds, again))
+    for adams in best(book.rows.values(), name, "adam"):
+        seed, goal = adams["seed"], end(adams)
+        keys = [key for key in waiting if key[3] == seed]
+        if not keys:
+            continue
+        beside = run(problem, data, adam["adam"].settings[adams["setting"]], seed, goal)
+        side = {"goal": goal, "adam_seconds": beside.get("goal_seconds", beside["seconds"])}
+        for key in keys:
+            entrant = others[key[1]]
+            row = run(problem, data, entrant.settings[key[2]], seed, goal, entrant.whole)
+            book.keep(key, row if "refused" in row else row | side)
+    book.write()
+
+
+def main() -> None:
+    """Prints a table after all runs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--optimizers", nargs="+", choices=ENTRANTS, default=list(ENTRANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--again", action="store_true", help="run anew what the file has")
+    parser.add_argument("--table", choices=RATIOS, default="loss", help="the ratio that is printed")
+    parser.add_argument("--json", type=Path, help="where runs are read and written")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    book = Book(options.json)
+    entrants = {name: ENTRANTS[name] for name in options.optimizers}
+    for i, name in enumerate(options.problems, 1):
+        print(f"{i}/{len(options.problems)} {name}", file=sys.stderr, flush=True)
+        measure(book, name, PROBLEMS[name], entrants, options.seeds, options.again)
+    titles = {name: entrant.title for name, entrant in entrants.items() if name != "adam"}
+    rows = list(book.rows.values())
+    print("\n".join(table(rows, options.problems, titles, options.table)))
+
+
+if __name__ == "__main__":
+    main()
