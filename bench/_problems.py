@@ -116,28 +116,38 @@ def bundled(name: str) -> Callable[[], Arrays]:
     return lambda: getattr(datasets, f"load_{name}")(return_X_y=True)
 
 
+def generated(name: str, *arguments: int, **options: Any) -> Callable[[], Arrays]:
+    """Returns what calls a generator of scikit-learn, with seed 0 unless given."""
+    options = {"random_state": 0} | options
+    return lambda: getattr(datasets, f"make_{name}")(*arguments, **options)
+
+
 def standard(y: np.ndarray) -> np.ndarray:
     """Returns targets as columns, each with mean 0 and standard deviation 1."""
     columns = y.reshape(len(y), -1)
     return (columns - columns.mean(0)) / columns.std(0)
 
 
-def regression(arrays: Arrays, scale: float = 1.0) -> Arrays:
-    """Returns arrays with standardised targets, times a scale."""
-    x, y = arrays
-    return x, scale * standard(np.asarray(y))
+def regression(data: Callable[[], Arrays], scale: float = 1.0) -> Callable[[], Arrays]:
+    """Returns what gives the same data with standardised targets, times a scale."""
+
+    def scaled() -> Arrays:
+        x, y = data()
+        return x, scale * standard(np.asarray(y))
+
+    return scaled
 
 
 def images() -> Arrays:
     """Returns digits as images of one channel, scaled as a whole."""
-    x, y = datasets.load_digits(return_X_y=True)
+    x, y = bundled("digits")()
     return ((x - x.mean()) / x.std()).reshape(-1, 1, 8, 8), y
 
 
 def pixels() -> Arrays:
     """Returns digits in [0, 1] as inputs and targets."""
-    x = datasets.load_digits().data / 16.0
-    return x, x
+    x, _ = bundled("digits")()
+    return x / 16.0, x / 16.0
 
 
 def drawn_curves() -> Arrays:
@@ -148,22 +158,20 @@ def drawn_curves() -> Arrays:
 
 def flipped() -> Arrays:
     """Returns digits of which every fifth has a label drawn at random."""
-    x, y = datasets.load_digits(return_X_y=True)
+    x, y = bundled("digits")()
     generator = np.random.default_rng(0)
     return x, np.where(generator.random(len(y)) < 0.2, generator.integers(0, 10, len(y)), y)
 
 
 def two_classes() -> Arrays:
     """Returns noisy classes as one column of zeros and ones."""
-    x, y = datasets.make_classification(
-        2000, 50, n_informative=10, n_redundant=5, flip_y=0.3, random_state=0
-    )
+    x, y = generated("classification", 2000, 50, n_informative=10, n_redundant=5, flip_y=0.3)()
     return x, y.reshape(-1, 1)
 
 
 def outliers() -> Arrays:
     """Returns a linear relation with noise of ten standard deviations on a target in twenty."""
-    x, y = datasets.make_regression(1500, 20, n_informative=10, noise=10.0, random_state=0)
+    x, y = generated("regression", 1500, 20, n_informative=10, noise=10.0)()
     y = y / y.std()
     generator = np.random.default_rng(0)
     far = generator.random(len(y)) < 0.05
@@ -172,32 +180,14 @@ def outliers() -> Arrays:
 
 def columns_apart() -> Arrays:
     """Returns Friedman's first problem with input columns scaled by 1e-3 to 1e3."""
-    x, y = datasets.make_friedman1(2000, 10, noise=0.5, random_state=1)
-    return regression((x * np.logspace(-3, 3, 10), y))
+    x, y = regression(generated("friedman1", 2000, noise=0.5, random_state=1))()
+    return x * np.logspace(-3, 3, 10), y
 
 
 def checkerboard() -> Arrays:
     """Returns points of a plane and the colours of a 4×4 board under them."""
     x = np.random.default_rng(0).uniform(0.0, 4.0, (2000, 2))
     return x, x.astype(int).sum(1) % 2
-
-
-def swiss_roll() -> Arrays:
-    """Returns points of a rolled sheet, and where on the sheet they lie."""
-    return regression(datasets.make_swiss_roll(1500, noise=0.1, random_state=0))
-
-
-def friedman(number: int, scale: float = 1.0, noise: float = 1.0) -> Callable[[], Arrays]:
-    """Returns what makes one of Friedman's three problems, its targets standardised, then scaled."""
-    make = getattr(datasets, f"make_friedman{number}")
-    return lambda: regression(make(2000, noise=noise, random_state=0), scale)
-
-
-def multi_label() -> Arrays:
-    """Returns samples with any of five labels."""
-    return datasets.make_multilabel_classification(
-        2000, 20, n_classes=5, n_labels=2, random_state=0
-    )
 
 
 CE, MSE, BCE = nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss()
@@ -211,7 +201,7 @@ PROBLEMS = {
     ),
     "diabetes": Problem(
         "linear least squares, batch 16",
-        lambda: regression(datasets.load_diabetes(return_X_y=True)),
+        regression(bundled("diabetes")),
         perceptron(nt.ReLU, 1), MSE, 16, 15,
     ),
     "cnn-128": Problem("none to speak of", images, cnn, CE, 128, 15, False),
@@ -224,9 +214,7 @@ PROBLEMS = {
     ),
     "deep-relu": Problem(
         "eight hidden layers",
-        lambda: datasets.make_gaussian_quantiles(
-            n_samples=2000, n_features=10, n_classes=4, random_state=0
-        ),
+        generated("gaussian_quantiles", n_samples=2000, n_features=10, n_classes=4),
         perceptron(nt.ReLU, *(32,) * 8, 4, init="kaiming"), CE, 64, 12,
     ),
     "autoencoder": Problem(
@@ -245,25 +233,24 @@ PROBLEMS = {
     ),
     "minority": Problem(
         "5 % of one class",
-        lambda: datasets.make_classification(
-            3000, 20, n_informative=8, weights=[0.95], flip_y=0.01, random_state=0
-        ),
+        generated("classification", 3000, n_informative=8, weights=[0.95], flip_y=0.01),
         perceptron(nt.ReLU, 32, 32, 2), CE, 64, 8,
     ),
     "label-noise": Problem(
         "20 % of labels random", flipped, perceptron(nt.ReLU, 64, 10), CE, 64, 12
     ),
     "multi-label": Problem(
-        "five binary labels", multi_label, perceptron(nt.SiLU, 32, 5), BCE, 32, 8
+        "five binary labels", generated("multilabel_classification", 2000),
+        perceptron(nt.SiLU, 32, 5), BCE, 32, 8
     ),
     "moons": Problem(
         "classes overlap",
-        lambda: datasets.make_moons(1000, noise=0.25, random_state=0),
+        generated("moons", 1000, noise=0.25),
         perceptron(nt.Tanh, 16, 16, 2), CE, 32, 12,
     ),
     "circles": Problem(
         "two inputs, batch 16",
-        lambda: datasets.make_circles(600, noise=0.1, factor=0.6, random_state=0),
+        generated("circles", 600, noise=0.1, factor=0.6),
         perceptron(nt.SiLU, 16, 16, 2), CE, 16, 12,
     ),
     "checkerboard": Problem(
@@ -277,22 +264,24 @@ PROBLEMS = {
     ),
     "linnerud": Problem(
         "16 samples, full batch",
-        lambda: regression(datasets.load_linnerud(return_X_y=True)),
+        regression(bundled("linnerud")),
         perceptron(nt.Tanh, 16, 3), MSE, 0, 200,
     ),
     "friedman": Problem(
-        "regression with small noise", friedman(1, noise=0.1),
+        "regression with small noise", regression(generated("friedman1", 2000, noise=0.1)),
         perceptron(nt.Tanh, 64, 64, 1), MSE, 64, 12,
     ),
     "friedman-1e5": Problem(
-        "targets × 1e5", friedman(2, 1e5, noise=0.0), perceptron(nt.ReLU, 64, 64, 1), MSE, 64, 12
+        "targets × 1e5", regression(generated("friedman2", 2000), 1e5),
+        perceptron(nt.ReLU, 64, 64, 1), MSE, 64, 12
     ),
     "columns": Problem(
         "inputs' columns scaled 1e-3 to 1e3", columns_apart,
         perceptron(nt.ReLU, 64, 1), MSE, 64, 12, False,
     ),
     "swiss-roll": Problem(
-        "regression on a spiral", swiss_roll, perceptron(nt.SiLU, 64, 64, 1), MSE, 50, 12
+        "regression on a spiral", regression(generated("swiss_roll", 1500, noise=0.1)),
+        perceptron(nt.SiLU, 64, 64, 1), MSE, 50, 12
     ),
     "outliers": Problem(
         "5 % of targets far off", outliers, perceptron(nt.ReLU, 32, 1), MSE, 32, 10

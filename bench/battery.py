@@ -26,7 +26,7 @@ import torch
 import newtriton as nt
 
 from ..compiler.graph.errors import MissingRule, NewtritonError
-from ._entrants import ENTRANTS, Entrant, Makes
+from ._entrants import ENTRANTS, Entrant, Makes, Steps
 from ._measure import machine
 from ._problems import PROBLEMS, Problem
 from ._scores import RATIOS, Row, best, end, grouped, table, ungrouped
@@ -48,6 +48,63 @@ def arguments_of(problem: Problem, train: nt.Samples, whole: bool, seed: int) ->
     return [tuple(batch) for _ in range(problem.epochs) for batch in batches]
 
 
+class Run:
+    """A run of a model: its steps, and looks at its losses on the way.
+
+    Args:
+        model: the model that is trained.
+        data: the samples for training and those for validation.
+        goal: the loss that is timed.
+
+    Attributes:
+        row: what has come of it; it has no `end` where the loss was not finite.
+        loss: the loss at the last look.
+    """
+
+    def __init__(self, model: nt.Model, data: Splits, goal: float) -> None:
+        self.model, self.data, self.goal = model, data, goal
+        self.loss, _ = self.losses()
+        self.row: Row = {"start": rounded(self.loss), "updates": 0, "seconds": 0.0}
+
+    def losses(self) -> tuple[float, float]:
+        """Returns the losses of both parts."""
+        training, validation = (float(self.model.loss(*part)) for part in self.data)
+        return training, validation
+
+    def step(self, optimizer: Steps, given: tuple[Any, ...]) -> None:
+        """Takes a step; an error is a fault, unless the optimizer does not take the network."""
+        began = time.process_time()
+        try:
+            optimizer.step(*given)
+        except MissingRule:
+            raise
+        except Exception as error:  # whatever it is, the run ends with it
+            self.row["fault"] = f"{type(error).__name__}: {error}"[:120]
+        self.row["updates"] += 1
+        self.row["seconds"] += time.process_time() - began
+        self.row.setdefault("first_seconds", self.row["seconds"])
+
+    def look(self) -> bool:
+        """Looks at the losses; returns whether the run may go on."""
+        self.loss, validation = self.losses()
+        row = self.row
+        if rounded(self.loss) <= self.goal and "goal_updates" not in row:
+            row |= {"goal_updates": row["updates"], "goal_seconds": row["seconds"]}
+        if not math.isfinite(self.loss + validation):
+            row.setdefault("fault", "not finite")
+            row.pop("end", None)
+            return False
+        least = min(validation, row.get("least_validation", math.inf))
+        row |= {"end": self.loss, "validation": validation, "least_validation": least}
+        return "fault" not in row
+
+    def finished(self) -> Row:
+        """Returns the row, in five digits."""
+        if "fault" not in self.row and self.loss > self.row["start"]:
+            self.row["fault"] = "ended above its start"
+        return {k: rounded(v) if isinstance(v, float) else v for k, v in self.row.items()}
+
+
 def run(
     problem: Problem,
     data: Splits,
@@ -61,42 +118,21 @@ def run(
     The row has `refused` alone where the optimizer does not take the network, `goal_updates` and
     `goal_seconds` only where the loss has come down to the goal, `fault` where there was one.
     """
-    train, held_out = data
-    shape = tuple(train.x.shape[1:])
+    shape = tuple(data[0].x.shape[1:])
     model = nt.compile(problem.net(), shape, problem.loss, backend="aten", device="cpu", seed=seed)
-    start = loss = float(model.loss(*train))
+    arguments = arguments_of(problem, data[0], whole, seed)
+    every = max(1, len(arguments) // EVALUATIONS)
+    trial = Run(model, data, goal)
     try:
         optimizer = make(model)
-    except NewtritonError as error:
+        for update, given in enumerate(arguments, 1):
+            trial.step(optimizer, given)
+            due = update % every == 0 or update == len(arguments) or "fault" in trial.row
+            if due and not trial.look():
+                break
+    except NewtritonError as error:  # raised by making it, or by the network's first step
         return {"refused": str(error)}
-    arguments = arguments_of(problem, train, whole, seed)
-    every = max(1, len(arguments) // EVALUATIONS)
-    update, seconds, least, fault, reached = 0, 0.0, math.inf, None, {}
-    first = 0.0
-    for update, given in enumerate(arguments, 1):
-        began = time.process_time()
-        try:
-            optimizer.step(*given)
-        except MissingRule as error:
-            return {"refused": str(error)}
-        except Exception as error:  # whatever it is, it ends the run and is a fault of it
-            fault = f"{type(error).__name__}: {error}"
-        seconds += time.process_time() - began
-        first = seconds if update == 1 else first
-        if fault is None and update % every and update < len(arguments):
-            continue
-        loss, validation = float(model.loss(*train)), float(model.loss(*held_out))
-        least = min(least, validation)
-        if rounded(loss) <= goal and not reached:
-            reached = {"goal_updates": update, "goal_seconds": rounded(seconds)}
-        if fault is not None or not math.isfinite(loss):
-            break
-    if fault is None and not loss <= start:
-        fault = "ended above its start" if math.isfinite(loss) else "not finite"
-    numbers = {"start": start, "end": loss, "validation": validation, "least_validation": least}
-    finite = {name: rounded(value) for name, value in numbers.items() if math.isfinite(value)}
-    made = {"updates": update, "seconds": rounded(seconds), "first_seconds": rounded(first)}
-    return finite | made | reached | ({} if fault is None else {"fault": fault})
+    return trial.finished()
 
 
 class Book:
