@@ -94,9 +94,8 @@ def residual() -> Layer:
     return nt.Sequential(nt.Linear(48), *blocks, nt.ReLU(), nt.Linear(10))
 
 
-def bottleneck(*widths: int) -> Callable[[], Layer]:
+def bottleneck(*widths: int, init: str = "default") -> Callable[[], Layer]:
     """Returns what makes an autoencoder of sigmoids around a linear code, the narrowest layer."""
-    init = "sparse" if widths[-1] == 784 else "default"
 
     def net() -> Layer:
         layers: list[Layer] = []
@@ -151,9 +150,10 @@ def pixels() -> Arrays:
 
 
 def drawn_curves() -> Arrays:
-    """Returns 1,000 images of CURVES as inputs and targets."""
-    x, y = nt.curves(1000)
-    return x.numpy(), y.numpy()
+    """Returns 1,000 images of CURVES as inputs and targets, in half of their resolution."""
+    images = nt.curves(1000).x.reshape(-1, 28, 28)
+    x = torch.nn.functional.avg_pool2d(images, 2).flatten(1).numpy()
+    return x, x
 
 
 def flipped() -> Arrays:
@@ -221,7 +221,8 @@ PROBLEMS = {
         "bottleneck of 8", pixels, bottleneck(32, 8, 32, 64), BCE, 100, 20, False
     ),
     "curves": Problem(
-        "bottleneck of 6", drawn_curves, bottleneck(100, 50, 6, 50, 100, 784), BCE, 100, 25, False
+        "bottleneck of 6", drawn_curves,
+        bottleneck(100, 50, 6, 50, 100, 196, init="sparse"), BCE, 100, 25, False,
     ),
     "breast": Problem(
         "batches are learnt to loss 0", bundled("breast_cancer"),

@@ -15,12 +15,12 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -30,10 +30,12 @@ from ..compiler.graph.errors import MissingRule, NewtritonError
 from ._entrants import ENTRANTS, Entrant, Makes, Steps
 from ._measure import machine
 from ._problems import PROBLEMS, Problem
-from ._scores import RATIOS, Row, best, end, grouped, table, ungrouped
+from ._scores import KEY, RATIOS, Row, best, end, grouped, table, ungrouped
 
 EVALUATIONS = 50  # of the losses during a run
-Splits = tuple[nt.Samples, nt.Samples]
+RUN = (*KEY, "seed")  # what tells a run from others
+Key: TypeAlias = tuple[str, str, str, int]
+Splits: TypeAlias = tuple[nt.Samples, nt.Samples]
 
 
 def rounded(value: float) -> float:
@@ -149,18 +151,16 @@ class Book:
 
     def __init__(self, path: Path | None) -> None:
         known = json.loads(path.read_text())["rows"] if path and path.exists() else []
-        self.path, self.rows = path, {self.key(row): row for row in ungrouped(known)}
+        self.path = path
+        self.rows: dict[Key, Row] = {
+            (row["problem"], row["optimizer"], row["setting"], row["seed"]): row
+            for row in ungrouped(known)
+        }
         self.began = datetime.now().isoformat(" ", "minutes")
 
-    @staticmethod
-    def key(row: Row) -> tuple[Any, ...]:
-        """Returns what tells a run from others."""
-        return tuple(row[name] for name in ("problem", "optimizer", "setting", "seed"))
-
-    def keep(self, key: tuple[Any, ...], row: Row) -> None:
-        """Takes in a run, and writes all."""
-        named = dict(zip(("problem", "optimizer", "setting", "seed"), key, strict=True))
-        self.rows[key] = named | row | {"run": self.began}
+    def keep(self, key: Key, row: Row) -> None:
+        """Takes in a run."""
+        self.rows[key] = dict(zip(RUN, key, strict=True)) | row | {"run": self.began}
 
     def write(self) -> None:
         """Writes the runs, in the order of problems and optimizers."""
@@ -188,42 +188,43 @@ def versions() -> dict[str, str]:
 
 
 def missing(
-    book: Book, name: str, entrants: dict[str, Entrant], seeds: list[int], again: bool
-) -> Iterator[tuple[Any, ...]]:
-    """Yields the keys of the runs that are to be made."""
-    for optimizer, entrant in entrants.items():
-        for setting in entrant.settings:
-            for seed in seeds:
-                key = (name, optimizer, setting, seed)
-                if again or key not in book.rows:
-                    yield key
+    book: Book, name: str, entrants: Mapping[str, Entrant], seeds: list[int], again: bool
+) -> list[Key]:
+    """Returns the keys of the runs that are to be made on a problem."""
+    keys = [
+        (name, optimizer, setting, seed)
+        for optimizer, entrant in entrants.items()
+        for setting in entrant.settings
+        for seed in seeds
+    ]
+    return [key for key in keys if again or key not in book.rows]
 
 
 def measure(
     book: Book,
     name: str,
     problem: Problem,
-    entrants: dict[str, Entrant],
+    entrants: Mapping[str, Entrant],
     seeds: list[int],
     again: bool = False,
 ) -> None:
     """Makes the runs on a problem: Adam's grid first, if it is not known, then seed by seed."""
-    data = problem.samples()
-    adam = {"adam": ENTRANTS["adam"]}
-    for key in list(missing(book, name, adam, seeds, again and "adam" in entrants)):
-        book.keep(key, run(problem, data, adam["adam"].settings[key[2]], key[3]))
+    data, adam = problem.samples(), ENTRANTS["adam"]
+    for key in missing(book, name, {"adam": adam}, seeds, again and "adam" in entrants):
+        _, _, setting, seed = key
+        book.keep(key, run(problem, data, adam.settings[setting], seed))
     others = {optimizer: e for optimizer, e in entrants.items() if optimizer != "adam"}
-    waiting = list(missing(book, name, others, seeds, again))
+    waiting = missing(book, name, others, seeds, again)
     for adams in best(book.rows.values(), name, "adam"):
-        seed, goal = adams["seed"], end(adams)
-        keys = [key for key in waiting if key[3] == seed]
+        goal, keys = end(adams), [key for key in waiting if key[-1] == adams["seed"]]
         if not keys:
             continue
-        beside = run(problem, data, adam["adam"].settings[adams["setting"]], seed, goal)
+        beside = run(problem, data, adam.settings[adams["setting"]], adams["seed"], goal)
         side = {"goal": goal, "adam_seconds": beside.get("goal_seconds", beside["seconds"])}
         for key in keys:
-            entrant = others[key[1]]
-            row = run(problem, data, entrant.settings[key[2]], seed, goal, entrant.whole)
+            _, optimizer, setting, seed = key
+            entrant = others[optimizer]
+            row = run(problem, data, entrant.settings[setting], seed, goal, entrant.whole)
             book.keep(key, row if "refused" in row else row | side)
     book.write()
 
