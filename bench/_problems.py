@@ -204,7 +204,7 @@ PROBLEMS = {
         regression(bundled("diabetes")),
         perceptron(nt.ReLU, 1), MSE, 16, 15,
     ),
-    "cnn-128": Problem("none to speak of", images, cnn, CE, 128, 15, False),
+    "cnn-128": Problem("a plain case", images, cnn, CE, 128, 15, False),
     "cnn-16": Problem("small batch", images, cnn, CE, 16, 3, False),
     "cnn-norm": Problem("batch norm", images, lambda: cnn(True), CE, 64, 8, False),
     "residual": Problem("residual blocks", bundled("digits"), residual, CE, 64, 10),

@@ -103,23 +103,23 @@ COUNTED = (
 
 
 def table(
-    rows: list[Row], problems: list[str], titles: Mapping[str, str], of: str = "loss"
+    rows: list[Row], problems: Mapping[str, str], titles: Mapping[str, str], of: str = "loss"
 ) -> Iterator[str]:
     """Yields the lines of a table in Markdown.
 
     Args:
         rows: all runs.
-        problems: the names of the problems, a line each.
+        problems: what is hard about each problem, by name; a line each.
         titles: the columns' titles by optimizer, without Adam.
         of: one of `RATIOS`.
     """
     yield "| | best Adam | " + " | ".join(titles.values()) + " |"
     yield "|---" * (len(titles) + 2) + "|"
-    for problem in problems:
+    for problem, trouble in problems.items():
         adam = best(rows, problem, "adam")
         first = f"{median(map(end, adam)):.2g}, {adam[0]['setting']}"
         cells = [cell(rows, problem, optimizer, of) for optimizer in titles]
-        yield f"| {problem} | {first} | " + " | ".join(cells) + " |"
+        yield f"| {problem}: {trouble} | {first} | " + " | ".join(cells) + " |"
     columns = [list(counts(rows, problems, optimizer)) for optimizer in titles]
     for name, *values in zip(COUNTED, *columns, strict=True):
         yield f"| {name} | | " + " | ".join(values) + " |"

@@ -128,12 +128,15 @@ def run(
     trial = Run(model, data, goal)
     try:
         optimizer = make(model)
+    except NewtritonError as error:
+        return {"refused": str(error)}
+    try:
         for update, given in enumerate(arguments, 1):
             trial.step(optimizer, given)
             due = update % every == 0 or update == len(arguments) or "fault" in trial.row
             if due and not trial.look():
                 break
-    except NewtritonError as error:  # raised by making it, or by the network's first step
+    except MissingRule as error:
         return {"refused": str(error)}
     return trial.finished()
 
@@ -240,8 +243,22 @@ def warm_up(entrants: Iterable[Entrant]) -> None:
 def main() -> None:
     """Prints a table after all runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
-    parser.add_argument("--optimizers", nargs="+", choices=ENTRANTS, default=list(ENTRANTS))
+    parser.add_argument(
+        "--problems",
+        nargs="+",
+        choices=PROBLEMS,
+        default=list(PROBLEMS),
+        metavar="NAME",
+        help=", ".join(PROBLEMS),
+    )
+    parser.add_argument(
+        "--optimizers",
+        nargs="+",
+        choices=ENTRANTS,
+        default=list(ENTRANTS),
+        metavar="NAME",
+        help=", ".join(ENTRANTS),
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--again", action="store_true", help="run anew what the file has")
     parser.add_argument("--table", choices=RATIOS, default="loss", help="the ratio that is printed")
@@ -256,7 +273,8 @@ def main() -> None:
         measure(book, name, PROBLEMS[name], entrants, options.seeds, options.again)
     titles = {name: entrant.title for name, entrant in entrants.items() if name != "adam"}
     rows = list(book.rows.values())
-    print("\n".join(table(rows, options.problems, titles, options.table)))
+    troubles = {name: PROBLEMS[name].trouble for name in options.problems}
+    print("\n".join(table(rows, troubles, titles, options.table)))
 
 
 if __name__ == "__main__":

@@ -63,9 +63,9 @@ def test_who_does_not_take_the_network_has_no_ratio() -> None:
 
 def test_a_table_has_a_line_for_each_problem_and_each_count() -> None:
     titles = {"fitre": "FITRE", "kfra": "KFRA", "sgd": "SGD"}
-    lines = list(_scores.table(ROWS, ["p"], titles))
+    lines = list(_scores.table(ROWS, {"p": "small"}, titles))
     assert lines[0] == "| | best Adam | FITRE | KFRA | SGD |"
-    assert lines[2] == "| p | 1.5, lr=2 | 1.8 (3) † | – | ∞ † |"
+    assert lines[2] == "| p: small | 1.5, lr=2 | 1.8 (3) † | – | ∞ † |"
     assert [line.split("|")[3].strip() for line in lines[3:]] == [
         "0 of 1", "0 of 1", "1 of 1", "0 of 1", "1 of 2"
     ]  # fmt: skip
