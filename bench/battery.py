@@ -129,7 +129,7 @@ def run(
     try:
         optimizer = make(model)
     except NewtritonError as error:
-        return {"refused": str(error)}
+        return {"refused": str(error)[:120]}
     try:
         for update, given in enumerate(arguments, 1):
             trial.step(optimizer, given)
@@ -137,7 +137,7 @@ def run(
             if due and not trial.look():
                 break
     except MissingRule as error:
-        return {"refused": str(error)}
+        return {"refused": str(error)[:120]}
     return trial.finished()
 
 
