@@ -20,7 +20,7 @@ import newtriton as nt
 
 from ..compiler.graph.errors import NewtritonError
 
-RATES = (0.001, 0.003, 0.01, 0.03)  # of methods whose steps have the size of Adam's
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1)  # of methods whose steps have the size of Adam's
 
 
 class Steps(Protocol):
@@ -172,7 +172,7 @@ def rates(make: Callable[[float], Makes], values: Iterable[float]) -> dict[str, 
 GRAFTS = {"sgd": (1, (0.1, 0.3, 1.0)), "rmsprop": (3, RATES)}
 
 ENTRANTS = {
-    "adam": Entrant("Adam", rates(adam, (*RATES, 0.1))),
+    "adam": Entrant("Adam", rates(adam, (*RATES, 0.3))),
     "fitre": Entrant("FITRE", {"defaults": nt.FITRE}),
     "kfac": Entrant("K-FAC", {"defaults": nt.KFAC}),
     "kfra": Entrant("KFRA", {"defaults": nt.KFRA}),

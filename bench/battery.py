@@ -161,6 +161,10 @@ class Book:
         }
         self.began = datetime.now().isoformat(" ", "minutes")
 
+    def knows(self, key: Key, goal: float) -> bool:
+        """Returns whether a run is known, and was timed up to this loss."""
+        return key in self.rows and self.rows[key]["goal"] == goal
+
     def keep(self, key: Key, row: Row) -> None:
         """Takes in a run."""
         self.rows[key] = dict(zip(RUN, key, strict=True)) | row | {"run": self.began}
@@ -190,45 +194,45 @@ def versions() -> dict[str, str]:
     return found
 
 
-def missing(
-    book: Book, name: str, entrants: Mapping[str, Entrant], seeds: list[int], again: bool
-) -> list[Key]:
-    """Returns the keys of the runs that are to be made on a problem."""
-    keys = [
+def keys_of(name: str, entrants: Mapping[str, Entrant], seeds: Iterable[int]) -> list[Key]:
+    """Returns the keys of all runs on a problem."""
+    return [
         (name, optimizer, setting, seed)
         for optimizer, entrant in entrants.items()
         for setting in entrant.settings
         for seed in seeds
     ]
-    return [key for key in keys if again or key not in book.rows]
 
 
 def measure(
     book: Book,
     name: str,
-    problem: Problem,
     entrants: Mapping[str, Entrant],
     seeds: list[int],
     again: bool = False,
 ) -> None:
-    """Makes the runs on a problem: Adam's grid first, if it is not known, then seed by seed."""
-    data, adam = problem.samples(), ENTRANTS["adam"]
-    for key in missing(book, name, {"adam": adam}, seeds, again and "adam" in entrants):
-        _, _, setting, seed = key
-        book.keep(key, run(problem, data, adam.settings[setting], seed))
+    """Makes the runs on a problem that are not known: Adam's grid, then the others seed by seed.
+
+    A run is not known either where the best Adam has come to end at another loss.
+    """
+    problem, adam = PROBLEMS[name], ENTRANTS["adam"]
+    data = problem.samples()
+    for key in keys_of(name, {"adam": adam}, seeds):
+        if key not in book.rows or (again and "adam" in entrants):
+            book.keep(key, run(problem, data, adam.settings[key[2]], key[3]))
     others = {optimizer: e for optimizer, e in entrants.items() if optimizer != "adam"}
-    waiting = missing(book, name, others, seeds, again)
     for adams in best(book.rows.values(), name, "adam"):
-        goal, keys = end(adams), [key for key in waiting if key[-1] == adams["seed"]]
-        if not keys:
+        seed, goal = adams["seed"], end(adams)
+        keys = keys_of(name, others, {seed}.intersection(seeds))
+        waiting = [key for key in keys if again or not book.knows(key, goal)]
+        if not waiting:
             continue
-        beside = run(problem, data, adam.settings[adams["setting"]], adams["seed"], goal)
+        beside = run(problem, data, adam.settings[adams["setting"]], seed, goal)
         side = {"goal": goal, "adam_seconds": beside.get("goal_seconds", beside["seconds"])}
-        for key in keys:
-            _, optimizer, setting, seed = key
-            entrant = others[optimizer]
-            row = run(problem, data, entrant.settings[setting], seed, goal, entrant.whole)
-            book.keep(key, row if "refused" in row else row | side)
+        for key in waiting:
+            entrant = others[key[1]]
+            row = run(problem, data, entrant.settings[key[2]], seed, goal, entrant.whole)
+            book.keep(key, row | side)
     book.write()
 
 
@@ -270,7 +274,7 @@ def main() -> None:
     warm_up(entrants.values())
     for i, name in enumerate(options.problems, 1):
         print(f"{i}/{len(options.problems)} {name}", file=sys.stderr, flush=True)
-        measure(book, name, PROBLEMS[name], entrants, options.seeds, options.again)
+        measure(book, name, entrants, options.seeds, options.again)
     titles = {name: entrant.title for name, entrant in entrants.items() if name != "adam"}
     rows = list(book.rows.values())
     troubles = {name: PROBLEMS[name].trouble for name in options.problems}

@@ -96,14 +96,21 @@ def test_what_the_file_has_is_not_run_again(
     assert capsys.readouterr().out.splitlines()[0] == "| | best Adam | FITRE |"
     first = json.loads(path.read_text())
     assert {"date", "torch", "pytorch_optimizer"} <= set(first["machine"])
-    assert [row["optimizer"] for row in first["rows"]] == ["adam"] * 5 + ["fitre"]
+    assert [row["optimizer"] for row in first["rows"]] == ["adam"] * 6 + ["fitre"]
     assert {"goal", "adam_seconds", "run"} <= set(first["rows"][-1])
 
     call(monkeypatch, "--optimizers", "adam", "fitre", "sgd", "--json", str(path))
     more = json.loads(path.read_text())
-    assert more["rows"][:6] == first["rows"] and len(more["rows"]) == 11
+    assert more["rows"][:7] == first["rows"] and len(more["rows"]) == 12
 
     call(monkeypatch, "--optimizers", "fitre", "--again", "--json", str(path))
     again = json.loads(path.read_text())
     changed = [a["optimizer"] for a, b in zip(again["rows"], more["rows"], strict=True) if a != b]
     assert changed == ["fitre"]  # its seconds
+
+    for row in again["rows"][:6]:
+        row["end"] = [end / 2 for end in row["end"]]
+    path.write_text(json.dumps(again))
+    call(monkeypatch, "--optimizers", "fitre", "--json", str(path))
+    goal = json.loads(path.read_text())["rows"][6]["goal"]
+    assert goal == [again["rows"][6]["goal"][0] / 2]  # what was timed up to another loss is not
