@@ -258,7 +258,7 @@ PROBLEMS = {
         "a plateau at the start", checkerboard, perceptron(nt.Tanh, 32, 32, 2), CE, 64, 15
     ),
     "wine": Problem(
-        "142 samples", bundled("wine"), perceptron(nt.ReLU, 32, 3), CE, 16, 30
+        "142 samples", bundled("wine"), perceptron(nt.ReLU, 32, 3), CE, 16, 10
     ),
     "iris": Problem(
         "full batch", bundled("iris"), perceptron(nt.Tanh, 16, 3), CE, 0, 200

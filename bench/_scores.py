@@ -9,12 +9,12 @@ from typing import Any
 
 Row = dict[str, Any]  # of a run
 KEY = ("problem", "optimizer", "setting")
-LEAST = 1e-12  # a loss below counts as this much
+FLOOR = 1e-7  # of a loss at the start: float32 knows no difference below
 
 
 def end(row: Row) -> float:
-    """Returns a run's last loss, infinite where it was not finite."""
-    return row.get("end", math.inf)
+    """Returns a run's last loss, `FLOOR` of its first one at least; infinite if not finite."""
+    return max(row["end"], FLOOR * row["start"]) if "end" in row else math.inf
 
 
 def best(rows: Iterable[Row], problem: str, optimizer: str) -> list[Row]:
@@ -36,13 +36,12 @@ def best(rows: Iterable[Row], problem: str, optimizer: str) -> list[Row]:
 
 def losses(run: Row, adam: Row) -> float:
     """Returns the ratio of end losses."""
-    return end(run) / max(end(adam), LEAST)
+    return end(run) / end(adam)
 
 
 def validation(run: Row, adam: Row) -> float:
     """Returns the ratio of the lowest validation losses on the way."""
-    least = "least_validation"
-    return run.get(least, math.inf) / max(adam.get(least, math.inf), LEAST)
+    return run.get("least_validation", math.inf) / adam["least_validation"]
 
 
 def seconds(run: Row, adam: Row) -> float:

@@ -12,7 +12,8 @@ from newtriton.bench import _scores
 
 def row(optimizer: str, setting: str, seed: int, **measured: Any) -> dict[str, Any]:
     return {
-        "problem": "p", "optimizer": optimizer, "setting": setting, "seed": seed, **measured
+        "problem": "p", "optimizer": optimizer, "setting": setting, "seed": seed, "start": 9.0,
+        **measured,
     }  # fmt: skip
 
 
@@ -54,6 +55,12 @@ def test_of_a_grid_the_lowest_mean_counts_and_a_fault_is_infinite() -> None:
 )
 def test_ratios_are_to_adam_of_the_same_seed(of: str, expected: list[float]) -> None:
     assert _scores.ratios(ROWS, "p", "fitre", of) == expected
+
+
+def test_losses_that_are_rounding_are_equal() -> None:
+    low, zero, far = (row("adam", "lr=1", 0, end=end) for end in (1e-9, 0.0, 9e-6))
+    assert _scores.losses(low, zero) == _scores.losses(zero, low) == 1.0
+    assert _scores.losses(far, zero) == pytest.approx(10.0)
 
 
 def test_who_does_not_take_the_network_has_no_ratio() -> None:
