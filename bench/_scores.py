@@ -12,9 +12,9 @@ KEY = ("problem", "optimizer", "setting")
 FLOOR = 1e-7  # of a loss at the start: float32 knows no difference below
 
 
-def end(row: Row) -> float:
+def end(row: Row, of: str = "end") -> float:
     """Returns a run's last loss, `FLOOR` of its first one at least; infinite if not finite."""
-    return max(row["end"], FLOOR * row["start"]) if "end" in row else math.inf
+    return max(row[of], FLOOR * row["start"]) if of in row else math.inf
 
 
 def best(rows: Iterable[Row], problem: str, optimizer: str) -> list[Row]:
@@ -41,7 +41,7 @@ def losses(run: Row, adam: Row) -> float:
 
 def validation(run: Row, adam: Row) -> float:
     """Returns the ratio of the lowest validation losses on the way."""
-    return run.get("least_validation", math.inf) / adam["least_validation"]
+    return end(run, "least_validation") / end(adam, "least_validation")
 
 
 def seconds(run: Row, adam: Row) -> float:
