@@ -105,7 +105,7 @@ class FITRE(SecondOrder):
         momentum: float | None = None,
         factors: str = "kfac",
         every: Every = 5,
-        moving_average: float = 0.8,
+        moving_average: float = 0.9,
         burn_in: int = 10,
         reject_below: float = 0.25,
         noise: str | None = "wiener",
