@@ -20,7 +20,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ..aten.switches import switches
 from ..model.factors import DiagonalFactors, Factors
-from .cholesky import System, cholesky
+from .cholesky import System, inverses
 from .state import Shaped, Spec, copied
 from .tags import Tag
 
@@ -55,11 +55,11 @@ class Factorisation:
 
 
 Made = tuple[Factorisation, int] | None  # a factorisation, and how often γ was raised for it
-Rounds = Generator[list[System], list[Tensor | None], Made]  # asks for Cholesky factors
+Rounds = Generator[list[System], list[Tensor | None], Made]  # asks for inverses
 
 
 def in_rounds(blocks: Sequence[Rounds]) -> list[Made]:
-    """Factorises many blocks together: in each round all Cholesky factors that they ask for.
+    """Factorises many blocks together: in each round all inverses that they ask for.
 
     The first round is the last one but for blocks that need more damping.
     """
@@ -72,8 +72,8 @@ def in_rounds(blocks: Sequence[Rounds]) -> list[Made]:
                 asked[i] = blocks[i].send(answer)  # type: ignore[arg-type]
             except StopIteration as end:
                 made[i] = end.value
-        lowers = iter(cholesky([system for systems in asked.values() for system in systems]))
-        answers = {i: [next(lowers) for _ in systems] for i, systems in asked.items()}
+        found = iter(inverses([system for systems in asked.values() for system in systems]))
+        answers = {i: [next(found) for _ in systems] for i, systems in asked.items()}
     return made
 
 
@@ -171,7 +171,7 @@ class Block(ABC):
     def factorising(self, damping: float, form: Damped) -> Rounds:
         """Factorises as `factorise` does, in rounds with other blocks: see `in_rounds`.
 
-        Structures that need Cholesky factors ask for them; the others are made at once.
+        Structures that need inverses ask for them; the others are made at once.
         """
         yield from ()
         return self.factorise(damping, form)
