@@ -58,7 +58,8 @@ def inverses(systems: Sequence[System]) -> list[Tensor | None]:
     result: list[Tensor | None] = [None] * len(systems)
     for places, (stack, _), found in zip(alike.values(), inverted, extents, strict=True):
         for i, inverse, extent in zip(places, stack, found, strict=True):
-            result[i] = inverse if math.isfinite(extent) else None
+            if math.isfinite(extent):  # copies: products round as addresses are aligned
+                result[i] = inverse.clone() if len(stack) > 1 else inverse
     return result
 
 
