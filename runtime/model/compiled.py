@@ -29,6 +29,7 @@ from ...compiler.values import (
     RunningValue,
 )
 from ..backend import Backend, Context, Executor, Expected
+from ..vectors import inner_products
 from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
@@ -219,7 +220,7 @@ class Compiled:
         mean = losses.double().mean()
         if not self.weight_decay:
             return mean
-        return mean + 0.5 * self.weight_decay * self.params.double().square().sum()
+        return mean + 0.5 * self.weight_decay * inner_products([self.params])[0]
 
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
         """Adds λ times `point` to a product or gradient of the data term, in place."""
