@@ -112,9 +112,12 @@ class Backend(Protocol):
         """Whether kernels are compiled before they are launched."""
         ...
 
-    @property
-    def two_products(self) -> bool:
-        """Whether a quadratic form takes two contractions a layer rather than three."""
+    def two_products(self, operations: float) -> bool:
+        """Whether a quadratic form takes two contractions a layer rather than three.
+
+        Args:
+            operations: the floating-point operations of such a contraction.
+        """
         ...
 
     @property

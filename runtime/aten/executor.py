@@ -23,6 +23,8 @@ from .pointwise import Pointwise
 from .rules import ATEN
 from .switches import switches
 
+SHORT = 1e7  # operations of a contraction that takes as long as the calls which spare it
+
 
 def _single(node: Node) -> Step:
     call = ATEN[node.op](node)
@@ -150,11 +152,17 @@ class AtenBackend:
     """
 
     precision = "ieee"
-    two_products = True
     compiles = False
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.vectors = device, Vectors()
+
+    def two_products(self, operations: float) -> bool:
+        """Whether quadratic forms take two products a layer: unless these are short calls.
+
+        Two ask for more maps, and each of these is a call.
+        """
+        return operations >= SHORT
 
     def executor(self, graph: Graph, keep: Iterable[Node] = ()) -> AtenExecutor:
         """Returns the graph as a list of steps."""

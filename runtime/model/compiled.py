@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks
+from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Input, Output, Program
@@ -75,6 +76,7 @@ class Compiled:
             for training in (True, False)
         }
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._two_products: dict[int, bool] = {}
         traced = self.programs[True].traced
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)
@@ -105,6 +107,14 @@ class Compiled:
     def blocks(self) -> list[KroneckerLayer | DiagonalLayer]:
         """The curvature blocks, one for each layer that has parameters."""
         return blocks(self.programs[True].traced)
+
+    def two_products(self, batch: int) -> bool:
+        """Whether quadratic forms take two contractions a layer at a batch size, or three."""
+        if batch not in self._two_products:
+            graph = self.programs[True].evaluate.graph
+            operations = flops(graph, batch) / max(1, units(graph))
+            self._two_products[batch] = self.backend.two_products(operations)
+        return self._two_products[batch]
 
     # --- running programs -----------------------------------------------------------------------
 

@@ -267,7 +267,7 @@ class Linearization(Generic[M]):
             vs: k flat vectors.
             curvature: "hessian" or "ggn".
             two_products: two contractions a layer instead of three (see `derivatives.quadratic`);
-                by default the model's choice, two unless its precision is tf32 or bf16.
+                by default the model's choice, see `Model.two_products`.
 
         Raises:
             NewtritonError: there is no vector, one has another shape or dtype than `model.params`,
@@ -286,7 +286,7 @@ class Linearization(Generic[M]):
         vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
         if not vs:
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        two = self.model.backend.two_products if two_products is None else two_products
+        two = self.model.two_products(self.batch) if two_products is None else two_products
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
         result = torch.empty(len(vs), len(vs), dtype=self.model.dtype, device=self.model.device)
         for key, value in found.items():
