@@ -26,6 +26,10 @@ class Context(NamedTuple):
     dtype: torch.dtype
     device: torch.device
 
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """Returns new memory of a shape."""
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
 
 class Planned(Protocol):
     """A graph as fused kernels."""

@@ -193,6 +193,10 @@ class AtenExecutor:
         for n, i in last.items():
             if n not in needed:
                 self.release[i].append(n)
+        self._schedule = [
+            (step.call, step.reads, step.writes, release)
+            for step, release in zip(self.steps, self.release, strict=True)
+        ]
         self.leaves = [n for n in graph.nodes() if n.op in LEAVES]
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> None:
@@ -219,10 +223,8 @@ class AtenExecutor:
         for n in self.graph.given:
             values[n] = feed[n]
         with switches(context.device):
-            for step, release in zip(self.steps, self.release, strict=True):
-                results = step.call(context, *[values[n] for n in step.reads])
-                for n, x in zip(step.writes, results, strict=True):
-                    values[n] = x
+            for call, reads, writes, release in self._schedule:
+                values.update(zip(writes, call(context, *[values[n] for n in reads]), strict=True))
                 for n in release:
                     del values[n]
         for name, target in (out or {}).items():
