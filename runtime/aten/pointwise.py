@@ -245,7 +245,7 @@ class Pointwise:
             return [self._fused(*operands)]
         if context.batch not in self._loops:
             self._loops[context.batch] = _Loop(self, context.batch)
-        return self._loops[context.batch](context, operands)
+        return self._loops[context.batch].run(context, operands)
 
 
 class _Loop:
@@ -269,7 +269,7 @@ class _Loop:
         self.rows = math.prod(shape) // max(1, columns)
         self.flat = (self.rows, columns) if len(shape) > 1 else shape
         self.step = min(self.rows, max(1, CHUNK // max(1, columns)))
-        self.small = math.prod(shape) <= SMALL
+        self.run = self._at_once if math.prod(shape) <= SMALL else self._by_chunks
         self.chunk = (self.step, *self.flat[1:]) if shape else ()
         self._assign()
 
@@ -288,10 +288,6 @@ class _Loop:
                     self.buffers += 1
                 self.buffer[ins.target] = free.pop()
             free.extend(self.buffer[s] for s in dying)
-
-    def __call__(self, context: Context, operands: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the values of `wanted` and the sums."""
-        return (self._at_once if self.small else self._by_chunks)(context, operands)
 
     def _at_once(self, context: Context, operands: Sequence[Tensor]) -> list[Tensor]:
         """Runs on all rows: intermediates stay in the cache wherever PyTorch puts them."""

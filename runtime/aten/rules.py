@@ -97,9 +97,9 @@ def _matmul(node: Node) -> Call:
 
     def call(context: Context, x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
         x, y = (x.mT if ta else x), (y.mT if tb else y)
-        if bias is None:
-            return torch.matmul(x, y)
-        return torch.addmm(bias, x, y) if x.ndim == y.ndim == 2 else torch.matmul(x, y).add_(bias)
+        if x.ndim == y.ndim == 2:
+            return torch.mm(x, y) if bias is None else torch.addmm(bias, x, y)
+        return torch.matmul(x, y) if bias is None else torch.matmul(x, y).add_(bias)
 
     return call
 
