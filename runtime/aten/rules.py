@@ -206,13 +206,14 @@ def _sample(node: Node) -> Call:
 def _gram(node: Node) -> Call:
     groups, homogeneous = node["groups"], node["homogeneous"]
 
-    def call(context: Context, x: Tensor) -> Tensor:
+    def call(context: Context, x: Tensor, out: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
         if homogeneous:
             rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], -1)
         scale = scalar.evaluate(node["scale"], context.batch)
-        result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale)
-        return result[0] if groups == 1 else result
+        result = out[None] if out is not None and groups == 1 else out
+        result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale, out=result)
+        return (result[0] if groups == 1 else result) if out is None else out
 
     return call
 
@@ -221,8 +222,8 @@ def _patch_gram(node: Node) -> Call:
     window = {
         k: node[k] for k in ("kernel", "stride", "padding", "dilation", "groups", "homogeneous")
     }
-    return lambda context, x: patch_gram(
-        x, **window, scale=scalar.evaluate(node["scale"], context.batch)
+    return lambda context, x, out=None: patch_gram(
+        x, **window, scale=scalar.evaluate(node["scale"], context.batch), out=out
     )
 
 
@@ -247,6 +248,8 @@ def _one_hot(node: Node) -> Call:
 
     return call
 
+
+TAKE_OUT = frozenset({Op.GRAM, Op.PATCH_GRAM})  # ops whose rules can write to memory they are given
 
 ATEN: dict[Op, Rule] = {
     Op.MAP: lambda node: Pointwise([node], [node]).single,

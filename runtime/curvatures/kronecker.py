@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS, KroneckerLayer
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
-from ...compiler.graph.program import Program
+from ...compiler.graph.program import Output, Program
 from ..model.factors import Factors
 from ..model.linearization import Linearization
 from ..model.model import Model
@@ -73,6 +73,8 @@ class KroneckerCurvature:
         self.means = {"gram": [], "mean": layers, "mean-first": layers[:1]}[inputs]
         self._blocks = operators(model, self.means, apart)
         self.updates = self.gathered = 0
+        # New memory costs a CPU as much as what is written to it; a GPU's allocator keeps it.
+        self._memory = dict[Output, Tensor]() if model.device.type == "cpu" else None
 
     @property
     def name(self) -> str:
@@ -108,8 +110,8 @@ class KroneckerCurvature:
         """
         filled = any(block.is_filled for block in self._blocks.values())
         if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
-            means = {"means": self.means} if self.means else {}
-            new = lin.kronecker_factors(self.kind, self.samples, self.generator, **means)
+            memory = self._memory if filled else None  # the first factors become the averages
+            new = lin.kronecker_factors(self.kind, self.samples, self.generator, self.means, memory)
             if not all_finite([t for f in new.values() for t in f.tensors.values()]):
                 return False
             burning_in = self.updates < self.burn_in

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS, Noise
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, concrete
+from ...compiler.graph.ir import Node, Op, concrete
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.programs import MATRICES, Programs
@@ -32,6 +32,7 @@ from .factors import Factors
 from .inputs import read_checked
 from .statistics import factors_of
 
+GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
 PRODUCTS = ("r-operator", "stored-jacobian")
 
 M = TypeVar("M", bound=Compiled)  # the class of the model, `Model` for all that users see
@@ -304,6 +305,7 @@ class Linearization(Generic[M]):
         samples: int = 1,
         generator: torch.Generator | None = None,
         means: Collection[str] = (),
+        memory: dict[Output, Tensor] | None = None,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -316,6 +318,8 @@ class Linearization(Generic[M]):
             samples: draws per input of "kfac"; G is their mean.
             generator: of the random numbers; the global one unless given.
             means: layers of which the mean input is kept and A is not formed.
+            memory: where large factors of the last call with it lie, which are written over;
+                empty before the first one.
 
         Raises:
             NewtritonError: the kind is unknown, or the loss does not have it.
@@ -336,7 +340,10 @@ class Linearization(Generic[M]):
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
-        return factors_of(self.model.blocks, self._run(program, noise))
+        found = self._run(program, noise, memory)
+        if memory is not None:
+            memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
+        return factors_of(self.model.blocks, found)
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""

@@ -93,7 +93,9 @@ class Lin:
         v = torch.stack(list(vs))
         return v @ self.hessian() @ v.T
 
-    def kronecker_factors(self, kind: str, samples: int, generator: torch.Generator) -> Factors:
+    def kronecker_factors(
+        self, kind: str, samples: int, generator: torch.Generator, *_: object
+    ) -> Factors:
         return self.model.factors(self, kind, samples, generator)
 
 

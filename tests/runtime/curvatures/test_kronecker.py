@@ -24,7 +24,9 @@ class Scripted:
     def __init__(self) -> None:
         self.calls = 0
 
-    def kronecker_factors(self, kind: str, samples: int, generator: torch.Generator) -> dict:
+    def kronecker_factors(
+        self, kind: str, samples: int, generator: torch.Generator, *_: object
+    ) -> dict:
         self.calls += 1
         value = float(self.calls)
         a, g = value * torch.eye(2), value * torch.eye(1)
