@@ -16,6 +16,7 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
 from ...kernels.patch_gram import patch_gram
+from ...kernels.products import is_large, times_transposed
 from ..backend import Context
 from .pointwise import Pointwise
 from .small_maps import input_grad, is_small, weight_grad
@@ -211,6 +212,8 @@ def _gram(node: Node) -> Call:
         if homogeneous:
             rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], -1)
         scale = scalar.evaluate(node["scale"], context.batch)
+        if groups == 1 and is_large(rows[0].mT, rows[0].mT):
+            return times_transposed(rows[0].mT, rows[0].mT).mul_(scale)
         result = out[None] if out is not None and groups == 1 else out
         result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale, out=result)
         return (result[0] if groups == 1 else result) if out is None else out

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..aten.products import times_transposed
+from ...kernels.products import times_transposed
 from ..model.factors import KroneckerFactors, MeanFactors
 from ..parts.block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
 from ..parts.cholesky import System

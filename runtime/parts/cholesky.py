@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..aten.products import times_transposed
+from ...kernels.products import times_transposed
 from ..reading import read
 
 LARGE = 1024  # rows from which on a call is long beside its launch, and stacks cost memory

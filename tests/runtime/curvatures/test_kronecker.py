@@ -264,3 +264,24 @@ def test_mv_on_a_compiled_network_is_dense_kron_in_torchs_order(bias: bool) -> N
     for name, d in diagonal.diagonal.items():
         torch.testing.assert_close(result[name], d * source[name], rtol=1e-12, atol=0)
     assert set(diagonal.diagonal) == {"1.weight", "1.bias"}
+
+
+def test_later_gatherings_write_over_the_memory_of_the_second() -> None:
+    """The first factors become the averages; a user's own call gets tensors of its own."""
+    net = nt.Sequential(nt.Conv2d(3, 3, padding=1), nt.Tanh(), nt.Flatten(), nt.Linear(2))
+    model = nt.compile(net, (2, 4, 4), nt.MSELoss(), device="cpu", backend="aten")
+    x, y = torch.randn(5, 2, 4, 4, generator=seeded(0)), torch.zeros(5, 2)
+    curvature = KroneckerCurvature(model, "empirical", burn_in=0, moving_average=0.5)
+    lins = [model.linearize((i + 1) * x, y) for i in range(4)]
+    expected = [lin.kronecker_factors("empirical") for lin in lins]
+    assert curvature.update(lins[0]) and curvature.update(lins[1])
+    kept = {key: tensor.data_ptr() for key, tensor in (curvature._memory or {}).items()}
+    assert len(kept) == 4
+    assert curvature.update(lins[2]) and curvature.update(lins[3])
+    assert {key: t.data_ptr() for key, t in (curvature._memory or {}).items()} == kept
+    for layer, factors in curvature.factors.items():
+        for name, average in factors.tensors.items():
+            batches = [found[layer].tensors[name] for found in expected]
+            mean = batches[0] / 8 + batches[1] / 8 + batches[2] / 4 + batches[3] / 2
+            torch.testing.assert_close(average, mean)
+            assert average.data_ptr() not in kept.values()

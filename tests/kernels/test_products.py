@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from newtriton.runtime.aten.products import LARGE, times_transposed
+from newtriton.kernels.products import HAS_ONEDNN, LARGE, is_large, times_transposed
 
-from ...tolerances import assert_close
+from ..tolerances import assert_close
 
 
 def laid(rows: int, columns: int, how: str) -> Tensor:
@@ -32,3 +32,10 @@ def test_layouts(x: str, y: str) -> None:
 def test_stacks_and_dtypes(dtype: torch.dtype, lead: tuple[int, ...]) -> None:
     a, b = torch.randn(*lead, 4, 5, dtype=dtype), torch.randn(*lead, 3, 5, dtype=dtype)
     assert torch.equal(times_transposed(a, b), a @ b.mT)
+
+
+def test_only_large_products_in_float32_are_taken_by_the_other_library() -> None:
+    x, small = torch.ones(2048, 64), torch.ones(3, 64)
+    assert is_large(x, x) == HAS_ONEDNN
+    assert not is_large(x, small) and not is_large(x.double(), x.double())
+    assert not is_large(x[None], x[None])
