@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .products import is_large, times_transposed
+
 Pair = tuple[int, int]
 
 
@@ -151,9 +153,7 @@ def patch_gram(
             for j, x in enumerate(lag.x.segments):
                 here = _pixels(image, y, x, groups)
                 there = _pixels(image, _shifted(y, lag.y.lag), _shifted(x, lag.x.lag), groups)
-                torch.baddbmm(
-                    products[i, j], here.mT, there, beta=0, alpha=scale, out=products[i, j]
-                )
+                _product(here, there, scale, products[i, j])
         for tap, other, ys, xs in lag.blocks(kernel[1]):
             block = blocks[:, tap, :, other]
             _sum([p for row in products[ys] for p in row[xs]], block)
@@ -171,6 +171,14 @@ def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.from_numpy(
         np.empty(shape, {torch.float32: np.float32, torch.float64: np.float64}[like.dtype])
     )
+
+
+def _product(here: Tensor, there: Tensor, scale: float, out: Tensor) -> None:
+    """Writes scale · hereᵀ there of each group to `out`."""
+    if len(here) == 1 and is_large(here[0].mT, there[0].mT):
+        torch.mul(times_transposed(here[0].mT, there[0].mT), scale, out=out[0])
+    else:
+        torch.baddbmm(out, here.mT, there, beta=0, alpha=scale, out=out)
 
 
 def _sum(terms: Sequence[Tensor], out: Tensor) -> None:

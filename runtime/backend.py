@@ -26,6 +26,10 @@ class Context(NamedTuple):
     dtype: torch.dtype
     device: torch.device
 
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """Returns new memory of a shape."""
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
 
 class Planned(Protocol):
     """A graph as fused kernels."""
@@ -112,9 +116,12 @@ class Backend(Protocol):
         """Whether kernels are compiled before they are launched."""
         ...
 
-    @property
-    def two_products(self) -> bool:
-        """Whether a quadratic form takes two contractions a layer rather than three."""
+    def two_products(self, operations: float) -> bool:
+        """Whether a quadratic form takes two contractions a layer rather than three.
+
+        Args:
+            operations: the floating-point operations of such a contraction.
+        """
         ...
 
     @property

@@ -40,8 +40,11 @@ def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
     if not launched:
         return []
     flat = np.array(torch.cat([x.reshape(-1).double() for x in launched]).tolist())
-    ends = np.cumsum([x.numel() for x in launched])[:-1]
-    found = [part.reshape(x.shape) for x, part in zip(launched, np.split(flat, ends), strict=True)]
+    found, start = list[Array](), 0
+    for x in launched:
+        stop = start + x.numel()
+        found.append(flat[start:stop].reshape(x.shape))
+        start = stop
     for tensor, value in zip(largest, found[len(numbers) :], strict=True):
         if not tensor.is_inference():  # such tensors do not tell when they change
             _REMEMBERED[tensor] = (tensor._version, float(value))

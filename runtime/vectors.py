@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from .reading import read, upload
 
 Matrix = NDArray[np.float64]
 Operator = Callable[[Tensor], Tensor]
+
+CHUNK = 1 << 16  # elements of a part in float64 that stays in the cache
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,21 @@ class Numbers(NamedTuple):
     rr: float
 
 
+def inner_products(vectors: Sequence[Tensor]) -> Tensor:
+    """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row, computed in float64."""
+    size = CHUNK if vectors[0].device.type == "cpu" else max(1, vectors[0].numel())
+    chunks = zip(*(v.split(size) for v in vectors), strict=True)
+    return reduce(torch.add, map(_inner_products, chunks))
+
+
+def _inner_products(vectors: Sequence[Tensor]) -> Tensor:
+    exact = [v.double() for v in vectors]
+    return torch.stack([torch.dot(u, v) for u, v in combinations_with_replacement(exact, 2)])
+
+
 def inner(u: Tensor, v: Tensor) -> float:
     """Returns ⟨u, v⟩, computed in float64."""
-    return float(torch.dot(u.double(), v.double()))
+    return float(inner_products([u, v])[1])
 
 
 def _dot(u: Tensor, v: Tensor) -> Tensor:
@@ -119,8 +133,7 @@ class Vectors:
 
     def products(self, vectors: Sequence[Tensor]) -> Tensor:
         """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row, where the vectors are."""
-        exact = [v.double() for v in vectors]
-        return torch.stack([torch.dot(u, v) for u, v in combinations_with_replacement(exact, 2)])
+        return inner_products(vectors)
 
     def gram(self, vectors: Sequence[Tensor]) -> Matrix:
         """Returns the matrix k×k of the inner products ⟨vᵢ, vⱼ⟩ of k vectors."""
@@ -128,9 +141,10 @@ class Vectors:
 
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
         """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
-        result = torch.zeros_like(vectors[0])
-        for factor, vector in zip(coefficients, vectors, strict=True):
-            result.add_(vector, alpha=float(factor))
+        first, *others = map(float, coefficients)
+        result = vectors[0] * first
+        for factor, vector in zip(others, vectors[1:], strict=True):
+            result.add_(vector, alpha=factor)
         return result
 
     def first(self, system: System) -> Iterate:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
 from ...kernels.patch_gram import patch_gram
+from ...kernels.products import is_large, times_transposed
 from ..backend import Context
 from .pointwise import Pointwise
 from .small_maps import input_grad, is_small, weight_grad
@@ -98,9 +99,9 @@ def _matmul(node: Node) -> Call:
 
     def call(context: Context, x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
         x, y = (x.mT if ta else x), (y.mT if tb else y)
-        if bias is None:
-            return torch.matmul(x, y)
-        return torch.addmm(bias, x, y) if x.ndim == y.ndim == 2 else torch.matmul(x, y).add_(bias)
+        if x.ndim == y.ndim == 2:
+            return torch.mm(x, y) if bias is None else torch.addmm(bias, x, y)
+        return torch.matmul(x, y) if bias is None else torch.matmul(x, y).add_(bias)
 
     return call
 
@@ -207,13 +208,16 @@ def _sample(node: Node) -> Call:
 def _gram(node: Node) -> Call:
     groups, homogeneous = node["groups"], node["homogeneous"]
 
-    def call(context: Context, x: Tensor) -> Tensor:
+    def call(context: Context, x: Tensor, out: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
         if homogeneous:
             rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], -1)
         scale = scalar.evaluate(node["scale"], context.batch)
-        result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale)
-        return result[0] if groups == 1 else result
+        if groups == 1 and is_large(rows[0].mT, rows[0].mT):
+            return times_transposed(rows[0].mT, rows[0].mT).mul_(scale)
+        result = out[None] if out is not None and groups == 1 else out
+        result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale, out=result)
+        return (result[0] if groups == 1 else result) if out is None else out
 
     return call
 
@@ -222,8 +226,8 @@ def _patch_gram(node: Node) -> Call:
     window = {
         k: node[k] for k in ("kernel", "stride", "padding", "dilation", "groups", "homogeneous")
     }
-    return lambda context, x: patch_gram(
-        x, **window, scale=scalar.evaluate(node["scale"], context.batch)
+    return lambda context, x, out=None: patch_gram(
+        x, **window, scale=scalar.evaluate(node["scale"], context.batch), out=out
     )
 
 
@@ -251,6 +255,8 @@ def _one_hot(node: Node) -> Call:
 
     return call
 
+
+TAKE_OUT = frozenset({Op.GRAM, Op.PATCH_GRAM})  # ops whose rules can write to memory they are given
 
 ATEN: dict[Op, Rule] = {
     Op.MAP: lambda node: Pointwise([node], [node]).single,

@@ -40,6 +40,11 @@ class Layout:
         self.numel = start
         self._made: dict[Callable[[str], Output], list[Output]] = {}
         self._sizes = [sizes[name] for name in self.slices]
+        places = {name: i for i, name in enumerate(self.slices)}
+        self._views = [
+            (name, places[name], None if len(p.shape) == 1 else p.shape)
+            for name, p in self.parameters.items()
+        ]
 
     @cached_property
     def layers(self) -> dict[str, list[str]]:
@@ -76,10 +81,10 @@ class Layout:
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Returns views of a flat vector in the model's own shapes."""
-        parts = dict(zip(self.slices, torch.split_with_sizes(flat, self._sizes), strict=True))
+        parts = torch.split_with_sizes(flat, self._sizes)
         return {
-            name: parts[name] if len(p.shape) == 1 else parts[name].view(p.shape)
-            for name, p in self.parameters.items()
+            name: parts[i] if shape is None else parts[i].view(shape)
+            for name, i, shape in self._views
         }
 
     def torch_views(self, flat: Tensor) -> dict[str, Tensor]:

@@ -158,7 +158,7 @@ class ModelRule(Rule):
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the programs of the forms on every span that may be searched."""
-        matrix, two = self.matrix or "hessian", model.backend.two_products
+        matrix, two = self.matrix or "hessian", model.two_products(batch)
         return [model.programs[True].quadratic(width, matrix, two) for width in self.widths]
 
     def survey(self, directions: Sequence[Tensor], point: Point) -> None:
