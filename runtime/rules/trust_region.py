@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -172,13 +171,12 @@ class TrustRegion(ModelRule):
         """Returns the step from the solver's direction r ≈ C⁻¹g."""
         units, norms, slope, metric, curvature = self.measured(direction, point)
         searched = len(units) - (self.last is not None)
-        nothing = Proposal(torch.zeros_like(direction), 0.0, 0.0)
         if not np.isfinite(norms).all():
-            return replace(nothing, predicted=math.nan)
+            return Proposal(torch.zeros_like(direction), 0.0, math.nan)
         if 0.0 in norms:
-            return nothing
+            return Proposal(torch.zeros_like(direction), 0.0, 0.0)
         if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
-            return replace(nothing, predicted=math.nan)
+            return Proposal(torch.zeros_like(direction), 0.0, math.nan)
 
         def model(c: Matrix) -> float:
             return float(slope @ c + 0.5 * c @ curvature @ c)
