@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .memory import empty
 from .products import is_large, times_transposed
 
 Pair = tuple[int, int]
@@ -138,7 +138,7 @@ def patch_gram(
     _, height, width, channels = a.shape
     taps, c = math.prod(kernel), channels // groups
     d = taps * c + homogeneous
-    result = _empty((groups, d, d), a) if out is None else out.view(groups, d, d)
+    result = empty((groups, d, d), a.dtype, a.device) if out is None else out.view(groups, d, d)
     blocks = result[:, : taps * c, : taps * c].unflatten(1, (taps, c)).unflatten(3, (taps, c))
     lags = lags_of((height, width), kernel, stride, padding, dilation)
     if sum(len(lag.y.taps) * len(lag.x.taps) for lag in lags) < taps * (taps + 1) // 2:
@@ -162,15 +162,6 @@ def patch_gram(
     if homogeneous:
         _append_ones(result, image, lags, kernel, stride, padding, dilation, scale)
     return result.view(d, d) if groups == 1 and out is None else (result if out is None else out)
-
-
-def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Returns new memory; NumPy's lies on huge pages, which spares large results page faults."""
-    if like.device.type != "cpu":
-        return like.new_empty(shape)
-    return torch.from_numpy(
-        np.empty(shape, {torch.float32: np.float32, torch.float64: np.float64}[like.dtype])
-    )
 
 
 def _product(here: Tensor, there: Tensor, scale: float, out: Tensor) -> None:

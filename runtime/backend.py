@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..compiler.graph.ir import Graph, Node
 from ..compiler.lowering.kernel import Schedule
+from ..kernels.memory import empty
 from .vectors import Vectors
 
 
@@ -28,7 +29,7 @@ class Context(NamedTuple):
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         """Returns new memory of a shape."""
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
+        return empty(shape, self.dtype, self.device)
 
 
 class Planned(Protocol):

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..kernels.memory import empty_like
 from .reading import read, upload
 
 Matrix = NDArray[np.float64]
@@ -142,7 +143,7 @@ class Vectors:
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
         """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
         first, *others = map(float, coefficients)
-        result = vectors[0] * first
+        result = torch.mul(vectors[0], first, out=empty_like(vectors[0]))
         for factor, vector in zip(others, vectors[1:], strict=True):
             result.add_(vector, alpha=factor)
         return result

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...kernels.memory import empty
 from ...kernels.products import times_transposed
 from ..model.factors import KroneckerFactors, MeanFactors
 from ..parts.block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
@@ -145,15 +146,16 @@ class MatrixBlock(Block):
         return self.described.bias is not None
 
     def read(self, views: Views) -> Tensor:
-        """Returns M, O×D (groups×O/g×D), the bias as last column."""
+        """Returns M, O×D (groups×O/g×D), the bias as last column; a view where there is none."""
         layer = self.described
         weight = views[layer.weight]
         lead = (layer.groups,) if layer.groups > 1 else ()
         rows = weight.shape[0] // layer.groups
-        parts = [weight.reshape(*lead, rows, -1)]
-        if layer.bias is not None:
-            parts.append(views[layer.bias].reshape(*lead, rows, 1))
-        return torch.cat(parts, -1)
+        m = weight.reshape(*lead, rows, -1)
+        if layer.bias is None:
+            return m
+        whole = empty((*m.shape[:-1], m.shape[-1] + 1), m.dtype, m.device)
+        return torch.cat([m, views[layer.bias].reshape(*lead, rows, 1)], -1, out=whole)
 
     def write(self, views: Views, m: Tensor) -> None:
         """Writes M into weight and bias."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Output
 from ...compiler.language.network import Parameter, layer_of
+from ...kernels.memory import empty_like
 
 ALIGNMENT = 16
 
@@ -121,7 +122,7 @@ class Layout:
             outputs: the outputs of the program; the vector is zero where an output is missing.
             like: a flat vector of the same dtype and device.
         """
-        flat = torch.empty_like(like)
+        flat = empty_like(like)
         views = dict(zip(self._keys(key), self.views(flat).values(), strict=True))
         for missing in views.keys() - outputs:
             views.pop(missing).zero_()

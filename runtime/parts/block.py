@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...kernels.memory import empty_like
 from ..aten.switches import switches
 from ..model.factors import DiagonalFactors, Factors
 from .cholesky import System, inverses
@@ -350,7 +351,9 @@ class BlockDiagonal:
 
     def assembled(self, parts: Iterable[Tensor], like: Tensor) -> Tensor:
         """Returns the flat vector that has these parts."""
-        result = torch.zeros_like(like)
+        parts, result = list(parts), empty_like(like)
+        if sum(m.numel() for m in parts) < result.numel():
+            result.zero_()
         views = self.layout.views(result)
         for block, m in zip(self.blocks, parts, strict=True):
             block.write(views, m)
