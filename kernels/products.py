@@ -19,8 +19,9 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(_mkldnn, "_linear_
 
 def is_large(x: Tensor, y: Tensor) -> bool:
     """Whether oneDNN takes the product x yᵀ."""
-    matrices = x.ndim == y.ndim == 2 and x.dtype == torch.float32 and x.device.type == "cpu"
-    return HAS_ONEDNN and matrices and x.numel() * len(y) >= LARGE
+    if not HAS_ONEDNN or x.numel() * len(y) < LARGE:
+        return False
+    return x.ndim == y.ndim == 2 and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def times_transposed(x: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -93,8 +93,9 @@ class Numbers(NamedTuple):
 
 def inner_products(vectors: Sequence[Tensor]) -> Tensor:
     """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row, computed in float64."""
-    size = CHUNK if vectors[0].device.type == "cpu" else max(1, vectors[0].numel())
-    chunks = zip(*(v.split(size) for v in vectors), strict=True)
+    if vectors[0].numel() <= CHUNK or vectors[0].device.type != "cpu":
+        return _inner_products(vectors)
+    chunks = zip(*(v.split(CHUNK) for v in vectors), strict=True)
     return reduce(torch.add, map(_inner_products, chunks))
 
 
@@ -116,9 +117,15 @@ def _dot(u: Tensor, v: Tensor) -> Tensor:
 def symmetric(products: Matrix, count: int) -> Matrix:
     """Returns the matrix k×k of products ⟨vᵢ, vⱼ⟩ that are given for i ≤ j, row by row."""
     result = np.empty((count, count))
-    upper = np.triu_indices(count)
+    upper = _upper(count)
     result[upper] = result.T[upper] = products
     return result
+
+
+@cache
+def _upper(count: int) -> tuple[NDArray[np.intp], ...]:
+    """Returns the places with i ≤ j of a matrix k×k, row by row."""
+    return np.triu_indices(count)
 
 
 class Vectors:

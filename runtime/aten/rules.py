@@ -8,6 +8,7 @@ convolutions and pools without a copy. Leading axes of copies are merged into th
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -207,17 +208,20 @@ def _sample(node: Node) -> Call:
 
 def _gram(node: Node) -> Call:
     groups, homogeneous = node["groups"], node["homogeneous"]
+    scale_at = cache(lambda batch: scalar.evaluate(node["scale"], batch))
 
     def call(context: Context, x: Tensor, out: Tensor | None = None) -> Tensor:
-        rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
+        lead = (-1, groups) if groups > 1 else (-1,)
+        rows = x.reshape(*lead, x.shape[-1] // groups)
         if homogeneous:
-            rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], -1)
-        scale = scalar.evaluate(node["scale"], context.batch)
-        if groups == 1 and is_large(rows[0].mT, rows[0].mT):
-            return times_transposed(rows[0].mT, rows[0].mT).mul_(scale)
-        result = out[None] if out is not None and groups == 1 else out
-        result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale, out=result)
-        return (result[0] if groups == 1 else result) if out is None else out
+            rows = torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
+        columns, scale = (
+            (rows.mT if groups == 1 else rows.permute(1, 2, 0)),
+            scale_at(context.batch),
+        )
+        if is_large(columns, columns):
+            return times_transposed(columns, columns).mul_(scale)
+        return torch.matmul(columns, columns.mT, out=out).mul_(scale)
 
     return call
 
@@ -226,8 +230,9 @@ def _patch_gram(node: Node) -> Call:
     window = {
         k: node[k] for k in ("kernel", "stride", "padding", "dilation", "groups", "homogeneous")
     }
+    scale_at = cache(lambda batch: scalar.evaluate(node["scale"], batch))
     return lambda context, x, out=None: patch_gram(
-        x, **window, scale=scalar.evaluate(node["scale"], context.batch), out=out
+        x, **window, scale=scale_at(context.batch), out=out
     )
 
 

@@ -162,9 +162,9 @@ class MatrixBlock(Block):
         layer = self.described
         weight = views[layer.weight]
         columns = m.shape[-1] - self.homogeneous
-        weight.copy_(m[..., :columns].reshape(weight.shape))
+        weight.view(*m.shape[:-1], columns).copy_(m[..., :columns])
         if layer.bias is not None:
-            views[layer.bias].copy_(m[..., columns].reshape(-1))
+            views[layer.bias].view(m.shape[:-1]).copy_(m[..., columns])
 
     def sizes(self, views: Views) -> tuple[tuple[int, ...], int, int]:
         """Returns the factors' leading axis (the groups, where there are several), D and O."""

@@ -303,12 +303,12 @@ class Linearization(Generic[M]):
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
         two = self.model.two_products(self.batch) if two_products is None else two_products
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
-        result = torch.empty(len(vs), len(vs), dtype=self.model.dtype, device=self.model.device)
-        for key, value in found.items():
-            assert isinstance(key, Form)
-            v, w = vs[key.i], vs[key.j]
-            decay = self.model.weight_decay and self.model.weight_decay * torch.dot(v, w)
-            result[key.i, key.j] = result[key.j, key.i] = value + decay
+        places = range(len(vs))
+        result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
+        result = result.view(len(vs), len(vs))
+        if self.model.weight_decay:
+            products = torch.stack([torch.dot(v, w) for v in vs for w in vs])
+            result.add_(products.view_as(result), alpha=self.model.weight_decay)
         return result
 
     # --- factors --------------------------------------------------------------------------------
