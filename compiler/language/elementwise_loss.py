@@ -34,6 +34,8 @@ class Criterion(Loss):
         convex: whether f is convex in z, whatever y is.
         root: what stands for B = ∂²f/∂z² in Gauss–Newton curvature where f is not convex: "fisher",
             E[B] over `values`; "clip", its positive part; None refuses such curvature.
+        lowest: a number that ℓ is never below: 0 where there are `values`; None where none is
+            known. Steps that promise to go below it are shortened, see `runtime.rules.noise`.
 
     Attributes:
         separable: always True, since ℓ is a sum over the outputs.
@@ -58,6 +60,7 @@ class Criterion(Loss):
     noise: str = "uniform"
     convex: bool = False
     root: str | None = None
+    lowest: float | None = None
     separable: bool = field(init=False, repr=False, default=True)
     distribution: bool = field(init=False, repr=False, default=False)
 

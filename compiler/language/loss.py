@@ -42,6 +42,7 @@ class Loss(Described):
             labels of that distribution, "clip" for B without its negative eigenvalues.
         noise: the random numbers that `drawn` takes, "uniform" in [0, 1) or "normal".
         span: the least and the largest float label that there can be; None for all numbers.
+        lowest: a number that ℓ is never below, where one is known, see `bound`.
         values: the only float labels that there are; None for all numbers.
 
     Examples:
@@ -65,7 +66,13 @@ class Loss(Described):
     root: str | None = None
     noise: str = "uniform"
     span: tuple[float, float] | None = None
+    lowest: float | None = None
     values: tuple[float, ...] | None = None
+
+    @property
+    def bound(self) -> float | None:
+        """A number that ℓ is never below: 0 where e^{−ℓ/d} are probabilities; None for none."""
+        return 0.0 if self.distribution and self.values is not None else self.lowest
 
     @property
     def title(self) -> str:

@@ -46,6 +46,7 @@ class CrossEntropyLoss(Loss):
 
     convex = True
     distribution = True
+    lowest = 0.0
 
     def _shifted(self, z: Node) -> tuple[Node, Node]:
         """Returns the logits without the maximum of their row, and the rows' sums of exponentials.
@@ -97,6 +98,7 @@ class MSELoss(Loss):
 
     convex = True
     distribution = True
+    lowest = 0.0
     separable = True
     noise = "normal"
 
@@ -137,6 +139,7 @@ class BCEWithLogitsLoss(Loss):
 
     convex = True
     distribution = True
+    lowest = 0.0
     separable = True
     span = (0.0, 1.0)
 
@@ -188,6 +191,7 @@ class SigmoidMarginLoss(Loss):
     delta: float = 5.0
     epsilon: float = 0.2
     root: str | None = None
+    lowest = 0.0
 
     def __post_init__(self) -> None:
         for name in ("delta", "epsilon"):
@@ -225,6 +229,7 @@ class MixtureLoss(Loss):
 
     root: str | None = None
     distribution = True
+    lowest = 0.0
 
     def classes(self, z: Node) -> int:
         """Returns 2, although there are three outputs."""

@@ -50,6 +50,8 @@ class Scaled(Loss):
         for name in UNCHANGED:
             object.__setattr__(self, name, getattr(self.loss, name))
         object.__setattr__(self, "dispersion", self.c * self.loss.dispersion)
+        if self.loss.bound is not None:
+            object.__setattr__(self, "lowest", self.c * self.loss.bound)
 
     @property
     def title(self) -> str:

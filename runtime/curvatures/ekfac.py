@@ -88,6 +88,11 @@ class EigenbasisBlock(MatrixBlock):
         basis_a, basis_g = self.tensors["basis_A"], self.tensors["basis_G"]
         return basis_g @ ((basis_g.mT @ m @ basis_a) * factor) @ basis_a.mT
 
+    @property
+    def mean_diagonal(self) -> Tensor:
+        """The mean of S: a trace is the same in every basis."""
+        return self.tensors["S"].mean(dtype=torch.float64)
+
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product U_G [S ⊙ (U_Gᵀ M U_A)] U_Aᵀ."""
         return self._in_basis(m, self.tensors["S"])

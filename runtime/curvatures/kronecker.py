@@ -24,6 +24,7 @@ from ..parts.tags import Tag
 from ..reading import all_finite
 from .ekfac import EKFAC, EigenbasisBlock
 from .kronecker_block import KroneckerBlock, MeanBlock
+from .units import units
 
 STRUCTURES = (*KINDS, *EKFAC)
 INPUTS = ("gram", "mean", "mean-first")
@@ -51,6 +52,7 @@ class KroneckerCurvature:
         layers: the layers that C is about, each of which must have a block; C is 0 for the others.
             None stands for all layers.
         refresh: gatherings between two eigenbases after burn-in, ≥ 1.
+        relative: whether a damping is relative to curvature and parameters, see `units`.
         basis: "eigh" for a new eigenbasis each time, or "qr" to refine the last one, see `Eigen`.
 
     Attributes:
@@ -81,6 +83,7 @@ class KroneckerCurvature:
         apart: bool = False,
         layers: Collection[str] | None = None,
         refresh: int = 1,
+        relative: bool = False,
         basis: str = "eigh",
     ) -> None:
         check_option("kind", kind, STRUCTURES)
@@ -105,6 +108,9 @@ class KroneckerCurvature:
         self.means = {"gram": [], "mean": names, "mean-first": names[:1]}[inputs]
         eigenbasis = basis if kind in EKFAC else None
         self._blocks = operators(model, self.means, apart, eigenbasis, self.layers)
+        self.relative = check_flag("relative", relative)
+        for block in self._blocks.values():
+            block.decay = model.weight_decay
         self.updates = self.gathered = 0
         # New memory costs a CPU as much as what is written to it; a GPU's allocator keeps it.
         self._memory = dict[Output, Tensor]() if model.device.type == "cpu" else None
@@ -149,8 +155,16 @@ class KroneckerCurvature:
             anew = burning_in or self.gathered % self.refresh == 0
             in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
             self.gathered += 1
+            if self.relative:
+                views = self.model.layout.views(self.model.params)
+                self._measure_in(units([*self._blocks.values()], views))
         self.updates += 1
         return True
+
+    def _measure_in(self, found: Mapping[str, float]) -> None:
+        """Makes numbers the units of dampings, by layer."""
+        for layer, block in self._blocks.items():
+            block.unit = found[layer]
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
@@ -171,7 +185,13 @@ class KroneckerCurvature:
         views = model.layout.views(model.params)
         layers = {layer: b.spec(views, model.dtype) for layer, b in self._blocks.items()}
         counts = {"updates": Number(int, 0), "gathered": Number(int, 0)}
-        return {"factors": Maybe(layers), **counts, "generator": Random(self.generator)}
+        known = dict.fromkeys(self._blocks, Number(float, 0.0))
+        return {
+            "factors": Maybe(layers),
+            **counts,
+            "units": known,
+            "generator": Random(self.generator),
+        }
 
     def state_dict(self) -> State:
         """Returns averages, counts and the generator: what the coming updates depend on."""
@@ -180,6 +200,7 @@ class KroneckerCurvature:
             "factors": {layer: copied(block.tensors) for layer, block in filled.items()},
             "updates": self.updates,
             "gathered": self.gathered,
+            "units": {layer: block.unit for layer, block in self._blocks.items()},
             "generator": self.generator.get_state(),
         }
 
@@ -187,6 +208,7 @@ class KroneckerCurvature:
         """Restores what `state_dict` gave, bit for bit."""
         self.updates, self.gathered = state["updates"], state["gathered"]
         self.generator.set_state(state["generator"].cpu())
+        self._measure_in(state["units"])
         for layer, block in self._blocks.items():
             block.load(state["factors"][layer] if state["factors"] else {})
 

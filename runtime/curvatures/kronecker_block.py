@@ -190,6 +190,11 @@ class KroneckerProduct(MatrixBlock):
         """The side of the outputs' gradients, O×O."""
         return Full(self.tensors["G"], "G")
 
+    @property
+    def mean_diagonal(self) -> Tensor:
+        """The product of both sides' means, averaged over the groups."""
+        return (self.a.mean_diagonal * self.g.mean_diagonal).mean()
+
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product G M A."""
         return self.tensors["G"] @ self.factors.times_inputs(m)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...compiler.graph.errors import NewtritonError
 from ..curvatures.kronecker import KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree, WithPreconditioner
-from ..parts.protocols import Curvature
+from ..parts.protocols import Curvature, StepRule
 from ..rules.fixed import Fixed
 from ..rules.line_search import LevenbergMarquardt
 from ..rules.quadratic_model import QuadraticModel
@@ -41,6 +41,16 @@ def refresh_intervals(every: object) -> tuple[int, int]:
     return gather, max(1, -(-invert // gather))
 
 
+RELATIVE, ABSOLUTE = 0.1, 0.01  # the first γ in the units of `curvatures.units`, and without
+
+
+def first_damping(damping: float | None, noise: str | None) -> tuple[float, bool]:
+    """Returns a preset's first γ, and whether it is relative: unless one is given, with noise."""
+    if damping is not None:
+        return damping, False
+    return (ABSOLUTE, False) if noise is None else (RELATIVE, True)
+
+
 class FITRE(SecondOrder):
     """FITRE (Kylasa et al. 2020): a trust region along the K-FAC direction, on the exact Hessian.
 
@@ -48,8 +58,11 @@ class FITRE(SecondOrder):
     r and ∇h, in the ball ‖s‖ ≤ Δ (Algorithm 1). Δ doubles where ρ = (actual decrease)/(predicted
     decrease) ≥ ¾ and halves where ρ < ¼.
 
-    γ and Δ_max are from the paper's grids (10⁻³…10², 10⁻²…10²): on both problems of
-    `bench/first_order.py` they train faster than 0.1 and 1. μ is that of the paper's runs.
+    By default steps are judged against the noise of the mini-batch (`rules.noise`), and no number
+    has a unit: γ starts at 0.1 of the mean curvature (`curvatures.units`) and follows its model,
+    Δ is the solver's own step times a factor that follows ρ, and averaged gradients take the place
+    of momentum. With `noise=None` the method is the paper's, with γ = 0.01, Δ_max = 10 and μ = 0.9
+    from its grids and runs, unless they are given. A number that is given is absolute, and stays.
 
     Args:
         model: the model to be trained.
@@ -57,13 +70,14 @@ class FITRE(SecondOrder):
         max_radius: Δ_max > 0 of the trust region, in the units of the parameters.
         initial_radius: Δ₀ ≤ Δ_max; Δ_max unless given.
         case: "kfac", "kfac+gradient" or "subspace", see `TrustRegion`.
-        momentum: μ, 0 ≤ μ < 1.
+        momentum: μ, 0 ≤ μ < 1; 0 unless given, 0.9 without noise.
         factors: the kind of factors: "kfac" (labels drawn from the model), "empirical", "ekfac", ….
         every: steps between two refreshes of the factors, ≥ 1; a pair (gather, invert) sets both
             apart.
         moving_average: θ of the factors, 0 ≤ θ < 1.
         burn_in: the first steps, each of which gathers and inverts.
         reject_below: ρ below which a step is rejected, 0 ≤ ρ ≤ ¾; FITRE's code uses 1e-4.
+        noise: "wiener", see `rules.noise`, or None for the paper's method.
         seed: the seed of the labels that are drawn.
 
     Raises:
@@ -83,20 +97,23 @@ class FITRE(SecondOrder):
     def __init__(
         self,
         model: Model,
-        damping: float = 0.01,
-        max_radius: float = 10.0,
+        damping: float | None = None,
+        max_radius: float | None = None,
         *,
         initial_radius: float | None = None,
         case: str = "kfac",
-        momentum: float = 0.9,
+        momentum: float | None = None,
         factors: str = "kfac",
         every: Every = 5,
-        moving_average: float = 0.95,
-        burn_in: int = 5,
+        moving_average: float = 0.8,
+        burn_in: int = 10,
         reject_below: float = 0.25,
+        noise: str | None = "wiener",
         seed: int = 0,
     ) -> None:
         gather, invert = refresh_intervals(every)
+        first, relative = first_damping(damping, noise)
+        literal = noise is None
         curvature = KroneckerCurvature(
             model,
             factors,
@@ -104,16 +121,18 @@ class FITRE(SecondOrder):
             every=gather,
             burn_in=burn_in,
             seed=seed,
+            relative=relative,
             refresh=invert,
         )
         rule = TrustRegion(
-            max_radius,
+            10.0 if max_radius is None and literal else max_radius,
             initial_radius=initial_radius,
             case=case,
-            momentum=momentum,
+            momentum=(0.9 if literal else 0.0) if momentum is None else momentum,
             reject_below=reject_below,
         )
-        super().__init__(model, curvature, KFI(invert), rule, damping)
+        solver = KFI(invert)
+        super().__init__(model, curvature, solver, rule, first, noise=noise, follow=relative)
 
 
 class KFAC(SecondOrder):
@@ -122,20 +141,27 @@ class KFAC(SecondOrder):
     With x = (C + γI)⁻¹∇h by Kronecker factors C, the step is s = −αx + μ·(last step) with α and μ
     that minimise ∇hᵀs + ½sᵀ(B + λI)s, B the exact Gauss–Newton matrix (section 7).
 
-    γ and λ are additive dampings; both start at λ₀ and follow the model's success: λ by ρ every 5
-    steps, γ by the best of three every 20 (sections 6.5 and 6.6; the paper's γ is the root of
-    ours). λ₀ is 0.01, not the paper's 150, from which λ needs a hundred steps to fall to 1: on both
-    problems of `bench/first_order.py` training is faster from 0.01 than from 1.
+    By default steps are judged against the noise of the mini-batch (`rules.noise`): averaged
+    gradients take the place of momentum, a trust region of the solver's own step that of λ
+    (`TrustRegion`), and γ starts at 0.1 of the mean curvature (`curvatures.units`), so that no
+    number has a unit. γ is the best of three at steps that lie ever farther apart.
+
+    With `noise=None` the method is the paper's. γ and λ are additive dampings; both start at λ₀ and
+    follow the model's success: λ by ρ every 5 steps, γ by the best of three every 20 (sections 6.5
+    and 6.6; the paper's γ is the root of ours). λ₀ is 0.01, not the paper's 150, from which λ needs
+    a hundred steps to fall to 1. A damping that is given is absolute, and brings λ and momentum
+    back, noise or not.
 
     Args:
         model: the model to be trained.
         damping: the first γ and λ, λ₀ ≥ 0.
-        momentum: whether the last step is part of the model.
+        momentum: whether the last step is part of the model; not unless given or without noise.
         samples: label draws per input, ≥ 1.
         every: steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
         moving_average: θ of the factors, 0 ≤ θ < 1; a plain average for the first `burn_in` steps.
         burn_in: the first steps, each of which gathers and inverts.
         average: the decay of the Polyak average of the parameters, in [0, 1); None for none.
+        noise: "wiener", see `rules.noise`, or None for the paper's method.
         seed: the seed of the labels that are drawn.
 
     Raises:
@@ -157,17 +183,19 @@ class KFAC(SecondOrder):
     def __init__(
         self,
         model: Model,
-        damping: float = 0.01,
+        damping: float | None = None,
         *,
-        momentum: bool = True,
+        momentum: bool | None = None,
         samples: int = 1,
         every: Every = (1, 20),
         moving_average: float = 0.95,
         burn_in: int = 20,
         average: float | None = None,
+        noise: str | None = "wiener",
         seed: int = 0,
     ) -> None:
         gather, invert = refresh_intervals(every)
+        first, relative = first_damping(damping, noise)
         curvature = KroneckerCurvature(
             model,
             self.factors,
@@ -176,10 +204,23 @@ class KFAC(SecondOrder):
             every=gather,
             burn_in=burn_in,
             seed=seed,
+            relative=relative,
         )
-        polyak = None if average is None else PolyakAverage(average)
-        rule = QuadraticModel(damping, momentum=momentum)
-        super().__init__(model, curvature, KFI(invert), rule, damping, average=polyak)
+        rule: StepRule
+        if relative and not momentum:
+            rule = TrustRegion(None, model="ggn", reject_below=0.0)
+        else:
+            rule = QuadraticModel(first, momentum=True if momentum is None else momentum)
+        super().__init__(
+            model,
+            curvature,
+            KFI(invert),
+            rule,
+            first,
+            average=None if average is None else PolyakAverage(average),
+            noise=noise,
+            follow=relative,
+        )
 
 
 class KFRA(KFAC):
@@ -188,17 +229,18 @@ class KFRA(KFAC):
     As K-FAC, with factors whose G is computed by a recursion over layers in place of drawn labels.
     Appendix B: τ (the rule's `damping`) follows ρ every 5 steps, γ is the best of three every 20,
     β of the Polyak average is min(0.95, 1 − 1/t). The paper found momentum unstable and has none;
-    within the bounds of `QuadraticModel` it is stable and saves 30 % of the updates on digits.
+    without noise, within the bounds of `QuadraticModel`, it is stable and there by default.
 
     Args:
         model: the model to be trained: a chain of layers, since the recursion knows no branches.
         damping: the first γ and τ, ≥ 0, as in `KFAC`.
-        momentum: whether the last step is part of the model.
+        momentum: whether the last step is part of the model, as in `KFAC`.
         every: steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
         moving_average: θ of the factors, 0 ≤ θ < 1; the paper's is 0.9, or 0 for the last batch
             alone.
         burn_in: the first steps, averaged plainly.
         average: the decay of the Polyak average, in [0, 1); None for none.
+        noise: "wiener", see `rules.noise`, or None for the paper's method.
         seed: the seed of labels, where the factors draw some.
 
     Raises:
@@ -221,13 +263,14 @@ class KFRA(KFAC):
     def __init__(
         self,
         model: Model,
-        damping: float = 0.01,
+        damping: float | None = None,
         *,
-        momentum: bool = True,
+        momentum: bool | None = None,
         every: Every = 5,
         moving_average: float = 0.9,
         burn_in: int = 10,
         average: float | None = 0.95,
+        noise: str | None = "wiener",
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -238,6 +281,7 @@ class KFRA(KFAC):
             moving_average=moving_average,
             burn_in=burn_in,
             average=average,
+            noise=noise,
             seed=seed,
         )
 
@@ -271,6 +315,8 @@ class EACG(SecondOrder):
     The defaults are the best of the paper's grid on digits, over three sigmoid networks and a CNN
     (`bench/eacg_grid.py`). η/α is the rate along what the mean of the inputs does not see: sigmoid
     networks train faster at 5 and 10 (η = 0.1, α = 0.02 and 0.01), the CNN does not train above 1.
+    By default steps are judged against the noise of the mini-batch (`rules.noise`), and one that
+    raises the loss of its batch is refused and η halved, which steps that are taken double again.
 
     Args:
         model: the model to be trained.
@@ -281,6 +327,7 @@ class EACG(SecondOrder):
         tolerance: the relative residual at which CG stops; the grid is 1e-10, 1e-5, 1e-2, 1e-1.
         momentum: μ of the steps, 0 ≤ μ < 1; the paper has none.
         apart: whether weight and bias are blocks of their own, as in the paper.
+        noise: "wiener", see `rules.noise`, or None for the paper's method.
         seed: the seed of labels, where the factors draw some.
 
     Raises:
@@ -308,13 +355,15 @@ class EACG(SecondOrder):
         tolerance: float = 1e-5,
         momentum: float = 0.0,
         apart: bool = True,
+        noise: str | None = "wiener",
         seed: int = 0,
     ) -> None:
         curvature = KroneckerCurvature(
             model, factors, moving_average=0.0, burn_in=0, seed=seed, inputs="mean", apart=apart
         )
         solver = MeanCG(limit, tolerance)
-        super().__init__(model, curvature, solver, Fixed(lr, momentum), alpha, form="convex")
+        rule = Fixed(lr, momentum, refuse=noise is not None)
+        super().__init__(model, curvature, solver, rule, alpha, form="convex", noise=noise)
 
 
 class NewtonCG(SecondOrder):
@@ -334,6 +383,7 @@ class NewtonCG(SecondOrder):
         tolerance: σ of ‖(G + λI)d + ∇h‖ ≤ σ‖∇h‖, 0 ≤ σ < 1.
         progress: ε of Martens' rule (0.0005 in his paper); 0 leaves it out.
         preconditioner: the kind of Kronecker factors to precondition with; None for none.
+        noise: "wiener", see `rules.noise`, for steps on batches; None for the paper's method.
         seed: the seed of the samples that are drawn.
 
     Raises:
@@ -362,6 +412,7 @@ class NewtonCG(SecondOrder):
         tolerance: float = 0.1,
         progress: float = 0.0,
         preconditioner: str | None = None,
+        noise: str | None = "wiener",
         seed: int = 0,
     ) -> None:
         free = MatrixFree(model, curvature, product=product)
@@ -372,7 +423,9 @@ class NewtonCG(SecondOrder):
             operator, inner = WithPreconditioner(free, factors), KFI()
         solver = TruncatedCG(limit, tolerance, progress, inner)
         rule = LevenbergMarquardt(curvature)
-        super().__init__(model, operator, solver, rule, damping, sample=sample, seed=seed)
+        super().__init__(
+            model, operator, solver, rule, damping, sample=sample, noise=noise, seed=seed
+        )
 
     @property
     def takes_data(self) -> bool:

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_number, check_option
+from ...compiler.graph.options import check_flag, check_number, check_option
 from ...compiler.graph.program import Program
 from ...kernels.memory import empty_like
 from ..aten.switches import switches
 from ..parts.protocols import Curvature, Foreseeing, Proposal, Solution, Solver, Stateful, StepRule
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from ..reading import largest_of
+from ..rules.noise import Noise
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
 from .passes import Batch
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 SEARCH_FAILED = "the line search found no step that lowers the loss enough"
+
+
+NOISES = ("wiener",)
+OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
+SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
 
 
 class SecondOrder:
@@ -57,6 +63,10 @@ class SecondOrder:
         sample: the share of the samples that curvature is taken on, 0 < sample ≤ 1; loss and
             gradient are of all.
         average: a `PolyakAverage` of the parameters to be kept, or None.
+        noise: "wiener" judges the steps of mini-batches against their noise, see `rules.noise`;
+            None judges each on its own batch alone. A step on all data, `step(data)`, has none.
+        follow: whether γ follows what the model of its step promises: the best of γ and its
+            neighbours ωγ, γ/ω, ω = 0.95²⁰, at steps that lie ever farther apart.
         seed: the seed of the samples that are drawn.
 
     Attributes:
@@ -90,6 +100,8 @@ class SecondOrder:
         form: str = "additive",
         sample: float = 1.0,
         average: PolyakAverage | None = None,
+        noise: str | None = None,
+        follow: bool = False,
         seed: int = 0,
     ) -> None:
         check_option("form", form, tuple(FORMS))
@@ -101,7 +113,13 @@ class SecondOrder:
             model, curvature, solver, rule, self.damping
         )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
+        if noise is not None:
+            check_option("noise", noise, NOISES)
         self.form, self.average = form, average
+        self.noise = None if noise is None else Noise()
+        if self.noise is not None:
+            self.rule.watch(None)
+        self.follow, self.steps, self.followed = check_flag("follow", follow), 0, 0
         self.generator = seeded(model, seed)
         self.patience = Patience()
         self._foreseen = set[int]()
@@ -154,8 +172,9 @@ class SecondOrder:
                 lr=rule.lr, rejected=self.patience.rejected, **what,
             )  # fmt: skip
 
+        noise = None if y is None else self.noise
         with switches(model.device):  # solves take products outside of programs
-            found = self._direction(point, second)
+            found = self._direction(point, second, noise, 0 if y is None else len(y))
         if isinstance(found, str):
             rule.tighten()
             self.damping = rule.adapt(self.damping, -math.inf)
@@ -164,7 +183,12 @@ class SecondOrder:
         self.patience.count(None)
         self._retreat.keep()
         solution, proposal = found
+        if noise is not None:
+            lowest = model.criterion.bound  # of h too: weight decay only adds to the loss
+            proposal = noise.shortened(proposal, point.objective, lowest, point.hides)
         new_loss, proposal, accepted, rho = self._take(point, proposal, batches)
+        if noise is not None:
+            noise.record(proposal, point.objective, new_loss, accepted)
         self._retreat.moved()
         if accepted:
             passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
@@ -223,16 +247,24 @@ class SecondOrder:
         return new_loss, proposal, accepted, rho
 
     def _direction(
-        self, point: Linearization | Sampled, second: Linearization
+        self,
+        point: Linearization | Sampled,
+        second: Linearization,
+        noise: Noise | None,
+        samples: int,
     ) -> tuple[Solution, Proposal] | str:
-        """Returns the best proposal over the rule's dampings, or what stands in the way of one."""
+        """Returns the best proposal over the dampings to try, or what stands in the way of one."""
         if (fault := not_finite(point.objective, point.gradient)) is not None:
             return fault
         if not self.curvature.update(second):
             return "curvature that is not finite"
+        side = point.gradient
+        if noise is not None:
+            side = noise.averaged(side, samples)
+            self.rule.watch(noise.last)
         fault, solved = "", list[tuple[float, Solution]]()
-        for damping in self.rule.dampings(self.damping):
-            solution = self._solve(damping, point.gradient)
+        for damping in self._dampings():
+            solution = self._solve(damping, side)
             if solution.status.failed:
                 fault = solution.status.value
             else:
@@ -246,10 +278,22 @@ class SecondOrder:
                 fault = "a direction that is not finite"
             elif best is None or _worth(proposal) > _worth(best[2]):
                 best = (damping, solution, proposal)
+        if noise is not None and (seen := self.rule.seen()) is not None:
+            noise.judge(*seen)
         if best is None:
             return fault
         self.damping = best[0]
         return best[1:]
+
+    def _dampings(self) -> tuple[float, ...]:
+        """Returns the γ to try: the rule's, or those that are due where γ follows its model."""
+        self.steps += 1
+        if not self.follow:
+            return self.rule.dampings(self.damping)
+        if self.steps - self.followed < max(SOONEST, self.steps / 4):
+            return (self.damping,)
+        self.followed = self.steps
+        return (self.damping, OMEGA * self.damping, self.damping / OMEGA)
 
     def _solve(self, damping: float, g: Tensor) -> Solution:
         """Solves (C + (γ + η)I) x = g, or ((1 − α)(C + ηI) + αI) x = g in the convex form."""
@@ -268,7 +312,8 @@ class SecondOrder:
             "solver": self.solver,
             "rule": self.rule,
         }
-        return parts if self.average is None else {**parts, "average": self.average}
+        more: dict[str, Stateful | None] = {"average": self.average, "noise": self.noise}
+        return parts | {name: part for name, part in more.items() if part is not None}
 
     def _state_spec(self) -> Mapping[str, Spec]:
         """Returns what a state must look like, for `state.check_state`."""
@@ -279,14 +324,18 @@ class SecondOrder:
         }
         if self.average is not None:
             specs["average"] = self.average.state_spec(self.model)
+        if self.noise is not None:
+            specs["noise"] = self.noise.state_spec(self.model)
         specs["generator"] = Random(self.generator)
-        return {**specs, "damping": Number(float, 0.0), "rejected": Number(int, 0)}
+        counts = dict.fromkeys(("rejected", "steps", "followed"), Number(int, 0))
+        return {**specs, "damping": Number(float, 0.0), **counts}
 
     def state_dict(self) -> State:
         """Returns copies of all that the coming steps depend on, besides model and data."""
         state: State = {name: p.state_dict() for name, p in self._parts().items()}
         state["generator"] = self.generator.get_state()
-        return {**state, "damping": self.damping, "rejected": self.patience.rejected}
+        counts = {"steps": self.steps, "followed": self.followed}
+        return {**state, **counts, "damping": self.damping, "rejected": self.patience.rejected}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, bit for bit.
@@ -299,6 +348,7 @@ class SecondOrder:
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
         self.damping, self.patience.rejected = state["damping"], state["rejected"]
+        self.steps, self.followed = state["steps"], state["followed"]
 
 
 def _is_finite(proposal: Proposal) -> bool:

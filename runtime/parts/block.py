@@ -98,6 +98,8 @@ class Block(ABC):
 
     Attributes:
         layer: the layer's name.
+        unit: what a damping is measured in; 1 for dampings in the curvature's own units.
+        decay: the part of a damping that has no unit: weight decay.
         tags: what may be relied on, e.g. `Tag.DIAGONAL`; see also `BlockDiagonal.tags`.
     """
 
@@ -105,6 +107,7 @@ class Block(ABC):
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
+        self.unit, self.decay = 1.0, 0.0
         self._tensors: dict[str, Tensor] = {}
 
     # --- what it keeps ---
@@ -167,6 +170,12 @@ class Block(ABC):
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
         """Returns the specification of the averages, for `state.check_state`."""
 
+    def share(self, damping: float) -> float:
+        """Returns what a damping γ + η is in the block, γ·unit + η."""
+        if self.unit == 1.0:
+            return damping
+        return (damping - self.decay) * self.unit + self.decay
+
     # --- its place in a flat vector ---
 
     @abstractmethod
@@ -178,6 +187,11 @@ class Block(ABC):
         """Writes M back into a flat vector."""
 
     # --- the operator ---
+
+    @property
+    @abstractmethod
+    def mean_diagonal(self) -> Tensor:
+        """The mean of the diagonal of C, a scalar in float64, unread."""
 
     @abstractmethod
     def mv(self, m: Tensor) -> Tensor:
@@ -291,6 +305,11 @@ class DiagonalBlock(Block):
         """Writes the parameters back."""
         for name, part in zip(self.names, self._parts(m, views), strict=True):
             views[name].copy_(part)
+
+    @property
+    def mean_diagonal(self) -> Tensor:
+        """The mean of d."""
+        return self.diagonal.mean(dtype=torch.float64)
 
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product d ⊙ m."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -119,7 +119,8 @@ class Proposal:
         step: s, flat.
         norm: ‖s‖.
         predicted: the predicted decrease −m(s) ≥ 0; NaN where it is not finite.
-        slope: gᵀs, where the rule searches a line.
+        slope: gᵀs.
+        along: α where s = −αx + …, x being the solver's direction.
         halvings: how often a line search has shortened the step.
     """
 
@@ -127,7 +128,20 @@ class Proposal:
     norm: float
     predicted: float
     slope: float = 0.0
+    along: float = 0.0
     halvings: int = 0
+
+    def times(self, factor: float) -> Proposal:
+        """Returns the step times a factor, with what the quadratic model says of it."""
+        half_form = -self.predicted - self.slope  # ½ sᵀCs
+        return replace(
+            self,
+            step=self.step * factor,
+            norm=self.norm * factor,
+            predicted=-(factor * self.slope + factor**2 * half_form),
+            slope=self.slope * factor,
+            along=self.along * factor,
+        )
 
 
 class Stateful(Protocol):
@@ -288,6 +302,17 @@ class StepRule(Part, Protocol):
     @property
     def lr(self) -> float | None:
         """The learning rate; None where the rule has none."""
+        ...
+
+    def watch(self, step: Tensor | None) -> None:
+        """Lets the next proposal measure an earlier step on its batch as well."""
+        ...
+
+    def seen(self) -> tuple[float, float | None] | None:
+        """Returns that step's slope and form on the batch, None for a form without a model.
+
+        None stands for no step, or for one that has not been measured.
+        """
         ...
 
     def dampings(self, damping: float) -> tuple[float, ...]:

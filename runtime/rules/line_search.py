@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -76,7 +77,7 @@ class LevenbergMarquardt(ModelRule):
         with np.errstate(over="ignore", invalid="ignore"):
             slope *= -norm
             predicted = -float(slope + 0.5 * norm**2 * form)
-        return Proposal(step, float(norm), predicted, float(slope))
+        return Proposal(step, float(norm), predicted, float(slope), 1.0)
 
     def shorten(self, loss: float, new_loss: float, proposal: Proposal) -> Proposal | None:
         """Returns half the step, until it suffices or the halvings are used up."""
@@ -84,14 +85,7 @@ class LevenbergMarquardt(ModelRule):
             return None
         if not proposal.slope < 0.0:
             return None
-        half_form = -proposal.predicted - proposal.slope  # ½ sᵀCs
-        return Proposal(
-            proposal.step / 2,
-            proposal.norm / 2,
-            -(proposal.slope / 2 + half_form / 4),
-            proposal.slope / 2,
-            proposal.halvings + 1,
-        )
+        return replace(proposal.times(0.5), halvings=proposal.halvings + 1)
 
     def _suffices(self, loss: float, new_loss: float, proposal: Proposal) -> bool:
         return math.isfinite(new_loss) and new_loss <= loss + self.sufficient * proposal.slope

@@ -116,7 +116,8 @@ class QuadraticModel(ModelRule):
         with np.errstate(over="ignore", invalid="ignore"):
             predicted = -float(slope @ c + 0.5 * c @ forms @ c)
         norm = math.sqrt(max(0.0, c @ metric @ c))
-        return Proposal(point.vectors.combination(c, units), norm, predicted)
+        step = point.vectors.combination(c, units)
+        return Proposal(step, norm, predicted, float(slope @ c), -float(c[0] / norms[0]))
 
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, hides: Hides

@@ -37,6 +37,21 @@ class Rule(Attributes):
     needs: frozenset[Tag] = frozenset()
     tags: frozenset[Tag] = frozenset({Tag.CONSTANT_DAMPING})
 
+    _watches = False
+    _watched: Tensor | None = None
+    _seen: tuple[float, float | None] | None = None
+
+    def watch(self, step: Tensor | None) -> None:
+        """Lets the next proposal measure an earlier step on its batch as well.
+
+        None stands for no step now, and says that there will be some.
+        """
+        self._watches, self._watched, self._seen = True, step, None
+
+    def seen(self) -> tuple[float, float | None] | None:
+        """Returns what the next proposal has measured of that step, see `StepRule.seen`."""
+        return self._seen
+
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
         """Returns nothing to be checked: there is no state."""
         return {}
@@ -96,6 +111,11 @@ class Measured(NamedTuple):
     slope: Matrix
     metric: Matrix
     forms: Matrix
+
+    def without_last(self) -> Measured:
+        """Returns what is known of all directions but the last."""
+        units, norms, slope, metric, forms = self
+        return Measured(units[:-1], norms[:-1], slope[:-1], metric[:-1, :-1], forms[:-1, :-1])
 
 
 def measure(
@@ -163,13 +183,12 @@ class ModelRule(Rule):
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the programs of the forms on every span that may be searched."""
         matrix, two = self.matrix or "hessian", model.two_products(batch)
-        return [model.programs[True].quadratic(width, matrix, two) for width in self.widths]
+        widths = {width + more for width in self.widths for more in range(1 + self._watches)}
+        return [model.programs[True].quadratic(width, matrix, two) for width in sorted(widths)]
 
     def survey(self, directions: Sequence[Tensor], point: Point) -> None:
         """Measures what several proposals at a point will need, in one transfer."""
-        spans = [self.span(direction, point) for direction in directions]
-        measured = measure(spans, point, self.forms)
-        pairs = zip(directions, measured, strict=True)
+        pairs = zip(directions, self._measure(directions, point), strict=True)
         self._surveyed = {id(direction): (direction, found) for direction, found in pairs}
 
     def measured(self, direction: Tensor, point: Point) -> Measured:
@@ -177,7 +196,19 @@ class ModelRule(Rule):
         known = self._surveyed.pop(id(direction), None)
         if known is not None:
             return known[1]
-        return measure([self.span(direction, point)], point, self.forms)[0]
+        return self._measure([direction], point)[0]
+
+    def _measure(self, directions: Sequence[Tensor], point: Point) -> list[Measured]:
+        """Measures each direction's span, and with the first one the step that is watched."""
+        spans = [self.span(direction, point) for direction in directions]
+        if self._watched is None:
+            return measure(spans, point, self.forms)
+        spans[0] = [*spans[0], self._watched]
+        first, *others = measure(spans, point, self.forms)
+        norm = float(first.norms[-1])
+        self._seen = norm * float(first.slope[-1]), norm**2 * float(first.forms[-1, -1])
+        self._watched = None
+        return [first.without_last(), *others]
 
 
 def reduction_ratio(loss: float, new_loss: float, predicted: float, hides: Hides) -> float | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
+from ...compiler.programs import MATRICES
 from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Maybe, Number, Shaped, Spec
 from ..parts.tags import Tag
@@ -113,7 +114,8 @@ class TrustRegion(ModelRule):
     Δ doubles where ρ ≥ ¾ and halves where ρ < ¼ (FITRE: Kylasa et al. 2020, Algorithm 1).
 
     Args:
-        max_radius: Δ_max, in the units of the parameters; finite.
+        max_radius: Δ_max, in the units of the parameters; finite. None takes the solver's own step
+            for the unit: Δ = τ‖r‖, where τ ≤ 1 follows ρ in place of Δ.
         initial_radius: Δ₀; Δ_max unless given.
         min_radius: the radius Δ never falls below it; 0 < min ≤ initial ≤ max.
         case: "kfac" searches along the direction; "kfac+gradient" takes the better of the best
@@ -121,9 +123,11 @@ class TrustRegion(ModelRule):
         momentum: μ of s = ηr + μ·(last accepted step), scaled to ‖s‖ ≤ Δ; 0 ≤ μ < 1. It is left
             out of a step that it would send uphill in the model, where ρ has no meaning.
         reject_below: ρ below which a step is rejected, 0 ≤ ρ ≤ ¾.
+        model: which matrix H is, the "hessian" or "ggn" of h.
 
     Attributes:
-        radius: Δ as it is now.
+        radius: Δ as it is now, or τ.
+        relative: whether it is τ.
         last: the last accepted step, where there is momentum.
 
     Raises:
@@ -132,21 +136,26 @@ class TrustRegion(ModelRule):
 
     name = "trust-region"
     tags = ModelRule.tags | {Tag.RADIUS}
-    matrix = lr = None
+    lr = None
     STATE: ClassVar[tuple[str, ...]] = ("radius", "last")
 
     def __init__(
         self,
-        max_radius: float = 1.0,
+        max_radius: float | None = 1.0,
         *,
         initial_radius: float | None = None,
         min_radius: float = 1e-8,
         case: str = "kfac",
         momentum: float = 0.0,
         reject_below: float = POOR,
+        model: str = "hessian",
     ) -> None:
         super().__init__()
         check_option("case", case, CASES)
+        check_option("model", model, MATRICES)
+        self.curvature, self.matrix = model, None if model == "hessian" else model
+        self.relative = max_radius is None
+        max_radius = 1.0 if max_radius is None else max_radius
         radius = max_radius if initial_radius is None else initial_radius
         for name, value in (("max", max_radius), ("initial", radius), ("min", min_radius)):
             check_number(f"{name}_radius", value)
@@ -175,8 +184,8 @@ class TrustRegion(ModelRule):
         return vectors if self.last is None else [*vectors, self.last]
 
     def forms(self, units: Sequence[Tensor], point: Point) -> Tensor:
-        """Returns the Hessian's forms on unit vectors, unread."""
-        return point.quadratic_forms(units)
+        """Returns the forms of the model's curvature on unit vectors, unread."""
+        return point.quadratic_forms(units, self.curvature)
 
     def propose(self, direction: Tensor, point: Point) -> Proposal:
         """Returns the step from the solver's direction r ≈ C⁻¹g."""
@@ -196,19 +205,27 @@ class TrustRegion(ModelRule):
             return math.sqrt(max(0.0, c @ metric @ c))
 
         tolerance = math.sqrt(torch.finfo(direction.dtype).eps)
+        radius = self.radius * float(norms[0]) if self.relative else self.radius
         with np.errstate(over="ignore", invalid="ignore"):
-            candidates = self._search(slope, curvature, metric, searched, tolerance)
+            candidates = self._search(slope, curvature, metric, searched, radius, tolerance)
             c = min(candidates, key=model)
         if not math.isfinite(model(c)):
             return _staying(direction, math.nan)
         if self.last is not None:
             carried = np.append(c[:-1], self.momentum * norms[-1])
-            carried *= min(1.0, self.radius / (length(carried) or self.radius))
+            carried *= min(1.0, radius / (length(carried) or radius))
             c = carried if model(carried) < 0 else c
-        return Proposal(point.vectors.combination(c, units), length(c), -model(c))
+        step, along = point.vectors.combination(c, units), -float(c[0] / norms[0])
+        return Proposal(step, length(c), -model(c), float(slope @ c), along)
 
     def _search(
-        self, slope: Matrix, curvature: Matrix, metric: Matrix, searched: int, tolerance: float
+        self,
+        slope: Matrix,
+        curvature: Matrix,
+        metric: Matrix,
+        searched: int,
+        radius: float,
+        tolerance: float,
     ) -> list[Matrix]:
         """Returns coefficients of the steps to choose from, in the first `searched` directions."""
 
@@ -217,7 +234,7 @@ class TrustRegion(ModelRule):
             part = np.ix_(these, these)
             if slope[these].any():  # along a direction without slope the step is 0
                 c[these] = minimise_in_ball(
-                    slope[these], curvature[part], metric[part], self.radius, tolerance
+                    slope[these], curvature[part], metric[part], radius, tolerance
                 )
             return c
 

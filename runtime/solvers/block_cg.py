@@ -46,14 +46,14 @@ class IterativeInverse:
         blocks, parts = self.blocks.blocks, self.blocks.parts(g)
         divided = [Tag.DIAGONAL in block.tags for block in blocks]
         systems = [
-            (block.mv, System(m, self.damping))
+            (block.mv, System(m, block.share(self.damping)))
             for block, m, divide in zip(blocks, parts, divided, strict=True)
             if not divide
         ]
         found = conjugate_gradients_on_each(systems, self.stop, self.vectors)
         iterated = iter(found)
         x = [
-            block.solve(Factorisation(Damped.WHOLE), self.damping, m)
+            block.solve(Factorisation(Damped.WHOLE), block.share(self.damping), m)
             if divide
             else next(iterated).x
             for block, m, divide in zip(blocks, parts, divided, strict=True)

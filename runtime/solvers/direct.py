@@ -111,7 +111,7 @@ class Direct(LinearSolver):
         """Returns what to keep of each layer, and how often damping was raised; None on failure."""
         last = self._kept if self.refines else {}
         all_made = in_rounds(
-            [b.factorising(damping, self.form, last.get(b.layer)) for b in blocks.blocks]
+            [b.factorising(b.share(damping), self.form, last.get(b.layer)) for b in blocks.blocks]
         )
         made = [each for each in all_made if each is not None]
         if len(made) < len(all_made):
@@ -159,11 +159,11 @@ def _raised(
     blocks: BlockDiagonal, kept: Mapping[str, Factorisation], damping: float
 ) -> dict[str, tuple[float, int]] | None:
     """Returns each layer's damping and how often it was raised; None where none serves."""
-    extremes = {b: b.extremes(kept[b.layer], damping) for b in blocks.blocks}
+    extremes = {b: b.extremes(kept[b.layer], b.share(damping)) for b in blocks.blocks}
     found = {b: extreme for b, extreme in extremes.items() if extreme is not None}
-    raised = {block.layer: (damping, 0) for block in blocks.blocks}
+    raised = {block.layer: (block.share(damping), 0) for block in blocks.blocks}
     for block, (lowest, largest) in zip(found, read(*found.values()), strict=True):
-        enough = block.raise_damping(damping, float(lowest), float(largest))
+        enough = block.raise_damping(block.share(damping), float(lowest), float(largest))
         if enough is None:
             return None
         raised[block.layer] = enough

@@ -1,0 +1,167 @@
+"""The noise of a mini-batch, which a step is made and judged against, whatever makes the steps.
+
+A step that is best for the batch that made it fits that batch's noise: direction, length and
+ratio ρ all come from one sample, and ρ stays near 1 while the loss of all data rises. Four things
+keep the noise out of a step, each without a unit, so that none depends on the problem's scales.
+
+- The right-hand side is an average of gradients, m ← m + w(g − m): its noise falls and directions
+  that batches agree on stay. w is a quarter of the gain φ below, between 0.1 and 0.25: the average
+  is long where noise is large. A batch weighs as its samples do.
+- The solver's step x = (C + γ)⁻¹m is Newton's on averaged curvature, and a batch cannot ask for
+  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch.
+- A loss with a lower bound h₀ cannot fall by more than h − h₀: a longer promise is shortened.
+- The gain: s is multiplied by φ, the share of the promise that an independent batch confirms. On
+  its own batch the step before the gain, u, has the slope −p = gᵀu. The next batch gives, before
+  its own step, a = g'ᵀs at the point that s led to, and q = sᵀB's. Then (q − a)/φ = −g'ᵀu at the
+  point it came from, to second order, and the best length of u for all data is
+
+      φ = E[(q − a)/(φp)] / max(E[q/(φ²p)], 1)
+
+  the scalar gain of Wiener's filter. The averages weigh a step by max(0.03, 1/(t + 1)) after t
+  steps. A mean of k Newton steps has the gain 1/k, Kalman's where nothing but noise is left, and
+  twice as much forgets how it began: 2/(k + 1) ≤ φ ≤ 1 after k steps.
+
+No step is taken back later: what the next batch says of a step changes the gain of later ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..parts.protocols import Hides, Proposal
+from ..parts.state import Attributes, Maybe, Number, Shaped, Spec
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+SHORT, LONG = 0.25, 0.1  # the weight of a new gradient where noise is small, and where it is large
+MEMORY = 0.03  # the least weight of a step in what batches confirm
+LEAST = 1e-3  # of the gain
+OUTLIER = 4.0  # what a single batch may confirm, in units of the promise
+
+
+class Noise(Attributes):
+    """The averages of a run's gradients and of what batches confirm of each other's steps.
+
+    Attributes:
+        mean: m before its normalisation, flat; None before the first batch.
+        weight: the sum of the weights in it.
+        largest: the size of a whole batch: the largest, slowly forgotten.
+        slope: the average of (q − a)/(φp).
+        form: the average of q/(φ²p).
+        judged: t, how many steps have been judged.
+        steps: k, how many batches there have been.
+        last: the last step while it waits for the next batch; None where none does.
+        promise: p of that step.
+        gain: φ of that step.
+        own_form: sᵀBs of that step as its own batch's loss has shown it.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = (
+        "mean", "weight", "largest", "slope", "form", "judged", "steps", "last", "promise", "gain",
+        "own_form",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.mean: Tensor | None = None
+        self.weight = self.largest = 0.0
+        self.slope = self.form = 1.0
+        self.judged = self.steps = 0
+        self.last: Tensor | None = None
+        self.promise = self.own_form = 0.0
+        self.gain = 1.0
+
+    def state_spec(self, model: Model) -> Mapping[str, Spec]:
+        """Returns the specification of the averages and of the step that waits."""
+        flat = Maybe(Shaped((model.layout.numel,), model.dtype))
+        numbers = ("weight", "largest", "slope", "form", "promise", "gain", "own_form")
+        counts = ("judged", "steps")
+        return {
+            "mean": flat,
+            "last": flat,
+            **dict.fromkeys(numbers, Number(float)),
+            **dict.fromkeys(counts, Number(int, 0)),
+        }
+
+    @property
+    def confirmed(self) -> float:
+        """The gain φ of the coming step."""
+        least = max(LEAST, 2.0 / (self.steps + 1))
+        return min(max(self.slope / max(self.form, 1.0), least), 1.0)
+
+    def averaged(self, gradient: Tensor, samples: int) -> Tensor:
+        """Takes in a batch's gradient; returns the average m, which stands for it."""
+        self.steps += 1
+        self.largest = max(0.99 * self.largest, samples)
+        weight = min(max(SHORT * self.confirmed, LONG), SHORT) * min(1.0, samples / self.largest)
+        if self.mean is None:
+            self.mean = torch.zeros_like(gradient)
+        self.mean.lerp_(gradient, weight)
+        self.weight += weight * (1.0 - self.weight)
+        return self.mean / self.weight
+
+    def judge(self, slope: float, form: float | None) -> None:
+        """Takes in what a new batch says of the step that waits.
+
+        Args:
+            slope: a, the new gradient's product with the step.
+            form: q, the step's quadratic form on the new batch; its own batch's where it is None.
+        """
+        q = max(self.own_form if form is None else form, 0.0)
+        self.last = None
+        if not math.isfinite(slope + q):
+            return
+        confirmed = (q - slope) / (self.gain * self.promise)
+        bent = q / (self.gain**2 * self.promise)
+        self.judged += 1
+        weight = max(MEMORY, 1.0 / (self.judged + 1))
+        self.slope += weight * (min(max(confirmed, -OUTLIER), OUTLIER) - self.slope)
+        self.form += weight * (min(bent, OUTLIER**2) - self.form)
+
+    def shortened(
+        self, proposal: Proposal, loss: float, lowest: float | None, hides: Hides
+    ) -> Proposal:
+        """Returns the part of a proposal that noise leaves; zeros where that is nothing.
+
+        Nothing is left of a step that goes against the solver's direction or uphill on its batch,
+        and of one whose promise rounding hides.
+
+        Args:
+            proposal: the step by the batch that made it.
+            loss: h of the batch.
+            lowest: what h is never below; None where no such number is known.
+            hides: says whether rounding hides a change of h, see `Point.hides`.
+        """
+        if not math.isfinite(proposal.predicted) or proposal.norm == 0.0:
+            return proposal
+        part = 0.0
+        if proposal.along > 0.0 and proposal.slope < 0.0:
+            part = min(1.0, 1.0 / proposal.along)
+            if lowest is not None:
+                part = min(part, _within(proposal.times(part), loss - lowest) * part)
+        self.promise, self.gain = -proposal.slope * part, self.confirmed
+        taken = proposal.times(self.gain * part)
+        if part > 0.0 and not hides(taken.predicted):
+            return taken
+        return Proposal(torch.zeros_like(proposal.step), 0.0, 0.0)
+
+    def record(self, proposal: Proposal, loss: float, new_loss: float, accepted: bool) -> None:
+        """Lets a step that was taken wait for the next batch."""
+        taken = accepted and proposal.norm > 0.0 and self.promise > 0.0
+        self.last = proposal.step if taken else None
+        # h(θ + s) = h + gᵀs + ½sᵀBs
+        self.own_form = 2.0 * (new_loss - loss - proposal.slope) if taken else 0.0
+
+
+def _within(proposal: Proposal, most: float) -> float:
+    """Returns the share of a step by which the model falls no further than `most` ≥ 0."""
+    if proposal.predicted <= most:
+        return 1.0
+    slope, form = -proposal.slope, 2.0 * (-proposal.predicted - proposal.slope)
+    root = math.sqrt(max(slope**2 - 2.0 * form * max(most, 0.0), 0.0))
+    return min(1.0, 2.0 * max(most, 0.0) / (slope + root))
