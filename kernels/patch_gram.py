@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from .memory import empty
+from .products import is_large, times_transposed
 
 Pair = tuple[int, int]
 
@@ -136,7 +138,7 @@ def patch_gram(
     _, height, width, channels = a.shape
     taps, c = math.prod(kernel), channels // groups
     d = taps * c + homogeneous
-    result = _empty((groups, d, d), a) if out is None else out.view(groups, d, d)
+    result = empty((groups, d, d), a.dtype, a.device) if out is None else out.view(groups, d, d)
     blocks = result[:, : taps * c, : taps * c].unflatten(1, (taps, c)).unflatten(3, (taps, c))
     lags = lags_of((height, width), kernel, stride, padding, dilation)
     if sum(len(lag.y.taps) * len(lag.x.taps) for lag in lags) < taps * (taps + 1) // 2:
@@ -151,9 +153,7 @@ def patch_gram(
             for j, x in enumerate(lag.x.segments):
                 here = _pixels(image, y, x, groups)
                 there = _pixels(image, _shifted(y, lag.y.lag), _shifted(x, lag.x.lag), groups)
-                torch.baddbmm(
-                    products[i, j], here.mT, there, beta=0, alpha=scale, out=products[i, j]
-                )
+                _product(here, there, scale, products[i, j])
         for tap, other, ys, xs in lag.blocks(kernel[1]):
             block = blocks[:, tap, :, other]
             _sum([p for row in products[ys] for p in row[xs]], block)
@@ -164,13 +164,12 @@ def patch_gram(
     return result.view(d, d) if groups == 1 and out is None else (result if out is None else out)
 
 
-def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Returns new memory; NumPy's lies on huge pages, which spares large results page faults."""
-    if like.device.type != "cpu":
-        return like.new_empty(shape)
-    return torch.from_numpy(
-        np.empty(shape, {torch.float32: np.float32, torch.float64: np.float64}[like.dtype])
-    )
+def _product(here: Tensor, there: Tensor, scale: float, out: Tensor) -> None:
+    """Writes scale · hereᵀ there of each group to `out`."""
+    if len(here) == 1 and is_large(here[0].mT, there[0].mT):
+        torch.mul(times_transposed(here[0].mT, there[0].mT), scale, out=out[0])
+    else:
+        torch.baddbmm(out, here.mT, there, beta=0, alpha=scale, out=out)
 
 
 def _sum(terms: Sequence[Tensor], out: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..compiler.graph.ir import Graph, Node
 from ..compiler.lowering.kernel import Schedule
+from ..kernels.memory import empty
 from .vectors import Vectors
 
 
@@ -25,6 +26,10 @@ class Context(NamedTuple):
     batch: int
     dtype: torch.dtype
     device: torch.device
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """Returns new memory of a shape."""
+        return empty(shape, self.dtype, self.device)
 
 
 class Planned(Protocol):
@@ -112,9 +117,12 @@ class Backend(Protocol):
         """Whether kernels are compiled before they are launched."""
         ...
 
-    @property
-    def two_products(self) -> bool:
-        """Whether a quadratic form takes two contractions a layer rather than three."""
+    def two_products(self, operations: float) -> bool:
+        """Whether a quadratic form takes two contractions a layer rather than three.
+
+        Args:
+            operations: the floating-point operations of such a contraction.
+        """
         ...
 
     @property

@@ -19,6 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 Array = NDArray[np.float64]
 
+SMALL = 1 << 16  # elements up to which a copy costs less than a call for each tensor
 _REMEMBERED = WeakIdKeyDictionary()  # a tensor → its version and its largest element
 
 
@@ -40,8 +41,11 @@ def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
     if not launched:
         return []
     flat = np.array(torch.cat([x.reshape(-1).double() for x in launched]).tolist())
-    ends = np.cumsum([x.numel() for x in launched])[:-1]
-    found = [part.reshape(x.shape) for x, part in zip(launched, np.split(flat, ends), strict=True)]
+    found, start = list[Array](), 0
+    for x in launched:
+        stop = start + x.numel()
+        found.append(flat[start:stop].reshape(x.shape))
+        start = stop
     for tensor, value in zip(largest, found[len(numbers) :], strict=True):
         if not tensor.is_inference():  # such tensors do not tell when they change
             _REMEMBERED[tensor] = (tensor._version, float(value))
@@ -66,6 +70,8 @@ def largest_of(tensor: Tensor) -> float:
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Returns whether all elements of all tensors are finite, in one transfer."""
     tensors = list(tensors)
+    if tensors[0].device.type == "cpu" and sum(x.numel() for x in tensors) < SMALL:
+        return math.isfinite(read(_largest(torch.cat([x.reshape(-1) for x in tensors])))[0])
     if tensors[0].device.type == "cpu":
         return math.isfinite(read(torch.stack([*map(_largest, tensors)]).amax())[0])
     return math.isfinite(read(get_total_norm(tensors, math.inf))[0])

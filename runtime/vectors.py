@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, reduce
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -18,10 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..kernels.memory import empty_like
 from .reading import read, upload
 
 Matrix = NDArray[np.float64]
 Operator = Callable[[Tensor], Tensor]
+
+CHUNK = 1 << 16  # elements of a part in float64 that stays in the cache
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,22 @@ class Numbers(NamedTuple):
     rr: float
 
 
+def inner_products(vectors: Sequence[Tensor]) -> Tensor:
+    """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row, computed in float64."""
+    if vectors[0].numel() <= CHUNK or vectors[0].device.type != "cpu":
+        return _inner_products(vectors)
+    chunks = zip(*(v.split(CHUNK) for v in vectors), strict=True)
+    return reduce(torch.add, map(_inner_products, chunks))
+
+
+def _inner_products(vectors: Sequence[Tensor]) -> Tensor:
+    exact = [v.double() for v in vectors]
+    return torch.stack([torch.dot(u, v) for u, v in combinations_with_replacement(exact, 2)])
+
+
 def inner(u: Tensor, v: Tensor) -> float:
     """Returns ⟨u, v⟩, computed in float64."""
-    return float(torch.dot(u.double(), v.double()))
+    return float(inner_products([u, v])[1])
 
 
 def _dot(u: Tensor, v: Tensor) -> Tensor:
@@ -101,9 +117,15 @@ def _dot(u: Tensor, v: Tensor) -> Tensor:
 def symmetric(products: Matrix, count: int) -> Matrix:
     """Returns the matrix k×k of products ⟨vᵢ, vⱼ⟩ that are given for i ≤ j, row by row."""
     result = np.empty((count, count))
-    upper = np.triu_indices(count)
+    upper = _upper(count)
     result[upper] = result.T[upper] = products
     return result
+
+
+@cache
+def _upper(count: int) -> tuple[NDArray[np.intp], ...]:
+    """Returns the places with i ≤ j of a matrix k×k, row by row."""
+    return np.triu_indices(count)
 
 
 class Vectors:
@@ -119,8 +141,7 @@ class Vectors:
 
     def products(self, vectors: Sequence[Tensor]) -> Tensor:
         """Returns the inner products ⟨vᵢ, vⱼ⟩ with i ≤ j, row by row, where the vectors are."""
-        exact = [v.double() for v in vectors]
-        return torch.stack([torch.dot(u, v) for u, v in combinations_with_replacement(exact, 2)])
+        return inner_products(vectors)
 
     def gram(self, vectors: Sequence[Tensor]) -> Matrix:
         """Returns the matrix k×k of the inner products ⟨vᵢ, vⱼ⟩ of k vectors."""
@@ -128,9 +149,10 @@ class Vectors:
 
     def combination(self, coefficients: Matrix, vectors: Sequence[Tensor]) -> Tensor:
         """Returns Σ cᵢ vᵢ for k coefficients and k vectors."""
-        result = torch.zeros_like(vectors[0])
-        for factor, vector in zip(coefficients, vectors, strict=True):
-            result.add_(vector, alpha=float(factor))
+        first, *others = map(float, coefficients)
+        result = torch.mul(vectors[0], first, out=empty_like(vectors[0]))
+        for factor, vector in zip(others, vectors[1:], strict=True):
+            result.add_(vector, alpha=factor)
         return result
 
     def first(self, system: System) -> Iterate:

@@ -20,13 +20,19 @@ from ..backend import Context, Expected
 from ..vectors import Vectors
 from .pairs import Step, paired
 from .pointwise import Pointwise
-from .rules import ATEN
+from .rules import ATEN, TAKE_OUT
 from .switches import switches
+
+SHORT = 1e7  # operations of a contraction that takes as long as the calls which spare it
 
 
 def _single(node: Node) -> Step:
     call = ATEN[node.op](node)
-    return Step(node.inputs, [node], lambda context, *xs: [call(context, *xs)])
+
+    def alone(context: Context, *xs: Tensor, **out: Tensor) -> list[Tensor]:
+        return [call(context, *xs, **out)]
+
+    return Step(node.inputs, [node], alone, takes_out=node.op in TAKE_OUT)
 
 
 def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
@@ -150,11 +156,17 @@ class AtenBackend:
     """
 
     precision = "ieee"
-    two_products = True
     compiles = False
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.vectors = device, Vectors()
+
+    def two_products(self, operations: float) -> bool:
+        """Whether quadratic forms take two products a layer: unless these are short calls.
+
+        Two ask for more maps, and each of these is a call.
+        """
+        return operations >= SHORT
 
     def executor(self, graph: Graph, keep: Iterable[Node] = ()) -> AtenExecutor:
         """Returns the graph as a list of steps."""
@@ -185,6 +197,10 @@ class AtenExecutor:
         for n, i in last.items():
             if n not in needed:
                 self.release[i].append(n)
+        self._schedule = [
+            (step.call, step.reads, step.writes, release, step.takes_out)
+            for step, release in zip(self.steps, self.release, strict=True)
+        ]
         self.leaves = [n for n in graph.nodes() if n.op in LEAVES]
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> None:
@@ -199,8 +215,9 @@ class AtenExecutor:
         Args:
             context: the batch size, dtype and device.
             feed: the tensors of the leaves and given nodes.
-            out: by name, tensors that outputs are copied to.
+            out: by name, tensors that outputs are written or copied to.
         """
+        places = {self.graph.outputs[name]: target for name, target in (out or {}).items()}
         values: dict[Node, Tensor] = {}
         for n in self.leaves:
             if n.op is Op.CONST:
@@ -211,12 +228,13 @@ class AtenExecutor:
         for n in self.graph.given:
             values[n] = feed[n]
         with switches(context.device):
-            for step, release in zip(self.steps, self.release, strict=True):
-                results = step.call(context, *[values[n] for n in step.reads])
-                for n, x in zip(step.writes, results, strict=True):
-                    values[n] = x
+            for call, reads, writes, release, takes_out in self._schedule:
+                given = {"out": places[writes[0]]} if takes_out and writes[0] in places else {}
+                results = call(context, *[values[n] for n in reads], **given)
+                values.update(zip(writes, results, strict=True))
                 for n in release:
                     del values[n]
         for name, target in (out or {}).items():
-            target.copy_(values[self.graph.outputs[name]])
+            if (value := values[self.graph.outputs[name]]) is not target:
+                target.copy_(value)
         return {n: values[n] for n in (*self.graph.outputs.values(), *self.keep)}

@@ -19,11 +19,13 @@ class Step:
         reads: the nodes whose tensors it takes.
         writes: the nodes whose tensors it gives.
         call: takes the context and the tensors of `reads`, and returns those of `writes`.
+        takes_out: whether `call` takes `out` as well, memory that its one value is written to.
     """
 
     reads: Sequence[Node]
     writes: Sequence[Node]
     call: Callable[..., Sequence[Tensor]]
+    takes_out: bool = False
 
 
 Users = Mapping[Node, Sequence[Node]]  # by node, the nodes that read it

@@ -22,7 +22,9 @@ from ..backend import Context
 from .patterns import FUSED_MAPS
 
 aten = torch.ops.aten
+Call = Callable[..., Tensor]
 
+SMALL = 1 << 14  # elements up to which all intermediates of a group fit the second-level cache
 CHUNK = 1 << 17  # elements of a chunk: a few chunks fit the second-level cache
 
 
@@ -30,63 +32,77 @@ class Instruction(NamedTuple):
     """One call of an operator.
 
     Attributes:
-        call: takes the tensors of the slots, and writes its result to `out`.
+        call: takes the tensors of the slots, and writes its result to `out`, or to new memory
+            where that is None.
         slots: the slots that it reads.
         target: the slot that it writes.
     """
 
-    call: Callable[..., object]
+    call: Call
     slots: tuple[int, ...]
     target: int
 
 
-def _fill(value: float) -> Callable[..., object]:
-    return lambda out: out.fill_(value)
-
-
-def _add(alpha: float) -> Callable[..., object]:
-    return lambda x, y, out: torch.add(x, y, alpha=alpha, out=out)
-
-
-def _add_number(number: float) -> Callable[..., object]:
-    return lambda x, out: torch.add(x, number, out=out)
-
-
-def _mul_number(number: float) -> Callable[..., object]:
-    return lambda x, out: torch.mul(x, number, out=out)
-
-
-def _affine(alpha: float, number: float) -> Callable[..., object]:
-    def call(x: Tensor, out: Tensor) -> None:
-        torch.mul(x, alpha, out=out)
-        out.add_(number)
+def _fill(value: float) -> Call:
+    def call(out: Tensor | None) -> Tensor:
+        assert out is not None, "a number has no shape of its own"
+        return out.fill_(value)
 
     return call
 
 
-def _where(condition: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
-    torch.where(condition > 0, a, b, out=out)
+def _add(alpha: float) -> Call:
+    return lambda x, y, out: torch.add(x, y, alpha=alpha, out=out)
 
 
-def _where_or_nan(condition: Tensor, a: Tensor, b: Tensor, at_nan: Tensor, out: Tensor) -> None:
-    torch.where(condition > 0, a, torch.where(condition <= 0, b, at_nan), out=out)
+def _add_number(number: float) -> Call:
+    return lambda x, out: torch.add(x, number, out=out)
 
 
-def _where_zero(condition: Tensor, a: Tensor, out: Tensor) -> None:
-    aten.threshold_backward.grad_input(a, condition, 0, grad_input=out)
+def _mul_number(number: float) -> Call:
+    return lambda x, out: torch.mul(x, number, out=out)
 
 
-def _round_tf32(x: Tensor, out: Tensor) -> None:
+def _affine(alpha: float, number: float) -> Call:
+    return lambda x, out: torch.mul(x, alpha, out=out).add_(number)
+
+
+def _where(condition: Tensor, a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
+    return torch.where(condition > 0, a, b, out=out)
+
+
+def _where_or_nan(
+    condition: Tensor, a: Tensor, b: Tensor, at_nan: Tensor, out: Tensor | None
+) -> Tensor:
+    return torch.where(condition > 0, a, torch.where(condition <= 0, b, at_nan), out=out)
+
+
+def _where_zero(condition: Tensor, a: Tensor, out: Tensor | None) -> Tensor:
+    if out is None:
+        return aten.threshold_backward(a, condition, 0)
+    return aten.threshold_backward.grad_input(a, condition, 0, grad_input=out)
+
+
+def _softplus(x: Tensor, out: Tensor | None) -> Tensor:
+    """Returns log(1 + eˣ), which beyond 40 is x to the last digit of a float64."""
+    return aten.softplus(x, 1.0, 40.0) if out is None else aten.softplus.out(x, 1.0, 40.0, out=out)
+
+
+def _written(x: Tensor, value: Tensor, out: Tensor | None) -> Tensor:
+    """Returns a value in the dtype of x, written to `out` where there is one."""
+    return value.to(x.dtype) if out is None else out.copy_(value)
+
+
+def _round_tf32(x: Tensor, out: Tensor | None) -> Tensor:
     bits = (x.float().view(torch.int32) + 0x1000) & ~0x1FFF
-    out.copy_(torch.where(x.isfinite(), bits.view(torch.float32), x))
+    return _written(x, torch.where(x.isfinite(), bits.view(torch.float32), x), out)
 
 
-def _round_bf16(x: Tensor, out: Tensor) -> None:
-    out.copy_(x.float().bfloat16())
+def _round_bf16(x: Tensor, out: Tensor | None) -> Tensor:
+    return _written(x, x.float().bfloat16(), out)
 
 
-# Beyond 40, log(1 + e^x) is x to the last digit of a float64.
-_UNARY: dict[str, Callable[..., object]] = {
+_UNARY: dict[str, Call] = {
     "exp": torch.exp,
     "log": torch.log,
     "sqrt": torch.sqrt,
@@ -96,7 +112,7 @@ _UNARY: dict[str, Callable[..., object]] = {
     "erf": torch.erf,
     "tf32": _round_tf32,
     "bf16": _round_bf16,
-    "softplus": lambda x, out: aten.softplus.out(x, 1.0, 40.0, out=out),
+    "softplus": _softplus,
 }
 
 
@@ -117,7 +133,7 @@ class _Lowering:
         self.slots += 1
         return self.slots - 1
 
-    def emit(self, key: tuple, call: Callable[..., object], *slots: int) -> int:
+    def emit(self, key: tuple, call: Call, *slots: int) -> int:
         """Returns the slot of a call; the same call of the same slots is made once."""
         found = self.known.get((key, slots))
         if found is None:
@@ -215,6 +231,8 @@ class Pointwise:
         self.wanted = list(wanted)
         self.writes = [*self.wanted, *self.sums]
         self.shape = maps[0].shape
+        alone = len(self.maps) == 1 and not self.sums
+        self._fused = FUSED_MAPS.get(maps[0]["expr"]) if alone else None
         self._loops: dict[int, _Loop] = {}
 
     def single(self, context: Context, *operands: Tensor) -> Tensor:
@@ -223,14 +241,11 @@ class Pointwise:
 
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
         """Returns the values of `writes` for the operands `reads`."""
-        fused = (
-            FUSED_MAPS.get(self.maps[0]["expr"]) if len(self.maps) == 1 and not self.sums else None
-        )
-        if fused is not None:
-            return [fused(*operands)]
+        if self._fused is not None:
+            return [self._fused(*operands)]
         if context.batch not in self._loops:
             self._loops[context.batch] = _Loop(self, context.batch)
-        return self._loops[context.batch](context, operands)
+        return self._loops[context.batch].run(context, operands)
 
 
 class _Loop:
@@ -254,6 +269,7 @@ class _Loop:
         self.rows = math.prod(shape) // max(1, columns)
         self.flat = (self.rows, columns) if len(shape) > 1 else shape
         self.step = min(self.rows, max(1, CHUNK // max(1, columns)))
+        self.run = self._at_once if math.prod(shape) <= SMALL else self._by_chunks
         self.chunk = (self.step, *self.flat[1:]) if shape else ()
         self._assign()
 
@@ -273,24 +289,31 @@ class _Loop:
                 self.buffer[ins.target] = free.pop()
             free.extend(self.buffer[s] for s in dying)
 
-    def __call__(self, context: Context, operands: Sequence[Tensor]) -> list[Tensor]:
-        def empty(shape: tuple[int, ...]) -> Tensor:
-            return torch.empty(shape, dtype=context.dtype, device=context.device)
+    def _at_once(self, context: Context, operands: Sequence[Tensor]) -> list[Tensor]:
+        """Runs on all rows: intermediates stay in the cache wherever PyTorch puts them."""
+        values: list[Any] = [x.contiguous() for x in operands]
+        values += [None] * (self.slots - self.n_reads)
+        for call, slots, target in self.instructions:
+            out = None if slots else context.empty(self.shape)
+            values[target] = call(*[values[s] for s in slots], out=out)
+        results = [values[s] for s in self.wanted]
+        for slot, by_column in self.sums:
+            value = values[slot]
+            results.append(value.view(self.flat).sum(0) if by_column else value.sum())
+        return results
 
+    def _by_chunks(self, context: Context, operands: Sequence[Tensor]) -> list[Tensor]:
+        """Runs chunk by chunk, on buffers that stay in the cache."""
         values: list[Any] = [x.reshape(self.flat) for x in operands]
         values += [None] * (self.slots - self.n_reads)
-        results = {slot: empty(self.flat) for slot in self.wanted if slot >= self.n_reads}
+        results = {slot: context.empty(self.flat) for slot in self.wanted if slot >= self.n_reads}
         whole = {**dict(enumerate(values[: self.n_reads])), **results}
-        temporaries = [empty(self.chunk) for _ in range(self.buffers)]
+        temporaries = [context.empty(self.chunk) for _ in range(self.buffers)]
         totals: list[Tensor] = []
         for start in range(0, self.rows, self.step):
             size = min(self.step, self.rows - start)
-            if self.step < self.rows:
-                for slot, tensor in whole.items():
-                    values[slot] = tensor.narrow(0, start, size)
-            else:
-                for slot, tensor in results.items():
-                    values[slot] = tensor
+            for slot, tensor in whole.items():
+                values[slot] = tensor.narrow(0, start, size)
             for call, slots, target in self.instructions:
                 if target not in results:
                     buffer = temporaries[self.buffer[target]]

@@ -8,6 +8,7 @@ convolutions and pools without a copy. Leading axes of copies are merged into th
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
 from ...kernels.patch_gram import patch_gram
+from ...kernels.products import is_large, times_transposed
 from ..backend import Context
 from .pointwise import Pointwise
 from .small_maps import input_grad, is_small, weight_grad
@@ -98,9 +100,9 @@ def _matmul(node: Node) -> Call:
 
     def call(context: Context, x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
         x, y = (x.mT if ta else x), (y.mT if tb else y)
-        if bias is None:
-            return torch.matmul(x, y)
-        return torch.addmm(bias, x, y) if x.ndim == y.ndim == 2 else torch.matmul(x, y).add_(bias)
+        if x.ndim == y.ndim == 2:
+            return torch.mm(x, y) if bias is None else torch.addmm(bias, x, y)
+        return torch.matmul(x, y) if bias is None else torch.matmul(x, y).add_(bias)
 
     return call
 
@@ -206,14 +208,20 @@ def _sample(node: Node) -> Call:
 
 def _gram(node: Node) -> Call:
     groups, homogeneous = node["groups"], node["homogeneous"]
+    scale_at = cache(lambda batch: scalar.evaluate(node["scale"], batch))
 
-    def call(context: Context, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
+    def call(context: Context, x: Tensor, out: Tensor | None = None) -> Tensor:
+        lead = (-1, groups) if groups > 1 else (-1,)
+        rows = x.reshape(*lead, x.shape[-1] // groups)
         if homogeneous:
-            rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], -1)
-        scale = scalar.evaluate(node["scale"], context.batch)
-        result = torch.baddbmm(rows.new_empty(1), rows.mT, rows, beta=0, alpha=scale)
-        return result[0] if groups == 1 else result
+            rows = torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
+        columns, scale = (
+            (rows.mT if groups == 1 else rows.permute(1, 2, 0)),
+            scale_at(context.batch),
+        )
+        if is_large(columns, columns):
+            return times_transposed(columns, columns).mul_(scale)
+        return torch.matmul(columns, columns.mT, out=out).mul_(scale)
 
     return call
 
@@ -222,8 +230,9 @@ def _patch_gram(node: Node) -> Call:
     window = {
         k: node[k] for k in ("kernel", "stride", "padding", "dilation", "groups", "homogeneous")
     }
-    return lambda context, x: patch_gram(
-        x, **window, scale=scalar.evaluate(node["scale"], context.batch)
+    scale_at = cache(lambda batch: scalar.evaluate(node["scale"], batch))
+    return lambda context, x, out=None: patch_gram(
+        x, **window, scale=scale_at(context.batch), out=out
     )
 
 
@@ -251,6 +260,8 @@ def _one_hot(node: Node) -> Call:
 
     return call
 
+
+TAKE_OUT = frozenset({Op.GRAM, Op.PATCH_GRAM})  # ops whose rules can write to memory they are given
 
 ATEN: dict[Op, Rule] = {
     Op.MAP: lambda node: Pointwise([node], [node]).single,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node
+from ...kernels.products import times_transposed
 
 
 def is_small(node: Node, ct: Tensor) -> bool:
@@ -34,7 +35,8 @@ def weight_grad(node: Node, ct: Tensor, x: Tensor) -> Tensor:
     (py, px), (kh, kw) = node["padding"], node["kernel"]
     padded = torch.nn.functional.pad(x, (0, 0, px, px, py, py))
     patches = torch.stack(_taps(node, padded, (kh, kw), ct.shape[1:3]), dim=3)
-    product = ct.reshape(-1, ct.shape[-1]).mT @ patches.view(-1, kh * kw * x.shape[-1])
+    rows = ct.reshape(-1, ct.shape[-1])
+    product = times_transposed(rows.mT, patches.view(-1, kh * kw * x.shape[-1]).mT)
     return product.view(-1, kh, kw, x.shape[-1])
 
 
@@ -43,7 +45,8 @@ def input_grad(node: Node, ct: Tensor, w: Tensor) -> Tensor:
     (py, px), (height, width) = node["padding"], node["size"]
     lead, (o, kh, kw, c) = ct.shape[:-3], w.shape
     g = ct.reshape(-1, *ct.shape[-3:])
-    patches = (g.reshape(-1, o) @ w.view(o, -1)).view(*g.shape[:3], kh * kw, c)
+    patches = times_transposed(g.reshape(-1, o), w.view(o, -1).mT)
+    patches = patches.view(*g.shape[:3], kh * kw, c)
     padded = ct.new_zeros(len(g), height + 2 * py, width + 2 * px, c)
     for tap, patch in zip(
         _taps(node, padded, (kh, kw), g.shape[1:3]), patches.unbind(3), strict=True

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS, DiagonalLayer, KroneckerLayer, blocks
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
-from ...compiler.graph.program import Program
+from ...compiler.graph.program import Output, Program
 from ..model.factors import Factors
 from ..model.linearization import Linearization
 from ..model.model import Model
@@ -112,6 +112,8 @@ class KroneckerCurvature:
         for block in self._blocks.values():
             block.decay = model.weight_decay
         self.updates = self.gathered = 0
+        # New memory costs a CPU as much as what is written to it; a GPU's allocator keeps it.
+        self._memory = dict[Output, Tensor]() if model.device.type == "cpu" else None
 
     @property
     def tags(self) -> frozenset[Tag]:
@@ -142,9 +144,10 @@ class KroneckerCurvature:
         """
         filled = any(block.is_filled for block in self._blocks.values())
         if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
-            wanted = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
-            only = {name: value for name, value in wanted.items() if value}
-            new = lin.kronecker_factors(self.kind, self.samples, self.generator, **only)
+            named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
+            memory = self._memory if filled else None  # the first factors become the averages
+            drawn = self.kind, self.samples, self.generator
+            new = lin.kronecker_factors(*drawn, **named, memory=memory)
             if not all_finite([t for f in new.values() for t in f.tensors.values()]):
                 return False
             burning_in = self.updates < self.burn_in

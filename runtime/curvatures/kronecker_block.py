@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...kernels.memory import empty
+from ...kernels.products import times_transposed
 from ..model.factors import KroneckerFactors, MeanFactors
 from ..parts.block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
 from ..parts.cholesky import System
@@ -41,11 +43,11 @@ class Side(ABC):
 
     @abstractmethod
     def system(self, damping: Tensor) -> System:
-        """Returns the matrix whose Cholesky factor solves with S + damping·I, one per group."""
+        """Returns the matrix whose inverse solves with S + damping·I, one per group."""
 
     @abstractmethod
-    def saved(self, lower: Tensor, damping: Tensor) -> Saved:
-        """Returns what these solves need, from the Cholesky factor of `system`."""
+    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
+        """Returns what these solves need, from the inverse of `system`."""
 
     @abstractmethod
     def symmetric(self, basis: Tensor | None) -> Symmetric:
@@ -71,9 +73,9 @@ class Full(Side):
         """Returns S with its damping."""
         return System(self.matrix, damping)
 
-    def saved(self, lower: Tensor, damping: Tensor) -> Saved:
-        """Returns the Cholesky factor under the side's name."""
-        return {self.name: lower}
+    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
+        """Returns the inverse under the side's name."""
+        return {f"{self.name}_inverse": inverse}
 
     def symmetric(self, basis: Tensor | None) -> Symmetric:
         """Returns S itself."""
@@ -100,11 +102,11 @@ class LowRank(Side):
         positive = damping.masked_fill(damping <= 0, math.nan)
         return System(self.root.mT @ self.root, positive)
 
-    def saved(self, lower: Tensor, damping: Tensor) -> Saved:
-        """Returns the Cholesky factor, and what goes with it in Woodbury's inverse."""
+    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
+        """Returns the inverse, and what goes with it in Woodbury's."""
         scale = damping.to(self.root.dtype).reshape(*damping.shape, 1, 1)
         kept = self.root.clone()  # it may be a view of an average, which goes on
-        return {"root": kept, "core": lower, "damping": scale}
+        return {"root": kept, "core_inverse": inverse, "damping": scale}
 
     def symmetric(self, basis: Tensor | None) -> Symmetric:
         """Returns the root U; its few eigenvectors are computed anew."""
@@ -144,24 +146,25 @@ class MatrixBlock(Block):
         return self.described.bias is not None
 
     def read(self, views: Views) -> Tensor:
-        """Returns M, O×D (groups×O/g×D), the bias as last column."""
+        """Returns M, O×D (groups×O/g×D), the bias as last column; a view where there is none."""
         layer = self.described
         weight = views[layer.weight]
         lead = (layer.groups,) if layer.groups > 1 else ()
         rows = weight.shape[0] // layer.groups
-        parts = [weight.reshape(*lead, rows, -1)]
-        if layer.bias is not None:
-            parts.append(views[layer.bias].reshape(*lead, rows, 1))
-        return torch.cat(parts, -1)
+        m = weight.reshape(*lead, rows, -1)
+        if layer.bias is None:
+            return m
+        whole = empty((*m.shape[:-1], m.shape[-1] + 1), m.dtype, m.device)
+        return torch.cat([m, views[layer.bias].reshape(*lead, rows, 1)], -1, out=whole)
 
     def write(self, views: Views, m: Tensor) -> None:
         """Writes M into weight and bias."""
         layer = self.described
         weight = views[layer.weight]
         columns = m.shape[-1] - self.homogeneous
-        weight.copy_(m[..., :columns].reshape(weight.shape))
+        weight.view(*m.shape[:-1], columns).copy_(m[..., :columns])
         if layer.bias is not None:
-            views[layer.bias].copy_(m[..., columns].reshape(-1))
+            views[layer.bias].view(m.shape[:-1]).copy_(m[..., columns])
 
     def sizes(self, views: Views) -> tuple[tuple[int, ...], int, int]:
         """Returns the factors' leading axis (the groups, where there are several), D and O."""
@@ -203,7 +206,7 @@ class KroneckerProduct(MatrixBlock):
     def factorising(
         self, damping: float, form: Damped, last: Factorisation | None = None
     ) -> Rounds[Made]:
-        """Computes Cholesky factors of both damped sides, or eigenvectors for `Damped.WHOLE`.
+        """Inverts both damped sides, or computes their eigenvectors for `Damped.WHOLE`.
 
         A pair that is not positive definite is tried again with ten times the damping γ, and with
         no less than what stands to the factors as rounding error does.
@@ -223,11 +226,11 @@ class KroneckerProduct(MatrixBlock):
         growth = math.sqrt(10.0) if balanced else 10.0
         for retry in range(RETRIES + 1):
             dampings = pi * strength, strength / pi
-            lowers = yield [s.system(d) for s, d in zip(sides, dampings, strict=True)]
+            inverses = yield [s.system(d) for s, d in zip(sides, dampings, strict=True)]
             saved = [
-                side.saved(lower, damping)
-                for side, lower, damping in zip(sides, lowers, dampings, strict=True)
-                if lower is not None
+                side.saved(inverse, damping)
+                for side, inverse, damping in zip(sides, inverses, dampings, strict=True)
+                if inverse is not None
             ]
             if len(saved) == len(sides):
                 return Factorisation(form, saved[0] | saved[1]), retry
@@ -270,12 +273,12 @@ class KroneckerProduct(MatrixBlock):
         """Returns the solution X of G X A = M, damped in the factorisation's form."""
         if factorisation.form is Damped.WHOLE:
             return _solve_in_eigenbasis(factorisation.tensors, damping, m)
-        right = torch.cholesky_solve(m, factorisation.tensors["G"])
-        return self._solve_inputs(factorisation.tensors, right)
+        turned = self._solve_inputs(factorisation.tensors, m)
+        return times_transposed(factorisation.tensors["G_inverse"], turned)
 
     @abstractmethod
     def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
-        """Returns the product M (A + …)⁻¹ from what the side of the inputs kept."""
+        """Returns the product (A + …)⁻¹ Mᵀ from what the side of the inputs kept."""
 
     def _diagonalised_spec(
         self, views: Views, dtype: torch.dtype, rank: int | None = None
@@ -329,13 +332,13 @@ class KroneckerBlock(KroneckerProduct):
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype
     ) -> Mapping[str, Spec]:
-        """Returns the shapes of the Cholesky factors, or of eigenvalues and eigenvectors."""
+        """Returns the shapes of the inverses, or of eigenvalues and eigenvectors."""
         if form is Damped.WHOLE:
             return self._diagonalised_spec(views, dtype)
-        return self.spec(views, dtype)
+        return {f"{name}_inverse": shape for name, shape in self.spec(views, dtype).items()}
 
     def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
-        return torch.cholesky_solve(m.mT, tensors["A"]).mT
+        return times_transposed(tensors["A_inverse"], m)
 
 
 class MeanBlock(KroneckerProduct):
@@ -383,12 +386,12 @@ class MeanBlock(KroneckerProduct):
         lead, d, o = self.sizes(views)
         return {
             "root": Shaped((*lead, d, self.rank), dtype),
-            "core": Shaped((*lead, self.rank, self.rank), dtype),
+            "core_inverse": Shaped((*lead, self.rank, self.rank), dtype),
             "damping": Shaped((*lead, 1, 1), dtype),
-            "G": Shaped((*lead, o, o), dtype),
+            "G_inverse": Shaped((*lead, o, o), dtype),
         }
 
     def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
         root = tensors["root"]
-        inner = torch.cholesky_solve((m @ root).mT, tensors["core"]).mT
-        return (m - inner @ root.mT) / tensors["damping"]
+        inner = tensors["core_inverse"] @ (root.mT @ m.mT)
+        return (m.mT - root @ inner) / tensors["damping"]

@@ -41,8 +41,7 @@ class TritonBackend:
         """Whether kernels are compiled, not interpreted."""
         return not interpreted()
 
-    @property
-    def two_products(self) -> bool:
+    def two_products(self, operations: float) -> bool:
         """Whether quadratic forms take two products a layer: unless operands are rounded."""
         return two_products(self.precision)
 

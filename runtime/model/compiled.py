@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, faults
+from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Input, Output, Program
@@ -30,6 +31,7 @@ from ...compiler.values import (
 )
 from ..backend import Backend, Context, Executor, Expected
 from ..rounding.losses import LossRounding
+from ..vectors import inner_products
 from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
@@ -77,6 +79,7 @@ class Compiled:
         }
         self._executors: dict[tuple[Program, bool], Executor] = {}
         self.loss_rounding = LossRounding(self.programs[True].losses)
+        self._two_products: dict[int, bool] = {}
         traced = self.programs[True].traced
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)
@@ -121,6 +124,14 @@ class Compiled:
     def blocks_of(self, layers: Collection[str]) -> list[KroneckerLayer | DiagonalLayer]:
         """Returns the curvature blocks of those of these layers that have one."""
         return [block for block in self.known_blocks if block.layer in layers]
+
+    def two_products(self, batch: int) -> bool:
+        """Whether quadratic forms take two contractions a layer at a batch size, or three."""
+        if batch not in self._two_products:
+            graph = self.programs[True].evaluate.graph
+            operations = flops(graph, batch) / max(1, units(graph))
+            self._two_products[batch] = self.backend.two_products(operations)
+        return self._two_products[batch]
 
     # --- running programs -----------------------------------------------------------------------
 
@@ -236,7 +247,7 @@ class Compiled:
         mean = losses.double().mean()
         if not self.weight_decay:
             return mean
-        return mean + 0.5 * self.weight_decay * self.params.double().square().sum()
+        return mean + 0.5 * self.weight_decay * inner_products([self.params])[0]
 
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
         """Adds λ times `point` to a product or gradient of the data term, in place."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Output
 from ...compiler.language.network import Parameter, layer_of
+from ...kernels.memory import empty_like
 
 ALIGNMENT = 16
 
@@ -40,6 +41,11 @@ class Layout:
         self.numel = start
         self._made: dict[Callable[[str], Output], list[Output]] = {}
         self._sizes = [sizes[name] for name in self.slices]
+        places = {name: i for i, name in enumerate(self.slices)}
+        self._views = [
+            (name, places[name], None if len(p.shape) == 1 else p.shape)
+            for name, p in self.parameters.items()
+        ]
 
     @cached_property
     def layers(self) -> dict[str, list[str]]:
@@ -76,10 +82,10 @@ class Layout:
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Returns views of a flat vector in the model's own shapes."""
-        parts = dict(zip(self.slices, torch.split_with_sizes(flat, self._sizes), strict=True))
+        parts = torch.split_with_sizes(flat, self._sizes)
         return {
-            name: parts[name] if len(p.shape) == 1 else parts[name].view(p.shape)
-            for name, p in self.parameters.items()
+            name: parts[i] if shape is None else parts[i].view(shape)
+            for name, i, shape in self._views
         }
 
     def torch_views(self, flat: Tensor) -> dict[str, Tensor]:
@@ -116,7 +122,7 @@ class Layout:
             outputs: the outputs of the program; the vector is zero where an output is missing.
             like: a flat vector of the same dtype and device.
         """
-        flat = torch.empty_like(like)
+        flat = empty_like(like)
         views = dict(zip(self._keys(key), self.views(flat).values(), strict=True))
         for missing in views.keys() - outputs:
             views.pop(missing).zero_()

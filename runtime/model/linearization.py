@@ -12,7 +12,7 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS, Noise
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, concrete
+from ...compiler.graph.ir import Node, Op, concrete
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.programs import MATRICES, Programs
@@ -35,6 +35,7 @@ from .inputs import read_checked
 from .statistics import factors_of
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
+GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
 PRODUCTS = ("r-operator", "stored-jacobian")
 
 M = TypeVar("M", bound=Compiled)  # the class of the model, `Model` for all that users see
@@ -281,7 +282,7 @@ class Linearization(Generic[M]):
             vs: k flat vectors.
             curvature: "hessian" or "ggn".
             two_products: two contractions a layer instead of three (see `derivatives.quadratic`);
-                by default the model's choice, two unless its precision is tf32 or bf16.
+                by default the model's choice, see `Model.two_products`.
 
         Raises:
             NewtritonError: there is no vector, one has another shape or dtype than `model.params`,
@@ -300,14 +301,14 @@ class Linearization(Generic[M]):
         vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
         if not vs:
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        two = self.model.backend.two_products if two_products is None else two_products
+        two = self.model.two_products(self.batch) if two_products is None else two_products
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
-        result = torch.empty(len(vs), len(vs), dtype=self.model.dtype, device=self.model.device)
-        for key, value in found.items():
-            assert isinstance(key, Form)
-            v, w = vs[key.i], vs[key.j]
-            decay = self.model.weight_decay and self.model.weight_decay * torch.dot(v, w)
-            result[key.i, key.j] = result[key.j, key.i] = value + decay
+        places = range(len(vs))
+        result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
+        result = result.view(len(vs), len(vs))
+        if self.model.weight_decay:
+            products = torch.stack([torch.dot(v, w) for v in vs for w in vs])
+            result.add_(products.view_as(result), alpha=self.model.weight_decay)
         return result
 
     # --- factors --------------------------------------------------------------------------------
@@ -320,6 +321,7 @@ class Linearization(Generic[M]):
         means: Collection[str] = (),
         layers: Collection[str] | None = None,
         per_sample: bool = False,
+        memory: dict[Output, Tensor] | None = None,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -335,6 +337,8 @@ class Linearization(Generic[M]):
             layers: the layers whose factors are wanted; None for all.
             per_sample: whether pairs bring their samples, as `SampledFactors`: of "kfac",
                 "empirical" and "kflr".
+            memory: where large factors of the last call with it lie, which are written over;
+                empty before the first one.
 
         Raises:
             NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per
@@ -357,9 +361,12 @@ class Linearization(Generic[M]):
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
+        found = self._run(program, noise, memory)
+        if memory is not None:
+            memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
         weight = self.batch / (samples if kind == "kfac" else 1)
-        return factors_of(described, self._run(program, noise), weight)
+        return factors_of(described, found, weight)
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""

@@ -219,5 +219,5 @@ class Model(Compiled):
         def plan(program: Program, made: Sequence[Node]) -> Planned | None:
             return self.executor(program, tape=program is programs.linearize).plan(batch, made)
 
-        two_products = self.backend.two_products
-        return explain(programs, batch, self.dtype.itemsize, plan, kernels, two_products)
+        two = self.two_products(batch)
+        return explain(programs, batch, self.dtype.itemsize, plan, kernels, two)

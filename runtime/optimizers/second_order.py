@@ -17,6 +17,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_flag, check_number, check_option
 from ...compiler.graph.program import Program
+from ...kernels.memory import empty_like
 from ..aten.switches import switches
 from ..parts.protocols import Curvature, Foreseeing, Proposal, Solution, Solver, Stateful, StepRule
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
@@ -226,11 +227,12 @@ class SecondOrder:
         Returns:
             the loss and the proposal tried last, whether it is accepted, and ρ.
         """
-        params, before, accepted = self.model.params, self.model.params.clone(), False
+        params, accepted = self.model.params, False
+        before = empty_like(params).copy_(params)
         limits, farthest = torch.finfo(params.dtype), largest_of(params)
         try:
             while True:
-                params.copy_(before).add_(proposal.step)
+                torch.add(before, proposal.step, out=params)
                 inside = farthest + proposal.norm < 0.5 * limits.max  # no overflow: ‖s‖∞ ≤ ‖s‖
                 finite = inside or math.isfinite(largest_of(params))
                 new_loss = mean_objective(self.model, batches) if finite else math.inf

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...kernels.memory import empty_like
 from ..aten.switches import switches
 from ..model.factors import DiagonalFactors, Factors
-from .cholesky import System, cholesky
+from .cholesky import System, inverses
 from .eigen import Symmetric, diagonalise
 from .state import Shaped, Spec, copied
 from .tags import Tag
@@ -58,7 +59,7 @@ class Factorisation:
 Made = tuple[Factorisation, int] | None  # a factorisation, and how often γ was raised for it
 T = TypeVar("T")
 Problem: TypeAlias = System | Symmetric
-# It asks for Cholesky factors and spectra, is sent them or None, and returns what it made of them.
+# It asks for inverses and spectra, is sent them or None, and returns what it made of them.
 Rounds: TypeAlias = Generator[list[Problem], list[Any], T]
 
 
@@ -82,11 +83,11 @@ def in_rounds(blocks: Sequence[Rounds[T]]) -> list[T]:
 
 
 def _solved(problems: Sequence[Problem]) -> Iterator[Any]:
-    """Yields the Cholesky factor or the spectrum of each, or None, in their order."""
-    lowers = iter(cholesky([each for each in problems if isinstance(each, System)]))
+    """Yields the inverse or the spectrum of each, or None, in their order."""
+    inverted = iter(inverses([each for each in problems if isinstance(each, System)]))
     spectra = iter(diagonalise([each for each in problems if isinstance(each, Symmetric)]))
     for problem in problems:
-        yield next(lowers if isinstance(problem, System) else spectra)
+        yield next(inverted if isinstance(problem, System) else spectra)
 
 
 class Block(ABC):
@@ -210,7 +211,7 @@ class Block(ABC):
     ) -> Rounds[Made]:
         """Factorises as `factorise` does, in rounds with other blocks: see `in_rounds`.
 
-        Structures that need Cholesky factors or spectra ask for them; the others are made at once.
+        Structures that need inverses or spectra ask for them; the others are made at once.
 
         Args:
             damping: γ.
@@ -369,7 +370,9 @@ class BlockDiagonal:
 
     def assembled(self, parts: Iterable[Tensor], like: Tensor) -> Tensor:
         """Returns the flat vector that has these parts."""
-        result = torch.zeros_like(like)
+        parts, result = list(parts), empty_like(like)
+        if sum(m.numel() for m in parts) < result.numel():
+            result.zero_()
         views = self.layout.views(result)
         for block, m in zip(self.blocks, parts, strict=True):
             block.write(views, m)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...compiler.graph.program import Program
+from ...kernels.memory import empty_like
 from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Attributes, Spec
 from ..parts.tags import Tag
@@ -150,7 +151,10 @@ def _units(directions: Sequence[Tensor], products: Tensor) -> list[Tensor]:
     count = 1 + len(directions)
     squares = [products[i * count - i * (i - 1) // 2] for i in range(1, count)]
     norms = [torch.where(square == 0.0, 1.0, square).double().sqrt() for square in squares]
-    return [v / norm.to(v.dtype) for v, norm in zip(directions, norms, strict=True)]
+    return [
+        torch.div(v, norm.to(v.dtype), out=empty_like(v))
+        for v, norm in zip(directions, norms, strict=True)
+    ]
 
 
 class ModelRule(Rule):
@@ -178,7 +182,7 @@ class ModelRule(Rule):
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the programs of the forms on every span that may be searched."""
-        matrix, two = self.matrix or "hessian", model.backend.two_products
+        matrix, two = self.matrix or "hessian", model.two_products(batch)
         widths = {width + more for width in self.widths for more in range(1 + self._watches)}
         return [model.programs[True].quadratic(width, matrix, two) for width in sorted(widths)]
 

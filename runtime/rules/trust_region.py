@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -104,6 +103,11 @@ def _secular(b: Matrix, values: Matrix, radius: float) -> Matrix:
     return step(high)
 
 
+def _staying(like: Tensor, predicted: float) -> Proposal:
+    """Returns the step that stays where it is."""
+    return Proposal(torch.zeros_like(like), 0.0, predicted)
+
+
 class TrustRegion(ModelRule):
     """The step that minimises m(s) = gᵀs + ½sᵀHs over ‖s‖ ≤ Δ in the span of a few directions.
 
@@ -187,13 +191,12 @@ class TrustRegion(ModelRule):
         """Returns the step from the solver's direction r ≈ C⁻¹g."""
         units, norms, slope, metric, curvature = self.measured(direction, point)
         searched = len(units) - (self.last is not None)
-        nothing = Proposal(torch.zeros_like(direction), 0.0, 0.0)
         if not np.isfinite(norms).all():
-            return replace(nothing, predicted=math.nan)
+            return _staying(direction, math.nan)
         if 0.0 in norms:
-            return nothing
+            return _staying(direction, 0.0)
         if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
-            return replace(nothing, predicted=math.nan)
+            return _staying(direction, math.nan)
 
         def model(c: Matrix) -> float:
             return float(slope @ c + 0.5 * c @ curvature @ c)
@@ -207,7 +210,7 @@ class TrustRegion(ModelRule):
             candidates = self._search(slope, curvature, metric, searched, radius, tolerance)
             c = min(candidates, key=model)
         if not math.isfinite(model(c)):
-            return replace(nothing, predicted=math.nan)
+            return _staying(direction, math.nan)
         if self.last is not None:
             carried = np.append(c[:-1], self.momentum * norms[-1])
             carried *= min(1.0, radius / (length(carried) or radius))

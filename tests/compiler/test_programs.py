@@ -65,7 +65,7 @@ def test_programs_agree_with_autograd(
     assert_close(lin.ggnvp(u), gu, "ggnvp")
     hessian = torch.stack([torch.stack([u @ hu, u @ hv]), torch.stack([v @ hu, v @ hv])])
     ggn = torch.stack([torch.stack([u @ gu, u @ gv]), torch.stack([v @ gu, v @ gv])])
-    assert_close(lin.quadratic_forms([u, v]), hessian, "forms by two products")
+    assert_close(lin.quadratic_forms([u, v], two_products=True), hessian, "forms by two products")
     assert_close(
         lin.quadratic_forms([u, v], two_products=False), hessian, "forms by three products"
     )
@@ -92,7 +92,8 @@ def test_two_products_are_as_precise_as_three_in_float32(scale: float) -> None:
     x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 4, (16,))
     v = scale * torch.randn_like(model.params)
     expected = exact.linearize(x.double(), y).quadratic_forms([v.double()])
-    assert_close(model.linearize(x, y).quadratic_forms([v]), expected.float(), "form")
+    form = model.linearize(x, y).quadratic_forms([v], two_products=True)
+    assert_close(form, expected.float(), "form")
 
 
 def test_a_direction_confined_to_one_layer_has_an_exact_form() -> None:
@@ -106,8 +107,9 @@ def test_a_direction_confined_to_one_layer_has_an_exact_form() -> None:
         for name, view in model.unflatten(v).items():
             if name.startswith(layer):
                 view.normal_()
-        assert_close(lin.quadratic_forms([v])[0, 0], v @ lin.hvp(v), layer)
-    assert lin.quadratic_forms([torch.zeros_like(v)]).item() == 0.0
+        for two in (True, False):
+            assert_close(lin.quadratic_forms([v], two_products=two)[0, 0], v @ lin.hvp(v), layer)
+    assert lin.quadratic_forms([torch.zeros_like(v)], two_products=True).item() == 0.0
 
 
 def vgg11_programs() -> Programs:
@@ -145,7 +147,7 @@ def test_flops_are_those_of_the_operators_that_run() -> None:
         programs.linearize: lambda: model.linearize(x, y),
         programs.hvp: lambda: lin.hvp(v),
         programs.ggnvp: lambda: lin.ggnvp(v),
-        programs.quadratic(1): lambda: lin.quadratic_forms([v]),
+        programs.quadratic(1): lambda: lin.quadratic_forms([v], two_products=True),
     }
     for program, call in calls.items():
         graph = program.graph

@@ -99,7 +99,9 @@ class Lin:
     def hides(self, change: float) -> bool:
         return change <= 2 * torch.finfo(self.model.dtype).eps * abs(self.objective)
 
-    def kronecker_factors(self, kind: str, samples: int, generator: torch.Generator) -> Factors:
+    def kronecker_factors(
+        self, kind: str, samples: int, generator: torch.Generator, **_: object
+    ) -> Factors:
         return self.model.factors(self, kind, samples, generator)
 
 

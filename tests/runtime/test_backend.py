@@ -50,8 +50,8 @@ def test_a_backend_has_what_the_protocol_asks_for(backend: Backend) -> None:
 
 
 def test_operands_are_rounded_on_one_alone() -> None:
-    assert (aten.precision, aten.two_products) == ("ieee", True)
-    assert (triton.precision, triton.two_products) == ("tf32", False)
+    assert (aten.precision, aten.two_products(1e9)) == ("ieee", True)
+    assert (triton.precision, triton.two_products(1e9)) == ("tf32", False)
 
 
 @backends

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from newtriton.runtime.vectors import System, Vectors, inner
+from newtriton.runtime.vectors import CHUNK, System, Vectors, inner
 
 generator = torch.Generator().manual_seed(0)
 root = torch.randn(6, 6, dtype=torch.float64, generator=generator)
@@ -69,6 +69,13 @@ def test_inner_products_are_symmetric_and_in_float64() -> None:
     products = vectors.gram([u, v])
     assert products[0, 1] == products[1, 0] == inner(u, v)
     assert products[0, 1] == pytest.approx(1e-3, rel=1e-6)  # float32 gives 0 or 2e-3
+
+
+def test_long_vectors_are_summed_part_by_part() -> None:
+    u = torch.randn(2 * CHUNK + 3, generator=generator)
+    v = torch.randn(2 * CHUNK + 3, generator=generator)
+    exact = torch.stack([u, v]).double()
+    np.testing.assert_allclose(vectors.gram([u, v]), exact @ exact.T, rtol=1e-12)
 
 
 def test_a_combination() -> None:

@@ -88,7 +88,7 @@ def test_fused_maps_equal_their_expressions(expr: scalar.Expr) -> None:
     operands = [feed[i] for i in inputs]
     fast = fused.FUSED_MAPS[expr](*operands)
     plan = pointwise._Loop(Pointwise([node], [node]), RUN.batch)
-    assert_close(fast, plan(RUN, operands)[0], str(expr))
+    assert_close(fast, plan.run(RUN, operands)[0], str(expr))
 
 
 def test_derivatives_are_found_in_the_form_that_differentiation_gives() -> None:

@@ -25,7 +25,9 @@ class Scripted:
     def __init__(self) -> None:
         self.calls = 0
 
-    def kronecker_factors(self, kind: str, samples: int, generator: torch.Generator) -> dict:
+    def kronecker_factors(
+        self, kind: str, samples: int, generator: torch.Generator, **_: object
+    ) -> dict:
         self.calls += 1
         value = float(self.calls)
         a, g = value * torch.eye(2), value * torch.eye(1)
@@ -85,7 +87,7 @@ def test_leaves_out_factors_that_are_not_finite():
     assert curvature.update(lin)
     before = curvature.state_dict()
     lin.x = lin.x * torch.inf
-    lin.kronecker_factors = lambda *_: model.factors(lin, "empirical", 1, seeded(0))
+    lin.kronecker_factors = lambda *_, **__: model.factors(lin, "empirical", 1, seeded(0))
     assert not curvature.update(lin)
     after = curvature.state_dict()
     assert (after["gathered"], after["updates"]) == (before["gathered"], before["updates"])
@@ -137,7 +139,7 @@ def test_mv_with_groups_and_a_diagonal_block():
         "conv": KroneckerFactors(a, g, (3, 3), True),
         "bn": DiagonalFactors({"s": diagonal}),
     }
-    curvature.update(SimpleNamespace(kronecker_factors=lambda *_: given))
+    curvature.update(SimpleNamespace(kronecker_factors=lambda *_, **__: given))
     v = torch.randn(model.layout.numel, generator=seeded(5), dtype=torch.float64)
     parts, result = model.layout.views(v), model.layout.views(curvature.mv(v))
     torch.testing.assert_close(result["s"], diagonal * parts["s"])
@@ -293,3 +295,24 @@ def test_names_that_are_of_no_layer_are_refused(layers: list[str], message: str)
     model = compiled(nt.Conv2d(4, 3), nt.Flatten(), nt.Linear(3))
     with pytest.raises(NewtritonError, match=message):
         KroneckerCurvature(model, layers=layers)
+
+
+def test_later_gatherings_write_over_the_memory_of_the_second() -> None:
+    """The first factors become the averages; a user's own call gets tensors of its own."""
+    net = nt.Sequential(nt.Conv2d(3, 3, padding=1), nt.Tanh(), nt.Flatten(), nt.Linear(2))
+    model = nt.compile(net, (2, 4, 4), nt.MSELoss(), device="cpu", backend="aten")
+    x, y = torch.randn(5, 2, 4, 4, generator=seeded(0)), torch.zeros(5, 2)
+    curvature = KroneckerCurvature(model, "empirical", burn_in=0, moving_average=0.5)
+    lins = [model.linearize((i + 1) * x, y) for i in range(4)]
+    expected = [lin.kronecker_factors("empirical") for lin in lins]
+    assert curvature.update(lins[0]) and curvature.update(lins[1])
+    kept = {key: tensor.data_ptr() for key, tensor in (curvature._memory or {}).items()}
+    assert len(kept) == 4
+    assert curvature.update(lins[2]) and curvature.update(lins[3])
+    assert {key: t.data_ptr() for key, t in (curvature._memory or {}).items()} == kept
+    for layer, factors in curvature.factors.items():
+        for name, average in factors.tensors.items():
+            batches = [found[layer].tensors[name] for found in expected]
+            mean = batches[0] / 8 + batches[1] / 8 + batches[2] / 4 + batches[3] / 2
+            torch.testing.assert_close(average, mean)
+            assert average.data_ptr() not in kept.values()

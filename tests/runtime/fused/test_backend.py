@@ -27,7 +27,9 @@ def test_contractions_are_compared_only_where_they_are_measured():
 
 
 def test_quadratic_forms_take_three_products_where_operands_are_rounded():
-    found = {p: TritonBackend(Settings(p), CPU).two_products for p in ("ieee", "tf32x3", "tf32")}
+    found = {
+        p: TritonBackend(Settings(p), CPU).two_products(1e9) for p in ("ieee", "tf32x3", "tf32")
+    }
     assert found == {"ieee": True, "tf32x3": True, "tf32": False}
 
 

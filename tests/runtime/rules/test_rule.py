@@ -96,13 +96,16 @@ def test_proposals_after_a_survey_are_the_same_and_make_no_transfer(make: Any) -
 
 @pytest.mark.parametrize("make", [lambda: TrustRegion(case="subspace"), QuadraticModel])
 @pytest.mark.parametrize("scale", [1e290, -1e290, 1e307])
+@pytest.mark.parametrize("apart", [1e2, 1e5])
 @pytest.mark.filterwarnings("error")
-def test_forms_that_overflow_in_the_span_make_a_refused_step(make: Any, scale: float) -> None:
+def test_forms_that_overflow_in_the_span_make_a_refused_step(
+    make: Any, scale: float, apart: float
+) -> None:
     """Nearly dependent directions: forms are finite, and not on an orthonormal basis."""
     matrix = scale * torch.diag(torch.linspace(1.0, 9.0, 8, dtype=torch.float64))
     point, rule = Point(ggn=matrix, hessian=matrix), make()
     point.gradient[0] *= 1e8
-    direction = point.gradient + 1e2 * draw(1)
+    direction = point.gradient + apart * draw(1)
     rule.last = point.gradient.clone()
     proposal = rule.propose(direction, point)
     assert not proposal.step.any() or math.isfinite(proposal.predicted)
