@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def units(blocks: Sequence[Block], params: Mapping[str, Tensor]) -> dict[str, fl
         torch.stack([block.mean_diagonal for block in blocks]),
         torch.stack([part.square().mean(dtype=torch.float64) for part in parts]),
     )
-    sizes = torch.tensor([part.numel() for part in parts], dtype=torch.float64).numpy()
+    sizes = np.array([part.numel() for part in parts], dtype=float)
     sizes /= sizes.sum()
     squares[squares <= 0.0] = sizes @ squares
     mean = float(sizes @ (curvatures * squares))
