@@ -173,7 +173,8 @@ class Block(ABC):
         """Returns what a damping γ + η is in the block, γ·unit + η."""
         if self.unit == 1.0:
             return damping
-        return (damping - self.decay) * self.unit + self.decay
+        decay = min(damping, self.decay)
+        return (damping - decay) * self.unit + decay
 
     # --- its place in a flat vector ---
 
