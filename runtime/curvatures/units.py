@@ -32,12 +32,11 @@ def units(blocks: Sequence[Block], params: Mapping[str, Tensor]) -> dict[str, fl
         blocks: the blocks C_l, as they are now.
         params: the parameters by name.
     """
-    parts = [block.read(params) for block in blocks]
     curvatures, squares = read(
         torch.stack([block.mean_diagonal for block in blocks]),
-        torch.stack([part.square().mean(dtype=torch.float64) for part in parts]),
+        torch.stack([block.mean_square(params) for block in blocks]),
     )
-    sizes = np.array([part.numel() for part in parts], dtype=float)
+    sizes = np.array([block.read(params).numel() for block in blocks], dtype=float)
     sizes /= sizes.sum()
     squares[squares <= 0.0] = sizes @ squares
     mean = float(sizes @ (curvatures * squares))
