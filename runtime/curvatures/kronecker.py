@@ -110,7 +110,7 @@ class KroneckerCurvature:
         self._blocks = operators(model, self.means, apart, eigenbasis, self.layers)
         self.relative = check_flag("relative", relative)
         for block in self._blocks.values():
-            block.decay = model.weight_decay
+            block.decay, block.relative = model.weight_decay, self.relative
         self.updates = self.gathered = 0
         # New memory costs a CPU as much as what is written to it; a GPU's allocator keeps it.
         self._memory = dict[Output, Tensor]() if model.device.type == "cpu" else None

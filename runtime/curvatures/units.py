@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +32,11 @@ def units(blocks: Sequence[Block], params: Mapping[str, Tensor]) -> dict[str, fl
         blocks: the blocks C_l, as they are now.
         params: the parameters by name.
     """
-    parts = [block.read(params) for block in blocks]
     curvatures, squares = read(
         torch.stack([block.mean_diagonal for block in blocks]),
-        torch.stack([part.square().mean(dtype=torch.float64) for part in parts]),
+        torch.stack([block.mean_square(params) for block in blocks]),
     )
-    sizes = torch.tensor([part.numel() for part in parts], dtype=torch.float64).numpy()
+    sizes = np.array([block.read(params).numel() for block in blocks], dtype=float)
     sizes /= sizes.sum()
     squares[squares <= 0.0] = sizes @ squares
     mean = float(sizes @ (curvatures * squares))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
-NOISES = ("wiener",)
+NOISES = (None, "wiener")
 OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
 SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
 
@@ -113,8 +113,8 @@ class SecondOrder:
             model, curvature, solver, rule, self.damping
         )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
-        if noise is not None:
-            check_option("noise", noise, NOISES)
+        if noise not in NOISES:
+            raise NewtritonError(f"noise is {noise!r}: 'wiener', or None for the papers' methods")
         self.form, self.average = form, average
         self.noise = None if noise is None else Noise()
         if self.noise is not None:

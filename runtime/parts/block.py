@@ -98,6 +98,7 @@ class Block(ABC):
 
     Attributes:
         layer: the layer's name.
+        relative: whether dampings have no unit, see `curvatures.units`.
         unit: what a damping is measured in; 1 for dampings in the curvature's own units.
         decay: the part of a damping that has no unit: weight decay.
         tags: what may be relied on, e.g. `Tag.DIAGONAL`; see also `BlockDiagonal.tags`.
@@ -107,7 +108,7 @@ class Block(ABC):
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
-        self.unit, self.decay = 1.0, 0.0
+        self.relative, self.unit, self.decay = False, 1.0, 0.0
         self._tensors: dict[str, Tensor] = {}
 
     # --- what it keeps ---
@@ -174,7 +175,8 @@ class Block(ABC):
         """Returns what a damping γ + η is in the block, γ·unit + η."""
         if self.unit == 1.0:
             return damping
-        return (damping - self.decay) * self.unit + self.decay
+        decay = min(damping, self.decay)
+        return (damping - decay) * self.unit + decay
 
     # --- its place in a flat vector ---
 
@@ -185,6 +187,10 @@ class Block(ABC):
     @abstractmethod
     def write(self, views: Views, m: Tensor) -> None:
         """Writes M back into a flat vector."""
+
+    def mean_square(self, views: Views) -> Tensor:
+        """Returns the mean square τ² of a vector's part, a scalar in float64, unread."""
+        return self.read(views).square().mean(dtype=torch.float64)
 
     # --- the operator ---
 

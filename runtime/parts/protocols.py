@@ -121,6 +121,7 @@ class Proposal:
         predicted: the predicted decrease −m(s) ≥ 0; NaN where it is not finite.
         slope: gᵀs.
         along: α where s = −αx + …, x being the solver's direction.
+        uphill: whether −x leads uphill, gᵀx < 0, where other directions may lead s downhill.
         halvings: how often a line search has shortened the step.
     """
 
@@ -129,6 +130,7 @@ class Proposal:
     predicted: float
     slope: float = 0.0
     along: float = 0.0
+    uphill: bool = False
     halvings: int = 0
 
     def times(self, factor: float) -> Proposal:

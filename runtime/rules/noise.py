@@ -128,7 +128,7 @@ class Noise(Attributes):
     ) -> Proposal:
         """Returns the part of a proposal that noise leaves; zeros where that is nothing.
 
-        Nothing is left of a step that goes against the solver's direction or uphill on its batch,
+        Nothing is left of a step that goes uphill on its batch, or whose solver's direction does,
         and of one whose promise rounding hides.
 
         Args:
@@ -140,8 +140,8 @@ class Noise(Attributes):
         if not math.isfinite(proposal.predicted) or proposal.norm == 0.0:
             return proposal
         part = 0.0
-        if proposal.along > 0.0 and proposal.slope < 0.0:
-            part = min(1.0, 1.0 / proposal.along)
+        if proposal.slope < 0.0 and not proposal.uphill:
+            part = 1.0 / max(proposal.along, 1.0)
             if lowest is not None:
                 part = min(part, _within(proposal.times(part), loss - lowest) * part)
         self.promise, self.gain = -proposal.slope * part, self.confirmed

@@ -92,7 +92,8 @@ class Lin:
             lambda p: self.model.h(p, self.x, self.y), self.model.params.clone()
         )  # type: ignore[return-value]
 
-    def quadratic_forms(self, vs: Sequence[Tensor]) -> Tensor:
+    def quadratic_forms(self, vs: Sequence[Tensor], curvature: str) -> Tensor:
+        assert curvature == "hessian"
         v = torch.stack(list(vs))
         return v @ self.hessian() @ v.T
 

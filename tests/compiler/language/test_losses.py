@@ -333,7 +333,7 @@ def test_the_loss_falls(loss: nt.Loss, parts: tuple[str, str, str]):
 def test_a_mixture_predicts_the_class_that_is_more_probable():
     model, _, x, _ = compiled(FISHER, 200)
     y = (x[:, 0] * x[:, 1] > 0).long()
-    optimizer = nt.KFLR(model, damping=1.0)
+    optimizer = nt.KFLR(model, damping=1.0, noise=None)
     for _ in range(60):
         optimizer.step(x, y)
     _, accuracy = nt.evaluate(model, [(x, y)])

@@ -69,7 +69,7 @@ def test_a_run_resumes_bit_for_bit(name: str, stop: int) -> None:
 
 def test_kfac_finds_the_exact_minimum_along_its_direction_and_the_last_step() -> None:
     model, [(x, y)] = problem("quadratic", "mse")
-    optimizer = nt.KFAC(model, damping=1e-3)
+    optimizer = nt.KFAC(model, damping=1e-3, noise=None)
     for _ in range(3):
         before, last = model.params.clone(), optimizer.rule.last
         optimizer.step(x, y)
@@ -84,13 +84,13 @@ def test_kfac_finds_the_exact_minimum_along_its_direction_and_the_last_step() ->
 
 def test_the_best_of_three_dampings_stays() -> None:
     model, [(x, y)] = problem("mlp")
-    optimizer = nt.KFAC(model, damping=10.0)
+    optimizer = nt.KFAC(model, damping=10.0, noise=None)
     for _ in range(20):
         assert optimizer.step(x, y).damping == 10.0
     predicted = {}
     for gamma in (10.0, 10 * 0.95**20, 10 / 0.95**20):
         trial, _ = problem("mlp")
-        twin = nt.KFAC(trial, damping=10.0)
+        twin = nt.KFAC(trial, damping=10.0, noise=None)
         trial.load_state_dict(model.state_dict())
         twin.load_state_dict(optimizer.state_dict())
         twin.rule.dampings = lambda _, gamma=gamma: (gamma,)
@@ -262,7 +262,7 @@ def test_data_must_be_batches_that_can_be_passed_through_again() -> None:
     ("make", "named"),
     [
         (lambda m: nt.FITRE(m, max_radius="1"), "max_radius is '1'"),
-        (lambda m: nt.FITRE(m, damping=None), "damping is None"),
+        (lambda m: nt.FITRE(m, damping="0.1"), "damping is '0.1'"),
         (lambda m: nt.FITRE(m, damping=True), "damping is True"),
         (lambda m: nt.FITRE(m, burn_in=2.5), r"burn_in is 2\.5"),
         (lambda m: nt.FITRE(m, momentum="0.9"), "momentum is '0.9'"),

@@ -121,7 +121,8 @@ class Lin:
         self.gradient, self.hessian, self.seen = gradient, hessian, []
         self.vectors = Vectors()
 
-    def quadratic_forms(self, vs: list[Tensor]) -> Tensor:
+    def quadratic_forms(self, vs: list[Tensor], curvature: str) -> Tensor:
+        assert curvature == "hessian"
         self.seen += vs
         v = torch.stack(list(vs))
         return v @ self.hessian @ v.T
@@ -192,7 +193,7 @@ def test_nearly_parallel_float32_directions_keep_their_noise_out():
     lin = Lin(g, torch.eye(3))
     exact = lin.quadratic_forms
     noise = 1e-7 * torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    lin.quadratic_forms = lambda vs: exact(vs) + noise
+    lin.quadratic_forms = lambda vs, curvature: exact(vs, curvature) + noise
     proposal = TrustRegion(9.0, case="subspace").propose(r, lin)
     torch.testing.assert_close(proposal.step, -g, rtol=0, atol=2e-4)
     assert proposal.predicted == pytest.approx(0.5, rel=1e-3)
