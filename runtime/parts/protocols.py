@@ -306,14 +306,19 @@ class StepRule(Part, Protocol):
         """The learning rate; None where the rule has none."""
         ...
 
-    def watch(self, step: Tensor | None) -> None:
-        """Lets the next proposal measure an earlier step on its batch as well."""
+    def watch(self, step: Tensor | None, form: bool = True) -> None:
+        """Lets the next proposal measure an earlier step on its batch as well.
+
+        Args:
+            step: the step; None for none now, which says that there will be some.
+            form: whether its quadratic form is wanted with its slope.
+        """
         ...
 
     def seen(self) -> tuple[float, float | None] | None:
-        """Returns that step's slope and form on the batch, None for a form without a model.
+        """Returns that step's slope and form on the batch, None for a form that there is not.
 
-        None stands for no step, or for one that has not been measured.
+        None alone stands for no step, or for one that has not been measured.
         """
         ...
 
