@@ -58,7 +58,7 @@ class Noise(Attributes):
         steps: k, how many batches there have been.
         last: the last step while it waits for the next batch; None where none does.
         promise: p of that step.
-        gain: φ of that step.
+        gain: φ of that step, halved as often as a line search has halved it.
         own_form: sᵀBs of that step as its own batch's loss has shown it.
     """
 
@@ -154,6 +154,7 @@ class Noise(Attributes):
         """Lets a step that was taken wait for the next batch."""
         taken = accepted and proposal.norm > 0.0 and self.promise > 0.0
         self.last = proposal.step if taken else None
+        self.gain *= 0.5**proposal.halvings
         # h(θ + s) = h + gᵀs + ½sᵀBs
         self.own_form = 2.0 * (new_loss - loss - proposal.slope) if taken else 0.0
 
