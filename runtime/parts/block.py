@@ -172,7 +172,7 @@ class Block(ABC):
         """Returns the specification of the averages, for `state.check_state`."""
 
     def share(self, damping: float) -> float:
-        """Returns what a damping γ + η is in the block: max(γ, 1/N)·unit + η where it is relative."""
+        """Returns what a damping γ + η is in the block, max(γ, 1/N)·unit + η for a relative one."""
         if not self.relative:
             return damping
         decay = min(damping, self.decay)
