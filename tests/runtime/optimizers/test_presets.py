@@ -429,10 +429,10 @@ def test_fitre_without_noise_is_algorithm_1(momentum: float) -> None:
     model, [(x, y)] = problem("mlp")
     twin, _ = problem("mlp")
     optimizer = nt.FITRE(
-        model, 0.05, 0.8, factors="empirical", momentum=momentum, every=1, burn_in=2,
+        model, 0.05, 2.5, factors="empirical", momentum=momentum, every=1, burn_in=2,
         moving_average=0.9, reject_below=0.25, noise=None,
     )  # fmt: skip
-    layers, radius, last, outcomes = Layers(twin), 0.8, None, set[tuple[bool, bool]]()
+    layers, radius, last, outcomes = Layers(twin), 2.5, None, set[tuple[bool, bool]]()
     for k, (bx, by) in enumerate(parts(x, y, 12)):
         lin, before = twin.linearize(bx, by), twin.params.clone()
         layers.gather(lin, 1.0 / (k + 1) if k < 2 else 0.1)
@@ -452,7 +452,7 @@ def test_fitre_without_noise_is_algorithm_1(momentum: float) -> None:
         predicted = falls(step)
         rho = (lin.objective - taken(twin, before, step, bx, by)) / predicted
         outcomes.add((rho >= 0.25, float(step.norm()) > 0.999 * radius))
-        radius = min(2.0 * radius, 0.8) if rho >= 0.75 else radius / 2.0 if rho < 0.25 else radius
+        radius = min(2.0 * radius, 2.5) if rho >= 0.75 else radius / 2.0 if rho < 0.25 else radius
         if rho >= 0.25:
             last = step
         else:
@@ -461,7 +461,9 @@ def test_fitre_without_noise_is_algorithm_1(momentum: float) -> None:
         assert report.rho == pytest.approx(rho, rel=1e-7)
         assert report.radius == radius
         torch.testing.assert_close(model.params, twin.params, rtol=1e-10, atol=1e-10)
-    assert {True, False} <= {inside for _, inside in outcomes}
+    assert outcomes >= {(True, False), (True, True), (False, True)}, (
+        "accepted, at the edge, refused"
+    )
 
 
 class EmpiricalKFAC(nt.KFAC):
