@@ -65,7 +65,7 @@ class Noise(Attributes):
         usual: the geometric mean of α, where that is at most 1.
         lengths: how many α are in it.
         promise: p of that step.
-        gain: φ of that step.
+        gain: φ of that step, halved as often as a line search has halved it.
         own_form: sᵀBs of that step on its own batch, by its model or, without one, by the loss.
         own: the average of own forms over φ²p, where both forms are known.
         other: that of the forms on the next batch.
@@ -187,6 +187,7 @@ class Noise(Attributes):
         """Lets a step that was taken wait for the next batch."""
         taken = accepted and proposal.norm > 0.0 and self.promise > 0.0
         self.last = proposal.step if taken else None
+        self.gain *= 0.5**proposal.halvings
         by_model = -2.0 * (proposal.predicted + proposal.slope)
         by_loss = 2.0 * (new_loss - loss - proposal.slope)  # h(θ + s) = h + gᵀs + ½sᵀBs
         self.own_form = (by_model or by_loss) if taken else 0.0

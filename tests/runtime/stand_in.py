@@ -85,6 +85,7 @@ class Lin:
 
     def __init__(self, model: StandIn, x: Tensor, y: Tensor) -> None:
         self.model, self.x, self.y, self.vectors = model, x, y, model.vectors
+        self.batch = len(x)
         self.objective, self.gradient, self.statistics = model.gradient(x, y)
 
     def hessian(self) -> Tensor:
