@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 .PHONY: demo test quick versions lint types format clean
 
 demo: $(INSTALLED)
-	$(BIN)/python examples/digits.py --output runs/digits.png
+	$(BIN)/python examples/demo.py --output runs/demo.png
 
 test: $(INSTALLED)
 	$(PYTEST)

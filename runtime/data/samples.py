@@ -126,10 +126,10 @@ class Batches:
 
 
 def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, Samples]:
-    """Splits labelled samples so that every class has the same share in both parts.
+    """Splits samples at random; every class, where labels are classes, has its share in both parts.
 
     Args:
-        samples: inputs x (N, *features) and int64 classes y (N,).
+        samples: inputs x (N, *features) and labels y; int64 ones of shape (N,) are classes.
         validation: the share of the second part, between 0 and 1.
         seed: the seed of the draw; the same seed gives the same split.
 
@@ -150,13 +150,14 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow to import)
 
     check_number("validation", validation, above=0.0, below=1.0)
-    labels = samples.y.cpu().numpy()
+    count, labels = len(samples.y), samples.y
+    classes = labels.cpu().numpy() if labels.dtype == torch.int64 and labels.dim() == 1 else None
     try:
         kept, held_out = train_test_split(
-            np.arange(len(labels)), test_size=validation, random_state=seed, stratify=labels
+            np.arange(count), test_size=validation, random_state=seed, stratify=classes
         )
-    except ValueError as error:  # a class with too few samples for a share in both parts
-        raise NewtritonError(f"cannot hold out {validation} of {len(labels)}: {error}") from error
+    except ValueError as error:  # too few samples, or of a class, for a share in both parts
+        raise NewtritonError(f"cannot hold out {validation} of {count}: {error}") from error
     return _rows(samples, np.asarray(kept)), _rows(samples, np.asarray(held_out))
 
 

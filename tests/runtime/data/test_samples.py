@@ -1,5 +1,7 @@
 """Batches cover the data, repeat and resume; the digits are split by class."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -102,9 +104,13 @@ def test_a_split_keeps_the_share_of_every_class():
     assert torch.allclose(shares, torch.full((10,), 0.25), atol=0.01)
 
 
-def test_a_split_loses_no_sample():
-    samples = Samples(torch.arange(40.0)[:, None], torch.arange(40) % 2)
-    parts = split(samples, 0.3)
+@pytest.mark.parametrize(
+    "y", [lambda x: x[:, 0].long() % 2, lambda x: x], ids=["classes", "images"]
+)
+def test_a_split_loses_no_sample(y: Callable[[torch.Tensor], torch.Tensor]):
+    x = torch.arange(40.0)[:, None]
+    parts = split(Samples(x, y(x)), 0.3)
+    assert [len(part.y) for part in parts] == [28, 12]
     assert sorted(torch.cat([part.x[:, 0] for part in parts]).tolist()) == list(range(40))
 
 
