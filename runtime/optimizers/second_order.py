@@ -371,7 +371,7 @@ def _is_finite(proposal: Proposal) -> bool:
 
 
 def _worth(proposal: Proposal) -> float:
-    """Returns the predicted decrease, 0 against the solver's direction; −∞ for what is no number."""
+    """Returns the predicted decrease, 0 for a step uphill; −∞ for what is no number."""
     if not math.isfinite(proposal.predicted):
         return -math.inf
     return 0.0 if proposal.uphill else proposal.predicted
