@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError
 from ..parts.protocols import Hides, Proposal
 from ..parts.state import Attributes, Maybe, Number, Shaped, Spec
 
@@ -136,7 +137,12 @@ class Noise(Attributes):
             loss: h of the batch.
             lowest: what h is never below; None where no such number is known.
             hides: says whether rounding hides a change of h, see `Point.hides`.
+
+        Raises:
+            NewtritonError: h is below that number.
         """
+        if lowest is not None and loss < lowest and not hides(lowest - loss):
+            raise NewtritonError(f"the loss is {loss:g}, its `lowest` {lowest:g}: name a lower one")
         if not math.isfinite(proposal.predicted) or proposal.norm == 0.0:
             return proposal
         part = 0.0
