@@ -18,7 +18,16 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_flag, check_number, check_option
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
-from ..parts.protocols import Curvature, Foreseeing, Proposal, Solution, Solver, Stateful, StepRule
+from ..parts.protocols import (
+    Averaging,
+    Curvature,
+    Foreseeing,
+    Proposal,
+    Solution,
+    Solver,
+    Stateful,
+    StepRule,
+)
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from ..reading import largest_of
 from ..rules.noise import Noise
@@ -65,7 +74,8 @@ class SecondOrder:
         noise: "wiener" judges the steps of mini-batches against their noise, see `rules.noise`;
             None judges each on its own batch alone. A step on all data, `step(data)`, has none.
         follow: whether γ follows what the model of its step promises: the best of γ and its
-            neighbours ωγ, γ/ω, ω = 0.95²⁰, at steps that lie ever farther apart.
+            neighbours ωγ, γ/ω, ω = 0.95²⁰, at steps that lie ever farther apart; with noise no
+            less than (1 − φ)/N, see `rules.noise`.
         seed: the seed of the samples that are drawn.
 
     Attributes:
@@ -290,8 +300,11 @@ class SecondOrder:
             return self.rule.dampings(self.damping)
         if self.steps - self.followed < max(SOONEST, self.steps / 4):
             return (self.damping,)
-        self.followed = self.steps
-        return (self.damping, OMEGA * self.damping, self.damping / OMEGA)
+        self.followed, least = self.steps, 0.0
+        if self.noise is not None and isinstance(self.curvature, Averaging):
+            least = (1.0 - self.noise.confirmed) * self.curvature.unseen
+        tried = (self.damping, OMEGA * self.damping, self.damping / OMEGA)
+        return tuple(dict.fromkeys(max(damping, least) for damping in tried))
 
     def _solve(self, damping: float, g: Tensor) -> Solution:
         """Solves (C + (γ + η)I) x = g, or ((1 − α)(C + ηI) + αI) x = g in the convex form."""

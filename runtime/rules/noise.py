@@ -1,7 +1,7 @@
 """The noise of a mini-batch, which a step is made and judged against, whatever makes the steps.
 
 A step that is best for the batch that made it fits that batch's noise: direction, length and
-ratio ρ all come from one sample, and ρ stays near 1 while the loss of all data rises. Four things
+ratio ρ all come from one sample, and ρ stays near 1 while the loss of all data rises. Five things
 keep the noise out of a step, each without a unit, so that none depends on the problem's scales.
 
 - The right-hand side is an average of gradients, m ← m + w(g − m): its noise falls and directions
@@ -10,6 +10,9 @@ keep the noise out of a step, each without a unit, so that none depends on the p
 - The solver's step x = (C + γ)⁻¹m is Newton's on averaged curvature, and a batch cannot ask for
   more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch.
 - A loss with a lower bound h₀ cannot fall by more than h − h₀: a longer promise is shortened.
+- Where γ follows its model, it is (1 − φ)/N at least for averages of N samples: a direction in
+  which one sample in N has all of the curvature may have none in C, and what has not been seen is
+  not flat. Where batches confirm each other, φ = 1, nothing is unseen.
 - The gain: s is multiplied by φ, the share of the promise that an independent batch confirms. On
   its own batch the step before the gain, u, has the slope −p = gᵀu. The next batch gives, before
   its own step, a = g'ᵀs at the point that s led to, and q = sᵀB's. Then (q − a)/φ = −g'ᵀu at the
