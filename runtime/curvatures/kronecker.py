@@ -52,8 +52,7 @@ class KroneckerCurvature:
         layers: the layers that C is about, each of which must have a block; C is 0 for the others.
             None stands for all layers.
         refresh: gatherings between two eigenbases after burn-in, ≥ 1.
-        relative: whether a damping is relative to curvature and parameters, and no less than what
-            so many samples cannot see, see `units`.
+        relative: whether a damping is relative to curvature and parameters, see `units`.
         basis: "eigh" for a new eigenbasis each time, or "qr" to refine the last one, see `Eigen`.
 
     Attributes:
@@ -62,7 +61,8 @@ class KroneckerCurvature:
         means: the layers that keep the mean of their inputs.
         updates: how many updates there have been.
         gathered: how often the averages have been refreshed.
-        unseen: 1/N, N being the samples in the averages.
+        unseen: 1/N, N being the samples in the averages: Σ w²/n over batches of n samples with the
+            weights w (Kish 1965).
 
     Raises:
         NewtritonError: an option is unknown or out of its range, or a name is of no layer.
@@ -158,9 +158,9 @@ class KroneckerCurvature:
             anew = burning_in or self.gathered % self.refresh == 0
             in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
             self.gathered += 1
+            weight = weight if filled else 1.0
+            self.unseen = (1.0 - weight) ** 2 * self.unseen + weight**2 / lin.batch
             if self.relative:
-                weight = weight if filled else 1.0
-                self.unseen = (1.0 - weight) ** 2 * self.unseen + weight**2 / lin.batch
                 views = self.model.layout.views(self.model.params)
                 self._measure_in(units([*self._blocks.values()], views))
         self.updates += 1
@@ -169,7 +169,7 @@ class KroneckerCurvature:
     def _measure_in(self, found: Mapping[str, float]) -> None:
         """Makes numbers the units of dampings, by layer."""
         for layer, block in self._blocks.items():
-            block.unit, block.unseen = found[layer], self.unseen
+            block.unit = found[layer]
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""

@@ -10,10 +10,6 @@ the mean curvature of parameters that are measured in their own size. γu_l foll
 is multiplied by a number, and when the inputs of a layer, or all that it gives, are multiplied by
 one and its parameters divided by it: steps along (C + γ diag(u_l I))⁻¹g then stay what they were.
 A bias counts as the weight of an input of the mean size of the others, see `Homogeneous`.
-
-γ is 1/N at least, for averages of N samples: a direction in which one sample in N has all of the
-curvature may have none in C, and what has not been seen is not flat. An average with the weights w
-of batches of n samples has 1/N = Σ w²/n (Kish 1965).
 """
 
 from __future__ import annotations

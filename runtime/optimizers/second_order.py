@@ -7,7 +7,7 @@ No part imports another part's kind: any curvature goes with any solver and rule
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,16 @@ from ...compiler.graph.options import check_flag, check_number, check_option
 from ...compiler.graph.program import Program
 from ...kernels.memory import empty_like
 from ..aten.switches import switches
-from ..parts.protocols import Curvature, Foreseeing, Proposal, Solution, Solver, Stateful, StepRule
+from ..parts.protocols import (
+    Averaging,
+    Curvature,
+    Foreseeing,
+    Proposal,
+    Solution,
+    Solver,
+    Stateful,
+    StepRule,
+)
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
 from ..reading import largest_of
 from ..rules.noise import Noise
@@ -66,7 +75,8 @@ class SecondOrder:
         noise: "wiener" judges the steps of mini-batches against their noise, see `rules.noise`;
             None judges each on its own batch alone. A step on all data, `step(data)`, has none.
         follow: whether γ follows what the model of its step promises: the best of γ and its
-            neighbours ωγ, γ/ω, ω = 0.95²⁰, at steps that lie ever farther apart.
+            neighbours ωγ, γ/ω, ω = 0.95²⁰, at steps that lie ever farther apart; with noise no
+            less than (1 − φ)/N, see `rules.noise`.
         seed: the seed of the samples that are drawn.
 
     Attributes:
@@ -258,41 +268,12 @@ class SecondOrder:
             return fault
         if not self.curvature.update(second):
             return "curvature that is not finite"
-        self.steps += 1
         side = point.gradient
         if noise is not None:
-            self._follow(noise, point)
             side = noise.averaged(side, samples)
             self.rule.watch(noise.last, noise.wants_form)
-        found = self._best(self.rule.dampings(self.damping), side, point)
-        if noise is not None and (seen := self.rule.seen()) is not None:
-            noise.judge(*seen)
-        if isinstance(found, str):
-            return found
-        self.damping = found[0]
-        return found[1:]
-
-    def _follow(self, noise: Noise, point: Linearization | Sampled) -> None:
-        """Lets γ be the one of three with the best step, where that is due.
-
-        The steps are those of the averaged gradient without this batch's, which has had no part in
-        them: on its own batch the least γ would promise most.
-        """
-        waited = self.steps - self.followed
-        if not self.follow or noise.average is None or waited < max(SOONEST, self.steps / 4):
-            return
-        self.followed = self.steps
-        dampings = (self.damping, OMEGA * self.damping, self.damping / OMEGA)
-        found = self._best(dampings, noise.average, point)
-        if not isinstance(found, str):
-            self.damping = found[0]
-
-    def _best(
-        self, dampings: Sequence[float], side: Tensor, point: Linearization | Sampled
-    ) -> tuple[float, Solution, Proposal] | str:
-        """Returns the damping with the best proposal, or what stands in the way of one."""
         fault, solved = "", list[tuple[float, Solution]]()
-        for damping in dampings:
+        for damping in self._dampings():
             solution = self._solve(damping, side)
             if solution.status.failed:
                 fault = solution.status.value
@@ -307,7 +288,25 @@ class SecondOrder:
                 fault = "a direction that is not finite"
             elif best is None or _worth(proposal) > _worth(best[2]):
                 best = (damping, solution, proposal)
-        return fault if best is None else best
+        if noise is not None and (seen := self.rule.seen()) is not None:
+            noise.judge(*seen)
+        if best is None:
+            return fault
+        self.damping = best[0]
+        return best[1:]
+
+    def _dampings(self) -> tuple[float, ...]:
+        """Returns the γ to try: the rule's, or those that are due where γ follows its model."""
+        self.steps += 1
+        if not self.follow:
+            return self.rule.dampings(self.damping)
+        if self.steps - self.followed < max(SOONEST, self.steps / 4):
+            return (self.damping,)
+        self.followed, least = self.steps, 0.0
+        if self.noise is not None and isinstance(self.curvature, Averaging):
+            least = (1.0 - self.noise.confirmed) * self.curvature.unseen
+        tried = (self.damping, OMEGA * self.damping, self.damping / OMEGA)
+        return tuple(dict.fromkeys(max(damping, least) for damping in tried))
 
     def _solve(self, damping: float, g: Tensor) -> Solution:
         """Solves (C + (γ + η)I) x = g, or ((1 − α)(C + ηI) + αI) x = g in the convex form."""

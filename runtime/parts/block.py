@@ -101,7 +101,6 @@ class Block(ABC):
         relative: whether dampings have no unit, see `curvatures.units`.
         unit: what a damping is measured in; 1 for dampings in the curvature's own units.
         decay: the part of a damping that has no unit: weight decay.
-        unseen: the least damping in units: 1/N, the averages being of N samples.
         tags: what may be relied on, e.g. `Tag.DIAGONAL`; see also `BlockDiagonal.tags`.
     """
 
@@ -109,7 +108,7 @@ class Block(ABC):
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
-        self.relative, self.unit, self.decay, self.unseen = False, 1.0, 0.0, 0.0
+        self.relative, self.unit, self.decay = False, 1.0, 0.0
         self._tensors: dict[str, Tensor] = {}
 
     # --- what it keeps ---
@@ -173,11 +172,11 @@ class Block(ABC):
         """Returns the specification of the averages, for `state.check_state`."""
 
     def share(self, damping: float) -> float:
-        """Returns what a damping γ + η is in the block, max(γ, 1/N)·unit + η for a relative one."""
+        """Returns what a damping γ + η is in the block, γ·unit + η."""
         if not self.relative:
             return damping
         decay = min(damping, self.decay)
-        return max(damping - decay, self.unseen) * self.unit + decay
+        return (damping - decay) * self.unit + decay
 
     # --- its place in a flat vector ---
 

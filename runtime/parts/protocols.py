@@ -239,6 +239,16 @@ class Foreseeing(Protocol):
         ...
 
 
+@runtime_checkable
+class Averaging(Protocol):
+    """A curvature that is an average over batches."""
+
+    @property
+    def unseen(self) -> float:
+        """The share of the curvature that so many samples may not have seen: 1/N of N samples."""
+        ...
+
+
 class Inverse(Protocol):
     """An inverse (C + damping·I)⁻¹, made ready once by `Solver.prepare` and applied often."""
 

@@ -1,17 +1,18 @@
 """The noise of a mini-batch, which a step is made and judged against, whatever makes the steps.
 
 A step that is best for the batch that made it fits that batch's noise: direction, length and
-ratio ρ all come from one sample, and ρ stays near 1 while the loss of all data rises. Four things
+ratio ρ all come from one sample, and ρ stays near 1 while the loss of all data rises. Five things
 keep the noise out of a step, each without a unit, so that none depends on the problem's scales.
 
 - The right-hand side is an average of gradients, m ← m + w(g − m): its noise falls and directions
   that batches agree on stay. w is a quarter of the gain φ below, between 0.1 and 0.25: the average
   is long where noise is large. A batch weighs as its samples do.
 - The solver's step x = (C + γ)⁻¹m is Newton's on averaged curvature, and a batch cannot ask for
-  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch. Nor for more than is
-  usual: α is at most its geometric mean over earlier batches, a new one weighing 0.1, since a batch
-  that lacks what made the direction sees little curvature along it.
+  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch.
 - A loss with a lower bound h₀ cannot fall by more than h − h₀: a longer promise is shortened.
+- Where γ follows its model, it is (1 − φ)/N at least for averages of N samples: a direction in
+  which one sample in N has all of the curvature may have none in C, and what has not been seen is
+  not flat. Where batches confirm each other, φ = 1, nothing is unseen.
 - The gain: s is multiplied by φ, the share of the promise that an independent batch confirms. On
   its own batch the step before the gain, u, has the slope −p = gᵀu. The next batch gives, before
   its own step, a = g'ᵀs at the point that s led to, and q = sᵀB's. Then (q − a)/φ = −g'ᵀu at the
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError
 from ..parts.protocols import Hides, Proposal
 from ..parts.state import Attributes, Maybe, Number, Shaped, Spec
 
@@ -62,8 +64,6 @@ class Noise(Attributes):
         judged: t, how many steps have been judged.
         steps: k, how many batches there have been.
         last: the last step while it waits for the next batch; None where none does.
-        usual: the geometric mean of α, where that is at most 1.
-        lengths: how many α are in it.
         promise: p of that step.
         gain: φ of that step, halved as often as a line search has halved it.
         own_form: sᵀBs of that step on its own batch, by its model or, without one, by the loss.
@@ -73,8 +73,8 @@ class Noise(Attributes):
     """
 
     STATE: ClassVar[tuple[str, ...]] = (
-        "mean", "weight", "largest", "slope", "form", "judged", "steps", "usual", "lengths", "last",
-        "promise", "gain", "own_form", "own", "other", "measured",
+        "mean", "weight", "largest", "slope", "form", "judged", "steps", "last", "promise",
+        "gain", "own_form", "own", "other", "measured",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -84,13 +84,12 @@ class Noise(Attributes):
         self.judged = self.steps = 0
         self.last: Tensor | None = None
         self.promise = self.own_form = self.own = self.other = 0.0
-        self.gain = self.usual = 1.0
-        self.measured = self.lengths = 0
+        self.gain, self.measured = 1.0, 0
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
         """Returns the specification of the averages and of the step that waits."""
         flat = Maybe(Shaped((model.layout.numel,), model.dtype))
-        counts = {"judged", "steps", "measured", "lengths"}
+        counts = {"judged", "steps", "measured"}
         numbers = {name: Number(int, 0) if name in counts else Number() for name in self.STATE}
         return {**numbers, "mean": flat, "last": flat}
 
@@ -99,11 +98,6 @@ class Noise(Attributes):
         """The gain φ of the coming step."""
         least = max(LEAST, 2.0 / (self.steps + 1))
         return min(max(self.slope / max(self.form, 1.0), least), 1.0)
-
-    @property
-    def average(self) -> Tensor | None:
-        """The average m of the gradients so far; None before the first batch."""
-        return None if self.mean is None else self.mean / self.weight
 
     def averaged(self, gradient: Tensor, samples: int) -> Tensor:
         """Takes in a batch's gradient; returns the average m, which stands for it."""
@@ -159,12 +153,17 @@ class Noise(Attributes):
             loss: h of the batch.
             lowest: what h is never below; None where no such number is known.
             hides: says whether rounding hides a change of h, see `Point.hides`.
+
+        Raises:
+            NewtritonError: h is below that number.
         """
+        if lowest is not None and loss < lowest and not hides(lowest - loss):
+            raise NewtritonError(f"the loss is {loss:g}, its `lowest` {lowest:g}: name a lower one")
         if not math.isfinite(proposal.predicted) or proposal.norm == 0.0:
             return proposal
         part = 0.0
         if proposal.slope < 0.0 and not proposal.uphill:
-            part = self._usual(proposal.along)
+            part = 1.0 / max(proposal.along, 1.0)
             if lowest is not None:
                 part *= _within(proposal.times(part), loss - lowest)
         self.promise, self.gain = -proposal.slope * part, self.confirmed
@@ -172,16 +171,6 @@ class Noise(Attributes):
         if part > 0.0 and not hides(taken.predicted):
             return taken
         return Proposal(torch.zeros_like(proposal.step), 0.0, 0.0)
-
-    def _usual(self, along: float) -> float:
-        """Returns the share of a step of length α that is not longer than usual; takes α in."""
-        if along <= 0.0:  # it is not along the solver's direction
-            return 1.0
-        share = min(1.0, self.usual / along)
-        self.lengths += 1
-        weight = max(0.1, 1.0 / self.lengths)
-        self.usual *= (min(along, 1.0) / self.usual) ** weight
-        return share
 
     def record(self, proposal: Proposal, loss: float, new_loss: float, accepted: bool) -> None:
         """Lets a step that was taken wait for the next batch."""

@@ -23,7 +23,7 @@ class Scripted:
     """A linearization whose n-th gathering gives the factors n·I."""
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls, self.batch = 0, 12
 
     def kronecker_factors(
         self, kind: str, samples: int, generator: torch.Generator, **_: object
@@ -140,7 +140,7 @@ def test_mv_with_groups_and_a_diagonal_block():
         "conv": KroneckerFactors(a, g, (3, 3), True),
         "bn": DiagonalFactors({"s": diagonal}),
     }
-    curvature.update(SimpleNamespace(kronecker_factors=lambda *_, **__: given))
+    curvature.update(SimpleNamespace(kronecker_factors=lambda *_, **__: given, batch=1))
     v = torch.randn(model.layout.numel, generator=seeded(5), dtype=torch.float64)
     parts, result = model.layout.views(v), model.layout.views(curvature.mv(v))
     torch.testing.assert_close(result["s"], diagonal * parts["s"])
@@ -150,6 +150,21 @@ def test_mv_with_groups_and_a_diagonal_block():
         expected = (torch.kron(g[k], a[k]) @ m.reshape(-1)).view(2, 19)
         torch.testing.assert_close(result["w"][rows].reshape(2, -1), expected[:, :-1])
         torch.testing.assert_close(result["b"][rows], expected[:, -1])
+
+
+def test_the_samples_behind_an_average():
+    """1/N = Σ w²/n, the weights being those of the batches in it."""
+    model, weights, sizes = MLP(), [], [12, 7, 12, 12, 5, 12]
+    curvature = KroneckerCurvature(model, burn_in=3, moving_average=0.9)
+    for k, n in enumerate(sizes):
+        curvature.update(model.linearize(*batch(k, n)))
+        weight = 1.0 / (k + 1) if k < 3 else 0.1
+        weights = [w * (1.0 - weight) for w in weights] + [weight]
+        expected = sum(w**2 / n for w, n in zip(weights, sizes[: k + 1], strict=True))
+        assert curvature.unseen == pytest.approx(expected)
+    again = KroneckerCurvature(model)
+    again.load_state_dict(curvature.state_dict())
+    assert again.unseen == curvature.unseen
 
 
 def test_state_resumes_bit_for_bit_with_its_generator():

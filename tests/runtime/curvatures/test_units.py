@@ -58,29 +58,11 @@ def test_a_damping_is_relative_but_for_weight_decay() -> None:
     curvature = filled(MLP(weight_decay=0.25))
     for block in blocks(curvature).blocks:
         assert block.unit != 1.0
-        least = block.unseen * block.unit
         assert block.share(0.75) == pytest.approx(0.5 * block.unit + 0.25)
-        assert block.share(0.25) == pytest.approx(least + 0.25)
-        assert block.share(0.1) == pytest.approx(least + 0.1)
+        assert block.share(0.25) == 0.25
+        assert block.share(0.1) == 0.1
     for block in blocks(KroneckerCurvature(MLP(weight_decay=0.25))).blocks:
         assert block.share(0.75) == 0.75
-
-
-def test_the_least_damping_is_what_so_many_samples_cannot_see() -> None:
-    """1/N = Σ w²/n, the weights being those of the batches in the average."""
-    model = MLP()
-    curvature = KroneckerCurvature(model, relative=True, burn_in=3, moving_average=0.9)
-    weights, sizes = list[float](), [12, 7, 12, 12, 5, 12]
-    for k, n in enumerate(sizes):
-        curvature.update(model.linearize(*batch(k, n)))
-        weight = 1.0 / (k + 1) if k < 3 else 0.1
-        weights = [w * (1.0 - weight) for w in weights] + [weight]
-        expected = sum(w**2 / n for w, n in zip(weights, sizes[: k + 1], strict=True))
-        assert curvature.unseen == pytest.approx(expected)
-        assert {block.unseen for block in blocks(curvature).blocks} == {curvature.unseen}
-    plain = KroneckerCurvature(model)
-    plain.update(model.linearize(*batch()))
-    assert {block.share(0.0) for block in blocks(plain).blocks} == {0.0}, "given numbers stay"
 
 
 def test_a_solve_is_damped_by_what_inputs_and_gradients_measure() -> None:

@@ -308,6 +308,27 @@ def test_noise_is_one_of_two(make: Callable[..., nt.SecondOrder], noise: object)
         make(model, noise=noise)
 
 
+@pytest.mark.parametrize("make", [nt.FITRE, nt.KFAC, nt.KFRA])
+def test_a_damping_that_follows_covers_what_so_many_samples_cannot_see(
+    make: type[nt.SecondOrder],
+) -> None:
+    model, [(x, y)] = problem("mlp")
+    optimizer = make(model)
+    assert optimizer.noise is not None
+    for bx, by in parts(x, y, 4):
+        optimizer.step(bx, by)
+    optimizer.damping = 1e-9
+    optimizer.noise.slope, optimizer.noise.steps = 0.25, 10**6
+    expected = 0.75 * optimizer.curvature.unseen  # type: ignore[attr-defined]
+    assert optimizer._dampings() == (expected,)
+    optimizer.damping, optimizer.followed = 2.0 * expected, 0
+    assert min(optimizer._dampings()) == expected
+    optimizer.damping, optimizer.noise.slope, optimizer.followed = 1e-9, 1.0, 0
+    assert min(optimizer._dampings()) < 1e-9, "nothing is unseen where batches agree"
+    optimizer.damping, optimizer.noise.slope = 1e-9, 0.25
+    assert optimizer._dampings() == (1e-9,), "it stays between the steps where it may move"
+
+
 def test_a_step_on_all_data_has_no_noise() -> None:
     model, [(x, y)] = problem("mlp")
     literal, _ = problem("mlp")

@@ -246,6 +246,13 @@ def test_a_promise_below_the_losss_bound_is_shortened_to_it(lowest: float) -> No
     assert torch.equal(long_ago(Noise()).shortened(proposal, 0.5, None, shown).step, NEWTON)
 
 
+def test_a_loss_below_its_bound_is_an_error_and_rounding_is_none() -> None:
+    proposal = proposed(NEWTON, GRADIENT, HESSIAN)
+    with pytest.raises(nt.NewtritonError, match=r"the loss is -0\.5, its `lowest` 0: name a lower"):
+        Noise().shortened(proposal, -0.5, 0.0, hidden)
+    assert Noise().shortened(proposal, -1e-12, 0.0, hidden).norm == 0.0
+
+
 def test_nothing_is_left_of_what_goes_uphill_or_is_hidden() -> None:
     proposal = proposed(NEWTON, GRADIENT, HESSIAN)
     for bad in (
