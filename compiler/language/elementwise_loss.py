@@ -10,6 +10,7 @@ from itertools import accumulate, product
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node
+from ..graph.options import check_number
 from ..graph.scalar import Expr, derivative, var
 from .loss import Loss
 
@@ -70,6 +71,8 @@ class Criterion(Loss):
         object.__setattr__(self, "distribution", finite or self.draw is not None)
         if self.draw is not None:
             _traced("draw", self.draw)
+        if self.lowest is not None:
+            object.__setattr__(self, "lowest", check_number("lowest", self.lowest))
         if self.root == "fisher" and not finite:
             raise NewtritonError(
                 "root='fisher' is a sum over the labels there are: name them, values=(0, 1) for "

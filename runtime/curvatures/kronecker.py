@@ -52,7 +52,8 @@ class KroneckerCurvature:
         layers: the layers that C is about, each of which must have a block; C is 0 for the others.
             None stands for all layers.
         refresh: gatherings between two eigenbases after burn-in, ≥ 1.
-        relative: whether a damping is relative to curvature and parameters, see `units`.
+        relative: whether a damping is relative to curvature and parameters, and no less than what
+            so many samples cannot see, see `units`.
         basis: "eigh" for a new eigenbasis each time, or "qr" to refine the last one, see `Eigen`.
 
     Attributes:
@@ -61,6 +62,7 @@ class KroneckerCurvature:
         means: the layers that keep the mean of their inputs.
         updates: how many updates there have been.
         gathered: how often the averages have been refreshed.
+        unseen: 1/N, N being the samples in the averages.
 
     Raises:
         NewtritonError: an option is unknown or out of its range, or a name is of no layer.
@@ -110,8 +112,9 @@ class KroneckerCurvature:
         self._blocks = operators(model, self.means, apart, eigenbasis, self.layers)
         self.relative = check_flag("relative", relative)
         for block in self._blocks.values():
-            block.decay = model.weight_decay
+            block.decay, block.relative = model.weight_decay, self.relative
         self.updates = self.gathered = 0
+        self.unseen = 0.0
         # New memory costs a CPU as much as what is written to it; a GPU's allocator keeps it.
         self._memory = dict[Output, Tensor]() if model.device.type == "cpu" else None
 
@@ -156,6 +159,8 @@ class KroneckerCurvature:
             in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
             self.gathered += 1
             if self.relative:
+                weight = weight if filled else 1.0
+                self.unseen = (1.0 - weight) ** 2 * self.unseen + weight**2 / lin.batch
                 views = self.model.layout.views(self.model.params)
                 self._measure_in(units([*self._blocks.values()], views))
         self.updates += 1
@@ -164,7 +169,7 @@ class KroneckerCurvature:
     def _measure_in(self, found: Mapping[str, float]) -> None:
         """Makes numbers the units of dampings, by layer."""
         for layer, block in self._blocks.items():
-            block.unit = found[layer]
+            block.unit, block.unseen = found[layer], self.unseen
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
@@ -190,6 +195,7 @@ class KroneckerCurvature:
             "factors": Maybe(layers),
             **counts,
             "units": known,
+            "unseen": Number(float, 0.0),
             "generator": Random(self.generator),
         }
 
@@ -201,6 +207,7 @@ class KroneckerCurvature:
             "updates": self.updates,
             "gathered": self.gathered,
             "units": {layer: block.unit for layer, block in self._blocks.items()},
+            "unseen": self.unseen,
             "generator": self.generator.get_state(),
         }
 
@@ -208,6 +215,7 @@ class KroneckerCurvature:
         """Restores what `state_dict` gave, bit for bit."""
         self.updates, self.gathered = state["updates"], state["gathered"]
         self.generator.set_state(state["generator"].cpu())
+        self.unseen = state["unseen"]
         self._measure_in(state["units"])
         for layer, block in self._blocks.items():
             block.load(state["factors"][layer] if state["factors"] else {})

@@ -113,6 +113,26 @@ class LowRank(Side):
         return Symmetric(self.root, is_root=True)
 
 
+class Homogeneous(Full):
+    """The side of a layer's inputs and the 1 of its bias, with a damping that has no unit.
+
+    A bias is damped as the weight of an input of the size ρ that the others have: the 1 counts as
+    ρ·(1/ρ), with ρ² their mean square, so that S + δ·diag(1, …, 1, 1/ρ²) follows the inputs' scale.
+    """
+
+    @property
+    def mean_diagonal(self) -> Tensor:
+        """The inputs' mean square ρ², one per group, in float64; 1 where they are zero."""
+        inputs = self.matrix.diagonal(dim1=-2, dim2=-1)[..., :-1].mean(-1, dtype=torch.float64)
+        return inputs.where(inputs > 0.0, 1.0)
+
+    def system(self, damping: Tensor) -> System:
+        """Returns S with its damping, that of the bias apart."""
+        matrix, more = self.matrix.clone(), damping / self.mean_diagonal - damping
+        matrix[..., -1, -1] += more.to(matrix.dtype)
+        return System(matrix, damping)
+
+
 def balance(a: Side, g: Side) -> Tensor:
     """Returns π = √[(tr A/dim A) / (tr G/dim G)] per group; 1 where a trace is not positive."""
     mean_a, mean_g = a.mean_diagonal, g.mean_diagonal
@@ -316,7 +336,15 @@ class KroneckerBlock(KroneckerProduct):
     @property
     def a(self) -> Full:
         """The side of the inputs, in (tap, channel) order."""
-        return Full(self.tensors["A"], "A")
+        side = Homogeneous if self.relative and self.homogeneous else Full
+        return side(self.tensors["A"], "A")
+
+    def mean_square(self, views: Views) -> Tensor:
+        """Returns τ², a bias being a weight of an input of the others' size."""
+        squares = self.read(views).double().square()
+        if self.homogeneous and self.relative:
+            squares[..., -1] /= self.a.mean_diagonal.unsqueeze(-1)
+        return squares.mean()
 
     @property
     def factors(self) -> KroneckerFactors:

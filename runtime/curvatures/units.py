@@ -9,12 +9,18 @@ with c_l the mean of the diagonal of C_l, τ_l² the mean square of the layer's 
 the mean curvature of parameters that are measured in their own size. γu_l follows C_l when the loss
 is multiplied by a number, and when the inputs of a layer, or all that it gives, are multiplied by
 one and its parameters divided by it: steps along (C + γ diag(u_l I))⁻¹g then stay what they were.
+A bias counts as the weight of an input of the mean size of the others, see `Homogeneous`.
+
+γ is 1/N at least, for averages of N samples: a direction in which one sample in N has all of the
+curvature may have none in C, and what has not been seen is not flat. An average with the weights w
+of batches of n samples has 1/N = Σ w²/n (Kish 1965).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +37,11 @@ def units(blocks: Sequence[Block], params: Mapping[str, Tensor]) -> dict[str, fl
         blocks: the blocks C_l, as they are now.
         params: the parameters by name.
     """
-    parts = [block.read(params) for block in blocks]
     curvatures, squares = read(
         torch.stack([block.mean_diagonal for block in blocks]),
-        torch.stack([part.square().mean(dtype=torch.float64) for part in parts]),
+        torch.stack([block.mean_square(params) for block in blocks]),
     )
-    sizes = torch.tensor([part.numel() for part in parts], dtype=torch.float64).numpy()
+    sizes = np.array([block.read(params).numel() for block in blocks], dtype=float)
     sizes /= sizes.sum()
     squares[squares <= 0.0] = sizes @ squares
     mean = float(sizes @ (curvatures * squares))

@@ -7,7 +7,7 @@ No part imports another part's kind: any curvature goes with any solver and rule
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
-NOISES = ("wiener",)
+NOISES = (None, "wiener")
 OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
 SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
 
@@ -113,8 +113,8 @@ class SecondOrder:
             model, curvature, solver, rule, self.damping
         )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
-        if noise is not None:
-            check_option("noise", noise, NOISES)
+        if noise not in NOISES:
+            raise NewtritonError(f"noise is {noise!r}: 'wiener', or None for the papers' methods")
         self.form, self.average = form, average
         self.noise = None if noise is None else Noise()
         if self.noise is not None:
@@ -258,12 +258,41 @@ class SecondOrder:
             return fault
         if not self.curvature.update(second):
             return "curvature that is not finite"
+        self.steps += 1
         side = point.gradient
         if noise is not None:
+            self._follow(noise, point)
             side = noise.averaged(side, samples)
-            self.rule.watch(noise.last)
+            self.rule.watch(noise.last, noise.wants_form)
+        found = self._best(self.rule.dampings(self.damping), side, point)
+        if noise is not None and (seen := self.rule.seen()) is not None:
+            noise.judge(*seen)
+        if isinstance(found, str):
+            return found
+        self.damping = found[0]
+        return found[1:]
+
+    def _follow(self, noise: Noise, point: Linearization | Sampled) -> None:
+        """Lets γ be the one of three with the best step, where that is due.
+
+        The steps are those of the averaged gradient without this batch's, which has had no part in
+        them: on its own batch the least γ would promise most.
+        """
+        waited = self.steps - self.followed
+        if not self.follow or noise.average is None or waited < max(SOONEST, self.steps / 4):
+            return
+        self.followed = self.steps
+        dampings = (self.damping, OMEGA * self.damping, self.damping / OMEGA)
+        found = self._best(dampings, noise.average, point)
+        if not isinstance(found, str):
+            self.damping = found[0]
+
+    def _best(
+        self, dampings: Sequence[float], side: Tensor, point: Linearization | Sampled
+    ) -> tuple[float, Solution, Proposal] | str:
+        """Returns the damping with the best proposal, or what stands in the way of one."""
         fault, solved = "", list[tuple[float, Solution]]()
-        for damping in self._dampings():
+        for damping in dampings:
             solution = self._solve(damping, side)
             if solution.status.failed:
                 fault = solution.status.value
@@ -278,22 +307,7 @@ class SecondOrder:
                 fault = "a direction that is not finite"
             elif best is None or _worth(proposal) > _worth(best[2]):
                 best = (damping, solution, proposal)
-        if noise is not None and (seen := self.rule.seen()) is not None:
-            noise.judge(*seen)
-        if best is None:
-            return fault
-        self.damping = best[0]
-        return best[1:]
-
-    def _dampings(self) -> tuple[float, ...]:
-        """Returns the γ to try: the rule's, or those that are due where γ follows its model."""
-        self.steps += 1
-        if not self.follow:
-            return self.rule.dampings(self.damping)
-        if self.steps - self.followed < max(SOONEST, self.steps / 4):
-            return (self.damping,)
-        self.followed = self.steps
-        return (self.damping, OMEGA * self.damping, self.damping / OMEGA)
+        return fault if best is None else best
 
     def _solve(self, damping: float, g: Tensor) -> Solution:
         """Solves (C + (γ + η)I) x = g, or ((1 − α)(C + ηI) + αI) x = g in the convex form."""
@@ -357,5 +371,7 @@ def _is_finite(proposal: Proposal) -> bool:
 
 
 def _worth(proposal: Proposal) -> float:
-    """Returns the predicted decrease; −∞ where it is not finite."""
-    return proposal.predicted if math.isfinite(proposal.predicted) else -math.inf
+    """Returns the predicted decrease, 0 for a step uphill; −∞ for what is no number."""
+    if not math.isfinite(proposal.predicted):
+        return -math.inf
+    return 0.0 if proposal.uphill else proposal.predicted

@@ -98,8 +98,10 @@ class Block(ABC):
 
     Attributes:
         layer: the layer's name.
+        relative: whether dampings have no unit, see `curvatures.units`.
         unit: what a damping is measured in; 1 for dampings in the curvature's own units.
         decay: the part of a damping that has no unit: weight decay.
+        unseen: the least damping in units: 1/N, the averages being of N samples.
         tags: what may be relied on, e.g. `Tag.DIAGONAL`; see also `BlockDiagonal.tags`.
     """
 
@@ -107,7 +109,7 @@ class Block(ABC):
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
-        self.unit, self.decay = 1.0, 0.0
+        self.relative, self.unit, self.decay, self.unseen = False, 1.0, 0.0, 0.0
         self._tensors: dict[str, Tensor] = {}
 
     # --- what it keeps ---
@@ -171,10 +173,11 @@ class Block(ABC):
         """Returns the specification of the averages, for `state.check_state`."""
 
     def share(self, damping: float) -> float:
-        """Returns what a damping γ + η is in the block, γ·unit + η."""
-        if self.unit == 1.0:
+        """Returns what a damping γ + η is in the block, max(γ, 1/N)·unit + η for a relative one."""
+        if not self.relative:
             return damping
-        return (damping - self.decay) * self.unit + self.decay
+        decay = min(damping, self.decay)
+        return max(damping - decay, self.unseen) * self.unit + decay
 
     # --- its place in a flat vector ---
 
@@ -185,6 +188,10 @@ class Block(ABC):
     @abstractmethod
     def write(self, views: Views, m: Tensor) -> None:
         """Writes M back into a flat vector."""
+
+    def mean_square(self, views: Views) -> Tensor:
+        """Returns the mean square τ² of a vector's part, a scalar in float64, unread."""
+        return self.read(views).square().mean(dtype=torch.float64)
 
     # --- the operator ---
 

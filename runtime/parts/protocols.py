@@ -121,6 +121,7 @@ class Proposal:
         predicted: the predicted decrease −m(s) ≥ 0; NaN where it is not finite.
         slope: gᵀs.
         along: α where s = −αx + …, x being the solver's direction.
+        uphill: whether −x leads uphill, gᵀx < 0, where other directions may lead s downhill.
         halvings: how often a line search has shortened the step.
     """
 
@@ -129,6 +130,7 @@ class Proposal:
     predicted: float
     slope: float = 0.0
     along: float = 0.0
+    uphill: bool = False
     halvings: int = 0
 
     def times(self, factor: float) -> Proposal:
@@ -304,14 +306,19 @@ class StepRule(Part, Protocol):
         """The learning rate; None where the rule has none."""
         ...
 
-    def watch(self, step: Tensor | None) -> None:
-        """Lets the next proposal measure an earlier step on its batch as well."""
+    def watch(self, step: Tensor | None, form: bool = True) -> None:
+        """Lets the next proposal measure an earlier step on its batch as well.
+
+        Args:
+            step: the step; None for none now, which says that there will be some.
+            form: whether its quadratic form is wanted with its slope.
+        """
         ...
 
     def seen(self) -> tuple[float, float | None] | None:
-        """Returns that step's slope and form on the batch, None for a form without a model.
+        """Returns that step's slope and form on the batch, None for a form that there is not.
 
-        None stands for no step, or for one that has not been measured.
+        None alone stands for no step, or for one that has not been measured.
         """
         ...
 

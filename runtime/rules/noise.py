@@ -8,7 +8,9 @@ keep the noise out of a step, each without a unit, so that none depends on the p
   that batches agree on stay. w is a quarter of the gain φ below, between 0.1 and 0.25: the average
   is long where noise is large. A batch weighs as its samples do.
 - The solver's step x = (C + γ)⁻¹m is Newton's on averaged curvature, and a batch cannot ask for
-  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch.
+  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch. Nor for more than is
+  usual: α is at most its geometric mean over earlier batches, a new one weighing 0.1, since a batch
+  that lacks what made the direction sees little curvature along it.
 - A loss with a lower bound h₀ cannot fall by more than h − h₀: a longer promise is shortened.
 - The gain: s is multiplied by φ, the share of the promise that an independent batch confirms. On
   its own batch the step before the gain, u, has the slope −p = gᵀu. The next batch gives, before
@@ -17,9 +19,11 @@ keep the noise out of a step, each without a unit, so that none depends on the p
 
       φ = E[(q − a)/(φp)] / max(E[q/(φ²p)], 1)
 
-  the scalar gain of Wiener's filter. The averages weigh a step by max(0.03, 1/(t + 1)) after t
-  steps. A mean of k Newton steps has the gain 1/k, Kalman's where nothing but noise is left, and
-  twice as much forgets how it began: 2/(k + 1) ≤ φ ≤ 1 after k steps.
+  the scalar gain of Wiener's filter. After 20 steps q is measured at every fourth alone; between,
+  it is the form on the step's own batch times what q has been to it on average. The averages
+  weigh a step by max(0.03, 1/(t + 1)) after t steps. A mean of k Newton steps has the gain 1/k,
+  Kalman's where nothing but noise is left, and twice as much forgets how it began:
+  2/(k + 1) ≤ φ ≤ 1 after k steps.
 
 No step is taken back later: what the next batch says of a step changes the gain of later ones.
 """
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 SHORT, LONG = 0.25, 0.1  # the weight of a new gradient where noise is small, and where it is large
 MEMORY = 0.03  # the least weight of a step in what batches confirm
 LEAST = 1e-3  # of the gain
+FORMS, SELDOM = 20, 4  # steps whose form the next batch gives: the first, then every fourth
 OUTLIER = 4.0  # what a single batch may confirm, in units of the promise
 
 
@@ -57,14 +62,19 @@ class Noise(Attributes):
         judged: t, how many steps have been judged.
         steps: k, how many batches there have been.
         last: the last step while it waits for the next batch; None where none does.
+        usual: the geometric mean of α, where that is at most 1.
+        lengths: how many α are in it.
         promise: p of that step.
-        gain: φ of that step.
-        own_form: sᵀBs of that step as its own batch's loss has shown it.
+        gain: φ of that step, halved as often as a line search has halved it.
+        own_form: sᵀBs of that step on its own batch, by its model or, without one, by the loss.
+        own: the average of own forms over φ²p, where both forms are known.
+        other: that of the forms on the next batch.
+        measured: how many forms there have been on the next batch.
     """
 
     STATE: ClassVar[tuple[str, ...]] = (
-        "mean", "weight", "largest", "slope", "form", "judged", "steps", "last", "promise", "gain",
-        "own_form",
+        "mean", "weight", "largest", "slope", "form", "judged", "steps", "usual", "lengths", "last",
+        "promise", "gain", "own_form", "own", "other", "measured",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -73,26 +83,27 @@ class Noise(Attributes):
         self.slope = self.form = 1.0
         self.judged = self.steps = 0
         self.last: Tensor | None = None
-        self.promise = self.own_form = 0.0
-        self.gain = 1.0
+        self.promise = self.own_form = self.own = self.other = 0.0
+        self.gain = self.usual = 1.0
+        self.measured = self.lengths = 0
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
         """Returns the specification of the averages and of the step that waits."""
         flat = Maybe(Shaped((model.layout.numel,), model.dtype))
-        numbers = ("weight", "largest", "slope", "form", "promise", "gain", "own_form")
-        counts = ("judged", "steps")
-        return {
-            "mean": flat,
-            "last": flat,
-            **dict.fromkeys(numbers, Number(float)),
-            **dict.fromkeys(counts, Number(int, 0)),
-        }
+        counts = {"judged", "steps", "measured", "lengths"}
+        numbers = {name: Number(int, 0) if name in counts else Number() for name in self.STATE}
+        return {**numbers, "mean": flat, "last": flat}
 
     @property
     def confirmed(self) -> float:
         """The gain φ of the coming step."""
         least = max(LEAST, 2.0 / (self.steps + 1))
         return min(max(self.slope / max(self.form, 1.0), least), 1.0)
+
+    @property
+    def average(self) -> Tensor | None:
+        """The average m of the gradients so far; None before the first batch."""
+        return None if self.mean is None else self.mean / self.weight
 
     def averaged(self, gradient: Tensor, samples: int) -> Tensor:
         """Takes in a batch's gradient; returns the average m, which stands for it."""
@@ -105,30 +116,42 @@ class Noise(Attributes):
         self.weight += weight * (1.0 - self.weight)
         return self.mean / self.weight
 
+    @property
+    def wants_form(self) -> bool:
+        """Whether the next batch shall give q, for which it needs a pass of its own."""
+        return self.judged < FORMS or self.judged % SELDOM == 0
+
     def judge(self, slope: float, form: float | None) -> None:
         """Takes in what a new batch says of the step that waits.
 
         Args:
             slope: a, the new gradient's product with the step.
-            form: q, the step's quadratic form on the new batch; its own batch's where it is None.
+            form: q, the step's quadratic form on the new batch; None for the form on its own batch
+                times what those on the next batches have been to it.
         """
-        q = max(self.own_form if form is None else form, 0.0)
         self.last = None
+        unit = self.gain**2 * self.promise
+        if form is not None and math.isfinite(form):
+            self.measured += 1
+            weight = max(0.1, 1.0 / self.measured)
+            self.own += weight * (_clipped(self.own_form / unit, 0.0, OUTLIER**2) - self.own)
+            self.other += weight * (_clipped(form / unit, 0.0, OUTLIER**2) - self.other)
+        ratio = _clipped(self.other / self.own, 0.5, 2 * OUTLIER) if self.own > 0.0 else 1.0
+        q = max(ratio * self.own_form if form is None else form, 0.0)
         if not math.isfinite(slope + q):
             return
-        confirmed = (q - slope) / (self.gain * self.promise)
-        bent = q / (self.gain**2 * self.promise)
         self.judged += 1
         weight = max(MEMORY, 1.0 / (self.judged + 1))
-        self.slope += weight * (min(max(confirmed, -OUTLIER), OUTLIER) - self.slope)
-        self.form += weight * (min(bent, OUTLIER**2) - self.form)
+        confirmed = (q - slope) / (self.gain * self.promise)
+        self.slope += weight * (_clipped(confirmed, -OUTLIER, OUTLIER) - self.slope)
+        self.form += weight * (_clipped(q / unit, 0.0, OUTLIER**2) - self.form)
 
     def shortened(
         self, proposal: Proposal, loss: float, lowest: float | None, hides: Hides
     ) -> Proposal:
         """Returns the part of a proposal that noise leaves; zeros where that is nothing.
 
-        Nothing is left of a step that goes against the solver's direction or uphill on its batch,
+        Nothing is left of a step that goes uphill on its batch, or whose solver's direction does,
         and of one whose promise rounding hides.
 
         Args:
@@ -140,22 +163,38 @@ class Noise(Attributes):
         if not math.isfinite(proposal.predicted) or proposal.norm == 0.0:
             return proposal
         part = 0.0
-        if proposal.along > 0.0 and proposal.slope < 0.0:
-            part = min(1.0, 1.0 / proposal.along)
+        if proposal.slope < 0.0 and not proposal.uphill:
+            part = self._usual(proposal.along)
             if lowest is not None:
-                part = min(part, _within(proposal.times(part), loss - lowest) * part)
+                part *= _within(proposal.times(part), loss - lowest)
         self.promise, self.gain = -proposal.slope * part, self.confirmed
         taken = proposal.times(self.gain * part)
         if part > 0.0 and not hides(taken.predicted):
             return taken
         return Proposal(torch.zeros_like(proposal.step), 0.0, 0.0)
 
+    def _usual(self, along: float) -> float:
+        """Returns the share of a step of length α that is not longer than usual; takes α in."""
+        if along <= 0.0:  # it is not along the solver's direction
+            return 1.0
+        share = min(1.0, self.usual / along)
+        self.lengths += 1
+        weight = max(0.1, 1.0 / self.lengths)
+        self.usual *= (min(along, 1.0) / self.usual) ** weight
+        return share
+
     def record(self, proposal: Proposal, loss: float, new_loss: float, accepted: bool) -> None:
         """Lets a step that was taken wait for the next batch."""
         taken = accepted and proposal.norm > 0.0 and self.promise > 0.0
         self.last = proposal.step if taken else None
-        # h(θ + s) = h + gᵀs + ½sᵀBs
-        self.own_form = 2.0 * (new_loss - loss - proposal.slope) if taken else 0.0
+        self.gain *= 0.5**proposal.halvings
+        by_model = -2.0 * (proposal.predicted + proposal.slope)
+        by_loss = 2.0 * (new_loss - loss - proposal.slope)  # h(θ + s) = h + gᵀs + ½sᵀBs
+        self.own_form = (by_model or by_loss) if taken else 0.0
+
+
+def _clipped(value: float, least: float, most: float) -> float:
+    return min(max(value, least), most)
 
 
 def _within(proposal: Proposal, most: float) -> float:

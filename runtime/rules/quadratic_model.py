@@ -116,8 +116,8 @@ class QuadraticModel(ModelRule):
         with np.errstate(over="ignore", invalid="ignore"):
             predicted = -float(slope @ c + 0.5 * c @ forms @ c)
         norm = math.sqrt(max(0.0, c @ metric @ c))
-        step = point.vectors.combination(c, units)
-        return Proposal(step, norm, predicted, float(slope @ c), -float(c[0] / norms[0]))
+        step, along = point.vectors.combination(c, units), -float(c[0] / norms[0])
+        return Proposal(step, norm, predicted, float(slope @ c), along, bool(slope[0] < 0.0))
 
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, hides: Hides

@@ -38,15 +38,19 @@ class Rule(Attributes):
     tags: frozenset[Tag] = frozenset({Tag.CONSTANT_DAMPING})
 
     _watches = False
+    _wants_form = True
     _watched: Tensor | None = None
     _seen: tuple[float, float | None] | None = None
 
-    def watch(self, step: Tensor | None) -> None:
+    def watch(self, step: Tensor | None, form: bool = True) -> None:
         """Lets the next proposal measure an earlier step on its batch as well.
 
-        None stands for no step now, and says that there will be some.
+        Args:
+            step: the step; None for none now, which says that there will be some.
+            form: whether its quadratic form is wanted with its slope.
         """
         self._watches, self._watched, self._seen = True, step, None
+        self._wants_form = form
 
     def seen(self) -> tuple[float, float | None] | None:
         """Returns what the next proposal has measured of that step, see `StepRule.seen`."""
@@ -122,13 +126,18 @@ def measure(
     spans: Sequence[Sequence[Tensor]],
     point: Point,
     forms_of: Callable[[Sequence[Tensor], Point], Tensor],
-) -> list[Measured]:
+    alone: Sequence[Tensor] = (),
+) -> tuple[list[Measured], list[float]]:
     """Measures several spans of directions, whose numbers come over in one transfer.
 
     Args:
         spans: the directions of each span.
         point: where they start.
         forms_of: gives the forms of unit vectors at the point.
+        alone: vectors v of which the slopes gᵀv alone are wanted.
+
+    Returns:
+        what is known of each span, and the slopes.
     """
     launched: list[Tensor] = []
     units: list[list[Tensor]] = []
@@ -136,14 +145,17 @@ def measure(
         products = point.vectors.products([point.gradient, *directions])
         units.append(_units(directions, products))
         launched += [products, forms_of(units[-1], point)]
+    launched += [point.vectors.products([point.gradient, v]) for v in alone]
     found = read(*launched)
+    slopes = [float(products[1]) for products in found[2 * len(spans) :]]
+    found = found[: 2 * len(spans)]
     result: list[Measured] = []
     for directions, of_span, products, forms in zip(
         spans, units, found[::2], found[1::2], strict=True
     ):
         gram = symmetric(products, 1 + len(directions))
         result.append(Measured(of_span, *along(directions, point, gram), forms))
-    return result
+    return result, slopes
 
 
 def _units(directions: Sequence[Tensor], products: Tensor) -> list[Tensor]:
@@ -201,13 +213,17 @@ class ModelRule(Rule):
     def _measure(self, directions: Sequence[Tensor], point: Point) -> list[Measured]:
         """Measures each direction's span, and with the first one the step that is watched."""
         spans = [self.span(direction, point) for direction in directions]
-        if self._watched is None:
-            return measure(spans, point, self.forms)
-        spans[0] = [*spans[0], self._watched]
-        first, *others = measure(spans, point, self.forms)
+        step, self._watched = self._watched, None
+        if step is None:
+            return measure(spans, point, self.forms)[0]
+        if not self._wants_form:
+            found, (slope,) = measure(spans, point, self.forms, [step])
+            self._seen = slope, None
+            return found
+        spans[0] = [*spans[0], step]
+        (first, *others), _ = measure(spans, point, self.forms)
         norm = float(first.norms[-1])
         self._seen = norm * float(first.slope[-1]), norm**2 * float(first.forms[-1, -1])
-        self._watched = None
         return [first.without_last(), *others]
 
 

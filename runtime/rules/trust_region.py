@@ -216,7 +216,7 @@ class TrustRegion(ModelRule):
             carried *= min(1.0, radius / (length(carried) or radius))
             c = carried if model(carried) < 0 else c
         step, along = point.vectors.combination(c, units), -float(c[0] / norms[0])
-        return Proposal(step, length(c), -model(c), float(slope @ c), along)
+        return Proposal(step, length(c), -model(c), float(slope @ c), along, bool(slope[0] < 0.0))
 
     def _search(
         self,

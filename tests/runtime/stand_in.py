@@ -85,6 +85,7 @@ class Lin:
 
     def __init__(self, model: StandIn, x: Tensor, y: Tensor) -> None:
         self.model, self.x, self.y, self.vectors = model, x, y, model.vectors
+        self.batch = len(x)
         self.objective, self.gradient, self.statistics = model.gradient(x, y)
 
     def hessian(self) -> Tensor:
@@ -92,7 +93,8 @@ class Lin:
             lambda p: self.model.h(p, self.x, self.y), self.model.params.clone()
         )  # type: ignore[return-value]
 
-    def quadratic_forms(self, vs: Sequence[Tensor]) -> Tensor:
+    def quadratic_forms(self, vs: Sequence[Tensor], curvature: str) -> Tensor:
+        assert curvature == "hessian"
         v = torch.stack(list(vs))
         return v @ self.hessian() @ v.T
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -333,9 +334,38 @@ def test_the_loss_falls(loss: nt.Loss, parts: tuple[str, str, str]):
 def test_a_mixture_predicts_the_class_that_is_more_probable():
     model, _, x, _ = compiled(FISHER, 200)
     y = (x[:, 0] * x[:, 1] > 0).long()
-    optimizer = nt.KFLR(model, damping=1.0)
+    optimizer = nt.KFLR(model, damping=1.0, noise=None)
     for _ in range(60):
         optimizer.step(x, y)
     _, accuracy = nt.evaluate(model, [(x, y)])
     assert accuracy is not None
     assert accuracy > 0.9
+
+
+BOUNDED = [
+    *(nt.CrossEntropyLoss(), nt.MSELoss(), nt.BCEWithLogitsLoss(), nt.SigmoidMarginLoss()),
+    *(nt.MixtureLoss("fisher"), logistic, nt.Criterion(welsch.function, root="clip", lowest=0.0)),
+]
+
+
+@pytest.mark.parametrize("loss", BOUNDED, ids=repr)
+def test_a_loss_is_never_below_its_bound(loss: nt.Loss):
+    assert loss.bound == 0.0
+    model, _, x, y = compiled(loss)
+    for scale in (0.0, 1.0, 30.0):
+        model.params.copy_(scale * torch.randn_like(model.params))
+        assert float(model.loss(x, y)) >= loss.bound
+    for c in (1e5, 1e-5):
+        assert nt.Scaled(loss, c).bound == 0.0
+
+
+def test_a_bound_is_what_its_author_says():
+    assert welsch.bound is None
+    assert nt.Scaled(welsch, 2.0).bound is None
+    below = nt.Criterion(lambda z, y: (z - y) * (z - y) - 3.0, convex=True, lowest=-3)
+    assert below.bound == -3.0
+    assert nt.Scaled(below, 1e5).bound == -3e5
+    assert nt.Scaled(nt.Scaled(below, 2.0), 0.5).bound == -3.0
+    for bad in ("0", math.nan, -math.inf):
+        with pytest.raises(nt.NewtritonError, match="lowest is "):
+            nt.Criterion(welsch.function, root="clip", lowest=bad)  # type: ignore[arg-type]

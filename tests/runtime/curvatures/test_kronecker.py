@@ -129,6 +129,7 @@ def test_mv_with_groups_and_a_diagonal_block():
     model = SimpleNamespace(
         layout=StandInLayout(shapes),
         device=torch.device("cpu"),
+        weight_decay=0.0,
         blocks=[KroneckerLayer("conv", "w", "b", 2, (3, 3)), DiagonalLayer("bn", ("s",))],
     )
     curvature = KroneckerCurvature(model)

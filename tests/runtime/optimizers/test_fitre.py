@@ -1,4 +1,4 @@
-"""FITRE on models written apart from the compiler: convergence, rejection, state."""
+"""The paper's FITRE on models written apart from the compiler: convergence, rejection, state."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from ..stand_in import MLP, Quadratic, StandIn, assert_identical, batch, broken,
 CASES = ["kfac", "kfac+gradient", "subspace"]
 
 
+def fitre(model, *arguments, **options) -> FITRE:
+    """The paper's method, unless noise is given."""
+    return FITRE(model, *arguments, **{"noise": None, **options})
+
+
 def quadratic(**options) -> Quadratic:
     return Quadratic(positive(4, 1), positive(3, 2), **options)
 
@@ -26,7 +31,7 @@ def quadratic(**options) -> Quadratic:
 @pytest.mark.parametrize("case", CASES)
 def test_one_step_solves_a_quadratic_whose_factors_are_exact(case):
     model = quadratic()
-    report = FITRE(model, damping=0.0, max_radius=100.0, case=case).step(*batch())
+    report = fitre(model, damping=0.0, max_radius=100.0, case=case).step(*batch())
     torch.testing.assert_close(model.params, model.target.reshape(-1), rtol=1e-9, atol=1e-11)
     assert report.accepted
     assert report.rho == pytest.approx(1.0, rel=1e-9)
@@ -44,7 +49,7 @@ def test_the_first_step_is_the_best_one_along_the_damped_direction():
     g = model.g + root / pi * torch.eye(3, dtype=torch.float64)
     r = torch.linalg.solve(torch.kron(g, a), lin.gradient)
     step = -r * (lin.gradient @ r) / (r @ lin.hessian() @ r)
-    report = FITRE(model, damping=0.5, max_radius=100.0).step(*batch())
+    report = fitre(model, damping=0.5, max_radius=100.0).step(*batch())
     torch.testing.assert_close(model.params, step, rtol=1e-9, atol=1e-12)
     assert report.rho == pytest.approx(1.0)
 
@@ -53,7 +58,7 @@ def test_the_first_step_is_the_best_one_along_the_damped_direction():
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_converges_through_a_small_radius(case, momentum):
     model = quadratic(weight_decay=0.1)
-    optimizer = FITRE(model, damping=0.1, max_radius=0.4, case=case, momentum=momentum)
+    optimizer = fitre(model, damping=0.1, max_radius=0.4, case=case, momentum=momentum)
     reports = [optimizer.step(*batch()) for _ in range(60)]
     assert all(r.step_norm <= 0.4 * (1 + 1e-9) for r in reports)
     assert reports[0].step_norm == pytest.approx(0.4)
@@ -63,7 +68,7 @@ def test_converges_through_a_small_radius(case, momentum):
 @pytest.mark.parametrize("factors", ["kfac", "empirical"])
 def test_trains_a_network_and_never_goes_uphill(factors):
     model = MLP(weight_decay=1e-3)
-    optimizer = FITRE(model, factors=factors, case="subspace")
+    optimizer = fitre(model, factors=factors, case="subspace")
     reports = [optimizer.step(*batch()) for _ in range(30)]
     assert all(r.new_loss < r.loss for r in reports if r.accepted)
     losses = [r.loss for r in reports]
@@ -94,7 +99,7 @@ def test_a_rejected_step_leaves_the_parameters_bit_for_bit(trial):
     model = deceptive()
     model.trial = trial
     before = model.params.clone()
-    optimizer = FITRE(model, max_radius=1.0, momentum=0.5)
+    optimizer = fitre(model, max_radius=1.0, momentum=0.5)
     report = optimizer.step(*batch())
     assert torch.equal(model.params, before)
     assert not report.accepted
@@ -109,7 +114,7 @@ def test_an_interrupt_at_the_trial_leaves_the_parameters_bit_for_bit():
     model.trial = KeyboardInterrupt()
     before = model.params.clone()
     with pytest.raises(KeyboardInterrupt):
-        FITRE(model).step(*batch())
+        fitre(model).step(*batch())
     assert torch.equal(model.params, before)
 
 
@@ -117,7 +122,7 @@ def test_a_step_that_overflows_is_never_tried():
     model = deceptive()
     model.trial = AssertionError("evaluated at parameters that are not finite")
     model.params.fill_(torch.finfo(torch.float64).max)
-    optimizer = FITRE(model)
+    optimizer = fitre(model)
     optimizer.rule.propose = lambda r, lin: Proposal(model.params.clone(), 1.0, 1.0)
     before = model.params.clone()
     assert not optimizer.step(*batch()).accepted
@@ -129,7 +134,7 @@ def test_reject_below():
         model = deceptive()
         lin = model.linearize(*batch())
         model.trial = lin.objective - 1e-3  # far less than predicted
-        return FITRE(model, **options).step(*batch()).accepted
+        return fitre(model, **options).step(*batch()).accepted
 
     assert not accepted()
     assert accepted(reject_below=1e-4)
@@ -158,7 +163,7 @@ def assert_refused(model: StandIn, optimizer: FITRE, word: str, data=None) -> di
 
 def test_a_loss_that_is_not_finite_changes_nothing_and_the_tenth_raises():
     model = MLP()
-    optimizer = FITRE(model)
+    optimizer = fitre(model)
     saved = assert_refused(model, optimizer, "loss nan", broken())
     after = optimizer.state_dict()
     for part in ("curvature", "solver"):
@@ -176,39 +181,39 @@ class Steep(MLP):
 
 def test_a_gradient_that_is_not_finite_is_refused():
     model = Steep()
-    assert_refused(model, FITRE(model), "gradient")
+    assert_refused(model, fitre(model), "gradient")
 
 
 def test_a_failed_solve_is_refused():
     model = Quadratic(-1e9 * positive(4), positive(3))
-    assert_refused(model, FITRE(model), "factor")
+    assert_refused(model, fitre(model), "factor")
 
 
 def test_curvature_that_is_not_finite_is_refused():
     model = quadratic()
     a = torch.nan * model.a
     model.factors = lambda *_: {"layer": KroneckerFactors(a, model.g, (1, 1), False)}
-    assert_refused(model, FITRE(model), "curvature")
+    assert_refused(model, fitre(model), "curvature")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_direction_that_is_not_finite_is_refused(bad):
     model = quadratic()
-    optimizer = FITRE(model)
+    optimizer = fitre(model)
     optimizer.solver.solve = lambda c, d, g, _: Solution(g * bad, Status.SOLVED, {})
     assert_refused(model, optimizer, "direction")
 
 
 def test_raised_damping_is_reported():
     a = torch.diag(torch.tensor([1.0, -0.3, 1.0, 1.0], dtype=torch.float64))
-    report = FITRE(Quadratic(a, positive(3)), damping=1e-4).step(*batch())
+    report = fitre(Quadratic(a, positive(3)), damping=1e-4).step(*batch())
     assert report.damping_retries > 0
     assert "raised" in report.status
 
 
 def test_momentum_carries_the_accepted_step():
     model = quadratic(weight_decay=0.2)
-    optimizer = FITRE(model, 0.5, max_radius=100.0, initial_radius=0.05, momentum=0.5)
+    optimizer = fitre(model, 0.5, max_radius=100.0, initial_radius=0.05, momentum=0.5)
     start = model.params.clone()
     optimizer.step(*batch())
     first = model.params - start
@@ -216,7 +221,7 @@ def test_momentum_carries_the_accepted_step():
     twin = quadratic(weight_decay=0.2)
     twin.params.copy_(model.params)
     before = model.params.clone()
-    FITRE(twin, damping=0.5, max_radius=100.0).step(*batch())
+    fitre(twin, damping=0.5, max_radius=100.0).step(*batch())
     optimizer.step(*batch())
     torch.testing.assert_close(model.params - before, twin.params - before + 0.5 * first)
 
@@ -226,18 +231,20 @@ def test_momentum_carries_the_accepted_step():
     [(4, 4, 4), ((2, 4), 6, 4), (1, 9, 9), ((1, 10), 9, 2)],
 )
 def test_factors_are_gathered_and_inverted_when_due(every, gathered, factorised):
-    optimizer = FITRE(MLP(), every=every, burn_in=2)
+    optimizer = fitre(MLP(), every=every, burn_in=2)
     for _ in range(9):
         optimizer.step(*batch())
     assert optimizer.curvature.gathered == gathered
     assert optimizer.solver.factorisations == factorised
 
 
+@pytest.mark.parametrize("noise", [None, "wiener"])
 @pytest.mark.parametrize("options", [{}, {"case": "subspace", "momentum": 0.9, "every": (2, 4)}])
-def test_a_saved_state_resumes_bit_for_bit(options):
+def test_a_saved_state_resumes_bit_for_bit(options, noise):
     def make(seed: int) -> tuple[MLP, FITRE]:
         model = MLP(weight_decay=1e-3)
-        return model, FITRE(model, max_radius=0.7, burn_in=2, seed=seed, **options)
+        radius = {} if noise else {"max_radius": 0.7}
+        return model, fitre(model, burn_in=2, seed=seed, noise=noise, **radius, **options)
 
     model, optimizer = make(seed=1)
     for n in range(4):
@@ -254,7 +261,7 @@ def test_a_saved_state_resumes_bit_for_bit(options):
 
 
 def test_a_saved_state_does_not_follow_the_optimizer():
-    optimizer = FITRE(MLP(), momentum=0.5, every=1)
+    optimizer = fitre(MLP(), momentum=0.5, every=1)
     optimizer.step(*batch())
     state = optimizer.state_dict()
     kept = copy.deepcopy(state)
@@ -267,7 +274,7 @@ def test_a_saved_state_does_not_follow_the_optimizer():
 def test_runs_repeat():
     def run() -> torch.Tensor:
         model = MLP()
-        optimizer = FITRE(model, seed=4)
+        optimizer = fitre(model, seed=4)
         torch.rand(3)
         for n in range(5):
             optimizer.step(*batch(n))
@@ -279,4 +286,4 @@ def test_runs_repeat():
 @pytest.mark.parametrize("damping", [-1.0, math.nan, math.inf])
 def test_refuses_damping(damping):
     with pytest.raises(NewtritonError, match="damping"):
-        FITRE(MLP(), damping=damping)
+        fitre(MLP(), damping=damping)

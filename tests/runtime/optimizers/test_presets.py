@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
@@ -69,7 +70,7 @@ def test_a_run_resumes_bit_for_bit(name: str, stop: int) -> None:
 
 def test_kfac_finds_the_exact_minimum_along_its_direction_and_the_last_step() -> None:
     model, [(x, y)] = problem("quadratic", "mse")
-    optimizer = nt.KFAC(model, damping=1e-3)
+    optimizer = nt.KFAC(model, damping=1e-3, noise=None)
     for _ in range(3):
         before, last = model.params.clone(), optimizer.rule.last
         optimizer.step(x, y)
@@ -84,13 +85,13 @@ def test_kfac_finds_the_exact_minimum_along_its_direction_and_the_last_step() ->
 
 def test_the_best_of_three_dampings_stays() -> None:
     model, [(x, y)] = problem("mlp")
-    optimizer = nt.KFAC(model, damping=10.0)
+    optimizer = nt.KFAC(model, damping=10.0, noise=None)
     for _ in range(20):
         assert optimizer.step(x, y).damping == 10.0
     predicted = {}
     for gamma in (10.0, 10 * 0.95**20, 10 / 0.95**20):
         trial, _ = problem("mlp")
-        twin = nt.KFAC(trial, damping=10.0)
+        twin = nt.KFAC(trial, damping=10.0, noise=None)
         trial.load_state_dict(model.state_dict())
         twin.load_state_dict(optimizer.state_dict())
         twin.rule.dampings = lambda _, gamma=gamma: (gamma,)
@@ -244,6 +245,291 @@ def test_curvature_that_is_not_finite_ends_cg_with_a_status() -> None:
     assert not report.accepted
 
 
+# --- noise ---------------------------------------------------------------------------------------
+
+NOISY = [nt.FITRE, nt.KFAC, nt.KFRA, nt.KFLR, nt.EACG, nt.NewtonCG]
+
+
+def parts(x: Tensor, y: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of several sizes, in turn."""
+    for k in range(count):
+        rows = torch.arange(k % 3, len(x), 2 + k % 2)
+        yield x[rows], y[rows]
+
+
+@pytest.mark.parametrize("make", NOISY)
+@pytest.mark.parametrize("stop", [1, 6])
+def test_a_run_resumes_with_the_judgement_that_is_due(
+    make: type[nt.SecondOrder], stop: int
+) -> None:
+    model, [(x, y)] = problem("mlp")
+    optimizer, given = make(model), list(parts(x, y, stop + 7))
+    for batch in given[:stop]:
+        optimizer.step(*batch)
+    saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    assert saved["optimizer"]["noise"]["last"] is not None, "a step waits for its judgement"
+    resumed, _ = problem("mlp")
+    again = make(resumed)
+    resumed.load_state_dict(saved["model"])
+    again.load_state_dict(saved["optimizer"])
+    for batch in given[stop:]:
+        assert optimizer.step(*batch) == again.step(*batch)
+    assert torch.equal(model.params, resumed.params)
+    assert_identical(optimizer.state_dict(), again.state_dict())
+
+
+@pytest.mark.parametrize("make", NOISY)
+def test_states_of_noise_that_do_not_fit_are_refused_by_name(make: type[nt.SecondOrder]) -> None:
+    model, [(x, y)] = problem("mlp")
+    optimizer = make(model)
+    optimizer.step(x, y)
+    state = optimizer.state_dict()
+    wrong = {"last": torch.zeros(3), "mean": "none", "judged": -1, "slope": None, "gain": "1"}
+    for name, value in wrong.items():
+        bad = {**state, "noise": {**state["noise"], name: value}}
+        with pytest.raises(NewtritonError, match=rf"noise.*{name}"):
+            optimizer.load_state_dict(bad)
+        del bad["noise"][name]
+        with pytest.raises(NewtritonError, match=rf"noise.*{name}"):
+            optimizer.load_state_dict(bad)
+    literal = make(model, noise=None)  # type: ignore[call-arg]
+    with pytest.raises(NewtritonError, match="noise"):
+        literal.load_state_dict(state)
+    with pytest.raises(NewtritonError, match="noise"):
+        optimizer.load_state_dict(literal.state_dict())
+    assert_identical(optimizer.state_dict(), state)
+
+
+@pytest.mark.parametrize("make", [*NOISY, nt.SecondOrder])
+@pytest.mark.parametrize("noise", ["kalman", True, 0, ("wiener",)])
+def test_noise_is_one_of_two(make: Callable[..., nt.SecondOrder], noise: object) -> None:
+    model, _ = problem("mlp")
+    with pytest.raises(NewtritonError, match=r"noise is .*: 'wiener', or None for"):
+        make(model, noise=noise)
+
+
+def test_a_step_on_all_data_has_no_noise() -> None:
+    model, [(x, y)] = problem("mlp")
+    literal, _ = problem("mlp")
+    optimizer, paper = nt.NewtonCG(model, sample=0.5), nt.NewtonCG(literal, sample=0.5, noise=None)
+    for _ in range(3):
+        assert optimizer.step(parts_of(x, y)) == paper.step(parts_of(x, y))
+    assert optimizer.noise is not None
+    assert (optimizer.noise.steps, optimizer.noise.last) == (0, None)
+
+
+def logistic(rare: bool) -> tuple[Tensor, Tensor, float]:
+    """Inputs, noisy labels and the least loss; with `rare`, columns that two samples have."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(640, 12, generator=generator, dtype=torch.float64)
+    w = torch.randn(12, 1, generator=generator, dtype=torch.float64)
+    y = (
+        torch.rand(640, 1, generator=generator, dtype=torch.float64) < (0.7 * x @ w).sigmoid()
+    ) * 1.0
+    if rare:
+        columns = torch.zeros(640, 6, dtype=torch.float64)
+        for j in range(6):
+            columns[torch.randperm(640, generator=generator)[:2], j] = 25.0
+        x = torch.cat([x, columns], 1)
+    y, ones = y.double(), torch.cat([x, torch.ones(640, 1, dtype=torch.float64)], 1)
+    best = torch.zeros(ones.shape[1], 1, dtype=torch.float64)
+    for _ in range(50):  # Newton's method
+        p = (ones @ best).sigmoid()
+        hessian = ones.T @ (ones * p * (1 - p)) / 640
+        ridge = 1e-9 * torch.eye(len(best), dtype=torch.float64)
+        best -= torch.linalg.solve(hessian + ridge, ones.T @ (p - y) / 640)
+    return x, y, float(nn.functional.binary_cross_entropy_with_logits(ones @ best, y))
+
+
+@pytest.mark.parametrize("rare", [False, True])
+@pytest.mark.parametrize("make", NOISY)
+def test_a_convex_problem_in_small_batches_ends_near_its_optimum(
+    make: type[nt.SecondOrder], rare: bool
+) -> None:
+    """Without noise, batches of 32 are fitted one after another, and the loss ends above 1."""
+    x, y, least = logistic(rare)
+    model = nt.compile(
+        nt.Linear(1), (x.shape[1],), nt.BCEWithLogitsLoss(), dtype=torch.float64, device="cpu"
+    )
+    optimizer, generator = make(model), torch.Generator().manual_seed(1)
+    start = model.objective(x, y)
+    for _ in range(6):
+        for rows in torch.randperm(640, generator=generator).split(32):
+            assert optimizer.step(x[rows], y[rows]).rejected == 0
+    end = model.objective(x, y)
+    assert least < end < start
+    if not rare:
+        assert end - least < (0.05 if make is nt.NewtonCG else 0.01)
+
+
+def test_eacg_refuses_a_step_that_raises_its_batchs_loss_and_recovers() -> None:
+    model, [(x, y)] = problem("mlp", "mse")
+    optimizer = nt.EACG(model, lr=3.0)
+    refused = 0
+    for _ in range(40):
+        before, rate = model.params.clone(), optimizer.rule.lr
+        report = optimizer.step(x, y)
+        assert report.accepted == (report.new_loss is not None and report.new_loss <= report.loss)
+        assert report.rejected == 0, "a step that was tried is no step that could not be made"
+        if report.accepted:
+            assert optimizer.rule.lr == min(3.0, 2.0 * rate)
+        else:
+            refused += 1
+            assert torch.equal(model.params, before)
+            assert optimizer.rule.lr == rate / 2.0
+    assert 0 < refused < 30
+    assert model.objective(x, y) < 0.3 * problem("mlp", "mse")[0].objective(x, y)
+
+
+# --- the papers' methods, step by step -----------------------------------------------------------
+
+
+class Layers:
+    """Averaged Kronecker factors of a perceptron, and solves with them: none of it the library's.
+
+    Args:
+        model: the model, of linear layers with biases.
+    """
+
+    def __init__(self, model: nt.Model) -> None:
+        self.model, self.averages = model, dict[str, tuple[Tensor, Tensor]]()
+
+    def gather(self, lin: nt.Linearization, weight: float) -> None:
+        """Averages the factors of the labels there are."""
+        for layer, new in lin.kronecker_factors("empirical").items():
+            old = self.averages.get(layer, (new.A, new.G))
+            pair = zip(old, (new.A, new.G), strict=True)
+            a, g = ((1.0 - weight) * was + weight * now for was, now in pair)
+            self.averages[layer] = a, g
+
+    def solve(self, gradient: Tensor, damping: float) -> Tensor:
+        """Returns (A + π√γ I)⁻¹ ⊗ (G + √γ/π I)⁻¹ times the gradient, with Kronecker products."""
+        flat = torch.zeros_like(gradient)
+        g, x = self.model.unflatten(gradient), self.model.unflatten(flat)
+        for layer, (a, b) in self.averages.items():
+            pi = ((a.trace() / len(a)) / (b.trace() / len(b))).sqrt()
+            root = damping**0.5
+            eye = torch.eye(len(a), dtype=a.dtype), torch.eye(len(b), dtype=a.dtype)
+            block = torch.kron(b + root / pi * eye[1], a + pi * root * eye[0])
+            m = torch.cat([g[f"{layer}.weight"], g[f"{layer}.bias"][:, None]], 1)
+            solved = torch.linalg.solve(block, m.reshape(-1)).view_as(m)
+            x[f"{layer}.weight"].copy_(solved[:, :-1])
+            x[f"{layer}.bias"].copy_(solved[:, -1])
+        return flat
+
+
+def taken(model: nt.Model, before: Tensor, step: Tensor, x: Tensor, y: Tensor) -> float:
+    """Takes a step; returns the loss there."""
+    model.params.copy_(before + step)
+    return model.objective(x, y)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_fitre_without_noise_is_algorithm_1(momentum: float) -> None:
+    model, [(x, y)] = problem("mlp")
+    twin, _ = problem("mlp")
+    optimizer = nt.FITRE(
+        model, 0.05, 2.5, factors="empirical", momentum=momentum, every=1, burn_in=2,
+        moving_average=0.9, reject_below=0.25, noise=None,
+    )  # fmt: skip
+    layers, radius, last, outcomes = Layers(twin), 2.5, None, set[tuple[bool, bool]]()
+    for k, (bx, by) in enumerate(parts(x, y, 12)):
+        lin, before = twin.linearize(bx, by), twin.params.clone()
+        layers.gather(lin, 1.0 / (k + 1) if k < 2 else 0.1)
+        r = layers.solve(lin.gradient, 0.05 + twin.weight_decay)
+        bent, slope = float(r @ lin.hvp(r)), float(lin.gradient @ r)
+        longest = radius / float(r.norm())
+        eta = min(slope / bent, longest) if bent > 0.0 else longest
+        step = -eta * r
+
+        def falls(s: Tensor, lin: nt.Linearization = lin) -> float:
+            return -float(lin.gradient @ s + 0.5 * s @ lin.hvp(s))
+
+        if last is not None and momentum:
+            carried = step + momentum * last
+            carried = carried * min(1.0, radius / float(carried.norm()))
+            step = carried if falls(carried) > 0.0 else step
+        predicted = falls(step)
+        rho = (lin.objective - taken(twin, before, step, bx, by)) / predicted
+        outcomes.add((rho >= 0.25, float(step.norm()) > 0.999 * radius))
+        radius = min(2.0 * radius, 2.5) if rho >= 0.75 else radius / 2.0 if rho < 0.25 else radius
+        if rho >= 0.25:
+            last = step
+        else:
+            twin.params.copy_(before)
+        report = optimizer.step(bx, by)
+        assert report.rho == pytest.approx(rho, rel=1e-7)
+        assert report.radius == radius
+        torch.testing.assert_close(model.params, twin.params, rtol=1e-10, atol=1e-10)
+    assert outcomes >= {(True, False), (True, True), (False, True)}, (
+        "accepted, at the edge, refused"
+    )
+
+
+class EmpiricalKFAC(nt.KFAC):
+    """K-FAC without draws."""
+
+    factors = "empirical"
+
+
+def test_kfac_without_noise_is_the_papers_model_of_two_directions() -> None:
+    """Section 7, and section 6.5: λ follows ρ every five steps. γ stays for twenty."""
+    model, [(x, y)] = problem("mlp")
+    twin, _ = problem("mlp")
+    optimizer = EmpiricalKFAC(model, 0.03, every=1, burn_in=4, moving_average=0.9, noise=None)
+    layers, strength, last = Layers(twin), 0.03, None
+    for k, (bx, by) in enumerate(parts(x, y, 15)):
+        lin, before = twin.linearize(bx, by), twin.params.clone()
+        layers.gather(lin, 1.0 / (k + 1) if k < 4 else 0.1)
+        delta = layers.solve(lin.gradient, 0.03 + twin.weight_decay)
+        span = torch.stack([delta] if last is None else [delta, last])
+        products = torch.stack([lin.ggnvp(v) for v in span]) + strength * span
+        b, inside = span @ lin.gradient, span @ products.T
+        c = -torch.linalg.solve(inside, b)
+        if last is not None and not 0.0 <= float(c[1]) <= 1.0:  # the bounds of `QuadraticModel`
+            c[1] = c[1].clamp(0.0, 1.0)
+            c[0] = -(b[0] + inside[0, 1] * c[1]) / inside[0, 0]
+        step, predicted = c @ span, -float(b @ c + 0.5 * c @ inside @ c)
+        rho = (lin.objective - taken(twin, before, step, bx, by)) / predicted
+        assert rho > 0.0, "none of these is refused"
+        last = step
+        if (k + 1) % 5 == 0:
+            strength *= 0.95**5 if rho > 0.75 else 0.95**-5 if rho < 0.25 else 1.0
+        report = optimizer.step(bx, by)
+        assert report.rho == pytest.approx(rho, rel=1e-7)
+        assert optimizer.rule.damping == pytest.approx(strength)  # type: ignore[attr-defined]
+        torch.testing.assert_close(model.params, twin.params, rtol=1e-10, atol=1e-10)
+    assert strength != 0.03
+
+
+def test_eacg_without_noise_takes_every_step() -> None:
+    """θ ← θ + ηd, ((1 − α)(C + ηI) + αI) d = −g, whatever the loss says."""
+    model, [(x, y)] = problem("mlp", weight_decay=0.01)
+    twin, _ = problem("mlp", weight_decay=0.01)
+    optimizer = nt.EACG(
+        model, 2.5, 0.05, factors="empirical", limit=200, tolerance=1e-14, noise=None
+    )
+    rises = 0
+    for bx, by in parts(x, y, 6):
+        lin, step = twin.linearize(bx, by), torch.zeros_like(twin.params)
+        factors = lin.kronecker_factors("empirical", means=["0", "2"])
+        for name, g in twin.unflatten(lin.gradient).items():
+            layer, kind = name.split(".")
+            mean = factors[layer].mean  # type: ignore[union-attr]
+            a = torch.outer(mean, mean) if kind == "weight" else torch.ones(1, 1).double()
+            c = torch.kron(factors[layer].G, a)  # type: ignore[union-attr]
+            eye = torch.eye(len(c), dtype=torch.float64)
+            d = torch.linalg.solve(0.95 * (c + 0.01 * eye) + 0.05 * eye, -g.reshape(-1))
+            twin.unflatten(step)[name].copy_(d.view_as(g))
+        twin.params.add_(step, alpha=2.5)
+        report = optimizer.step(bx, by)
+        rises += report.new_loss > report.loss  # type: ignore[operator]
+        assert report.accepted
+        assert report.lr == 2.5
+        torch.testing.assert_close(model.params, twin.params, rtol=1e-9, atol=1e-10)
+    assert rises
+
+
 # --- bad input -----------------------------------------------------------------------------------
 
 
@@ -262,7 +548,7 @@ def test_data_must_be_batches_that_can_be_passed_through_again() -> None:
     ("make", "named"),
     [
         (lambda m: nt.FITRE(m, max_radius="1"), "max_radius is '1'"),
-        (lambda m: nt.FITRE(m, damping=None), "damping is None"),
+        (lambda m: nt.FITRE(m, damping="0.1"), "damping is '0.1'"),
         (lambda m: nt.FITRE(m, damping=True), "damping is True"),
         (lambda m: nt.FITRE(m, burn_in=2.5), r"burn_in is 2\.5"),
         (lambda m: nt.FITRE(m, momentum="0.9"), "momentum is '0.9'"),

@@ -17,7 +17,7 @@ def torch_optimizer(cls, **options):
 
 
 GIVING_UP = {
-    "EACG": lambda model: nt.EACG(model, lr=1e6),
+    "EACG": lambda model: nt.EACG(model, lr=1e6, noise=None),
     "SGD": torch_optimizer(torch.optim.SGD, lr=1e9, momentum=0.9),
     "Adam": torch_optimizer(torch.optim.Adam, lr=1e9),
     "L-BFGS": torch_optimizer(torch.optim.LBFGS, lr=1e12, max_iter=2),

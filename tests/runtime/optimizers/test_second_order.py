@@ -1,4 +1,4 @@
-"""FITRE on compiled networks with batch norm: what a step changes, and how a run resumes."""
+"""The paper's FITRE on networks with batch norm: what a step changes, and how a run resumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from newtriton.runtime.rules.trust_region import CASES
 
 from ..stand_in import assert_identical
 
-OPTIONS = {"damping": 0.1, "max_radius": 0.5, "every": 2, "burn_in": 2}
+OPTIONS = {"damping": 0.1, "max_radius": 0.5, "every": 2, "burn_in": 2, "noise": None}
 
 
 def net() -> nt.Sequential:
@@ -201,8 +201,8 @@ def test_one_step_solves_linear_regression(factors: str, case: str) -> None:
     """With one output G is a number, so the direction is Newton's whatever the labels drawn."""
     x, homogeneous, y = regression(1)
     model = linear(1, weight_decay=0.0)
-    options = {"damping": 0.0, "max_radius": 100.0, "factors": factors, "case": case}
-    report = nt.FITRE(model, **options).step(x, y)  # type: ignore[arg-type]
+    optimizer = nt.FITRE(model, 0.0, 100.0, factors=factors, case=case, noise=None)
+    report = optimizer.step(x, y)
     assert report.rho == pytest.approx(1.0, rel=1e-9)
     optimum = torch.linalg.lstsq(homogeneous, y).solution
     torch.testing.assert_close(stacked(model), optimum, rtol=1e-9, atol=1e-11)
@@ -212,7 +212,7 @@ def test_one_step_solves_linear_regression(factors: str, case: str) -> None:
 def test_weight_decay_leads_to_ridge_regression(momentum: float) -> None:
     x, homogeneous, y = regression(3)
     model = linear(3, weight_decay=0.7)
-    optimizer = nt.FITRE(model, damping=0.0, max_radius=1.0, momentum=momentum)
+    optimizer = nt.FITRE(model, 0.0, 1.0, momentum=momentum, noise=None)
     for _ in range(60):
         optimizer.step(x, y)
     normal = 2 * homogeneous.T @ homogeneous / len(x) + 0.7 * torch.eye(5, dtype=torch.float64)

@@ -115,3 +115,27 @@ def test_a_loss_of_minus_infinity_is_refused() -> None:
     step = Proposal(torch.ones(2), 1.0, predicted=1.0, slope=-2.0)
     for rule in (TrustRegion(), QuadraticModel(), LevenbergMarquardt(), Fixed()):
         assert not judged(rule, 1.0, -math.inf, step)[0]
+
+
+@pytest.mark.parametrize("surveyed", [False, True])
+@pytest.mark.parametrize("momentum", [False, True])
+def test_a_step_that_is_watched_changes_no_proposal(momentum: bool, surveyed: bool) -> None:
+    """Its slope and form on the batch come with the first direction, in the same transfer."""
+    rule, alone = (QuadraticModel(0.1, momentum=momentum) for _ in range(2))
+    point = Point()
+    rule.last = alone.last = draw(3) if momentum else None
+    directions, earlier = [draw(1), draw(2)], draw(5)
+    rule.watch(earlier)
+    with counted() as transfers:
+        if surveyed:
+            rule.survey(directions, point)
+        proposals = [rule.propose(direction, point) for direction in directions]
+    assert sum(transfers.reads.values()) == (1 if surveyed else 2)
+    for direction, found in zip(directions, proposals, strict=True):
+        expected = alone.propose(direction, point)
+        torch.testing.assert_close(found.step, expected.step)
+        assert found.predicted == pytest.approx(expected.predicted)
+        assert found.along == pytest.approx(expected.along)
+    slope, form = rule.seen()  # type: ignore[misc]
+    assert slope == pytest.approx(float(point.gradient @ earlier))
+    assert form == pytest.approx(float(earlier @ point.curvatures["ggn"] @ earlier))

@@ -16,6 +16,8 @@ from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.rules.trust_region import CASES, Proposal, TrustRegion, minimise_in_ball
 from newtriton.runtime.vectors import Vectors
 
+from ..parts.points import Point, draw
+
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -121,7 +123,8 @@ class Lin:
         self.gradient, self.hessian, self.seen = gradient, hessian, []
         self.vectors = Vectors()
 
-    def quadratic_forms(self, vs: list[Tensor]) -> Tensor:
+    def quadratic_forms(self, vs: list[Tensor], curvature: str) -> Tensor:
+        assert curvature == "hessian"
         self.seen += vs
         v = torch.stack(list(vs))
         return v @ self.hessian @ v.T
@@ -192,7 +195,7 @@ def test_nearly_parallel_float32_directions_keep_their_noise_out():
     lin = Lin(g, torch.eye(3))
     exact = lin.quadratic_forms
     noise = 1e-7 * torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    lin.quadratic_forms = lambda vs: exact(vs) + noise
+    lin.quadratic_forms = lambda vs, curvature: exact(vs, curvature) + noise
     proposal = TrustRegion(9.0, case="subspace").propose(r, lin)
     torch.testing.assert_close(proposal.step, -g, rtol=0, atol=2e-4)
     assert proposal.predicted == pytest.approx(0.5, rel=1e-3)
@@ -408,3 +411,40 @@ def test_on_a_network_momentum_is_predicted_by_the_full_model(case: str, radius:
     carried = carried * min(1.0, radius / float(carried.norm()))
     torch.testing.assert_close(proposal.step, carried, rtol=1e-9, atol=1e-12)
     assert proposal.predicted == pytest.approx(-model_of(lin, carried), rel=1e-9)
+
+
+def test_a_radius_that_nobody_gives_is_measured_in_the_solvers_own_step() -> None:
+    lin, r = random_lin(1, shift=-20.0)
+    rule = TrustRegion(None)
+    assert rule.relative
+    for c in (1.0, 1e6, 1e-6):
+        proposal = rule.propose(c * r, lin)
+        assert proposal.norm == pytest.approx(c * float(r.norm()))
+        assert abs(proposal.along) == pytest.approx(1.0)
+    rule.judge(1.0, 2.0, Proposal(r, 1.0, 0.5), hides)
+    assert rule.radius == 0.5
+    assert rule.propose(r, lin).norm == pytest.approx(0.5 * float(r.norm()))
+    for _ in range(3):
+        rule.judge(1.0, 0.5, Proposal(r, 1.0, 0.5), hides)
+    assert rule.radius == 1.0, "never more than the solver's step"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_proposal_says_how_far_it_goes_along_the_direction(case: str) -> None:
+    lin, r = random_lin(2, shift=9.0)
+    for sign in (1.0, -1.0):
+        proposal = TrustRegion(5.0, case=case).propose(sign * r, lin)
+        rest = proposal.step + proposal.along * sign * r
+        g = lin.gradient / lin.gradient.norm()
+        torch.testing.assert_close(rest - g * (g @ rest), 0 * rest, rtol=0, atol=1e-12)
+        assert proposal.slope == pytest.approx(float(lin.gradient @ proposal.step))
+        assert proposal.uphill == (float(lin.gradient @ (sign * r)) < 0.0)
+
+
+def test_the_model_may_be_that_of_the_gauss_newton_matrix() -> None:
+    point, r = Point(), draw(1)
+    proposal = TrustRegion(50.0, model="ggn").propose(r, point)
+    bent = float(r @ point.curvatures["ggn"] @ r)
+    torch.testing.assert_close(proposal.step, -r * float(point.gradient @ r) / bent)
+    with pytest.raises(NewtritonError, match="model is 'fisher'"):
+        TrustRegion(model="fisher")
