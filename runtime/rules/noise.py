@@ -8,7 +8,9 @@ keep the noise out of a step, each without a unit, so that none depends on the p
   that batches agree on stay. w is a quarter of the gain φ below, between 0.1 and 0.25: the average
   is long where noise is large. A batch weighs as its samples do.
 - The solver's step x = (C + γ)⁻¹m is Newton's on averaged curvature, and a batch cannot ask for
-  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch.
+  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch. Where that is less than is
+  usual along unit steps, the usual one stands for it: a batch that lacks what made the direction
+  sees little of its curvature. What is usual is the geometric mean, averaged as the gradients are.
 - A loss with a lower bound h₀ cannot fall by more than h − h₀: a longer promise is shortened.
 - Where γ follows its model, it is (1 − φ)/N at least for averages of N samples: a direction in
   which one sample in N has all of the curvature may have none in C, and what has not been seen is
@@ -58,6 +60,8 @@ class Noise(Attributes):
     Attributes:
         mean: m before its normalisation, flat; None before the first batch.
         weight: the sum of the weights in it.
+        newest: the weight of the last batch, before its normalisation.
+        curvature: the usual uᵀBu of unit steps u; 0 where none is known.
         largest: the size of a whole batch: the largest, slowly forgotten.
         slope: the average of (q − a)/(φp).
         form: the average of q/(φ²p).
@@ -73,13 +77,13 @@ class Noise(Attributes):
     """
 
     STATE: ClassVar[tuple[str, ...]] = (
-        "mean", "weight", "largest", "slope", "form", "judged", "steps", "last", "promise",
-        "gain", "own_form", "own", "other", "measured",
+        "mean", "weight", "newest", "curvature", "largest", "slope", "form", "judged", "steps",
+        "last", "promise", "gain", "own_form", "own", "other", "measured",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.mean: Tensor | None = None
-        self.weight = self.largest = 0.0
+        self.weight = self.newest = self.curvature = self.largest = 0.0
         self.slope = self.form = 1.0
         self.judged = self.steps = 0
         self.last: Tensor | None = None
@@ -104,6 +108,7 @@ class Noise(Attributes):
         self.steps += 1
         self.largest = max(0.99 * self.largest, samples)
         weight = min(max(SHORT * self.confirmed, LONG), SHORT) * min(1.0, samples / self.largest)
+        self.newest = weight
         if self.mean is None:
             self.mean = torch.zeros_like(gradient)
         self.mean.lerp_(gradient, weight)
@@ -163,7 +168,7 @@ class Noise(Attributes):
             return proposal
         part = 0.0
         if proposal.slope < 0.0 and not proposal.uphill:
-            part = 1.0 / max(proposal.along, 1.0)
+            part = min(1.0 / max(proposal.along, 1.0), self._bent(proposal))
             if lowest is not None:
                 part *= _within(proposal.times(part), loss - lowest)
         self.promise, self.gain = -proposal.slope * part, self.confirmed
@@ -171,6 +176,14 @@ class Noise(Attributes):
         if part > 0.0 and not hides(taken.predicted):
             return taken
         return Proposal(torch.zeros_like(proposal.step), 0.0, 0.0)
+
+    def _bent(self, proposal: Proposal) -> float:
+        """Returns the share of a step that the usual curvature allows, and takes its own in."""
+        square = proposal.norm**2
+        own, usual = -2.0 * (proposal.predicted + proposal.slope) / square, self.curvature
+        if own > 0.0:
+            self.curvature = usual * (own / usual) ** self.newest if usual else own
+        return -proposal.slope / (usual * square) if usual else 1.0
 
     def record(self, proposal: Proposal, loss: float, new_loss: float, accepted: bool) -> None:
         """Lets a step that was taken wait for the next batch."""
