@@ -235,4 +235,6 @@ def test_inputs_or_targets_times_a_number_train_all_the_same(
     """The network starts where it would: saturated, or with outputs that are far too small."""
     model = compiled(nt.MSELoss())
     losses = curve(model, make, inputs * X, targets * TARGETS, 80)
-    assert losses[-1] < 0.5 * losses[0]
+    plain = curve(compiled(nt.MSELoss()), make, X, TARGETS, 80)
+    assert losses[-1] / losses[0] < 2.5 * plain[-1] / plain[0]
+    assert losses[-1] < 0.6 * losses[0]
