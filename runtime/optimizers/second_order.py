@@ -193,9 +193,6 @@ class SecondOrder:
         self.patience.count(None)
         self._retreat.keep()
         solution, proposal = found
-        if noise is not None:
-            lowest = model.criterion.bound  # of h too: weight decay only adds to the loss
-            proposal = noise.shortened(proposal, point.objective, lowest, point.hides)
         new_loss, proposal, accepted, rho = self._take(point, proposal, batches)
         if noise is not None:
             noise.record(proposal, point.objective, new_loss, accepted)
@@ -271,7 +268,7 @@ class SecondOrder:
         side = point.gradient
         if noise is not None:
             side = noise.averaged(side, samples)
-            self.rule.watch(noise.last, noise.wants_form)
+            self.rule.watch(noise.last, noise.wants_form, side)
         fault, solved = "", list[tuple[float, Solution]]()
         for damping in self._dampings():
             solution = self._solve(damping, side)
@@ -292,8 +289,12 @@ class SecondOrder:
             noise.judge(*seen)
         if best is None:
             return fault
-        self.damping = best[0]
-        return best[1:]
+        self.damping, solution, proposal = best
+        if noise is not None:
+            lowest = self.model.criterion.bound  # of h too: weight decay only adds to the loss
+            energy = self.rule.energy(solution.x)
+            proposal = noise.shortened(proposal, energy, point.objective, lowest, point.hides)
+        return solution, proposal
 
     def _dampings(self) -> tuple[float, ...]:
         """Returns the γ to try: the rule's, or those that are due where γ follows its model."""

@@ -316,12 +316,13 @@ class StepRule(Part, Protocol):
         """The learning rate; None where the rule has none."""
         ...
 
-    def watch(self, step: Tensor | None, form: bool = True) -> None:
+    def watch(self, step: Tensor | None, form: bool = True, side: Tensor | None = None) -> None:
         """Lets the next proposal measure an earlier step on its batch as well.
 
         Args:
             step: the step; None for none now, which says that there will be some.
             form: whether its quadratic form is wanted with its slope.
+            side: the solver's right-hand side, for `energy`.
         """
         ...
 
@@ -329,6 +330,13 @@ class StepRule(Part, Protocol):
         """Returns that step's slope and form on the batch, None for a form that there is not.
 
         None alone stands for no step, or for one that has not been measured.
+        """
+        ...
+
+    def energy(self, direction: Tensor) -> float:
+        """Returns xᵀ(C + γI)x of a direction x that was proposed, from that right-hand side.
+
+        It is 0 where the rule does not measure it.
         """
         ...
 

@@ -8,9 +8,9 @@ keep the noise out of a step, each without a unit, so that none depends on the p
   that batches agree on stay. w is a quarter of the gain φ below, between 0.1 and 0.25: the average
   is long where noise is large. A batch weighs as its samples do.
 - The solver's step x = (C + γ)⁻¹m is Newton's on averaged curvature, and a batch cannot ask for
-  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch. Where that is less than is
-  usual along unit steps, the usual one stands for it: a batch that lacks what made the direction
-  sees little of its curvature. What is usual is the geometric mean, averaged as the gradients are.
+  more: s = −αx with 0 ≤ α ≤ 1, α from the exact curvature of the batch. Where xᵀBx/xᵀ(C + γ)x is
+  less than usual, the usual one stands for it: a batch that lacks what made the direction sees
+  little of its curvature. What is usual is the geometric mean, averaged as the gradients are.
 - A loss with a lower bound h₀ cannot fall by more than h − h₀: a longer promise is shortened.
 - Where γ follows its model, it is (1 − φ)/N at least for averages of N samples: a direction in
   which one sample in N has all of the curvature may have none in C, and what has not been seen is
@@ -61,7 +61,7 @@ class Noise(Attributes):
         mean: m before its normalisation, flat; None before the first batch.
         weight: the sum of the weights in it.
         newest: the weight of the last batch, before its normalisation.
-        curvature: the usual uᵀBu of unit steps u; 0 where none is known.
+        curvature: the usual xᵀBx/xᵀ(C + γ)x; 0 where none is known.
         largest: the size of a whole batch: the largest, slowly forgotten.
         slope: the average of (q − a)/(φp).
         form: the average of q/(φ²p).
@@ -146,7 +146,7 @@ class Noise(Attributes):
         self.form += weight * (_clipped(q / unit, 0.0, OUTLIER**2) - self.form)
 
     def shortened(
-        self, proposal: Proposal, loss: float, lowest: float | None, hides: Hides
+        self, proposal: Proposal, energy: float, loss: float, lowest: float | None, hides: Hides
     ) -> Proposal:
         """Returns the part of a proposal that noise leaves; zeros where that is nothing.
 
@@ -155,6 +155,7 @@ class Noise(Attributes):
 
         Args:
             proposal: the step by the batch that made it.
+            energy: xᵀ(C + γ)x = mᵀx of the solver's direction x.
             loss: h of the batch.
             lowest: what h is never below; None where no such number is known.
             hides: says whether rounding hides a change of h, see `Point.hides`.
@@ -168,7 +169,7 @@ class Noise(Attributes):
             return proposal
         part = 0.0
         if proposal.slope < 0.0 and not proposal.uphill:
-            part = min(1.0 / max(proposal.along, 1.0), self._bent(proposal))
+            part = min(1.0 / max(proposal.along, 1.0), self._bent(proposal, energy))
             if lowest is not None:
                 part *= _within(proposal.times(part), loss - lowest)
         self.promise, self.gain = -proposal.slope * part, self.confirmed
@@ -177,10 +178,12 @@ class Noise(Attributes):
             return taken
         return Proposal(torch.zeros_like(proposal.step), 0.0, 0.0)
 
-    def _bent(self, proposal: Proposal) -> float:
+    def _bent(self, proposal: Proposal, energy: float) -> float:
         """Returns the share of a step that the usual curvature allows, and takes its own in."""
-        square = proposal.norm**2
-        own, usual = -2.0 * (proposal.predicted + proposal.slope) / square, self.curvature
+        square, usual = energy * proposal.along**2, self.curvature
+        if not square > 0.0:
+            return 1.0
+        own = -2.0 * (proposal.predicted + proposal.slope) / square
         if own > 0.0:
             self.curvature = usual * (own / usual) ** self.newest if usual else own
         return -proposal.slope / (usual * square) if usual else 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -39,22 +40,32 @@ class Rule(Attributes):
 
     _watches = False
     _wants_form = True
+    _side: Tensor | None = None
+    _energies: Mapping[int, float] = MappingProxyType({})
     _watched: Tensor | None = None
     _seen: tuple[float, float | None] | None = None
 
-    def watch(self, step: Tensor | None, form: bool = True) -> None:
+    def watch(self, step: Tensor | None, form: bool = True, side: Tensor | None = None) -> None:
         """Lets the next proposal measure an earlier step on its batch as well.
 
         Args:
             step: the step; None for none now, which says that there will be some.
             form: whether its quadratic form is wanted with its slope.
+            side: the solver's right-hand side, for `energy`.
         """
         self._watches, self._watched, self._seen = True, step, None
-        self._wants_form = form
+        self._wants_form, self._side, self._energies = form, side, {}
 
     def seen(self) -> tuple[float, float | None] | None:
         """Returns what the next proposal has measured of that step, see `StepRule.seen`."""
         return self._seen
+
+    def energy(self, direction: Tensor) -> float:
+        """Returns the product of the solver's right-hand side and a direction that was proposed.
+
+        It is xᵀ(C + γI)x, and 0 where the rule does not measure it.
+        """
+        return self._energies.get(id(direction), 0.0)
 
     def state_spec(self, model: Model) -> Mapping[str, Spec]:
         """Returns nothing to be checked: there is no state."""
@@ -126,7 +137,7 @@ def measure(
     spans: Sequence[Sequence[Tensor]],
     point: Point,
     forms_of: Callable[[Sequence[Tensor], Point], Tensor],
-    alone: Sequence[Tensor] = (),
+    pairs: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> tuple[list[Measured], list[float]]:
     """Measures several spans of directions, whose numbers come over in one transfer.
 
@@ -134,10 +145,10 @@ def measure(
         spans: the directions of each span.
         point: where they start.
         forms_of: gives the forms of unit vectors at the point.
-        alone: vectors v of which the slopes gᵀv alone are wanted.
+        pairs: vectors of which the inner products are wanted as well.
 
     Returns:
-        what is known of each span, and the slopes.
+        what is known of each span, and those products.
     """
     launched: list[Tensor] = []
     units: list[list[Tensor]] = []
@@ -145,9 +156,9 @@ def measure(
         products = point.vectors.products([point.gradient, *directions])
         units.append(_units(directions, products))
         launched += [products, forms_of(units[-1], point)]
-    launched += [point.vectors.products([point.gradient, v]) for v in alone]
+    launched += [point.vectors.products(pair) for pair in pairs]
     found = read(*launched)
-    slopes = [float(products[1]) for products in found[2 * len(spans) :]]
+    inner = [float(products[1]) for products in found[2 * len(spans) :]]
     found = found[: 2 * len(spans)]
     result: list[Measured] = []
     for directions, of_span, products, forms in zip(
@@ -155,7 +166,7 @@ def measure(
     ):
         gram = symmetric(products, 1 + len(directions))
         result.append(Measured(of_span, *along(directions, point, gram), forms))
-    return result, slopes
+    return result, inner
 
 
 def _units(directions: Sequence[Tensor], products: Tensor) -> list[Tensor]:
@@ -214,17 +225,19 @@ class ModelRule(Rule):
         """Measures each direction's span, and with the first one the step that is watched."""
         spans = [self.span(direction, point) for direction in directions]
         step, self._watched = self._watched, None
-        if step is None:
-            return measure(spans, point, self.forms)[0]
-        if not self._wants_form:
-            found, (slope,) = measure(spans, point, self.forms, [step])
-            self._seen = slope, None
-            return found
-        spans[0] = [*spans[0], step]
-        (first, *others), _ = measure(spans, point, self.forms)
-        norm = float(first.norms[-1])
-        self._seen = norm * float(first.slope[-1]), norm**2 * float(first.forms[-1, -1])
-        return [first.without_last(), *others]
+        seldom = [] if step is None or self._wants_form else [(point.gradient, step)]
+        if step is not None and self._wants_form:
+            spans[0] = [*spans[0], step]
+        pairs = [] if self._side is None else [(self._side, each) for each in directions]
+        found, inner = measure(spans, point, self.forms, [*seldom, *pairs])
+        if seldom:
+            self._seen = inner.pop(0), None
+        elif step is not None:
+            norm = float(found[0].norms[-1])
+            self._seen = norm * float(found[0].slope[-1]), norm**2 * float(found[0].forms[-1, -1])
+            found[0] = found[0].without_last()
+        self._energies = dict(zip(map(id, directions), inner, strict=False))
+        return found
 
 
 def reduction_ratio(loss: float, new_loss: float, predicted: float, hides: Hides) -> float | None:

@@ -61,7 +61,7 @@ def test_the_gain_tends_to_wieners(signal: float) -> None:
         gradient = hessian * theta + draw(n, generator) * (hessian / n).sqrt()
         noise.averaged(gradient, 32)
         proposal = proposed(-gradient / hessian, gradient, hessian)
-        taken = noise.shortened(proposal, math.inf, None, shown)
+        taken = noise.shortened(proposal, 1.0, math.inf, None, shown)
         loss = float(0.5 * theta @ (hessian * theta))
         there = theta + taken.step
         noise.record(taken, loss, float(0.5 * there @ (hessian * there)), True)
@@ -159,7 +159,7 @@ def test_without_a_form_it_is_what_the_steps_own_loss_has_shown() -> None:
     step = torch.tensor([-0.5, 0.25]).double()
     proposal = proposed(step, gradient, hessian)
     noise = long_ago(Noise())
-    taken = noise.shortened(proposal, 5.0, None, shown)
+    taken = noise.shortened(proposal, 1.0, 5.0, None, shown)
     noise.record(taken, 5.0, 5.0 - taken.predicted, True)
     form = float(step @ (hessian * step))
     assert noise.own_form == pytest.approx(form)
@@ -217,18 +217,18 @@ NEWTON = -GRADIENT / HESSIAN
 def test_a_batch_cannot_ask_for_more_than_the_solver() -> None:
     whole = proposed(NEWTON, GRADIENT, HESSIAN)
     long = replace(whole, along=4.0)
-    taken = long_ago(Noise()).shortened(long, 9.0, None, shown)
+    taken = long_ago(Noise()).shortened(long, 1.0, 9.0, None, shown)
     torch.testing.assert_close(taken.step, NEWTON / 4)
     assert taken.predicted == pytest.approx(proposed(NEWTON / 4, GRADIENT, HESSIAN).predicted)
     assert taken.along == 1.0
     short = replace(whole, along=0.3)
-    assert torch.equal(long_ago(Noise()).shortened(short, 9.0, None, shown).step, NEWTON)
+    assert torch.equal(long_ago(Noise()).shortened(short, 1.0, 9.0, None, shown).step, NEWTON)
 
 
 def test_the_gain_multiplies_what_is_left() -> None:
     noise = long_ago(Noise())
     noise.slope = 0.3
-    taken = noise.shortened(proposed(NEWTON, GRADIENT, HESSIAN), 9.0, None, shown)
+    taken = noise.shortened(proposed(NEWTON, GRADIENT, HESSIAN), 1.0, 9.0, None, shown)
     torch.testing.assert_close(taken.step, 0.3 * NEWTON)
     assert noise.gain == pytest.approx(0.3)
     assert noise.promise == pytest.approx(-float(GRADIENT @ NEWTON)), "p is before the gain"
@@ -238,19 +238,19 @@ def test_the_gain_multiplies_what_is_left() -> None:
 def test_a_promise_below_the_losss_bound_is_shortened_to_it(lowest: float) -> None:
     proposal = proposed(NEWTON, GRADIENT, HESSIAN)  # h falls by 4
     for loss in (lowest + 0.5, lowest + 3.0, lowest + 4.5):
-        taken = long_ago(Noise()).shortened(proposal, loss, lowest, shown)
+        taken = long_ago(Noise()).shortened(proposal, 1.0, loss, lowest, shown)
         assert taken.predicted == pytest.approx(min(4.0, loss - lowest))
         assert taken.norm == pytest.approx(float(taken.step.norm()))
-    nothing = long_ago(Noise()).shortened(proposal, lowest, lowest, hidden)
+    nothing = long_ago(Noise()).shortened(proposal, 1.0, lowest, lowest, hidden)
     assert (nothing.norm, nothing.predicted) == (0.0, 0.0)
-    assert torch.equal(long_ago(Noise()).shortened(proposal, 0.5, None, shown).step, NEWTON)
+    assert torch.equal(long_ago(Noise()).shortened(proposal, 1.0, 0.5, None, shown).step, NEWTON)
 
 
 def test_a_loss_below_its_bound_is_an_error_and_rounding_is_none() -> None:
     proposal = proposed(NEWTON, GRADIENT, HESSIAN)
     with pytest.raises(nt.NewtritonError, match=r"the loss is -0\.5, its `lowest` 0: name a lower"):
-        Noise().shortened(proposal, -0.5, 0.0, hidden)
-    assert Noise().shortened(proposal, -1e-12, 0.0, hidden).norm == 0.0
+        Noise().shortened(proposal, 1.0, -0.5, 0.0, hidden)
+    assert Noise().shortened(proposal, 1.0, -1e-12, 0.0, hidden).norm == 0.0
 
 
 def test_nothing_is_left_of_what_goes_uphill_or_is_hidden() -> None:
@@ -262,7 +262,7 @@ def test_nothing_is_left_of_what_goes_uphill_or_is_hidden() -> None:
         proposal.times(1e-11),
     ):
         noise = Noise()
-        taken = noise.shortened(bad, 9.0, None, hidden)
+        taken = noise.shortened(bad, 1.0, 9.0, None, hidden)
         assert (taken.norm, taken.predicted) == (0.0, 0.0)
         assert not taken.step.any()
         noise.record(taken, 9.0, 9.0, True)
@@ -271,18 +271,18 @@ def test_nothing_is_left_of_what_goes_uphill_or_is_hidden() -> None:
 
 def test_a_step_beside_the_solvers_direction_stays() -> None:
     proposal = proposed(NEWTON, GRADIENT, HESSIAN, along=0.0)
-    assert torch.equal(long_ago(Noise()).shortened(proposal, 9.0, None, shown).step, NEWTON)
+    assert torch.equal(long_ago(Noise()).shortened(proposal, 1.0, 9.0, None, shown).step, NEWTON)
 
 
 def test_a_proposal_without_numbers_or_length_is_the_rules_own_matter() -> None:
     proposal = proposed(NEWTON, GRADIENT, HESSIAN)
     for own in (replace(proposal, predicted=math.nan), Proposal(0 * NEWTON, 0.0, 0.0)):
-        assert Noise().shortened(own, 9.0, 0.0, shown) is own
+        assert Noise().shortened(own, 1.0, 9.0, 0.0, shown) is own
 
 
 def test_a_step_that_a_line_search_halved_is_judged_by_what_was_taken() -> None:
     noise = long_ago(Noise())
-    taken = noise.shortened(proposed(NEWTON, GRADIENT, HESSIAN), 9.0, None, shown)
+    taken = noise.shortened(proposed(NEWTON, GRADIENT, HESSIAN), 1.0, 9.0, None, shown)
     quarter = replace(taken.times(0.25), halvings=2)
     noise.record(quarter, 9.0, 9.0 - quarter.predicted, True)
     noise.judge(float((GRADIENT + HESSIAN * quarter.step) @ quarter.step), None)
@@ -291,7 +291,7 @@ def test_a_step_that_a_line_search_halved_is_judged_by_what_was_taken() -> None:
 
 def test_a_step_that_was_refused_does_not_wait() -> None:
     noise = Noise()
-    taken = noise.shortened(proposed(NEWTON, GRADIENT, HESSIAN), 9.0, None, shown)
+    taken = noise.shortened(proposed(NEWTON, GRADIENT, HESSIAN), 1.0, 9.0, None, shown)
     noise.record(taken, 9.0, 99.0, False)
     assert noise.last is None
     noise.record(taken, 9.0, 5.0, True)
