@@ -61,7 +61,7 @@ class Noise(Attributes):
         mean: m before its normalisation, flat; None before the first batch.
         weight: the sum of the weights in it.
         newest: the weight of the last batch, before its normalisation.
-        curvature: the usual xᵀBx/xᵀ(C + γ)x; 0 where none is known.
+        curvature: the usual xᵀBx/xᵀ(C + γ)x, 1 at least; 0 where none is known.
         largest: the size of a whole batch: the largest, slowly forgotten.
         slope: the average of (q − a)/(φp).
         form: the average of q/(φ²p).
@@ -183,9 +183,8 @@ class Noise(Attributes):
         square, usual = energy * proposal.along**2, self.curvature
         if not square > 0.0:
             return 1.0
-        own = -2.0 * (proposal.predicted + proposal.slope) / square
-        if own > 0.0:
-            self.curvature = usual * (own / usual) ** self.newest if usual else own
+        own = max(-2.0 * (proposal.predicted + proposal.slope) / square, 1.0)  # α ≤ 1 in any case
+        self.curvature = usual * (own / usual) ** self.newest if usual else own
         return -proposal.slope / (usual * square) if usual else 1.0
 
     def record(self, proposal: Proposal, loss: float, new_loss: float, accepted: bool) -> None:
