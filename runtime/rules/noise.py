@@ -22,7 +22,8 @@ keep the noise out of a step, each without a unit, so that none depends on the p
 
       φ = E[(q − a)/(φp)] / max(E[q/(φ²p)], 1)
 
-  the scalar gain of Wiener's filter. After 20 steps q is measured at every fourth alone; between,
+  the scalar gain of Wiener's filter. After 20 steps q is measured at every fourth, and
+  wherever it has been more than twice the form on the step's own batch on average; otherwise
   it is the form on the step's own batch times what q has been to it on average. The averages
   weigh a step by max(0.03, 1/(t + 1)) after t steps. A mean of k Newton steps has the gain 1/k,
   Kalman's where nothing but noise is left, and twice as much forgets how it began:
@@ -118,7 +119,8 @@ class Noise(Attributes):
     @property
     def wants_form(self) -> bool:
         """Whether the next batch shall give q, for which it needs a pass of its own."""
-        return self.judged < FORMS or self.judged % SELDOM == 0
+        trusted = self.other <= 2.0 * self.own  # of curvature from a few samples it is not
+        return self.judged < FORMS or self.judged % SELDOM == 0 or not trusted
 
     def judge(self, slope: float, form: float | None) -> None:
         """Takes in what a new batch says of the step that waits.
