@@ -186,7 +186,8 @@ class Noise(Attributes):
         if not square > 0.0:
             return 1.0
         own = max(-2.0 * (proposal.predicted + proposal.slope) / square, 1.0)  # α ≤ 1 in any case
-        self.curvature = usual * (own / usual) ** self.newest if usual else own
+        if math.isfinite(own):
+            self.curvature = usual * (own / usual) ** self.newest if usual else own
         return -proposal.slope / (usual * square) if usual else 1.0
 
     def record(self, proposal: Proposal, loss: float, new_loss: float, accepted: bool) -> None:
