@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -49,3 +51,15 @@ def batch(shape: tuple[int, ...], loss: str = "ce", n: int = 24) -> tuple[Tensor
 def dense(product, size: int) -> Tensor:
     """The matrix of an operator, by its columns."""
     return torch.stack([product(e) for e in torch.eye(size, dtype=torch.float64)], 1)
+
+
+def parts_of(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The batch in three of unequal size."""
+    return [(x[:10], y[:10]), (x[10:17], y[10:17]), (x[17:], y[17:])]
+
+
+def parts(x: Tensor, y: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of several sizes, in turn."""
+    for k in range(count):
+        rows = torch.arange(k % 3, len(x), 2 + k % 2)
+        yield x[rows], y[rows]
