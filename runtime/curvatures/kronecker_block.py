@@ -215,6 +215,12 @@ class KroneckerProduct(MatrixBlock):
         """The product of both sides' means, averaged over the groups."""
         return (self.a.mean_diagonal * self.g.mean_diagonal).mean()
 
+    @property
+    def operations(self) -> int:
+        """Twice the cube of the rows of each matrix that is kept, for its inverse."""
+        kept = [t for t in self.tensors.values() if t.dim() > 1 and t.shape[-1] == t.shape[-2]]
+        return sum(2 * t.numel() * t.shape[-1] for t in kept)
+
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product G M A."""
         return self.tensors["G"] @ self.factors.times_inputs(m)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...compiler.graph.cost import flops
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_flag, check_number, check_option
 from ...compiler.graph.program import Program
@@ -30,6 +31,7 @@ from ..parts.protocols import (
     StepRule,
 )
 from ..parts.state import Number, Random, Spec, State, check_state, seeded
+from ..parts.tags import Tag
 from ..reading import largest_of
 from ..rules.noise import Noise
 from .averaging import PolyakAverage
@@ -49,6 +51,7 @@ SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 NOISES = (None, "wiener")
 OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
+SMALL = 10**8  # operations of factorisations that are not waited for
 SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
 
 
@@ -270,7 +273,7 @@ class SecondOrder:
             side = noise.averaged(side, samples)
             self.rule.watch(noise.last, noise.wants_form, side)
         fault, solved = "", list[tuple[float, Solution]]()
-        for damping in self._dampings():
+        for damping in self._dampings(second.batch):
             solution = self._solve(damping, side)
             if solution.status.failed:
                 fault = solution.status.value
@@ -296,18 +299,33 @@ class SecondOrder:
             proposal = noise.shortened(proposal, energy, point.objective, lowest, point.hides)
         return solution, proposal
 
-    def _dampings(self) -> tuple[float, ...]:
+    def _dampings(self, batch: int) -> tuple[float, ...]:
         """Returns the γ to try: the rule's, or those that are due where γ follows its model."""
         self.steps += 1
         if not self.follow:
             return self.rule.dampings(self.damping)
-        if self.steps - self.followed < max(SOONEST, self.steps / 4):
+        waited = self.steps - self.followed
+        if waited < max(SOONEST, self.steps / 4) or waited < self._worth_waiting(batch):
             return (self.damping,)
         self.followed, least = self.steps, 0.0
         if self.noise is not None and isinstance(self.curvature, Averaging):
             least = (1.0 - self.noise.confirmed) * self.curvature.unseen
         tried = (self.damping, OMEGA * self.damping, self.damping / OMEGA)
         return tuple(dict.fromkeys(max(damping, least) for damping in tried))
+
+    def _worth_waiting(self, batch: int) -> float:
+        """Returns after how many steps three factorisations are a quarter of all work.
+
+        Small ones take no longer than what the host does for a step.
+        """
+        blocks = self.curvature.blocks
+        if blocks is None or not self.solver.needs & {Tag.BLOCKS}:
+            return 0.0
+        dear = 3 * sum(block.operations for block in blocks.blocks)
+        if dear < SMALL:
+            return 0.0
+        step = 2 * flops(self.model.programs[True].linearize.graph, batch)  # forms and trials, too
+        return 3.0 * dear / step
 
     def _solve(self, damping: float, g: Tensor) -> Solution:
         """Solves (C + (γ + η)I) x = g, or ((1 − α)(C + ηI) + αI) x = g in the convex form."""

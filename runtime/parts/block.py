@@ -227,6 +227,11 @@ class Block(ABC):
         yield from ()
         return self.factorise(damping, form)
 
+    @property
+    def operations(self) -> int:
+        """How many operations a factorisation for one more damping takes, to leading order."""
+        return 0
+
     def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
         """Returns the lowest eigenvalue and the largest |λ|, unread; None where γ will do."""
         return None

@@ -80,13 +80,13 @@ def test_a_damping_that_follows_covers_what_so_many_samples_cannot_see(
     optimizer.damping = 1e-9
     optimizer.noise.slope, optimizer.noise.steps = 0.25, 10**6
     expected = 0.75 * optimizer.curvature.unseen  # type: ignore[attr-defined]
-    assert optimizer._dampings() == (expected,)
+    assert optimizer._dampings(16) == (expected,)
     optimizer.damping, optimizer.followed = 2.0 * expected, 0
-    assert min(optimizer._dampings()) == expected
+    assert min(optimizer._dampings(16)) == expected
     optimizer.damping, optimizer.noise.slope, optimizer.followed = 1e-9, 1.0, 0
-    assert min(optimizer._dampings()) < 1e-9, "nothing is unseen where batches agree"
+    assert min(optimizer._dampings(16)) < 1e-9, "nothing is unseen where batches agree"
     optimizer.damping, optimizer.noise.slope = 1e-9, 0.25
-    assert optimizer._dampings() == (1e-9,), "it stays between the steps where it may move"
+    assert optimizer._dampings(16) == (1e-9,), "it stays between the steps where it may move"
 
 
 def test_a_step_on_all_data_has_no_noise() -> None:
@@ -160,3 +160,15 @@ def test_eacg_refuses_a_step_that_raises_its_batchs_loss_and_recovers() -> None:
             assert optimizer.rule.lr == rate / 2.0
     assert 0 < refused < 30
     assert model.objective(x, y) < 0.3 * problem("mlp", "mse")[0].objective(x, y)
+
+
+def test_large_factorisations_are_waited_for() -> None:
+    """Three of 2·1101³ operations beside steps of 8 samples; small ones are not counted."""
+    large = nt.compile(nt.Linear(2), (1100,), nt.MSELoss(), device="cpu")
+    small = nt.compile(nt.Linear(2), (10,), nt.MSELoss(), device="cpu")
+    for model, waits in ((large, True), (small, False)):
+        optimizer = nt.KFAC(model, burn_in=1)
+        x = torch.ones(8, model.layout.views(model.params)["weight"].shape[1])
+        for _ in range(6):
+            optimizer.step(x, torch.zeros(8, 2))
+        assert (optimizer.followed == 0) is waits
