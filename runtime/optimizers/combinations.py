@@ -7,7 +7,7 @@ that may be missing. Here stands what no tag expresses.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.errors import MissingRule, NewtritonError
@@ -17,7 +17,7 @@ from ..parts.protocols import Foreseeing
 from ..parts.tags import MISSING, Tag
 
 if TYPE_CHECKING:
-    from ..parts.protocols import Curvature, Solver
+    from ..parts.protocols import Curvature, Solver, Stepper
 
 # What a form of the damping needs: C + γI, or EA-CG's (1 − α)C + αI.
 FORMS: dict[str, frozenset[Tag]] = {
@@ -29,30 +29,6 @@ UNUSED = (
     "the curvature gathers factors that the solver does not use: give the solver a "
     "preconditioner, TruncatedCG(preconditioner=KFI()), or leave the factors out"
 )
-
-
-class Stepper(Protocol):
-    """What has to be known of a step rule, or of another maker of steps; see `StepRule`."""
-
-    @property
-    def name(self) -> str:
-        """The name by which errors call it."""
-        ...
-
-    @property
-    def needs(self) -> frozenset[Tag]:
-        """The tags that the curvature must offer."""
-        ...
-
-    @property
-    def tags(self) -> frozenset[Tag]:
-        """What a solver may rely on."""
-        ...
-
-    @property
-    def matrix(self) -> str | None:
-        """The curvature of its own quadratic model, where it may be refused by a loss."""
-        ...
 
 
 def check_combination(

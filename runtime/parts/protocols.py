@@ -288,8 +288,13 @@ class Solver(Part, Protocol):
         ...
 
 
-class StepRule(Part, Protocol):
-    """A way from a direction to a step, and the judgement of it."""
+class Stepper(Protocol):
+    """What has to be known of a step rule, or of another maker of steps; see `StepRule`."""
+
+    @property
+    def name(self) -> str:
+        """The name by which errors call it."""
+        ...
 
     @property
     def needs(self) -> frozenset[Tag]:
@@ -303,8 +308,12 @@ class StepRule(Part, Protocol):
 
     @property
     def matrix(self) -> str | None:
-        """The curvature of the rule's own quadratic model, where it may be refused by a loss."""
+        """The curvature of its own quadratic model, where it may be refused by a loss."""
         ...
+
+
+class StepRule(Part, Stepper, Protocol):
+    """A way from a direction to a step, and the judgement of it."""
 
     @property
     def radius(self) -> float | None:

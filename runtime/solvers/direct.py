@@ -201,8 +201,8 @@ class Eigen(Direct):
         every: refreshes of the curvature between two factorisations, ≥ 1.
         basis: "eigh", or "qr" to take the eigenvectors F = U Λ Uᵀ once and then to refine them by
             U ← QR(F U), with diag(UᵀFU) for Λ (SOAP, Vyas et al. 2024): a basis near the
-            eigenvectors, in which the part of F off the diagonal is left out. On one thread of a
-            CPU a step takes 1.1 to 1.2 times as long as "eigh" at 512 to 2048 rows.
+            eigenvectors, in which the part of F off the diagonal is left out. It is for
+            devices on which "eigh" is slow beside products and QR; on a CPU it gains nothing.
     """
 
     name = "eigen"
