@@ -285,7 +285,7 @@ def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) 
         {"z_bar": ops.scale(adjoints[traced.z], _per_dispersion(traced))},
         lambda node, inputs: y_drawn if node is traced.y else ops.remake(node, inputs),
     )["z_bar"]
-    sampled = vjp({traced.z: z_bar}, traced.nodes.values())
+    sampled = vjp({traced.z: z_bar}, traced.trained.values())
     wanted = {node: sampled[node] for node in consumers(traced)}
     drawn = random_numbers(traced, "kfac", count)[Noise()]
     repeated = copies(wanted.values(), {noise: drawn}, count)
@@ -299,7 +299,7 @@ def root_adjoints(traced: Traced) -> dict[Node, Node]:
     """
     z = traced.z
     column = ops.input_("column", z.shape)
-    pulled = vjp({z: column}, traced.nodes.values())
+    pulled = vjp({z: column}, traced.trained.values())
     wanted = {node: pulled[node] for node in consumers(traced)}
     root = traced.criterion.square_root(z, traced.y, unit_vectors(z))
     root = ops.scale(root, scalar.reciprocal(BATCH))

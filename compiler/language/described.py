@@ -1,4 +1,4 @@
-"""How layers and losses print: as the call that made them."""
+"""What layers and losses have in common: they print as the call that made them."""
 
 from __future__ import annotations
 
