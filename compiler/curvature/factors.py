@@ -12,7 +12,6 @@ Parameters that enter by a broadcast (affine batch norm) get the diagonal, the m
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ..derivatives.copies import copies
 from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
 from ..graph.errors import MissingRule, NewtritonError
-from ..graph.ir import N, Node, Op, rewrite, topological
+from ..graph.ir import Node, Op, batch_axis, per_sample, rewrite, topological
 from ..graph.program import Input, Output
 from ..graph.scalar import BATCH
 from ..language.loss import require, unit_vectors
@@ -163,7 +162,7 @@ def _is_kronecker(node: Node, params: list[Node]) -> bool:
 
 def _is_diagonal(node: Node) -> bool:
     """Whether a node spreads a parameter over the samples."""
-    return node.op is Op.BROADCAST and N in node.shape
+    return node.op is Op.BROADCAST and batch_axis(node.shape) is not None
 
 
 def _reuses(traced: Traced) -> dict[str, str]:
@@ -309,7 +308,7 @@ def root_adjoints(traced: Traced) -> dict[Node, Node]:
 
 def _positions(node: Node) -> int:
     """Returns T: at how many positions of a sample a contraction's weights are applied."""
-    return math.prod(d for d in node.shape[:-1] if d is not N)
+    return per_sample(node.shape[:-1])
 
 
 def _per_position(node: Node) -> scalar.Expr:
@@ -356,7 +355,7 @@ def _gradients_gram(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
 def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
     """Returns the mean of squared per-sample gradients of the parameter that `node` spreads."""
     lead = ops.rank(adjoint) - ops.rank(node)
-    batch = node.shape.index(N)
+    batch = batch_axis(node.shape)
     per_sample = ops.reduce_sum(adjoint, [lead + a for a in node["axes"] if a != batch])
     squared = ops.map_(scalar.var(0) * scalar.var(0) * factor, per_sample)
     return ops.reduce_sum(squared, range(lead + 1))

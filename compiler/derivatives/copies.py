@@ -60,6 +60,20 @@ def _map(node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: 
     return ops.make(node.op, *_everywhere(node, inputs, copied, count), **node.attributes)
 
 
+def _matmul(node: Node, inputs: tuple[Node, ...], copied: tuple[bool, ...], count: int) -> Node:
+    """Multiplies with copies, which stand in front of the lead axes that only the other one has."""
+    if any(copied[2:]):
+        raise MissingRule(f"no copies rule for {node!r} with copies of its bias")
+    lead = node.shape[:-2]
+    operands = list(inputs)
+    for i, x in enumerate(node.inputs[:2]):
+        missing = len(lead) + 2 - ops.rank(x)
+        if copied[i] and missing:
+            shape = (count, *lead, *x.shape[-2:])
+            operands[i] = ops.broadcast(inputs[i], shape, range(1, 1 + missing))
+    return ops.make(node.op, *operands, **node.attributes)
+
+
 def _axes(axes: tuple[int, ...], count: int) -> tuple[int, ...]:
     """Moves axes behind that of copies."""
     return tuple(a + 1 for a in axes)
@@ -77,7 +91,7 @@ def _shape(shape: tuple, count: int) -> tuple:
 
 COPIES: dict[Op, Rule] = {
     Op.MAP: _map,
-    Op.MATMUL: _as_it_is(0, 1),
+    Op.MATMUL: _matmul,
     Op.CONV: _as_it_is(0),
     Op.CONV_INPUT_GRAD: _as_it_is(0),
     Op.REDUCE_SUM: _shifted(axes=_axes),
@@ -92,6 +106,8 @@ COPIES: dict[Op, Rule] = {
     Op.ARGMAX_POOL: _as_it_is(0),
     Op.GATHER_MAX: _as_it_is(0, 1),
     Op.SCATTER_MAX: _as_it_is(0, 1),
+    Op.GATHER_ROWS: _as_it_is(0),
+    Op.SCATTER_ROWS: _as_it_is(0),
     Op.ONE_HOT: _as_it_is(0),
     Op.SAMPLE: _as_it_is(1),
     Op.ROW_MAX: _as_it_is(0),

@@ -67,6 +67,24 @@ def _concat(node: Node, tangents: Tangents) -> Node | None:
     return ops.remake(node, tuple(parts))
 
 
+def shares_of_maximum(node: Node) -> Node:
+    """Returns the share of each element of a row in its maximum: 1/k where k are the largest."""
+    (x,) = node.inputs
+    along = (ops.rank(x) - 1,)
+    largest = scalar.branch(scalar.var(1) - scalar.var(0), 0.0, 1.0)
+    largest_ones = ops.map_(largest, x, ops.broadcast(node, x.shape, along))
+    count = ops.broadcast(ops.reduce_sum(largest_ones, along), x.shape, along)
+    return ops.map_(scalar.var(0) / scalar.var(1), largest_ones, count)
+
+
+def _row_max(node: Node, tangents: Tangents) -> Node | None:
+    """Returns the mean tangent of a row's largest elements; none of a softmax's stabiliser."""
+    if node["stabiliser"] or tangents[0] is None:
+        return None
+    x_dot = ops.multiply(tangents[0], shares_of_maximum(node))
+    return ops.reduce_sum(x_dot, (ops.rank(x_dot) - 1,))
+
+
 JVP: dict[Op, Rule] = {
     Op.INPUT: _zero,
     Op.PARAM: _zero,
@@ -88,10 +106,11 @@ JVP: dict[Op, Rule] = {
     Op.ARGMAX_POOL: _zero,
     Op.GATHER_MAX: _linear,
     Op.SCATTER_MAX: _linear,
+    Op.GATHER_ROWS: _linear,
+    Op.SCATTER_ROWS: _linear,
     Op.ONE_HOT: _zero,
     Op.SAMPLE: _zero,
-    # It only stabilises a softmax, which is invariant to it, and counts as a constant.
-    Op.ROW_MAX: _zero,
+    Op.ROW_MAX: _row_max,
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..graph import ops, scalar
 from ..graph.ir import Node, Op, topological
+from .jvp import shares_of_maximum
 
 Rule = Callable[[Node, int, Node], Node | None]
 
@@ -153,6 +154,25 @@ def _scatter_max(node: Node, i: int, ct: Node) -> Node | None:
     return ops.make(Op.GATHER_MAX, ct, node.inputs[1], **attributes) if i == 0 else None
 
 
+def _gather_rows(node: Node, i: int, ct: Node) -> Node | None:
+    """Adds the adjoint's rows to those of the table; their indices have none."""
+    table, index = node.inputs
+    return ops.make(Op.SCATTER_ROWS, ct, index, size=table.shape[-2]) if i == 0 else None
+
+
+def _scatter_rows(node: Node, i: int, ct: Node) -> Node | None:
+    """Reads the adjoint's rows; their indices have none."""
+    return ops.make(Op.GATHER_ROWS, ct, node.inputs[1]) if i == 0 else None
+
+
+def _row_max(node: Node, i: int, ct: Node) -> Node | None:
+    """Gives a row's largest elements equal parts; a softmax's stabiliser counts as a constant."""
+    if node["stabiliser"]:
+        return None
+    (x,) = node.inputs
+    return ops.multiply(shares_of_maximum(node), ops.broadcast(ct, x.shape, (ops.rank(x) - 1,)))
+
+
 TRANSPOSE: dict[Op, Rule] = {
     Op.MAP: _map,
     Op.MATMUL: _matmul,
@@ -171,9 +191,11 @@ TRANSPOSE: dict[Op, Rule] = {
     Op.ARGMAX_POOL: _zero,
     Op.GATHER_MAX: _gather_max,
     Op.SCATTER_MAX: _scatter_max,
+    Op.GATHER_ROWS: _gather_rows,
+    Op.SCATTER_ROWS: _scatter_rows,
     Op.ONE_HOT: _zero,
     Op.SAMPLE: _zero,
-    Op.ROW_MAX: _zero,
+    Op.ROW_MAX: _row_max,
 }
 
 

@@ -112,6 +112,8 @@ FLOPS: dict[Op, Callable[[Node, int], int]] = {
     Op.ARGMAX_POOL: _window,
     Op.GATHER_MAX: _nothing,
     Op.SCATTER_MAX: _read,
+    Op.GATHER_ROWS: _nothing,
+    Op.SCATTER_ROWS: _read,
     Op.ONE_HOT: _nothing,
     Op.SAMPLE: _read,
     Op.ROW_MAX: _read,

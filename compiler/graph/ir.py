@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 
@@ -45,7 +45,9 @@ class Op(str, Enum):
     ARGMAX_POOL = "argmax_pool"
     GATHER_MAX = "gather_max"
     SCATTER_MAX = "scatter_max"
-    # rows: labels and the stabiliser of a softmax
+    # rows: of a table, of labels, and their maxima
+    GATHER_ROWS = "gather_rows"
+    SCATTER_ROWS = "scatter_rows"
     ONE_HOT = "one_hot"
     SAMPLE = "sample"
     ROW_MAX = "row_max"
@@ -61,16 +63,65 @@ CONTRACTIONS = frozenset({Op.MATMUL, Op.CONV, Op.CONV_INPUT_GRAD, Op.CONV_WEIGHT
 VIEWS = frozenset({Op.BROADCAST, Op.RESHAPE, Op.TRANSPOSE, Op.SLICE})
 
 
-class _Batch:
-    """The batch size N as a dimension."""
+class Batched:
+    """A multiple of the batch size N as a dimension: `N`, or `N * 4`. Equal ones are one object.
+
+    Attributes:
+        times: the number of which it is the product with N.
+
+    Examples:
+        >>> N * 4
+        N·4
+        >>> N * 4 is N * 2 * 2
+        True
+    """
+
+    __slots__ = ("times",)
+    times: int
+    _made: ClassVar[dict[int, Batched]] = {}
+
+    def __new__(cls, times: int) -> Batched:  # noqa: D102
+        found = cls._made.get(times)
+        if found is None:
+            found = cls._made.setdefault(times, super().__new__(cls))
+            found.times = times
+        return found
+
+    def __reduce__(self) -> tuple[type[Batched], tuple[int]]:
+        return Batched, (self.times,)
+
+    def __mul__(self, number: int) -> Batched:
+        return Batched(self.times * number)
+
+    __rmul__ = __mul__
 
     def __repr__(self) -> str:
-        return "N"
+        return "N" if self.times == 1 else f"N·{self.times}"
 
 
-N = _Batch()
-Dim = Any  # an int, or N
+N = Batched(1)
+Dim = Any  # an int, or Batched
 Shape = tuple[Dim, ...]
+
+
+def is_batched(dim: Dim) -> bool:
+    """Whether a dimension is a multiple of the batch size."""
+    return isinstance(dim, Batched)
+
+
+def batch_axis(shape: Shape) -> int | None:
+    """Returns the axis that is a multiple of the batch size; None where there is none."""
+    return next((axis for axis, dim in enumerate(shape) if is_batched(dim)), None)
+
+
+def per_sample(shape: Iterable[Dim]) -> int:
+    """Returns the product of dimensions for each sample: N counts as 1.
+
+    Examples:
+        >>> per_sample((N * 4, 3))
+        12
+    """
+    return math.prod(d.times if is_batched(d) else d for d in shape)
 
 
 @dataclass(frozen=True)
@@ -78,7 +129,7 @@ class Type:
     """The type of a value.
 
     Attributes:
-        shape: its dimensions, integers or N.
+        shape: its dimensions, integers or multiples of N, of which there is at most one.
         kind: "float", or "int" for labels and indices.
     """
 
@@ -101,7 +152,7 @@ def show(shape: Iterable[Dim]) -> str:
 
 def concrete(shape: Shape, batch: int) -> tuple[int, ...]:
     """Returns the shape at a batch size."""
-    return tuple(batch if isinstance(d, _Batch) else d for d in shape)
+    return tuple(batch * d.times if is_batched(d) else d for d in shape)
 
 
 _place: ContextVar[str] = ContextVar("place", default="")

@@ -1,7 +1,8 @@
 """One constructor and one type rule per op: what is a valid node, and what it gives.
 
 Conventions: images are (*lead, H, W, C), where lead is (N,) or (copies, N); convolution weights
-(O, kh, kw, C/groups); matrices (*lead, rows, columns). `axes` are never negative.
+(O, kh, kw, C/groups); matrices (*lead, rows, columns); tables of rows (*lead, rows, columns), an
+index into them any shape of its own. `axes` are never negative.
 
 The constructors below `make` are what losses and layers of your own are written in.
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from . import scalar
 from .errors import MissingRule, ShapeError
-from .ir import Dim, N, Node, Op, Shape, Type, show
+from .ir import Dim, Node, Op, Shape, Type, is_batched, per_sample, show
 from .scalar import Expr
 
 Pair = tuple[int, int]
@@ -57,9 +58,9 @@ def _require(condition: bool, message: str) -> None:
         raise ShapeError(message)
 
 
-def _size(shape: Shape) -> tuple[int, bool]:
-    """Returns the product of the known dimensions, and whether N is among the dimensions."""
-    return math.prod(d for d in shape if isinstance(d, int)), N in shape
+def _size(shape: Shape) -> tuple[int, int]:
+    """Returns the number of elements of a sample, and how many dimensions are multiples of N."""
+    return per_sample(shape), sum(map(is_batched, shape))
 
 
 # --- type rules: (input types, attributes) → type -------------------------------------------------
@@ -70,7 +71,6 @@ def _leaf(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 
 
 def _map(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
-    _require(all(t.kind == "float" for t in inputs), "map takes float operands")
     _require(
         len({t.shape for t in inputs}) == 1,
         f"map needs equal shapes, got {[str(t) for t in inputs]}",
@@ -79,14 +79,14 @@ def _map(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
         set(scalar.operands(a["expr"])) <= set(range(len(inputs))),
         f"map of {len(inputs)} operands reads {scalar.operands(a['expr'])}",
     )
-    return inputs[0]
+    return Type(inputs[0].shape)
 
 
 def _matmul(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     x, y, *bias = (t.shape for t in inputs)
     lead = max(x[:-2], y[:-2], key=len)
     _require(
-        all(s in (lead, ()) for s in (x[:-2], y[:-2])),
+        all(lead[len(lead) - len(s) :] == s for s in (x[:-2], y[:-2])),
         f"matmul of {show(x)} and {show(y)}: lead axes",
     )
     m, k = x[-2:][::-1] if a["transpose_a"] else x[-2:]
@@ -215,6 +215,19 @@ def _one_hot(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     return Type((*inputs[0].shape, a["classes"]))
 
 
+def _gather_rows(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    table, index = inputs
+    _require(index.kind == "int" and len(table.shape) >= 2, f"gather_rows of {table} at {index}")
+    return Type((*table.shape[:-2], *index.shape, table.shape[-1]))
+
+
+def _scatter_rows(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    ct, index = inputs
+    result = Type((*ct.shape[: -1 - len(index.shape)], a["size"], ct.shape[-1]))
+    _require(_gather_rows([result, index], {}) == ct, f"scatter_rows of {ct} at {index}")
+    return result
+
+
 def _sample(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     z, u = inputs
     _require(u.shape[-1:] == z.shape[:1], f"sample from {z} by uniforms {u}")
@@ -261,6 +274,8 @@ TYPE: dict[Op, Callable[[Sequence[Type], dict[str, Any]], Type]] = {
     Op.ARGMAX_POOL: lambda inputs, a: Type(_pool(inputs, a).shape, "int"),
     Op.GATHER_MAX: _gather_max,
     Op.SCATTER_MAX: _scatter_max,
+    Op.GATHER_ROWS: _gather_rows,
+    Op.SCATTER_ROWS: _scatter_rows,
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
     Op.ROW_MAX: lambda inputs, a: Type(inputs[0].shape[:-1]),
@@ -366,6 +381,18 @@ def reshape(x: Node, shape: Sequence[Dim]) -> Node:
 def transpose(x: Node, order: Sequence[int]) -> Node:
     """Permutes the axes: axis i of the result is axis order[i] of x."""
     return make(Op.TRANSPOSE, x, order=tuple(order))
+
+
+def row_max(x: Node, stabiliser: bool = False) -> Node:
+    """Returns the maxima of rows, those of x along its last axis.
+
+    Args:
+        x: a value with at least one axis.
+        stabiliser: whether it is subtracted from what does not depend on it, as in a softmax, so
+            that it counts as a constant; otherwise the largest elements of a row share its
+            derivative, as in `torch.amax`.
+    """
+    return make(Op.ROW_MAX, x, stabiliser=stabiliser)
 
 
 def matmul(

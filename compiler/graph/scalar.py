@@ -25,7 +25,7 @@ _interned: WeakValueDictionary[tuple, Expr] = WeakValueDictionary()
 
 
 class Expr:
-    """An expression: const, var, batch (the batch size N), add, mul, where, or a function.
+    """An expression: const, var, batch (the batch size N), add, mul, where, power, or a function.
 
     `where` is the only branch, hence the only kink. All other operations are NaN where an argument
     is; what a branch is there stands in `at_nan`.
@@ -116,6 +116,7 @@ def var(index: int) -> Expr:
     return Expr("var", value=index)
 
 
+LARGEST_PRODUCT = 16  # powers up to which a product is taken
 BATCH = Expr("batch")
 ZERO, ONE = const(0.0), const(1.0)
 
@@ -226,6 +227,8 @@ _FOLD = {
     "tanh": math.tanh,
     "erf": math.erf,
     "softplus": lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))),
+    "sin": math.sin,
+    "cos": math.cos,
 }
 
 
@@ -279,6 +282,37 @@ def softplus(x: Expr | float) -> Expr:
     return unary("softplus", x)
 
 
+def sin(x: Expr | float) -> Expr:
+    """Returns the sine of x."""
+    return unary("sin", x)
+
+
+def cos(x: Expr | float) -> Expr:
+    """Returns the cosine of x."""
+    return unary("cos", x)
+
+
+def power(x: Expr | float, exponent: float) -> Expr:
+    """Returns x to the power of a number: by products where it is an integer, a root at ±1/2.
+
+    Examples:
+        >>> power(var(0), 3)
+        x0*x0*x0
+        >>> derivative(power(var(0), 1.5), 0)
+        1.5*sqrt(x0)
+    """
+    x, exponent = _expr(x), float(exponent)
+    if exponent < 0.0:
+        return reciprocal(power(x, -exponent))
+    if exponent.is_integer() and exponent <= LARGEST_PRODUCT:
+        return mul(*[x] * int(exponent))
+    if exponent == 0.5:
+        return sqrt(x)
+    if (number := _number(x)) is not None:
+        return const(math.pow(number, exponent))
+    return Expr("power", (x, const(exponent)))
+
+
 # d op(x) / dx, given the node itself, so that the value computed forward is used again.
 _DERIVATIVE = {
     "exp": lambda node, x: node,
@@ -289,6 +323,8 @@ _DERIVATIVE = {
     "tanh": lambda node, x: 1.0 - node * node,
     "erf": lambda node, x: (2.0 / math.sqrt(math.pi)) * exp(-1.0 * x * x),
     "softplus": lambda node, x: sigmoid(x),
+    "sin": lambda node, x: cos(x),
+    "cos": lambda node, x: -1.0 * sin(x),
 }
 
 
@@ -319,6 +355,9 @@ def _slope(expr: Expr, index: int, slopes: Mapping[Expr, Expr]) -> Expr:
         return add(*(mul(slope, *rest) for slope, rest in zip(inner, others, strict=True)))
     if expr.op == "where":
         return branch(expr.args[0], inner[1], inner[2])
+    if expr.op == "power":
+        x, exponent = expr.args[0], _value(expr.args[1], (), 1)
+        return mul(exponent, power(x, exponent - 1.0), inner[0])
     (x,) = expr.args
     return mul(_DERIVATIVE[expr.op](expr, x), inner[0])
 
@@ -337,7 +376,12 @@ def substitute(expr: Expr, operands: Mapping[int, Expr]) -> Expr:
     return new[expr]
 
 
-_REBUILD = {"add": add, "mul": mul, "where": _where}
+_REBUILD = {
+    "add": add,
+    "mul": mul,
+    "where": _where,
+    "power": lambda x, exponent: power(x, _value(exponent, (), 1)),
+}
 
 
 def subexpressions(roots: Sequence[Expr]) -> list[Expr]:
@@ -376,6 +420,8 @@ def _value(expr: Expr, args: Sequence[float], batch: int) -> float:
         return math.fsum(args)
     if expr.op == "mul":
         return math.prod(args)
+    if expr.op == "power":
+        return math.pow(*args)
     if expr.op == "where":
         condition, positive, otherwise, *_ = args
         if condition > 0 or condition <= 0:

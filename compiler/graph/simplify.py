@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from . import ops, scalar
 from .ir import Node, Op, rewrite
+from .transposes import moved_behind
 
 
 def _number(node: Node) -> scalar.Expr | None:
@@ -35,7 +36,7 @@ def _map(node: Node) -> Node:
             if kept_inputs
             else ops.broadcast(ops.const(expr), node.shape)
         )
-    if expr.op == "var":
+    if expr.op == "var" and kept_inputs[0].type.kind == "float":
         return kept_inputs[0]
     return (
         ops.map_(expr, *kept_inputs) if kept_inputs else ops.broadcast(ops.const(expr), node.shape)
@@ -77,9 +78,10 @@ SIMPLIFY: dict[Op, Callable[[Node], Node]] = {
 
 def simplify(outputs: Mapping[str, Node]) -> dict[str, Node]:
     """Returns the same values from fewer and simpler nodes."""
+    return rewrite(outputs, lambda node, inputs: _simplified(ops.remake(node, inputs)))
 
-    def rule(node: Node, inputs: tuple[Node, ...]) -> Node:
-        node = ops.remake(node, inputs)
-        return SIMPLIFY[node.op](node) if node.op in SIMPLIFY else node
 
-    return rewrite(outputs, rule)
+def _simplified(node: Node) -> Node:
+    """Returns a node over simple operands in its simplest form."""
+    node = SIMPLIFY[node.op](node) if node.op in SIMPLIFY else node
+    return moved_behind(node, _simplified)

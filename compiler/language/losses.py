@@ -53,7 +53,7 @@ class CrossEntropyLoss(Loss):
 
         Thus no exponential overflows.
         """
-        shifted = ops.map_(var(0) - var(1), z, _row(ops.make(Op.ROW_MAX, z), z))
+        shifted = ops.map_(var(0) - var(1), z, _row(ops.row_max(z, stabiliser=True), z))
         exponentials = ops.map_(scalar.exp(var(0)), shifted)
         return shifted, ops.reduce_sum(exponentials, (ops.rank(z) - 1,))
 

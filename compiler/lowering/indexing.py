@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from ..graph.ir import Dim, Shape
+from ..graph.ir import Dim, Shape, batch_axis, per_sample
 from .tile import BATCH, ZERO, Index, position
 
 At = tuple[Index, ...]  # an index per axis of a value
 
 
 def extent(dims: Sequence[Dim]) -> Index:
-    """Returns the product of dimensions; it depends on the batch size where one of them is N."""
-    known = math.prod(d for d in dims if isinstance(d, int))
-    if all(isinstance(d, int) for d in dims):
-        return position(known)
-    return BATCH * known
+    """Returns the product of dimensions; it depends on the batch size where one of them does."""
+    known = per_sample(dims)
+    return position(known) if batch_axis(tuple(dims)) is None else BATCH * known
 
 
 def linear(shape: Shape, at: At) -> Index:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..graph.ir import CONTRACTIONS, Graph, N, Node, Op
+from ..graph.ir import CONTRACTIONS, Graph, Node, Op, batch_axis
 from .precision import is_rounded
 from .space import GRAMS, Space
 
@@ -22,7 +22,7 @@ def base(node: Node) -> Node:
 def is_data(node: Node) -> bool:
     """Whether a value is given for a batch: it, or an image in the order of its channels last."""
     leaf = node.inputs[0] if node.op is Op.TRANSPOSE else node
-    return leaf.op is Op.INPUT and N in leaf.shape
+    return leaf.op is Op.INPUT and batch_axis(leaf.shape) is not None
 
 
 def width(node: Node) -> int:

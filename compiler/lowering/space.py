@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..graph.ir import N, Node, Op, Shape, show
+from ..graph.ir import Node, Op, Shape, batch_axis, show
 from .elements import Reduction, reduction
 from .indexing import At, split
 from .tile import COLUMN, NOWHERE, ROW, ROWS, ZERO, Axis, Index, coordinate
@@ -90,7 +90,7 @@ def space_of(node: Node) -> Space:
         shape = (*node.shape, node.inputs[0].shape[-1])
     elif in_rows(node) or is_partial(node):
         shape = node.inputs[0].shape
-    return Space(shape, max(N in shape, len(shape) - 1))
+    return Space(shape, max(batch_axis(shape) is not None, len(shape) - 1))
 
 
 def home_space(node: Node) -> Space:
@@ -106,7 +106,7 @@ def is_outer(node: Node) -> bool:
 
 def small(node: Node) -> bool:
     """Whether a value is a number or a vector, whatever the batch."""
-    return len(node.shape) <= 1 and N not in node.shape
+    return len(node.shape) <= 1 and batch_axis(node.shape) is None
 
 
 def in_rows(node: Node) -> bool:

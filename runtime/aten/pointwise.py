@@ -63,6 +63,10 @@ def _mul_number(number: float) -> Call:
     return lambda x, out: torch.mul(x, number, out=out)
 
 
+def _power(exponent: float) -> Call:
+    return lambda x, out: torch.pow(x, exponent, out=out)
+
+
 def _affine(alpha: float, number: float) -> Call:
     return lambda x, out: torch.mul(x, alpha, out=out).add_(number)
 
@@ -113,6 +117,8 @@ _UNARY: dict[str, Call] = {
     "tf32": _round_tf32,
     "bf16": _round_bf16,
     "softplus": _softplus,
+    "sin": torch.sin,
+    "cos": torch.cos,
 }
 
 
@@ -156,6 +162,11 @@ class _Lowering:
             return self.sum(expr, operands)
         if expr.op == "mul":
             return self.product(expr, operands)
+        if expr.op == "power":
+            exponent = scalar.evaluate(expr.args[1], self.batch)
+            return self.emit(
+                ("power", exponent), _power(exponent), self.lower(expr.args[0], operands)
+            )
         if expr.op == "where":
             if len(expr.args) == 4:
                 slots = [self.lower(e, operands) for e in expr.args]
@@ -231,6 +242,7 @@ class Pointwise:
         self.wanted = list(wanted)
         self.writes = [*self.wanted, *self.sums]
         self.shape = maps[0].shape
+        self._of_ints = any(x.type.kind == "int" for x in self.reads)
         alone = len(self.maps) == 1 and not self.sums
         self._fused = FUSED_MAPS.get(maps[0]["expr"]) if alone else None
         self._loops: dict[int, _Loop] = {}
@@ -241,6 +253,8 @@ class Pointwise:
 
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
         """Returns the values of `writes` for the operands `reads`."""
+        if self._of_ints:
+            operands = tuple(x.to(context.dtype) for x in operands)
         if self._fused is not None:
             return [self._fused(*operands)]
         if context.batch not in self._loops:

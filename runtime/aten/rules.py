@@ -261,6 +261,27 @@ def _one_hot(node: Node) -> Call:
     return call
 
 
+def _scatter_rows(node: Node) -> Call:
+    size = node["size"]
+
+    def call(context: Context, ct: Tensor, index: Tensor) -> Tensor:
+        """Adds rows up; `index_add_` takes them in order, so that two runs are equal."""
+        lead = ct.shape[: ct.ndim - 1 - index.ndim]
+        rows = ct.reshape(*lead, -1, ct.shape[-1])
+        result = ct.new_zeros(*lead, size, ct.shape[-1])
+        return result.index_add_(-2, index.reshape(-1), rows)
+
+    return call
+
+
+def _gather_rows(node: Node) -> Call:
+    def call(context: Context, table: Tensor, index: Tensor) -> Tensor:
+        rows = table.index_select(-2, index.reshape(-1))
+        return rows.view(*table.shape[:-2], *index.shape, table.shape[-1])
+
+    return call
+
+
 TAKE_OUT = frozenset({Op.GRAM, Op.PATCH_GRAM})  # ops whose rules can write to memory they are given
 
 ATEN: dict[Op, Rule] = {
@@ -281,6 +302,8 @@ ATEN: dict[Op, Rule] = {
     Op.ARGMAX_POOL: _argmax_pool,
     Op.GATHER_MAX: _gather_max,
     Op.SCATTER_MAX: _scatter_max,
+    Op.GATHER_ROWS: _gather_rows,
+    Op.SCATTER_ROWS: _scatter_rows,
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
     Op.ROW_MAX: lambda node: lambda context, x: x.amax(-1),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Graph, N, Node, Op, Type
+from ...compiler.graph.ir import Graph, N, Node, Op, Type, batch_axis
 from ...compiler.graph.memory import Arena, Lifetime, arena, shared
 from ...compiler.lowering.code import Buffer, Overwriting, Part
 from ...compiler.lowering.precision import is_rounded
@@ -126,7 +126,7 @@ def check_counts(graph: Graph, batch: int, counts: Sequence[tuple[str, Count]]) 
 def _is_of_vectors(graph: Graph) -> bool:
     """Whether a graph computes with flat vectors, whose length stands for the batch size."""
     outside = [n for n in graph.nodes() if n.op is Op.INPUT or n in graph.given]
-    by_length = [n for n in outside if N in n.shape]
+    by_length = [n for n in outside if batch_axis(n.shape) is not None]
     return bool(by_length) and all(n.type == Type((N,)) for n in by_length)
 
 

@@ -180,6 +180,24 @@ def _scatter_max(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]
     return Bounded(value, error)
 
 
+def _scatter_rows(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
+    """Bounds sums of rows: each adds the errors of its terms and of as many additions."""
+    ct, index = operands
+    value = arithmetic.of(node, ct.value, index.value)
+    terms = arithmetic.of(node, ct.value.abs(), index.value)
+    count = arithmetic.of(node, torch.ones_like(ct.value), index.value)
+    error = arithmetic.unit * (terms + WALK * count.sqrt() * value.abs())
+    if not ct.exact:
+        error = error + arithmetic.of(node, ct.spread, index.value)
+    return Bounded(value, error)
+
+
+def _gather_rows(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
+    table, index = operands
+    value = arithmetic.of(node, table.value, index.value)
+    return Bounded(value, 0.0 if table.exact else arithmetic.of(node, table.spread, index.value))
+
+
 def _one_hot(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
     (y,) = operands
     hot = arithmetic.of(node, y.value)
@@ -239,6 +257,8 @@ BOUNDS: dict[Op, Rule] = {
     Op.ARGMAX_POOL: _argmax_pool,
     Op.GATHER_MAX: _gather_max,
     Op.SCATTER_MAX: _scatter_max,
+    Op.GATHER_ROWS: _gather_rows,
+    Op.SCATTER_ROWS: _scatter_rows,
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
     Op.ROW_MAX: _row_max,

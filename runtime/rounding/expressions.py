@@ -9,7 +9,9 @@ With x ± e for every argument and the unit τ of the arithmetic, the bounds are
     rounding of x     max |r(x ± e) − r(x)|: exact, unless x is near a boundary
     where(c, a, b)    the bound of the branch, and |a − b| besides where |c| < e_c
 
-Every function of the expressions is monotone, 1/x on either side of 0.
+    sin x, cos x      s + τ
+
+Every other function of the expressions is monotone, 1/x on either side of 0.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from ...compiler.lowering.precision import ROUNDED
 from ..aten.pointwise import Pointwise
 from ..backend import Context
 from .bounded import Bounded
+
+Rule = Callable[[Sequence[Bounded], float], Bounded]
 
 # The least argument at which a function is defined.
 LEAST = {"sqrt": 0.0, "log": 0.0}
@@ -87,10 +91,32 @@ def _where(arguments: Sequence[Bounded], unit: float) -> Bounded:
     return Bounded(value, torch.where(condition.value.abs() < condition.error, either, error))
 
 
-_RULES: dict[str, Callable[[Sequence[Bounded], float], Bounded]] = {
+def _power(arguments: Sequence[Bounded], unit: float) -> Bounded:
+    x, exponent = arguments
+    reach = x.error + unit * x.value.abs()
+    ends = (x.value - reach).clamp(min=0.0), x.value + reach
+    value, below, above = (torch.pow(at, exponent.value) for at in (x.value, *ends))
+    error = torch.maximum((value - below).abs(), (above - value).abs()) + unit * value.abs()
+    return Bounded(value, error * (1 + unit))
+
+
+def _wave(function: Callable[[Tensor], Tensor]) -> Rule:
+    """Returns the rule of a function whose slope is at most 1."""
+
+    def rule(arguments: Sequence[Bounded], unit: float) -> Bounded:
+        (x,) = arguments
+        return Bounded(function(x.value), x.error + unit * (x.value.abs() + 1.0))
+
+    return rule
+
+
+_RULES: dict[str, Rule] = {
     "add": _sum,
     "mul": _product,
     "where": _where,
+    "power": _power,
+    "sin": _wave(torch.sin),
+    "cos": _wave(torch.cos),
 }
 
 

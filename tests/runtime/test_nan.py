@@ -12,7 +12,7 @@ import newtriton as nt
 from newtriton.compiler.derivatives.jvp import jvp
 from newtriton.compiler.derivatives.transpose import vjp
 from newtriton.compiler.graph import ops, scalar
-from newtriton.compiler.graph.ir import Graph, N, Node, Op
+from newtriton.compiler.graph.ir import Graph, N, Node
 from newtriton.compiler.graph.simplify import simplify
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.backend import Context
@@ -142,7 +142,7 @@ def test_maxima_and_sums_of_rows(backend: str):
     z[0, 2] = z[1, 0] = z[1, 4] = z[2] = math.nan
     z[3, 1], z[4, 1], z[5], z[6, 0], z[6, 1] = math.inf, -math.inf, -math.inf, math.inf, math.nan
     x = ops.input_("x", (N, 5))
-    outputs = {"max": ops.make(Op.ROW_MAX, x), "sum": ops.reduce_sum(x, (1,))}
+    outputs = {"max": ops.row_max(x), "sum": ops.reduce_sum(x, (1,))}
     found = run(backend, outputs, {x: z}, len(z))
     agree(found[0], z.amax(1), "maximum")
     agree(found[1], z.sum(1), "sum")

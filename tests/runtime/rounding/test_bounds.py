@@ -60,9 +60,15 @@ CASES: dict[Op, Node] = {
     Op.ARGMAX_POOL: index(),
     Op.GATHER_MAX: ops.make(Op.GATHER_MAX, image("y"), index(), **MAXIMA),
     Op.SCATTER_MAX: ops.make(Op.SCATTER_MAX, image("s", size=4), index(), **MAXIMA, size=(7, 7)),
+    Op.GATHER_ROWS: ops.make(
+        Op.GATHER_ROWS, ops.input_("table", (3, 4)), ops.input_("words", (N, 2), "int")
+    ),
+    Op.SCATTER_ROWS: ops.make(
+        Op.SCATTER_ROWS, ops.input_("rows", (N, 2, 4)), ops.input_("words", (N, 2), "int"), size=3
+    ),
     Op.ONE_HOT: ops.make(Op.ONE_HOT, ops.input_("labels", (N,), "int"), classes=3),
     Op.SAMPLE: ops.make(Op.SAMPLE, ops.input_("z", (N, 3)), ops.input_("u", (2, N))),
-    Op.ROW_MAX: ops.make(Op.ROW_MAX, ops.input_("z", (N, 3))),
+    Op.ROW_MAX: ops.row_max(ops.input_("z", (N, 3))),
     Op.GRAM: gram(Op.GRAM),
     Op.PATCH_GRAM: gram(Op.PATCH_GRAM, kernel=(3, 3), **{k: CONV[k] for k in list(CONV)[:3]}),
     Op.SPECTRAL: ops.make(Op.SPECTRAL, ops.input_("a", (6, 6)), expr=scalar.exp(var(0))),
