@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError, ShapeError
-from ..graph.ir import N, Node, Op, Shape, made_at, show
+from ..graph.ir import N, Node, Op, Shape, batch_axis, made_at, show
 from ..graph.options import check_number, check_option
 from ..graph.scalar import var
 from .initial import INITIAL
@@ -250,12 +250,14 @@ def constant_leaf(name: str, values: Tensor) -> Node:
 
 def _by_sample(name: str, shape: Shape) -> tuple[Node, Node]:
     """Returns a leaf with the samples on its first axis, and its numbers in a shape."""
-    if N not in shape or shape[0] is N:
+    at = batch_axis(shape)
+    if at is None or shape[0] is N:
         leaf = ops.input_(name, shape)
         return leaf, leaf
-    at = shape.index(N)
-    leaf = ops.input_(name, (N, *shape[:at], *shape[at + 1 :]))
-    return leaf, ops.transpose(leaf, (*range(1, at + 1), 0, *range(at + 1, len(shape))))
+    before, times, after = shape[:at], shape[at].times, shape[at + 1 :]
+    leaf = ops.input_(name, (N, times, *before, *after))
+    rest = range(at + 2, len(shape) + 1)
+    return leaf, ops.reshape(ops.transpose(leaf, (*range(2, at + 2), 0, 1, *rest)), shape)
 
 
 def _described(x: Any) -> str:

@@ -40,8 +40,8 @@ def named(tree: Any) -> dict[str, Any]:
             raise NewtritonError(f"the inputs have a key {name!r}: give strings")
         if isinstance(value, (Mapping, tuple, list)):
             raise NewtritonError(
-                f"input {name!r} is a {type(value).__name__}: give one tensor, a tuple or a "
-                "dictionary of tensors, not nested"
+                f"input {name!r} is a {type(value).__name__}: give a torch.Tensor, or a tuple or a "
+                "dictionary of them, not nested"
             )
     return found
 
