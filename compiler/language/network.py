@@ -7,13 +7,14 @@ PyTorch would, and says whether batch statistics or running ones are used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError, ShapeError
 from ..graph.ir import N, Node, Shape, made_at, show
 from ..graph.options import check_option
+from ..graph.simplify import simplify
 from .initial import INITIAL
 from .loss import Loss
 
@@ -246,6 +247,9 @@ def trace(
         )
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
+    simple = simplify({"z": z, **{name: r.now for name, r in record.running.items()}})
+    z = simple.pop("z")
+    running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
         criterion.check()
         y = criterion.labels(z)
@@ -257,5 +261,5 @@ def trace(
         loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
     return Traced(
         x, y, z, losses, loss, criterion, record.parameters, record.nodes,
-        record.running, record.momenta, training,
+        running, record.momenta, training,
     )  # fmt: skip
