@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..graph import ops, scalar
@@ -16,6 +16,7 @@ from ..graph.errors import NewtritonError, ShapeError
 from ..graph.ir import N, Node, Op, Shape, batch_axis, made_at, show
 from ..graph.options import check_number, check_option
 from ..graph.scalar import var
+from ..graph.simplify import simplify
 from .initial import INITIAL
 from .inputs import InputSpec, specifications
 from .loss import Loss
@@ -366,6 +367,9 @@ def trace(
         )
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
+    simple = simplify({"z": z, **{name: r.now for name, r in record.running.items()}})
+    z = simple.pop("z")
+    running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
         criterion.check()
         y = criterion.labels(z)
@@ -377,5 +381,5 @@ def trace(
         loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
     return Traced(
         leaves, y, z, losses, loss, criterion, record.parameters, record.nodes,
-        record.running, record.momenta, record.constants, record.random, training,
+        running, record.momenta, record.constants, record.random, training,
     )  # fmt: skip

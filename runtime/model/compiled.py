@@ -73,7 +73,6 @@ class Compiled:
         dtype: of parameters, data and results.
         weight_decay: λ of h, the mean loss plus λ/2 ‖θ‖².
         input_shape: the shape of one sample, or what else the inputs were declared by.
-        frozen: the names of the parameters that stay as they are.
         layout: where each parameter lies in a flat vector.
         params: all parameters, one flat tensor in the model's layout, to be changed in place.
         buffers: running statistics under PyTorch's names.
@@ -94,10 +93,9 @@ class Compiled:
         self.net, self.criterion, self.backend = net, criterion, backend
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
-        self.frozen: frozenset[str] | None = None  # as the layers say
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._frozen: frozenset[str] | None = None  # as the layers say
         traced = self.programs[True].traced
-        self.frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self.loss_rounding = LossRounding(self.programs[True].losses)
         self._two_products: dict[int, bool] = {}
         self.layout = Layout(traced.parameters.values())
@@ -116,7 +114,7 @@ class Compiled:
         """The network's programs by `training`: whether batch norm takes batch statistics."""
         return {
             training: Programs(
-                trace(self.net, self.input_shape, self.criterion, training, self.frozen)
+                trace(self.net, self.input_shape, self.criterion, training, self._frozen)
             )
             for training in (True, False)
         }
@@ -277,10 +275,23 @@ class Compiled:
 
     # --- frozen parameters ----------------------------------------------------------------------
 
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The names of the parameters that stay as they are."""
+        if self._frozen is None:
+            parameters = self.programs[True].traced.parameters
+            self._frozen = frozenset(name for name, p in parameters.items() if p.frozen)
+        return self._frozen
+
     @cached_property
     def trained(self) -> list[slice]:
         """The parts of a flat vector that belong to parameters which are not frozen."""
         return self.layout.runs(self.programs[True].traced.trained)
+
+    @cached_property
+    def held(self) -> list[slice]:
+        """The parts of a flat vector that belong to frozen parameters."""
+        return self.layout.runs(self.frozen)
 
     def freeze(self, *names: str, frozen: bool = True) -> None:
         """Freezes parameters, or releases them: they keep their values, whatever steps are made.
@@ -301,11 +312,11 @@ class Compiled:
                 known = ", ".join(self.layout.parameters)
                 raise NewtritonError(f"freeze names {name!r}: give parameters or layers, of {known}")
             meant |= found
-        before = self.frozen or frozenset()
-        self.frozen = before | meant if frozen else before - meant
-        if self.frozen != before:
+        before = self.frozen
+        self._frozen = before | meant if frozen else before - meant
+        if self._frozen != before:
             self._executors.clear()
-            for name in ("programs", "blocks", "known_blocks", "trained"):
+            for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 
     # --- weight decay ---------------------------------------------------------------------------

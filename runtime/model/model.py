@@ -17,6 +17,7 @@ from .explain import explain
 from .inputs import Demand, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
+from .view import ParameterView
 
 
 class Model(Compiled):
@@ -40,12 +41,17 @@ class Model(Compiled):
     # --- parameters -----------------------------------------------------------------------------
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Yields names and views of `params` in PyTorch's shapes."""
-        yield from self.layout.torch_views(self.params).items()
+        """Yields names and views of `params` in PyTorch's shapes.
+
+        Their flag `requires_grad` is the model's: `p.requires_grad_(False)` freezes.
+        """
+        for name, view in self.layout.torch_views(self.params).items():
+            yield name, ParameterView.of(self, name, view)
 
     def parameters(self) -> Iterator[Tensor]:
-        """Yields views of `params` in PyTorch's shapes."""
-        yield from self.layout.torch_views(self.params).values()
+        """Yields views of `params` in PyTorch's shapes; see `named_parameters`."""
+        for _, view in self.named_parameters():
+            yield view
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Returns one flat vector in the model's layout.
