@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError, ShapeError
-from ..graph.ir import N, Node, Op, Shape, batch_axis, made_at, show
+from ..graph.ir import VIEWS, N, Node, Op, Shape, batch_axis, made_at, show, topological
 from ..graph.options import check_number, check_option
 from ..graph.scalar import var
 from ..graph.simplify import simplify
@@ -278,6 +279,19 @@ def describe(shape: Shape) -> str:
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """A table whose rows are read at the numbers that an input holds.
+
+    Attributes:
+        index: the numbers, a view of the input without copies.
+        rows: how many rows there are.
+    """
+
+    index: Node
+    rows: int
+
+
+@dataclass(frozen=True)
 class Traced:
     """The forward graph of a network with its loss, in training or evaluation mode.
 
@@ -310,6 +324,23 @@ class Traced:
     constants: Mapping[str, Tensor]
     random: Mapping[str, Node]
     training: bool
+
+    @cached_property
+    def lookups(self) -> dict[str, list[Lookup]]:
+        """The tables whose rows integer inputs are the numbers of, by the name of the input."""
+        found: dict[str, list[Lookup]] = {name: [] for name in self.inputs}
+        names = {leaf: name for name, leaf in self.inputs.items()}
+        for node in topological([self.z]):
+            if node.op is Op.GATHER_ROWS:
+                table, index = node.inputs
+                leaf = index
+                while leaf.op in VIEWS:
+                    copied = leaf.op is Op.BROADCAST
+                    (leaf,) = leaf.inputs
+                    index = leaf if copied else index
+                if leaf in names:
+                    found[names[leaf]].append(Lookup(index, table.shape[-2]))
+        return found
 
     @property
     def trained(self) -> dict[str, Node]:

@@ -310,7 +310,9 @@ class Compiled:
             found = {p for p in self.layout.parameters if p == name or p.startswith(f"{name}.")}
             if not found:
                 known = ", ".join(self.layout.parameters)
-                raise NewtritonError(f"freeze names {name!r}: give parameters or layers, of {known}")
+                raise NewtritonError(
+                    f"freeze names {name!r}: give parameters or layers, of {known}"
+                )
             meant |= found
         before = self.frozen
         self._frozen = before | meant if frozen else before - meant
@@ -318,6 +320,24 @@ class Compiled:
             self._executors.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
+
+    def check_trained(self, then: frozenset[str] | None = None) -> frozenset[str]:
+        """Returns the names of the frozen parameters, which an optimizer keeps.
+
+        Args:
+            then: the names that were frozen when the optimizer was made.
+
+        Raises:
+            NewtritonError: others are frozen now, or all parameters are.
+        """
+        if then is not None and then != self.frozen:
+            changed = ", ".join(sorted(then ^ self.frozen))
+            raise NewtritonError(
+                f"{changed}: frozen or released since this optimizer was made: make a new one"
+            )
+        if not self.trained:
+            raise NewtritonError("all parameters are frozen: there is nothing to train")
+        return self.frozen
 
     # --- weight decay ---------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, ShapeError
-from ...compiler.graph.ir import Node, show
+from ...compiler.graph.ir import Node, Op, concrete, show
 from ...compiler.language.loss import Loss
-from ...compiler.language.network import Traced
+from ...compiler.language.network import Lookup, Traced
 from ...compiler.language.trees import ALONE, named
 from ..reading import Array, finite, read
 
@@ -57,7 +57,7 @@ def check_inputs(
     if given.keys() != expected.keys():
         raise NewtritonError(
             f"the network takes {_listed(expected)}, got {_listed(given)}: give "
-            + ("one tensor" if ALONE in expected else "a tuple or a dictionary of tensors")
+            + ("one tensor" if ALONE in expected else "all of them, in a tuple or by their names")
         )
     found, demands = dict[str, Tensor](), list[Demand]()
     for name, node in expected.items():
@@ -66,6 +66,9 @@ def check_inputs(
         _check_input(what, node, values, dtype, device)
         if node.type.kind == "float":
             demands.append(_finite(what, values))
+        elif lookups := traced.lookups[name]:
+            demands += [_is_row(what, lookup, values) for lookup in lookups]
+            values = _moved_into(lookups, values)
         found[name] = values
     counts = {name: len(values) for name, values in found.items()}
     if len(set(counts.values())) > 1:
@@ -106,6 +109,41 @@ def _finite(what: str, x: Tensor) -> Demand:
         return f"{what} have NaN or infinite values in {bad} of {len(x)} samples: clean the data"
 
     return Demand(~finite(x), sentence)
+
+
+def _viewed(node: Node, x: Tensor, batch: int) -> Tensor:
+    """Returns the part of an input that a view of its leaf is."""
+    if node.op is Op.INPUT:
+        return x
+    x = _viewed(node.inputs[0], x, batch)
+    if node.op is Op.TRANSPOSE:
+        return x.permute(node["order"])
+    if node.op is Op.SLICE:
+        return x.narrow(node["axis"], node["start"], node["stop"] - node["start"])
+    return x.reshape(concrete(node.shape, batch))
+
+
+def _is_row(what: str, lookup: Lookup, x: Tensor) -> Demand:
+    """Returns the demand that numbers are those of rows of a table."""
+    numbers, rows = _viewed(lookup.index, x, len(x)), lookup.rows
+
+    def sentence() -> str:
+        low, high = int(numbers.min()), int(numbers.max())
+        wrong = low if low < 0 else high
+        return (
+            f"{what} have {wrong}, which is out of range: a table of {rows} rows takes 0…{rows - 1}"
+        )
+
+    return Demand(((numbers < 0) | (numbers >= rows)).any(), sentence)
+
+
+def _moved_into(lookups: Sequence[Lookup], x: Tensor) -> Tensor:
+    """Returns numbers moved into the range of their tables: nothing is read elsewhere."""
+    x = x.clone()
+    for lookup in lookups:
+        numbers = _viewed(lookup.index, x, len(x))
+        numbers.copy_(numbers.clamp(0, lookup.rows - 1))
+    return x
 
 
 def check_labels(
