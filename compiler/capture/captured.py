@@ -54,6 +54,7 @@ class Captured:
         shapes: the shapes of its parameters as PyTorch has them, by name.
         orders: the permutation of a parameter's axes, as they are stored, into PyTorch's.
         frozen: the names of the parameters that are not trained.
+        used: the names of the parameters that the output depends on.
     """
 
     title: str
@@ -62,8 +63,10 @@ class Captured:
     orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     frozen: Collection[str] = ()
 
+    used: frozenset[str] = frozenset()
+
     def __repr__(self) -> str:
-        return f"Captured({self.title})"
+        return self.title
 
     @property
     def changing(self) -> set[str]:
@@ -98,14 +101,15 @@ def capture(module: nn.Module, example: Any, output: str | int | None = None) ->
         training: exported(module, example, training, choose, unknown) for training in (True, False)
     }
     parameters = dict(module.named_parameters())
-    used = _ancestors(modes[True].output)
-    reached = {modes[True].parameters.get(node.name) for node in used}
+    found = [m.parameters.get(n.name) for m in modes.values() for n in _ancestors(m.output)]
+    used = frozenset(filter(None, found))
     return Captured(
         type(module).__name__,
         modes,
         {name: tuple(p.shape) for name, p in parameters.items()},
         _orders(modes[True]),
-        [name for name, p in parameters.items() if not p.requires_grad or name not in reached],
+        [name for name, p in parameters.items() if not p.requires_grad or name not in used],
+        used,
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node as Call
-from torch.utils import _pytree as pytree
 
 from ..graph import ops
 from ..graph.errors import NewtritonError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..graph import ops, scalar
+from ..graph import scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node
 from ..graph.scalar import Expr

@@ -12,8 +12,8 @@ from ..graph.ir import Dim, Node, Op, batch_axis, is_batched
 from ..graph.scalar import var
 from ..graph.transposes import groups
 from .folding import Folded
-from .site import Site, Value, permuted, reshaped, spread
 from .rows import dropped
+from .site import Site, Value, permuted, reshaped, spread
 
 
 def _linear(site: Site, x: Value, weight: Value, bias: Value = None) -> Node:

@@ -12,7 +12,7 @@ from ..functions.shapes import count, cut
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node
-from ..graph.scalar import Expr, var
+from ..graph.scalar import var
 from .images import first_of_rows
 from .pointwise import POINTWISE, magnitude
 from .site import Site, Value, axes_of, axis_of, dropped_axes, last, permuted, reshaped

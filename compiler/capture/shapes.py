@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..graph.errors import NewtritonError
-from ..graph.ir import N, Dim, Shape
+from ..graph.ir import Dim, N, Shape
 
 
 def dimension(size: int | torch.SymInt) -> Dim:

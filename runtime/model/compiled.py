@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -272,6 +272,10 @@ class Compiled:
             return Checked(inputs, None, demands, batch)
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
+
+    def watched(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields what makes a linearization stale when it is changed in place."""
+        yield "parameters", self.params
 
     # --- frozen parameters ----------------------------------------------------------------------
 
