@@ -180,6 +180,16 @@ def _one_hot(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
     return read.value(node.inputs[0], at[:-1], valid).equals(at[-1]).indicator()
 
 
+def _gather_rows(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
+    """Reads a row of a table; one that the table does not have is NaN."""
+    table, index = node.inputs
+    lead, last = len(table.shape) - 2, len(at) - 1
+    chosen = read.name(read.value(index, at[lead:last], valid).as_position())
+    inside = chosen.inside(0, table.shape[-2])
+    element = read.value(table, (*at[:lead], chosen, at[last]), inside & valid)
+    return where(inside, element, number(math.nan))
+
+
 def _function(name: str) -> Callable[..., Value]:
     return lambda *args: call(name, *args)
 
@@ -216,6 +226,9 @@ SCALARS: dict[str, Callable[..., Value]] = {
     "tanh": _function("tanh"),
     "erf": _function("tl.erf"),
     "softplus": _function("softplus"),
+    "sin": _function("tl.sin"),
+    "cos": _function("tl.cos"),
+    "power": _function("power"),
     "where": _branch,
     "tf32": _function("round_tf32"),
     "bf16": _function("round_bf16"),
@@ -238,7 +251,13 @@ def expression(read: Reader, expr: Expr, operands: Sequence[Value]) -> Value:
 
 
 def _map(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
-    return expression(read, node["expr"], [read.value(x, at, valid) for x in node.inputs])
+    return expression(read, node["expr"], [_float(read, x, at, valid) for x in node.inputs])
+
+
+def _float(read: Reader, x: Node, at: At, valid: Mask | None) -> Value:
+    """Returns an element as a float, also where the tensor holds labels or places."""
+    value = read.value(x, at, valid)
+    return value * number(1.0) if x.type.kind == "int" else value
 
 
 def _argmax_pool(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
@@ -317,5 +336,6 @@ ELEMENTS: dict[Op, Rule] = {
     Op.AVG_UNPOOL: _avg_unpool,
     Op.GATHER_MAX: _gather_max,
     Op.SCATTER_MAX: _scatter_max,
+    Op.GATHER_ROWS: _gather_rows,
     Op.ONE_HOT: _one_hot,
 }

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
@@ -255,13 +256,15 @@ class VendorLaunch(Launch):
 
     def run(self, context: Context, memory: Memory) -> None:
         """Calls the operator, and says where the next kernel finds its result."""
-        operands = [
-            memory(base(x)).view(concrete(x.shape, self.batch)).to(torch.float32)
-            for x in self.plain.inputs
-        ]
+        operands = [self._operand(memory, x) for x in self.plain.inputs]
         with switches(context.device, self.rounded):
             result = self.operator(context, *operands)
         memory.put(Part(self.node), result.reshape(-1))
+
+    def _operand(self, memory: Memory, x: Node) -> Tensor:
+        """Returns an operand as the operator takes it; 32-bit indices are those that we stored."""
+        value = memory(base(x)).view(concrete(x.shape, self.batch))
+        return value if x.type.kind == "int" else value.to(torch.float32)
 
 
 KINDS: dict[type, Callable[[LaunchCode, ModuleType, Generated], Launch]] = {

@@ -134,7 +134,7 @@ SHAPES: dict[Op, Callable[[Node], Shapes | None]] = {
     Op.CONV_WEIGHT_GRAD: _weight_grad,
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
-    Op.SPECTRAL: lambda node: None,
+    **dict.fromkeys((Op.SPECTRAL, Op.SCATTER_ROWS), lambda node: None),
 }
 
 
