@@ -25,6 +25,11 @@ def is_data(node: Node) -> bool:
     return leaf.op is Op.INPUT and batch_axis(leaf.shape) is not None
 
 
+def is_wide(node: Node) -> bool:
+    """Whether a value is of 64-bit integers, as labels and indices are given."""
+    return node.type.kind == "int" and (node.op is Op.INPUT or is_data(node))
+
+
 def width(node: Node) -> int:
     """Returns the bytes of an element as it is stored."""
     return 2 if is_rounded(node) and node["expr"].op == "bf16" else 4

@@ -94,7 +94,7 @@ class Generated:
     def sums(self, kernel: Kernel) -> dict[Part, int]:
         """Returns the number of elements of the sums that the tiles of a kernel write."""
         tile, space = self.tiles[kernel], kernel.space
-        rows = -(-math.prod(concrete(space.rows, self.batch)) // tile.rows)
+        rows = tile.down(math.prod(concrete(space.rows, self.batch)))
         return {
             Part(n): rows * max(tile.strips, space.columns if n.shape else 1)
             for n in kernel.partials
@@ -125,7 +125,7 @@ class PointwiseLaunch(TritonLaunch):
         for kernel in slots.kernels:
             tile = generated.tiles[kernel]
             rows = math.prod(concrete(kernel.space.rows, generated.batch))
-            counts.append(-(-rows // tile.rows) * tile.strips)
+            counts.append(tile.down(rows) * tile.strips)
         arguments: dict[str, Argument] = {
             f"p{q}": tuple(c.pointers) for q, c in enumerate(slots.codes)
         }
@@ -159,8 +159,7 @@ class ContractionLaunch(TritonLaunch):
             second: tuple(both[:2][-1] for both in operands),  # of a Gram, the first again
             "p": tuple(code.pointers),
             "batch": generated.batch,
-            tiling.skeleton.arg_names[4]: tiling.rows,
-            "trips": tiling.trips,
+            **tiling.numbers,
         }
         job = self._job(code, module, tiling, generated)
         self.calls = [Call(replace(job, types=types_of(arguments)), tiling.instances, arguments)]
