@@ -73,11 +73,11 @@ def _reduce_sum(node: Node, simple: Simple) -> Node:
 def _reshape(node: Node, simple: Simple) -> Node:
     """Merges and splits axes before the transpose, where it moves those of a group together."""
     (x,) = node.inputs
-    found = groups(x.shape, node.shape)
-    if found is None:
+    runs = groups(x.shape, node.shape)
+    if runs is None:
         return node
     order, moved = x["order"], []
-    for number, (old, new) in enumerate(found):
+    for number, (old, new) in enumerate(runs):
         axes = [order[a] for a in old if x.shape[a] != 1] or [order[a] for a in old]
         if axes != list(range(axes[0], axes[0] + len(axes))):
             return node
