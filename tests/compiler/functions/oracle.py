@@ -1,4 +1,4 @@
-"""Functions of the graph against PyTorch's in float64: values, gradients, Hessian products, forms."""
+"""Functions of the graph against PyTorch's in float64: values and derivatives of two orders."""
 
 from __future__ import annotations
 
