@@ -76,7 +76,7 @@ class TorchOptimizer:
     def __init__(self, model: Model, cls: type[torch.optim.Optimizer], **options: Any) -> None:
         if not callable(cls):
             raise NewtritonError(f"cls is {cls!r}: give a class of torch.optim, e.g. SGD")
-        self.model = model
+        self.model, self._frozen = model, model.check_trained()
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         try:
             self.optimizer = cls([self.flat], **options)
@@ -106,6 +106,7 @@ class TorchOptimizer:
                 there.
         """
         batches = self._batches(x, y)
+        self.model.check_trained(self._frozen)
         start = self._start(batches)
         fault, norm = start.fault, 0.0
         if fault is None:
@@ -162,6 +163,8 @@ class TorchOptimizer:
             fault = self._move(loss, gradient, batches)
             moved = fault is None
         finally:
+            for run in self.model.held:  # an optimizer's own weight decay has moved them
+                params[run].copy_(self._before[run])
             if not moved:
                 params.copy_(self._before)
                 self.optimizer.state[self.flat] = self._snapshot.restore()

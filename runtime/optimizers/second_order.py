@@ -121,7 +121,7 @@ class SecondOrder:
         convex = form == "convex"
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
-        self.model = model
+        self.model, self._frozen = model, model.check_trained()
         self.curvature, self.solver, self.rule = resolve(
             model, curvature, solver, rule, self.damping
         )
@@ -173,6 +173,7 @@ class SecondOrder:
         """
         batches = as_batches(x, y)
         model, rule = self.model, self.rule
+        model.check_trained(self._frozen)
         if y is not None and self.sample == 1.0:
             point = second = model.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
         else:
