@@ -27,6 +27,7 @@ TESTS = ROOT / "tests"
 ROOMS = (
     "compiler/graph",
     "compiler/derivatives",
+    "compiler/functions",
     "compiler/language",
     "compiler/curvature",
     "compiler/lowering",
