@@ -277,3 +277,236 @@ NETWORKS = {
     "recurrence": Case(Recurrence, (4,)),
     "unet": Case(UNet, (1, 8, 8)),
 }
+
+
+# --- oddities: what people write by hand ---------------------------------------------------------
+
+
+class Written(nn.Module):
+    """A module whose forward is a function of it, with some layers to call."""
+
+    def __init__(self, call: Callable[[nn.Module, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.call = call
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self, x)
+
+
+def functional_calls(m: nn.Module, x: Tensor) -> Tensor:
+    x = functional.conv2d(functional.pad(x, (1, 2, 0, 1)), m.c.weight, m.c.bias, stride=2)
+    x = torch.relu_(x)
+    x = x * 2.0 + 1.0 - x / 3.0
+    x = functional.max_pool2d(x, 3, 2, 1, ceil_mode=True)
+    x = x.view(x.size(0), -1)
+    return functional.linear(x, m.f.weight)
+
+
+def means(m: nn.Module, x: Tensor) -> Tensor:
+    x = m.c(x)
+    a, b = x.mean([2, 3]), x.amax(dim=(2, 3))
+    s = x.std(dim=(2, 3)) + x.var(dim=(2, 3), unbiased=False, keepdim=True).squeeze()
+    n = torch.norm(x.flatten(2), dim=-1) + x.flatten(2).max(dim=-1).values
+    return m.f(torch.cat([a, b, s, n], 1))
+
+
+def products(m: nn.Module, x: Tensor) -> Tensor:
+    x = m.f(x)
+    a = torch.einsum("nij,nkj->nik", x, x) / x.shape[-1]
+    b = torch.einsum("nij,kj->nki", x, m.f.weight)
+    c = torch.bmm(a, x) + torch.matmul(x, m.f.weight[:, :6]) + (x @ m.f.weight[0, :6])[..., None]
+    return torch.cat([c.sum(1), b.mean(2), torch.baddbmm(x, a, x)[:, -1]], -1)
+
+
+def cuts(m: nn.Module, x: Tensor) -> Tensor:
+    a, b, c = m.f(x).chunk(3, dim=-1)
+    x = torch.stack([a, b * c.sigmoid()], dim=1).sum(1)
+    first, *rest = x.split([1, 2, 1], dim=1)
+    x = torch.cat([first.expand(-1, 3, -1), *rest[::-1]], 1)
+    x = x[:, ::2] + x[:, 1::2] + x.flip(1)[:, :2] + torch.roll(x, 1, dims=1)[:, -2:]
+    return x.permute(0, 2, 1).reshape(x.shape[0], -1).squeeze()
+
+
+def gates(m: nn.Module, x: Tensor) -> Tensor:
+    h = m.f(x)
+    h = torch.where(h > 0, h, 0.1 * h.exp()) * (h.abs() < 2.0)
+    h = h.clamp(-1.5, 1.0).masked_fill(h == 0.25, 3.0) + torch.maximum(h, -h)
+    h = h.pow(3) / (1 + h**2).sqrt() + torch.rsqrt(h.square() + 1) + torch.sin(h) * h.cos()
+    return h + h.minimum(torch.tensor(0.3)) - (h * 1.0).log_softmax(-1) + torch.log1p(h * h)
+
+
+def writes(m: nn.Module, x: Tensor) -> Tensor:
+    h = m.f(x).clone()
+    h[:, 0] = 0.5
+    h[:, 1:3] *= 2.0
+    h.add_(1.0).mul_(h.sigmoid())
+    v = h.view(h.shape[0], 2, 3)
+    v[:, 1].neg_()
+    return h + torch.zeros_like(h).index_fill_(1, torch.tensor([2]), 1.0)
+
+
+def attend(m: nn.Module, x: Tensor) -> Tensor:
+    return m.a(x, x, x, need_weights=False)[0].mean(1)
+
+
+def attend_weights(m: nn.Module, x: Tensor) -> Tensor:
+    mask = torch.triu(torch.full((4, 4), float("-inf"), dtype=x.dtype), diagonal=1)
+    y, w = m.a(x, x, x, attn_mask=mask)
+    return torch.cat([y.mean(1), w.flatten(1)], -1)
+
+
+def encode(m: nn.Module, x: Tensor) -> Tensor:
+    mask = nn.Transformer.generate_square_subsequent_mask(4, dtype=x.dtype)
+    return m.t(x, src_mask=mask, is_causal=True)[:, -1]
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-b, a], dim=-1) * sin
+
+
+class Rotary(nn.Module):
+    """Rotary positions, RMS norms, SwiGLU, fewer key heads: a small Llama's block."""
+
+    def __init__(self, d: int = 8) -> None:
+        super().__init__()
+        frequency = 1.0 / (10000 ** (torch.arange(0, 4, 2, dtype=torch.float64) / 4))
+        self.register_buffer("frequency", frequency, persistent=False)
+        self.norm1, self.norm2 = nn.RMSNorm(d, eps=1e-6), nn.RMSNorm(d)
+        self.q, self.k, self.v = nn.Linear(d, d), nn.Linear(d, 4), nn.Linear(d, 4)
+        self.o, self.head = nn.Linear(d, d), nn.Linear(d, 3)
+        self.gate, self.up, self.down = nn.Linear(d, 12), nn.Linear(d, 12), nn.Linear(12, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        angle = torch.outer(torch.arange(t, device=x.device).double(), self.frequency)
+        angle = torch.cat([angle, angle], -1)
+        cos, sin = angle.cos(), angle.sin()
+        h = self.norm1(x)
+        q = rotated(self.q(h).view(n, t, 2, 4).transpose(1, 2), cos, sin)
+        k = rotated(self.k(h).view(n, t, 1, 4).transpose(1, 2), cos, sin)
+        v = self.v(h).view(n, t, 1, 4).transpose(1, 2)
+        k, v = k.repeat_interleave(2, dim=1), v.expand(-1, 2, -1, -1)
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.o(y.transpose(1, 2).flatten(2))
+        h = self.norm2(x)
+        x = x + self.down(functional.silu(self.gate(h)) * self.up(h))
+        return self.head(x.mean(1))
+
+
+def shuffled(m: nn.Module, x: Tensor) -> Tensor:
+    x = functional.channel_shuffle(m.c(x), 2) if m.training else m.c(x).view(
+        x.shape[0], 2, -1, *x.shape[2:]
+    ).transpose(1, 2).flatten(1, 2)  # fmt: skip
+    return functional.pixel_shuffle(x, 2).flatten(1)
+
+
+class Dense(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.BatchNorm2d(2 + 2 * i) for i in range(3)])
+        self.convs = nn.ModuleList([nn.Conv2d(2 + 2 * i, 2, 3, padding=1) for i in range(3)])
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [x]
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            found.append(conv(functional.relu(norm(torch.cat(found, 1)), inplace=True)))
+        return self.fc(torch.cat(found, 1).mean((-2, -1)))
+
+
+class Windows(nn.Module):
+    """Windows of an image that are attended one by one, as in Swin, with relative positions."""
+
+    def __init__(self, d: int = 4) -> None:
+        super().__init__()
+        self.attn = Attention(d, 2)
+        self.table = nn.Parameter(torch.randn(9, 2))
+        place = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij"))
+        near = place.flatten(1)[:, :, None] - place.flatten(1)[:, None, :] + 1
+        self.register_buffer("index", near[0] * 3 + near[1])
+        self.fc = nn.Linear(d, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        x = torch.roll(x, (-1, -1), dims=(2, 3)).permute(0, 2, 3, 1)
+        x = x.view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        bias = self.table[self.index.view(-1)].view(4, 4, 2).permute(2, 0, 1)
+        x = self.attn(x) + bias.mean(0) @ x
+        x = x.view(n, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+        return self.fc(x.mean((1, 2)))
+
+
+def resampled(m: nn.Module, x: Tensor) -> Tensor:
+    x = functional.pad(m.c(x), (2, 1, 1, 2), mode="reflect")
+    x = functional.pad(x, (1, 0), mode="constant", value=1.5)
+    x = functional.interpolate(x, size=(5, 7), mode="nearest")
+    x = functional.interpolate(x, size=(9, 9), mode="bilinear", align_corners=True)
+    return functional.adaptive_avg_pool2d(x, (2, 4)).flatten(1)
+
+
+def summed(m: nn.Module, x: Tensor) -> Tensor:
+    h = m.f(x)
+    return h.cumsum(1) + torch.logsumexp(h, 1, keepdim=True) + h.prod(dim=1, keepdim=True)
+
+
+def pooled_tokens(m: nn.Module, ids: Tensor) -> Tensor:
+    mask = (ids != 0).unsqueeze(-1)
+    x = m.e(ids) * mask
+    x = x.sum(1) / mask.sum(1).clamp(min=1)
+    return m.f(x) + functional.one_hot(ids[:, 0], 7).to(x.dtype)[:, :3]
+
+
+def stochastic(m: nn.Module, x: Tensor) -> Tensor:
+    return functional.dropout(m.f(x), 0.0, m.training)
+
+
+def inputs_of(d: int, **layers: nn.Module) -> dict[str, nn.Module]:
+    return {**layers, "f": nn.Linear(d, 3)}
+
+
+ODDITIES = {
+    "functional": Case(
+        lambda: Written(functional_calls, c=nn.Conv2d(2, 3, 3), f=nn.Linear(18, 4)), (2, 6, 6)
+    ),
+    "means": Case(lambda: Written(means, c=nn.Conv2d(2, 3, 3), f=nn.Linear(12, 4)), (2, 6, 6)),
+    "products": Case(lambda: Written(products, f=nn.Linear(6, 6)), (4, 6)),
+    "cuts": Case(lambda: Written(cuts, f=nn.Linear(3, 6)), (4, 3)),
+    "gates": Case(lambda: Written(gates, f=nn.Linear(3, 6)), (3,)),
+    "writes": Case(lambda: Written(writes, f=nn.Linear(3, 6)), (3,)),
+    "attention": Case(
+        lambda: Written(attend, a=nn.MultiheadAttention(8, 2, batch_first=True)), (4, 8)
+    ),
+    "weights": Case(
+        lambda: Written(attend_weights, a=nn.MultiheadAttention(8, 2, batch_first=True)), (4, 8)
+    ),
+    "encoder": Case(
+        lambda: Written(
+            encode, t=nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+        ),
+        (4, 8),
+    ),
+    "rotary": Case(Rotary, (5, 8)),
+    "shuffle": Case(lambda: Written(shuffled, c=nn.Conv2d(2, 8, 1, groups=2)), (2, 3, 3)),
+    "dense": Case(Dense, (2, 5, 5)),
+    "windows": Case(Windows, (4, 4, 4)),
+    "resampled": Case(
+        lambda: Written(resampled, c=nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")),
+        (2, 5, 5),
+    ),
+    "summed": Case(lambda: Written(summed, f=nn.Linear(3, 4)), (3,)),
+    "tokens": Case(
+        lambda: Written(pooled_tokens, e=nn.Embedding(7, 4, padding_idx=0), f=nn.Linear(4, 3)),
+        (5,),
+        7,
+    ),
+    "groups": Case(
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.PReLU(4), nn.InstanceNorm2d(4, affine=True),
+            nn.AvgPool2d(2, 1), nn.CELU(), nn.Flatten(), nn.Linear(36, 8), nn.GLU(), nn.SELU(),
+        ),
+        (2, 6, 6),
+    ),
+}  # fmt: skip

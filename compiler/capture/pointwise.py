@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import torch
 
-from ..graph import scalar
+from ..functions import activations
+from ..functions.shapes import cut
+from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node
 from ..graph.scalar import Expr
-from .site import Site, Value, number_of
+from .site import Site, Value, axis_of, number_of, reshaped
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -19,35 +21,6 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def positive(x: Expr) -> Expr:
     """Returns 1 where x > 0, and 0 elsewhere."""
     return scalar.where(x, 1.0, 0.0)
-
-
-def relu(x: Expr) -> Expr:
-    """Returns max(x, 0)."""
-    return scalar.where(x, x, 0.0)
-
-
-def magnitude(x: Expr) -> Expr:
-    """Returns |x|, whose derivative is 0 at 0."""
-    return scalar.where(x, x, scalar.where(-x, -x, 0.0))
-
-
-def largest(x: Expr, y: Expr) -> Expr:
-    """Returns max(x, y); the two share its derivative where they are equal."""
-    return scalar.where(x - y, x, scalar.where(y - x, y, 0.5 * x + 0.5 * y))
-
-
-def least(x: Expr, y: Expr) -> Expr:
-    """Returns min(x, y); the two share its derivative where they are equal."""
-    return scalar.where(x - y, y, scalar.where(y - x, x, 0.5 * x + 0.5 * y))
-
-
-def clamped(x: Expr, low: Expr | None, high: Expr | None) -> Expr:
-    """Returns x within bounds; its derivative is 1 at the bounds, as in PyTorch."""
-    if high is not None:
-        x = scalar.where(x - high, high, x)
-    if low is not None:
-        x = scalar.where(low - x, low, x)
-    return x
 
 
 def equal(x: Expr, y: Expr) -> Expr:
@@ -60,48 +33,19 @@ def chosen(condition: Expr, x: Expr, y: Expr) -> Expr:
     return scalar.where(condition, x, y)
 
 
-def hardsigmoid(x: Expr) -> Expr:
-    """Returns x/6 + 1/2 within 0 and 1, with derivative 0 at the bounds, as in PyTorch."""
-    inside = x * (1 / 6) + 0.5
-    return scalar.where(x + 3.0, scalar.where(3.0 - x, inside, 1.0), 0.0)
-
-
-def hardswish(x: Expr) -> Expr:
-    """Returns x·hardsigmoid(x)."""
-    return scalar.where(x + 3.0, scalar.where(3.0 - x, x * (x * (1 / 6) + 0.5), x), 0.0)
-
-
-def gelu(x: Expr, approximate: str) -> Expr:
-    """Returns x·Φ(x), or the approximation by tanh."""
-    if approximate == "none":
-        return x * (0.5 * (1.0 + scalar.erf(x * math.sqrt(0.5))))
-    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
-    return x * (0.5 * (1.0 + scalar.tanh(inner)))
-
-
-def elu(x: Expr, alpha: float, scale: float, inner: float) -> Expr:
-    """Returns scale·x above 0, and scale·α(e^(inner·x) − 1) below."""
-    below = scalar.where(x, 0.0, x)  # so that the exponential of a large number is never taken
-    return scalar.where(x, scale * x, (scalar.exp(inner * below) - 1.0) * (scale * alpha))
-
-
-def softplus(x: Expr, beta: float, threshold: float) -> Expr:
-    """Returns log(1 + e^βx)/β."""
-    return scalar.softplus(x * beta) * (1 / beta)
-
-
 UNARY: dict[str, Callable[[Expr], Expr]] = {
-    "relu": relu,
-    "relu6": lambda x: scalar.where(x, scalar.where(6.0 - x, x, 6.0), 0.0),
+    "relu": activations.relu,
+    "relu6": lambda x: activations.hardtanh(x, 0.0, 6.0),
     "sigmoid": scalar.sigmoid,
     "tanh": scalar.tanh,
-    "silu": lambda x: x * scalar.sigmoid(x),
-    "mish": lambda x: x * scalar.tanh(scalar.softplus(x)),
-    "hardswish": hardswish,
-    "hardsigmoid": hardsigmoid,
-    "log_sigmoid": lambda x: -scalar.softplus(-x),
-    "selu": lambda x: elu(x, 1.6732632423543772, 1.0507009873554805, 1.0),
-    "softsign": lambda x: x / (1.0 + magnitude(x)),
+    "silu": activations.silu,
+    "mish": activations.mish,
+    "hardswish": activations.hardswish,
+    "hardsigmoid": activations.hardsigmoid,
+    "tanhshrink": activations.tanhshrink,
+    "log_sigmoid": activations.log_sigmoid,
+    "selu": activations.selu,
+    "softsign": activations.softsign,
     "exp": scalar.exp,
     "exp2": lambda x: scalar.exp(x * math.log(2.0)),
     "expm1": lambda x: scalar.exp(x) - 1.0,
@@ -114,7 +58,7 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
     "reciprocal": scalar.reciprocal,
     "square": lambda x: x * x,
     "neg": lambda x: -x,
-    "abs": magnitude,
+    "abs": activations.absolute,
     "sign": lambda x: positive(x) - positive(-x),
     "erf": scalar.erf,
     "erfc": lambda x: 1.0 - scalar.erf(x),
@@ -134,8 +78,8 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
 
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "mul": scalar.mul,
-    "maximum": largest,
-    "minimum": least,
+    "maximum": activations.maximum,
+    "minimum": activations.minimum,
     "gt": lambda x, y: positive(x - y),
     "lt": lambda x, y: positive(y - x),
     "ge": lambda x, y: 1.0 - positive(y - x),
@@ -198,9 +142,31 @@ def _clamp(site: Site, x: Value, low: Value, high: Value) -> Node:
     def function(a: Expr, *given: Expr) -> Expr:
         rest = [*given]
         below = rest.pop(0) if low is not None else None
-        return clamped(a, below, rest.pop(0) if high is not None else None)
+        return activations.clamp(a, below, rest.pop(0) if high is not None else None)
 
     return site.map(function, x, *bounds)
+
+
+def _with_numbers(function: Callable[..., Expr]) -> Callable[..., Node]:
+    """A function of one operand and of numbers."""
+    return lambda site, x, *numbers: site.map(lambda a: function(a, *map(float, numbers)), x)
+
+
+def _prelu(site: Site, x: Value, slope: Value) -> Node:
+    """A slope for all elements, or one for each channel, the second axis."""
+    node, slopes = site.node(x), site.node(slope)
+    if slopes.shape != (1,):
+        slopes = reshaped(slopes, (*slopes.shape, *[1] * (ops.rank(node) - 2)))
+    return site.map(activations.leaky_relu, node, slopes)
+
+
+def _glu(site: Site, x: Value, dim: int) -> Node:
+    """The first half times σ of the second."""
+    node = site.node(x)
+    axis = axis_of(dim, ops.rank(node))
+    half = node.shape[axis] // 2
+    gate = cut(node, axis, half, 2 * half)
+    return site.map(lambda a, b: a * scalar.sigmoid(b), cut(node, axis, 0, half), gate)
 
 
 def _where(site: Site, condition: Value, x: Value, y: Value) -> Node:
@@ -237,20 +203,22 @@ POINTWISE: dict[str, Callable[..., Node]] = {
     "clamp": _clamp,
     "clamp_min": lambda site, x, low: _clamp(site, x, low, None),
     "clamp_max": lambda site, x, high: _clamp(site, x, None, high),
-    "hardtanh": lambda site, x, low, high: site.map(
-        lambda a: scalar.where(a - float(low), scalar.where(float(high) - a, a, float(high)),
-                               float(low)), x),
+    "hardtanh": _with_numbers(activations.hardtanh),
+    "threshold": _with_numbers(activations.threshold),
+    "hardshrink": _with_numbers(activations.hardshrink),
+    "softshrink": _with_numbers(activations.softshrink),
+    "leaky_relu": _with_numbers(activations.leaky_relu),
+    "elu": _with_numbers(activations.elu),
+    "celu": _with_numbers(activations.celu),
+    "softplus": _with_numbers(activations.softplus),
+    "gelu": lambda site, x, approximate: site.map(
+        lambda a: activations.gelu(a, approximate), x
+    ),
+    "prelu": _prelu,
+    "_prelu_kernel": lambda site, x, slope: site.map(activations.leaky_relu, x, slope),
+    "glu": _glu,
     "where": _where,
     "masked_fill": _masked_fill,
-    "leaky_relu": lambda site, x, slope: site.map(
-        lambda a: scalar.where(a, a, float(slope) * a), x
-    ),
-    "elu": lambda site, x, *options: site.map(lambda a: elu(a, *map(float, options)), x),
-    "celu": lambda site, x, alpha: site.map(lambda a: elu(a, alpha, 1.0, 1.0 / alpha), x),
-    "gelu": lambda site, x, approximate: site.map(lambda a: gelu(a, approximate), x),
-    "softplus": lambda site, x, beta, threshold: site.map(
-        lambda a: softplus(a, float(beta), threshold), x
-    ),
     "addcmul": lambda site, x, a, b, value: site.map(
         lambda x, a, b: x + float(value) * a * b, x, a, b
     ),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ..functions.activations import absolute
 from ..functions.attention import log_softmax, softmax
 from ..functions.shapes import count, cut
 from ..graph import ops, scalar
@@ -14,7 +15,7 @@ from ..graph.errors import NewtritonError
 from ..graph.ir import Node
 from ..graph.scalar import var
 from .images import first_of_rows
-from .pointwise import POINTWISE, magnitude
+from .pointwise import POINTWISE
 from .site import Site, Value, axes_of, axis_of, dropped_axes, last, permuted, reshaped
 
 Axes = int | Sequence[int] | None
@@ -132,7 +133,7 @@ def _norm(
     axes = axes_of(dim, ops.rank(node))
     order = 2.0 if order is None else float(order)
     if math.isinf(order):
-        return _largest(site, ops.map_(magnitude(var(0)), node), dim, keepdim)
+        return _largest(site, ops.map_(absolute(var(0)), node), dim, keepdim)
     if order == 2.0:
         total = ops.reduce_sum(ops.multiply(node, node), axes)
         # At 0 PyTorch takes the derivative 0.
@@ -140,7 +141,7 @@ def _norm(
             scalar.where(var(0), scalar.sqrt(scalar.where(var(0), var(0), 1.0)), 0.0), total
         )
     else:
-        total = ops.reduce_sum(ops.map_(scalar.power(magnitude(var(0)), order), node), axes)
+        total = ops.reduce_sum(ops.map_(scalar.power(absolute(var(0)), order), node), axes)
         found = ops.map_(scalar.power(var(0), 1.0 / order), total)
     return dropped_axes(node, axes, keepdim, found)
 
