@@ -325,7 +325,7 @@ def cuts(m: nn.Module, x: Tensor) -> Tensor:
     x = torch.stack([a, b * c.sigmoid()], dim=1).sum(1)
     first, *rest = x.split([1, 2, 1], dim=1)
     x = torch.cat([first.expand(-1, 3, -1), *rest[::-1]], 1)
-    x = x[:, ::2] + x[:, 1::2] + x.flip(1)[:, :2] + torch.roll(x, 1, dims=1)[:, -2:]
+    x = x[:, ::2] + x[:, 1::2].sum(1, True) + x.flip(1)[:, :3] + torch.roll(x, 1, dims=1)[:, -3:]
     return x.permute(0, 2, 1).reshape(x.shape[0], -1).squeeze()
 
 

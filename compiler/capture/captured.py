@@ -18,7 +18,7 @@ from ..graph.ir import Node, made_at
 from ..language.network import Scope
 from ..language.trees import named
 from .choosing import chosen_output
-from .exporting import RECURRENT, Exported, exported
+from .exporting import RECURRENT, Exported, exported, runs_with
 from .folding import Folded, folded, folds, symbol
 from .site import Site, permuted
 from .table import RULES, given, known, name_of
@@ -53,7 +53,7 @@ class Captured:
         modes: the module in training and in evaluation mode.
         shapes: the shapes of its parameters as PyTorch has them, by name.
         orders: the permutation of a parameter's axes, as they are stored, into PyTorch's.
-        frozen: the names of the parameters that are not trained.
+        held: the names of the parameters that are not trained.
         used: the names of the parameters that the output depends on.
     """
 
@@ -61,7 +61,7 @@ class Captured:
     modes: Mapping[bool, Exported]
     shapes: Mapping[str, tuple[int, ...]]
     orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    frozen: Collection[str] = ()
+    held: frozenset[str] = frozenset()
 
     used: frozenset[str] = frozenset()
 
@@ -107,14 +107,18 @@ def capture(module: nn.Module, example: Any, output: str | int | None = None) ->
         type(module).__name__,
         modes,
         {name: tuple(p.shape) for name, p in parameters.items()},
-        _orders(modes[True]),
-        [name for name, p in parameters.items() if not p.requires_grad or name not in used],
+        _orders(modes[True], module, example),
+        frozenset(n for n, p in parameters.items() if not p.requires_grad or n not in used),
         used,
     )
 
 
-def _orders(mode: Exported) -> dict[str, tuple[int, ...]]:
-    """Weights of convolutions are stored with their channels last, all else as in PyTorch."""
+def _orders(mode: Exported, module: nn.Module, example: Any) -> dict[str, tuple[int, ...]]:
+    """Weights of convolutions are stored with their channels last, all else as in PyTorch.
+
+    What such weights make has its channels last in memory too. A module that takes views of it
+    which cannot be had so keeps its weights as they are.
+    """
     found: dict[str, tuple[int, ...]] = {}
     for call in mode.nodes:
         if call.op == "call_function" and name_of(call) in CONVOLUTIONS:
@@ -122,7 +126,11 @@ def _orders(mode: Exported) -> dict[str, tuple[int, ...]]:
             if isinstance(weight, Call) and weight.name in mode.parameters:
                 rank = weight.meta["val"].ndim
                 found[mode.parameters[weight.name]] = (0, rank - 1, *range(1, rank - 1))
-    return found
+    stored = {
+        name: torch.moveaxis(torch.moveaxis(module.get_parameter(name), 1, -1).contiguous(), -1, 1)
+        for name in found
+    }
+    return found if not found or runs_with(module, example, stored) else {}
 
 
 def unknown(nodes: Sequence[Call], constants: Collection[str]) -> set[Any]:
@@ -203,7 +211,7 @@ class _Reading:
         for name, shape in self.captured.shapes.items():
             order = self.captured.orders.get(name, tuple(range(len(shape))))
             stored = tuple(shape[order.index(axis)] for axis in range(len(shape)))
-            frozen = name in self.captured.frozen
+            frozen = name in self.captured.held
             leaf = self.scope.parameter(name, stored, "zeros", (1, 1), order, frozen)
             found[name] = permuted(leaf, order)
         return {node: found[name] for node, name in self.mode.parameters.items()}

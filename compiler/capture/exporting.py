@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import ExportGraphSignature
+from torch.func import functional_call
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -103,6 +104,20 @@ def exported(
         next(node for node in nodes if node.name == output),
         momenta,
     )
+
+
+def runs_with(module: nn.Module, example: Any, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the module runs with other tensors for its parameters, in evaluation mode.
+
+    Views of what they make, for example, may need strides that these do not give.
+    """
+    args, kwargs = arguments(module, example)
+    with _quiet(), _mode(module, training=False), torch.no_grad():
+        try:
+            functional_call(module, dict(tensors), args, kwargs)
+        except RuntimeError:
+            return False
+    return True
 
 
 def _constants(program: ExportedProgram, module: nn.Module) -> dict[str, Tensor]:

@@ -325,9 +325,12 @@ class Compiled:
                     f"freeze names {name!r}: give parameters or layers, of {known}"
                 )
             meant |= found
-        before = self.frozen
-        self._frozen = before | meant if frozen else before - meant
-        if self._frozen != before:
+        self._hold(self.frozen | meant if frozen else self.frozen - meant)
+
+    def _hold(self, names: frozenset[str]) -> None:
+        """Makes the frozen parameters be these; programs are made again where they are others."""
+        before, self._frozen = self._frozen, names
+        if names != before:
             self._executors.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)

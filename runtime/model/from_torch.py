@@ -22,6 +22,7 @@ from ...compiler.language.trees import mapped, named
 from .compile import DTYPES, compiled
 from .compiled import Checked
 from .layout import raise_faults
+from .linearization import Linearization
 from .model import Model
 
 SAMPLES = 2  # of an example: with one, PyTorch takes the batch for an axis that is broadcast
@@ -102,11 +103,7 @@ class CapturedModel(Model):
     # --- what the module does meanwhile -----------------------------------------------------------
 
     def check_module(self) -> None:
-        """Takes over which parameters are frozen.
-
-        Raises:
-            NewtritonError: the module no longer has the tensors that it had.
-        """
+        """Raises an error where the module no longer has the tensors that it had."""
         moved = [e.name for e in (*self._parameters.values(), *self._buffers) if not e.kept]
         if moved:
             raise NewtritonError(
@@ -119,10 +116,35 @@ class CapturedModel(Model):
                 f"buffer {changed[0]} has been changed, which the model holds as a constant: call "
                 "from_torch again"
             )
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The names of the parameters that stay as they are, as the module's flags say it."""
+        if "_parameters" not in vars(self):
+            return super().frozen
+        names = self.layout.parameters
+        self._hold(frozenset(n for n in names if not self._is_trained(n)))
+        return super().frozen
+
+    def _is_trained(self, name: str) -> bool:
+        return name in self._used and self._parameters[name].tensor.requires_grad
+
+    def freeze(self, *names: str, frozen: bool = True) -> None:
+        """Freezes parameters, or releases them, in the module too; see `Compiled.freeze`."""
+        super().freeze(*names, frozen=frozen)
+        held = super().frozen
         for name in self._used:
-            trained = self._parameters[name].tensor.requires_grad
-            if trained is (name in self.frozen):
-                super().freeze(name, frozen=not trained)
+            self._parameters[name].tensor.requires_grad_(name not in held)
+
+    def linearize(self, *given: Any, **options: Any) -> Linearization[Model]:
+        """Returns a linearization; see `Model.linearize`. Flags of parameters count from here on."""
+        _ = self.frozen
+        return super().linearize(*given, **options)
+
+    def gradient(self, *given: Any, **options: Any) -> tuple[float, Tensor, dict[str, Tensor]]:
+        """Returns h, its gradient and statistics; see `Model.gradient`."""
+        _ = self.frozen
+        return super().gradient(*given, **options)
 
     def check(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
         """Returns a batch as programs read it; see `Compiled.check`, and `check_module`."""
@@ -133,12 +155,6 @@ class CapturedModel(Model):
         """Yields what makes a linearization stale when it is changed in place."""
         yield from super().watched()
         yield from (("parameters", entry.tensor) for entry in self._parameters.values())
-
-    def freeze(self, *names: str, frozen: bool = True) -> None:
-        """Freezes parameters, or releases them, in the module too; see `Compiled.freeze`."""
-        super().freeze(*names, frozen=frozen)
-        for name in self._used:
-            self._parameters[name].tensor.requires_grad_(name not in self.frozen)
 
     # --- state ------------------------------------------------------------------------------------
 
