@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import newtriton as nt
+
+from .tolerances import assert_close, relative_error
+
+EXACT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -459,14 +467,6 @@ def pooled_tokens(m: nn.Module, ids: Tensor) -> Tensor:
     return m.f(x) + functional.one_hot(ids[:, 0], 7).to(x.dtype)[:, :3]
 
 
-def stochastic(m: nn.Module, x: Tensor) -> Tensor:
-    return functional.dropout(m.f(x), 0.0, m.training)
-
-
-def inputs_of(d: int, **layers: nn.Module) -> dict[str, nn.Module]:
-    return {**layers, "f": nn.Linear(d, 3)}
-
-
 ODDITIES = {
     "functional": Case(
         lambda: Written(functional_calls, c=nn.Conv2d(2, 3, 3), f=nn.Linear(18, 4)), (2, 6, 6)
@@ -510,3 +510,108 @@ ODDITIES = {
         (2, 6, 6),
     ),
 }  # fmt: skip
+
+
+# --- what autograd makes of them ------------------------------------------------------------------
+
+
+def criterion_of(z: Tensor) -> nt.Loss:
+    """Returns a loss that fits outputs: of few outputs they are classes."""
+    return nt.CrossEntropyLoss() if z.shape[-1] < 16 else nt.MSELoss()
+
+
+def labels_of(z: Tensor) -> Tensor:
+    """Returns labels for `criterion_of`."""
+    generator = torch.Generator().manual_seed(1)
+    if z.shape[-1] < 16:
+        return torch.randint(z.shape[-1], z.shape[:-1], generator=generator)
+    return torch.randn(z.shape, generator=generator, dtype=z.dtype)
+
+
+def loss_of(z: Tensor, y: Tensor) -> Tensor:
+    """Returns the mean of `criterion_of`."""
+    if z.shape[-1] < 16:
+        return functional.cross_entropy(z.flatten(0, -2), y.flatten())
+    return (z - y).square().sum(1).mean()
+
+
+class Reference:
+    """Loss, gradient and products of a module by double backward, flat in a model's layout."""
+
+    def __init__(self, model: nt.Model, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        self.model, self.y = model, y
+        self.names, self.params = zip(*module.named_parameters(), strict=True)
+        with sdpa_kernel(SDPBackend.MATH), twice_differentiable():
+            self.z = module(x)
+            self.loss = loss_of(self.z, y)
+        self.grads = self._pulled(self.loss, create_graph=True)
+
+    def _pulled(self, value: Tensor, ct: Tensor | None = None, **options: bool) -> list[Tensor]:
+        found = torch.autograd.grad(
+            value, self.params, ct, allow_unused=True, retain_graph=True, **options
+        )
+        pairs = zip(found, self.params, strict=True)
+        return [torch.zeros_like(p) if g is None else g for g, p in pairs]
+
+    def _flat(self, tensors: list[Tensor]) -> Tensor:
+        return self.model.flatten(dict(zip(self.names, (t.detach() for t in tensors), strict=True)))
+
+    def _along(self, tensors: list[Tensor], v: Tensor) -> Tensor:
+        named = self.model.unflatten(v)
+        return sum((t * named[n]).sum() for t, n in zip(tensors, self.names, strict=True))  # type: ignore[return-value]
+
+    @property
+    def gradient(self) -> Tensor:
+        return self._flat(self.grads)
+
+    def hvp(self, v: Tensor) -> Tensor:
+        return self._flat(self._pulled(self._along(self.grads, v)))
+
+    def ggnvp(self, v: Tensor) -> Tensor:
+        """Jᵀ B J v, where J v is the derivative of Jᵀ u by u."""
+        u = torch.zeros_like(self.z, requires_grad=True)
+        (jv,) = torch.autograd.grad(
+            self._along(self._pulled(self.z, u, create_graph=True), v), u, retain_graph=True
+        )
+        z = self.z.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(loss_of(z, self.y), z, create_graph=True)
+        (bjv,) = torch.autograd.grad((slope * jv).sum(), z)
+        return self._flat(self._pulled(self.z, bjv))
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Writes out what PyTorch cannot differentiate twice."""
+    kept = functional.hardsigmoid
+    functional.hardsigmoid = lambda x, inplace=False: functional.relu6(x + 3) / 6
+    try:
+        yield
+    finally:
+        functional.hardsigmoid = kept
+
+
+def check_captured(case: Case) -> None:
+    """Compares a captured module with itself: outputs in both modes, all derivatives."""
+    torch.manual_seed(0)
+    module, x = case.make().double(), case.batch(3)
+    alone = copy.deepcopy(module)
+    with torch.no_grad():
+        z = copy.deepcopy(module)(x)
+    y = labels_of(z)
+    model = nt.from_torch(module, x, criterion_of(z), backend="aten")
+    lin = model.linearize(x, y)
+    expected = Reference(model, alone, x, y)
+    assert relative_error(lin.outputs, expected.z) < EXACT
+    assert abs(lin.objective - float(expected.loss)) < EXACT * (1 + abs(lin.objective))
+    assert_close(lin.gradient, expected.gradient, "gradient")
+    v = torch.randn(model.layout.numel, dtype=torch.float64)
+    assert_close(lin.hvp(v), expected.hvp(v), "hvp")
+    assert_close(lin.ggnvp(v), expected.ggnvp(v), "ggnvp")
+    form = lin.quadratic_forms([v])
+    assert_close(form.reshape(()), v @ expected.hvp(v), "form")
+    again = case.batch(4, seed=2)  # of another size than the example
+    module.eval(), alone.eval()
+    with torch.no_grad():
+        alone.load_state_dict(module.state_dict())
+        assert relative_error(model(again), alone(again)) < EXACT
+        assert relative_error(module(again), alone(again)) < EXACT

@@ -29,6 +29,7 @@ ROOMS = (
     "compiler/derivatives",
     "compiler/functions",
     "compiler/language",
+    "compiler/capture",
     "compiler/curvature",
     "compiler/lowering",
     "compiler",
