@@ -327,6 +327,6 @@ def _advice(call: Call) -> str:
         return (
             "recurrent layers are not taken: use convolutions or attention, or unroll it in forward"
         )
-    if torch.Tag.nondeterministic_seeded in call.target.tags:
+    if torch.Tag.nondeterministic_seeded in getattr(call.target, "tags", ()):
         return "random numbers are drawn by dropout alone: use torch.nn.Dropout"
     return "there is no rule for it: write it with other operations"

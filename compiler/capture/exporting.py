@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import operator
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,13 +23,14 @@ from torch._decomp import core_aten_decompositions
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import ExportGraphSignature
 from torch.func import functional_call
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
 from ..graph.errors import NewtritonError
 from ..language.trees import named
 
 ROUNDS = 4  # a decomposition may be made of ops that need one themselves
+UNGRADED = torch.ops.higher_order.wrap_with_set_grad_enabled
 RECURRENT = ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")  # never unrolled
 
 
@@ -79,10 +81,11 @@ def exported(
     """
     args, kwargs = arguments(module, example)
     hook = module.register_forward_hook(lambda _module, _inputs, outputs: choose(outputs))
-    with _quiet(), _mode(module, training), _numbers_for_momenta(module) as momenta:
+    with _traced(module, training) as momenta:
         try:
             shapes = _dynamic(module, args, kwargs)
             program = export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+            _detach_ungraded(program.graph)
             program = _decomposed(program.run_decompositions({}), unknown)
         except Exception as error:  # PyTorch's errors have no class in common
             raise NewtritonError(_sentence(module, error)) from error
@@ -150,6 +153,18 @@ def _dynamic(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) else None, dict(bound))
 
 
+def _detach_ungraded(graph: Graph) -> None:
+    """Detaches what is computed under `torch.no_grad`, of which nothing is left otherwise."""
+    for region in graph.find_nodes(op="call_function", target=UNGRADED):
+        if region.args[0]:
+            continue
+        for value in [n for n in region.users if n.target is operator.getitem]:
+            with graph.inserting_after(value):
+                fixed = graph.call_function(torch.ops.aten.detach.default, (value,))
+            fixed.meta = dict(value.meta)
+            value.replace_all_uses_with(fixed, delete_user_cb=lambda user, f=fixed: user is not f)
+
+
 def _decomposed(program: ExportedProgram, unknown: Callable[..., Any]) -> ExportedProgram:
     """The program without those unknown ops that PyTorch can express in others."""
     for _ in range(ROUNDS):
@@ -184,6 +199,38 @@ def _decomposition(op: Any) -> Callable[..., Any] | None:
 
 
 @contextmanager
+def _traced(module: nn.Module, training: bool) -> Iterator[dict[str, float | None]]:
+    """Prepares the module and PyTorch for a trace; yields the momenta of batch norms."""
+    with (
+        _quiet(),
+        _mode(module, training),
+        _own_derivatives_refused(),
+        _numbers_for_momenta(module) as momenta,
+    ):
+        yield momenta
+
+
+@contextmanager
+def _own_derivatives_refused() -> Iterator[None]:
+    """Refuses `torch.autograd.Function`s: a trace sees what they compute, not their derivatives."""
+    kept = vars(torch.autograd.Function)["apply"]
+
+    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if cls.__module__.partition(".")[0] != "torch":
+            raise NewtritonError(
+                f"{cls.__name__} is a torch.autograd.Function, whose derivative is its own: write "
+                "it with operations of torch, which are derived here"
+            )
+        return kept.__func__(cls, *args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = kept
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps back what PyTorch logs about its own tracing, and its inference-only fast paths."""
     disabled, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
@@ -200,10 +247,15 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Sets the mode, as the module itself does, and restores every part's own."""
+    """Sets the mode, and restores every part's own.
+
+    A module that is in training mode already stays as it is, with parts that are not.
+    """
     modes = [(part, part.training) for part in module.modules()]
     try:
-        yield module.train(training) and None
+        if not (training and module.training):
+            module.train(training)
+        yield
     finally:
         for part, mode in modes:
             part.training = mode

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from ..functions import activations
+from ..functions.embedding import fixed
 from ..functions.shapes import cut
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
@@ -15,7 +16,9 @@ from ..graph.ir import Node
 from ..graph.scalar import Expr
 from .site import Site, Value, axis_of, number_of, reshaped
 
-FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HALF = (torch.float16, torch.bfloat16)
+FLOATING = (torch.float32, torch.float64)
+INTEGRAL = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def positive(x: Expr) -> Expr:
@@ -70,7 +73,6 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
     "logical_not": lambda x: equal(x, scalar.ZERO),
     "clone": lambda x: x,
     "alias": lambda x: x,
-    "detach_": lambda x: x,
     "contiguous": lambda x: x,
     "lift_fresh_copy": lambda x: x,
     "positive": lambda x: x,
@@ -179,12 +181,16 @@ def _masked_fill(site: Site, x: Value, mask: Value, value: Value) -> Node:
 
 def _copied(site: Site, x: Value, dtype: torch.dtype | None = None, *_: object) -> Node:
     """A copy in a dtype: floats stay what they are, truth values are asked for."""
+    if dtype in HALF:
+        raise NewtritonError(
+            f"a cast to {dtype}: the model computes in one dtype, leave autocast and such casts out"
+        )
     if isinstance(x, Node) and (dtype is None or dtype in FLOATING):
         return site.map(lambda a: a, x)
     if dtype is torch.bool:
         return site.map(lambda a: 1.0 - equal(a, scalar.ZERO), x)
     source = site.call.all_input_nodes[0].meta["val"].dtype
-    if source in FLOATING:
+    if source not in INTEGRAL:
         raise NewtritonError(f"a cast from {source} to {dtype} rounds: it has no derivative")
     return site.node(x)
 
@@ -226,6 +232,7 @@ POINTWISE: dict[str, Callable[..., Node]] = {
         lambda x, a, b: x + float(value) * (a / b), x, a, b
     ),
     "lerp": lambda site, x, y, w: site.map(lambda x, y, w: x + w * (y - x), x, y, w),
+    "detach": lambda site, x: fixed(site.node(x)),
     "_to_copy": _copied,
     "to": _copied,
     "fill": lambda site, x, value: site.map(lambda v: v, value),
