@@ -26,14 +26,14 @@ class Labels(Input):
 
 @dataclass(frozen=True, eq=False)
 class GivenOutputs(Input):
-    """The network's outputs, N×K, where they are known already."""
+    """The network's outputs, where they are known already."""
 
     kind = "z"
 
 
 @dataclass(frozen=True, eq=False)
 class Columns(Input):
-    """The numbers 0 … K−1, each for all N samples: K×N. Their one-hot rows are unit vectors."""
+    """The numbers 0 … K−1, each for all rows of outputs: K×N. Their one-hots are unit vectors."""
 
     kind = "columns"
 
@@ -63,6 +63,18 @@ class RunningValue(Input):
 
 
 @dataclass(frozen=True, eq=False)
+class Constant(Input):
+    """A constant tensor of the network.
+
+    Attributes:
+        name: the name of the constant, which follows from its values.
+    """
+
+    name: str
+    kind = "constant"
+
+
+@dataclass(frozen=True, eq=False)
 class Direction(Input):
     """A parameter's part of the i-th direction, in the parameter's own shape.
 
@@ -87,8 +99,15 @@ class Losses(Output):
 
 
 @dataclass(frozen=True, eq=False)
+class Counted(Output):
+    """What the sum of the losses is divided by, where labels decide what counts: a scalar."""
+
+    kind = "counted"
+
+
+@dataclass(frozen=True, eq=False)
 class Outputs(Output):
-    """The network's outputs, N×K."""
+    """The network's outputs, as users see them."""
 
     kind = "outputs"
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..graph import ops, scalar
+from ..graph import ops
 from ..graph.errors import NewtritonError, ShapeError
 from ..graph.ir import N, Node, Shape, made_at, show
 from ..graph.options import check_option
+from .data_term import DataTerm, data_term
 from .initial import INITIAL
 from .loss import Loss
 
@@ -182,15 +183,11 @@ def describe(shape: Shape) -> str:
 
 
 @dataclass(frozen=True)
-class Traced:
+class Traced(DataTerm):
     """The forward graph of a network with its loss, in training or evaluation mode.
 
     Attributes:
         x: the input, N×C×H×W or N×D.
-        y: the labels.
-        z: the outputs, N×K.
-        losses: the N per-sample losses.
-        loss: their mean, the data term of h.
         criterion: the loss as it was given.
         parameters: the parameters by name, in PyTorch's order.
         nodes: their nodes by the same names.
@@ -200,10 +197,6 @@ class Traced:
     """
 
     x: Node
-    y: Node
-    z: Node
-    losses: Node
-    loss: Node
     criterion: Loss
     parameters: Mapping[str, Parameter]
     nodes: Mapping[str, Node]
@@ -235,27 +228,17 @@ def trace(
     if not hasattr(net, "build"):
         raise NewtritonError(f"the network is {net!r}: use newtriton's own layers")
     try:
-        z = net.build(image, scope)
+        value = net.build(image, scope)
     except ShapeError as error:
         if error.placed:
             raise
         raise ShapeError(f"{net!r} got {describe(image.shape)}: {error}") from None
-    if ops.rank(z) != 2:
-        raise ShapeError(
-            f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()"
-        )
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
     with made_at(type(criterion).__name__):
-        criterion.check()
-        y = criterion.labels(z)
-        losses = criterion.losses(z, y)
-        if losses.shape != (N,):
-            raise ShapeError(
-                f"{criterion!r} gave losses of shape {show(losses.shape)}: give one number a sample"
-            )
-        loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
+        image = ops.rank(value) == 4 and not getattr(net, "torch_order", False)
+        term = data_term(criterion, value, image)
     return Traced(
-        x, y, z, losses, loss, criterion, record.parameters, record.nodes,
-        record.running, record.momenta, training,
+        **vars(term), x=x, criterion=criterion, parameters=record.parameters, nodes=record.nodes,
+        running=record.running, momenta=record.momenta, training=training,
     )  # fmt: skip

@@ -14,18 +14,22 @@ from torch import Tensor
 from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node
+from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.language.constants import constants
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.programs import Programs
 from ...compiler.values import (
+    Constant,
+    Counted,
     Data,
     Direction,
     Ggnvp,
     Gradient,
     Hvp,
     Labels,
+    Losses,
     ParameterValue,
     RunningValue,
 )
@@ -78,14 +82,19 @@ class Compiled:
             for training in (True, False)
         }
         self._executors: dict[tuple[Program, bool], Executor] = {}
-        self.loss_rounding = LossRounding(self.programs[True].losses)
         self._two_products: dict[int, bool] = {}
         traced = self.programs[True].traced
+        self._positions = per_sample(traced.z.shape[:1])
+        self.loss_rounding = LossRounding(self.programs[True].losses, self._positions)
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)
         self.buffers = self._first_statistics(traced)
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
+        self._constants: dict[Input, Tensor] = {
+            Constant(name): torch.tensor(values, dtype=dtype, device=self.device)
+            for name, (_, values) in constants(topological([traced.loss])).items()
+        }
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -161,6 +170,7 @@ class Compiled:
         feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
         for key in self._running:
             feed[key] = self.buffers[key.statistic]
+        feed |= self._constants
         feed[Data()] = x
         if y is not None:
             feed[Labels()] = y
@@ -240,14 +250,56 @@ class Compiled:
         labels, more = check_labels(traced, y, len(x), self.dtype, self.device)
         return labels, demands + more
 
-    # --- weight decay ---------------------------------------------------------------------------
+    # --- h --------------------------------------------------------------------------------------
 
-    def total(self, losses: Tensor) -> Tensor:
-        """Returns h from per-sample losses: their mean plus λ/2 ‖θ‖², a scalar in float64."""
-        mean = losses.double().mean()
+    def count(self, y: Tensor) -> float | Tensor:
+        """Returns what weighs a batch in a mean of h over batches, by its labels.
+
+        It is what the sum of its losses is divided by: a scalar on the model's device where labels
+        decide that.
+        """
+        programs = self.programs[True]
+        if not programs.counted.outputs:
+            return float(len(y) * self._positions)
+        labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+        given = {**self._constants, Labels(): labels}
+        return self.run(programs.counted, len(y), given)[Counted()].double()
+
+    def counts(self, y: Tensor) -> Tensor:
+        """Returns which int labels count."""
+        ignored = self.criterion.ignored(self.programs[True].traced.z)
+        return torch.ones_like(y, dtype=torch.bool) if ignored is None else y != ignored
+
+    def total(self, losses: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Returns h, a scalar in float64: the mean of the losses plus λ/2 ‖θ‖².
+
+        Args:
+            losses: those of the samples.
+            counted: what their sum is divided by, where labels decide that.
+        """
+        if counted is not None:
+            mean = losses.double().sum() / counted.double()
+        else:
+            mean = losses.double().mean()
+            mean = mean if self._positions == 1 else mean / self._positions
         if not self.weight_decay:
             return mean
         return mean + 0.5 * self.weight_decay * inner_products([self.params])[0]
+
+    def measured(self, found: Mapping[Output, Tensor]) -> tuple[list[Demand], list[Tensor]]:
+        """Returns what must be of the labels that count, and h with what divides its losses.
+
+        The latter is left out where no label has a say in it.
+        """
+        counted = found.get(Counted())
+        total = self.total(found[Losses()], counted)
+        if counted is None:
+            return [], [total]
+        sentence = (
+            f"no label of the batch counts for {self.criterion!r}: leave out batches in which all "
+            "labels are ignored or of classes of weight 0"
+        )
+        return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
 
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
         """Adds λ times `point` to a product or gradient of the data term, in place."""

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Output, Program
-from ...compiler.values import BatchStatistic, Gradient, Losses, Outputs, Scores
+from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
 from ..backend import Planned
 from .compiled import TRACKED, Compiled
 from .explain import explain
-from .inputs import Demand, read_checked
+from .inputs import Demand, label_shape, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
 
@@ -109,7 +109,7 @@ class Model(Compiled):
     # --- values ---------------------------------------------------------------------------------
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Returns outputs N×K; batch norm takes its running statistics.
+        """Returns the outputs, N×K or N×…; batch norm takes its running statistics.
 
         Raises:
             NewtritonError: x has another shape, dtype or device than the model, or values that
@@ -120,12 +120,19 @@ class Model(Compiled):
         return found[Outputs()]
 
     def classes(self, x: Tensor) -> Tensor:
-        """Returns the most probable class of each sample, int64 (N,)."""
+        """Returns the most probable class of each row of outputs, int64 (N,) or (N, …).
+
+        One output decides between 0 and 1, or between the two labels that the loss has.
+        """
         programs = self.programs[False]
-        _, demands = self.check(programs.traced, x, None)
+        traced = programs.traced
+        _, demands = self.check(traced, x, None)
         scores = self.run(programs.scores, len(x), self.feed(x))[Scores()]
         read_checked(demands)
-        return scores.argmax(1)
+        found = scores.argmax(1).reshape(label_shape(traced, len(x)))
+        if traced.rows.shape[-1] > 1 or self.criterion.values is None:
+            return found
+        return found.new_tensor(self.criterion.values)[found]
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns h, a scalar: mean loss and weight decay; batch norm takes running statistics.
@@ -142,13 +149,15 @@ class Model(Compiled):
             tensor(9.)
         """
         found, demands = self._evaluate(x, y, training=False)
-        read_checked(demands)
-        return self.total(found[Losses()]).to(self.dtype)
+        broken, (total, *_) = self.measured(found)
+        read_checked(demands + broken)
+        return total.to(self.dtype)
 
     def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
         """Returns h, summed in float64; batch statistics if `training`. Nothing is changed."""
         found, demands = self._evaluate(x, y, training)
-        return float(read_checked(demands, self.total(found[Losses()]))[0])
+        broken, (total, *_) = self.measured(found)
+        return float(read_checked(demands + broken, total)[0])
 
     def _evaluate(
         self, x: Tensor, y: Tensor | None, training: bool
@@ -169,8 +178,9 @@ class Model(Compiled):
         found = self.run(program, len(x), self.feed(x, labels), out=out)
         self.decay_(gradient, self.params)
         statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
-        largest, total = (gradient, self.params), self.total(found[Losses()])
-        return float(read_checked(demands, total, largest=largest)[0]), gradient, statistics
+        largest, (broken, (total, *_)) = (gradient, self.params), self.measured(found)
+        h = float(read_checked(demands + broken, total, largest=largest)[0])
+        return h, gradient, statistics
 
     def linearize(
         self,
