@@ -53,7 +53,7 @@ class LossRounding:
         found = self.executor(Context(4, torch.float64, ends.device), given | self._constants)
         results = self.program.results(found)
         counted = float(results.get(Counted(), 4.0 * self.positions))
-        return float(results[Losses()].abs().max()) * 4.0 / counted
+        return float(results[Losses()].abs().max()) * 4.0 / counted if counted else 0.0
 
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
         """Returns a scalar in float64, infinite or NaN where a loss has overflowed.

@@ -9,108 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 import newtriton as nt
-from newtriton.compiler.curvature.roots import root_copies
 from newtriton.compiler.graph import ops
-from newtriton.compiler.graph.ir import N, Node
-from newtriton.compiler.language.network import Scope
+from newtriton.compiler.graph.ir import Node
+from tests.sequences import F64, K, Oracle, T, compiled, labels
 from tests.tolerances import assert_close
-
-F64 = torch.float64
-T, K = 3, 3  # positions of a sequence, and outputs of each
-
-
-class Split:
-    """N×(T·2) → N×T×2."""
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        return ops.reshape(x, (N, T, 2))
-
-
-class Rows:
-    """A linear layer along the last axis."""
-
-    def __init__(self, out: int) -> None:
-        self.out = out
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        fans = x.shape[-1], self.out
-        weight = scope.parameter("weight", (self.out, x.shape[-1]), "default", fans)
-        return ops.matmul(x, weight, scope.parameter("bias", (self.out,), "zeros", fans), tb=True)
-
-
-class Mixed(Rows):
-    """A linear layer along the positions, so that these meet."""
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        return ops.transpose(super().build(ops.transpose(x, (0, 2, 1)), scope), (0, 2, 1))
-
-
-class TorchMixed(nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
-
-
-def compiled(loss: nt.Loss, sequences: bool, outputs: int = K, **options: Any):
-    """Returns a model, the same in PyTorch, and inputs of six samples."""
-    torch.manual_seed(0)
-    if sequences:
-        net = nt.Sequential(Split(), Rows(4), nt.Tanh(), Mixed(T), nt.Tanh(), Rows(outputs))
-        module = nn.Sequential(
-            nn.Unflatten(1, (T, 2)), nn.Linear(2, 4), nn.Tanh(), TorchMixed(T, T), nn.Tanh(),
-            nn.Linear(4, outputs),
-        )  # fmt: skip
-    else:
-        net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(outputs))
-        module = nn.Sequential(nn.Linear(2 * T, 4), nn.Tanh(), nn.Linear(4, outputs))
-    options = {"dtype": F64, "backend": "aten", "device": "cpu", **options}
-    model = nt.compile(net, (2 * T,), loss, **options)
-    model.load_state_dict(module.double().state_dict())
-    return model, module, torch.randn(6, 2 * T, dtype=F64)
-
-
-def torch_loss(loss: nt.Loss, z: Tensor, y: Tensor) -> Tensor:
-    """Returns the mean loss by PyTorch's own function."""
-    if isinstance(loss, nt.Scaled):
-        return loss.c * torch_loss(loss.loss, z, y)
-    if isinstance(loss, nt.CrossEntropyLoss):
-        weight = None if loss.weight is None else torch.tensor(loss.weight, dtype=z.dtype)
-        ignored = -100 if loss.ignore_index is None else loss.ignore_index
-        return functional.cross_entropy(
-            z.reshape(-1, z.shape[-1]), y.reshape(-1), weight, ignore_index=ignored,
-            label_smoothing=loss.label_smoothing,
-        )  # fmt: skip
-    if isinstance(loss, nt.BCEWithLogitsLoss):
-        weight = None if loss.pos_weight is None else torch.tensor(loss.pos_weight, dtype=z.dtype)
-        each = functional.binary_cross_entropy_with_logits(
-            z, y, pos_weight=weight, reduction="none"
-        )
-        return each.sum() / len(z)
-    return functional.mse_loss(z, y, reduction="sum") / len(z)
-
-
-class Oracle:
-    """Dense derivatives by autograd at a linearization."""
-
-    def __init__(
-        self, model: nt.Model, module: nn.Module, loss: nt.Loss, x: Tensor, y: Tensor
-    ) -> None:
-        def output(flat: Tensor) -> Tensor:
-            return torch.func.functional_call(module, model.unflatten(flat), (x,))
-
-        def h(flat: Tensor) -> Tensor:
-            return torch_loss(loss, output(flat), y)
-
-        at = model.params.clone()
-        self.loss, self.gradient = h(at), torch.func.grad(h)(at)
-        self.hessian = torch.func.hessian(h)(at)
-        z = output(at).detach()
-        self.b = torch.func.hessian(lambda rows: torch_loss(loss, rows.view_as(z), y))(z.flatten())
-        jacobian = torch.func.jacrev(lambda flat: output(flat).flatten())(at)
-        self.ggn = jacobian.mT @ self.b @ jacobian
 
 
 @st.composite
@@ -127,22 +33,6 @@ def losses(draw: st.DrawFn) -> nt.Loss:
     elif kind == "bce":
         loss = nt.BCEWithLogitsLoss(pos_weight=draw(st.none() | st.just(2.5) | weights))
     return nt.Scaled(loss, 3.0) if draw(st.booleans()) else loss
-
-
-def labels(loss: nt.Loss, sequences: bool, seed: int) -> Tensor:
-    """Returns random labels of six samples, some of which do not count where a loss has it so."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (6, T) if sequences else (6,)
-    plain = loss.loss if isinstance(loss, nt.Scaled) else loss
-    if not isinstance(plain, nt.CrossEntropyLoss):
-        return torch.rand(*shape, K, dtype=F64, generator=generator)
-    y = torch.randint(0, K, shape, generator=generator)
-    if plain != nt.CrossEntropyLoss() or sequences:
-        none = -100 if plain.ignore_index is None else plain.ignore_index
-        y.view(-1)[[1, 4]] = none
-    counted = [k for k, w in enumerate(plain.weight or (1.0,) * K) if w and k != plain.ignore_index]
-    y.view(-1)[0] = counted[0] if counted else 0
-    return y
 
 
 @settings(max_examples=20, deadline=None)
@@ -200,30 +90,6 @@ def test_roots_and_drawn_adjoints_stand_for_b(loss: nt.Loss, sequences: bool):
         whole = loss.loss if isinstance(loss, nt.Scaled) else loss
         diagonal = whole.separable
         assert_close(recursive, expected.diagonal().diag() if diagonal else expected)
-
-
-@pytest.mark.parametrize("loss", [OPTIONS[2], OPTIONS[3]], ids=repr)
-def test_columns_of_a_root_are_apart_where_positions_meet(loss: nt.Loss):
-    """With one sample and frozen activations the block of a layer is exact: JᵀBJ = ΣĀ⊗G."""
-    model, module, x = compiled(loss, sequences=True)
-    y = labels(loss, True, 0)
-    lin, traced = model.linearize(x, y), model.programs[True].traced
-    assert root_copies(traced) == T * K
-    adjoint = lin.kronecker_factors("kflr", layers=["1"])["1"].G  # type: ignore[union-attr]
-    at = model.unflatten(torch.arange(model.params.numel()))["1.bias"]
-    oracle = Oracle(model, module, loss, x, y)
-    pulled = torch.zeros(4, 4, dtype=F64)
-    states = module[:2](x)  # N×T×4: what the first layer gives
-
-    def rest(s: Tensor) -> Tensor:
-        return module[2:](s).flatten()
-
-    jacobian = torch.autograd.functional.jacobian(rest, states).reshape(-1, 6 * T, 4)
-    for position in range(6 * T):
-        j = jacobian[:, position]
-        pulled += j.mT @ oracle.b @ j
-    assert_close(adjoint, pulled)
-    assert at.numel() == 4
 
 
 @pytest.mark.parametrize("loss", OPTIONS[:4], ids=repr)
@@ -311,119 +177,6 @@ FAULTS = [
 def test_options_that_do_not_fit_are_refused(loss: Any, message: str):
     with pytest.raises(nt.NewtritonError, match=message):
         compiled(loss(), sequences=False)
-
-
-# --- labels as numbers, outputs of any shape -----------------------------------------------------
-
-
-@pytest.mark.parametrize("loss", [nt.MSELoss(), nt.BCEWithLogitsLoss(pos_weight=2.0)], ids=repr)
-@pytest.mark.parametrize("sequences", [False, True])
-def test_one_output_goes_towards_its_labels(loss: nt.Loss, sequences: bool):
-    model, module, x = compiled(loss, sequences, outputs=1)
-    shape = (6, T) if sequences else (6,)
-    y = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(1))
-    expected = torch_loss(loss, module(x), y.double().unsqueeze(-1))
-    assert_close(model.loss(x, y), expected.detach())
-    threshold = 0.5 if isinstance(loss, nt.MSELoss) else 0.0
-    classes = model.classes(x)
-    assert classes.shape == y.shape
-    assert torch.equal(classes, (module(x)[..., 0] > threshold).long())
-    _, accuracy = nt.evaluate(model, [(x, y)])
-    assert accuracy == pytest.approx(float((classes == y).double().mean()))
-
-
-def test_one_output_decides_between_the_labels_that_there_are():
-    loss = nt.Criterion(lambda z, y: nt.scalar.softplus(-z * y), values=(-1, 1), convex=True)
-    model, module, x = compiled(loss, sequences=False, outputs=1)
-    y = torch.where(module(x)[:, 0] > 0, 1, -1)
-    assert torch.equal(model.classes(x), y)
-    assert nt.evaluate(model, [(x, y)])[1] == 1.0
-
-
-AS_NUMBERS = r"of shape \(6, 3\): use y.to\(torch.float64\) for numbers"
-TARGETS = [
-    (torch.zeros(6, K, dtype=torch.int64), f"torch.int64 {AS_NUMBERS}"),
-    (torch.zeros(6, K, dtype=torch.bool), f"torch.bool {AS_NUMBERS}"),
-    (torch.zeros(6, 2), r"takes labels of torch.float64"),
-]
-
-
-@pytest.mark.parametrize(("y", "message"), TARGETS, ids=[m for _, m in TARGETS])
-def test_targets_that_are_no_floats_are_named(y: Tensor, message: str):
-    model, _, x = compiled(nt.MSELoss(), sequences=False)
-    with pytest.raises(nt.NewtritonError, match=message):
-        model.linearize(x, y)
-
-
-class Squeezed:
-    """Linear(1) without its axis: N numbers."""
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        return ops.reshape(scope.build("body", nt.Linear(1), x), (N,))
-
-
-def test_outputs_may_be_one_number_a_sample():
-    x, y = torch.randn(6, 4, dtype=F64), torch.randn(6, dtype=F64)
-    model = nt.compile(Squeezed(), (4,), nt.MSELoss(), dtype=F64)
-    state = model.state_dict()
-    z = (x @ state["body.weight"].mT + state["body.bias"])[:, 0]
-    lin = model.linearize(x, y)
-    assert_close(lin.outputs, z)
-    assert_close(lin.loss, functional.mse_loss(z, y))
-    assert_close(model.loss(x, torch.ones(6, dtype=torch.int64)), (z - 1).square().mean())
-    assert torch.equal(model.classes(x), (z > 0.5).long())
-    assert torch.isfinite(lin.kronecker_factors("kflr")["body"].G).all()  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("weight", [None, [0.5, 2.0, 1.0]])
-def test_images_are_classified_at_each_pixel(weight: list[float] | None):
-    """As PyTorch has it, with the classes on the axis of channels."""
-    loss = nt.CrossEntropyLoss(weight, ignore_index=1)
-    model = nt.compile(nt.Conv2d(3, 3, padding=1), (2, 4, 5), loss, dtype=F64)
-    conv = nn.Conv2d(2, 3, 3, padding=1).double()
-    model.load_state_dict(conv.state_dict())
-    x, y = torch.randn(4, 2, 4, 5, dtype=F64), torch.randint(0, 3, (4, 4, 5))
-    given = None if weight is None else torch.tensor(weight, dtype=F64)
-    expected = functional.cross_entropy(conv(x), y, given, ignore_index=1)
-    lin = model.linearize(x, y)
-    assert_close(lin.outputs, conv(x).detach())
-    assert_close(lin.loss, expected.detach())
-    (gradient,) = torch.autograd.grad(expected, [conv.bias])  # type: ignore[list-item]
-    assert_close(model.unflatten(lin.gradient)["bias"], gradient)
-    assert torch.equal(model.classes(x), conv(x).argmax(1))
-    _, accuracy = nt.evaluate(model, [(x, y)])
-    counts = y != 1
-    right = (conv(x).argmax(1) == y)[counts].double().mean()
-    assert accuracy == pytest.approx(float(right))
-    assert lin.hides(0.0)
-
-
-def test_errors_of_images_against_images():
-    model = nt.compile(nt.Conv2d(3, 3, padding=1), (2, 4, 5), nt.MSELoss(), dtype=F64)
-    conv = nn.Conv2d(2, 3, 3, padding=1).double()
-    model.load_state_dict(conv.state_dict())
-    x, y = torch.randn(4, 2, 4, 5, dtype=F64), torch.randn(4, 3, 4, 5, dtype=F64)
-    expected = (conv(x) - y).square().sum() / 4
-    (gradient,) = torch.autograd.grad(expected, [conv.weight])
-    lin = model.linearize(x, y)
-    assert_close(lin.loss, expected.detach())
-    assert_close(model.unflatten(lin.gradient)["weight"], gradient)
-    hot = torch.randint(0, 3, (4, 4, 5))
-    one_hot = functional.one_hot(hot, 3).permute(0, 3, 1, 2).double()
-    assert_close(model.loss(x, hot), model.loss(x, one_hot))
-
-
-def test_a_network_that_ends_in_an_image_is_told_to_flatten_it():
-    model = nt.compile(nt.Conv2d(3, 3, padding=1), (2, 4, 5), nt.CrossEntropyLoss(), dtype=F64)
-    x = torch.randn(4, 2, 4, 5, dtype=F64)
-    with pytest.raises(nt.NewtritonError, match=r"of shape \(4, 4, 5\), got .*Flatten\(\)"):
-        model.linearize(x, torch.zeros(4, dtype=torch.int64))
-
-
-def test_classes_of_sequences_lie_last():
-    model, _, x = compiled(nt.CrossEntropyLoss(), sequences=True, outputs=2)
-    with pytest.raises(nt.NewtritonError, match=r"classes lie last.*z.movedim\(1, -1\)"):
-        model.linearize(x, torch.zeros(6, 2, dtype=torch.int64))
 
 
 class Focal(nt.Loss):
