@@ -160,11 +160,13 @@ def consumers(traced: Traced) -> dict[Node, list[Node]]:
 def _is_kronecker(node: Node, params: list[Node]) -> bool:
     """Whether a node is s = W ⋆ a + b with parameters for W and b, and nothing else."""
     plain = node.op is Op.MATMUL and node["transpose_b"] and not node["transpose_a"]
-    return (plain or node.op is Op.CONV) and list(node.inputs[1:]) == params
+    return (plain or node.op is Op.CONV) and params in (list(node.inputs[1:]), [node.inputs[1]])
 
 
-def _is_diagonal(node: Node) -> bool:
-    """Whether a node spreads a parameter over the samples."""
+def _is_diagonal(node: Node, params: list[Node]) -> bool:
+    """Whether a node spreads a parameter over the samples: a bias too, where W is frozen."""
+    if node.op in (Op.MATMUL, Op.CONV):
+        return list(node.inputs[2:]) == params
     return node.op is Op.BROADCAST and batch_axis(node.shape) is not None
 
 
@@ -203,7 +205,7 @@ def faults(traced: Traced) -> dict[str, str]:
                 f"no Kronecker or diagonal rule where a {sentence}: use curvature 'hessian' or "
                 "'ggn', whose products need no factors"
             )
-        elif _is_diagonal(node):
+        elif _is_diagonal(node, params):
             diagonal.add(layer)
         elif _is_kronecker(node, params):
             counts[layer] += 1
@@ -275,7 +277,7 @@ def sampled_adjoints(traced: Traced, count: int) -> dict[Node, Node]:
         count: how many labels are drawn per input, on a leading axis of the adjoints.
     """
     z_bar, noise = drawn_adjoints(traced.criterion, traced.z, traced.y, traced.normaliser)
-    sampled = vjp({traced.z: z_bar}, traced.nodes.values())
+    sampled = vjp({traced.z: z_bar}, traced.trained.values())
     wanted = {node: sampled[node] for node in consumers(traced)}
     drawn = random_numbers(traced, "kfac", count)[Noise()]
     repeated = copies(wanted.values(), {noise: drawn}, count)
@@ -289,7 +291,7 @@ def root_adjoints(traced: Traced) -> dict[Node, Node]:
     """
     z = traced.z
     column = ops.input_("column", z.shape)
-    pulled = vjp({z: column}, traced.nodes.values())
+    pulled = vjp({z: column}, traced.trained.values())
     wanted = {node: pulled[node] for node in consumers(traced)}
     root = root_columns(traced)
     repeated = copies(wanted.values(), {column: root}, root.shape[0])
@@ -308,7 +310,8 @@ def _per_position(node: Node) -> scalar.Expr:
 
 def _inputs_gram(node: Node) -> Node:
     """Returns A of a contraction."""
-    homogeneous, scale = len(node.inputs) == 3, _per_position(node)
+    homogeneous = any(bias.op is Op.PARAM for bias in node.inputs[2:])
+    scale = _per_position(node)
     x, w = node.inputs[:2]
     if node.op is Op.MATMUL:
         return ops.make(Op.GRAM, x, groups=1, homogeneous=homogeneous, scale=scale)
@@ -346,7 +349,8 @@ def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
     """Returns the mean of squared per-sample gradients of the parameter that `node` spreads."""
     lead = ops.rank(adjoint) - ops.rank(node)
     batch = batch_axis(node.shape)
-    per_sample = ops.reduce_sum(adjoint, [lead + a for a in node["axes"] if a != batch])
+    spread = node["axes"] if node.op is Op.BROADCAST else range(ops.rank(node) - 1)
+    per_sample = ops.reduce_sum(adjoint, [lead + a for a in spread if a != batch])
     squared = ops.map_(scalar.var(0) * scalar.var(0) * factor, per_sample)
     return ops.reduce_sum(squared, range(lead + 1))
 
@@ -416,7 +420,7 @@ def factors(
     for node, params in known.items():
         name = params[0]["name"]
         layer = layer_of(name)
-        if _is_diagonal(node):
+        if _is_diagonal(node, params):
             outputs[Diagonal(name)] = times(_squares(node, by_node[node], factor), counted)
             continue
         mean = layer in means

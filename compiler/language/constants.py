@@ -10,6 +10,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from numbers import Real
 
+import torch
+from torch import Tensor
+
 from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node, Op
@@ -40,8 +43,8 @@ def constant(values: Numbers) -> Node:
     return ops.input_(PREFIX + name, (len(values),))
 
 
-def constants(nodes: Iterable[Node]) -> dict[str, tuple[Node, Numbers]]:
-    """Returns the leaves of vectors among some nodes, each with its values, by name."""
-    leaves = (n for n in nodes if n.op is Op.INPUT and n["name"].startswith(PREFIX))
-    named = {leaf["name"].removeprefix(PREFIX): leaf for leaf in leaves}
-    return {name: (leaf, _values[name]) for name, leaf in named.items() if name in _values}
+def constants(nodes: Iterable[Node]) -> dict[str, Tensor]:
+    """Returns the values of the leaves of vectors among some nodes, by name, in float64."""
+    leaves = (n["name"] for n in nodes if n.op is Op.INPUT)
+    names = (leaf.removeprefix(PREFIX) for leaf in leaves if leaf.startswith(PREFIX))
+    return {n: torch.tensor(_values[n], dtype=torch.float64) for n in names if n in _values}

@@ -20,7 +20,7 @@ from ..graph.errors import NewtritonError
 from ..graph.ir import Node, Op, rewrite
 from ..graph.options import check_number, check_option
 from ..graph.scalar import Expr, var
-from .described import Described
+from .described import Printed
 from .normaliser import over, split
 
 ROOTS = ("fisher", "clip")
@@ -30,7 +30,7 @@ GAUSS_NEWTON = ("ggn", "kflr", "kfra")  # curvatures that are made of B
 POSITIVE = scalar.where(var(0), var(0), 0.0)
 
 
-class Loss(Described):
+class Loss(Printed):
     """A per-sample loss ℓ(z, y); a subclass says `losses` in graph ops, and what else it is.
 
     The mean of ℓ over the batch is the data term of h, the sum divided by that of `counts`. All

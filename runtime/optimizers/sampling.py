@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Program
+from ...compiler.language.trees import Tree, count, is_several, mapped
+from ...compiler.language.trees import rows as rows_of
 from ..model.linearization import Linearization
 from ..reading import read
 from .passes import Batch, Passes
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 
-def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
+def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
     """Returns the batch alone, or data that give the same batches in each pass of a step.
 
     Raises:
@@ -30,13 +32,13 @@ def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]
     """
     if y is not None:
         return [(x, y)]  # type: ignore[list-item]
-    if isinstance(x, Tensor):
+    if isinstance(x, Tensor) or is_several(x):
         raise NewtritonError("step(x) got inputs without labels: step(x, y)")
     if isinstance(x, Iterator):
         raise NewtritonError(
             f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
         )
-    return Passes(x)
+    return Passes(x)  # type: ignore[arg-type]
 
 
 def weighted(model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Batch, float | Tensor]]:
@@ -52,9 +54,9 @@ def weighted(model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Batch, fl
             first = y
             yield (x, y), 1.0
             continue
-        count = model.count(y)
-        total = (model.count(first) if total is None else total) + count
-        yield (x, y), count / total
+        counted = model.count(y)
+        total = (model.count(first) if total is None else total) + counted
+        yield (x, y), counted / total
 
 
 def mean_gradient(
@@ -109,8 +111,8 @@ def draw(
         lengths: how many samples each batch has.
     """
     total = sum(lengths)
-    count = max(1, round(share * total))
-    rows = torch.randperm(total, generator=generator, device=generator.device)[:count]
+    wanted = max(1, round(share * total))
+    rows = torch.randperm(total, generator=generator, device=generator.device)[:wanted]
     parts = [rows]
     if len(lengths) > 1:
         rows = rows.sort().values.cpu()
@@ -119,15 +121,15 @@ def draw(
         starts = (ends - torch.tensor(lengths)).tolist()
         parts = [part - a for part, a in zip(rows.split(inside), starts, strict=True)]
     pairs = zip(parts, batches, strict=True)
-    drawn = [(x[part.to(x.device)], y[part.to(y.device)]) for part, (x, y) in pairs if len(part)]
+    drawn = [(rows_of(x, part), rows_of(y, part)) for part, (x, y) in pairs if len(part)]
     xs, ys = zip(*drawn, strict=True)
-    return torch.cat(xs), torch.cat(ys)
+    return mapped(lambda *parts: torch.cat(parts), *xs), torch.cat(ys)
 
 
 def _counted(batches: Iterable[Batch], lengths: list[int]) -> Iterator[Batch]:
     """Yields the batches, and notes how many samples each has."""
     for x, y in batches:
-        lengths.append(len(x))
+        lengths.append(count(x))
         yield x, y
 
 

@@ -6,13 +6,15 @@ never 1e-9, and (z − y)² at z ≈ y is all rounding of z. No share of the los
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import concrete, per_sample
 from ...compiler.graph.program import Input, Program
-from ...compiler.language.constants import constants
-from ...compiler.values import Counted, GivenOutputs, Labels, Losses
+from ...compiler.values import Constant, Counted, GivenOutputs, Labels, Losses
 from ..aten.executor import AtenExecutor
 from ..backend import Context
 from .bounds import Arithmetic, bounded
@@ -28,17 +30,22 @@ class LossRounding:
     Args:
         program: the losses of given outputs, `Programs.losses`.
         positions: by what the sum of a sample's losses is divided where labels do not decide that.
+        constants: the constant tensors of the network, by name.
 
     Attributes:
         scale: what is a large loss: the largest one where outputs and labels are 0 or 1.
     """
 
-    def __init__(self, program: Program, positions: int = 1) -> None:
+    def __init__(
+        self,
+        program: Program,
+        positions: int = 1,
+        constants: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         self.program, self.executor = program, AtenExecutor(program.graph)
-        self.positions, fixed = positions, constants(program.graph.nodes())
-        self._constants = {
-            leaf: torch.tensor(values, dtype=torch.float64) for leaf, values in fixed.values()
-        }
+        self.positions = positions
+        fixed: dict[Input, Tensor] = {Constant(n): values for n, values in constants.items()}
+        self._constants = {leaf: fixed[key] for key, leaf in program.inputs.items() if key in fixed}
         self.scale = self._scale()
 
     def _scale(self) -> float:

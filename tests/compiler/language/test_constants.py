@@ -12,6 +12,7 @@ import torch
 from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.language.constants import check_numbers, constant, constants
+from newtriton.compiler.language.network import constant_leaf
 
 VECTOR = (0.5, 2.0, 1.0)
 
@@ -20,7 +21,8 @@ def test_equal_vectors_are_one_leaf_whose_values_are_found():
     leaf, other = constant(VECTOR), constant((0.5, 2.0))
     assert constant(tuple(VECTOR)) is leaf is not other
     found = constants([ops.input_("x", (3,)), leaf, other, leaf])
-    assert [*found.values()] == [(leaf, VECTOR), (other, (0.5, 2.0))]
+    assert [tuple(values.tolist()) for values in found.values()] == [VECTOR, (0.5, 2.0)]
+    assert [constant_leaf(*of_name) for of_name in found.items()] == [leaf, other]
 
 
 @pytest.mark.parametrize(
