@@ -6,7 +6,7 @@ positions (those of a convolution's output, the axes between N and the last of a
     A = 1/(N·T) Σ_{n,t} ā āᵀ,    G = 1/N Σ_{n,t} g gᵀ,    block ≈ A ⊗ G
 
 (Martens & Grosse 2015; Grosse & Martens 2016). Adjoints of the mean loss carry 1/N, so g = N s̄.
-Where labels decide what counts, M of `data_term` stands for that N, and for the one before Σ ggᵀ.
+Of sequences, and where labels decide what counts, `normaliser.of_samples` says what N s̄ is.
 Parameters that enter by a broadcast (affine batch norm) get the diagonal, the mean over samples of
 (∂ℓ_n/∂p)².
 """
@@ -24,11 +24,10 @@ from ..graph.errors import MissingRule, NewtritonError
 from ..graph.ir import Node, Op, batch_axis, per_sample, topological
 from ..graph.program import Input, Output
 from ..graph.scalar import BATCH
-from ..language.loss import drawn_adjoints, require
+from ..language.loss import drawn_adjoints, require, root_columns
 from ..language.network import Traced, layer_of
-from ..language.normaliser import split, times
+from ..language.normaliser import of_samples
 from .recursion import RECURSIVE, recursion
-from .roots import root_columns
 
 TAPED = ("kfac", "empirical", "kflr")  # their programs start from the tape
 KINDS = (*TAPED, *RECURSIVE)
@@ -293,7 +292,7 @@ def root_adjoints(traced: Traced) -> dict[Node, Node]:
     column = ops.input_("column", z.shape)
     pulled = vjp({z: column}, traced.trained.values())
     wanted = {node: pulled[node] for node in consumers(traced)}
-    root = root_columns(traced)
+    root = root_columns(traced.criterion, z, traced.y, traced.normaliser)
     repeated = copies(wanted.values(), {column: root}, root.shape[0])
     return {node: repeated[adjoint] for node, adjoint in wanted.items()}
 
@@ -362,8 +361,8 @@ def _labelled(
     if kind == "kfac":
         return sampled_adjoints(traced, samples)
     if kind == "empirical":
-        scale = traced.criterion.dispersion**-0.5
-        return {node: ops.scale(adjoints[node], scale) for node in consumers(traced)}
+        scale = traced.normaliser, traced.criterion.dispersion**-0.5
+        return {node: of_samples(adjoints[node], *scale) for node in consumers(traced)}
     return root_adjoints(traced)
 
 
@@ -414,22 +413,19 @@ def factors(
         recursive = recursion(traced, adjoints, kind, known)
     else:
         by_node = _labelled(traced, adjoints, kind, samples)
-    number, counted = split(traced.normaliser)
-    factor = number / float(samples if kind == "kfac" else 1)
+    factor = BATCH / float(samples if kind == "kfac" else 1)
     outputs: dict[Output, Node] = {}
     for node, params in known.items():
         name = params[0]["name"]
         layer = layer_of(name)
         if _is_diagonal(node, params):
-            outputs[Diagonal(name)] = times(_squares(node, by_node[node], factor), counted)
+            outputs[Diagonal(name)] = _squares(node, by_node[node], factor)
             continue
         mean = layer in means
         key, statistic = (InputsMean, _inputs_mean) if mean else (InputsGram, _inputs_gram)
         outputs[key(layer)] = statistic(node)
         outputs[GradientsGram(layer)] = (
-            recursive[node]
-            if recursive
-            else times(_gradients_gram(node, by_node[node], factor), counted)
+            recursive[node] if recursive else _gradients_gram(node, by_node[node], factor)
         )
         if per_sample:
             outputs[LayerInputs(layer)] = node.inputs[0]

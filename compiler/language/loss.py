@@ -21,7 +21,7 @@ from ..graph.ir import Node, Op, rewrite
 from ..graph.options import check_number, check_option
 from ..graph.scalar import Expr, var
 from .described import Printed
-from .normaliser import over, split
+from .normaliser import of_samples, over, split
 
 ROOTS = ("fisher", "clip")
 NOISES = ("uniform", "normal")
@@ -258,8 +258,8 @@ def _fisher_root(criterion: Loss, z: Node, y: Node) -> Node:
 def drawn_adjoints(criterion: Loss, z: Node, y: Node, normaliser: Node) -> tuple[Node, Node]:
     """Returns adjoints of z for labels that are drawn from the model, and the random numbers' node.
 
-    They are those of the mean loss, divided by √d: over the labels, those of a sample times M have
-    the covariance E[B].
+    Over the labels, N z̄ of a sample has the covariance E[B]; of sequences and where labels decide
+    what counts, see `normaliser.of_samples`.
 
     Args:
         criterion: the loss; where it has weights c, √c times the adjoints of `plain` are taken.
@@ -270,7 +270,8 @@ def drawn_adjoints(criterion: Loss, z: Node, y: Node, normaliser: Node) -> tuple
     labels, noise = criterion.drawn(z)
     given = criterion.plain.labels(z)
     mean = over(ops.reduce_sum(criterion.plain.losses(z, given)), normaliser)
-    z_bar = ops.scale(vjp({mean: ops.const(1.0)}, [z])[z], criterion.dispersion**-0.5)
+    z_bar = vjp({mean: ops.const(1.0)}, [z])[z]
+    z_bar = of_samples(z_bar, normaliser, criterion.dispersion**-0.5)
 
     def draw(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node is normaliser:  # it is that of the true labels
@@ -281,6 +282,12 @@ def drawn_adjoints(criterion: Loss, z: Node, y: Node, normaliser: Node) -> tuple
     if weights is not None:
         z_bar = ops.map_(var(0) * scalar.sqrt(var(1)), z_bar, weights)
     return z_bar, noise
+
+
+def root_columns(criterion: Loss, z: Node, y: Node, normaliser: Node) -> Node:
+    """Returns the columns of a root of B as adjoints of z, a copy for each; see `drawn_adjoints`."""
+    root = over(criterion.square_root(z, y, unit_vectors(z)), normaliser)
+    return of_samples(root, normaliser)
 
 
 def output_product(

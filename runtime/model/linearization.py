@@ -377,7 +377,7 @@ class Linearization(Generic[M]):
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
-        weight = self.count / (samples if kind == "kfac" else 1)
+        weight = self.batch / (samples if kind == "kfac" else 1)
         return factors_of(described, found, weight)
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
