@@ -6,6 +6,7 @@ positions (those of a convolution's output, the axes between N and the last of a
     A = 1/(N·T) Σ_{n,t} ā āᵀ,    G = 1/N Σ_{n,t} g gᵀ,    block ≈ A ⊗ G
 
 (Martens & Grosse 2015; Grosse & Martens 2016). Adjoints of the mean loss carry 1/N, so g = N s̄.
+Of sequences, and where labels decide what counts, `normaliser.of_samples` says what N s̄ is.
 Parameters that enter by a broadcast (affine batch norm) get the diagonal, the mean over samples of
 (∂ℓ_n/∂p)².
 """
@@ -20,11 +21,12 @@ from ..derivatives.copies import copies
 from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
 from ..graph.errors import MissingRule, NewtritonError
-from ..graph.ir import Node, Op, batch_axis, per_sample, rewrite, topological
+from ..graph.ir import Node, Op, batch_axis, per_sample, topological
 from ..graph.program import Input, Output
 from ..graph.scalar import BATCH
-from ..language.loss import require, unit_vectors
+from ..language.loss import drawn_adjoints, require, root_columns
 from ..language.network import Traced, layer_of
+from ..language.normaliser import of_samples
 from .recursion import RECURSIVE, recursion
 
 TAPED = ("kfac", "empirical", "kflr")  # their programs start from the tape
@@ -266,26 +268,14 @@ def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
     return {Noise(): ops.input_(str(Noise()), (count, *noise.shape))}
 
 
-def _per_dispersion(traced: Traced) -> float:
-    """Returns 1/√d, which makes the covariance of drawn adjoints B, d being the dispersion."""
-    return traced.criterion.dispersion**-0.5
-
-
-def sampled_adjoints(traced: Traced, adjoints: Mapping[Node, Node], count: int) -> dict[Node, Node]:
+def sampled_adjoints(traced: Traced, count: int) -> dict[Node, Node]:
     """Returns adjoints of the parameters' consumers for labels that are drawn from the model.
-
-    Over the labels, N z̄ of a sample has the covariance E[B].
 
     Args:
         traced: the network.
-        adjoints: the adjoints of the mean loss with the true labels.
         count: how many labels are drawn per input, on a leading axis of the adjoints.
     """
-    y_drawn, noise = traced.criterion.drawn(traced.z)
-    z_bar = rewrite(
-        {"z_bar": ops.scale(adjoints[traced.z], _per_dispersion(traced))},
-        lambda node, inputs: y_drawn if node is traced.y else ops.remake(node, inputs),
-    )["z_bar"]
+    z_bar, noise = drawn_adjoints(traced.criterion, traced.z, traced.y, traced.normaliser)
     sampled = vjp({traced.z: z_bar}, traced.trained.values())
     wanted = {node: sampled[node] for node in consumers(traced)}
     drawn = random_numbers(traced, "kfac", count)[Noise()]
@@ -302,8 +292,7 @@ def root_adjoints(traced: Traced) -> dict[Node, Node]:
     column = ops.input_("column", z.shape)
     pulled = vjp({z: column}, traced.trained.values())
     wanted = {node: pulled[node] for node in consumers(traced)}
-    root = traced.criterion.square_root(z, traced.y, unit_vectors(z))
-    root = ops.scale(root, scalar.reciprocal(BATCH))
+    root = root_columns(traced.criterion, z, traced.y, traced.normaliser)
     repeated = copies(wanted.values(), {column: root}, root.shape[0])
     return {node: repeated[adjoint] for node, adjoint in wanted.items()}
 
@@ -370,10 +359,10 @@ def _labelled(
 ) -> Mapping[Node, Node]:
     """Returns the adjoints of which the kinds that start from the tape take Grams and squares."""
     if kind == "kfac":
-        return sampled_adjoints(traced, adjoints, samples)
+        return sampled_adjoints(traced, samples)
     if kind == "empirical":
-        scale = _per_dispersion(traced)
-        return {node: ops.scale(adjoints[node], scale) for node in consumers(traced)}
+        scale = traced.normaliser, traced.criterion.dispersion**-0.5
+        return {node: of_samples(adjoints[node], *scale) for node in consumers(traced)}
     return root_adjoints(traced)
 
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from ..derivatives.transpose import TRANSPOSE
 from ..graph import ops, scalar
 from ..graph.errors import MissingRule, NewtritonError
-from ..graph.ir import N, Node, Op, Shape, topological
+from ..graph.ir import N, Node, Op, Shape, show, topological
 from ..graph.scalar import BATCH, var
 from ..language.loss import POSITIVE, mean_curvature, semidefinite
 from ..language.network import Traced
+from ..language.normaliser import over
 
 RECURSIVE = ("kfra", "pch-1", "pch-2")
 LARGEST = 1 << 29  # elements of 𝒢
@@ -166,10 +167,10 @@ def _start(traced: Traced, kind: str) -> Node:
     """Returns E[B], by roots of B, or by the mean diagonal where B has nothing else."""
     z, y, criterion = traced.z, traced.y, traced.criterion
     if not (criterion.separable and semidefinite(criterion)):
-        return mean_curvature(criterion, z, y, _POSITIVE.get(kind))
+        return mean_curvature(criterion, z, y, traced.normaliser, _POSITIVE.get(kind))
     ones = ops.broadcast(ops.const(1.0), (1, *z.shape))  # all columns in one copy
     squares = ops.map_(var(0) * var(0), criterion.square_root(z, y, ones))
-    mean = ops.scale(ops.reduce_sum(squares, (0, 1)), scalar.reciprocal(BATCH))
+    mean = over(ops.reduce_sum(squares, (0, 1)), traced.normaliser)
     return _diagonal_matrix(mean)
 
 
@@ -189,6 +190,10 @@ def recursion(
         NewtritonError: 𝒢 would have more than `LARGEST` elements.
     """
     z = traced.z
+    if z.shape[0] is not N:
+        raise MissingRule(
+            f"{kind} takes one row of outputs a sample, not {show(z.shape)}: {WAYS_OUT}"
+        )
     chain = topological([z])
     depends = set(consumers)
     for node in chain:
