@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node as Call
 
 from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node, Shape, is_batched
 from ..language.network import Scope
-from .shapes import dimensions, number
+from .calls import Call
+from .shapes import dimensions, is_of_batch, number
 
 BATCHES = (2, 3)  # none is 1, at which a sample's axis and a broadcast one look alike
 LARGE = 1e30  # for infinities, as those of masks: what is multiplied by 0 stays 0
@@ -98,7 +98,8 @@ def folded(call: Call, value: Callable[[Call], Folded | None]) -> Folded:
 def symbol(call: Call) -> Folded | None:
     """Returns the value of a symbolic size, or None for other nodes."""
     size = call.meta.get("val")
-    if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool)):
+    symbolic = isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool))
+    if (symbolic and is_of_batch(size)) or isinstance(size, (int, float, bool)):
         first, second = (number(size, batch) for batch in BATCHES)
         return Folded((first, second), size)
     return None

@@ -11,7 +11,7 @@ from ..functions.resampling import interpolate
 from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node, per_sample
-from .site import Site, Value, permuted, reshaped
+from .site import Rule, Site, Value, permuted, reshaped
 
 Sizes = int | Sequence[int]
 
@@ -271,7 +271,7 @@ def first_of_rows(rows: Node) -> Node:
     return reshaped(windows.max_pool(image, [length], [length], [0], [1]), tuple(lead))
 
 
-IMAGES: dict[str, Callable[..., Node | list[Node | None]]] = {
+IMAGES: dict[str, Rule] = {
     "conv1d": _convolution,
     "conv2d": _convolution,
     "conv_transpose1d": _transposed,
