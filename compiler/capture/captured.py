@@ -239,7 +239,7 @@ class _Reading:
             counter = name.endswith(COUNTER) and name_of(calls[node]) == "add"
             if not counter and node not in statistics:
                 faults.append(
-                    f"buffer {name} is changed by forward, {source_of(calls[node])}: only the running "
+                    f"buffer {name} is changed by forward, {source_of(calls[node])}: only running "
                     "statistics of batch norm may change; keep it out of forward"
                 )
         return faults

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions
+from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import ExportGraphSignature
 from torch.func import functional_call
@@ -124,13 +125,14 @@ def runs_with(module: nn.Module, example: Any, tensors: Mapping[str, Tensor]) ->
 
 
 def _constants(program: ExportedProgram, module: nn.Module) -> dict[str, Tensor]:
-    """The values of buffers and of tensors that the code holds, by the nodes that stand for them."""
+    """The values of buffers and of tensors in the code, by the nodes that stand for them."""
     signature = program.graph_signature
     buffers = signature.inputs_to_buffers.items()
     tensors = signature.inputs_to_lifted_tensor_constants.items()
+    held: Mapping[str, Any] = program.constants
     return {
         **{node: module.get_buffer(name) for node, name in buffers},
-        **{node: program.constants[name] for node, name in tensors},
+        **{node: held[name] for node, name in tensors},
     }
 
 
@@ -186,10 +188,7 @@ def constant_inputs(signature: ExportGraphSignature) -> set[str]:
 
 def _decomposition(op: Any) -> Callable[..., Any] | None:
     """How PyTorch expresses an op in others; None where it does not."""
-    if (
-        not isinstance(op, torch._ops.OpOverload)
-        or op._schema.name.removeprefix("aten::") in RECURRENT
-    ):
+    if not isinstance(op, OpOverload) or op._schema.name.removeprefix("aten::") in RECURRENT:
         return None
     table = core_aten_decompositions()
     if op in table:
@@ -226,11 +225,12 @@ def _own_derivatives_refused() -> Iterator[None]:
             )
         return kept.__func__(cls, *args, **kwargs)
 
-    torch.autograd.Function.apply = classmethod(apply)
+    function: Any = torch.autograd.Function
+    function.apply = classmethod(apply)
     try:
         yield
     finally:
-        torch.autograd.Function.apply = kept
+        function.apply = kept
 
 
 @contextmanager

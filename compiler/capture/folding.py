@@ -1,4 +1,4 @@
-"""What depends on neither parameters nor inputs: computed once, by PyTorch, while the graph is read.
+"""What depends on neither parameters nor inputs: computed once, by PyTorch, as the graph is read.
 
 The batch size may take part (a position for every sample, a mask that is expanded). So values are
 computed at two batch sizes; they become leaves of the graph if they are the same for every sample.
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import map_arg
 
 from ..graph import ops
 from ..graph.errors import NewtritonError
@@ -85,11 +86,11 @@ def folded(call: Call, value: Callable[[Call], Folded | None]) -> Folded:
     found = []
     for i, batch in enumerate(BATCHES):
 
-        def given(node: Call, i: int = i, batch: int = batch) -> Any:
+        def given(node: Any, i: int = i, batch: int = batch) -> Any:
             known = value(node)
             return _like(node.meta["val"], batch) if known is None else known.values[i]
 
-        args, kwargs = torch.fx.map_arg((call.args, call.kwargs), given)
+        args, kwargs = map_arg((call.args, call.kwargs), given)
         with torch.no_grad():
             found.append(call.target(*args, **kwargs))
     return Folded((found[0], found[1]), call.meta.get("val"))

@@ -1,4 +1,4 @@
-"""Rows by index, one-hot rows and random numbers: an ATen name → leaves and gathers of the graph."""
+"""Rows by index, one-hot rows, random numbers: an ATen name → gathers and leaves of the graph."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ def _repeat(site: Site, x: Value, *_: Value) -> Node:
     """Copies a whole value along axes: each of them is an axis of copies and one of elements."""
     node = site.node(x)
     old = (1,) * (len(site.shape) - ops.rank(node)) + node.shape
-    split = [d for pair in zip(old, site.shape, strict=True) for d in (_quotient(*pair), pair[0])]
+    split = tuple(
+        d for pair in zip(old, site.shape, strict=True) for d in (_quotient(*pair), pair[0])
+    )
     copies = ops.broadcast(reshaped(node, old), split, tuple(range(0, len(split), 2)))
     return reshaped(copies, site.shape)
 

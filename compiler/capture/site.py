@@ -114,7 +114,7 @@ def number_of(value: Value) -> Expr | None:
 
 
 def spread(x: Node, shape: Shape) -> Node:
-    """Returns x in a larger shape by PyTorch's rule: axes are aligned at the last, 1 becomes any."""
+    """Returns x in a larger shape by PyTorch's rule: aligned at the last axis, 1 becomes any."""
     if x.shape == shape:
         return x
     offset = len(shape) - ops.rank(x)
