@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch._ops import OpOverload
 
+PYTORCH = str(Path(torch.__file__).parent)
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
@@ -73,7 +75,7 @@ def place_of(call: Call) -> str:
 def source_of(call: Call) -> str:
     """The line of the user's code, or of PyTorch's where it calls for the user."""
     frames = re.findall(r'File "([^"]*)", line (\d+), in', call.meta.get("stack_trace") or "")
-    own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+    own = [frame for frame in frames if not frame[0].startswith(PYTORCH)] or frames
     return f"{own[-1][0]}:{own[-1][1]}" if own else "a line that is not known"
 
 

@@ -129,7 +129,7 @@ def _constants(program: ExportedProgram, module: nn.Module) -> dict[str, Tensor]
     signature = program.graph_signature
     buffers = signature.inputs_to_buffers.items()
     tensors = signature.inputs_to_lifted_tensor_constants.items()
-    held: Mapping[str, Any] = program.constants
+    held: dict[str, Any] = dict(program.constants)
     return {
         **{node: module.get_buffer(name) for node, name in buffers},
         **{node: held[name] for node, name in tensors},

@@ -12,7 +12,7 @@ from ..graph import ops, scalar
 from ..graph.ir import Dim, Node, Shape, is_batched
 from ..graph.scalar import Expr, var
 from ..language.network import Scope
-from .calls import Call, is_call
+from .calls import Call, is_call, name_of
 from .folding import Folded, finite, leaf, single
 from .shapes import dimension, dimensions
 
@@ -44,6 +44,9 @@ class Site:
     def changing(self, i: int) -> str | None:
         """Returns the name of the buffer that operand i is, if training changes it."""
         operand = self.call.args[i] if i < len(self.call.args) else None
+        while is_call(operand) and name_of(operand) == "getitem":  # as a call before has left it
+            several, place = operand.args
+            operand = several.args[place] if place in (3, 4) else None
         return self.buffers.get(operand.name) if is_call(operand) else None
 
     @property

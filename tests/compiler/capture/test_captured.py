@@ -1,10 +1,165 @@
-"""Captured networks against themselves in PyTorch: outputs in both modes, derivatives, refusals."""
+"""Captured networks against themselves in PyTorch, how a graph is read, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from ...modules import NETWORKS, check_captured
+import newtriton as nt
+from newtriton.compiler.capture.captured import Captured, capture
+from newtriton.compiler.graph.ir import Op, topological
+from newtriton.compiler.language.network import Traced, trace
+
+from ...modules import NETWORKS, Written, check_captured
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_derivatives_of_a_captured_network_are_autograds(name: str) -> None:
     check_captured(NETWORKS[name])
+
+
+def traced(net: Captured, shape: tuple[int, ...], training: bool = True) -> Traced:
+    return trace(net, shape, nt.CrossEntropyLoss(), training)
+
+
+def layers(call: Callable[[nn.Module, Tensor], Tensor], **parts: nn.Module) -> nn.Module:
+    return Written(call, **{"f": nn.Linear(3, 3), **parts})
+
+
+def test_constants_are_folded_and_equal_for_all_samples() -> None:
+    def call(m: nn.Module, x: Tensor) -> Tensor:
+        positions = torch.arange(3).unsqueeze(0).expand(x.size(0), 3)
+        return m.f(x) * positions.cos() + torch.zeros(x.size(0), 3).sin()
+
+    found = traced(capture(layers(call), torch.zeros(2, 3)), (3,))
+    (values,) = found.constants.values()
+    assert torch.allclose(values.float(), torch.arange(3).float().cos())
+
+
+def test_a_constant_that_samples_do_not_share_is_refused() -> None:
+    net = capture(layers(lambda m, x: m.f(x) + torch.arange(x.size(0))[:, None]), torch.zeros(2, 3))
+    with pytest.raises(nt.NewtritonError, match="other values for each sample"):
+        traced(net, (3,))
+
+
+def test_a_tied_parameter_is_one_under_its_first_name() -> None:
+    module = layers(lambda m, x: m.g(m.f(x)), g=nn.Linear(3, 3))
+    module.g.weight = module.f.weight
+    found = traced(capture(module, torch.zeros(2, 3)), (3,))
+    assert list(found.parameters) == ["f.weight", "f.bias", "g.bias"]
+
+
+def test_weights_of_convolutions_lie_channels_last_unless_views_need_it() -> None:
+    x = torch.zeros(2, 2, 4, 4)
+    parts = {"c": nn.Conv2d(2, 3, 3), "f": nn.Linear(12, 2)}
+    last = capture(Written(lambda m, x: m.f(m.c(x).flatten(1)), **parts), x)
+    assert last.orders == {"c.weight": (0, 3, 1, 2)}
+    first = capture(Written(lambda m, x: m.f(m.c(x).view(x.size(0), -1)), **parts), x)
+    assert first.orders == {}
+
+
+def test_positions_that_are_merged_with_samples_are_kept_apart_in_linear_layers() -> None:
+    def call(m: nn.Module, x: Tensor) -> Tensor:
+        return m.f(x.flatten(0, 1)).view(x.size(0), 4, 3).mean(1)
+
+    found = traced(capture(layers(call), torch.zeros(2, 4, 3)), (4, 3))
+    (product,) = [n for n in topological([found.z]) if n.op is Op.MATMUL]
+    assert len(product.shape) == 3
+
+
+def test_parts_in_evaluation_mode_stay_so_in_training() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    x = torch.zeros(2, 3)
+    assert list(traced(capture(module, x), (3,)).running) == ["1.running_mean", "1.running_var"]
+    module[1].eval()
+    assert not traced(capture(module, x), (3,)).running
+
+
+def test_batch_norm_that_averages_all_batches_has_no_momentum() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, momentum=None))
+    assert traced(capture(module, torch.zeros(2, 3)), (3,)).momenta == {"1": None}
+    assert module[1].momentum is None
+
+
+def test_dropout_is_a_leaf_in_training_alone() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.3), nn.Dropout1d(0.2))
+    net = capture(module, torch.zeros(2, 4, 3))
+    sites = traced(net, (4, 3)).random.values()
+    assert [node.shape[1:] for node in sites] == [(4, 3), (4, 1)]
+    assert not traced(net, (4, 3), training=False).random
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+def branching(m: nn.Module, x: Tensor) -> Tensor:
+    return m.f(x) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (branching, "branches on values at .*test_captured.py"),
+        (lambda m, x: m.f(x.reshape(2, 3)), "takes the batch size for a number"),
+        (lambda m, x: m.f(Straight.apply(m.f(x))), "Straight is a torch.autograd.Function"),
+        (lambda m, x: m.f(x).topk(2).values, "aten.topk.default in forward .* no rule for it"),
+        (lambda m, x: m.f(x) + torch.rand_like(x), "random numbers are drawn by dropout alone"),
+        (lambda m, x: m.f(x) * m.f.weight.norm().item(), "keep it a tensor"),
+        (lambda m, x: m.f(x).to(torch.bfloat16).float(), "a cast to torch.bfloat16"),
+        (lambda m, x: m.f(x).round(), "aten.round"),
+        (lambda m, x: m.f(x) // 2.0, "aten.floor_divide|that rounds"),
+        (lambda m, x: m.n(m.n(m.f(x))), "n is called twice"),
+    ],
+)
+def test_what_cannot_be_taken_is_named(
+    call: Callable[[nn.Module, Tensor], Tensor], match: str
+) -> None:
+    with pytest.raises(nt.NewtritonError, match=match):
+        traced(capture(layers(call, n=nn.BatchNorm1d(3)), torch.zeros(2, 3)), (3,))
+
+
+def test_everything_that_cannot_be_taken_is_named_at_once() -> None:
+    def call(m: nn.Module, x: Tensor) -> Tensor:
+        y, _ = m.l(x)
+        m.count.add_(1.0)
+        return m.f(y[:, -1]).round() * m.count
+
+    module = layers(call, l=nn.LSTM(3, 3, batch_first=True))
+    module.register_buffer("count", torch.zeros(()))
+    net = capture(module, torch.zeros(2, 4, 3))
+    with pytest.raises(nt.NewtritonError) as caught:
+        traced(net, (4, 3))
+    text = str(caught.value)
+    assert text.startswith("Written cannot be taken:\n")
+    assert "aten.lstm.input in l (LSTM)" in text
+    assert "buffer count is changed by forward" in text
+    assert "modules.py:" in text
+
+
+def test_what_is_computed_without_a_derivative_has_none() -> None:
+    def call(m: nn.Module, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            gate = m.g(x).sigmoid()
+        return m.f(x) * gate + m.g(x).detach()
+
+    module, x = layers(call, g=nn.Linear(3, 3)), torch.randn(4, 3)
+    model = nt.from_torch(module, x, nt.CrossEntropyLoss(), backend="aten")
+    y = torch.tensor([0, 1, 2, 0])
+    gradient = model.unflatten(model.linearize(x, y).gradient)
+    functional.cross_entropy(module(x), y).backward()
+    assert not gradient["g.weight"].any()
+    assert torch.allclose(gradient["f.weight"], module.f.weight.grad, atol=1e-6)
