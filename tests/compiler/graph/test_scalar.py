@@ -9,7 +9,7 @@ import torch
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import N
 from newtriton.compiler.graph.scalar import BATCH, const, var
-from newtriton.compiler.language import activations
+from newtriton.compiler.layers import activations
 from newtriton.runtime.aten.pointwise import Pointwise
 from newtriton.runtime.backend import Context
 
