@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import NewtritonError
 from ..graph.options import check_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KINDS = ("float", "int")
 
@@ -33,6 +36,11 @@ class InputSpec:
 
     shape: tuple[int, ...]
     kind: str = "float"
+
+    @classmethod
+    def of(cls, x: Tensor) -> InputSpec:
+        """Returns the specification of an input of which x is a batch; int64 means integers."""
+        return cls(tuple(x.shape[1:]), "int" if str(x.dtype) == "torch.int64" else "float")
 
     def __post_init__(self) -> None:
         given = self.shape

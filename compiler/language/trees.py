@@ -46,6 +46,25 @@ def named(tree: Any) -> dict[str, Any]:
     return found
 
 
+def is_several(x: Any) -> bool:
+    """Whether x is a tree of several tensors or arrays, and no nested list of numbers."""
+    if isinstance(x, Mapping):
+        return True
+    return isinstance(x, (tuple, list)) and bool(x) and all(hasattr(part, "shape") for part in x)
+
+
+def count(tree: Any) -> int:
+    """Returns the number of samples in a tree of tensors, that of the first one."""
+    return len(next(iter(named(tree).values())))
+
+
+def rows(tree: Any, index: Any) -> Any:
+    """Returns the samples at an index, a slice or a tensor of numbers."""
+    if isinstance(index, slice):
+        return mapped(lambda x: x[index], tree)
+    return mapped(lambda x: x[index.to(x.device)], tree)
+
+
 def rebuilt(tree: Any, values: Mapping[str, T]) -> Any:
     """Returns values by name in the structure of a tree; a list becomes a tuple."""
     if isinstance(tree, Mapping):

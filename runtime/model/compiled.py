@@ -193,9 +193,10 @@ class Compiled:
             feed[key] = self.buffers[key.statistic]
         feed |= self._constants
         for name, values in named(x).items():
-            if values.dim() == 4:
-                values = values.contiguous(memory_format=torch.channels_last)
-            feed[Data(name)] = values
+            images = values.dim() == 4
+            feed[Data(name)] = (
+                values.contiguous(memory_format=torch.channels_last) if images else values
+            )
         if y is not None:
             feed[Labels()] = y
         return feed
@@ -274,6 +275,12 @@ class Compiled:
         return Checked(inputs, labels, demands + more, batch)
 
     # --- frozen parameters ----------------------------------------------------------------------
+
+    @cached_property
+    def integers(self) -> frozenset[str]:
+        """The names of the inputs that are integers."""
+        leaves = self.programs[True].traced.inputs
+        return frozenset(name for name, leaf in leaves.items() if leaf.type.kind == "int")
 
     @property
     def frozen(self) -> frozenset[str]:

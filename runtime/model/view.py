@@ -26,7 +26,7 @@ class ParameterView(Tensor):
         {'weight': True, 'bias': False}
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     _model: Compiled
     _name: str
 
@@ -46,7 +46,7 @@ class ParameterView(Tensor):
     def requires_grad(self, flag: bool) -> None:
         self._model.freeze(self._name, frozen=not flag)
 
-    def requires_grad_(self, requires_grad: bool = True) -> ParameterView:
+    def requires_grad_(self, requires_grad: bool = True) -> ParameterView:  # type: ignore[override]
         """Freezes the parameter, or releases it."""
         self.requires_grad = requires_grad
         return self

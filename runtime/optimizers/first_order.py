@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
 from ..parts.state import Anything, Number, Spec, State, check_state
 from .passes import Batch
@@ -88,7 +89,7 @@ class TorchOptimizer:
         self._before = torch.empty_like(model.params)
         self._snapshot, self._retreat = Snapshot(), Retreat(model)
 
-    def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
+    def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
 
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
@@ -132,9 +133,9 @@ class TorchOptimizer:
         loss, gradient, statistics = mean_gradient(self.model, batches)
         return Start(loss, gradient, statistics, not_finite(loss, gradient))
 
-    def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
+    def _batches(self, x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         """Returns the batch alone, or the data, which L-BFGS passes through several times."""
-        if y is None and not isinstance(x, Tensor) and not self.takes_data:
+        if y is None and not isinstance(x, Tensor) and not is_several(x) and not self.takes_data:
             name = type(self.optimizer).__name__
             raise NewtritonError(
                 f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"

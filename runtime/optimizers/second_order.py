@@ -18,6 +18,7 @@ from ...compiler.graph.cost import flops
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_flag, check_number, check_option
 from ...compiler.graph.program import Program
+from ...compiler.language.trees import Tree
 from ...kernels.memory import empty_like
 from ..aten.switches import switches
 from ..parts.protocols import (
@@ -153,7 +154,7 @@ class SecondOrder:
         return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
 
     @torch.no_grad()
-    def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
+    def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; one that is rejected leaves the parameters as they were.
 
         `step(data)` takes an iterable of batches: loss and gradient are those of all of them,

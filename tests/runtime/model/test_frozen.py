@@ -145,7 +145,7 @@ def test_what_was_made_before_says_that_it_is_stale() -> None:
     model, (x, y) = compiled(), batch()
     lin, optimizers = model.linearize(x, y), [nt.KFAC(model), OPTIMIZERS["SGD"](model)]
     model.freeze("4")
-    with pytest.raises(nt.NewtritonError, match="frozen parameters have changed .* linearize"):
+    with pytest.raises(nt.NewtritonError, match="the frozen parameters have changed"):
         lin.hvp(model.params)
     for optimizer in optimizers:
         with pytest.raises(nt.NewtritonError, match=r"4\.bias, 4\.weight: frozen or released"):
