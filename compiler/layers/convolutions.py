@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from ..functions.windows import convolution, same, transposed_convolution
+from ..functions.windows import Widths, convolution, same, transposed_convolution
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node
 from ..graph.options import check_count, check_flag, check_option
@@ -123,7 +123,7 @@ class _Convolution(_Windowed):
             )
         return padding
 
-    def _widths(self) -> list[tuple[int, int]]:
+    def _widths(self) -> Widths:
         """Returns how much is added before and after each axis."""
         if isinstance(self.padding, str):
             if self.padding == "valid":
@@ -238,8 +238,10 @@ class _TransposedConvolution(_Windowed):
         self._check_channels(c)
         shape = (c, *kernel, self.out_channels // self.groups)
         weight, bias = self._parameters(scope, shape, c * math.prod(kernel))
-        options = (self.stride, self.padding, self.output_padding, self.dilation)
-        y = transposed_convolution(x, weight, bias, *map(self._each, options), self.groups)
+        stride, padding, added, dilation = map(
+            self._each, (self.stride, self.padding, self.output_padding, self.dilation)
+        )
+        y = transposed_convolution(x, weight, bias, stride, padding, added, dilation, self.groups)
         return restored(y, self.spatial)
 
 

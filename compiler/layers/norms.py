@@ -32,9 +32,9 @@ def _channels_back(x: Node) -> Node:
 
 def _affine(scope: Scope, shape: tuple[int, ...], weight: bool, bias: bool) -> list[Node | None]:
     """Returns γ and β of a shape, ones and zeros at first; None where there is none."""
-    fans = (math.prod(shape),) * 2
+    size = math.prod(shape)
     return [
-        scope.parameter(name, shape, first, fans) if wanted else None
+        scope.parameter(name, shape, first, (size, size)) if wanted else None
         for name, first, wanted in (("weight", "ones", weight), ("bias", "zeros", bias))
     ]
 

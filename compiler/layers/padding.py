@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from ..functions.padding import pad
@@ -27,12 +26,11 @@ class _Padding(Described):
 
     def __init__(self, padding: Size) -> None:
         count = 2 * self.spatial
-        several = isinstance(padding, Sequence) and not isinstance(padding, str)
-        given = tuple(padding) if several else (padding,) * count
+        given = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,) * count
         if len(given) != count:
             raise NewtritonError(f"padding is {padding!r}: give an integer or {count} of them")
-        widths = tuple(check_integer("padding", width) for width in given)
-        self.padding: Size = widths if several else widths[0]
+        self.widths = tuple(check_integer("padding", width) for width in given)
+        self.padding = self.widths if isinstance(padding, (tuple, list)) else self.widths[0]
 
     def _value(self) -> float:
         """Returns the number that is added, where it is one."""
@@ -40,8 +38,7 @@ class _Padding(Described):
 
     def build(self, x: Node, scope: Scope) -> Node:
         """Returns the larger sequence or image."""
-        y, widths = spatial(x, self.spatial), self.padding
-        widths = widths if isinstance(widths, tuple) else (widths,) * (2 * self.spatial)
+        y, widths = spatial(x, self.spatial), self.widths
         # PyTorch counts from the last axis: left, right, top, bottom.
         sides = {self.spatial - i: (widths[2 * i], widths[2 * i + 1]) for i in range(self.spatial)}
         return restored(pad(y, sides, self.mode, self._value()), self.spatial)

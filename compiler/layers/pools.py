@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from ..functions import windows
 from ..graph.ir import Node
 from ..graph.options import check_count, check_flag
@@ -129,10 +131,14 @@ class _AvgPool(_Pool):
 
     def build(self, x: Node, scope: Scope) -> Node:
         """Returns the means, with as many channels."""
+
+        def constant(values: Tensor) -> Node:
+            return scope.constant(values)
+
         y = windows.avg_pool(
             spatial(x, self.spatial),
             *self._window(),
-            scope.constant,
+            constant,
             ceil=self.ceil_mode,
             count_include_pad=self.count_include_pad,
             divisor=self.divisor_override,

@@ -196,7 +196,7 @@ class Upsample(Described):
         count = {"linear": 1, "bilinear": 2, "bicubic": 2}.get(self.mode, ops.rank(x) - 2)
         if count not in (1, 2):
             raise ShapeError("it needs a C×L sequence or a C×H×W image")
-        given = self.scale_factor if self.size is None else self.size
+        given: Any = self.scale_factor if self.size is None else self.size
         several = given if isinstance(given, tuple) else (given,) * count
         if len(several) != count:
             raise ShapeError(f"{given} says {len(several)} sizes, and there are {count}")

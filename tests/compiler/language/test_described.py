@@ -5,19 +5,34 @@ from __future__ import annotations
 import pytest
 
 import newtriton as nt
-from newtriton.compiler.language.described import Described
+from newtriton.compiler.language.described import Printed
 
 PRINTED = [
     "Conv2d(32, 3)",
     "Conv2d(32, 3, padding=1, bias=False)",
     "Conv2d(4, (3, 2), stride=2, padding=(1, 0), dilation=(1, 2), groups=2, init='kaiming')",
     "Conv2d(8, 5, padding='same')",
+    "Conv2d(3, 8, 5, padding_mode='circular')",
+    "Conv1d(8, 5, dilation=2)",
+    "ConvTranspose2d(3, 8, (2, 4), stride=2, output_padding=(0, 1))",
     "Linear(10)",
+    "Linear(20, 10)",
+    "Embedding(1000, 64, padding_idx=0)",
+    "SelfAttention(64, 4, dropout=0.1, causal=True)",
     "Linear(10, bias=False, init='xavier')",
     "MaxPool2d(2)",
     "MaxPool2d(3, stride=2, padding=1, dilation=2)",
     "AvgPool2d((2, 3), stride=1, count_include_pad=False)",
+    "AvgPool2d(3, ceil_mode=True, divisor_override=4)",
+    "AdaptiveAvgPool2d((None, 2))",
     "BatchNorm2d()",
+    "BatchNorm1d(16)",
+    "LayerNorm((16, 8, 8), bias=False)",
+    "RMSNorm()",
+    "GroupNorm(4, 16, affine=False)",
+    "InstanceNorm2d(affine=True)",
+    "ReflectionPad2d((1, 1, 0, 2))",
+    "ConstantPad1d(1, 0.5)",
     "BatchNorm2d(eps=0.001, momentum=None, affine=False)",
     "ReLU()",
     "LeakyReLU()",
@@ -28,7 +43,18 @@ PRINTED = [
     "Softplus(beta=2.0)",
     "GELU()",
     "GELU(approximate='tanh')",
+    "Softplus(threshold=10.0)",
+    "Hardtanh(max_val=2.0)",
+    "Threshold(0.5, 0.0)",
+    "PReLU(num_parameters=3)",
+    "GLU(dim=1)",
+    "Softmax(-1)",
     "Flatten()",
+    "Flatten(start_dim=2)",
+    "Unflatten(1, (2, -1))",
+    "Permute((0, 2, 1))",
+    "Upsample(scale_factor=2, mode='bilinear', align_corners=True)",
+    "Concat(Identity(), Linear(3), dim=-1)",
     "Sequential()",
     "Sequential(Linear(5), Tanh(), Linear(3))",
     "Residual(Conv2d(8, 3, padding=1))",
@@ -43,7 +69,7 @@ PRINTED = [
 @pytest.mark.parametrize("text", PRINTED)
 def test_a_layer_prints_as_what_could_be_typed_back(text: str) -> None:
     layer = eval(text, vars(nt).copy())
-    assert isinstance(layer, Described)
+    assert isinstance(layer, Printed)
     assert repr(layer) == text
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from newtriton.compiler.functions.resampling import Constant
 from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import N, Node
 from newtriton.compiler.graph.transposes import inverse
-from newtriton.compiler.language.network import Layer, Parameter, Scope, _Record
+from newtriton.compiler.language.network import Layer, Parameter, Scope, _Record, constant_leaf
 from newtriton.compiler.layers.arguments import graph_order, torch_order
 from tests.compiler.functions.oracle import compare, random
 
@@ -57,15 +58,15 @@ def same_layer(layer: Layer, module: nn.Module, *inputs: Tensor, derivatives: bo
         for value, own in zip(values, module.parameters(), strict=True):
             assert value.shape == own.shape
 
-        def ours(x: Node, *rest: Node | Constant, parameters=tuple(parameters)) -> Node:
-            *leaves, constant = rest
+        def ours(x: Node, *rest: Any, parameters=tuple(parameters)) -> Node:
+            *leaves, constants = rest
             nodes = {
                 p.name: ops.transpose(leaf, inverse(p.order))
                 for p, leaf in zip(parameters, leaves, strict=True)
             }
             y, record = traced(layer, x, nodes)
-            for values in record.constants.values():
-                constant.values.append(values)
+            for name, held in record.constants.items():
+                constants.feed[constant_leaf(name, held)] = held
             return y
 
         def theirs(x: Tensor, *values: Tensor, names=tuple(names)) -> Tensor:
