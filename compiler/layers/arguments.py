@@ -21,7 +21,7 @@ Size = int | Sequence[int]
 Check = Callable[[str, Any], Any]
 
 
-def sizes(
+def arranged(
     layer: str,
     names: Mapping[str, Check],
     inferred: str,

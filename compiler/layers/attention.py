@@ -11,7 +11,7 @@ from ..graph.ir import Node
 from ..graph.options import check_count, check_flag, check_number
 from ..language.described import Described
 from ..language.network import Scope
-from .arguments import axis_of, check_divides, check_inferred, check_integer, sizes, stated
+from .arguments import arranged, axis_of, check_divides, check_inferred, check_integer, stated
 
 
 class Softmax(Described):
@@ -83,22 +83,22 @@ class SelfAttention(Described):
         >>> net = nt.Sequential(nt.SelfAttention(2, causal=True), nt.Flatten(), nt.Linear(3))
         >>> model = nt.compile(net, input_shape=(5, 8), loss=nt.CrossEntropyLoss())
         >>> {name: tuple(p.shape) for name, p in model.named_parameters() if "weight" in name}
-        {'0.in_proj_weight': (24, 8), '0.out_proj.weight': (8, 8), '1.weight': (3, 40)}
+        {'0.in_proj_weight': (24, 8), '0.out_proj.weight': (8, 8), '2.weight': (3, 40)}
     """
 
     def __init__(
         self,
-        *sizes_: int,
+        *sizes: int,
         dropout: float = 0.0,
         bias: bool = True,
         causal: bool = False,
         **named: int,
     ) -> None:
         names = {"embed_dim": check_count, "num_heads": check_count}
-        found = sizes("SelfAttention", names, "embed_dim", sizes_, named)
+        found = arranged("SelfAttention", names, "embed_dim", sizes, named)
         self.embed_dim: int | None = found["embed_dim"]
         self.num_heads: int = found["num_heads"]
-        self.sizes_ = stated(found)
+        self.sizes = stated(found)
         self.dropout = check_number("dropout", dropout, 0.0, below=1.0)
         self.bias = check_flag("bias", bias)
         self.causal = check_flag("causal", causal)

@@ -17,13 +17,13 @@ from ..language.initial import bias_rule
 from ..language.network import Scope
 from .arguments import (
     Size,
+    arranged,
     axes,
     check_divides,
     check_inferred,
     check_init,
     each,
     restored,
-    sizes,
     spatial,
     stated,
 )
@@ -53,11 +53,11 @@ class _Windowed(Described):
         """Checks and keeps what both have."""
         check = axes(self.spatial)
         names = {"in_channels": check_count, "out_channels": check_count, "kernel_size": check}
-        found = sizes(type(self).__name__, names, "in_channels", given, named)
+        found = arranged(type(self).__name__, names, "in_channels", given, named)
         self.in_channels: int | None = found["in_channels"]
         self.out_channels: int = found["out_channels"]
         self.kernel_size: Size = found["kernel_size"]
-        self.sizes_ = stated(found)
+        self.sizes = stated(found)
         self.stride = check("stride", stride)
         self.dilation = check("dilation", dilation)
         self.groups = check_count("groups", groups)
@@ -93,7 +93,7 @@ class _Convolution(_Windowed):
 
     def __init__(
         self,
-        *sizes_: Size,
+        *sizes: Size,
         stride: Size = 1,
         padding: Size | str = 0,
         dilation: Size = 1,
@@ -103,7 +103,7 @@ class _Convolution(_Windowed):
         init: str = "default",
         **named: Size,
     ) -> None:
-        self._set(sizes_, named, stride, dilation, groups, bias, init)
+        self._set(sizes, named, stride, dilation, groups, bias, init)
         check_option("padding_mode", padding_mode, MODES)
         self.padding_mode = padding_mode
         self.padding = self._checked(padding)
@@ -210,7 +210,7 @@ class _TransposedConvolution(_Windowed):
 
     def __init__(
         self,
-        *sizes_: Size,
+        *sizes: Size,
         stride: Size = 1,
         padding: Size = 0,
         output_padding: Size = 0,
@@ -220,7 +220,7 @@ class _TransposedConvolution(_Windowed):
         init: str = "default",
         **named: Size,
     ) -> None:
-        self._set(sizes_, named, stride, dilation, groups, bias, init)
+        self._set(sizes, named, stride, dilation, groups, bias, init)
         least = axes(self.spatial, 0)
         self.padding = least("padding", padding)
         self.output_padding = least("output_padding", output_padding)

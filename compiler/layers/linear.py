@@ -11,7 +11,7 @@ from ..graph.options import check_count, check_flag
 from ..language.described import Described
 from ..language.initial import NormalRows, bias_rule
 from ..language.network import Scope
-from .arguments import by_name, check_inferred, check_init, sizes, stated
+from .arguments import arranged, by_name, check_inferred, check_init, stated
 
 
 class Linear(Described):
@@ -39,14 +39,12 @@ class Linear(Described):
         Linear(4, 3)
     """
 
-    def __init__(
-        self, *sizes_: int, bias: bool = True, init: str = "default", **named: int
-    ) -> None:
+    def __init__(self, *sizes: int, bias: bool = True, init: str = "default", **named: int) -> None:
         names = {"in_features": check_count, "out_features": check_count}
-        found = sizes("Linear", names, "in_features", sizes_, named)
+        found = arranged("Linear", names, "in_features", sizes, named)
         self.in_features: int | None = found["in_features"]
         self.out_features: int = found["out_features"]
-        self.sizes_ = stated(found)
+        self.sizes = stated(found)
         self.bias = check_flag("bias", bias)
         check_init(init)
         self.init = init

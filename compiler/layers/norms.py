@@ -16,7 +16,15 @@ from ..graph.options import check_count, check_flag, check_number
 from ..graph.scalar import var
 from ..language.described import Described
 from ..language.network import Scope
-from .arguments import check_divides, check_inferred, graph_order, image, sizes, stated, torch_order
+from .arguments import (
+    arranged,
+    check_divides,
+    check_inferred,
+    graph_order,
+    image,
+    stated,
+    torch_order,
+)
 
 
 def _channels_last(x: Node) -> Node:
@@ -44,16 +52,16 @@ class _BatchNorm(Described):
 
     def __init__(
         self,
-        *sizes_: int,
+        *sizes: int,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
         **named: int,
     ) -> None:
         layer = type(self).__name__
-        found = sizes(layer, {"num_features": check_count}, "num_features", sizes_, named)
+        found = arranged(layer, {"num_features": check_count}, "num_features", sizes, named)
         self.num_features: int | None = found["num_features"]
-        self.sizes_ = stated(found)
+        self.sizes = stated(found)
         self.eps = check_number("eps", eps, above=0.0)
         self.momentum = None if momentum is None else check_number("momentum", momentum, 0.0, 1.0)
         self.affine = check_flag("affine", affine)
@@ -142,11 +150,11 @@ class _InstanceNorm(Described):
 
     ranks: ClassVar[tuple[int, str]]
 
-    def __init__(self, *sizes_: int, eps: float = 1e-5, affine: bool = False, **named: int) -> None:
+    def __init__(self, *sizes: int, eps: float = 1e-5, affine: bool = False, **named: int) -> None:
         layer = type(self).__name__
-        found = sizes(layer, {"num_features": check_count}, "num_features", sizes_, named)
+        found = arranged(layer, {"num_features": check_count}, "num_features", sizes, named)
         self.num_features: int | None = found["num_features"]
-        self.sizes_ = stated(found)
+        self.sizes = stated(found)
         self.eps = check_number("eps", eps, above=0.0)
         self.affine = check_flag("affine", affine)
 
@@ -226,12 +234,12 @@ class GroupNorm(Described):
         GroupNorm(4, 16)
     """
 
-    def __init__(self, *sizes_: int, eps: float = 1e-5, affine: bool = True, **named: int) -> None:
+    def __init__(self, *sizes: int, eps: float = 1e-5, affine: bool = True, **named: int) -> None:
         names = {"num_groups": check_count, "num_channels": check_count}
-        found = sizes("GroupNorm", names, "num_channels", sizes_, named)
+        found = arranged("GroupNorm", names, "num_channels", sizes, named)
         self.num_groups: int = found["num_groups"]
         self.num_channels: int | None = found["num_channels"]
-        self.sizes_ = stated(found)
+        self.sizes = stated(found)
         self.eps = check_number("eps", eps, above=0.0)
         self.affine = check_flag("affine", affine)
 
@@ -260,9 +268,9 @@ class _TrailingNorm(Described):
     def _given(self, given: Sequence[Any], named: dict[str, Any]) -> None:
         """Checks and keeps the shape."""
         names = {"normalized_shape": _trailing}
-        found = sizes(type(self).__name__, names, "normalized_shape", given, named)
+        found = arranged(type(self).__name__, names, "normalized_shape", given, named)
         self.normalized_shape = found["normalized_shape"]
-        self.sizes_ = stated(found)
+        self.sizes = stated(found)
 
     def _shape(self, x: Node) -> tuple[int, ...]:
         """Returns the sizes of the axes that the norm goes over, in PyTorch's order."""
@@ -310,13 +318,13 @@ class LayerNorm(_TrailingNorm):
 
     def __init__(
         self,
-        *sizes_: Any,
+        *sizes: Any,
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
         **named: Any,
     ) -> None:
-        self._given(sizes_, named)
+        self._given(sizes, named)
         self.eps = check_number("eps", eps, above=0.0)
         self.elementwise_affine = check_flag("elementwise_affine", elementwise_affine)
         self.bias = check_flag("bias", bias)
@@ -352,12 +360,12 @@ class RMSNorm(_TrailingNorm):
 
     def __init__(
         self,
-        *sizes_: Any,
+        *sizes: Any,
         eps: float | None = None,
         elementwise_affine: bool = True,
         **named: Any,
     ) -> None:
-        self._given(sizes_, named)
+        self._given(sizes, named)
         self.eps = None if eps is None else check_number("eps", eps, above=0.0)
         self.elementwise_affine = check_flag("elementwise_affine", elementwise_affine)
 
