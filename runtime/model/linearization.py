@@ -79,7 +79,6 @@ class Linearization(Generic[M]):
         y: Tensor,
         training: bool,
         ahead: Callable[[int], Sequence[Program]] | None = None,
-        redraw: bool = True,
     ) -> None:
         traced, program = programs.traced, programs.linearize
         inputs, labels, demands, batch = model.check(traced, x, y)
@@ -93,8 +92,7 @@ class Linearization(Generic[M]):
         self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
         self._given = model.feed(inputs, labels)
         if training:
-            if redraw:
-                model.dropout.draw()
+            model.dropout.draw()
             self._given |= model.dropout(model.context(batch))
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
