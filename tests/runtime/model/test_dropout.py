@@ -169,18 +169,6 @@ def test_shares_at_the_ends(p: float) -> None:
     assert not model.dropout.sites
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.1, "half", None])
-def test_what_is_no_share_is_refused(p: Any) -> None:
-    with pytest.raises(nt.NewtritonError, match="p is"):
-        nt.Dropout(p)
-
-
-def test_misplaced_layers_are_named() -> None:
-    net = nt.Sequential(nt.Flatten(), nt.Dropout2d(), nt.Linear(3))
-    with pytest.raises(nt.ShapeError, match=r"Dropout2d\(\) at layer 1 .* C×H×W image"):
-        nt.compile(net, (2, 4, 3), nt.CrossEntropyLoss())
-
-
 def test_samples_need_not_lie_on_the_first_axis() -> None:
     class Turned:
         """Drops elements of T×N×D, and of (N·T)×D with the same numbers to follow."""
