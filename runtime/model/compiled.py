@@ -295,6 +295,13 @@ class Compiled:
         """The parts of a flat vector that belong to parameters which are not frozen."""
         return self.layout.runs(self.programs[True].traced.trained)
 
+    @property
+    def layers(self) -> dict[str, list[str]]:
+        """The names of the parameters that are not frozen, by layer, in the network's order."""
+        layers = self.layout.layers.items()
+        left = {layer: [n for n in names if n not in self.frozen] for layer, names in layers}
+        return {layer: names for layer, names in left.items() if names}
+
     @cached_property
     def held(self) -> list[slice]:
         """The parts of a flat vector that belong to frozen parameters."""

@@ -255,9 +255,9 @@ class Linearization(Generic[M]):
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
         """Σ_l P_l C P_l v: a product per layer, all other layers' part of v being zero."""
-        result = torch.empty_like(v)
+        result = torch.zeros_like(v)
         source, target = self.model.layout.views(v), self.model.layout.views(result)
-        for names in self.model.layout.layers.values():
+        for names in self.model.layers.values():
             alone = torch.zeros_like(v)
             for name in names:
                 self.model.layout.views(alone)[name].copy_(source[name])
