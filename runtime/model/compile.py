@@ -56,7 +56,7 @@ def compile(
         contractions: what computes them on the triton backend, "fused" kernels, the "vendor"
             library, or whichever is "measured" to be faster; "auto" measures on a GPU.
         cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
-        weight_decay: λ ≥ 0, on all parameters.
+        weight_decay: λ ≥ 0, on all parameters that are not frozen.
         seed: the seed of the first parameter values, and of what drops out.
 
     Raises:
