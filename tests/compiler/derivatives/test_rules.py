@@ -191,7 +191,7 @@ def test_copies_are_the_op_applied_to_each(name: str) -> None:
 
 def test_the_adjoint_of_weights_is_one_product_over_the_positions_of_all_samples() -> None:
     node = CASES["matmul_tokens"]
-    x, w = node.inputs
+    _, w = node.inputs
     w_bar = vjp({node: ops.input_("ct", node.shape)}, [w])[w]
     assert w_bar.op is Op.MATMUL and [i.shape[0] for i in w_bar.inputs] == [N * 3, N * 3]
 

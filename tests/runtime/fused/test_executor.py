@@ -10,7 +10,6 @@ from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Graph, N, made_at
 from newtriton.compiler.graph.memory import arena
 from newtriton.runtime.backend import Context
-from newtriton.runtime.fused import plan as plans
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
@@ -19,7 +18,10 @@ from ...eager import double_backward
 from ...networks import logistic, pairs
 from ...tolerances import LIMITS, assert_close, relative_error
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # masked elements, in NumPy
+    pytest.mark.usefixtures("poisoned"),
+]
 LOSSES = {
     "ce": nt.CrossEntropyLoss,
     "mse": nt.MSELoss,
@@ -28,27 +30,6 @@ LOSSES = {
     "mixture": lambda: nt.MixtureLoss("fisher"),
     "logistic": lambda: logistic,
 }
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch: pytest.MonkeyPatch):
-    """New memory is full of NaN."""
-
-    class Poisoned:
-        def __getattr__(self, name: str):
-            return getattr(torch, name)
-
-        @staticmethod
-        def empty(*size, **options) -> Tensor:
-            return (
-                torch.empty(*size, **options)
-                .view(-1)
-                .view(torch.uint8)
-                .fill_(255)
-                .view(options["dtype"])
-            )
-
-    monkeypatch.setattr(plans, "torch", Poisoned())
 
 
 def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) -> dict[str, Tensor]:
