@@ -63,6 +63,9 @@ from newtriton.compiler.layers.convolutions import Conv1d as Conv1d
 from newtriton.compiler.layers.convolutions import Conv2d as Conv2d
 from newtriton.compiler.layers.convolutions import ConvTranspose1d as ConvTranspose1d
 from newtriton.compiler.layers.convolutions import ConvTranspose2d as ConvTranspose2d
+from newtriton.compiler.layers.dropout import Dropout as Dropout
+from newtriton.compiler.layers.dropout import Dropout1d as Dropout1d
+from newtriton.compiler.layers.dropout import Dropout2d as Dropout2d
 from newtriton.compiler.layers.linear import Embedding as Embedding
 from newtriton.compiler.layers.linear import Linear as Linear
 from newtriton.compiler.layers.norms import BatchNorm1d as BatchNorm1d

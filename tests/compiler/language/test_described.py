@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import newtriton as nt
-from newtriton.compiler.language.described import Printed
+from newtriton.compiler.language.described import Described
 
 PRINTED = [
     "Conv2d(32, 3)",
@@ -69,7 +69,7 @@ PRINTED = [
 @pytest.mark.parametrize("text", PRINTED)
 def test_a_layer_prints_as_what_could_be_typed_back(text: str) -> None:
     layer = eval(text, vars(nt).copy())
-    assert isinstance(layer, Printed)
+    assert isinstance(layer, Described)
     assert repr(layer) == text
 
 
