@@ -155,12 +155,19 @@ def check_divides(what: str, number: int, groups: int) -> None:
 # --- values in the graph and in PyTorch's order ---------------------------------------------------
 
 
+def check_numbers(x: Node) -> None:
+    """Raises an error where integers arrive, whose numbers mean nothing."""
+    if x.type.kind == "int":
+        raise ShapeError("it needs numbers, and integers arrive: put Embedding() before it")
+
+
 def image(x: Node) -> Node:
     """Returns an image, N×H×W×C.
 
     Raises:
         ShapeError: it is none.
     """
+    check_numbers(x)
     if ops.rank(x) != 4:
         raise ShapeError("it needs a C×H×W image: move it before Flatten()")
     return x
@@ -174,6 +181,7 @@ def spatial(x: Node, count: int) -> Node:
     """
     if count == 2:
         return image(x)
+    check_numbers(x)
     if ops.rank(x) != 3:
         raise ShapeError("it needs a C×L sequence")
     return ops.transpose(x, (0, 2, 1))
@@ -194,13 +202,19 @@ def graph_order(x: Node) -> Node:
     return ops.transpose(x, (0, 2, 3, 1)) if ops.rank(x) == 4 else x
 
 
-def axis_of(what: str, x: Node, axis: int) -> int:
-    """Returns where an axis in PyTorch's order lies in the graph.
+def torch_axis(what: str, x: Node, axis: int) -> int:
+    """Returns an axis in PyTorch's order, counted from the front.
 
     Raises:
         ShapeError: there is no such axis, or it is that of the samples.
     """
     rank = ops.rank(x)
     if not -rank <= axis < rank or axis % rank == 0:
-        raise ShapeError(f"{what} is {axis}: give one of 1…{rank - 1}, or of −1…−{rank - 1}")
-    return {1: 3, 2: 1, 3: 2}[axis % 4] if rank == 4 else axis % rank
+        raise ShapeError(f"{what} is {axis}: the samples stand on axis 0, and {rank - 1} follow")
+    return axis % rank
+
+
+def axis_of(what: str, x: Node, axis: int) -> int:
+    """Returns where an axis in PyTorch's order lies in the graph; see `torch_axis`."""
+    place = torch_axis(what, x, axis)
+    return {1: 3, 2: 1, 3: 2}[place] if ops.rank(x) == 4 else place

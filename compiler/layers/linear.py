@@ -11,7 +11,7 @@ from ..graph.options import check_count, check_flag
 from ..language.described import Described
 from ..language.initial import NormalRows, bias_rule
 from ..language.network import Scope
-from .arguments import arranged, by_name, check_inferred, check_init, stated
+from .arguments import arranged, by_name, check_inferred, check_init, check_numbers, stated
 
 
 class Linear(Described):
@@ -51,6 +51,7 @@ class Linear(Described):
 
     def build(self, x: Node, scope: Scope) -> Node:
         """Maps (N, …, I) to (N, …, O)."""
+        check_numbers(x)
         if ops.rank(x) == 4:
             raise ShapeError("add Flatten() before it")
         if ops.rank(x) < 2:

@@ -13,15 +13,7 @@ from ..graph.ir import Node
 from ..graph.options import check_count, check_flag, check_number, check_option
 from ..language.described import Described
 from ..language.network import Scope
-from .arguments import check_integer, graph_order, restored, spatial, torch_order
-
-
-def _axis(what: str, x: Node, axis: int) -> int:
-    """Returns an axis of a value in PyTorch's order, counted from the front; never the samples'."""
-    rank = ops.rank(x)
-    if not -rank <= axis < rank or axis % rank == 0:
-        raise ShapeError(f"{what} is {axis}: the samples stand on axis 0, and {rank - 1} follow")
-    return axis % rank
+from .arguments import check_integer, graph_order, restored, spatial, torch_axis, torch_order
 
 
 class Identity(Described):
@@ -65,7 +57,10 @@ class Flatten(Described):
 
     def build(self, x: Node, scope: Scope) -> Node:
         """Returns the same elements."""
-        start, end = _axis("start_dim", x, self.start_dim), _axis("end_dim", x, self.end_dim)
+        start, end = (
+            torch_axis("start_dim", x, self.start_dim),
+            torch_axis("end_dim", x, self.end_dim),
+        )
         if start > end:
             raise ShapeError(f"start_dim {self.start_dim} lies behind end_dim {self.end_dim}")
         if start == end:
@@ -107,7 +102,7 @@ class Unflatten(Described):
 
     def build(self, x: Node, scope: Scope) -> Node:
         """Returns the same elements."""
-        axis, x = _axis("dim", x, self.dim), torch_order(x)
+        axis, x = torch_axis("dim", x, self.dim), torch_order(x)
         whole, known = x.shape[axis], math.prod(size for size in self.unflattened_size if size > 0)
         sizes = tuple(whole // known if size == -1 else size for size in self.unflattened_size)
         if math.prod(sizes) != whole:

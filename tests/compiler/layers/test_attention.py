@@ -68,8 +68,8 @@ def test_calls_that_mean_nothing_are_refused(make: Callable[[], object], message
 
 
 MISFITS: list[tuple[Layer, tuple[int, ...], str]] = [
-    (nt.Softmax(0), (3,), "dim is 0: give one of 1…1"),
-    (nt.Softmax(2), (3,), "dim is 2: give one of 1…1"),
+    (nt.Softmax(0), (3,), "dim is 0: the samples stand on axis 0, and 1 follow"),
+    (nt.Softmax(2), (3,), "dim is 2: the samples stand on axis 0, and 1 follow"),
     (nt.SelfAttention(2), (6,), "it needs a T×D sequence"),
     (nt.SelfAttention(4), (3, 6), "6 features do not divide into 4 groups"),
     (nt.SelfAttention(8, 2), (3, 6), "embed_dim is 8, and 6 arrive"),

@@ -73,3 +73,6 @@ def test_other_inputs_are_named() -> None:
         nt.compile(nt.Sequential(nt.Linear(20, 8)), (5,), nt.MSELoss())
     with pytest.raises(nt.ShapeError, match="it needs integers"):
         nt.compile(nt.Sequential(nt.Embedding(20, 8), nt.Flatten()), (5,), nt.MSELoss())
+    for layer, shape in ((nt.Linear(2), (5,)), (nt.Conv1d(2, 3), (2, 5))):
+        with pytest.raises(nt.ShapeError, match="it needs numbers, and integers arrive"):
+            nt.compile(nt.Sequential(layer), nt.InputSpec(shape, "int"), nt.MSELoss())
