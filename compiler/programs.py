@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
-from .curvature.factors import TAPED, consumers, factors, random_numbers
+from .curvature.adjoints import random_numbers
+from .curvature.factors import TAPED, Wanted, factors
 from .curvature.jacobian import basis, jacobians, output_jacobian, stored_product
+from .curvature.uses import consumers
 from .derivatives.jvp import jvp
 from .derivatives.quadratic import quadratic_forms
 from .derivatives.transpose import vjp
@@ -286,20 +289,22 @@ class Programs:
         means: frozenset[str] = frozenset(),
         layers: frozenset[str] | None = None,
         per_sample: bool = False,
+        **options: Any,
     ) -> Program:
         """Returns the program of the statistics that `curvature.factors` names.
 
         Args:
             kind: of factors.
             samples: draws per input of "kfac".
-            means: layers of which the mean input is wanted instead of A.
+            means: blocks of which the mean input is wanted instead of A.
             layers: layers of which there shall be statistics; None for all.
             per_sample: whether the samples' inputs and adjoints are wanted too.
+            options: the other fields of `curvature.factors.Wanted`.
         """
-        key = ("factors", kind, samples, means, layers, per_sample)
+        wanted = Wanted(kind, samples, means, layers, per_sample, **options)
+        key = ("factors", wanted)
         if key not in self._made:
-            wanted = samples, means, layers, per_sample
-            outputs = factors(self.traced, self.adjoints, kind, *wanted)
+            outputs = factors(self.traced, self.adjoints, wanted)
             inputs = random_numbers(self.traced, kind, samples)
             name = f"factors({kind}, {samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)

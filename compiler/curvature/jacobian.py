@@ -22,7 +22,7 @@ from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node
 from ..graph.program import Input, Output
 from ..language.network import Traced, layer_of
-from .factors import consumers, reused
+from .uses import consumers, reused
 
 
 @dataclass(frozen=True, eq=False)
