@@ -9,7 +9,7 @@ from ..derivatives.copies import copies
 from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
-from ..graph.ir import N, Node, batch_axis, rewrite
+from ..graph.ir import N, Node, rewrite
 from ..graph.program import Input
 from ..graph.scalar import BATCH
 from ..language.loss import unit_vectors

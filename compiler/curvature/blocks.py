@@ -1,15 +1,15 @@
-"""The curvature blocks of a network, described: which parameters each has, and of what form it is."""
+"""The curvature blocks of a network: which parameters each has, and of what form it is."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..graph.errors import MissingRule
 from ..graph.ir import Node, Op
-from ..language.network import Traced
+from ..language.network import Traced, layer_of
 from .uses import Pair, Product, Taken, Uses, View, owner, uses_of
 
 SHARINGS = ("expand", "reduce")
@@ -38,6 +38,7 @@ class KroneckerLayer:
         looks_up: whether M's columns are looked up, so that A is a diagonal.
         plain: whether a sample's gradient is Σ g aᵀ over positions, so that it can be squared and
             a has a mean.
+        size: the rows of the larger factor, where it is known.
     """
 
     layer: str
@@ -53,11 +54,21 @@ class KroneckerLayer:
     transposed: bool = False
     looks_up: bool = False
     plain: bool = True
+    size: int = field(default=0, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its parameters."""
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    @property
+    def owner(self) -> str:
+        """The layer that its weights belong to."""
+        return layer_of(self.weight)
+
+    def is_diagonal(self, axes: int) -> bool:
+        """Whether a factor with so many axes is a diagonal: one of a group without a second."""
+        return axes == (2 if self.groups > 1 else 1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,11 @@ class DiagonalLayer:
 
     layer: str
     names: tuple[str, ...]
+
+    @property
+    def owner(self) -> str:
+        """The layer that its parameters belong to."""
+        return layer_of(self.names[0])
 
 
 @dataclass(frozen=True)
@@ -165,4 +181,5 @@ def _described(name: str, product: Product) -> KroneckerLayer:
         transposed=use.transposed,
         looks_up=product.looks_up,
         plain=product.is_plain,
+        size=max(product.sides),
     )

@@ -47,8 +47,16 @@ from .uses import Placed, Product, Taken, spread_axes, uses_of
 from .vectors import Vectors, by_sample, gradients, inputs, reciprocal
 
 __all__ = [
-    *("KINDS", "TAPED", "DiagonalLayer", "KroneckerLayer", "Noise", "Wanted"),
-    *("blocks", "factors", "faults", "random_numbers"),
+    "KINDS",
+    "TAPED",
+    "DiagonalLayer",
+    "KroneckerLayer",
+    "Noise",
+    "Wanted",
+    "blocks",
+    "factors",
+    "faults",
+    "random_numbers",
 ]
 
 TAPED = ("kfac", "empirical", "kflr")  # their programs start from the tape
@@ -298,7 +306,7 @@ def _of_each_sample(taken: Taken, adjoint: Node, outer: int) -> Node:
     assert at is not None
     if (times := x.shape[at].times) > 1:
         x = ops.reshape(x, (*x.shape[:at], outer, N, times // outer, *x.shape[at + 1 :]))
-        x, at = ops.reduce_sum(x, (at, at + 2)), at
+        x = ops.reduce_sum(x, (at, at + 2))
     others = [i for i in range(lead, ops.rank(x)) if i != at]
     return x if at == lead else ops.transpose(x, (*range(lead), at, *others))
 
@@ -354,9 +362,7 @@ def _check(traced: Traced, wanted: Wanted) -> None:
         )
 
 
-def factors(
-    traced: Traced, adjoints: Mapping[Node, Node], wanted: Wanted
-) -> dict[Output, Node]:
+def factors(traced: Traced, adjoints: Mapping[Node, Node], wanted: Wanted) -> dict[Output, Node]:
     """Returns the statistics of the blocks: two for a pair of factors, or a `Diagonal`.
 
     Kinds are "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels

@@ -262,6 +262,13 @@ def reused(traced: Traced) -> str | None:
     return None
 
 
+def bends(traced: Traced) -> list[Node]:
+    """Returns what parameters alone make that is not linear in them."""
+    made, depends = _alone(traced)
+    below = topological(taken.operand for taken in _taken(traced, made))
+    return [n for n in below if n in made and n.inputs and not _is_linear(n, depends)]
+
+
 # --- products -------------------------------------------------------------------------------------
 
 

@@ -217,4 +217,3 @@ def gradients(use: Use, adjoint: Node) -> Vectors:
         return Vectors(adjoint, positions)
     groups = node["groups"] if node.op is Op.CONV else 1
     return Vectors(adjoint, per_sample(node.shape[:-1]), groups)
-

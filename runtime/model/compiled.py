@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, faults
+from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node
@@ -123,7 +123,7 @@ class Compiled:
 
     def blocks_of(self, layers: Collection[str]) -> list[KroneckerLayer | DiagonalLayer]:
         """Returns the curvature blocks of those of these layers that have one."""
-        return [block for block in self.known_blocks if block.layer in layers]
+        return [block for block in self.known_blocks if block.owner in layers]
 
     def two_products(self, batch: int) -> bool:
         """Whether quadratic forms take two contractions a layer at a batch size, or three."""
