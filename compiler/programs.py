@@ -23,10 +23,11 @@ from .graph.ir import LEAVES, VIEWS, Node, topological
 from .graph.program import Input, Output, Program, declared, simplified
 from .graph.simplify import simplify
 from .language.loss import output_product, refusal, unit_vectors
-from .language.network import Traced
+from .language.network import Traced, constant_leaf
 from .values import (
     BatchStatistic,
     Columns,
+    Constant,
     Data,
     Direction,
     Form,
@@ -38,6 +39,7 @@ from .values import (
     Losses,
     Outputs,
     ParameterValue,
+    RandomNumbers,
     RunningValue,
     Scores,
 )
@@ -60,14 +62,14 @@ class Programs:
 
     @cached_property
     def adjoints(self) -> dict[Node, Node]:
-        """∂h/∂node of the data term, for every node that depends on a parameter."""
-        return vjp({self.traced.loss: ops.const(1.0)}, self.traced.nodes.values())
+        """∂h/∂node of the data term, for every node that depends on a trained parameter."""
+        return vjp({self.traced.loss: ops.const(1.0)}, self.traced.trained.values())
 
     # --- the parts of a program -----------------------------------------------------------------
 
     def direction(self, i: int = 0) -> dict[Node, Node]:
-        """Returns tangents of the parameters: the inputs of direction i."""
-        nodes = self.traced.nodes.items()
+        """Returns tangents of the trained parameters: the inputs of direction i."""
+        nodes = self.traced.trained.items()
         return {p: ops.input_(str(Direction(i, name)), p.shape) for name, p in nodes}
 
     def _directions(self, count: int) -> dict[Input, Node]:
@@ -75,7 +77,7 @@ class Programs:
         inputs: dict[Input, Node] = {}
         for i in range(count):
             tangents = self.direction(i)
-            inputs |= {Direction(i, name): tangents[p] for name, p in self.traced.nodes.items()}
+            inputs |= {Direction(i, name): tangents[p] for name, p in self.traced.trained.items()}
         return inputs
 
     @cached_property
@@ -83,15 +85,18 @@ class Programs:
         """The inputs that any program may read."""
         traced = self.traced
         (columns,) = unit_vectors(traced.z).inputs
-        leaves: dict[Input, Node] = {Data(): traced.x, Labels(): traced.y, Columns(): columns}
+        leaves: dict[Input, Node] = {Labels(): traced.y, Columns(): columns}
+        leaves |= {Data(name): node for name, node in traced.inputs.items()}
         leaves |= {ParameterValue(name): node for name, node in traced.nodes.items()}
+        leaves |= {Constant(n): constant_leaf(n, x) for n, x in traced.constants.items()}
+        leaves |= {RandomNumbers(site): node for site, node in traced.random.items()}
         return leaves | {RunningValue(name): r.node for name, r in traced.running.items()}
 
     def _by_parameter(
         self, key: Callable[[str], Output], values: Mapping[Node, Node | None]
     ) -> dict[Output, Node]:
         """The values that are not zero, each under the key of its parameter's name."""
-        found = {key(name): values.get(p) for name, p in self.traced.nodes.items()}
+        found = {key(name): values.get(p) for name, p in self.traced.trained.items()}
         return {key: node for key, node in found.items() if node is not None}
 
     def _frontier(self, outputs: Iterable[Node], known: frozenset[Node]) -> frozenset[Node]:
@@ -195,7 +200,7 @@ class Programs:
     @cached_property
     def hvp(self) -> Program:
         """`Hvp`, the data term's Hessian times direction 0: R-backward, the jvp of the gradient."""
-        gradient = {p: self.adjoints[p] for p in self.traced.nodes.values() if p in self.adjoints}
+        gradient = {p: self.adjoints[p] for p in self.traced.trained.values() if p in self.adjoints}
         tangents = jvp(gradient.values(), self.direction())
         values = self._by_parameter(Hvp, {p: tangents[g] for p, g in gradient.items()})
         return self._program("hvp", values, self._linearized, self._directions(1))
@@ -216,7 +221,7 @@ class Programs:
     def ggnvp(self) -> Program:
         """`Ggnvp`, Jᵀ B J v₀: R-forward, B = ∇²_z ℓ, and a backward pass without φ''."""
         b_z_dot = self._output_product(self._outputs_tangent(0))
-        nodes = self.traced.nodes.values()
+        nodes = self.traced.trained.values()
         values = {} if b_z_dot is None else vjp({self.traced.z: b_z_dot}, nodes)
         outputs = self._by_parameter(Ggnvp, values)
         return self._program("ggnvp", outputs, self._linearized, self._directions(1))

@@ -12,8 +12,13 @@ from .graph.program import Input, Output
 
 @dataclass(frozen=True, eq=False)
 class Data(Input):
-    """The inputs of a batch, N×C×H×W or N×D."""
+    """One of the inputs of a batch, N×(the shape of a sample).
 
+    Attributes:
+        name: the name of the input, "x" where there is one.
+    """
+
+    name: str
     kind = "x"
 
 
@@ -60,6 +65,30 @@ class RunningValue(Input):
 
     statistic: str
     kind = "running"
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Input):
+    """A constant tensor of the network.
+
+    Attributes:
+        name: the name of the constant, which follows from its values.
+    """
+
+    name: str
+    kind = "constant"
+
+
+@dataclass(frozen=True, eq=False)
+class RandomNumbers(Input):
+    """Uniform random numbers in [0, 1) from which elements are chosen that drop out.
+
+    Attributes:
+        site: the name of the place in the network.
+    """
+
+    site: str
+    kind = "random"
 
 
 @dataclass(frozen=True, eq=False)

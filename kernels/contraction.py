@@ -2,6 +2,9 @@
 
     out[m, n] = Σ_q Σ_taps Σ_c  X_q[pixel(m, tap), c] · W_q[n, tap, c]
 
+Of stacks of matrices, out[b, m, n] = Σ_q Σ_c X_q[b, m, c] · W_q[b, n, c], a tile lies in one; an
+operand of fewer matrices begins anew when they are used up.
+
 Images are N×H×W×C; W lies K-contiguous, [columns, taps, channels of the group]: as it is for a
 convolution, transposed by its producer for an input gradient. One rolled loop over taps and
 channels, taps' validity in a bit mask made before it, counters advanced without branches: the form
@@ -178,35 +181,53 @@ def finish(
         finish(right, i, j + S, k, m, n + H, mr, limit, p, batch, BM, H, S, SLOT)
 
 
-@triton.jit(do_not_specialize=["batch", "rows", "trips"])
+@triton.jit
+def _rows(i, rows, left, right, BM: tl.constexpr, RUN: tl.constexpr):
+    """Returns the rows of tile i, which of them exist, where they lie in X, and the matrix of W."""
+    m = i * BM + tl.arange(0, BM)
+    valid = m < rows
+    source = m
+    matrix = 0
+    if RUN:
+        down: tl.constexpr = (RUN + BM - 1) // BM
+        within = i % down * BM + tl.arange(0, BM)
+        valid = within < RUN
+        m = i // down * RUN + within
+        source = i // down % left * RUN + within
+        matrix = i // down % right
+    return m, valid, source, matrix
+
+
+@triton.jit(do_not_specialize=["batch", "rows", "trips", "left", "right"])
 def contraction(
-    xs, ws, p, batch, rows, trips, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
+    xs, ws, p, batch, rows, trips, left, right, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     RH: tl.constexpr, RW: tl.constexpr, COLUMNS: tl.constexpr, GROUPS: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr,
     PW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, BACKWARD: tl.constexpr,
     FLAT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PREC: tl.constexpr,
     STRIPS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, RATIOS: tl.constexpr,
-    TOGETHER: tl.constexpr,
+    TOGETHER: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
     """Computes one tile of the sum, or of one part of it.
 
     `xs` and `ws` are the operands of each term. STAGES[q] sees the accumulator after term q, and
     RATIOS[q] scales it afterwards. H, W and C are height, width and channels per group of an image,
     RH and RW the size of the grid of rows. TOGETHER says whether the three terms are x⋆v and
-    x⋆w + y⋆v, in one loop.
+    x⋆w + y⋆v, in one loop. RUN is the number of rows of a matrix of stacks of `left` and `right`
+    matrices, 0 where there are none.
     """
     tiles: tl.constexpr = (COLUMNS + BN - 1) // BN
-    per_split = (rows + BM - 1) // BM * (GROUPS * tiles)
+    down: tl.constexpr = (RUN + BM - 1) // BM
+    per_split = (rows // RUN * down if RUN else (rows + BM - 1) // BM) * (GROUPS * tiles)
     split = tl.program_id(0) // per_split
     pid = tl.program_id(0) % per_split
     i = pid // (GROUPS * tiles)
     group = pid % (GROUPS * tiles) // tiles
     tile = pid % tiles
-    m = i * BM + tl.arange(0, BM)
-    valid = m < rows
+    m, valid, source, matrix = _rows(i, rows, left, right, BM, RUN)
     local = tile * BN + tl.arange(0, BN)
     inside = local < COLUMNS
-    columns = (group * COLUMNS + local) * (KH * KW * C)
+    columns = ((matrix + group) * COLUMNS + local) * (KH * KW * C)
     PITCH: tl.constexpr = C * GROUPS
     SIGN: tl.constexpr = -1 if BACKWARD else 1
     if BACKWARD:
@@ -215,7 +236,7 @@ def contraction(
     else:
         h0 = m // RW % RH * SH - PH
         w0 = m % RW * SW - PW
-    image = m // (RH * RW) * (H * W * PITCH) + group * C
+    image = source // (RH * RW) * (H * W * PITCH) + group * C
     part = (trips + SPLIT - 1) // SPLIT
     lo = split * part
     hi = tl.minimum(lo + part, trips)
@@ -268,6 +289,7 @@ class Geometry:
         padding: the zeros around an image.
         dilation: the step between taps.
         backward: whether this is an input gradient, whose images are adjoints.
+        run: the rows of a matrix of the result where stacks of them are multiplied, 0 elsewhere.
     """
 
     size: Pair
@@ -280,6 +302,7 @@ class Geometry:
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     backward: bool = False
+    run: int = 0
 
     @property
     def taps(self) -> int:
@@ -303,6 +326,7 @@ class Geometry:
             "GROUPS": self.groups,
             "BACKWARD": self.backward,
             "FLAT": self.flat,
+            "RUN": self.run,
         }
 
     def trips(self, bk: int) -> int:
@@ -311,10 +335,14 @@ class Geometry:
             return -(-self.taps * self.channels // bk)
         return self.taps * -(-self.channels // bk)
 
+    def down(self, rows: int, bm: int) -> int:
+        """Returns the number of tiles of `bm` rows, each of which lies in one matrix of a stack."""
+        return -(-rows // bm) if not self.run else rows // self.run * -(-self.run // bm)
+
     def instances(self, tiles: Tiles, rows: int) -> int:
         """Returns the number of program instances of a launch."""
         across = self.groups * -(-self.columns // tiles.bn)
-        return -(-rows // tiles.bm) * across * tiles.split
+        return self.down(rows, tiles.bm) * across * tiles.split
 
 
 def pair(first: str, second: str, values: Pair) -> dict[str, int]:

@@ -25,6 +25,12 @@ def softplus(x):
 
 
 @triton.jit
+def power(x, exponent):
+    """Returns x to the power of a positive number; in float64, since log x is multiplied by it."""
+    return tl.exp(exponent * tl.log(x.to(tl.float64))).to(tl.float32)
+
+
+@triton.jit
 def positive_part(x):
     """Returns max(x, 0), and NaN of NaN, which `tl.maximum` alone would leave out."""
     return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)

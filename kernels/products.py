@@ -24,8 +24,8 @@ def is_large(x: Tensor, y: Tensor) -> bool:
     return x.ndim == y.ndim == 2 and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
-def times_transposed(x: Tensor, y: Tensor) -> Tensor:
-    """Returns x yᵀ for matrices, or for stacks of them.
+def times_transposed(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Returns x yᵀ + bias for matrices, or for stacks of them.
 
     Examples:
         >>> import torch
@@ -34,6 +34,8 @@ def times_transposed(x: Tensor, y: Tensor) -> Tensor:
         tensor([[11.]])
     """
     if not is_large(x, y):
-        return x @ y.mT
+        if bias is None:
+            return x @ y.mT
+        return torch.addmm(bias, x, y.mT) if x.ndim == 2 else (x @ y.mT).add_(bias)
     dense = y.is_contiguous() or y.mT.is_contiguous()  # rows with gaps go a way without blocks
-    return _mkldnn._linear_pointwise(x, y if dense else y.contiguous(), None, "none", [], "")
+    return _mkldnn._linear_pointwise(x, y if dense else y.contiguous(), bias, "none", [], "")

@@ -31,6 +31,7 @@ from newtriton.compiler.language.containers import Add as Add
 from newtriton.compiler.language.containers import Residual as Residual
 from newtriton.compiler.language.containers import Sequential as Sequential
 from newtriton.compiler.language.elementwise_loss import Criterion as Criterion
+from newtriton.compiler.language.inputs import InputSpec as InputSpec
 from newtriton.compiler.language.layers import AvgPool2d as AvgPool2d
 from newtriton.compiler.language.layers import BatchNorm2d as BatchNorm2d
 from newtriton.compiler.language.layers import Conv2d as Conv2d

@@ -133,7 +133,7 @@ def _pulled(
     traced: Traced, z_bar: Node, nodes: Iterable[Node], given: Mapping[Node, Node], count: int
 ) -> dict[Node, Node]:
     """Returns the adjoints of nodes that belong to one of z, with copies of what is given."""
-    pulled = vjp({traced.z: z_bar}, traced.nodes.values())
+    pulled = vjp({traced.z: z_bar}, traced.trained.values())
     wanted = {node: pulled.get(node) for node in nodes}
     present = [adjoint for adjoint in wanted.values() if adjoint is not None]
     repeated = copies(present, given, count)

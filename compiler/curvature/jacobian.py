@@ -100,7 +100,7 @@ def output_jacobian(traced: Traced) -> dict[Output, Node]:
         raise NewtritonError(sentence)
     outputs = traced.z.shape[1]
     cotangent = ops.input_("cotangent", traced.z.shape)
-    adjoints = vjp({traced.z: cotangent}, traced.nodes.values())
+    adjoints = vjp({traced.z: cotangent}, traced.trained.values())
     wanted = [adjoints[node] for node in consumers(traced)]
     stacked = copies(wanted, {cotangent: basis(traced)[Basis()]}, outputs)
     return {

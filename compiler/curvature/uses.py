@@ -207,18 +207,9 @@ class Uses:
     faults: Mapping[Node, str]
 
 
-def trained(traced: Traced) -> list[Node]:
-    """Returns the parameters that are not frozen."""
-    return [
-        node
-        for name, node in traced.nodes.items()
-        if not getattr(traced.parameters[name], "frozen", False)
-    ]
-
-
 def _alone(traced: Traced) -> tuple[dict[Node, list[Node]], set[Node]]:
     """Returns values that are made of parameters alone, with those, and all that depend on any."""
-    made: dict[Node, list[Node]] = {p: [p] for p in trained(traced)}
+    made: dict[Node, list[Node]] = {p: [p] for p in traced.trained.values()}
     depends = set(made)
     for node in topological([traced.loss]):
         below = [x for x in node.inputs if x in depends]
@@ -392,7 +383,7 @@ def uses_of(traced: Traced) -> Uses:
     """Returns what a network does with its parameters that are not frozen."""
     made, depends = _alone(traced)
     taken = _taken(traced, made)
-    places: dict[Node, list[Taken]] = {p: [] for p in trained(traced)}
+    places: dict[Node, list[Taken]] = {p: [] for p in traced.trained.values()}
     for place, params in taken.items():
         for p in params:
             places[p].append(place)

@@ -42,6 +42,8 @@ def _matmul(node: Node, i: int, ct: Node) -> Node:
         x_ct = ops.matmul(y, ct, ta=tb, tb=True) if ta else ops.matmul(ct, y, tb=not tb)
         return _sum_lead(x_ct, x)
     if i == 1:
+        if ops.rank(y) == 2 and not ta:
+            x, ct = ops.rows(x), ops.rows(ct)
         y_ct = ops.matmul(ct, x, ta=True, tb=ta) if tb else ops.matmul(x, ct, ta=not ta)
         return _sum_lead(y_ct, y)
     return ops.reduce_sum(ct, range(ops.rank(ct) - 1))

@@ -114,6 +114,16 @@ def batch_axis(shape: Shape) -> int | None:
     return next((axis for axis, dim in enumerate(shape) if is_batched(dim)), None)
 
 
+def product(dims: Iterable[Dim]) -> Dim:
+    """Returns the product of dimensions, of which at most one is a multiple of the batch size.
+
+    Examples:
+        >>> product((2, N * 4, 3))
+        N·24
+    """
+    return math.prod(dims, start=1)
+
+
 def per_sample(shape: Iterable[Dim]) -> int:
     """Returns the product of dimensions for each sample: N counts as 1.
 

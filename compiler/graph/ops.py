@@ -23,7 +23,7 @@ from typing import Any
 
 from . import scalar
 from .errors import MissingRule, ShapeError
-from .ir import Dim, Node, Op, Shape, Type, is_batched, per_sample, show
+from .ir import Dim, Node, Op, Shape, Type, is_batched, per_sample, product, show
 from .scalar import Expr
 
 Pair = tuple[int, int]
@@ -376,6 +376,11 @@ def dot(x: Node, y: Node) -> Node:
 def reshape(x: Node, shape: Sequence[Dim]) -> Node:
     """Returns the same elements in another shape."""
     return make(Op.RESHAPE, x, shape=tuple(shape))
+
+
+def rows(x: Node) -> Node:
+    """Returns x as a matrix: all axes but the last are one."""
+    return x if rank(x) == 2 else reshape(x, (product(x.shape[:-1]), x.shape[-1]))
 
 
 def transpose(x: Node, order: Sequence[int]) -> Node:

@@ -73,11 +73,11 @@ def _reduce_sum(node: Node, simple: Simple) -> Node:
 def _reshape(node: Node, simple: Simple) -> Node:
     """Merges and splits axes before the transpose, where it moves those of a group together."""
     (x,) = node.inputs
-    groups = _groups(x.shape, node.shape)
-    if groups is None:
+    runs = groups(x.shape, node.shape)
+    if runs is None:
         return node
     order, moved = x["order"], []
-    for number, (old, new) in enumerate(groups):
+    for number, (old, new) in enumerate(runs):
         axes = [order[a] for a in old if x.shape[a] != 1] or [order[a] for a in old]
         if axes != list(range(axes[0], axes[0] + len(axes))):
             return node
@@ -90,7 +90,7 @@ def _reshape(node: Node, simple: Simple) -> Node:
     return simple(ops.transpose(simple(ops.reshape(x.inputs[0], shape)), inverse(places)))
 
 
-def _groups(old: Sequence[Dim], new: Sequence[Dim]) -> list[tuple[list[int], list[int]]] | None:
+def groups(old: Sequence[Dim], new: Sequence[Dim]) -> list[tuple[list[int], list[int]]] | None:
     """Returns the smallest runs of axes that hold the same elements before and after a reshape."""
     found: list[tuple[list[int], list[int]]] = []
     i = j = 0

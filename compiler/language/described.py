@@ -1,12 +1,14 @@
-"""How layers and losses print: as the call that made them."""
+"""What layers and losses have in common: they print as the call that made them."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar, TypeVar
+
+L = TypeVar("L", bound="Described")
 
 
-class Described:
+class Printed:
     """An object that prints as the call that made it, without the options left at their defaults.
 
     The constructor's signature says which options there are, and each is kept in the attribute of
@@ -26,3 +28,32 @@ class Described:
             elif value != option.default:
                 arguments.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+class Described(Printed):
+    """A layer of newtriton's.
+
+    Attributes:
+        frozen: whether its parameters, and those of all layers in it, stay as they are.
+    """
+
+    frozen: ClassVar[bool] = False
+
+    def freeze(self: L) -> L:
+        """Freezes the layer: its parameters keep their first values, whatever steps are made.
+
+        Gradient and products are zero there, there is no curvature and no weight decay.
+
+        Returns:
+            the layer itself.
+
+        Examples:
+            >>> import newtriton as nt
+            >>> nt.Sequential(nt.Linear(8).freeze(), nt.Tanh(), nt.Linear(3))
+            Sequential(Linear(8).freeze(), Tanh(), Linear(3))
+        """
+        self.frozen = True  # type: ignore[misc]
+        return self
+
+    def __repr__(self) -> str:
+        return super().__repr__() + (".freeze()" if self.frozen else "")

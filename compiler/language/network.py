@@ -6,16 +6,25 @@ PyTorch would, and says whether batch statistics or running ones are used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError, ShapeError
-from ..graph.ir import N, Node, Shape, made_at, show
-from ..graph.options import check_option
+from ..graph.ir import VIEWS, N, Node, Op, Shape, batch_axis, made_at, show, topological
+from ..graph.options import check_number, check_option
+from ..graph.scalar import var
+from ..graph.simplify import simplify
 from .initial import INITIAL
+from .inputs import InputSpec, specifications
 from .loss import Loss
+from .trees import ALONE, named, rebuilt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Parameter:
         fan_out: how many outputs each input contributes to.
         order: the permutation of its axes into PyTorch's, (0, 3, 1, 2) for the weights of a
             convolution.
+        frozen: whether it stays as it is: no derivative is taken by it.
     """
 
     name: str
@@ -38,6 +48,7 @@ class Parameter:
     fan_in: int
     fan_out: int
     order: tuple[int, ...]
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,12 @@ def layer_of(parameter: str) -> str:
 
 
 class Layer(Protocol):
-    """Anything that turns one node into another."""
+    """Anything that turns one node into another.
 
-    def build(self, x: Node, scope: Scope) -> Node:
+    The first layer of a network with several inputs gets a tuple or a dictionary of nodes.
+    """
+
+    def build(self, x: Any, scope: Scope) -> Node:
         """Returns the layer's output for the input x."""
         ...
 
@@ -80,15 +94,21 @@ class _Record:
         nodes: their nodes by the same names.
         running: the running statistics by name.
         momenta: the weight of a new batch in running statistics, by the place of their layer.
+        constants: the values of constant leaves by name.
+        random: the leaves of random numbers by the name of their site.
+        frozen: the names of the frozen parameters; None leaves it to the layers.
         seen: the layers traced so far, by identity, and where each stands. They are kept alive, so
             that no later layer gets the identity of one that is gone.
     """
 
     training: bool
+    frozen: Collection[str] | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
     momenta: dict[str, float | None] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    random: dict[str, Node] = field(default_factory=dict)
     seen: dict[int, tuple[Layer, str]] = field(default_factory=dict)
 
 
@@ -99,10 +119,12 @@ class Scope:
     Attributes:
         record: what the trace collects.
         prefix: the beginning of the layer's names, "4.body." for example.
+        frozen: whether the layer, or one around it, is frozen.
     """
 
     record: _Record
     prefix: str = ""
+    frozen: bool = False
 
     @property
     def training(self) -> bool:
@@ -111,11 +133,16 @@ class Scope:
 
     def child(self, name: str) -> Scope:
         """Returns the scope of a layer inside this one."""
-        return Scope(self.record, f"{self.prefix}{name}.")
+        return Scope(self.record, f"{self.prefix}{name}.", self.frozen)
 
-    def build(self, name: str, layer: Layer, x: Node) -> Node:
+    def of(self, layer: Layer) -> Scope:
+        """Returns the scope of a layer that stands here, frozen where the layer says so."""
+        frozen = self.frozen or getattr(layer, "frozen", False)
+        return Scope(self.record, self.prefix, frozen)
+
+    def build(self, name: str, layer: Layer, x: Any) -> Node:
         """Traces `layer` as the child `name`; its errors say where it stands and what it got."""
-        scope = self.child(name)
+        scope = self.child(name).of(layer)
         place = scope.prefix[:-1]
         if not hasattr(layer, "build"):
             raise NewtritonError(f"layer {place} is {layer!r}: use newtriton's own layers")
@@ -130,7 +157,7 @@ class Scope:
             except ShapeError as error:
                 if error.placed:
                     raise
-                placed = ShapeError(f"{layer!r} at layer {place} got {describe(x.shape)}: {error}")
+                placed = ShapeError(f"{layer!r} at layer {place} got {_described(x)}: {error}")
                 placed.placed = True
                 raise placed from None
 
@@ -141,8 +168,11 @@ class Scope:
         init: str,
         fans: tuple[int, int],
         order: tuple[int, ...] | None = None,
+        frozen: bool = False,
     ) -> Node:
         """Returns a parameter of this layer.
+
+        One that is frozen is a leaf of the graph as data are: nothing is derived by it.
 
         Args:
             name: its name inside the layer.
@@ -151,6 +181,7 @@ class Scope:
                 "xavier", "sparse", "ones" or "zeros".
             fans: the numbers of inputs of an output and of outputs of an input.
             order: the permutation of its axes into PyTorch's; they are the same unless given.
+            frozen: whether it stays as it is; so do all parameters of a frozen layer.
 
         Raises:
             NewtritonError: there is no such rule.
@@ -158,8 +189,48 @@ class Scope:
         full = self.prefix + name
         check_option(f"init of parameter {full}", init, tuple(INITIAL))
         order = tuple(range(len(shape))) if order is None else order
-        self.record.parameters[full] = Parameter(full, shape, init, *fans, order)
-        return self.record.nodes.setdefault(full, ops.param(full, shape))
+        named = self.record.frozen
+        stays = (frozen or self.frozen) if named is None else full in named
+        self.record.parameters[full] = Parameter(full, shape, init, *fans, order, stays)
+        leaf = ops.input_ if stays else ops.param
+        return self.record.nodes.setdefault(full, leaf(full, shape))
+
+    def constant(self, values: Tensor) -> Node:
+        """Returns a leaf for a tensor that does not change, such as a mask or positions.
+
+        The model holds it in its dtype; integers and booleans are int64. Equal tensors are one
+        leaf.
+        """
+        values = values.detach()
+        values = values.double() if values.is_floating_point() else values.long()
+        content = hashlib.sha256(values.cpu().contiguous().numpy().tobytes())
+        content.update(repr((values.dtype, tuple(values.shape))).encode())
+        name = content.hexdigest()[:16]
+        self.record.constants.setdefault(name, values.clone())
+        return constant_leaf(name, values)
+
+    def dropout(self, x: Node, p: float) -> Node:
+        """Returns x with a share p of its elements 0, the others divided by 1 − p.
+
+        Which ones follows from a leaf of random numbers, uniform in [0, 1), with the samples on its
+        first axis. In evaluation mode, x itself.
+
+        Args:
+            x: what drops out.
+            p: the share, 0 ≤ p ≤ 1.
+
+        Raises:
+            NewtritonError: p is no such number.
+        """
+        p = check_number("p", p, 0.0, 1.0)
+        if not self.training or p == 0.0:
+            return x
+        if p == 1.0:
+            return ops.scale(x, 0.0)
+        site = f"{self.prefix}dropout{len(self.record.random)}"
+        leaf, numbers = _by_sample(f"random:{site}", x.shape)
+        self.record.random[site] = leaf
+        return ops.map_(var(0) * scalar.where(p - var(1), 0.0, 1.0 / (1.0 - p)), x, numbers)
 
     def running(self, name: str, start: float, now: Node, positions: int) -> Node:
         """Returns a running statistic as an input of the graph; see `Running`."""
@@ -173,6 +244,32 @@ class Scope:
         self.record.momenta[self.prefix[:-1]] = value
 
 
+def constant_leaf(name: str, values: Tensor) -> Node:
+    """Returns the leaf of a constant tensor."""
+    kind = "float" if values.is_floating_point() else "int"
+    return ops.input_(f"constant:{name}", tuple(values.shape), kind)
+
+
+def _by_sample(name: str, shape: Shape) -> tuple[Node, Node]:
+    """Returns a leaf with the samples on its first axis, and its numbers in a shape."""
+    at = batch_axis(shape)
+    if at is None or shape[0] is N:
+        leaf = ops.input_(name, shape)
+        return leaf, leaf
+    before, times, after = shape[:at], shape[at].times, shape[at + 1 :]
+    leaf = ops.input_(name, (N, times, *before, *after))
+    rest = range(at + 2, len(shape) + 1)
+    return leaf, ops.reshape(ops.transpose(leaf, (*range(2, at + 2), 0, 1, *rest)), shape)
+
+
+def _described(x: Any) -> str:
+    """Says what a layer got: one value, or several by name."""
+    nodes = named(x)
+    if nodes.keys() == {ALONE}:
+        return describe(nodes[ALONE].shape)
+    return ", ".join(f"{name}: {describe(node.shape)}" for name, node in nodes.items())
+
+
 def describe(shape: Shape) -> str:
     """Says a shape in words, without the batch and in PyTorch's order."""
     if len(shape) == 4:
@@ -182,11 +279,24 @@ def describe(shape: Shape) -> str:
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """A table whose rows are read at the numbers that an input holds.
+
+    Attributes:
+        index: the numbers, a view of the input without copies.
+        rows: how many rows there are.
+    """
+
+    index: Node
+    rows: int
+
+
+@dataclass(frozen=True)
 class Traced:
     """The forward graph of a network with its loss, in training or evaluation mode.
 
     Attributes:
-        x: the input, N×C×H×W or N×D.
+        inputs: the inputs by name, "x" where there is one, each N×(the shape of a sample).
         y: the labels.
         z: the outputs, N×K.
         losses: the N per-sample losses.
@@ -196,10 +306,12 @@ class Traced:
         nodes: their nodes by the same names.
         running: the running statistics by name, in PyTorch's order.
         momenta: the weight of a new batch in running statistics, by batch norm layer.
+        constants: the constant tensors by name, float64 or int64.
+        random: the leaves of random numbers by the name of their site.
         training: whether batch statistics are used.
     """
 
-    x: Node
+    inputs: Mapping[str, Node]
     y: Node
     z: Node
     losses: Node
@@ -209,43 +321,86 @@ class Traced:
     nodes: Mapping[str, Node]
     running: Mapping[str, Running]
     momenta: Mapping[str, float | None]
+    constants: Mapping[str, Tensor]
+    random: Mapping[str, Node]
     training: bool
+
+    @cached_property
+    def lookups(self) -> dict[str, list[Lookup]]:
+        """The tables whose rows integer inputs are the numbers of, by the name of the input."""
+        found: dict[str, list[Lookup]] = {name: [] for name in self.inputs}
+        names = {leaf: name for name, leaf in self.inputs.items()}
+        for node in topological([self.z]):
+            if node.op is Op.GATHER_ROWS:
+                table, index = node.inputs
+                leaf = index
+                while leaf.op in VIEWS:
+                    copied = leaf.op is Op.BROADCAST
+                    (leaf,) = leaf.inputs
+                    index = leaf if copied else index
+                if leaf in names:
+                    found[names[leaf]].append(Lookup(index, table.shape[-2]))
+        return found
+
+    @property
+    def trained(self) -> dict[str, Node]:
+        """The nodes of the parameters that are not frozen, by name."""
+        return {name: node for name, node in self.nodes.items() if node.op is Op.PARAM}
+
+
+def _leaf(name: str, spec: InputSpec) -> Node:
+    """Returns the leaf of an input."""
+    return ops.input_(name if name == ALONE else f"x:{name}", (N, *spec.shape), spec.kind)
+
+
+def _image(x: Node) -> Node:
+    """Returns an input as layers take it: an image with its channels last."""
+    return ops.transpose(x, (0, 2, 3, 1)) if ops.rank(x) == 4 else x
 
 
 def trace(
-    net: Layer, input_shape: tuple[int, ...], criterion: Loss, training: bool = True
+    net: Layer,
+    inputs: Any,
+    criterion: Loss,
+    training: bool = True,
+    frozen: Collection[str] | None = None,
 ) -> Traced:
     """Builds the forward graph.
 
     Args:
         net: the network.
-        input_shape: the shape of one sample, (C, H, W) or (D,).
+        inputs: the shape of one sample, or an `InputSpec`; a tuple or a dictionary of them for
+            several inputs.
         criterion: the loss.
         training: whether batch norm takes batch statistics instead of running ones.
+        frozen: the names of the frozen parameters; None leaves it to the layers.
 
     Raises:
         ShapeError: names the layer at which the shapes do not fit.
         NewtritonError: a layer stands at two places or is none of newtriton's, a parameter's `init`
             is unknown, or there are no parameters.
     """
-    x = ops.input_("x", (N, *input_shape))
-    image = ops.transpose(x, (0, 2, 3, 1)) if len(input_shape) == 3 else x
-    record = _Record(training)
-    scope = Scope(record)
+    specs = specifications(inputs)
+    leaves = {name: _leaf(name, spec) for name, spec in named(specs).items()}
+    x = rebuilt(specs, {name: _image(leaf) for name, leaf in leaves.items()})
+    record = _Record(training, frozen)
     if not hasattr(net, "build"):
         raise NewtritonError(f"the network is {net!r}: use newtriton's own layers")
     try:
-        z = net.build(image, scope)
+        z = net.build(x, Scope(record).of(net))
     except ShapeError as error:
         if error.placed:
             raise
-        raise ShapeError(f"{net!r} got {describe(image.shape)}: {error}") from None
+        raise ShapeError(f"{net!r} got {_described(x)}: {error}") from None
     if ops.rank(z) != 2:
         raise ShapeError(
             f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()"
         )
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
+    simple = simplify({"z": z, **{name: r.now for name, r in record.running.items()}})
+    z = simple.pop("z")
+    running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
         criterion.check()
         y = criterion.labels(z)
@@ -256,6 +411,6 @@ def trace(
             )
         loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
     return Traced(
-        x, y, z, losses, loss, criterion, record.parameters, record.nodes,
-        record.running, record.momenta, training,
+        leaves, y, z, losses, loss, criterion, record.parameters, record.nodes,
+        running, record.momenta, record.constants, record.random, training,
     )  # fmt: skip

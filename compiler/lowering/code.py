@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..graph.ir import Node
+from .tile import Index
+
+Count = TypeVar("Count", int, Index)
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,19 @@ class Tile:
         rows: the tile's rows.
         columns: the tile's columns.
         strips: how many strips of so many columns a row of the kernel's space has.
+        run: the rows after which a new tile begins in any case, 0 where there is no such number.
     """
 
     rows: int
     columns: int
     strips: int
+    run: int = 0
+
+    def down(self, rows: Count) -> Count:
+        """Returns the number of tiles, one below the other, of so many rows: a number or a term."""
+        if self.run:
+            return rows // self.run * -(-self.run // self.rows)
+        return (rows + (self.rows - 1)) // self.rows
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from newtriton.kernels.functions import (
     add_rows,
     draw,
     positive_part,
+    power,
     round_bf16,
     round_tf32,
     row_max,

@@ -13,18 +13,31 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol, TypeVar
 
-from ..graph.ir import Node, Op, Shape
+from ..graph.ir import Node, Op, Shape, is_batched
 from ..graph.scalar import Expr, at_nan, subexpressions
-from .indexing import At, linear, split
-from .tile import BATCH, ZERO, Along, Index, Mask, Term, Value, add, call, number, where
+from .indexing import At, regrouped
+from .tile import BATCH, Along, Index, Mask, Term, Value, add, call, number, where
 
 LONGEST_ROW = 8192  # columns that one tile takes whole, for sums along a row
 NOTHING = number(0.0)
 T = TypeVar("T", bound=Term)
 
 
+class Homes(Protocol):
+    """The space in which a reader computes."""
+
+    def home(self, shape: Shape) -> At | None:
+        """Returns where a value of this shape lives in it, or None."""
+        ...
+
+
 class Reader(Protocol):
     """Whoever asks for elements: the code generator, or the scheduler that only looks."""
+
+    @property
+    def space(self) -> Homes:
+        """The space of the kernel."""
+        ...
 
     def value(self, node: Node, at: At, valid: Mask | None) -> Value:
         """Returns the element of `node` at an index; anything where `valid` does not hold."""
@@ -55,11 +68,11 @@ def _broadcast(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
 
 def _reshape(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
     (x,) = node.inputs
-    old, new = ([d for d in n.shape if d != 1] for n in (x, node))
-    if old == new:  # only axes of length one come or go
-        moved = iter([i for i, d in zip(at, node.shape, strict=True) if d != 1])
-        return read.value(x, tuple(ZERO if d == 1 else next(moved) for d in x.shape), valid)
-    return read.value(x, split(x.shape, read.name(linear(node.shape, at))), valid)
+    there = read.space.home(x.shape) if at == read.space.home(node.shape) else None
+    if there is None:
+        there = regrouped(node.shape, at, x.shape, read.name)
+    assert there is not None, "a reshape has as many elements as its operand"
+    return read.value(x, there, valid)
 
 
 def _transpose(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
@@ -180,6 +193,16 @@ def _one_hot(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
     return read.value(node.inputs[0], at[:-1], valid).equals(at[-1]).indicator()
 
 
+def _gather_rows(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
+    """Reads a row of a table; one that the table does not have is NaN."""
+    table, index = node.inputs
+    lead, last = len(table.shape) - 2, len(at) - 1
+    chosen = read.name(read.value(index, at[lead:last], valid).as_position())
+    inside = chosen.inside(0, table.shape[-2])
+    element = read.value(table, (*at[:lead], chosen, at[last]), inside & valid)
+    return where(inside, element, number(math.nan))
+
+
 def _function(name: str) -> Callable[..., Value]:
     return lambda *args: call(name, *args)
 
@@ -216,6 +239,9 @@ SCALARS: dict[str, Callable[..., Value]] = {
     "tanh": _function("tanh"),
     "erf": _function("tl.erf"),
     "softplus": _function("softplus"),
+    "sin": _function("tl.sin"),
+    "cos": _function("tl.cos"),
+    "power": _function("power"),
     "where": _branch,
     "tf32": _function("round_tf32"),
     "bf16": _function("round_bf16"),
@@ -238,7 +264,13 @@ def expression(read: Reader, expr: Expr, operands: Sequence[Value]) -> Value:
 
 
 def _map(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
-    return expression(read, node["expr"], [read.value(x, at, valid) for x in node.inputs])
+    return expression(read, node["expr"], [_float(read, x, at, valid) for x in node.inputs])
+
+
+def _float(read: Reader, x: Node, at: At, valid: Mask | None) -> Value:
+    """Returns an element as a float, also where the tensor holds labels or places."""
+    value = read.value(x, at, valid)
+    return value * number(1.0) if x.type.kind == "int" else value
 
 
 def _argmax_pool(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
@@ -271,6 +303,8 @@ def reduction(node: Node) -> Reduction:
     kept = [a for a, d in enumerate(shape) if a not in axes and d != 1]
     if not kept:
         return Reduction.ALL
+    if is_batched(shape[-1]):
+        return Reduction.LOOP
     if kept == [len(shape) - 1]:
         return Reduction.COLUMNS
     whole = axes == (len(shape) - 1,) and shape[-1] <= LONGEST_ROW
@@ -317,5 +351,6 @@ ELEMENTS: dict[Op, Rule] = {
     Op.AVG_UNPOOL: _avg_unpool,
     Op.GATHER_MAX: _gather_max,
     Op.SCATTER_MAX: _scatter_max,
+    Op.GATHER_ROWS: _gather_rows,
     Op.ONE_HOT: _one_hot,
 }

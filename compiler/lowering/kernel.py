@@ -9,7 +9,7 @@ from ..graph.ir import CONTRACTIONS, Graph, Node, Op, batch_axis
 from .precision import is_rounded
 from .space import GRAMS, Space
 
-ANCHORS = CONTRACTIONS | GRAMS | {Op.SPECTRAL}
+ANCHORS = CONTRACTIONS | GRAMS | {Op.SPECTRAL, Op.SCATTER_ROWS}
 
 
 def base(node: Node) -> Node:
@@ -23,6 +23,11 @@ def is_data(node: Node) -> bool:
     """Whether a value is given for a batch: it, or an image in the order of its channels last."""
     leaf = node.inputs[0] if node.op is Op.TRANSPOSE else node
     return leaf.op is Op.INPUT and batch_axis(leaf.shape) is not None
+
+
+def is_wide(node: Node) -> bool:
+    """Whether a value is of 64-bit integers, as labels and indices are given."""
+    return node.type.kind == "int" and (node.op is Op.INPUT or is_data(node))
 
 
 def width(node: Node) -> int:

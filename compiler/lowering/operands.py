@@ -8,6 +8,7 @@ from ..graph import ops, scalar
 from ..graph.ir import Node, Op, Shape
 from .kernel import base
 from .precision import is_rounded
+from .space import is_outer
 
 
 def packed(x: Node, shape: Shape, order: Sequence[int]) -> Node:
@@ -20,8 +21,8 @@ def packed(x: Node, shape: Shape, order: Sequence[int]) -> Node:
 def contraction_operands(node: Node, by_vendor: bool) -> list[Node]:
     """Returns what a contraction reads: tensors whose last axis is contracted wherever it can be.
 
-    The weights of an input gradient, and the right side of a plain matrix product, are transposed
-    first: that is a kernel of its own, shared by all who need it.
+    The weights of an input gradient, and the sides of a matrix product that do not end in it, are
+    transposed first: that is a kernel of its own, shared by all who need it.
     """
     if by_vendor:
         return [*map(base, node.inputs[:2]), *node.inputs[2:]]
@@ -30,13 +31,18 @@ def contraction_operands(node: Node, by_vendor: bool) -> list[Node]:
         groups, (o, kh, kw, c) = node["groups"], w.shape
         apart = (groups, o // groups, kh, kw, c)
         return [base(ct), packed(w, apart, (0, 4, 2, 3, 1))]
-    if node.op is Op.MATMUL:
+    if node.op is Op.MATMUL and not is_outer(node):
         x, y, *bias = node.inputs
-        if not node["transpose_a"] and not node["transpose_b"]:
-            lead = range(len(y.shape) - 2)
-            y = packed(y, y.shape, (*lead, len(y.shape) - 1, len(y.shape) - 2))
+        x = _turned(x) if node["transpose_a"] else x
+        y = y if node["transpose_b"] else _turned(y)
         return [base(x), base(y), *bias]
     return [*map(base, node.inputs[:2]), *node.inputs[2:]]
+
+
+def _turned(x: Node) -> Node:
+    """Returns x with its last two axes exchanged."""
+    *lead, row, column = range(len(x.shape))
+    return packed(x, x.shape, (*lead, column, row))
 
 
 def coefficients(joint: Node, anchors: Sequence[Node]) -> list[scalar.Expr] | None:

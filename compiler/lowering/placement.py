@@ -151,12 +151,17 @@ class Placement:
             return False
         if part and any(map(is_outer, kernel.anchors)):
             return False
-        tall = kernel.space.cut != len(kernel.space.shape) - 1
-        if part and tall and reduction(node) is not Reduction.ALL:
+        if part and reduction(node) is Reduction.COLUMNS and not self._has_columns(kernel, subject):
             return False
         if is_partial(node) and not part and self.order.reaches(kernel, self.part_of[node]):
             return False
         return self._at_hand(node, kernel, self.reading.sources(node, kernel.space, part))
+
+    @staticmethod
+    def _has_columns(kernel: Kernel, subject: Node) -> bool:
+        """Whether the columns of a kernel's space are the elements along a value's last axis."""
+        tall = kernel.space.cut != len(kernel.space.shape) - 1
+        return not tall and kernel.space.columns == subject.shape[-1]
 
     @staticmethod
     def _has_room(node: Node, subject: Node, kernel: Kernel) -> bool:

@@ -15,7 +15,7 @@ from ..graph.ir import Node, Op, Shape
 from .code import Access, Buffer, Code, Functions, Part, Tile
 from .elements import ELEMENTS, NOTHING, Reduction, expression, reduction
 from .indexing import At, extent, linear, split
-from .kernel import Kernel, Schedule
+from .kernel import Kernel, Schedule, is_wide
 from .operands import coefficients
 from .precision import is_rounded
 from .printing import triton
@@ -231,8 +231,8 @@ class _Writer:
     def added(self, node: Node) -> Value:
         """Returns Σ over the parts that tiles have written."""
         producer = self.schedule.part_of[node]
-        tile, rows = self.tiles[producer], extent(producer.space.rows)
-        parts = (rows + (tile.rows - 1)) // tile.rows
+        tile = self.tiles[producer]
+        parts = tile.down(extent(producer.space.rows))
         pointer = self.pointer(Part(node))
         if reduction(node) is Reduction.ALL:
             strips = 1 if producer.space.along_rows(node.inputs[0].shape) else tile.strips
@@ -268,7 +268,7 @@ class _Writer:
 def _widened(node: Node) -> str | None:
     """Returns the type in registers: labels may be stored in 64 bits, rounded operands in 16."""
     if node.type.kind == "int":
-        return "int32" if node.op is Op.INPUT else None
+        return "int32" if is_wide(node) else None
     return "float32" if is_rounded(node) else None
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ..graph.ir import Node, Op, Shape, batch_axis, show
 from .elements import Reduction, reduction
-from .indexing import At, split
+from .indexing import At, regrouped, split
 from .tile import COLUMN, NOWHERE, ROW, ROWS, ZERO, Axis, Index, coordinate
 
 GRAMS = frozenset({Op.GRAM, Op.PATCH_GRAM})
@@ -58,19 +58,16 @@ class Space:
     def home(self, shape: Shape) -> At | None:
         """Returns where a value of this shape lives, or None where it has no place.
 
-        A value lives at every element of the space, or at every row.
+        A value lives at every element of the space, or at every row, in their order; axes of the
+        space may be merged or split for it.
         """
         if shape not in self._homes:
             self._homes[shape] = self._home(shape)
         return self._homes[shape]
 
     def _home(self, shape: Shape) -> At | None:
-        longer = [d for d in shape if d != 1]
-        for own in (self.shape, self.rows):
-            if [d for d in own if d != 1] == longer:
-                moved = iter([i for i in self.coordinates if i is not ZERO])
-                return tuple(ZERO if d == 1 else next(moved) for d in shape)
-        return None
+        whole = regrouped(self.shape, self.coordinates, shape)
+        return regrouped(self.rows, self.coordinates, shape) if whole is None else whole
 
     def along_rows(self, shape: Shape) -> bool:
         """Whether a value of this shape lives along the rows, one element each."""
@@ -90,18 +87,27 @@ def space_of(node: Node) -> Space:
         shape = (*node.shape, node.inputs[0].shape[-1])
     elif in_rows(node) or is_partial(node):
         shape = node.inputs[0].shape
-    return Space(shape, max(batch_axis(shape) is not None, len(shape) - 1))
+    return _in_rows_of_last_axis(shape)
+
+
+def _in_rows_of_last_axis(shape: Shape) -> Space:
+    """Returns the space of a shape; a multiple of the batch size is never a column's."""
+    batched = batch_axis(shape)
+    return Space(shape, max(0 if batched is None else batched + 1, len(shape) - 1))
 
 
 def home_space(node: Node) -> Space:
     """Returns the space of a node's own elements, where parts of it are added."""
-    return Space(node.shape, max(0, len(node.shape) - 1)) if is_partial(node) else space_of(node)
+    return _in_rows_of_last_axis(node.shape) if is_partial(node) else space_of(node)
 
 
 def is_outer(node: Node) -> bool:
     """Whether a contraction sums outer products over pixels or rows."""
-    transposed = node.op is Op.MATMUL and node["transpose_a"]
-    return transposed or node.op in (Op.CONV_WEIGHT_GRAD, Op.GRAM)
+    if node.op is not Op.MATMUL:
+        return node.op in (Op.CONV_WEIGHT_GRAD, Op.GRAM)
+    transposed = node["transpose_a"] and not node["transpose_b"]
+    matrices = all(len(x.shape) == 2 for x in node.inputs[:2])
+    return transposed and matrices and batch_axis(node.shape) is None
 
 
 def small(node: Node) -> bool:

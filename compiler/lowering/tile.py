@@ -52,7 +52,7 @@ class Form(Enum):
     DIFFERENT = "different"
     AND = "and"
     OR = "or"
-    # a choice by a condition, a position taken as an element, functions and memory
+    # a choice by a condition, a position as an element or an element as one, functions and memory
     WHERE = "where"
     POSITION = "position"
     CALL = "call"
@@ -243,6 +243,10 @@ class Value(Term):
 
     def __truediv__(self, other: Value) -> Value:
         return Value(Form.DIVIDE, (self, other))
+
+    def as_position(self) -> Index:
+        """Returns an int element as a position, as rows of a table are chosen."""
+        return Index(Form.POSITION, (self,))
 
     def equals(self, other: Index | Value) -> Mask:
         """Returns whether both are one number."""

@@ -9,7 +9,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..compiler.graph.options import check_count
+from ..compiler.language.inputs import InputSpec
 from ..compiler.language.losses import CrossEntropyLoss
+from ..compiler.language.trees import mapped
 from ..runtime.data.samples import Batches
 from ..runtime.model.compile import BACKENDS
 from ..runtime.model.compile import compile as compile_network
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     train, validation = DATA[options.data]()
     model = compile_network(
         NETWORKS[options.net](),
-        input_shape=tuple(train.x.shape[1:]),
+        input_shape=mapped(InputSpec.of, train.x),
         loss=CrossEntropyLoss(),
         backend=options.backend,
         weight_decay=options.weight_decay,

@@ -243,7 +243,7 @@ class Pointwise:
         self.writes = [*self.wanted, *self.sums]
         self.shape = maps[0].shape
         self._of_ints = any(x.type.kind == "int" for x in self.reads)
-        alone = len(self.maps) == 1 and not self.sums
+        alone = len(self.maps) == 1
         self._fused = FUSED_MAPS.get(maps[0]["expr"]) if alone else None
         self._loops: dict[int, _Loop] = {}
 
@@ -256,7 +256,8 @@ class Pointwise:
         if self._of_ints:
             operands = tuple(x.to(context.dtype) for x in operands)
         if self._fused is not None:
-            return [self._fused(*operands)]
+            value = self._fused(*operands)
+            return [value] * len(self.wanted) + [value.sum(node["axes"]) for node in self.sums]
         if context.batch not in self._loops:
             self._loops[context.batch] = _Loop(self, context.batch)
         return self._loops[context.batch].run(context, operands)

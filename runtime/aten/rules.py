@@ -99,10 +99,11 @@ def _matmul(node: Node) -> Call:
     ta, tb = node["transpose_a"], node["transpose_b"]
 
     def call(context: Context, x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
-        x, y = (x.mT if ta else x), (y.mT if tb else y)
-        if x.ndim == y.ndim == 2:
-            return torch.mm(x, y) if bias is None else torch.addmm(bias, x, y)
-        return torch.matmul(x, y) if bias is None else torch.matmul(x, y).add_(bias)
+        x, y = (x.mT if ta else x), (y if tb else y.mT)
+        if y.ndim > 2:
+            return times_transposed(x, y, bias)
+        rows = x.reshape(-1, x.shape[-1])
+        return times_transposed(rows, y, bias).view(*x.shape[:-1], len(y))
 
     return call
 

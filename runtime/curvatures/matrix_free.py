@@ -48,7 +48,7 @@ def cheaper_product(
         graph = program.graph
         return flops(graph, batch) + BALANCE * traffic(graph, batch, ITEMSIZE)
 
-    layers = len(set(map(layer_of, programs.traced.nodes))) if by_layer else 1
+    layers = len(set(map(layer_of, programs.traced.trained))) if by_layer else 1
     stored = cost(jacobian) + products * cost(programs.stored_ggnvp(by_layer))
     return "stored-jacobian" if stored < products * layers * cost(programs.ggnvp) else "r-operator"
 

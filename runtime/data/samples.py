@@ -1,23 +1,25 @@
 """Data in memory: a labelled set, its stratified split, batches of it, and the bundled digits.
 
-Shapes: x is (N, *features), y is (N,) of int64 classes or (N, K) of targets.
+Shapes: x is (N, *features), or a tuple or a dictionary of such tensors; y is (N,) of int64 classes
+or (N, K) of targets.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
+from ...compiler.language.trees import Tree, named, rows
 
 
 class Samples(NamedTuple):
     """Inputs and their labels, a pair that unpacks as `x, y`.
 
     Attributes:
-        x: the inputs (N, *features).
+        x: the inputs (N, *features), or a tuple or a dictionary of them.
         y: the labels, int64 classes (N,) or targets (N, K).
 
     Examples:
@@ -28,7 +30,7 @@ class Samples(NamedTuple):
         True
     """
 
-    x: torch.Tensor
+    x: Any
     y: torch.Tensor
 
 
@@ -39,8 +41,8 @@ class Batches:
     `load_state_dict` continues where another run stopped.
 
     Args:
-        x: the inputs (N, *features).
-        y: the labels, one per input.
+        x: the inputs (N, *features), or a tuple or a dictionary of them.
+        y: the labels, one per sample.
         batch_size: the number of samples in a batch.
         shuffle: whether each epoch has a new order.
         seed: the seed of the orders.
@@ -60,7 +62,7 @@ class Batches:
 
     def __init__(
         self,
-        x: torch.Tensor,
+        x: Tree,
         y: torch.Tensor,
         batch_size: int,
         *,
@@ -68,14 +70,17 @@ class Batches:
         seed: int = 0,
         drop_last: bool = False,
     ) -> None:
-        if len(x) != len(y):
-            raise NewtritonError(f"{len(x)} inputs but {len(y)} labels: pass one label per input")
+        for values in named(x).values():
+            if len(values) != len(y):
+                raise NewtritonError(
+                    f"{len(values)} inputs but {len(y)} labels: pass one label per input"
+                )
         check_count("batch_size", batch_size)
-        if len(x) == 0:
+        if len(y) == 0:
             raise NewtritonError("there are no samples: pass tensors with at least one row")
-        if drop_last and len(x) < batch_size:
+        if drop_last and len(y) < batch_size:
             raise NewtritonError(
-                f"batch_size {batch_size} is more than the {len(x)} samples, and drop_last leaves "
+                f"batch_size {batch_size} is more than the {len(y)} samples, and drop_last leaves "
                 "no batch: use a smaller batch_size or drop_last=False"
             )
         check_count("seed", seed, 0)
@@ -87,7 +92,7 @@ class Batches:
         self.epoch = 0
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.x), self.batch_size)
+        whole, rest = divmod(len(self.y), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Samples]:
@@ -115,21 +120,20 @@ class Batches:
         """Returns the order of the samples in an epoch, None for the given one."""
         if not self.shuffle:
             return None
-        return torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.x)))
+        return torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.y)))
 
     def _take(self, order: torch.Tensor | None, start: int) -> Samples:
         """Returns the batch whose first sample is the one at `start` in the order."""
-        rows = slice(start, start + self.batch_size)
-        if order is None:
-            return Samples(self.x[rows], self.y[rows])
-        return Samples(self.x[order[rows].to(self.x.device)], self.y[order[rows].to(self.y.device)])
+        taken = slice(start, start + self.batch_size)
+        index = taken if order is None else order[taken]
+        return Samples(rows(self.x, index), rows(self.y, index))
 
 
 def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, Samples]:
     """Splits samples at random; every class, where labels are classes, has its share in both parts.
 
     Args:
-        samples: inputs x (N, *features) and labels y; int64 ones of shape (N,) are classes.
+        samples: inputs x and labels y; int64 ones of shape (N,) are classes.
         validation: the share of the second part, between 0 and 1.
         seed: the seed of the draw; the same seed gives the same split.
 
@@ -150,14 +154,14 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow to import)
 
     check_number("validation", validation, above=0.0, below=1.0)
-    count, labels = len(samples.y), samples.y
+    number, labels = len(samples.y), samples.y
     classes = labels.cpu().numpy() if labels.dtype == torch.int64 and labels.dim() == 1 else None
     try:
         kept, held_out = train_test_split(
-            np.arange(count), test_size=validation, random_state=seed, stratify=classes
+            np.arange(number), test_size=validation, random_state=seed, stratify=classes
         )
     except ValueError as error:  # too few samples, or of a class, for a share in both parts
-        raise NewtritonError(f"cannot hold out {validation} of {count}: {error}") from error
+        raise NewtritonError(f"cannot hold out {validation} of {number}: {error}") from error
     return _rows(samples, np.asarray(kept)), _rows(samples, np.asarray(held_out))
 
 
@@ -197,5 +201,5 @@ def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
 
 def _rows(samples: Samples, indices: np.ndarray) -> Samples:
     """Returns the samples at the indices."""
-    rows = torch.from_numpy(indices)
-    return Samples(samples.x[rows], samples.y[rows])
+    index = torch.from_numpy(indices)
+    return Samples(rows(samples.x, index), rows(samples.y, index))

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
@@ -93,7 +94,7 @@ class Generated:
     def sums(self, kernel: Kernel) -> dict[Part, int]:
         """Returns the number of elements of the sums that the tiles of a kernel write."""
         tile, space = self.tiles[kernel], kernel.space
-        rows = -(-math.prod(concrete(space.rows, self.batch)) // tile.rows)
+        rows = tile.down(math.prod(concrete(space.rows, self.batch)))
         return {
             Part(n): rows * max(tile.strips, space.columns if n.shape else 1)
             for n in kernel.partials
@@ -124,7 +125,7 @@ class PointwiseLaunch(TritonLaunch):
         for kernel in slots.kernels:
             tile = generated.tiles[kernel]
             rows = math.prod(concrete(kernel.space.rows, generated.batch))
-            counts.append(-(-rows // tile.rows) * tile.strips)
+            counts.append(tile.down(rows) * tile.strips)
         arguments: dict[str, Argument] = {
             f"p{q}": tuple(c.pointers) for q, c in enumerate(slots.codes)
         }
@@ -158,8 +159,7 @@ class ContractionLaunch(TritonLaunch):
             second: tuple(both[:2][-1] for both in operands),  # of a Gram, the first again
             "p": tuple(code.pointers),
             "batch": generated.batch,
-            tiling.skeleton.arg_names[4]: tiling.rows,
-            "trips": tiling.trips,
+            **tiling.numbers,
         }
         job = self._job(code, module, tiling, generated)
         self.calls = [Call(replace(job, types=types_of(arguments)), tiling.instances, arguments)]
@@ -255,13 +255,15 @@ class VendorLaunch(Launch):
 
     def run(self, context: Context, memory: Memory) -> None:
         """Calls the operator, and says where the next kernel finds its result."""
-        operands = [
-            memory(base(x)).view(concrete(x.shape, self.batch)).to(torch.float32)
-            for x in self.plain.inputs
-        ]
+        operands = [self._operand(memory, x) for x in self.plain.inputs]
         with switches(context.device, self.rounded):
             result = self.operator(context, *operands)
         memory.put(Part(self.node), result.reshape(-1))
+
+    def _operand(self, memory: Memory, x: Node) -> Tensor:
+        """Returns an operand as the operator takes it; 32-bit indices are those that we stored."""
+        value = memory(base(x)).view(concrete(x.shape, self.batch))
+        return value if x.type.kind == "int" else value.to(torch.float32)
 
 
 KINDS: dict[type, Callable[[LaunchCode, ModuleType, Generated], Launch]] = {

@@ -148,12 +148,15 @@ def _counted_by_tiles(kernel: Kernel, tile: Tile) -> Iterator[tuple[str, Count]]
     def rows(batch: int) -> int:
         return math.prod(concrete(kernel.space.rows, batch)) + tile.rows - 1
 
+    def down(batch: int) -> int:
+        return tile.down(math.prod(concrete(kernel.space.rows, batch)))
+
     strips = tile.strips * kernel.way.splits
     yield f"the rows of {kernel.space}", rows
-    yield f"the tiles of {kernel.space}", lambda batch: rows(batch) // tile.rows * strips
+    yield f"the tiles of {kernel.space}", lambda batch: down(batch) * strips
     for node in kernel.partials:
         across = max(tile.strips, kernel.space.columns if node.shape else 1)
-        yield f"the parts of {node!r}", lambda batch, k=across: rows(batch) // tile.rows * k
+        yield f"the parts of {node!r}", lambda batch, k=across: down(batch) * k
 
 
 def _counted_by_contraction(

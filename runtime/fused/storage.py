@@ -16,6 +16,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Graph, N, Node, Op, Type, batch_axis
 from ...compiler.graph.memory import Arena, Lifetime, arena, shared
 from ...compiler.lowering.code import Buffer, Overwriting, Part
+from ...compiler.lowering.kernel import is_wide
 from ...compiler.lowering.precision import is_rounded
 
 Spans = Mapping[Buffer, tuple[int, int]]
@@ -33,7 +34,7 @@ def dtype_of(buffer: Buffer) -> torch.dtype:
 
 def pointer_type(buffer: Buffer) -> str:
     """Returns the Triton type of a pointer to a buffer; given labels have 64 bits."""
-    if isinstance(buffer, Node) and buffer.op is Op.INPUT and buffer.type.kind == "int":
+    if isinstance(buffer, Node) and is_wide(buffer):
         return "*i64"
     return {torch.float32: "*fp32", torch.int32: "*i32", torch.bfloat16: "*bf16"}[dtype_of(buffer)]
 

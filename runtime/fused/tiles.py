@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...compiler.graph.ir import Node, Op, Shape, concrete
+from ...compiler.graph.ir import Node, Op, Shape, concrete, is_batched
 from ...compiler.lowering.code import Tile
 from ...compiler.lowering.elements import Reduction, reduction
 from ...compiler.lowering.kernel import Kernel
+from ...compiler.lowering.space import is_outer
 from ...kernels.contraction import Geometry, Tiles, contraction
 from ...kernels.lags import PatchGeometry
 from ...kernels.outer import OuterGeometry, outer
@@ -33,8 +34,8 @@ class ContractionTiling:
     Attributes:
         skeleton: the Triton kernel, `contraction` or `outer`.
         instances: the number of its program instances.
-        rows: the rows of the result, or the pixels that are summed: a run-time argument.
-        trips: the turns of its loop: a run-time argument.
+        numbers: its run-time arguments besides the batch size: the rows of the result or the pixels
+            that are summed, the turns of its loop, and the matrices of each operand's stack.
         constants: its constexpr arguments and Triton's options.
         tile: what a slot sees at once.
         split: the parts of what is summed; another kernel adds them where there are several.
@@ -42,8 +43,7 @@ class ContractionTiling:
 
     skeleton: Any
     instances: int
-    rows: int
-    trips: int
+    numbers: dict[str, int]
     constants: dict[str, Any]
     tile: Tile
     split: int
@@ -82,14 +82,20 @@ Tiling = ContractionTiling | PatchTiling
 
 
 def _matmul(node: Node) -> Shapes | None:
-    """Returns the shapes of a product by a matrix; none of ours multiplies two stacks."""
+    """Returns the shapes of a product; by a matrix all rows are one matrix's.
+
+    None of ours has a multiple of the batch size along its columns, or sums over one besides the
+    outer products.
+    """
     x, y, *_ = node.inputs
-    if len(y.shape) != 2:
+    if is_outer(node):
+        return OuterGeometry((1, 1), y.shape[1], (1, 1), x.shape[1])
+    run, columns = node.shape[-2:]
+    channels = x.shape[-2 if node["transpose_a"] else -1]
+    stacked = len(y.shape) > 2
+    if any(map(is_batched, (columns, channels, *([run] if stacked else [])))):
         return None
-    if not node["transpose_a"]:
-        return Geometry((1, 1), x.shape[-1], (1, 1), node.shape[-1])
-    plain = len(x.shape) == 2 and not node["transpose_b"]
-    return OuterGeometry((1, 1), y.shape[1], (1, 1), x.shape[1]) if plain else None
+    return Geometry((1, 1), channels, (1, 1), columns, run=run if stacked else 0)
 
 
 def _conv(node: Node) -> Shapes:
@@ -134,7 +140,7 @@ SHAPES: dict[Op, Callable[[Node], Shapes | None]] = {
     Op.CONV_WEIGHT_GRAD: _weight_grad,
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
-    Op.SPECTRAL: lambda node: None,
+    **dict.fromkeys((Op.SPECTRAL, Op.SCATTER_ROWS), lambda node: None),
 }
 
 
@@ -176,9 +182,11 @@ def _contraction(
     if chip is not None:
         constants |= _options(tiles, precision, chip, 2 if together else 1) | chip.limits
     strips = shapes.groups * -(-shapes.columns // tiles.bn) * tiles.strips
+    left, right = (math.prod(concrete(x.shape[:-2], batch)) for x in node.inputs[:2])
+    numbers = {"rows": rows, "trips": shapes.trips(tiles.bk), "left": left, "right": right}
     return ContractionTiling(
-        contraction, shapes.instances(tiles, rows), rows, shapes.trips(tiles.bk), constants,
-        Tile(tiles.bm, tiles.bn // tiles.strips, strips), tiles.split,
+        contraction, shapes.instances(tiles, rows), numbers, constants,
+        Tile(tiles.bm, tiles.bn // tiles.strips, strips, shapes.run), tiles.split,
     )  # fmt: skip
 
 
@@ -194,7 +202,8 @@ def _outer(
         constants |= _options(tiles, precision, chip)
     strips = -(-shapes.shape[1] // tiles.bn) * tiles.strips
     return ContractionTiling(
-        outer, shapes.instances(tiles), pixels, -(-pixels // tiles.bk), constants,
+        outer, shapes.instances(tiles),
+        {"pixels": pixels, "trips": -(-pixels // tiles.bk)}, constants,
         Tile(tiles.bm, tiles.bn // tiles.strips, strips), tiles.split,
     )  # fmt: skip
 
@@ -255,10 +264,11 @@ def _contraction_tiles(shapes: Geometry, rows: int, precision: str, chip: Chip |
         return Tiles(64, _between(shapes.columns, 16, 32), 32, 1, 4)
     depth = shapes.channels * (shapes.taps if shapes.flat else 1)
     bk = _between(depth, 16, DEPTH[precision])
-    bm, bn = 128, _between(shapes.columns, 64, WIDEST[precision])
+    bm = _between(shapes.run, 64, 128) if shapes.run else 128
+    bn = _between(shapes.columns, 64, WIDEST[precision])
 
     def count() -> int:
-        return -(-rows // bm) * -(-shapes.columns // bn) * shapes.groups
+        return shapes.down(rows, bm) * -(-shapes.columns // bn) * shapes.groups
 
     if count() < chip.processors:
         bm = 64

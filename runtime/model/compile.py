@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
+from ...compiler.language.inputs import specifications
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer
 from ..aten.executor import AtenBackend
@@ -23,7 +25,7 @@ DTYPES = (torch.float32, torch.float64)
 
 def compile(
     net: Layer,
-    input_shape: tuple[int, ...],
+    input_shape: Any,
     loss: Loss,
     *,
     backend: str = "auto",
@@ -41,7 +43,9 @@ def compile(
 
     Args:
         net: the network, made of newtriton's layers.
-        input_shape: the shape of one sample, (C, H, W) or (D,).
+        input_shape: the shape of one sample, e.g. (C, H, W) or (D,), or an `InputSpec`, which says
+            that it is of integers; a tuple or a dictionary of them for a network with several
+            inputs.
         loss: the loss of one sample.
         backend: "aten" runs on PyTorch's operators, "triton" on fused kernels (on a GPU, or in the
             interpreter under TRITON_INTERPRET=1); "auto" takes triton where there is a GPU.
@@ -53,7 +57,7 @@ def compile(
             library, or whichever is "measured" to be faster; "auto" measures on a GPU.
         cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
         weight_decay: λ ≥ 0, on all parameters.
-        seed: the seed of the first parameter values.
+        seed: the seed of the first parameter values, and of what drops out.
 
     Raises:
         ShapeError: the shapes do not fit at a layer, which it names.
@@ -76,13 +80,9 @@ def compile(
     where = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
     if not isinstance(loss, Loss):
         raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
-    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
-    if len(shape) not in (1, 3) or not all(isinstance(d, int) and d > 0 for d in shape):
-        raise NewtritonError(
-            f"input_shape is {input_shape!r}: give (C, H, W) or (D,) of one sample"
-        )
+    specifications(input_shape)  # it refuses what is none
     decay = check_number("weight_decay", weight_decay, 0.0)
-    return Model(net, shape, loss, where, dtype, decay, seed)
+    return Model(net, input_shape, loss, where, dtype, decay, seed)
 
 
 def _backend(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +19,10 @@ from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
+from ...compiler.language.trees import named
 from ...compiler.programs import Programs
 from ...compiler.values import (
+    Constant,
     Data,
     Direction,
     Ggnvp,
@@ -32,6 +35,7 @@ from ...compiler.values import (
 from ..backend import Backend, Context, Executor, Expected
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
+from .dropout import DropoutNumbers
 from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
@@ -39,6 +43,22 @@ from .layout import Layout
 TRACKED = "num_batches_tracked"
 OF_PARAMETER = ParameterValue, Direction  # inputs that lie like a parameter
 BY_PARAMETER = Gradient, Hvp, Ggnvp  # outputs that do
+
+
+class Checked(NamedTuple):
+    """A batch whose shapes, dtypes and devices are right.
+
+    Attributes:
+        inputs: the inputs by name, as programs read them.
+        labels: the labels as the loss takes them; None where none are given.
+        demands: what the values must be besides.
+        batch: the number of samples.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+    demands: list[Demand]
+    batch: int
 
 
 class Compiled:
@@ -52,18 +72,18 @@ class Compiled:
         vectors: arithmetic on flat vectors.
         dtype: of parameters, data and results.
         weight_decay: λ of h, the mean loss plus λ/2 ‖θ‖².
-        input_shape: the shape of one sample.
-        programs: the network's programs by `training`, whether batch norm takes batch statistics.
+        input_shape: the shape of one sample, or what else the inputs were declared by.
         layout: where each parameter lies in a flat vector.
         params: all parameters, one flat tensor in the model's layout, to be changed in place.
         buffers: running statistics under PyTorch's names.
+        dropout: the random numbers of what drops out in training.
         loss_rounding: finds how far rounding may move a mean loss.
     """
 
     def __init__(
         self,
         net: Layer,
-        input_shape: tuple[int, ...],
+        input_shape: Any,
         criterion: Loss,
         backend: Backend,
         dtype: torch.dtype,
@@ -73,19 +93,31 @@ class Compiled:
         self.net, self.criterion, self.backend = net, criterion, backend
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
-        self.programs = {
-            training: Programs(trace(net, input_shape, criterion, training=training))
-            for training in (True, False)
-        }
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._frozen: frozenset[str] | None = None  # as the layers say
+        traced = self.programs[True].traced
         self.loss_rounding = LossRounding(self.programs[True].losses)
         self._two_products: dict[int, bool] = {}
-        traced = self.programs[True].traced
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)
         self.buffers = self._first_statistics(traced)
+        self.dropout = DropoutNumbers(traced.random, seed)
+        self._constants: dict[Input, Tensor] = {}
+        for name, values in (c for p in self.programs.values() for c in p.traced.constants.items()):
+            kept = dtype if values.is_floating_point() else values.dtype
+            self._constants[Constant(name)] = values.to(self.device, kept)
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
+
+    @cached_property
+    def programs(self) -> dict[bool, Programs]:
+        """The network's programs by `training`: whether batch norm takes batch statistics."""
+        return {
+            training: Programs(
+                trace(self.net, self.input_shape, self.criterion, training, self._frozen)
+            )
+            for training in (True, False)
+        }
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -153,15 +185,18 @@ class Compiled:
         """Returns the context of a call at a batch size."""
         return Context(batch, self.dtype, self.device)
 
-    def feed(self, x: Tensor, y: Tensor | None = None) -> dict[Input, Tensor]:
-        """Returns data, parameters and running statistics, as programs read them."""
-        if len(self.input_shape) == 3:
-            x = x.contiguous(memory_format=torch.channels_last)
+    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
+        """Returns data, parameters, running statistics and constants, as programs read them."""
         views = self.layout.views(self.params)
         feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
         for key in self._running:
             feed[key] = self.buffers[key.statistic]
-        feed[Data()] = x
+        feed |= self._constants
+        for name, values in named(x).items():
+            images = values.dim() == 4
+            feed[Data(name)] = (
+                values.contiguous(memory_format=torch.channels_last) if images else values
+            )
         if y is not None:
             feed[Labels()] = y
         return feed
@@ -216,10 +251,8 @@ class Compiled:
             },
         )
 
-    def check(
-        self, traced: Traced, x: Tensor, y: Tensor | None
-    ) -> tuple[Tensor | None, list[Demand]]:
-        """Returns labels as the loss takes them, and what the values of data and labels must be.
+    def check(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
+        """Returns a batch as programs read it, and what its values must be.
 
         Programs may run on data before it is known whether these demands are met; nothing that they
         give may be used.
@@ -229,16 +262,89 @@ class Compiled:
             NewtritonError: another dtype or device, or a batch of which batch norm cannot take
                 statistics.
         """
-        demands = check_inputs(traced, x, self.dtype, self.device)
+        inputs, demands = check_inputs(traced, x, self.dtype, self.device)
+        batch = len(next(iter(inputs.values())))
         for name, running in traced.running.items():
-            if traced.training and len(x) * running.positions == 1:
+            if traced.training and batch * running.positions == 1:
                 raise NewtritonError(
                     f"{name}: one value per channel has no variance: give at least 2 samples"
                 )
         if y is None:
-            return None, demands
-        labels, more = check_labels(traced, y, len(x), self.dtype, self.device)
-        return labels, demands + more
+            return Checked(inputs, None, demands, batch)
+        labels, more = check_labels(traced, y, batch, self.dtype, self.device)
+        return Checked(inputs, labels, demands + more, batch)
+
+    # --- frozen parameters ----------------------------------------------------------------------
+
+    @cached_property
+    def integers(self) -> frozenset[str]:
+        """The names of the inputs that are integers."""
+        leaves = self.programs[True].traced.inputs
+        return frozenset(name for name, leaf in leaves.items() if leaf.type.kind == "int")
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The names of the parameters that stay as they are."""
+        if self._frozen is None:
+            parameters = self.programs[True].traced.parameters
+            self._frozen = frozenset(name for name, p in parameters.items() if p.frozen)
+        return self._frozen
+
+    @cached_property
+    def trained(self) -> list[slice]:
+        """The parts of a flat vector that belong to parameters which are not frozen."""
+        return self.layout.runs(self.programs[True].traced.trained)
+
+    @cached_property
+    def held(self) -> list[slice]:
+        """The parts of a flat vector that belong to frozen parameters."""
+        return self.layout.runs(self.frozen)
+
+    def freeze(self, *names: str, frozen: bool = True) -> None:
+        """Freezes parameters, or releases them: they keep their values, whatever steps are made.
+
+        Gradient and products are zero there, there is no curvature and no weight decay.
+
+        Args:
+            names: names of parameters, or of layers, whose parameters are all meant.
+            frozen: whether they are frozen or released.
+
+        Raises:
+            NewtritonError: there is no such parameter or layer.
+        """
+        meant = set[str]()
+        for name in names:
+            found = {p for p in self.layout.parameters if p == name or p.startswith(f"{name}.")}
+            if not found:
+                known = ", ".join(self.layout.parameters)
+                raise NewtritonError(
+                    f"freeze names {name!r}: give parameters or layers, of {known}"
+                )
+            meant |= found
+        before = self.frozen
+        self._frozen = before | meant if frozen else before - meant
+        if self._frozen != before:
+            self._executors.clear()
+            for name in ("programs", "blocks", "known_blocks", "trained", "held"):
+                self.__dict__.pop(name, None)
+
+    def check_trained(self, then: frozenset[str] | None = None) -> frozenset[str]:
+        """Returns the names of the frozen parameters, which an optimizer keeps.
+
+        Args:
+            then: the names that were frozen when the optimizer was made.
+
+        Raises:
+            NewtritonError: others are frozen now, or all parameters are.
+        """
+        if then is not None and then != self.frozen:
+            changed = ", ".join(sorted(then ^ self.frozen))
+            raise NewtritonError(
+                f"{changed}: frozen or released since this optimizer was made: make a new one"
+            )
+        if not self.trained:
+            raise NewtritonError("all parameters are frozen: there is nothing to train")
+        return self.frozen
 
     # --- weight decay ---------------------------------------------------------------------------
 
@@ -247,8 +353,14 @@ class Compiled:
         mean = losses.double().mean()
         if not self.weight_decay:
             return mean
-        return mean + 0.5 * self.weight_decay * inner_products([self.params])[0]
+        squares = [inner_products([self.params[run]])[0] for run in self.trained]
+        return mean + 0.5 * self.weight_decay * sum(squares)
 
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
-        """Adds λ times `point` to a product or gradient of the data term, in place."""
-        return vector.add_(point, alpha=self.weight_decay) if self.weight_decay else vector
+        """Adds λ times `point` to a product or gradient of the data term, in place.
+
+        Frozen parameters have no part in it.
+        """
+        for run in self.trained if self.weight_decay else ():
+            vector[run].add_(point[run], alpha=self.weight_decay)
+        return vector

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, ShapeError
-from ...compiler.graph.ir import show
+from ...compiler.graph.ir import Node, Op, concrete, show
 from ...compiler.language.loss import Loss
-from ...compiler.language.network import Traced
+from ...compiler.language.network import Lookup, Traced
+from ...compiler.language.trees import ALONE, named
 from ..reading import Array, finite, read
 
 
@@ -44,32 +45,105 @@ def read_checked(
 
 
 def check_inputs(
-    traced: Traced, x: Tensor, dtype: torch.dtype, device: torch.device
-) -> list[Demand]:
-    """Returns what the values of x must be.
+    traced: Traced, x: Any, dtype: torch.dtype, device: torch.device
+) -> tuple[dict[str, Tensor], list[Demand]]:
+    """Returns the inputs by name as programs read them, and what their values must be.
 
     Raises:
-        ShapeError: it has not the network's shape, or no sample.
-        NewtritonError: it is no tensor, or of another dtype or device.
+        ShapeError: one has not the network's shape, or another number of samples, or none.
+        NewtritonError: one is missing, no tensor, or of another dtype or device.
     """
-    if not isinstance(x, Tensor):
-        raise NewtritonError(f"inputs are {type(x).__name__}: give a torch.Tensor")
-    expected = tuple(traced.x.shape[1:])
-    if x.ndim != len(expected) + 1 or tuple(x.shape[1:]) != expected:
-        raise ShapeError(
-            f"inputs are {show(x.shape)}: the network was compiled for N×{show(expected)}"
+    given, expected = named(x), traced.inputs
+    if given.keys() != expected.keys():
+        raise NewtritonError(
+            f"the network takes {_listed(expected)}, got {_listed(given)}: give "
+            + ("one tensor" if ALONE in expected else "all of them, in a tuple or by their names")
         )
+    found, demands = dict[str, Tensor](), list[Demand]()
+    for name, node in expected.items():
+        what = "inputs" if name == ALONE else f"inputs {name!r}"
+        values = given[name]
+        _check_input(what, node, values, dtype, device)
+        if node.type.kind == "float":
+            demands.append(_finite(what, values))
+        elif lookups := traced.lookups[name]:
+            demands += [_is_row(what, lookup, values) for lookup in lookups]
+            values = _moved_into(lookups, values)
+        found[name] = values
+    counts = {name: len(values) for name, values in found.items()}
+    if len(set(counts.values())) > 1:
+        sizes = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
+        raise ShapeError(f"the inputs have different numbers of samples, {sizes}: give as many")
+    return found, demands
+
+
+def _listed(names: Collection[str]) -> str:
+    """Says what inputs there are."""
+    return "one input" if ALONE in names else f"the inputs {', '.join(map(repr, names))}"
+
+
+def _check_input(
+    what: str, node: Node, x: object, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Raises an error where a tensor is not what the leaf of an input stands for."""
+    if not isinstance(x, Tensor):
+        raise NewtritonError(f"{what} are {type(x).__name__}: give a torch.Tensor")
+    expected = node.shape[1:]
+    if x.ndim != len(expected) + 1 or tuple(x.shape[1:]) != expected:
+        wanted = "×".join(["N", *map(str, expected)])
+        raise ShapeError(f"{what} are {show(x.shape)}: the network was compiled for {wanted}")
     if x.shape[0] == 0:
         raise ShapeError("the batch is empty: give at least one sample")
-    if x.dtype != dtype:
-        raise NewtritonError(f"inputs are {x.dtype}, the model computes in {dtype}: x.to({dtype})")
-    _check_device("inputs", x, device)
+    if node.type.kind == "int" and x.dtype != torch.int64:
+        raise NewtritonError(f"{what} are {x.dtype}, the network takes int64: use .long()")
+    if node.type.kind == "float" and x.dtype != dtype:
+        raise NewtritonError(f"{what} are {x.dtype}, the model computes in {dtype}: x.to({dtype})")
+    _check_device(what, x, device)
+
+
+def _finite(what: str, x: Tensor) -> Demand:
+    """Returns the demand that all values are finite."""
 
     def sentence() -> str:
-        bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        return f"inputs have NaN or infinite values in {bad} of {len(x)} samples: clean the data"
+        bad = int((~torch.isfinite(x)).reshape(len(x), -1).any(1).sum())
+        return f"{what} have NaN or infinite values in {bad} of {len(x)} samples: clean the data"
 
-    return [Demand(~finite(x), sentence)]
+    return Demand(~finite(x), sentence)
+
+
+def _viewed(node: Node, x: Tensor, batch: int) -> Tensor:
+    """Returns the part of an input that a view of its leaf is."""
+    if node.op is Op.INPUT:
+        return x
+    x = _viewed(node.inputs[0], x, batch)
+    if node.op is Op.TRANSPOSE:
+        return x.permute(node["order"])
+    if node.op is Op.SLICE:
+        return x.narrow(node["axis"], node["start"], node["stop"] - node["start"])
+    return x.reshape(concrete(node.shape, batch))
+
+
+def _is_row(what: str, lookup: Lookup, x: Tensor) -> Demand:
+    """Returns the demand that numbers are those of rows of a table."""
+    numbers, rows = _viewed(lookup.index, x, len(x)), lookup.rows
+
+    def sentence() -> str:
+        low, high = int(numbers.min()), int(numbers.max())
+        wrong = low if low < 0 else high
+        return (
+            f"{what} have {wrong}, which is out of range: a table of {rows} rows takes 0…{rows - 1}"
+        )
+
+    return Demand(((numbers < 0) | (numbers >= rows)).any(), sentence)
+
+
+def _moved_into(lookups: Sequence[Lookup], x: Tensor) -> Tensor:
+    """Returns numbers moved into the range of their tables: nothing is read elsewhere."""
+    x = x.clone()
+    for lookup in lookups:
+        numbers = _viewed(lookup.index, x, len(x))
+        numbers.copy_(numbers.clamp(0, lookup.rows - 1))
+    return x
 
 
 def check_labels(

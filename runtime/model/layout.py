@@ -62,6 +62,16 @@ class Layout:
                 known = ", ".join(map(repr, self.layers))
                 raise NewtritonError(f"{what} names {name!r}: give layers, of {known}")
 
+    def runs(self, names: Collection[str]) -> list[slice]:
+        """Returns the parts of a flat vector that the named parameters fill, as few as can be."""
+        found: list[slice] = []
+        for at in (at for name, at in self.slices.items() if name in names):
+            if found and found[-1].stop == at.start:
+                found[-1] = slice(found[-1].start, at.stop)
+            else:
+                found.append(at)
+        return found
+
     def places(self, names: Iterable[str]) -> Tensor:
         """Returns the indices of the named parameters' elements in a flat vector."""
         return torch.cat([torch.arange(self.slices[n].start, self.slices[n].stop) for n in names])

@@ -17,6 +17,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, Op, concrete
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.language.trees import Tree, named
 from ...compiler.programs import MATRICES, Programs
 from ...compiler.values import (
     BatchStatistic,
@@ -53,6 +54,7 @@ class Linearization(Generic[M]):
     Attributes:
         model: whose linearization it is.
         programs: the programs that calls run.
+        training: whether it took batch statistics.
         batch: the number of samples N.
         vectors: arithmetic on flat vectors.
         loss: h, a scalar tensor.
@@ -75,27 +77,30 @@ class Linearization(Generic[M]):
         self,
         model: M,
         programs: Programs,
-        x: Tensor,
+        x: Tree,
         y: Tensor,
         training: bool,
         ahead: Callable[[int], Sequence[Program]] | None = None,
+        redraw: bool = True,
     ) -> None:
         traced, program = programs.traced, programs.linearize
-        labels, demands = model.check(traced, x, y)
-        if ahead is not None and model.backend.compiles and (others := ahead(len(x))):
-            model.compile_ahead([program, *others], len(x), training)
-        self.model, self.programs = model, programs
-        self.batch, self.vectors = len(x), model.vectors
-        self._versions = {
-            "parameters": (model.params, model.params._version),
-            "inputs": (x, x._version),
-            "labels": (y, y._version),
-            **({} if training else {k: (b, b._version) for k, b in model.buffers.items()}),
-        }
-        self._given = model.feed(x, labels)
+        inputs, labels, demands, batch = model.check(traced, x, y)
+        if ahead is not None and model.backend.compiles and (others := ahead(batch)):
+            model.compile_ahead([program, *others], batch, training)
+        self.model, self.programs, self.training = model, programs, training
+        self.batch, self.vectors = batch, model.vectors
+        watched = [("parameters", model.params), ("labels", y)]
+        watched += [("inputs", values) for values in named(x).values()]
+        watched += [] if training else model.buffers.items()
+        self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
+        self._given = model.feed(inputs, labels)
+        if training:
+            if redraw:
+                model.dropout.draw()
+            self._given |= model.dropout(model.context(batch))
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
-            model.context(len(x)),
+            model.context(batch),
             program.feed(self._given),
             {program.names[key]: view for key, view in out.items()},
         )
@@ -132,11 +137,13 @@ class Linearization(Generic[M]):
         out: Mapping[Output, Tensor] | None = None,
     ) -> dict[Output, Tensor]:
         """A program's outputs, from the tape and from what the call gives."""
-        for name, (tensor, version) in self._versions.items():
-            if tensor._version != version:
-                raise NewtritonError(
-                    f"the {name} have changed since this linearization was made: linearize again"
-                )
+        changed = [name for name, tensor, version in self._versions if tensor._version != version]
+        if self.model.programs[self.training] is not self.programs:
+            changed.append("frozen parameters")
+        if changed:
+            raise NewtritonError(
+                f"the {changed[0]} have changed since this linearization was made: linearize again"
+            )
         inputs = {**self._given, **self._columns(program), **(given or {})}
         return self.model.run(program, self.batch, inputs, self._tape, out)
 
@@ -309,8 +316,9 @@ class Linearization(Generic[M]):
         result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
         result = result.view(len(vs), len(vs))
         if self.model.weight_decay:
-            products = torch.stack([torch.dot(v, w) for v in vs for w in vs])
-            result.add_(products.view_as(result), alpha=self.model.weight_decay)
+            for run in self.model.trained:
+                products = torch.stack([torch.dot(v[run], w[run]) for v in vs for w in vs])
+                result.add_(products.view_as(result), alpha=self.model.weight_decay)
         return result
 
     # --- factors --------------------------------------------------------------------------------

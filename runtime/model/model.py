@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Output, Program
+from ...compiler.language.trees import Tree
 from ...compiler.values import BatchStatistic, Gradient, Losses, Outputs, Scores
 from ..backend import Planned
 from .compiled import TRACKED, Compiled
@@ -16,6 +17,7 @@ from .explain import explain
 from .inputs import Demand, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
+from .view import ParameterView
 
 
 class Model(Compiled):
@@ -39,12 +41,17 @@ class Model(Compiled):
     # --- parameters -----------------------------------------------------------------------------
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Yields names and views of `params` in PyTorch's shapes."""
-        yield from self.layout.torch_views(self.params).items()
+        """Yields names and views of `params` in PyTorch's shapes.
+
+        Their flag `requires_grad` is the model's: `p.requires_grad_(False)` freezes.
+        """
+        for name, view in self.layout.torch_views(self.params).items():
+            yield name, ParameterView.of(self, name, view)
 
     def parameters(self) -> Iterator[Tensor]:
-        """Yields views of `params` in PyTorch's shapes."""
-        yield from self.layout.torch_views(self.params).values()
+        """Yields views of `params` in PyTorch's shapes; see `named_parameters`."""
+        for _, view in self.named_parameters():
+            yield view
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Returns one flat vector in the model's layout.
@@ -108,7 +115,7 @@ class Model(Compiled):
 
     # --- values ---------------------------------------------------------------------------------
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tree) -> Tensor:
         """Returns outputs N×K; batch norm takes its running statistics.
 
         Raises:
@@ -119,15 +126,15 @@ class Model(Compiled):
         read_checked(demands)
         return found[Outputs()]
 
-    def classes(self, x: Tensor) -> Tensor:
+    def classes(self, x: Tree) -> Tensor:
         """Returns the most probable class of each sample, int64 (N,)."""
         programs = self.programs[False]
-        _, demands = self.check(programs.traced, x, None)
-        scores = self.run(programs.scores, len(x), self.feed(x))[Scores()]
+        inputs, _, demands, batch = self.check(programs.traced, x, None)
+        scores = self.run(programs.scores, batch, self.feed(inputs))[Scores()]
         read_checked(demands)
         return scores.argmax(1)
 
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def loss(self, x: Tree, y: Tensor) -> Tensor:
         """Returns h, a scalar: mean loss and weight decay; batch norm takes running statistics.
 
         Raises:
@@ -145,28 +152,52 @@ class Model(Compiled):
         read_checked(demands)
         return self.total(found[Losses()]).to(self.dtype)
 
-    def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
-        """Returns h, summed in float64; batch statistics if `training`. Nothing is changed."""
-        found, demands = self._evaluate(x, y, training)
+    def objective(self, x: Tree, y: Tensor, training: bool = True, first: int = 0) -> float:
+        """Returns h, summed in float64; nothing is changed.
+
+        Args:
+            x: the inputs.
+            y: the labels.
+            training: whether batch norm takes batch statistics, and elements drop out as they did
+                in the last linearization.
+            first: how many samples of the same step come before these.
+        """
+        found, demands = self._evaluate(x, y, training, first)
         return float(read_checked(demands, self.total(found[Losses()]))[0])
 
     def _evaluate(
-        self, x: Tensor, y: Tensor | None, training: bool
+        self, x: Tree, y: Tensor | None, training: bool, first: int = 0
     ) -> tuple[dict[Output, Tensor], list[Demand]]:
         """Returns outputs, and losses where there are labels, with what the data must be."""
         programs = self.programs[training]
-        labels, demands = self.check(programs.traced, x, y)
+        inputs, labels, demands, batch = self.check(programs.traced, x, y)
         program = programs.outputs if y is None else programs.evaluate
-        return self.run(program, len(x), self.feed(x, labels)), demands
+        feed = self.feed(inputs, labels)
+        if training:
+            feed |= self.dropout(self.context(batch), first)
+        return self.run(program, batch, feed), demands
 
     # --- derivatives ----------------------------------------------------------------------------
 
-    def gradient(self, x: Tensor, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
-        """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
+    def gradient(
+        self, x: Tree, y: Tensor, *, redraw: bool = True, first: int = 0
+    ) -> tuple[float, Tensor, dict[str, Tensor]]:
+        """Returns h, its flat gradient and the batch's statistics; no tape is kept.
+
+        Args:
+            x: the inputs.
+            y: the labels.
+            redraw: whether other elements drop out than before.
+            first: how many samples of the same step come before these.
+        """
         programs = self.programs[True]
-        (labels, demands), program = self.check(programs.traced, x, y), programs.linearize
+        inputs, labels, demands, batch = self.check(programs.traced, x, y)
+        program = programs.linearize
+        if redraw:
+            self.dropout.draw()
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
-        found = self.run(program, len(x), self.feed(x, labels), out=out)
+        feed = self.feed(inputs, labels) | self.dropout(self.context(batch), first)
+        found = self.run(program, batch, feed, out=out)
         self.decay_(gradient, self.params)
         statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
         largest, total = (gradient, self.params), self.total(found[Losses()])
@@ -174,20 +205,22 @@ class Model(Compiled):
 
     def linearize(
         self,
-        x: Tensor,
+        x: Tree,
         y: Tensor,
         training: bool = True,
         ahead: Callable[[int], Sequence[Program]] | None = None,
+        redraw: bool = True,
     ) -> Linearization[Model]:
         """Runs forward and backward once at `params`, and keeps what second-order calls need.
 
         Args:
-            x: the inputs, N×C×H×W or N×D.
+            x: the inputs, N×C×H×W or N×D; a tuple or a dictionary where there are several.
             y: the labels.
             training: whether batch norm takes batch statistics, with derivatives through them, or
-                running ones.
+                running ones, and whether elements drop out.
             ahead: gives the programs that will be called next, by the batch size; where kernels
                 are compiled, theirs are compiled with those of this call.
+            redraw: whether other elements drop out than before.
 
         Raises:
             NewtritonError: data or labels are not what the network and its loss take.
@@ -201,7 +234,7 @@ class Model(Compiled):
             >>> lin.loss, lin.gradient
             (tensor(9.), tensor([-6., -6., -6.]))
         """
-        return Linearization(self, self.programs[training], x, y, training, ahead)
+        return Linearization(self, self.programs[training], x, y, training, ahead, redraw)
 
     # --- what it costs --------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
 from ..parts.state import Anything, Number, Spec, State, check_state
 from .passes import Batch
@@ -76,7 +77,7 @@ class TorchOptimizer:
     def __init__(self, model: Model, cls: type[torch.optim.Optimizer], **options: Any) -> None:
         if not callable(cls):
             raise NewtritonError(f"cls is {cls!r}: give a class of torch.optim, e.g. SGD")
-        self.model = model
+        self.model, self._frozen = model, model.check_trained()
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         try:
             self.optimizer = cls([self.flat], **options)
@@ -88,7 +89,7 @@ class TorchOptimizer:
         self._before = torch.empty_like(model.params)
         self._snapshot, self._retreat = Snapshot(), Retreat(model)
 
-    def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
+    def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
 
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
@@ -106,6 +107,7 @@ class TorchOptimizer:
                 there.
         """
         batches = self._batches(x, y)
+        self.model.check_trained(self._frozen)
         start = self._start(batches)
         fault, norm = start.fault, 0.0
         if fault is None:
@@ -131,9 +133,9 @@ class TorchOptimizer:
         loss, gradient, statistics = mean_gradient(self.model, batches)
         return Start(loss, gradient, statistics, not_finite(loss, gradient))
 
-    def _batches(self, x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
+    def _batches(self, x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         """Returns the batch alone, or the data, which L-BFGS passes through several times."""
-        if y is None and not isinstance(x, Tensor) and not self.takes_data:
+        if y is None and not isinstance(x, Tensor) and not is_several(x) and not self.takes_data:
             name = type(self.optimizer).__name__
             raise NewtritonError(
                 f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
@@ -162,6 +164,8 @@ class TorchOptimizer:
             fault = self._move(loss, gradient, batches)
             moved = fault is None
         finally:
+            for run in self.model.held:  # an optimizer's own weight decay has moved them
+                params[run].copy_(self._before[run])
             if not moved:
                 params.copy_(self._before)
                 self.optimizer.state[self.flat] = self._snapshot.restore()

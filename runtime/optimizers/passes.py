@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.language.trees import Tree, named
 
-Batch = tuple[Tensor, Tensor]
-Mark = tuple[int, float, float]
+Batch = tuple[Tree, Tensor]
+Mark = tuple[float, ...]
 
 
 class Passes:
@@ -55,7 +56,8 @@ class Passes:
                 source.set(state)
         marks: list[Mark] = []
         for x, y in self.data:
-            marks.append((len(x), float(x.sum(dtype=torch.float64)), _weighted(y)))
+            sums = [float(part.sum(dtype=torch.float64)) for part in named(x).values()]
+            marks.append((len(y), *sums, _weighted(y)))
             yield x, y
         if self._marks is not None and marks != self._marks:
             raise NewtritonError(

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Program
+from ...compiler.language.trees import Tree, count, is_several, mapped
+from ...compiler.language.trees import rows as rows_of
 from ..model.linearization import Linearization
 from .passes import Batch, Passes
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 
-def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
+def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
     """Returns the batch alone, or data that give the same batches in each pass of a step.
 
     Raises:
@@ -29,13 +31,13 @@ def as_batches(x: Tensor | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]
     """
     if y is not None:
         return [(x, y)]  # type: ignore[list-item]
-    if isinstance(x, Tensor):
+    if isinstance(x, Tensor) or is_several(x):
         raise NewtritonError("step(x) got inputs without labels: step(x, y)")
     if isinstance(x, Iterator):
         raise NewtritonError(
             f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
         )
-    return Passes(x)
+    return Passes(x)  # type: ignore[arg-type]
 
 
 def mean_gradient(
@@ -52,9 +54,9 @@ def mean_gradient(
     samples, loss, gradient, statistics = 0, 0.0, None, []
     for x, y in batches:
         part, slope, of_batch = model.gradient(x, y)
-        samples += len(x)
-        loss += (part - loss) * (len(x) / samples)
-        gradient = slope if gradient is None else gradient.lerp_(slope, len(x) / samples)
+        samples += count(x)
+        loss += (part - loss) * (count(x) / samples)
+        gradient = slope if gradient is None else gradient.lerp_(slope, count(x) / samples)
         statistics.append(of_batch)
     if gradient is None:
         raise NewtritonError("the data have no batches: give at least one")
@@ -65,8 +67,8 @@ def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
     """Returns the mean of h over the samples of all batches."""
     samples, loss = 0, 0.0
     for x, y in batches:
-        samples += len(x)
-        loss += (model.objective(x, y) - loss) * (len(x) / samples)
+        samples += count(x)
+        loss += (model.objective(x, y) - loss) * (count(x) / samples)
     return loss
 
 
@@ -82,8 +84,8 @@ def draw(
         lengths: how many samples each batch has.
     """
     total = sum(lengths)
-    count = max(1, round(share * total))
-    rows = torch.randperm(total, generator=generator, device=generator.device)[:count]
+    wanted = max(1, round(share * total))
+    rows = torch.randperm(total, generator=generator, device=generator.device)[:wanted]
     parts = [rows]
     if len(lengths) > 1:
         rows = rows.sort().values.cpu()
@@ -92,15 +94,15 @@ def draw(
         starts = (ends - torch.tensor(lengths)).tolist()
         parts = [part - a for part, a in zip(rows.split(inside), starts, strict=True)]
     pairs = zip(parts, batches, strict=True)
-    drawn = [(x[part.to(x.device)], y[part.to(y.device)]) for part, (x, y) in pairs if len(part)]
+    drawn = [(rows_of(x, part), rows_of(y, part)) for part, (x, y) in pairs if len(part)]
     xs, ys = zip(*drawn, strict=True)
-    return torch.cat(xs), torch.cat(ys)
+    return mapped(lambda *parts: torch.cat(parts), *xs), torch.cat(ys)
 
 
 def _counted(batches: Iterable[Batch], lengths: list[int]) -> Iterator[Batch]:
     """Yields the batches, and notes how many samples each has."""
     for x, y in batches:
-        lengths.append(len(x))
+        lengths.append(count(x))
         yield x, y
 
 

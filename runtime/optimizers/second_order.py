@@ -18,6 +18,7 @@ from ...compiler.graph.cost import flops
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_flag, check_number, check_option
 from ...compiler.graph.program import Program
+from ...compiler.language.trees import Tree
 from ...kernels.memory import empty_like
 from ..aten.switches import switches
 from ..parts.protocols import (
@@ -121,7 +122,7 @@ class SecondOrder:
         convex = form == "convex"
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
-        self.model = model
+        self.model, self._frozen = model, model.check_trained()
         self.curvature, self.solver, self.rule = resolve(
             model, curvature, solver, rule, self.damping
         )
@@ -153,7 +154,7 @@ class SecondOrder:
         return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
 
     @torch.no_grad()
-    def step(self, x: Tensor | Iterable[Batch], y: Tensor | None = None) -> StepReport:
+    def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; one that is rejected leaves the parameters as they were.
 
         `step(data)` takes an iterable of batches: loss and gradient are those of all of them,
@@ -173,6 +174,7 @@ class SecondOrder:
         """
         batches = as_batches(x, y)
         model, rule = self.model, self.rule
+        model.check_trained(self._frozen)
         if y is not None and self.sample == 1.0:
             point = second = model.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...compiler.graph.options import check_count
+from ...compiler.language.trees import Tree
 from ..data.samples import Batches, Samples
 
 
@@ -19,8 +20,8 @@ class GrowingBatches(Batches):
     An epoch ends with what is left of the samples.
 
     Args:
-        x: the inputs (N, *features).
-        y: the labels, one per input.
+        x: the inputs (N, *features), or a tuple or a dictionary of them.
+        y: the labels, one per sample.
         first: the size of the first batch.
         last: the size of the largest batch; all N unless given.
         steps: the step at which the largest is reached.
@@ -40,7 +41,7 @@ class GrowingBatches(Batches):
 
     def __init__(
         self,
-        x: torch.Tensor,
+        x: Tree,
         y: torch.Tensor,
         first: int,
         last: int | None = None,
@@ -50,7 +51,7 @@ class GrowingBatches(Batches):
         seed: int = 0,
     ) -> None:
         super().__init__(x, y, check_count("first", first), shuffle=shuffle, seed=seed)
-        self.first, self.last = first, check_count("last", len(x) if last is None else last, first)
+        self.first, self.last = first, check_count("last", len(y) if last is None else last, first)
         self.steps = check_count("steps", steps, 2)
         self.step = 0
 
@@ -62,10 +63,10 @@ class GrowingBatches(Batches):
     def _ends(self) -> Iterator[int]:
         """Yields where each of the coming epoch's batches ends."""
         step, end = self.step, 0
-        while end < len(self.x):
+        while end < len(self.y):
             end += self.size(step)
             step += 1
-            yield min(end, len(self.x))
+            yield min(end, len(self.y))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._ends())

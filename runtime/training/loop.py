@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
+from ...compiler.language.trees import is_several, mapped, named, rebuilt
 from .epoch import Epoch
 from .history import History
 
@@ -35,15 +36,15 @@ class TrainableModel(Protocol):
         """The dtype to which inputs are converted."""
         ...
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: Any) -> torch.Tensor:
         """Returns the outputs (N, K) in evaluation mode."""
         ...
 
-    def classes(self, x: torch.Tensor) -> torch.Tensor:
+    def classes(self, x: Any) -> torch.Tensor:
         """Returns the class that is predicted for each sample, int64 (N,)."""
         ...
 
-    def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss(self, x: Any, y: torch.Tensor) -> torch.Tensor:
         """Returns the mean loss in evaluation mode, a scalar."""
         ...
 
@@ -282,23 +283,34 @@ class _Moved:
     def __init__(self, data: Data, model: TrainableModel) -> None:
         self.data, self.model = data, model
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
         return (_move(batch, self.model) for batch in self.data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.data, name)
 
 
-def _move(batch: Any, model: TrainableModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns a batch on the model's device, its numbers (not its classes) in the model's dtype."""
+def _move(batch: Any, model: TrainableModel) -> tuple[Any, torch.Tensor]:
+    """Returns a batch on the model's device, its numbers (not its classes) in the model's dtype.
+
+    Inputs that the model takes as integers stay integers.
+    """
     try:
-        x, y = map(torch.as_tensor, batch)
+        x, y = batch
+        x = mapped(torch.as_tensor, x) if is_several(x) else torch.as_tensor(x)
+        y = torch.as_tensor(y)
     except (RuntimeError, TypeError, ValueError) as error:
         raise NewtritonError(
-            f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y): {error}"
+            f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y), x being a "
+            f"tensor or a tuple or a dictionary of them: {error}"
         ) from error
+    integers = getattr(model, "integers", frozenset())
+    values = {
+        name: part.to(model.device, part.dtype if name in integers else model.dtype)
+        for name, part in named(x).items()
+    }
     y_dtype = model.dtype if y.is_floating_point() else y.dtype
-    return x.to(model.device, model.dtype), y.to(model.device, y_dtype)
+    return rebuilt(x, values), y.to(model.device, y_dtype)
 
 
 def _plain(value: Any) -> Any:

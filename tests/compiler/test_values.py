@@ -17,7 +17,7 @@ CLASSES = [key for key in KEYS if key not in (Input, Output)]
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        (values.Data(), "x"),
+        (values.Data("ids"), "x:ids"),
         (values.ParameterValue("0.weight"), "param:0.weight"),
         (values.RunningValue("1.running_mean"), "running:1.running_mean"),
         (values.Direction(2, "0.bias"), "v2:0.bias"),
@@ -31,7 +31,7 @@ def test_a_key_is_printed_as_its_kind_and_what_it_is_of(key: Key, text: str) -> 
 
 def test_every_class_has_a_kind_of_its_own() -> None:
     kinds = [key.kind for key in CLASSES]
-    assert len(set(kinds)) == len(kinds) == 15
+    assert len(set(kinds)) == len(kinds) == 17
 
 
 def test_what_a_program_reads_is_nothing_that_it_gives() -> None:

@@ -112,7 +112,7 @@ def test_sums_of_convolutions_equal_pytorchs(window, backward: bool, tiles: Tile
     rows = n * target[0] * target[1]
     out, sizes = poisoned(rows, columns * groups, tiles.split)
     contraction[(geometry.instances(tiles, rows),)](
-        tuple(xs), tuple(ws), (out, sizes), n, rows, geometry.trips(tiles.bk),
+        tuple(xs), tuple(ws), (out, sizes), n, rows, geometry.trips(tiles.bk), 1, 1,
         **geometry.constants(), **tiles.constants(), PREC="ieee", TOGETHER=False, **stages(terms),
     )  # fmt: skip
     check(
@@ -134,7 +134,7 @@ def test_three_terms_in_one_loop(window, tiles: Tiles):
     rows = n * target[0] * target[1]
     out, sizes = poisoned(rows, columns, 1)
     contraction[(geometry.instances(tiles, rows),)](
-        (x, x, y), (v, w, v), (out, sizes), n, rows, geometry.trips(tiles.bk),
+        (x, x, y), (v, w, v), (out, sizes), n, rows, geometry.trips(tiles.bk), 1, 1,
         **geometry.constants(), **tiles.constants(), PREC="ieee", TOGETHER=True,
         STAGES=(keep_first, None, keep), RATIOS=(None, None, None),
     )  # fmt: skip

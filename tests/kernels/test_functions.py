@@ -62,6 +62,19 @@ def test_every_value_is_near_in_relative_error(ours: Any, theirs: Any) -> None:
     assert float(error.max()) < 4e-6
 
 
+@triton.jit
+def power_of(x):
+    return functions.power(x, 2.4)
+
+
+def test_powers_are_near_in_relative_error_and_end_where_theirs_do() -> None:
+    x = torch.logspace(-15, 15, 4096)
+    expected = x.double().pow(2.4)
+    assert float(((of(power_of, x).double() - expected) / expected).abs().max()) < 1e-7
+    edges = torch.tensor([0.0, torch.inf, -1.0, torch.nan])
+    assert torch.equal(of(power_of, edges).nan_to_num(7.0), edges.pow(2.4).nan_to_num(7.0))
+
+
 def test_tf32_is_the_nearest_number_with_ten_bits() -> None:
     x = torch.randn(1024, generator=torch.Generator().manual_seed(0)) * 1e3
     value = of(functions.round_tf32, x)

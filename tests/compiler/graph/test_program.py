@@ -44,16 +44,16 @@ def test_a_program_reads_what_its_graph_reads() -> None:
     x, y = ops.input_("x", (N, 3)), ops.input_("y", (N, 3))
     doubled = ops.scale(x, 2.0)
     outputs = simplified({Losses(): ops.reduce_sum(doubled, (1,)), Gradient("w"): ops.dot(x, x)})
-    program = declared("name", outputs, {Data(): x, Labels(): y}, frozenset())
-    assert program.inputs == {Data(): x}
+    program = declared("name", outputs, {Data("x"): x, Labels(): y}, frozenset())
+    assert program.inputs == {Data("x"): x}
     assert program.graph.outputs == {
         "losses": outputs[Losses()],
         "gradient:w": program.outputs[Gradient("w")],
     }
     assert str(program) == str(program.graph) and program.name == "name"
-    assert program.feed({Data(): 1, Labels(): 2}) == {x: 1}
+    assert program.feed({Data("x"): 1, Labels(): 2}) == {x: 1}
     assert program.results({outputs[Losses()]: 3, outputs[Gradient("w")]: 4}) == {
         Losses(): 3, Gradient("w"): 4,
     }  # fmt: skip
-    after = declared("after", outputs, {Data(): x}, frozenset({doubled}))
+    after = declared("after", outputs, {Data("x"): x}, frozenset({doubled}))
     assert after.graph.given == {doubled}

@@ -31,8 +31,8 @@ def test_every_op_has_an_element_or_a_kernel_or_is_given():
 
 
 def test_every_scalar_operation_can_be_written():
-    derivatives = set(scalar._FOLD) | {"add", "mul", "where", "batch", "tf32", "bf16"}
-    assert set(SCALARS) == derivatives
+    derivatives = set(scalar._FOLD) | {"add", "mul", "where", "power", "batch"}
+    assert set(SCALARS) == derivatives | {"tf32", "bf16"}
 
 
 def test_views_read_at_other_places():
@@ -43,7 +43,7 @@ def test_views_read_at_other_places():
     assert read(ops.broadcast(row, (N, 6, 4), (0, 1))) == [(row, ["a2"])]
     flat = read(ops.reshape(x, (N, 24)))
     (at,) = [at for _, at in flat]
-    assert at[0] == "(a0 * 24 + a1) // 24" and at[2] == "(a0 * 24 + a1) % 4"
+    assert at == ["a0", "a1 // 4", "a1 % 4"]
 
 
 def test_a_window_is_read_whole():

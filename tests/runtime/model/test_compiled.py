@@ -21,7 +21,7 @@ def normed() -> tuple[nt.Model, Tensor, Tensor]:
 def test_a_feed_holds_parameters_and_statistics_where_they_lie() -> None:
     model, x, y = normed()
     feed = model.feed(x, y)
-    assert torch.equal(feed[Data()], x) and feed[Labels()] is y
+    assert torch.equal(feed[Data("x")], x) and feed[Labels()] is y
     for name, parameter in model.layout.views(model.params).items():
         assert feed[ParameterValue(name)].data_ptr() == parameter.data_ptr()
     for name in model.programs[True].traced.running:
