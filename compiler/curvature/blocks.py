@@ -28,7 +28,7 @@ class KroneckerLayer:
         weight: the name of its weights.
         bias: the name of its bias, if it has one.
         groups: how many groups its channels form, each with a pair of its own.
-        kernel: the size of a convolution's kernel, (1, 1) of a linear layer.
+        kernel: the size of a convolution's kernel, (1, 1) where inputs are no patches.
         stride: the steps of a convolution's window along each axis.
         padding: the zeros on either side of each axis.
         dilation: the steps between the window's taps along each axis.
@@ -165,7 +165,7 @@ def _described(name: str, product: Product) -> KroneckerLayer:
     arrangement = use.arrangement
     kernel: Pair = (1, 1)
     window: dict[str, Any] = {}
-    if use.node.op in (Op.CONV, Op.CONV_INPUT_GRAD):
+    if use.node.op is Op.CONV:
         kernel = use.taken.operand.shape[1:3]
         window = {k: use.node[k] for k in ("stride", "padding", "dilation")}
     rows = arrangement.shape[0]
