@@ -285,7 +285,7 @@ def drawn_adjoints(criterion: Loss, z: Node, y: Node, normaliser: Node) -> tuple
 
 
 def root_columns(criterion: Loss, z: Node, y: Node, normaliser: Node) -> Node:
-    """Returns the columns of a root of B as adjoints of z, a copy for each; see `drawn_adjoints`."""
+    """Returns the columns of a root of B as adjoints of z, copies; see `drawn_adjoints`."""
     root = over(criterion.square_root(z, y, unit_vectors(z)), normaliser)
     return of_samples(root, normaliser)
 

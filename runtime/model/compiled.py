@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, faults
+from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, per_sample
@@ -160,7 +160,7 @@ class Compiled:
 
     def blocks_of(self, layers: Collection[str]) -> list[KroneckerLayer | DiagonalLayer]:
         """Returns the curvature blocks of those of these layers that have one."""
-        return [block for block in self.known_blocks if block.layer in layers]
+        return [block for block in self.known_blocks if block.owner in layers]
 
     def two_products(self, batch: int) -> bool:
         """Whether quadratic forms take two contractions a layer at a batch size, or three."""
