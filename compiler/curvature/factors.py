@@ -430,6 +430,8 @@ def factors(
         name = params[0]["name"]
         layer = layer_of(name)
         if _is_diagonal(node, params):
+            if recursive:
+                raise MissingRule(f"{kind} has no diagonal block, as {node!r} would need one")
             outputs[Diagonal(name)] = _squares(node, by_node[node], factor)
             continue
         mean = layer in means
