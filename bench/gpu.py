@@ -23,16 +23,18 @@ ROUNDS = 10
 
 Rows = list[dict[str, Any]]
 Step = Callable[[torch.device], Iterator[Rows]]
-Case = tuple[int, int, str]  # the depth of a VGG, batch size and precision
-CASES: list[Case] = [(11, batch, precision) for precision in PRECISIONS for batch in BATCHES]
+Case = tuple[str, int, str]  # a network, batch size and precision
+CASES: list[Case] = [("vgg11", batch, precision) for precision in PRECISIONS for batch in BATCHES]
 
 
 def programs(cases: Sequence[Case]) -> Step:
     """Returns the measurement of the programs of some networks."""
 
     def step(device: torch.device) -> Iterator[Rows]:
-        for depth, batch, precision in cases:
-            yield second_order.measure(depth, batch, precision, ROUNDS, device, compiles=False)
+        for net, batch, precision in cases:
+            yield second_order.measure(
+                f"vgg{depth}", batch, precision, ROUNDS, device, compiles=False
+            )
 
     return step
 
@@ -50,7 +52,7 @@ def _vectors(device: torch.device) -> Iterator[Rows]:
 
 def _compiled(device: torch.device) -> Iterator[Rows]:
     for precision in PRECISIONS:
-        yield second_order.measure(11, BATCHES[0], precision, ROUNDS, device)
+        yield second_order.measure("vgg11", BATCHES[0], precision, ROUNDS, device)
 
 
 STEPS: dict[str, Step] = {

@@ -1,30 +1,36 @@
-"""Gradient, quadratic form and Hessian product of the VGGs, against eager and compiled PyTorch.
+"""Gradient, quadratic form, Hessian product and K-FAC factors, against PyTorch and curvlinops.
 
-Each of ours starts from nothing: `linearize` and then the product. PyTorch's best is the fastest of
-contiguous and channels-last eager code, and of torch.compile over forward-over-reverse and
-reverse-over-forward (reverse-over-reverse does not compile) where a compiler is at hand.
+Networks are nn.Modules, captured by `from_torch`. Each of ours starts from nothing: `linearize` and
+then the product. PyTorch's best is the fastest of contiguous and channels-last eager code, and of
+torch.compile over forward-over-reverse and reverse-over-forward (reverse-over-reverse does not
+compile) where a compiler is at hand. Factors are those of the layers that curvlinops takes, where
+it is installed: linear layers and convolutions whose weights nothing else shares.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import newtriton as nt
 
 from ..runtime.aten.switches import switches
-from ._measure import interleaved, parser, report, summary
+from ._measure import CPU, interleaved, parser, report, summary
+from ._modules import GPT, ViT, resnet20
 
-NETS = {11: nt.models.vgg11, 16: nt.models.vgg16, 19: nt.models.vgg19}
+Calls = dict[str, Callable[[], Any]]
 
 
-def torch_vgg(depth: int) -> nn.Sequential:
+def vgg(depth: int) -> nn.Sequential:
     """Returns the VGG of a depth in torch.nn."""
     layers: list[nn.Module] = []
     channels = 3
@@ -37,28 +43,67 @@ def torch_vgg(depth: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10))
 
 
-def eager(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str, Callable[[], Any]]:
+def images(batch: int) -> tuple[Tensor, Tensor]:
+    """Returns random images of CIFAR-10's size, and labels."""
+    return torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
+
+
+def sentences(batch: int) -> tuple[Tensor, Tensor]:
+    """Returns random sentences of 64 of 1,000 words, and the word that follows each."""
+    words = torch.randint(0, 1000, (batch, 65))
+    return words[:, :-1].contiguous(), words[:, 1:].contiguous()
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is measured.
+
+    Attributes:
+        module: makes the network.
+        data: makes a batch of a size.
+        batch: the size unless another is asked for.
+    """
+
+    module: Callable[[], nn.Module]
+    data: Callable[[int], tuple[Tensor, Tensor]]
+    batch: int
+
+
+NETS: Mapping[str, Network] = {
+    **{f"vgg{depth}": Network(partial(vgg, depth), images, 64) for depth in (11, 16, 19)},
+    "resnet20": Network(resnet20, images, 64),
+    "gpt": Network(GPT, sentences, 16),
+    "vit": Network(ViT, images, 16),
+}
+
+
+def mean_loss(z: Tensor, y: Tensor) -> Tensor:
+    """Returns the mean cross entropy over all labels, classes last."""
+    return nn.functional.cross_entropy(z.flatten(0, -2), y.flatten())
+
+
+def eager(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> Calls:
     """Returns the calls of the gradient, and of gradient and Hessian product by double backward."""
     params = list(net.parameters())
 
     def gradient() -> Any:
-        return torch.autograd.grad(nn.functional.cross_entropy(net(x), y), params)
+        return torch.autograd.grad(mean_loss(net(x), y), params)
 
     def hvp() -> Any:
-        loss = nn.functional.cross_entropy(net(x), y)
-        grads = torch.autograd.grad(loss, params, create_graph=True)
-        return torch.autograd.grad(grads, params, v)
+        with sdpa_kernel(SDPBackend.MATH):  # the only one with a second derivative
+            grads = torch.autograd.grad(mean_loss(net(x), y), params, create_graph=True)
+            return torch.autograd.grad(grads, params, v)
 
     return {"gradient": gradient, "hvp": hvp}
 
 
-def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str, Callable[[], Any]]:
+def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> Calls:
     """Returns the same by torch.compile; nothing where this machine has no compiler for it."""
     params = {name: p.detach() for name, p in net.named_parameters()}
     tangents = dict(zip(params, v, strict=True))
 
     def loss(p: dict[str, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(functional_call(net, p, (x,)), y)
+        return mean_loss(functional_call(net, p, (x,)), y)
 
     calls = {
         "gradient": lambda: gradient(params),
@@ -81,26 +126,81 @@ def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> dict[str,
     return works
 
 
+def factors(net: nn.Module, model: nt.Model, x: Tensor, y: Tensor) -> Calls:
+    """Returns the calls of K-FAC factors with one draw; nothing without curvlinops."""
+    try:
+        from curvlinops import KFACLinearOperator  # noqa: PLC0415 (only where it is installed)
+    except ImportError:
+        return {}
+
+    class ClassesSecond(nn.Module):
+        """The network with its classes where PyTorch's loss has them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x).movedim(-1, 1)
+
+    module = ClassesSecond()
+    embedded = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
+    layers = {
+        name: m
+        for name, m in net.named_modules()
+        if isinstance(m, (nn.Linear, nn.Conv2d)) and id(m.weight) not in embedded
+    }
+    params = [p for m in layers.values() for p in m.parameters()]
+
+    def theirs() -> Any:
+        operator = KFACLinearOperator(
+            module, nn.CrossEntropyLoss(), params, [(x, y)], check_deterministic=False,
+            separate_weight_and_bias=False,
+        )  # fmt: skip
+        return operator.compute_kronecker_factors()
+
+    return {
+        "curvlinops: factors": theirs,
+        "newtriton: factors": lambda: model.linearize(x, y).kronecker_factors(
+            "kfac", layers=frozenset(layers)
+        ),
+    }
+
+
+RIVALS = {"gradient": "gradient", "gradient + quadratic form": "hvp", "gradient + hvp": "hvp"}
+
+
 def measure(
-    depth: int, batch: int, precision: str, rounds: int, device: torch.device, compiles: bool = True
+    name: str,
+    batch: int | None = None,
+    precision: str = "ieee",
+    rounds: int = 7,
+    device: torch.device = CPU,
+    compiles: bool = True,
 ) -> list[dict[str, Any]]:
-    """Returns rows: milliseconds, and ratios to PyTorch's best in the same run and precision."""
+    """Returns rows: milliseconds, and ratios to the best of the others in the same run.
+
+    Args:
+        name: the network's, one of `NETS`.
+        batch: the batch size; the network's own unless given.
+        precision: of contractions, ours and PyTorch's.
+        rounds: how often each call is timed.
+        device: where it runs.
+        compiles: whether torch.compile is tried.
+    """
     torch.manual_seed(0)
-    net = torch_vgg(depth).to(device)
-    model = nt.compile(
-        NETS[depth](), (3, 32, 32), nt.CrossEntropyLoss(), precision=precision, device=device
-    )
-    model.load_state_dict(net.state_dict())
-    x = torch.randn(batch, 3, 32, 32, device=device)
-    y = torch.randint(0, 10, (batch,), device=device)
+    network = NETS[name]
+    batch = batch or network.batch
+    net, (x, y) = network.module().to(device), (t.to(device) for t in network.data(batch))
+    ours = copy.deepcopy(net)
+    model = nt.from_torch(ours, x, nt.CrossEntropyLoss(), precision=precision)
     flat = 0.01 * torch.randn_like(model.params)
     v = [t.contiguous() for t in model.unflatten(flat).values()]
-    last = torch.channels_last
-    by_channels = copy.deepcopy(net).to(memory_format=last)  # type: ignore[call-overload]
-    theirs = {
-        "eager": eager(net, x, y, v),
-        "eager, channels last": eager(by_channels, x.contiguous(memory_format=last), y, v),
-    }
+    theirs = {"eager": eager(net, x, y, v)}
+    if x.ndim == 4:
+        last = torch.channels_last
+        by_channels = copy.deepcopy(net).to(memory_format=last)  # type: ignore[call-overload]
+        theirs["eager, channels last"] = eager(by_channels, x.contiguous(memory_format=last), y, v)
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     with switches(device, precision != "ieee"), half:
         if compiles:
@@ -112,38 +212,42 @@ def measure(
                 [flat]
             ),
             "newtriton: gradient + hvp": lambda: model.linearize(x, y).hvp(flat),
+            **(factors(net, model, x, y) if device.type == "cpu" else {}),
         }
         seconds = interleaved(calls, rounds, device)
-
-    def best(what: str) -> float:
-        names = [n for n in seconds if not n.startswith("newtriton") and f": {what}" in n]
-        return min(median(seconds[n]) for n in names)
-
     rows: list[dict[str, Any]] = []
-    for name, times in seconds.items():
+    for call, times in seconds.items():
         row: dict[str, Any] = {
-            "net": f"vgg{depth}", "batch": batch, "precision": precision, "call": name,
-            **summary(times),
+            "net": name, "batch": batch, "precision": precision, "call": call, **summary(times),
         }  # fmt: skip
-        if name.startswith("newtriton"):
-            rival = best("gradient" if name.endswith("gradient") else "hvp")
+        who, what = call.split(": ")
+        if who == "newtriton":
+            rival = _best(seconds, RIVALS.get(what, what))
             row["times_faster_than_best"] = round(rival / median(times), 2)
         rows.append(row)
     return rows
 
 
+def _best(seconds: Mapping[str, list[float]], what: str) -> float:
+    """Returns the median seconds of the fastest of the others at something."""
+    others = [name for name in seconds if not name.startswith("newtriton")]
+    return min(median(seconds[name]) for name in others if name.split(": ")[1].startswith(what))
+
+
 def main() -> None:
-    """Prints a table for each precision and batch size."""
+    """Prints a table for each network, precision and batch size."""
     options = parser(__doc__)
-    options.add_argument("--depth", type=int, choices=NETS, default=11)
-    options.add_argument("--batches", type=int, nargs="+", default=[64])
+    options.add_argument("--net", choices=NETS, nargs="+", default=["vgg11"])
+    options.add_argument("--batches", type=int, nargs="+", default=[None])
     options.add_argument("--precisions", nargs="+", default=["ieee"])
+    options.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     given = options.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
-    for precision in given.precisions:
-        for batch in given.batches:
-            rows += measure(given.depth, batch, precision, given.rounds, device)
+    for name in given.net:
+        for precision in given.precisions:
+            for batch in given.batches:
+                rows += measure(name, batch, precision, given.rounds, device, not given.no_compile)
     report(rows, given.json)
 
 

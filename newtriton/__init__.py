@@ -30,6 +30,9 @@ from newtriton.compiler.language.activations import Tanh as Tanh
 from newtriton.compiler.language.containers import Add as Add
 from newtriton.compiler.language.containers import Residual as Residual
 from newtriton.compiler.language.containers import Sequential as Sequential
+from newtriton.compiler.language.dropout import Dropout as Dropout
+from newtriton.compiler.language.dropout import Dropout1d as Dropout1d
+from newtriton.compiler.language.dropout import Dropout2d as Dropout2d
 from newtriton.compiler.language.elementwise_loss import Criterion as Criterion
 from newtriton.compiler.language.inputs import InputSpec as InputSpec
 from newtriton.compiler.language.layers import AvgPool2d as AvgPool2d

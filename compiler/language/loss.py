@@ -17,7 +17,7 @@ from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node, Op, rewrite
 from ..graph.options import check_number, check_option
 from ..graph.scalar import BATCH, Expr, var
-from .described import Printed
+from .described import Described
 
 ROOTS = ("fisher", "clip")
 NOISES = ("uniform", "normal")
@@ -26,7 +26,7 @@ GAUSS_NEWTON = ("ggn", "kflr", "kfra")  # curvatures that are made of B
 POSITIVE = scalar.where(var(0), var(0), 0.0)
 
 
-class Loss(Printed):
+class Loss(Described):
     """A per-sample loss ℓ(z, y); a subclass says `losses` in graph ops, and what else it is.
 
     The mean of ℓ over the batch is the data term of h. All derivatives follow from `losses`, and

@@ -7,7 +7,7 @@ PyTorch would, and says whether batch statistics or running ones are used.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -209,7 +209,7 @@ class Scope:
         self.record.constants.setdefault(name, values.clone())
         return constant_leaf(name, values)
 
-    def dropout(self, x: Node, p: float) -> Node:
+    def dropout(self, x: Node, p: float, together: Sequence[int] = ()) -> Node:
         """Returns x with a share p of its elements 0, the others divided by 1 − p.
 
         Which ones follows from a leaf of random numbers, uniform in [0, 1), with the samples on its
@@ -218,6 +218,7 @@ class Scope:
         Args:
             x: what drops out.
             p: the share, 0 ≤ p ≤ 1.
+            together: the axes along which elements drop out together.
 
         Raises:
             NewtritonError: p is no such number.
@@ -228,8 +229,10 @@ class Scope:
         if p == 1.0:
             return ops.scale(x, 0.0)
         site = f"{self.prefix}dropout{len(self.record.random)}"
-        leaf, numbers = _by_sample(f"random:{site}", x.shape)
+        shape = tuple(d for axis, d in enumerate(x.shape) if axis not in together)
+        leaf, numbers = _by_sample(f"random:{site}", shape)
         self.record.random[site] = leaf
+        numbers = ops.broadcast(numbers, x.shape, together)
         return ops.map_(var(0) * scalar.where(p - var(1), 0.0, 1.0 / (1.0 - p)), x, numbers)
 
     def running(self, name: str, start: float, now: Node, positions: int) -> Node:

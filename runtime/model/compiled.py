@@ -71,7 +71,7 @@ class Compiled:
         device: where parameters and data are.
         vectors: arithmetic on flat vectors.
         dtype: of parameters, data and results.
-        weight_decay: λ of h, the mean loss plus λ/2 ‖θ‖².
+        weight_decay: λ of h, the mean loss plus λ/2 ‖θ‖², θ being the parameters that are trained.
         input_shape: the shape of one sample, or what else the inputs were declared by.
         layout: where each parameter lies in a flat vector.
         params: all parameters, one flat tensor in the model's layout, to be changed in place.
@@ -101,7 +101,7 @@ class Compiled:
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)
         self.buffers = self._first_statistics(traced)
-        self.dropout = DropoutNumbers(traced.random, seed)
+        self.dropout = DropoutNumbers(traced.random, int(seed))
         self._constants: dict[Input, Tensor] = {}
         for name, values in (c for p in self.programs.values() for c in p.traced.constants.items()):
             kept = dtype if values.is_floating_point() else values.dtype
@@ -295,6 +295,13 @@ class Compiled:
         """The parts of a flat vector that belong to parameters which are not frozen."""
         return self.layout.runs(self.programs[True].traced.trained)
 
+    @property
+    def layers(self) -> dict[str, list[str]]:
+        """The names of the parameters that are not frozen, by layer, in the network's order."""
+        layers = self.layout.layers.items()
+        left = {layer: [n for n in names if n not in self.frozen] for layer, names in layers}
+        return {layer: names for layer, names in left.items() if names}
+
     @cached_property
     def held(self) -> list[slice]:
         """The parts of a flat vector that belong to frozen parameters."""
@@ -311,6 +318,14 @@ class Compiled:
 
         Raises:
             NewtritonError: there is no such parameter or layer.
+
+        Examples:
+            >>> import newtriton as nt
+            >>> net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
+            >>> model = nt.compile(net, (5,), nt.CrossEntropyLoss(), device="cpu")
+            >>> model.freeze("0")
+            >>> sorted(model.frozen)
+            ['0.bias', '0.weight']
         """
         meant = set[str]()
         for name in names:

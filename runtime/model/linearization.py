@@ -81,7 +81,6 @@ class Linearization(Generic[M]):
         y: Tensor,
         training: bool,
         ahead: Callable[[int], Sequence[Program]] | None = None,
-        redraw: bool = True,
     ) -> None:
         traced, program = programs.traced, programs.linearize
         inputs, labels, demands, batch = model.check(traced, x, y)
@@ -95,8 +94,7 @@ class Linearization(Generic[M]):
         self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
         self._given = model.feed(inputs, labels)
         if training:
-            if redraw:
-                model.dropout.draw()
+            model.dropout.draw()
             self._given |= model.dropout(model.context(batch))
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
@@ -259,9 +257,9 @@ class Linearization(Generic[M]):
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
         """Σ_l P_l C P_l v: a product per layer, all other layers' part of v being zero."""
-        result = torch.empty_like(v)
+        result = torch.zeros_like(v)
         source, target = self.model.layout.views(v), self.model.layout.views(result)
-        for names in self.model.layout.layers.values():
+        for names in self.model.layers.values():
             alone = torch.zeros_like(v)
             for name in names:
                 self.model.layout.views(alone)[name].copy_(source[name])

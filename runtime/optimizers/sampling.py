@@ -7,6 +7,7 @@ Function and gradient go through the data in mini-batches, so that the memory is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +54,8 @@ def mean_gradient(
     """
     samples, loss, gradient, statistics = 0, 0.0, None, []
     for x, y in batches:
-        part, slope, of_batch = model.gradient(x, y)
+        with model.dropout.kept(samples) if samples else nullcontext():
+            part, slope, of_batch = model.gradient(x, y)
         samples += count(x)
         loss += (part - loss) * (count(x) / samples)
         gradient = slope if gradient is None else gradient.lerp_(slope, count(x) / samples)
@@ -67,8 +69,10 @@ def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
     """Returns the mean of h over the samples of all batches."""
     samples, loss = 0, 0.0
     for x, y in batches:
+        with model.dropout.kept(samples):
+            part = model.objective(x, y)
         samples += count(x)
-        loss += (model.objective(x, y) - loss) * (count(x) / samples)
+        loss += (part - loss) * (count(x) / samples)
     return loss
 
 
@@ -137,7 +141,8 @@ class Sampled:
         self.objective, self.gradient, self.statistics = mean_gradient(model, noted)
         self.vectors = model.vectors
         sample = draw(batches, share, generator, lengths)
-        self.second: Linearization = model.linearize(*sample, ahead=ahead)
+        with model.dropout.kept():
+            self.second: Linearization = model.linearize(*sample, ahead=ahead)
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
         """Returns the forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""

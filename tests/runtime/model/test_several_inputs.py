@@ -84,6 +84,13 @@ def test_constants_are_held_once_as_the_model_computes() -> None:
     assert len(held) == 2
 
 
+def test_booleans_are_integers() -> None:
+    model, (x, y, _) = compiled("tuple"), batch("tuple")
+    mask = x[1] > 4
+    assert torch.equal(model((x[0], mask)), model((x[0], mask.long())))
+    assert model.linearize((x[0], mask), y).gradient.isfinite().all()
+
+
 def test_a_feed_has_every_input() -> None:
     x, *_ = batch("dictionary")
     feed = compiled("dictionary").feed(x)
