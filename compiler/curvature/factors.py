@@ -43,7 +43,7 @@ from .adjoints import (
 )
 from .blocks import MAX_FACTOR, DiagonalLayer, KroneckerLayer, Planned, blocks, faults, plan
 from .layouts import outer_positions
-from .recursion import RECURSIVE, diagonal_blocks, no_chain, recursion
+from .recursion import RECURSIVE, WAYS_OUT, diagonal_blocks, no_chain, recursion
 from .uses import Placed, Product, Taken, spread_axes, uses_of
 from .vectors import Vectors, by_sample, gradients, inputs, reciprocal
 
@@ -420,9 +420,14 @@ def _recursive(
     nodes: list[Node] = []
     for each in planned:
         uses = each.product.uses if each.product is not None else ()
-        wrong = [place.node for where in each.spreads.values() for place in where]
-        wrong += [p.use.node for p in uses if not p.is_straight]
-        if wrong:
-            raise MissingRule(no_chain(wanted.kind, wrong[0]))
-        nodes += [placed.use.node for placed in uses]
-    return recursion(traced, adjoints, wanted.kind, nodes, wanted.reduces)
+        for placed in uses:
+            if not placed.is_straight:
+                raise MissingRule(no_chain(wanted.kind, placed.use.node))
+            nodes.append(placed.use.node)
+    found = recursion(traced, adjoints, wanted.kind, nodes, wanted.reduces)
+    spread = [place.node for each in planned for p in each.spreads.values() for place in p]
+    for node in spread:
+        raise MissingRule(
+            f"{wanted.kind} has no diagonal block, as {node!r} would need one: {WAYS_OUT}"
+        )
+    return found

@@ -52,6 +52,13 @@ class Vectors:
         """The leading axis of moments: the groups, where there are several."""
         return (self.groups,) if self.groups > 1 else ()
 
+    @property
+    def places(self) -> Pair:
+        """How many places a patch has along each axis of the image."""
+        assert self.window is not None and self.kernel is not None
+        steps = self.window["stride"], self.window["padding"], self.window["dilation"]
+        return ops.window_size(self.value.shape[-3:-1], self.kernel, *steps)
+
     def gram(self, homogeneous: bool, scale: scalar.Expr) -> Node:
         """Returns Σ v vᵀ times a number, with a 1 behind each vector where it is homogeneous."""
         if self.size is not None:
@@ -126,13 +133,10 @@ def by_sample(x: Node, outer: int, lead: int) -> Node:
 def _patch_sums(patches: Vectors) -> Node:
     """Returns the sum of all patches, (group, channel of it)×taps reordered as the Gram's rows."""
     assert patches.window is not None
-    image, groups = patches.value, patches.groups
-    kernel, window = patches.kernel, patches.window
-    size = ops.window_size(
-        image.shape[-3:-1], kernel, window["stride"], window["padding"], window["dilation"]
-    )
-    ones = ops.broadcast(ops.const(1.0), (*image.shape[:-3], *size, groups))
-    return ops.make(Op.CONV_WEIGHT_GRAD, ones, image, kernel=kernel, **window)
+    image = patches.value
+    shape = (*image.shape[:-3], *patches.places, patches.groups)
+    ones = ops.broadcast(ops.const(1.0), shape)
+    return ops.make(Op.CONV_WEIGHT_GRAD, ones, image, kernel=patches.kernel, **patches.window)
 
 
 def _summed_patches(patches: Vectors) -> Vectors:
@@ -144,11 +148,7 @@ def _summed_patches(patches: Vectors) -> Vectors:
     assert patches.window is not None and patches.kernel is not None
     image, window = patches.value, patches.window
     channels, groups = image.shape[-1], patches.groups
-    size = ops.window_size(
-        image.shape[-3:-1], patches.kernel,
-        window["stride"], window["padding"], window["dilation"],
-    )  # fmt: skip
-    ones = ops.broadcast(ops.const(1.0), (channels, *size, 1))
+    ones = ops.broadcast(ops.const(1.0), (channels, *patches.places, 1))
     sums = ops.make(
         Op.CONV, image, ones, stride=window["dilation"], dilation=window["stride"],
         padding=window["padding"], groups=channels,

@@ -50,12 +50,15 @@ class Side(ABC):
         """The mean tr S/dim S, one per group, in float64."""
 
     @abstractmethod
-    def system(self, damping: Tensor) -> System:
-        """Returns the matrix whose inverse solves with S + damping·I, one per group."""
+    def system(self, damping: Tensor) -> list[System]:
+        """Returns the matrix whose inverse solves with S + damping·I, one per group.
+
+        There is none where the inverse needs none.
+        """
 
     @abstractmethod
-    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
-        """Returns what these solves need, from the inverse of `system`."""
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved | None:
+        """Returns what these solves need, from the inverse of `system`; None where it has none."""
 
     @abstractmethod
     def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
@@ -85,13 +88,13 @@ class Full(Side):
         """The mean of the diagonal, one per group, in float64."""
         return self.matrix.diagonal(dim1=-2, dim2=-1).mean(-1, dtype=torch.float64)
 
-    def system(self, damping: Tensor) -> System:
+    def system(self, damping: Tensor) -> list[System]:
         """Returns S with its damping."""
-        return System(self.matrix, damping)
+        return [System(self.matrix, damping)]
 
-    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved | None:
         """Returns the inverse under the side's name."""
-        return {f"{self.name}_inverse": inverse}
+        return None if inverse is None else {f"{self.name}_inverse": inverse}
 
     def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
         """Returns S itself."""
@@ -99,7 +102,7 @@ class Full(Side):
 
 
 class Diagonal(Side):
-    """A side diag(d), of which d is kept: each number is a group of its own to what inverts it."""
+    """A side diag(d), of which d is kept: no number of it is negative."""
 
     def __init__(self, values: Tensor, name: str) -> None:
         self.values, self.name = values, name
@@ -109,14 +112,22 @@ class Diagonal(Side):
         """The mean of d, one per group, in float64."""
         return self.values.mean(-1, dtype=torch.float64)
 
-    def system(self, damping: Tensor) -> System:
-        """Returns d as 1×1 matrices, with the damping of their group for each."""
-        dampings = damping.unsqueeze(-1).expand(self.values.shape)
-        return System(self.values.reshape(-1, 1, 1), dampings.reshape(-1))
+    def system(self, damping: Tensor) -> list[System]:
+        """Returns nothing."""
+        return []
 
-    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
-        """Returns the inverse numbers under the side's name."""
-        return {f"{self.name}_inverse": inverse.reshape(self.values.shape)}
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved:
+        """Returns 1/(d + damping) under the side's name.
+
+        Without damping no number counts for less than the largest one's rounding error.
+        """
+        return {f"{self.name}_inverse": self._damped(damping.unsqueeze(-1)).reciprocal_()}
+
+    def _damped(self, damping: Tensor) -> Tensor:
+        """Returns d + damping, which is never 0."""
+        limits = torch.finfo(self.values.dtype)
+        least = (limits.eps * self.values.amax(-1, keepdim=True)).clamp(min=limits.tiny)
+        return torch.maximum(self.values + damping.to(self.values.dtype), least)
 
     def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
         """Returns nothing: d are the eigenvalues, of unit vectors."""
@@ -136,11 +147,11 @@ class HomogeneousDiagonal(Diagonal):
         inputs = self.values[..., :-1].mean(-1, dtype=torch.float64)
         return inputs.where(inputs > 0.0, 1.0)
 
-    def system(self, damping: Tensor) -> System:
+    def _damped(self, damping: Tensor) -> Tensor:
         """Returns d with its damping, that of the bias apart."""
-        values, more = self.values.clone(), damping / self.mean_diagonal - damping
-        values[..., -1] += more.to(values.dtype)
-        return Diagonal(values, self.name).system(damping)
+        each = damping.expand(self.values.shape).clone()
+        each[..., -1] /= self.mean_diagonal
+        return super()._damped(each)
 
 
 class LowRank(Side):
@@ -157,16 +168,18 @@ class LowRank(Side):
         root = self.root.double()
         return root.square().sum((-2, -1)) / root.shape[-2]
 
-    def system(self, damping: Tensor) -> System:
+    def system(self, damping: Tensor) -> list[System]:
         """Returns the small UᵀU with its damping, which must be positive.
 
         The inverse is Woodbury's; where U is a column, Sherman and Morrison's (EA-CG, eq. 13).
         """
         positive = damping.masked_fill(damping <= 0, math.nan)
-        return System(self.root.mT @ self.root, positive)
+        return [System(self.root.mT @ self.root, positive)]
 
-    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved | None:
         """Returns the inverse, and what goes with it in Woodbury's."""
+        if inverse is None:
+            return None
         scale = damping.to(self.root.dtype).reshape(*damping.shape, 1, 1)
         kept = self.root.clone()  # it may be a view of an average, which goes on
         return {"root": kept, "core_inverse": inverse, "damping": scale}
@@ -189,11 +202,11 @@ class Homogeneous(Full):
         inputs = self.matrix.diagonal(dim1=-2, dim2=-1)[..., :-1].mean(-1, dtype=torch.float64)
         return inputs.where(inputs > 0.0, 1.0)
 
-    def system(self, damping: Tensor) -> System:
+    def system(self, damping: Tensor) -> list[System]:
         """Returns S with its damping, that of the bias apart."""
         matrix, more = self.matrix.clone(), damping / self.mean_diagonal - damping
         matrix[..., -1, -1] += more.to(matrix.dtype)
-        return System(matrix, damping)
+        return [System(matrix, damping)]
 
 
 def balance(a: Side, g: Side) -> Tensor:
@@ -352,12 +365,11 @@ class KroneckerProduct(MatrixBlock):
             bases = {} if last is None else last.tensors
             both = self.a, self.g
             asked = [side.symmetric(bases.get(side.name)) for side in both]
-            answers = iter((yield [problem for problems in asked for problem in problems]))
-            spectra = [
+            answers = iter((yield [*asked[0], *asked[1]]))
+            a, g = (
                 side.spectrum(next(answers) if problems else None)
                 for side, problems in zip(both, asked, strict=True)
-            ]
-            a, g = spectra
+            )
             return None if a is None or g is None else (Factorisation(form, a | g), 0)
         balanced = form is Damped.BALANCED
         sides = a, g = self.a, self.g
@@ -367,14 +379,14 @@ class KroneckerProduct(MatrixBlock):
         growth = math.sqrt(10.0) if balanced else 10.0
         for retry in range(RETRIES + 1):
             dampings = pi * strength, strength / pi
-            inverses = yield [s.system(d) for s, d in zip(sides, dampings, strict=True)]
-            saved = [
-                side.saved(inverse, damping)
-                for side, inverse, damping in zip(sides, inverses, dampings, strict=True)
-                if inverse is not None
-            ]
-            if len(saved) == len(sides):
-                return Factorisation(form, saved[0] | saved[1]), retry
+            systems = [s.system(d) for s, d in zip(sides, dampings, strict=True)]
+            inverses = iter((yield [*systems[0], *systems[1]]))
+            of_a, of_g = (
+                side.saved(next(inverses) if system else None, damping)
+                for side, system, damping in zip(sides, systems, dampings, strict=True)
+            )
+            if of_a is not None and of_g is not None:
+                return Factorisation(form, of_a | of_g), retry
             strength = self._rounding().clamp(min=growth * strength)
         return None
 

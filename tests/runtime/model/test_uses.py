@@ -15,6 +15,7 @@ import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import N, Node, Op
 from newtriton.compiler.language.network import Scope
+from newtriton.runtime.curvatures.kronecker_block import KroneckerBlock
 from tests.tolerances import assert_close
 
 F64 = torch.float64
@@ -451,3 +452,35 @@ def test_parameters_that_are_copied_to_all_samples_have_the_squares_of_the_sampl
     drawn: Any = lin.kronecker_factors("kfac", 20_000, torch.Generator().manual_seed(0))[""]
     for name, part in exact.diagonal.items():
         assert (drawn.diagonal[name] - part).norm() < 0.05 * part.norm()
+
+
+# --- moments of samples ---------------------------------------------------------------------------
+
+
+def pixels(x: Node, w: Node, b: Node | None) -> Node:
+    image = ops.reshape(x, (N, T // 2, 2, x.shape[-1]))
+    return ops.reshape(ops.matmul(image, w, b, tb=True), (N, T, w.shape[0]))
+
+
+def untransposed(x: Node, w: Node, b: Node | None) -> Node:
+    return ops.matmul(x, ops.transpose(w, (1, 0)), b)
+
+
+def twice(x: Node, w: Node, b: Node | None) -> Node:
+    return ops.total([rows(x, w, b), tanh(rows(tanh(x), w, b))])
+
+
+@pytest.mark.parametrize("way", [rows, flat, time_first, pixels, untransposed, twice])
+def test_moments_are_of_the_gradients_of_single_samples(way: Any) -> None:
+    def net(x: Node, scope: Scope) -> Node:
+        s = way(ops.reshape(x, (N, T, D)), weight(scope, "w", OUT, D), weight(scope, "b", OUT))
+        return ops.reshape(tanh(s), (N, T * OUT))
+
+    model = compiled(net, (T * D,))
+    x, y = torch.randn(SAMPLES, T * D, dtype=F64), torch.rand(SAMPLES, T * OUT, dtype=F64)
+    found: Any = model.linearize(x, y).kronecker_factors("empirical", per_sample=True)[""]
+    alone = [model.linearize(x[[i]], y[[i]]).gradient for i in range(SAMPLES)]
+    of_samples = [KroneckerBlock(found.described).read(model.layout.views(g)) for g in alone]
+    basis_a, basis_g = (torch.eye(len(side), dtype=F64) for side in found.pair.tensors.values())
+    expected = torch.stack(of_samples).square().mean(0)
+    assert_close(found.second_moments(basis_a, basis_g), expected)
