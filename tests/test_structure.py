@@ -27,7 +27,9 @@ TESTS = ROOT / "tests"
 ROOMS = (
     "compiler/graph",
     "compiler/derivatives",
+    "compiler/functions",
     "compiler/language",
+    "compiler/layers",
     "compiler/curvature",
     "compiler/lowering",
     "compiler",

@@ -20,7 +20,7 @@ from ..graph.scalar import var
 from ..graph.simplify import simplify
 from .constants import constants
 from .data_term import DataTerm, data_term
-from .initial import INITIAL
+from .initial import INITIAL, Distribution
 from .inputs import InputSpec, specifications
 from .loss import Loss
 from .trees import ALONE, named, rebuilt
@@ -36,7 +36,7 @@ class Parameter:
     Attributes:
         name: its name as PyTorch would give it, "4.body.weight" for example.
         shape: its shape in the graph.
-        init: the rule for its first values, a name in `INITIAL`.
+        init: the distribution of its first values, or the name of a rule in `INITIAL`.
         fan_in: how many inputs each output depends on.
         fan_out: how many outputs each input contributes to.
         order: the permutation of its axes into PyTorch's, (0, 3, 1, 2) for the weights of a
@@ -46,7 +46,7 @@ class Parameter:
 
     name: str
     shape: tuple[int, ...]
-    init: str
+    init: str | Distribution
     fan_in: int
     fan_out: int
     order: tuple[int, ...]
@@ -167,7 +167,7 @@ class Scope:
         self,
         name: str,
         shape: tuple[int, ...],
-        init: str,
+        init: str | Distribution,
         fans: tuple[int, int],
         order: tuple[int, ...] | None = None,
         frozen: bool = False,
@@ -179,8 +179,8 @@ class Scope:
         Args:
             name: its name inside the layer.
             shape: its shape in the graph.
-            init: the rule for its first values, a name in `INITIAL`: "default", "kaiming",
-                "xavier", "sparse", "ones" or "zeros".
+            init: the distribution of its first values, or the name of a rule in `INITIAL`:
+                "default", "kaiming", "xavier", "sparse", "ones" or "zeros".
             fans: the numbers of inputs of an output and of outputs of an input.
             order: the permutation of its axes into PyTorch's; they are the same unless given.
             frozen: whether it stays as it is; so do all parameters of a frozen layer.
@@ -189,7 +189,8 @@ class Scope:
             NewtritonError: there is no such rule.
         """
         full = self.prefix + name
-        check_option(f"init of parameter {full}", init, tuple(INITIAL))
+        if not isinstance(init, Distribution):
+            check_option(f"init of parameter {full}", init, tuple(INITIAL))
         order = tuple(range(len(shape))) if order is None else order
         named = self.record.frozen
         stays = (frozen or self.frozen) if named is None else full in named
