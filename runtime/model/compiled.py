@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -279,6 +279,10 @@ class Compiled:
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
 
+    def watched(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields what makes a linearization stale when it is changed in place."""
+        yield "parameters", self.params
+
     # --- frozen parameters ----------------------------------------------------------------------
 
     @cached_property
@@ -341,9 +345,12 @@ class Compiled:
                     f"freeze names {name!r}: give parameters or layers, of {known}"
                 )
             meant |= found
-        before = self.frozen
-        self._frozen = before | meant if frozen else before - meant
-        if self._frozen != before:
+        self._hold(self.frozen | meant if frozen else self.frozen - meant)
+
+    def _hold(self, names: frozenset[str]) -> None:
+        """Makes the frozen parameters be these; programs are made again where they are others."""
+        before, self._frozen = self._frozen, names
+        if names != before:
             self._executors.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)

@@ -88,7 +88,7 @@ class Linearization(Generic[M]):
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch, model.vectors
-        watched = [("parameters", model.params), ("labels", y)]
+        watched = [*model.watched(), ("labels", y)]
         watched += [("inputs", values) for values in named(x).values()]
         watched += [] if training else model.buffers.items()
         self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
