@@ -110,6 +110,7 @@ from newtriton.runtime.model.compile import compile as compile
 from newtriton.runtime.model.factors import DiagonalFactors as DiagonalFactors
 from newtriton.runtime.model.factors import KroneckerFactors as KroneckerFactors
 from newtriton.runtime.model.factors import MeanFactors as MeanFactors
+from newtriton.runtime.model.from_torch import from_torch as from_torch
 from newtriton.runtime.model.linearization import Linearization as Linearization
 from newtriton.runtime.model.model import Model as Model
 from newtriton.runtime.optimizers.first_order import TorchOptimizer as TorchOptimizer

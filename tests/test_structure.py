@@ -30,6 +30,7 @@ ROOMS = (
     "compiler/functions",
     "compiler/language",
     "compiler/layers",
+    "compiler/capture",
     "compiler/curvature",
     "compiler/lowering",
     "compiler",

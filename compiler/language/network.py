@@ -18,6 +18,8 @@ from ..graph.ir import VIEWS, N, Node, Op, Shape, batch_axis, made_at, show, top
 from ..graph.options import check_number, check_option
 from ..graph.scalar import var
 from ..graph.simplify import simplify
+from .constants import constants
+from .data_term import DataTerm, data_term
 from .initial import INITIAL, Distribution
 from .inputs import InputSpec, specifications
 from .loss import Loss
@@ -296,15 +298,11 @@ class Lookup:
 
 
 @dataclass(frozen=True)
-class Traced:
+class Traced(DataTerm):
     """The forward graph of a network with its loss, in training or evaluation mode.
 
     Attributes:
         inputs: the inputs by name, "x" where there is one, each N×(the shape of a sample).
-        y: the labels.
-        z: the outputs, N×K.
-        losses: the N per-sample losses.
-        loss: their mean, the data term of h.
         criterion: the loss as it was given.
         parameters: the parameters by name, in PyTorch's order.
         nodes: their nodes by the same names.
@@ -316,10 +314,6 @@ class Traced:
     """
 
     inputs: Mapping[str, Node]
-    y: Node
-    z: Node
-    losses: Node
-    loss: Node
     criterion: Loss
     parameters: Mapping[str, Parameter]
     nodes: Mapping[str, Node]
@@ -391,30 +385,22 @@ def trace(
     if not hasattr(net, "build"):
         raise NewtritonError(f"the network is {net!r}: use newtriton's own layers")
     try:
-        z = net.build(x, Scope(record).of(net))
+        value = net.build(x, Scope(record).of(net))
     except ShapeError as error:
         if error.placed:
             raise
         raise ShapeError(f"{net!r} got {_described(x)}: {error}") from None
-    if ops.rank(z) != 2:
-        raise ShapeError(
-            f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()"
-        )
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
-    simple = simplify({"z": z, **{name: r.now for name, r in record.running.items()}})
-    z = simple.pop("z")
+    simple = simplify({"z": value, **{name: r.now for name, r in record.running.items()}})
+    value = simple.pop("z")
     running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
-        criterion.check()
-        y = criterion.labels(z)
-        losses = criterion.losses(z, y)
-        if losses.shape != (N,):
-            raise ShapeError(
-                f"{criterion!r} gave losses of shape {show(losses.shape)}: give one number a sample"
-            )
-        loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
+        image = ops.rank(value) == 4 and not getattr(net, "torch_order", False)
+        term = data_term(criterion, value, image)
     return Traced(
-        leaves, y, z, losses, loss, criterion, record.parameters, record.nodes,
-        running, record.momenta, record.constants, record.random, training,
+        **vars(term), inputs=leaves, criterion=criterion, parameters=record.parameters,
+        nodes=record.nodes, running=running, momenta=record.momenta,
+        constants=record.constants | constants(topological([term.loss])),
+        random=record.random, training=training,
     )  # fmt: skip
