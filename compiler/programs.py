@@ -22,12 +22,15 @@ from .graph.errors import NewtritonError
 from .graph.ir import LEAVES, VIEWS, Node, topological
 from .graph.program import Input, Output, Program, declared, simplified
 from .graph.simplify import simplify
+from .language.data_term import losses_of
 from .language.loss import output_product, refusal, unit_vectors
 from .language.network import Traced, constant_leaf
+from .language.normaliser import split
 from .values import (
     BatchStatistic,
     Columns,
     Constant,
+    Counted,
     Data,
     Direction,
     Form,
@@ -124,32 +127,48 @@ class Programs:
 
     @cached_property
     def evaluate(self) -> Program:
-        """`Losses` and `Outputs`."""
-        outputs = {Losses(): self.traced.losses, Outputs(): self.traced.z}
-        return self._program("evaluate", outputs, NOTHING)
+        """`Losses` and `Outputs`, and `Counted` where labels decide what counts."""
+        return self._program("evaluate", self._evaluated, NOTHING)
+
+    @property
+    def _evaluated(self) -> dict[Output, Node]:
+        """What `evaluate` gives."""
+        return {Losses(): self.traced.losses, Outputs(): self.traced.output, **self._counted}
 
     @cached_property
     def losses(self) -> Program:
-        """`Losses` of outputs that are given."""
-        z = ops.input_("z", self.traced.z.shape)
-        outputs: dict[Output, Node] = {Losses(): self.traced.criterion.losses(z, self.traced.y)}
-        return self._program("losses", outputs, NOTHING, {GivenOutputs(): z})
+        """`Losses` of outputs that are given, and `Counted` as `evaluate` has it."""
+        output = ops.input_("z", self.traced.output.shape)
+        losses = losses_of(self.traced.criterion, self.traced, output)
+        outputs: dict[Output, Node] = {Losses(): losses, **self._counted}
+        return self._program("losses", outputs, NOTHING, {GivenOutputs(): output})
+
+    @property
+    def _counted(self) -> dict[Output, Node]:
+        """`Counted`, where labels decide what counts."""
+        _, counted = split(self.traced.normaliser)
+        return {} if counted is None else {Counted(): counted}
+
+    @cached_property
+    def counted(self) -> Program:
+        """`Counted` alone, where labels decide what counts."""
+        return self._program("counted", self._counted, NOTHING)
 
     @cached_property
     def outputs(self) -> Program:
         """`Outputs` alone."""
-        return self._program("outputs", {Outputs(): self.traced.z}, NOTHING)
+        return self._program("outputs", {Outputs(): self.traced.output}, NOTHING)
 
     @cached_property
     def scores(self) -> Program:
         """`Scores`, from which classes are predicted."""
-        scores = self.traced.criterion.scores(self.traced.z)
+        scores = self.traced.criterion.scores(self.traced.rows)
         return self._program("scores", {Scores(): scores}, NOTHING)
 
     @cached_property
     def linearize(self) -> Program:
-        """`Losses`, `Outputs`, the `Gradient`, and in training every `BatchStatistic`."""
-        outputs: dict[Output, Node] = {Losses(): self.traced.losses, Outputs(): self.traced.z}
+        """What `evaluate` gives, the `Gradient`, and in training every `BatchStatistic`."""
+        outputs: dict[Output, Node] = self._evaluated
         outputs |= self._by_parameter(Gradient, self.adjoints)
         if self.traced.training:
             outputs |= {BatchStatistic(name): r.now for name, r in self.traced.running.items()}
@@ -215,7 +234,8 @@ class Programs:
     def _output_product(self, z_dot: Node) -> Node | None:
         """B ż, for B of the mean loss."""
         traced = self.traced
-        return output_product(traced.criterion, traced.z, traced.y, self.adjoints[traced.z], z_dot)
+        z_bar, what = self.adjoints[traced.z], (traced.y, traced.normaliser)
+        return output_product(traced.criterion, traced.z, *what, z_bar, z_dot)
 
     @cached_property
     def ggnvp(self) -> Program:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from ..derivatives.copies import copies
 from ..derivatives.transpose import vjp
-from ..graph import ops, scalar
+from ..graph import ops
 from ..graph.errors import NewtritonError
-from ..graph.ir import N, Node, rewrite
+from ..graph.ir import N, Node
 from ..graph.program import Input
-from ..graph.scalar import BATCH
-from ..language.loss import unit_vectors
+from ..language.loss import drawn_adjoints, root_columns
 from ..language.network import Traced
+from ..language.normaliser import of_samples
 from .layouts import outer_positions
 from .vectors import by_sample, diagonal_matrix
 
@@ -41,11 +41,6 @@ def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
     return {Noise(): ops.input_(str(Noise()), (count, *noise.shape))}
 
 
-def _per_dispersion(traced: Traced) -> float:
-    """Returns 1/√d, which makes the covariance of drawn adjoints B, d being the dispersion."""
-    return traced.criterion.dispersion**-0.5
-
-
 def _zero(node: Node) -> Node:
     """Returns zeros in the shape of a node."""
     return ops.broadcast(ops.const(0.0), node.shape)
@@ -54,29 +49,20 @@ def _zero(node: Node) -> Node:
 def given_adjoints(
     traced: Traced, adjoints: Mapping[Node, Node], nodes: Iterable[Node]
 ) -> dict[Node, Node]:
-    """Returns adjoints of nodes for the labels that are given."""
-    scale = _per_dispersion(traced)
-    return {n: ops.scale(adjoints[n], scale) if n in adjoints else _zero(n) for n in nodes}
+    """Returns adjoints of nodes for the labels that are given, divided by √d, d the dispersion."""
+    scale = traced.normaliser, traced.criterion.dispersion**-0.5
+    return {n: of_samples(adjoints[n], *scale) if n in adjoints else _zero(n) for n in nodes}
 
 
-def sampled_adjoints(
-    traced: Traced, adjoints: Mapping[Node, Node], nodes: Iterable[Node], count: int
-) -> dict[Node, Node]:
-    """Returns adjoints of nodes for labels that are drawn from the model.
-
-    Over the labels, N z̄ of a sample has the covariance E[B].
+def sampled_adjoints(traced: Traced, nodes: Iterable[Node], count: int) -> dict[Node, Node]:
+    """Returns adjoints of nodes for labels that are drawn from the model, see `drawn_adjoints`.
 
     Args:
         traced: the network.
-        adjoints: the adjoints of the mean loss with the true labels.
         nodes: the nodes whose adjoints are wanted.
         count: how many labels are drawn per input, on a leading axis of the adjoints.
     """
-    y_drawn, noise = traced.criterion.drawn(traced.z)
-    z_bar = rewrite(
-        {"z_bar": ops.scale(adjoints[traced.z], _per_dispersion(traced))},
-        lambda node, inputs: y_drawn if node is traced.y else ops.remake(node, inputs),
-    )["z_bar"]
+    z_bar, noise = drawn_adjoints(traced.criterion, traced.z, traced.y, traced.normaliser)
     drawn = random_numbers(traced, "kfac", count)[Noise()]
     return _pulled(traced, z_bar, nodes, {noise: drawn}, count)
 
@@ -99,8 +85,7 @@ def root_adjoints(
     """
     z = traced.z
     column = ops.input_("column", z.shape)
-    root = traced.criterion.square_root(z, traced.y, unit_vectors(z))
-    root = ops.scale(root, scalar.reciprocal(BATCH))
+    root = root_columns(traced.criterion, z, traced.y, traced.normaliser)
     columns, positions = root.shape[0], z.shape[0].times
     if columns * positions > max_copies:
         size = f"{columns}" if positions == 1 else f"{columns}·{positions} = {columns * positions}"

@@ -9,7 +9,8 @@ all uses of the parameter one after another):
 
 and the block is A ⊗ G (Martens & Grosse 2015; Grosse & Martens 2016; Eschenhagen et al. 2023, whose
 names they are: the first is exact for deep linear networks with a loss at each position, the second
-with one loss after a mean over positions). Adjoints of the mean loss carry 1/N, so g = N s̄. A side
+with one loss after a mean over positions). Adjoints of the mean loss carry 1/N, so g = N s̄; where
+the loss has positions, or labels decide what counts, see `normaliser.of_samples`. A side
 of more than `MAX_FACTOR` numbers is kept as its diagonal. Parameters that are copied to all samples
 (affine norms, positions, scales) get the mean over samples of (∂ℓ_n/∂p)².
 
@@ -177,7 +178,7 @@ def _labelled(
 ) -> Mapping[Node, Node]:
     """Returns the adjoints of which the kinds that start from the tape take second moments."""
     if wanted.kind == "kfac":
-        return sampled_adjoints(traced, adjoints, nodes, wanted.samples)
+        return sampled_adjoints(traced, nodes, wanted.samples)
     if wanted.kind == "empirical":
         return given_adjoints(traced, adjoints, nodes)
     return root_adjoints(traced, nodes, wanted.max_copies)

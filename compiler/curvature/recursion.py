@@ -18,6 +18,7 @@ from ..graph.ir import N, Node, Op, Shape, topological
 from ..graph.scalar import BATCH, var
 from ..language.loss import POSITIVE, mean_curvature, semidefinite
 from ..language.network import Traced
+from ..language.normaliser import over
 from .vectors import diagonal_matrix
 
 RECURSIVE = ("kfra", "pch-1", "pch-2")
@@ -167,10 +168,10 @@ def _start(traced: Traced, kind: str) -> Node:
     """Returns E[B], by roots of B, or by the mean diagonal where B has nothing else."""
     z, y, criterion = traced.z, traced.y, traced.criterion
     if not (criterion.separable and semidefinite(criterion)):
-        return mean_curvature(criterion, z, y, _POSITIVE.get(kind))
+        return mean_curvature(criterion, z, y, traced.normaliser, _POSITIVE.get(kind))
     ones = ops.broadcast(ops.const(1.0), (1, *z.shape))  # all columns in one copy
     squares = ops.map_(var(0) * var(0), criterion.square_root(z, y, ones))
-    mean = ops.scale(ops.reduce_sum(squares, (0, 1)), scalar.reciprocal(BATCH))
+    mean = over(ops.reduce_sum(squares, (0, 1)), traced.normaliser)
     return diagonal_matrix(mean)
 
 

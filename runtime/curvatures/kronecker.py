@@ -127,6 +127,8 @@ class KroneckerCurvature:
         self.layers = None if layers is None else frozenset(layers)
         if self.layers is not None:
             model.layout.check_layers("layers", self.layers)
+            if frozen := self.layers - model.layers.keys():
+                raise NewtritonError(f"layers names {min(frozen)!r}, which is frozen: leave it out")
             if not self.layers:
                 raise NewtritonError("layers is empty: name at least one, or leave it out")
             blocks(model.programs[True].traced, self.layers)  # it refuses what has none

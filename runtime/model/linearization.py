@@ -14,7 +14,7 @@ from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
 from ...compiler.curvature.factors import KINDS
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, Op, concrete
+from ...compiler.graph.ir import Node, Op, concrete, per_sample
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, named
@@ -28,7 +28,6 @@ from ...compiler.values import (
     Gradient,
     Hvp,
     Labels,
-    Losses,
     Outputs,
 )
 from ..reading import read
@@ -56,10 +55,11 @@ class Linearization(Generic[M]):
         programs: the programs that calls run.
         training: whether it took batch statistics.
         batch: the number of samples N.
+        count: what the sum of the losses is divided by: N, of sequences N·T, or as labels count.
         vectors: arithmetic on flat vectors.
         loss: h, a scalar tensor.
         objective: the same as a float, summed in float64.
-        outputs: the network's, N×K.
+        outputs: the network's, N×K or N×….
         gradient: of h, a flat vector.
         statistics: the batch's, for `Model.update_statistics`.
 
@@ -88,7 +88,7 @@ class Linearization(Generic[M]):
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch, model.vectors
-        watched = [("parameters", model.params), ("labels", y)]
+        watched = [*model.watched(), ("labels", y)]
         watched += [("inputs", values) for values in named(x).values()]
         watched += [] if training else model.buffers.items()
         self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
@@ -105,12 +105,14 @@ class Linearization(Generic[M]):
         found = program.results(values)
         results = set(program.outputs.values()) - programs.tape
         self._tape = {node: x for node, x in values.items() if node not in results}
-        total = model.total(found[Losses()])
+        broken, (total, *counted) = model.measured(found)
         self.loss = total.to(model.dtype)
         self.outputs = found[Outputs()].clone()  # the tape has them too
         model.decay_(self.gradient, model.params)
         largest = (self.gradient, model.params)
-        self.objective = float(read_checked(demands, total, largest=largest)[0])
+        numbers = read_checked(demands + broken, total, *counted, largest=largest)
+        self.objective = float(numbers[0])
+        self.count = float(numbers[1]) if counted else float(model.count(y))
         self.statistics = {
             key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
         }
@@ -151,7 +153,7 @@ class Linearization(Generic[M]):
         if node is None:
             return {}
         columns = torch.arange(node.shape[0], device=self.model.device)
-        return {Columns(): columns[:, None].expand(len(columns), self.batch)}
+        return {Columns(): columns[:, None].expand(concrete(node.shape, self.batch))}
 
     def _directions(self, vs: Sequence[Tensor]) -> dict[Input, Tensor]:
         """Flat vectors as directions, by parameter."""
@@ -274,9 +276,11 @@ class Linearization(Generic[M]):
 
         K backward passes give them at once.
         """
-        outputs = self.programs.traced.z.shape[1]
+        z = self.programs.traced.z.shape
+        outputs = per_sample(z)
         basis = torch.eye(outputs, dtype=self.model.dtype, device=self.model.device)
         basis = basis.unsqueeze(1).expand(outputs, self.batch, outputs)
+        basis = basis.reshape(outputs, *concrete(z, self.batch))
         found = self._run(self.programs.jacobian, {Basis(): basis})
         return {key: x for key, x in found.items() if isinstance(key, Input)}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import LEAVES, Graph, N, Node, Op, Shape, concrete, topological
 from newtriton.compiler.graph.scalar import var
+from newtriton.compiler.lowering import elements
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.backend import Context
 from newtriton.runtime.fused.executor import FusedExecutor
@@ -43,7 +44,7 @@ def random(nodes: list[Node]) -> dict[Node, Tensor]:
 
 def run(outputs: Mapping[str, Node], feed: Mapping[Node, Tensor], precision: str = "ieee"):
     """The values of nodes by fused kernels, and their executor."""
-    settings = Settings(precision, "fused", interpreted=True, elements=64)
+    settings = Settings(precision, "fused", interpreted=True, elements=256)
     executor = FusedExecutor(Graph("sequences", outputs), (), Selection(settings))
     values = executor(Context(BATCH, torch.float32, torch.device("cpu")), feed)
     return {name: values[n] for name, n in outputs.items()}, executor.plan(BATCH)
@@ -186,6 +187,14 @@ def test_softmax_over_rows_of_any_rank(shape: Shape):
     peak = ops.broadcast(ops.row_max(x, stabiliser=True), shape, last)
     e = ops.map_(scalar.exp(var(0) - var(1)), x, peak)
     compare(ops.map_(var(0) / var(1), e, ops.broadcast(ops.reduce_sum(e, last), shape, last)))
+
+
+@pytest.mark.parametrize("length", [31, 33, 1200])
+def test_rows_that_are_too_long_for_a_tile_are_cut(monkeypatch: pytest.MonkeyPatch, length: int):
+    monkeypatch.setattr(elements, "LONGEST_ROW", 32)
+    x = leaf("x", N, 2, length)
+    total, peak = ops.reduce_sum(ops.map_(ADDED, x), (2,)), ops.row_max(x)
+    compare(total, peak, ops.reduce_sum(x, (0, 2)), ops.reduce_sum(x, (1, 2)))
 
 
 # --- integers and tables --------------------------------------------------------------------------
