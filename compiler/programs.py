@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
-from .curvature.factors import TAPED, consumers, factors, random_numbers
+from .curvature.adjoints import random_numbers
+from .curvature.factors import TAPED, Wanted, factors
 from .curvature.jacobian import basis, jacobians, output_jacobian, stored_product
+from .curvature.uses import consumers
 from .derivatives.jvp import jvp
 from .derivatives.quadratic import quadratic_forms
 from .derivatives.transpose import vjp
@@ -19,12 +22,15 @@ from .graph.errors import NewtritonError
 from .graph.ir import LEAVES, VIEWS, Node, topological
 from .graph.program import Input, Output, Program, declared, simplified
 from .graph.simplify import simplify
+from .language.data_term import losses_of
 from .language.loss import output_product, refusal, unit_vectors
 from .language.network import Traced, constant_leaf
+from .language.normaliser import split
 from .values import (
     BatchStatistic,
     Columns,
     Constant,
+    Counted,
     Data,
     Direction,
     Form,
@@ -121,32 +127,48 @@ class Programs:
 
     @cached_property
     def evaluate(self) -> Program:
-        """`Losses` and `Outputs`."""
-        outputs = {Losses(): self.traced.losses, Outputs(): self.traced.z}
-        return self._program("evaluate", outputs, NOTHING)
+        """`Losses` and `Outputs`, and `Counted` where labels decide what counts."""
+        return self._program("evaluate", self._evaluated, NOTHING)
+
+    @property
+    def _evaluated(self) -> dict[Output, Node]:
+        """What `evaluate` gives."""
+        return {Losses(): self.traced.losses, Outputs(): self.traced.output, **self._counted}
 
     @cached_property
     def losses(self) -> Program:
-        """`Losses` of outputs that are given."""
-        z = ops.input_("z", self.traced.z.shape)
-        outputs: dict[Output, Node] = {Losses(): self.traced.criterion.losses(z, self.traced.y)}
-        return self._program("losses", outputs, NOTHING, {GivenOutputs(): z})
+        """`Losses` of outputs that are given, and `Counted` as `evaluate` has it."""
+        output = ops.input_("z", self.traced.output.shape)
+        losses = losses_of(self.traced.criterion, self.traced, output)
+        outputs: dict[Output, Node] = {Losses(): losses, **self._counted}
+        return self._program("losses", outputs, NOTHING, {GivenOutputs(): output})
+
+    @property
+    def _counted(self) -> dict[Output, Node]:
+        """`Counted`, where labels decide what counts."""
+        _, counted = split(self.traced.normaliser)
+        return {} if counted is None else {Counted(): counted}
+
+    @cached_property
+    def counted(self) -> Program:
+        """`Counted` alone, where labels decide what counts."""
+        return self._program("counted", self._counted, NOTHING)
 
     @cached_property
     def outputs(self) -> Program:
         """`Outputs` alone."""
-        return self._program("outputs", {Outputs(): self.traced.z}, NOTHING)
+        return self._program("outputs", {Outputs(): self.traced.output}, NOTHING)
 
     @cached_property
     def scores(self) -> Program:
         """`Scores`, from which classes are predicted."""
-        scores = self.traced.criterion.scores(self.traced.z)
+        scores = self.traced.criterion.scores(self.traced.rows)
         return self._program("scores", {Scores(): scores}, NOTHING)
 
     @cached_property
     def linearize(self) -> Program:
-        """`Losses`, `Outputs`, the `Gradient`, and in training every `BatchStatistic`."""
-        outputs: dict[Output, Node] = {Losses(): self.traced.losses, Outputs(): self.traced.z}
+        """What `evaluate` gives, the `Gradient`, and in training every `BatchStatistic`."""
+        outputs: dict[Output, Node] = self._evaluated
         outputs |= self._by_parameter(Gradient, self.adjoints)
         if self.traced.training:
             outputs |= {BatchStatistic(name): r.now for name, r in self.traced.running.items()}
@@ -212,7 +234,8 @@ class Programs:
     def _output_product(self, z_dot: Node) -> Node | None:
         """B ż, for B of the mean loss."""
         traced = self.traced
-        return output_product(traced.criterion, traced.z, traced.y, self.adjoints[traced.z], z_dot)
+        z_bar, what = self.adjoints[traced.z], (traced.y, traced.normaliser)
+        return output_product(traced.criterion, traced.z, *what, z_bar, z_dot)
 
     @cached_property
     def ggnvp(self) -> Program:
@@ -291,20 +314,22 @@ class Programs:
         means: frozenset[str] = frozenset(),
         layers: frozenset[str] | None = None,
         per_sample: bool = False,
+        **options: Any,
     ) -> Program:
         """Returns the program of the statistics that `curvature.factors` names.
 
         Args:
             kind: of factors.
             samples: draws per input of "kfac".
-            means: layers of which the mean input is wanted instead of A.
+            means: blocks of which the mean input is wanted instead of A.
             layers: layers of which there shall be statistics; None for all.
             per_sample: whether the samples' inputs and adjoints are wanted too.
+            options: the other fields of `curvature.factors.Wanted`.
         """
-        key = ("factors", kind, samples, means, layers, per_sample)
+        wanted = Wanted(kind, samples, means, layers, per_sample, **options)
+        key = ("factors", wanted)
         if key not in self._made:
-            wanted = samples, means, layers, per_sample
-            outputs = factors(self.traced, self.adjoints, kind, *wanted)
+            outputs = factors(self.traced, self.adjoints, wanted)
             inputs = random_numbers(self.traced, kind, samples)
             name = f"factors({kind}, {samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)

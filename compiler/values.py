@@ -31,14 +31,14 @@ class Labels(Input):
 
 @dataclass(frozen=True, eq=False)
 class GivenOutputs(Input):
-    """The network's outputs, N×K, where they are known already."""
+    """The network's outputs, where they are known already."""
 
     kind = "z"
 
 
 @dataclass(frozen=True, eq=False)
 class Columns(Input):
-    """The numbers 0 … K−1, each for all N samples: K×N. Their one-hot rows are unit vectors."""
+    """The numbers 0 … K−1, each for all rows of outputs: K×N. Their one-hots are unit vectors."""
 
     kind = "columns"
 
@@ -116,8 +116,15 @@ class Losses(Output):
 
 
 @dataclass(frozen=True, eq=False)
+class Counted(Output):
+    """What the sum of the losses is divided by, where labels decide what counts: a scalar."""
+
+    kind = "counted"
+
+
+@dataclass(frozen=True, eq=False)
 class Outputs(Output):
-    """The network's outputs, N×K."""
+    """The network's outputs, as users see them."""
 
     kind = "outputs"
 

@@ -27,7 +27,10 @@ TESTS = ROOT / "tests"
 ROOMS = (
     "compiler/graph",
     "compiler/derivatives",
+    "compiler/functions",
     "compiler/language",
+    "compiler/layers",
+    "compiler/capture",
     "compiler/curvature",
     "compiler/lowering",
     "compiler",

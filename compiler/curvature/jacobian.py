@@ -10,7 +10,6 @@ two contractions a layer where the R-operator takes four, for N·K numbers per e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,15 +18,18 @@ from ..derivatives.jvp import jvp
 from ..derivatives.transpose import vjp
 from ..graph import ops
 from ..graph.errors import NewtritonError
-from ..graph.ir import N, Node
+from ..graph.ir import N, Node, per_sample
 from ..graph.program import Input, Output
 from ..language.network import Traced, layer_of
-from .factors import consumers, reused
+from .uses import bends, consumers, reused
 
 
 @dataclass(frozen=True, eq=False)
 class Basis(Input):
-    """The unit vector k of the outputs for every sample of copy k: K×N×K."""
+    """The unit vector k of a sample's outputs for every sample of copy k: K×N×K.
+
+    Of sequences, where z is (N·T)×K, there are T·K of them.
+    """
 
     kind = "basis"
 
@@ -58,20 +60,20 @@ def _shared(traced: Traced) -> str | None:
     """Says why the product has no ∂z/∂s of every sample, where nodes or parameters are shared."""
     if sentence := reused(traced):
         return f"{sentence}: no stored Jacobian tells them apart, use product='r-operator'"
-    for node in consumers(traced):
-        if node.shape[:1] != (N,):
-            return f"no sample has a {node!r} of its own to store: use product='r-operator'"
+    alone = [node for node in consumers(traced) if node.shape[:1] != (N,)]
+    for node in [*bends(traced), *alone]:
+        return f"no sample has a {node!r} of its own to store: use product='r-operator'"
     return None
 
 
 def _numel(node: Node) -> int:
     """Returns the number of elements of one sample's s."""
-    return math.prod(node.shape[1:])
+    return per_sample(node.shape)
 
 
 def basis(traced: Traced) -> dict[Input, Node]:
     """Returns the leaf from which the Jacobian's backward pass starts."""
-    outputs = traced.z.shape[1]
+    outputs = per_sample(traced.z.shape)
     return {Basis(): ops.input_(str(Basis()), (outputs, *traced.z.shape))}
 
 
@@ -83,7 +85,7 @@ def jacobians(traced: Traced) -> dict[Input, Node]:
     """
     if sentence := _shared(traced):
         raise NewtritonError(sentence)
-    outputs = traced.z.shape[1]
+    outputs = per_sample(traced.z.shape)
     return {
         Jacobian(i): ops.input_(str(Jacobian(i)), (N, outputs, _numel(node)))
         for i, node in enumerate(consumers(traced))
@@ -98,7 +100,7 @@ def output_jacobian(traced: Traced) -> dict[Output, Node]:
     """
     if sentence := no_jacobian(traced):
         raise NewtritonError(sentence)
-    outputs = traced.z.shape[1]
+    outputs = per_sample(traced.z.shape)
     cotangent = ops.input_("cotangent", traced.z.shape)
     adjoints = vjp({traced.z: cotangent}, traced.trained.values())
     wanted = [adjoints[node] for node in consumers(traced)]
@@ -145,7 +147,7 @@ def stored_product(
         q = curve(ops.total(parts))
         if q is None:
             continue
-        row = ops.reshape(q, (N, 1, traced.z.shape[1]))
+        row = ops.reshape(q, (N, 1, per_sample(traced.z.shape)))
         for node, params, jacobian in group:
             s_bar = ops.reshape(ops.matmul(row, jacobian), node.shape)
             adjoints = vjp({node: s_bar}, params)

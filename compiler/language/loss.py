@@ -3,6 +3,9 @@
 B = ∇²_z ℓ of one sample. Where p = e^{−ℓ/d} is a distribution over a sample's labels, d being the
 loss's dispersion, labels are drawn from it, and the Fisher matrix is 1/d Σ_y p(y|z) ∇ℓ ∇ℓᵀ = E[B].
 A root S of B, S Sᵀ = B, is a value copies×N×K: copy k is column k.
+
+N is the number of rows that a loss sees, see `data_term`: where it is one on classes, of sequences,
+that is N·T for T positions, and whatever is said of a sample here is said of a position.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from ..derivatives.jvp import jvp
 from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
-from ..graph.ir import N, Node, Op, rewrite
+from ..graph.ir import Node, Op, rewrite
 from ..graph.options import check_number, check_option
-from ..graph.scalar import BATCH, Expr, var
+from ..graph.scalar import Expr, var
 from .described import Described
+from .normaliser import of_samples, over, split
 
 ROOTS = ("fisher", "clip")
 NOISES = ("uniform", "normal")
@@ -29,15 +33,16 @@ POSITIVE = scalar.where(var(0), var(0), 0.0)
 class Loss(Described):
     """A per-sample loss ℓ(z, y); a subclass says `losses` in graph ops, and what else it is.
 
-    The mean of ℓ over the batch is the data term of h. All derivatives follow from `losses`, and
-    so do labels drawn from the model, Fisher matrices and roots of B where the loss allows them.
+    The mean of ℓ over the batch is the data term of h, the sum divided by that of `counts`. All
+    derivatives follow from `losses`, and so do labels drawn from the model, Fisher matrices and
+    roots of B where the loss allows them.
 
     Attributes:
         convex: whether B = ∇²_z ℓ is positive semidefinite whatever z and y are.
         distribution: whether e^{−ℓ/d} is a distribution over the labels.
         dispersion: d > 0, the unit of ℓ: second moments of gradients over d stand for curvature.
         separable: whether ℓ is a sum over the outputs, so that `square_root` is diagonal, and
-            linear in the units.
+            linear in the units. Such a loss sees all outputs of a sample in one row.
         root: what Gauss–Newton curvature takes for B: None for B itself, "fisher" for E[B] over
             labels of that distribution, "clip" for B without its negative eigenvalues.
         noise: the random numbers that `drawn` takes, "uniform" in [0, 1) or "normal".
@@ -79,25 +84,50 @@ class Loss(Described):
         """The name by which errors call the loss."""
         return type(self).__name__
 
+    @property
+    def plain(self) -> Loss:
+        """The loss without `weights`: the one whose labels are drawn."""
+        return self
+
     def classes(self, z: Node) -> int:
         """Returns how many classes there are for int labels: as many as outputs."""
         return z.shape[-1]
 
+    def ignored(self, z: Node) -> int | None:
+        """Returns the int label that does not count; None where all do."""
+        return None
+
     def labels(self, z: Node) -> Node:
         """Returns the input node of the labels for outputs z, N×K: int64 classes (N,)."""
-        return ops.input_("y", (N,), "int")
+        return ops.input_("y", z.shape[:1], "int")
 
     def losses(self, z: Node, y: Node) -> Node:
         """Returns the N per-sample losses ℓ for outputs z, N×K, and labels y."""
         raise NotImplementedError
 
+    def counts(self, z: Node, y: Node) -> Node | None:
+        """Returns N numbers by whose sum the sum of the losses is divided; None where all are 1."""
+        return None
+
+    def weights(self, z: Node, y: Node) -> Node | None:
+        """Returns N×K numbers c, B being √c B' √c for the B' of `plain`; None where all are 1."""
+        return None
+
     def scores(self, z: Node) -> Node:
-        """Returns N×classes numbers; the class that is predicted has the largest of its row."""
-        return z
+        """Returns N×classes numbers; the class that is predicted has the largest of its row.
+
+        One output decides between `values`, or 0 and 1: for that which has the least loss.
+        """
+        y = self.labels(z)
+        if z.shape[-1] > 1 or y.type.kind == "int":
+            return z
+        given = (ops.broadcast(ops.const(number), z.shape) for number in self.values or (0.0, 1.0))
+        losses = [ops.reshape(self.losses(z, number), z.shape) for number in given]
+        return ops.make(Op.CONCAT, *(ops.scale(x, -1.0) for x in losses), axis=1)
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
         """Returns labels drawn from e^{−ℓ/d}, and the input node of the random numbers."""
-        u = ops.input_("noise", (N,))
+        u = ops.input_("noise", z.shape[:1])
         return ops.make(Op.SAMPLE, log_likelihoods(self, z), u), u
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
@@ -161,13 +191,13 @@ def unit_vectors(z: Node) -> Node:
 
     Which ones they are is read from the graph's input `columns`, K×N.
     """
-    count = z.shape[-1]
-    return ops.make(Op.ONE_HOT, ops.input_("columns", (count, N), "int"), classes=count)
+    rows, count = z.shape
+    return ops.make(Op.ONE_HOT, ops.input_("columns", (count, rows), "int"), classes=count)
 
 
 def _slopes(criterion: Loss, z: Node, losses: Node) -> Node:
     """Returns ∇_z ℓ of every sample, N×K."""
-    found = vjp({losses: ops.broadcast(ops.const(1.0), (N,))}, [z]).get(z)
+    found = vjp({losses: ops.broadcast(ops.const(1.0), losses.shape)}, [z]).get(z)
     if found is None:
         raise NewtritonError(f"{criterion!r} does not depend on the network's outputs")
     return found
@@ -197,7 +227,7 @@ def _by_class(criterion: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
         def hot(node: Node, inputs: tuple[Node, ...], k: int = k) -> Node:
             if node.op is not Op.ONE_HOT or node.inputs != (y,):
                 return ops.remake(node, inputs)
-            one = ops.broadcast(ops.const(1.0), (N, 1))
+            one = ops.broadcast(ops.const(1.0), (*y.shape, 1))
             return ops.make(Op.PAD, one, axis=1, low=k, high=node["classes"] - 1 - k)
 
         given = rewrite(outputs, hot)
@@ -208,7 +238,7 @@ def log_likelihoods(criterion: Loss, z: Node) -> Node:
     """Returns −ℓ/d with each class in place of the label, N×classes."""
     inverse = -1.0 / criterion.dispersion
     losses = [
-        ops.reshape(ops.scale(x, inverse), (N, 1))
+        ops.reshape(ops.scale(x, inverse), (*x.shape, 1))
         for x, _ in _by_class(criterion, z, criterion.labels(z))
     ]
     return ops.make(Op.CONCAT, *losses, axis=1)
@@ -225,13 +255,51 @@ def _fisher_root(criterion: Loss, z: Node, y: Node) -> Node:
     return ops.make(Op.CONCAT, *columns, axis=0)
 
 
-def output_product(criterion: Loss, z: Node, y: Node, z_bar: Node, z_dot: Node) -> Node | None:
+def drawn_adjoints(criterion: Loss, z: Node, y: Node, normaliser: Node) -> tuple[Node, Node]:
+    """Returns adjoints of z for labels that are drawn from the model, and the random numbers' node.
+
+    Over the labels, N z̄ of a sample has the covariance E[B]; of sequences and where labels decide
+    what counts, see `normaliser.of_samples`.
+
+    Args:
+        criterion: the loss; where it has weights c, √c times the adjoints of `plain` are taken.
+        z: the outputs, N×K.
+        y: the labels.
+        normaliser: what the sum of the losses is divided by, M.
+    """
+    labels, noise = criterion.drawn(z)
+    given = criterion.plain.labels(z)
+    mean = over(ops.reduce_sum(criterion.plain.losses(z, given)), normaliser)
+    z_bar = vjp({mean: ops.const(1.0)}, [z])[z]
+    z_bar = of_samples(z_bar, normaliser, criterion.dispersion**-0.5)
+
+    def draw(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node is normaliser:  # it is that of the true labels
+            return node
+        return labels if node is given else ops.remake(node, inputs)
+
+    z_bar, weights = rewrite({"z_bar": z_bar}, draw)["z_bar"], criterion.weights(z, y)
+    if weights is not None:
+        z_bar = ops.map_(var(0) * scalar.sqrt(var(1)), z_bar, weights)
+    return z_bar, noise
+
+
+def root_columns(criterion: Loss, z: Node, y: Node, normaliser: Node) -> Node:
+    """Returns the columns of a root of B as adjoints of z, copies; see `drawn_adjoints`."""
+    root = over(criterion.square_root(z, y, unit_vectors(z)), normaliser)
+    return of_samples(root, normaliser)
+
+
+def output_product(
+    criterion: Loss, z: Node, y: Node, normaliser: Node, z_bar: Node, z_dot: Node
+) -> Node | None:
     """Returns B ż for the mean loss, N×K, or None where it is zero.
 
     Args:
         criterion: the loss; where it has a root, B is the root times its transpose.
         z: the outputs, N×K.
         y: the labels.
+        normaliser: what the sum of the losses is divided by.
         z_bar: the mean loss's adjoint of the outputs.
         z_dot: the tangent ż of the outputs.
     """
@@ -241,23 +309,27 @@ def output_product(criterion: Loss, z: Node, y: Node, z_bar: Node, z_dot: Node) 
     root = criterion.square_root(z, y, unit_vectors(z))
     along = ops.reduce_sum(ops.multiply(root, ops.broadcast(z_dot, root.shape, (0,))), (2,))
     back = ops.multiply(root, ops.broadcast(along, root.shape, (2,)))
-    return ops.scale(ops.reduce_sum(back, (0,)), scalar.reciprocal(BATCH))
+    return over(ops.reduce_sum(back, (0,)), normaliser)
 
 
-def mean_curvature(criterion: Loss, z: Node, y: Node, positive: Expr | None) -> Node:
+def mean_curvature(
+    criterion: Loss, z: Node, y: Node, normaliser: Node, positive: Expr | None
+) -> Node:
     """Returns E[B] over the batch, K×K.
 
     Args:
         criterion: the loss.
         z: the outputs, N×K.
         y: the labels.
+        normaliser: what the sum of the losses is divided by.
         positive: what becomes of the mean's eigenvalues where B is indefinite, an expression of
             one operand (Chen et al. 2018, eq. 8a); None for what stands for B.
     """
     units = unit_vectors(z)
     if positive is None or semidefinite(criterion):
-        root = criterion.square_root(z, y, units)
-        return ops.make(Op.GRAM, root, groups=1, homogeneous=False, scale=scalar.reciprocal(BATCH))
-    total = ops.reduce_sum(output_hessian(criterion, z, y, units), (1,))
-    mean = ops.scale(total, scalar.reciprocal(BATCH))
+        root, (number, counted) = criterion.square_root(z, y, units), split(normaliser)
+        scale = scalar.reciprocal(number)
+        gram = ops.make(Op.GRAM, root, groups=1, homogeneous=False, scale=scale)
+        return gram if counted is None else over(gram, counted)
+    mean = over(ops.reduce_sum(output_hessian(criterion, z, y, units), (1,)), normaliser)
     return ops.make(Op.SPECTRAL, mean, expr=positive)

@@ -18,7 +18,9 @@ from ..graph.ir import VIEWS, N, Node, Op, Shape, batch_axis, made_at, show, top
 from ..graph.options import check_number, check_option
 from ..graph.scalar import var
 from ..graph.simplify import simplify
-from .initial import INITIAL
+from .constants import constants
+from .data_term import DataTerm, data_term
+from .initial import INITIAL, Distribution
 from .inputs import InputSpec, specifications
 from .loss import Loss
 from .trees import ALONE, named, rebuilt
@@ -34,7 +36,7 @@ class Parameter:
     Attributes:
         name: its name as PyTorch would give it, "4.body.weight" for example.
         shape: its shape in the graph.
-        init: the rule for its first values, a name in `INITIAL`.
+        init: the distribution of its first values, or the name of a rule in `INITIAL`.
         fan_in: how many inputs each output depends on.
         fan_out: how many outputs each input contributes to.
         order: the permutation of its axes into PyTorch's, (0, 3, 1, 2) for the weights of a
@@ -44,7 +46,7 @@ class Parameter:
 
     name: str
     shape: tuple[int, ...]
-    init: str
+    init: str | Distribution
     fan_in: int
     fan_out: int
     order: tuple[int, ...]
@@ -165,7 +167,7 @@ class Scope:
         self,
         name: str,
         shape: tuple[int, ...],
-        init: str,
+        init: str | Distribution,
         fans: tuple[int, int],
         order: tuple[int, ...] | None = None,
         frozen: bool = False,
@@ -177,8 +179,8 @@ class Scope:
         Args:
             name: its name inside the layer.
             shape: its shape in the graph.
-            init: the rule for its first values, a name in `INITIAL`: "default", "kaiming",
-                "xavier", "sparse", "ones" or "zeros".
+            init: the distribution of its first values, or the name of a rule in `INITIAL`:
+                "default", "kaiming", "xavier", "sparse", "ones" or "zeros".
             fans: the numbers of inputs of an output and of outputs of an input.
             order: the permutation of its axes into PyTorch's; they are the same unless given.
             frozen: whether it stays as it is; so do all parameters of a frozen layer.
@@ -187,7 +189,8 @@ class Scope:
             NewtritonError: there is no such rule.
         """
         full = self.prefix + name
-        check_option(f"init of parameter {full}", init, tuple(INITIAL))
+        if not isinstance(init, Distribution):
+            check_option(f"init of parameter {full}", init, tuple(INITIAL))
         order = tuple(range(len(shape))) if order is None else order
         named = self.record.frozen
         stays = (frozen or self.frozen) if named is None else full in named
@@ -295,15 +298,11 @@ class Lookup:
 
 
 @dataclass(frozen=True)
-class Traced:
+class Traced(DataTerm):
     """The forward graph of a network with its loss, in training or evaluation mode.
 
     Attributes:
         inputs: the inputs by name, "x" where there is one, each N×(the shape of a sample).
-        y: the labels.
-        z: the outputs, N×K.
-        losses: the N per-sample losses.
-        loss: their mean, the data term of h.
         criterion: the loss as it was given.
         parameters: the parameters by name, in PyTorch's order.
         nodes: their nodes by the same names.
@@ -315,10 +314,6 @@ class Traced:
     """
 
     inputs: Mapping[str, Node]
-    y: Node
-    z: Node
-    losses: Node
-    loss: Node
     criterion: Loss
     parameters: Mapping[str, Parameter]
     nodes: Mapping[str, Node]
@@ -390,30 +385,22 @@ def trace(
     if not hasattr(net, "build"):
         raise NewtritonError(f"the network is {net!r}: use newtriton's own layers")
     try:
-        z = net.build(x, Scope(record).of(net))
+        value = net.build(x, Scope(record).of(net))
     except ShapeError as error:
         if error.placed:
             raise
         raise ShapeError(f"{net!r} got {_described(x)}: {error}") from None
-    if ops.rank(z) != 2:
-        raise ShapeError(
-            f"the loss needs N×K outputs, the network ends in {describe(z.shape)}: add Flatten()"
-        )
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
-    simple = simplify({"z": z, **{name: r.now for name, r in record.running.items()}})
-    z = simple.pop("z")
+    simple = simplify({"z": value, **{name: r.now for name, r in record.running.items()}})
+    value = simple.pop("z")
     running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
-        criterion.check()
-        y = criterion.labels(z)
-        losses = criterion.losses(z, y)
-        if losses.shape != (N,):
-            raise ShapeError(
-                f"{criterion!r} gave losses of shape {show(losses.shape)}: give one number a sample"
-            )
-        loss = ops.scale(ops.reduce_sum(losses), scalar.reciprocal(scalar.BATCH))
+        image = ops.rank(value) == 4 and not getattr(net, "torch_order", False)
+        term = data_term(criterion, value, image)
     return Traced(
-        leaves, y, z, losses, loss, criterion, record.parameters, record.nodes,
-        running, record.momenta, record.constants, record.random, training,
+        **vars(term), inputs=leaves, criterion=criterion, parameters=record.parameters,
+        nodes=record.nodes, running=running, momenta=record.momenta,
+        constants=record.constants | constants(topological([term.loss])),
+        random=record.random, training=training,
     )  # fmt: skip

@@ -58,6 +58,11 @@ class Scaled(Loss):
         """The name by which errors call ℓ."""
         return self.loss.title
 
+    @property
+    def plain(self) -> Loss:
+        """The loss c·ℓ without the weights of ℓ."""
+        return self if self.loss.plain is self.loss else Scaled(self.loss.plain, self.c)
+
     def check(self) -> None:
         """Raises an error where an attribute of ℓ is none that it can have."""
         self.loss.check()
@@ -67,6 +72,10 @@ class Scaled(Loss):
         """Returns how many classes there are for int labels."""
         return self.loss.classes(z)
 
+    def ignored(self, z: Node) -> int | None:
+        """Returns the int label that does not count."""
+        return self.loss.ignored(z)
+
     def labels(self, z: Node) -> Node:
         """Returns the input node of the labels."""
         return self.loss.labels(z)
@@ -74,6 +83,14 @@ class Scaled(Loss):
     def losses(self, z: Node, y: Node) -> Node:
         """Returns the N losses."""
         return ops.scale(self.loss.losses(z, y), self.c)
+
+    def counts(self, z: Node, y: Node) -> Node | None:
+        """Returns by whose sum the sum of the losses is divided, as that of ℓ."""
+        return self.loss.counts(z, y)
+
+    def weights(self, z: Node, y: Node) -> Node | None:
+        """Returns the weights of ℓ."""
+        return self.loss.weights(z, y)
 
     def scores(self, z: Node) -> Node:
         """Returns the scores of the classes, those of ℓ."""

@@ -256,8 +256,10 @@ def _spectral(node: Node) -> Call:
 
 def _one_hot(node: Node) -> Call:
     def call(context: Context, y: Tensor) -> Tensor:
+        """Returns rows of zeros with a one at the class; zeros alone where that is below 0."""
         hot = torch.zeros(*y.shape, node["classes"], dtype=context.dtype, device=y.device)
-        return hot.scatter_(-1, y.unsqueeze(-1), 1.0)
+        y = y.unsqueeze(-1)
+        return hot.scatter_(-1, y.clamp(min=0), (y >= 0).to(context.dtype))
 
     return call
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +21,8 @@ BACKENDS = ("auto", "aten", "triton")
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 CONTRACTED_BY = ("auto", "fused", "vendor", "measured")
 DTYPES = (torch.float32, torch.float64)
+
+M = TypeVar("M", bound=Model)
 
 
 def compile(
@@ -71,6 +73,29 @@ def compile(
         >>> model(torch.randn(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
+    return compiled(
+        Model, net, input_shape, loss, backend=backend, device=device, dtype=dtype,
+        precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
+        weight_decay=weight_decay, seed=seed,
+    )  # fmt: skip
+
+
+def compiled(
+    kind: type[M],
+    net: Layer,
+    input_shape: Any,
+    loss: Loss,
+    *,
+    backend: str,
+    device: torch.device | str | None,
+    dtype: torch.dtype,
+    precision: str,
+    contractions: str,
+    cuda_graphs: bool,
+    weight_decay: float,
+    seed: int,
+) -> M:
+    """Returns a model of a class; the options are those of `compile`."""
     check_option("backend", backend, BACKENDS)
     check_option("precision", precision, PRECISIONS)
     check_option("contractions", contractions, CONTRACTED_BY)
@@ -83,7 +108,8 @@ def compile(
     specs = specifications(input_shape)
     alone = isinstance(specs, InputSpec) and specs.kind == "float"
     decay = check_number("weight_decay", weight_decay, 0.0)
-    return Model(net, specs.shape if alone else specs, loss, where, dtype, decay, seed)
+    shape = specs.shape if alone else specs
+    return kind(net, shape, loss, where, dtype, decay, seed)
 
 
 def _backend(

@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, faults
+from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node
+from ...compiler.graph.ir import Node, per_sample
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
@@ -23,12 +23,14 @@ from ...compiler.language.trees import named
 from ...compiler.programs import Programs
 from ...compiler.values import (
     Constant,
+    Counted,
     Data,
     Direction,
     Ggnvp,
     Gradient,
     Hvp,
     Labels,
+    Losses,
     ParameterValue,
     RunningValue,
 )
@@ -94,10 +96,13 @@ class Compiled:
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._two_products: dict[int, bool] = {}
         self._frozen: frozenset[str] | None = None  # as the layers say
         traced = self.programs[True].traced
-        self.loss_rounding = LossRounding(self.programs[True].losses)
-        self._two_products: dict[int, bool] = {}
+        self._positions = per_sample(traced.z.shape[:1])
+        self.loss_rounding = LossRounding(
+            self.programs[True].losses, self._positions, traced.constants
+        )
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)
         self.buffers = self._first_statistics(traced)
@@ -155,7 +160,7 @@ class Compiled:
 
     def blocks_of(self, layers: Collection[str]) -> list[KroneckerLayer | DiagonalLayer]:
         """Returns the curvature blocks of those of these layers that have one."""
-        return [block for block in self.known_blocks if block.layer in layers]
+        return [block for block in self.known_blocks if block.owner in layers]
 
     def two_products(self, batch: int) -> bool:
         """Whether quadratic forms take two contractions a layer at a batch size, or three."""
@@ -274,6 +279,10 @@ class Compiled:
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
 
+    def watched(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields what makes a linearization stale when it is changed in place."""
+        yield "parameters", self.params
+
     # --- frozen parameters ----------------------------------------------------------------------
 
     @cached_property
@@ -336,9 +345,12 @@ class Compiled:
                     f"freeze names {name!r}: give parameters or layers, of {known}"
                 )
             meant |= found
-        before = self.frozen
-        self._frozen = before | meant if frozen else before - meant
-        if self._frozen != before:
+        self._hold(self.frozen | meant if frozen else self.frozen - meant)
+
+    def _hold(self, names: frozenset[str]) -> None:
+        """Makes the frozen parameters be these; programs are made again where they are others."""
+        before, self._frozen = self._frozen, names
+        if names != before:
             self._executors.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
@@ -361,15 +373,57 @@ class Compiled:
             raise NewtritonError("all parameters are frozen: there is nothing to train")
         return self.frozen
 
-    # --- weight decay ---------------------------------------------------------------------------
+    # --- h --------------------------------------------------------------------------------------
 
-    def total(self, losses: Tensor) -> Tensor:
-        """Returns h from per-sample losses: their mean plus λ/2 ‖θ‖², a scalar in float64."""
-        mean = losses.double().mean()
+    def count(self, y: Tensor) -> float | Tensor:
+        """Returns what weighs a batch in a mean of h over batches, by its labels.
+
+        It is what the sum of its losses is divided by: a scalar on the model's device where labels
+        decide that.
+        """
+        programs = self.programs[True]
+        if not programs.counted.outputs:
+            return float(len(y) * self._positions)
+        labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+        given = {**self._constants, Labels(): labels}
+        return self.run(programs.counted, len(y), given)[Counted()].double()
+
+    def counts(self, y: Tensor) -> Tensor:
+        """Returns which int labels count."""
+        ignored = self.criterion.ignored(self.programs[True].traced.z)
+        return torch.ones_like(y, dtype=torch.bool) if ignored is None else y != ignored
+
+    def total(self, losses: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Returns h, a scalar in float64: the mean of the losses plus λ/2 ‖θ‖².
+
+        Args:
+            losses: those of the samples.
+            counted: what their sum is divided by, where labels decide that.
+        """
+        if counted is not None:
+            mean = losses.double().sum() / counted.double()
+        else:
+            mean = losses.double().mean()
+            mean = mean if self._positions == 1 else mean / self._positions
         if not self.weight_decay:
             return mean
         squares = [inner_products([self.params[run]])[0] for run in self.trained]
         return mean + 0.5 * self.weight_decay * sum(squares)
+
+    def measured(self, found: Mapping[Output, Tensor]) -> tuple[list[Demand], list[Tensor]]:
+        """Returns what must be of the labels that count, and h with what divides its losses.
+
+        The latter is left out where no label has a say in it.
+        """
+        counted = found.get(Counted())
+        total = self.total(found[Losses()], counted)
+        if counted is None:
+            return [], [total]
+        sentence = (
+            f"no label of the batch counts for {self.criterion!r}: leave out batches in which all "
+            "labels are ignored or of classes of weight 0"
+        )
+        return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
 
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
         """Adds λ times `point` to a product or gradient of the data term, in place.

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError, ShapeError
 from ...compiler.graph.ir import Node, Op, concrete, show
 from ...compiler.language.loss import Loss
+from ...compiler.language.losses import IGNORED, CrossEntropyLoss
 from ...compiler.language.network import Lookup, Traced
 from ...compiler.language.trees import ALONE, named
 from ..reading import Array, finite, read
@@ -153,8 +154,9 @@ def check_labels(
 ) -> tuple[Tensor, list[Demand]]:
     """Returns labels as the loss takes them, and what their values must be.
 
-    Where a loss takes rows, int64 classes become one-hot rows. Classes out of range are moved into
-    it: what runs before the demands have come over must not read elsewhere.
+    Where a loss takes numbers, int64 classes become one-hot rows, and those of a single output the
+    numbers that they are. Classes out of range are moved into it: what runs before the demands have
+    come over must not read elsewhere. Labels that do not count become −1.
 
     Raises:
         ShapeError: there is not one label for each of `batch` samples, or one of another shape.
@@ -163,35 +165,78 @@ def check_labels(
     if not isinstance(y, Tensor):
         raise NewtritonError(f"labels are {type(y).__name__}: give a torch.Tensor")
     _check_device("labels", y, device)
-    criterion, outputs = traced.criterion, traced.z.shape[1]
-    classes, name = criterion.classes(traced.z), criterion.title
+    criterion, name = traced.criterion, traced.criterion.title
     if y.shape[:1] != (batch,):
         raise ShapeError(f"{batch} inputs but labels of shape {tuple(y.shape)}")
-    if traced.y.type.kind == "int" or y.dtype == torch.int64:
-        if y.dtype != torch.int64 or y.ndim != 1:
+    shape = label_shape(traced, batch)
+    if traced.y.type.kind == "int":
+        if y.dtype != torch.int64 or tuple(y.shape) != shape:
             raise NewtritonError(
-                f"{name} takes int64 classes of shape ({batch},), "
-                f"got {y.dtype} of shape {tuple(y.shape)}"
+                f"{name} takes int64 classes of shape {shape}, got {y.dtype} of shape "
+                f"{tuple(y.shape)}{_classes_hint(traced, y, batch)}"
             )
-        rows = traced.y.type.kind != "int"
-        taken = _one_hot(y, classes, dtype) if rows else y.clamp(0, classes - 1)
-        return taken, [_in_range(y, classes, f"on {outputs} outputs {name}")]
+        return _classes(traced, y)
+    outputs = concrete(traced.output.shape, batch)
+    if y.dtype == torch.int64 and tuple(y.shape) == shape:
+        if traced.rows.shape[-1] == 1:
+            y = y.to(dtype).reshape(outputs)
+        else:
+            return _one_hot(traced, y, dtype)
+    elif not y.is_floating_point():
+        raise NewtritonError(
+            f"{name} takes labels of {dtype} and shape {outputs}, or int64 classes of shape "
+            f"{shape}, got {y.dtype} of shape {tuple(y.shape)}: use y.to({dtype}) for numbers"
+        )
     if y.dtype != dtype:
         raise NewtritonError(f"{name} takes labels of {dtype} (or int64 classes), got {y.dtype}")
-    if tuple(y.shape) != (batch, outputs):
-        raise ShapeError(f"{name} takes labels of shape ({batch}, {outputs}), got {tuple(y.shape)}")
-    return y, list(_of_rows(criterion, y))
+    if tuple(y.shape) != outputs:
+        raise ShapeError(f"{name} takes labels of shape {outputs}, got {tuple(y.shape)}")
+    return y.reshape(concrete(traced.y.shape, batch)), list(_of_rows(criterion, y))
 
 
-def _in_range(y: Tensor, classes: int, where: str) -> Demand:
-    """Returns the demand that classes are those of the loss."""
+def label_shape(traced: Traced, batch: int) -> tuple[int, ...]:
+    """Returns the shape of int labels: one for each row of outputs."""
+    axis, outputs = traced.class_axis, concrete(traced.output.shape, batch)
+    return outputs if axis is None else (*outputs[:axis], *outputs[axis + 1 :])
+
+
+def _classes_hint(traced: Traced, y: Tensor, batch: int) -> str:
+    """Says how outputs come to fit labels of another shape, where that is known."""
+    outputs = concrete(traced.output.shape, batch)
+    if traced.class_axis != 1 and tuple(y.shape) == (batch, *outputs[2:]):
+        return ": classes lie last, end the network in z.movedim(1, -1)"
+    return ": end the network in Flatten()" if y.ndim == 1 and len(outputs) > 2 else ""
+
+
+def _classes(traced: Traced, y: Tensor) -> tuple[Tensor, list[Demand]]:
+    """Returns classes for a loss that takes them."""
+    criterion = traced.criterion
+    classes, ignored = criterion.classes(traced.rows), criterion.ignored(traced.z)
+    taken = y.clamp(0, classes - 1)
+    if ignored is not None:
+        taken = torch.where(y == ignored, -1, taken)
+    return taken.reshape(-1), [_in_range(traced, y, ignored)]
+
+
+def _in_range(traced: Traced, y: Tensor, ignored: int | None = None) -> Demand:
+    """Returns the demand that classes are those of the loss, or the label that does not count."""
+    criterion, outputs = traced.criterion, traced.rows.shape[-1]
+    classes = criterion.classes(traced.rows)
+    wrong = (y < 0) | (y >= classes)
+    if ignored is not None:
+        wrong = wrong & (y != ignored)
 
     def sentence() -> str:
-        low, high = int(y.min()), int(y.max())
-        wrong = low if low < 0 else high
-        return f"label {wrong} is out of range: {where} takes 0…{classes - 1}"
+        low, high = int(y[wrong].min()), int(y[wrong].max())
+        hint = ""
+        if isinstance(criterion, CrossEntropyLoss) and low == IGNORED:
+            hint = f"; {criterion.title}(ignore_index={IGNORED}) leaves it out"
+        return (
+            f"label {low if low < 0 else high} is out of range: on {outputs} outputs "
+            f"{criterion.title} takes 0…{classes - 1}{hint}"
+        )
 
-    return Demand(((y < 0) | (y >= classes)).any(), sentence)
+    return Demand(wrong.any(), sentence)
 
 
 def _of_rows(criterion: Loss, y: Tensor) -> Iterator[Demand]:
@@ -219,9 +264,14 @@ def _of_rows(criterion: Loss, y: Tensor) -> Iterator[Demand]:
         )
 
 
-def _one_hot(y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """Returns rows of zeros with a one at the class of each sample."""
-    return (y.unsqueeze(1) == torch.arange(classes, device=y.device)).to(dtype)
+def _one_hot(traced: Traced, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Demand]]:
+    """Returns zeros with a one at the class of each label, as the loss takes outputs."""
+    axis = traced.class_axis or 0
+    shape = [1] * len(traced.output.shape)
+    shape[axis] = -1
+    classes = torch.arange(traced.rows.shape[-1], device=y.device).reshape(shape)
+    hot = (y.unsqueeze(axis) == classes).to(dtype)
+    return hot.reshape(concrete(traced.y.shape, len(y))), [_in_range(traced, y)]
 
 
 def _check_device(what: str, x: Tensor, device: torch.device) -> None:

@@ -9,10 +9,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS, Noise
+from ...compiler.curvature.adjoints import MAX_COPIES, Noise
+from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
+from ...compiler.curvature.factors import KINDS
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, Op, concrete
+from ...compiler.graph.ir import Node, Op, concrete, per_sample
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, named
@@ -26,7 +28,6 @@ from ...compiler.values import (
     Gradient,
     Hvp,
     Labels,
-    Losses,
     Outputs,
 )
 from ..reading import read
@@ -54,10 +55,11 @@ class Linearization(Generic[M]):
         programs: the programs that calls run.
         training: whether it took batch statistics.
         batch: the number of samples N.
+        count: what the sum of the losses is divided by: N, of sequences N·T, or as labels count.
         vectors: arithmetic on flat vectors.
         loss: h, a scalar tensor.
         objective: the same as a float, summed in float64.
-        outputs: the network's, N×K.
+        outputs: the network's, N×K or N×….
         gradient: of h, a flat vector.
         statistics: the batch's, for `Model.update_statistics`.
 
@@ -86,7 +88,7 @@ class Linearization(Generic[M]):
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch, model.vectors
-        watched = [("parameters", model.params), ("labels", y)]
+        watched = [*model.watched(), ("labels", y)]
         watched += [("inputs", values) for values in named(x).values()]
         watched += [] if training else model.buffers.items()
         self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
@@ -103,12 +105,14 @@ class Linearization(Generic[M]):
         found = program.results(values)
         results = set(program.outputs.values()) - programs.tape
         self._tape = {node: x for node, x in values.items() if node not in results}
-        total = model.total(found[Losses()])
+        broken, (total, *counted) = model.measured(found)
         self.loss = total.to(model.dtype)
         self.outputs = found[Outputs()].clone()  # the tape has them too
         model.decay_(self.gradient, model.params)
         largest = (self.gradient, model.params)
-        self.objective = float(read_checked(demands, total, largest=largest)[0])
+        numbers = read_checked(demands + broken, total, *counted, largest=largest)
+        self.objective = float(numbers[0])
+        self.count = float(numbers[1]) if counted else float(model.count(y))
         self.statistics = {
             key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
         }
@@ -149,7 +153,7 @@ class Linearization(Generic[M]):
         if node is None:
             return {}
         columns = torch.arange(node.shape[0], device=self.model.device)
-        return {Columns(): columns[:, None].expand(len(columns), self.batch)}
+        return {Columns(): columns[:, None].expand(concrete(node.shape, self.batch))}
 
     def _directions(self, vs: Sequence[Tensor]) -> dict[Input, Tensor]:
         """Flat vectors as directions, by parameter."""
@@ -272,9 +276,11 @@ class Linearization(Generic[M]):
 
         K backward passes give them at once.
         """
-        outputs = self.programs.traced.z.shape[1]
+        z = self.programs.traced.z.shape
+        outputs = per_sample(z)
         basis = torch.eye(outputs, dtype=self.model.dtype, device=self.model.device)
         basis = basis.unsqueeze(1).expand(outputs, self.batch, outputs)
+        basis = basis.reshape(outputs, *concrete(z, self.batch))
         found = self._run(self.programs.jacobian, {Basis(): basis})
         return {key: x for key, x in found.items() if isinstance(key, Input)}
 
@@ -328,11 +334,16 @@ class Linearization(Generic[M]):
         layers: Collection[str] | None = None,
         per_sample: bool = False,
         memory: dict[Output, Tensor] | None = None,
+        *,
+        sharing: str = "expand",
+        max_factor: int = MAX_FACTOR,
+        max_copies: int = MAX_COPIES,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
         A pair stands for the block A ⊗ G, A = 1/(N·T) Σ āāᵀ and G = 1/N Σ ggᵀ over N samples and
-        T positions, see `compiler.curvature.factors`.
+        T positions, see `compiler.curvature.factors`. A layer with several blocks has each under
+        the name of its weights, diagonal ones under that of their first parameter.
 
         Args:
             kind: "kfac", labels drawn from the model's own distribution; "empirical", the true
@@ -345,10 +356,16 @@ class Linearization(Generic[M]):
                 "empirical" and "kflr".
             memory: where large factors of the last call with it lie, which are written over;
                 empty before the first one.
+            sharing: what becomes of a layer's positions, see Eschenhagen et al. 2023: "expand"
+                takes each by itself, which is exact for deep linear networks with a loss at each;
+                "reduce" first their mean input and the sum of their gradients, with one loss after
+                a mean over positions.
+            max_factor: the most rows of a factor; of a larger one the diagonal is kept.
+            max_copies: the most backward copies of "kflr", an output of a sample each.
 
         Raises:
-            NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per
-                sample.
+            NewtritonError: the kind is unknown, the loss does not have it, it has nothing per
+                sample, or it takes too many copies.
             MissingRule: the network has a layer without factors of this kind.
 
         Examples:
@@ -362,8 +379,13 @@ class Linearization(Generic[M]):
         """
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
+        check_option("sharing", sharing, SHARINGS)
+        limits = {"max_factor": check_count("max_factor", max_factor)}
+        limits["max_copies"] = check_count("max_copies", max_copies)
         wanted = None if layers is None else frozenset(layers)
-        program = self.programs.factors(kind, samples, frozenset(means), wanted, per_sample)
+        program = self.programs.factors(
+            kind, samples, frozenset(means), wanted, per_sample, sharing=sharing, **limits
+        )
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)

@@ -10,11 +10,11 @@ from torch import Tensor
 from ...compiler.graph.ir import Node
 from ...compiler.graph.program import Output, Program
 from ...compiler.language.trees import Tree
-from ...compiler.values import BatchStatistic, Gradient, Losses, Outputs, Scores
+from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
 from ..backend import Planned
 from .compiled import TRACKED, Compiled
 from .explain import explain
-from .inputs import Demand, read_checked
+from .inputs import Demand, label_shape, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
 from .view import ParameterView
@@ -116,7 +116,7 @@ class Model(Compiled):
     # --- values ---------------------------------------------------------------------------------
 
     def __call__(self, x: Tree) -> Tensor:
-        """Returns outputs N×K; batch norm takes its running statistics.
+        """Returns the outputs, N×K or N×…; batch norm takes its running statistics.
 
         Raises:
             NewtritonError: x has another shape, dtype or device than the model, or values that
@@ -127,12 +127,19 @@ class Model(Compiled):
         return found[Outputs()]
 
     def classes(self, x: Tree) -> Tensor:
-        """Returns the most probable class of each sample, int64 (N,)."""
+        """Returns the most probable class of each row of outputs, int64 (N,) or (N, …).
+
+        One output decides between 0 and 1, or between the two labels that the loss has.
+        """
         programs = self.programs[False]
-        inputs, _, demands, batch = self.check(programs.traced, x, None)
+        traced = programs.traced
+        inputs, _, demands, batch = self.check(traced, x, None)
         scores = self.run(programs.scores, batch, self.feed(inputs))[Scores()]
         read_checked(demands)
-        return scores.argmax(1)
+        found = scores.argmax(1).reshape(label_shape(traced, batch))
+        if traced.rows.shape[-1] > 1 or self.criterion.values is None:
+            return found
+        return found.new_tensor(self.criterion.values)[found]
 
     def loss(self, x: Tree, y: Tensor) -> Tensor:
         """Returns h, a scalar: mean loss and weight decay; batch norm takes running statistics.
@@ -149,8 +156,9 @@ class Model(Compiled):
             tensor(9.)
         """
         found, demands = self._evaluate(x, y, training=False)
-        read_checked(demands)
-        return self.total(found[Losses()]).to(self.dtype)
+        broken, (total, *_) = self.measured(found)
+        read_checked(demands + broken)
+        return total.to(self.dtype)
 
     def objective(self, x: Tree, y: Tensor, training: bool = True) -> float:
         """Returns h, summed in float64; nothing is changed.
@@ -159,7 +167,8 @@ class Model(Compiled):
         last linearization or gradient.
         """
         found, demands = self._evaluate(x, y, training)
-        return float(read_checked(demands, self.total(found[Losses()]))[0])
+        broken, (total, *_) = self.measured(found)
+        return float(read_checked(demands + broken, total)[0])
 
     def _evaluate(
         self, x: Tree, y: Tensor | None, training: bool
@@ -186,8 +195,9 @@ class Model(Compiled):
         found = self.run(program, batch, feed, out=out)
         self.decay_(gradient, self.params)
         statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
-        largest, total = (gradient, self.params), self.total(found[Losses()])
-        return float(read_checked(demands, total, largest=largest)[0]), gradient, statistics
+        largest, (broken, (total, *_)) = (gradient, self.params), self.measured(found)
+        h = float(read_checked(demands + broken, total, largest=largest)[0])
+        return h, gradient, statistics
 
     def linearize(
         self,

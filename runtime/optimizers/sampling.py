@@ -18,6 +18,7 @@ from ...compiler.graph.program import Program
 from ...compiler.language.trees import Tree, count, is_several, mapped
 from ...compiler.language.trees import rows as rows_of
 from ..model.linearization import Linearization
+from ..reading import read
 from .passes import Batch, Passes
 
 if TYPE_CHECKING:
@@ -41,10 +42,28 @@ def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
     return Passes(x)  # type: ignore[arg-type]
 
 
+def weighted(model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Batch, float | Tensor]]:
+    """Yields batches, each with its share of what counts in it and in those before it.
+
+    A mean over batches moves to each by its share, wholly to the first: a batch alone is exact, and
+    what counts in it is not asked for.
+    """
+    first: Tensor | None = None
+    total: float | Tensor | None = None
+    for x, y in batches:
+        if first is None:
+            first = y
+            yield (x, y), 1.0
+            continue
+        counted = model.count(y)
+        total = (model.count(first) if total is None else total) + counted
+        yield (x, y), counted / total
+
+
 def mean_gradient(
     model: Model, batches: Iterable[Batch]
 ) -> tuple[float, Tensor, list[dict[str, Tensor]]]:
-    """Returns the means of h and its gradient over the samples of all batches.
+    """Returns the means of h and its gradient over all that counts in the batches.
 
     Returns:
         the mean of h, that of its gradient (flat), and the statistics of each batch.
@@ -52,28 +71,40 @@ def mean_gradient(
     Raises:
         NewtritonError: there are no batches.
     """
-    samples, loss, gradient, statistics = 0, 0.0, None, []
-    for x, y in batches:
+    samples = 0
+    loss: float | Tensor = 0.0
+    gradient, statistics = None, []
+    for (x, y), share in weighted(model, batches):
         with model.dropout.kept(samples) if samples else nullcontext():
             part, slope, of_batch = model.gradient(x, y)
         samples += count(x)
-        loss += (part - loss) * (count(x) / samples)
-        gradient = slope if gradient is None else gradient.lerp_(slope, count(x) / samples)
+        loss = loss + (part - loss) * share
+        if gradient is None:
+            gradient = slope
+        else:
+            weight = share.to(slope.dtype) if isinstance(share, Tensor) else share
+            gradient.lerp_(slope, weight)
         statistics.append(of_batch)
     if gradient is None:
         raise NewtritonError("the data have no batches: give at least one")
-    return loss, gradient, statistics
+    return _number(loss), gradient, statistics
 
 
 def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
-    """Returns the mean of h over the samples of all batches."""
-    samples, loss = 0, 0.0
-    for x, y in batches:
+    """Returns the mean of h over all that counts in the batches."""
+    samples = 0
+    loss: float | Tensor = 0.0
+    for (x, y), share in weighted(model, batches):
         with model.dropout.kept(samples):
             part = model.objective(x, y)
         samples += count(x)
-        loss += (part - loss) * (count(x) / samples)
-    return loss
+        loss = loss + (part - loss) * share
+    return _number(loss)
+
+
+def _number(value: float | Tensor) -> float:
+    """Returns a number that may be on a device."""
+    return float(read(value)[0]) if isinstance(value, Tensor) else value
 
 
 def draw(
@@ -122,6 +153,7 @@ class Sampled:
 
     Attributes:
         objective: the mean of h over all batches.
+        count: the number of samples in them.
         gradient: its gradient, flat.
         statistics: the statistics of each batch, for `Model.update_statistics`.
         vectors: the arithmetic on flat vectors.
@@ -140,6 +172,7 @@ class Sampled:
         noted = _counted(batches, lengths)
         self.objective, self.gradient, self.statistics = mean_gradient(model, noted)
         self.vectors = model.vectors
+        self.count = float(sum(lengths))
         sample = draw(batches, share, generator, lengths)
         with model.dropout.kept():
             self.second: Linearization = model.linearize(*sample, ahead=ahead)

@@ -198,7 +198,7 @@ class SecondOrder:
 
         noise = None if y is None else self.noise
         with switches(model.device):  # solves take products outside of programs
-            found = self._direction(point, second, noise, 0 if y is None else len(y))
+            found = self._direction(point, second, noise)
         if isinstance(found, str):
             rule.tighten()
             self.damping = rule.adapt(self.damping, -math.inf)
@@ -272,7 +272,6 @@ class SecondOrder:
         point: Linearization | Sampled,
         second: Linearization,
         noise: Noise | None,
-        samples: int,
     ) -> tuple[Solution, Proposal] | str:
         """Returns the best proposal over the dampings to try, or what stands in the way of one."""
         if (fault := not_finite(point.objective, point.gradient)) is not None:
@@ -281,7 +280,7 @@ class SecondOrder:
             return "curvature that is not finite"
         side = point.gradient
         if noise is not None:
-            side = noise.averaged(side, samples)
+            side = noise.averaged(side, point.count)
             self.rule.watch(noise.last, noise.wants_form, side)
         fault, solved = "", list[tuple[float, Solution]]()
         for damping in self._dampings(second.batch):

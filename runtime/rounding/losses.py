@@ -6,12 +6,15 @@ never 1e-9, and (z − y)² at z ≈ y is all rounding of z. No share of the los
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
-from ...compiler.graph.ir import concrete
-from ...compiler.graph.program import Program
-from ...compiler.values import GivenOutputs, Labels, Losses
+from ...compiler.graph.ir import concrete, per_sample
+from ...compiler.graph.program import Input, Program
+from ...compiler.values import Constant, Counted, GivenOutputs, Labels, Losses
 from ..aten.executor import AtenExecutor
 from ..backend import Context
 from .bounds import Arithmetic, bounded
@@ -26,39 +29,57 @@ class LossRounding:
 
     Args:
         program: the losses of given outputs, `Programs.losses`.
+        positions: by what the sum of a sample's losses is divided where labels do not decide that.
+        constants: the constant tensors of the network, by name.
 
     Attributes:
         scale: what is a large loss: the largest one where outputs and labels are 0 or 1.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(
+        self,
+        program: Program,
+        positions: int = 1,
+        constants: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         self.program, self.executor = program, AtenExecutor(program.graph)
+        self.positions = positions
+        fixed: dict[Input, Tensor] = {Constant(n): values for n, values in constants.items()}
+        self._constants = {leaf: fixed[key] for key, leaf in program.inputs.items() if key in fixed}
         self.scale = self._scale()
 
     def _scale(self) -> float:
         """Returns the largest of the losses at outputs and labels of 0 and 1, on the host."""
         z, y = self.program.inputs[GivenOutputs()], self.program.inputs[Labels()]
         ends = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
-        outputs = ends[:, None].expand(concrete(z.shape, 4))
-        labels = ends[[0, 2, 0, 2]].reshape(4, *[1] * (len(y.shape) - 1))
-        labels = labels.expand(concrete(y.shape, 4))
+        outputs, labels = (
+            part.expand(4, per_sample(node.shape)).reshape(concrete(node.shape, 4))
+            for part, node in ((ends[:, None], z), (ends[[0, 2, 0, 2], None], y))
+        )
         given = {z: outputs, y: labels.long() if y.type.kind == "int" else labels}
-        (losses,) = self.executor(Context(4, torch.float64, ends.device), given).values()
-        return float(losses.abs().max())
+        found = self.executor(Context(4, torch.float64, ends.device), given | self._constants)
+        results = self.program.results(found)
+        counted = float(results.get(Counted(), 4.0 * self.positions))
+        return float(results[Losses()].abs().max()) * 4.0 / counted if counted else 0.0
 
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
         """Returns a scalar in float64, infinite or NaN where a loss has overflowed.
 
         Args:
-            z: the outputs, N×K.
+            z: the outputs.
             y: the labels, as the loss takes them.
         """
         unit, losses = torch.finfo(z.dtype).eps, self.program.outputs[Losses()]
         arithmetic = Arithmetic(Context(len(z), torch.float64, z.device), unit)
         exact, labels = z.double(), y.double() if y.is_floating_point() else y
-        feed = self.program.feed({GivenOutputs(): exact, Labels(): labels})
+        given: dict[Input, Tensor] = {GivenOutputs(): exact, Labels(): labels}
+        feed = {n: given[key] for key, n in self.program.inputs.items() if key in given}
+        feed |= {leaf: values.to(z.device) for leaf, values in self._constants.items()}
         there = bounded([losses], feed, arithmetic)[losses]
         signs = torch.arange(z.numel(), device=z.device).double().cos().sign().view_as(z)
         feed[self.program.inputs[GivenOutputs()]] = exact + unit * exact.abs().max() * signs
-        moved = self.executor(arithmetic.context, feed)[losses]
-        return (there.spread + (moved - there.value).abs()).mean()
+        found = self.executor(arithmetic.context, feed)
+        error = there.spread + (found[losses] - there.value).abs()
+        if counted := self.program.outputs.get(Counted()):
+            return error.sum() / found[counted]
+        return error.mean() / self.positions

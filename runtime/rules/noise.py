@@ -104,8 +104,11 @@ class Noise(Attributes):
         least = max(LEAST, 2.0 / (self.steps + 1))
         return min(max(self.slope / max(self.form, 1.0), least), 1.0)
 
-    def averaged(self, gradient: Tensor, samples: int) -> Tensor:
-        """Takes in a batch's gradient; returns the average m, which stands for it."""
+    def averaged(self, gradient: Tensor, samples: float) -> Tensor:
+        """Takes in the gradient of a batch of so many samples; returns the average m.
+
+        Where labels decide what counts, that is what the sum of its losses is divided by.
+        """
         self.steps += 1
         self.largest = max(0.99 * self.largest, samples)
         weight = min(max(SHORT * self.confirmed, LONG), SHORT) * min(1.0, samples / self.largest)

@@ -1,12 +1,13 @@
 """The training loop: epochs of optimizer steps, validation after each, all of it recorded."""
 
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from operator import length_hint
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tqdm.auto import tqdm
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
 from ...compiler.language.trees import is_several, mapped, named, rebuilt
+from ..reading import read
 from .epoch import Epoch
 from .history import History
 
@@ -37,15 +39,28 @@ class TrainableModel(Protocol):
         ...
 
     def __call__(self, x: Any) -> torch.Tensor:
-        """Returns the outputs (N, K) in evaluation mode."""
+        """Returns the outputs in evaluation mode."""
         ...
 
     def classes(self, x: Any) -> torch.Tensor:
-        """Returns the class that is predicted for each sample, int64 (N,)."""
+        """Returns the class that is predicted for each label, int64 (N,) or (N, …)."""
         ...
 
     def loss(self, x: Any, y: torch.Tensor) -> torch.Tensor:
         """Returns the mean loss in evaluation mode, a scalar."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A model for which labels decide what counts; without it, every sample does."""
+
+    def count(self, y: torch.Tensor) -> float | torch.Tensor:
+        """Returns what weighs the labels' batch in a mean over batches, a number or a scalar."""
+        ...
+
+    def counts(self, y: torch.Tensor) -> torch.Tensor:
+        """Returns which int labels count."""
         ...
 
 
@@ -143,10 +158,10 @@ def fit(
 
 
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
-    """Returns the mean loss over the samples of all batches, and the share of right classes.
+    """Returns the mean loss over all batches, and the share of right classes.
 
-    The model is in evaluation mode, and its loss includes weight decay. The share is None where
-    labels are not int64 classes of shape (N,).
+    The model is in evaluation mode, and its loss includes weight decay. Both are over the labels
+    that count. The share is None where labels are not int64, one for each class predicted.
 
     Args:
         model: gets the batches on its device, inputs in its dtype.
@@ -163,19 +178,54 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
-    samples, loss = 0, 0.0
-    right: int | None = 0
+    mean, right, labels = _Mean(model), 0, 0
+    classified = True
     for batch in data:
         x, y = _move(batch, model)
-        samples += len(y)
-        loss += len(y) * float(model.loss(x, y))
-        if right is None or y.dtype != torch.int64 or y.dim() != 1:
-            right = None
-        else:
-            right += int((model.classes(x) == y).sum())
-    if samples == 0:
+        mean.add(float(model.loss(x, y)), y)
+        classified = classified and y.dtype == torch.int64
+        if not classified:
+            continue
+        classes = model.classes(x)
+        counts = model.counts(y) if isinstance(model, Counting) else torch.ones_like(y).bool()
+        classified = classes.shape == y.shape
+        if classified:
+            right += int(((classes == y) & counts).sum())
+            labels += int(counts.sum())
+    if not mean.losses:
         raise NewtritonError("the validation data have no batches: pass at least one")
-    return loss / samples, None if right is None else right / samples
+    return mean.value, right / labels if classified else None
+
+
+class _Mean:
+    """A mean of losses over batches, each weighed by what counts in it.
+
+    What counts stays where the labels are until the mean is asked for.
+
+    Args:
+        model: whose losses they are.
+
+    Attributes:
+        losses: the mean loss of each batch.
+    """
+
+    def __init__(self, model: TrainableModel) -> None:
+        self.model, self.losses = model, list[float]()
+        self._counts: list[float | torch.Tensor] = []
+
+    def add(self, loss: float, y: torch.Tensor) -> None:
+        """Takes in the loss of a batch with the labels y."""
+        counting = self.model if isinstance(self.model, Counting) else None
+        self._counts.append(len(y) if counting is None else counting.count(y))
+        self.losses.append(loss)
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        brought = iter(read(*(c for c in self._counts if isinstance(c, torch.Tensor))))
+        counts = [float(next(brought)) if isinstance(c, torch.Tensor) else c for c in self._counts]
+        total = sum(map(operator.mul, counts, self.losses))
+        return total / sum(counts)
 
 
 class TensorBoard:
@@ -231,20 +281,19 @@ class _Loop:
     bar: tqdm
 
     def make_pass(self, train: Data, epoch: int) -> float:
-        """Steps through the data once; returns the mean loss over the samples."""
-        samples, loss = 0, 0.0
+        """Steps through the data once; returns the mean loss over all that counts."""
+        mean = _Mean(self.model)
         start = time.perf_counter() - self.history.seconds
         for batch in train:
             x, y = _move(batch, self.model)
             record = self._recorded(self.optimizer.step(x, y), epoch, start)
-            samples += len(y)
-            loss += len(y) * record["loss"]
-        if samples == 0:
+            mean.add(record["loss"], y)
+        if not mean.losses:
             raise NewtritonError(
                 f"the training data have no batches in epoch {epoch}: pass a list of batches, "
                 "Batches or a DataLoader with at least one batch"
             )
-        return loss / samples
+        return mean.value
 
     def make_step(self, train: Data, epoch: int) -> float:
         """Makes one step on all data; returns its loss."""

@@ -64,6 +64,9 @@ class StandIn:
     def h(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self.value(params, x, y) + 0.5 * self.weight_decay * params.square().sum()
 
+    def count(self, y: Tensor) -> float:
+        return float(len(y))
+
     def objective(self, x: Tensor, y: Tensor, training: bool = True) -> float:
         return float(self.h(self.params, x, y))
 
@@ -90,7 +93,7 @@ class Lin:
 
     def __init__(self, model: StandIn, x: Tensor, y: Tensor) -> None:
         self.model, self.x, self.y, self.vectors = model, x, y, model.vectors
-        self.batch = len(x)
+        self.batch = self.count = len(x)
         self.objective, self.gradient, self.statistics = model.gradient(x, y)
 
     def hessian(self) -> Tensor:

@@ -52,10 +52,6 @@ MISFITS: dict[str, tuple[nt.Sequential, str]] = {
         nt.Sequential(nt.Residual(nt.Conv2d(4, 3, padding=1))),
         "at layer 0 got a 1×8×8 image: its branches give a 1×8×8 image and a 4×8×8 image",
     ),
-    "image at the end": (
-        nt.Sequential(nt.Conv2d(4, 3)),
-        "the network ends in a 4×6×6 image: add Flatten()",
-    ),
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler.graph.cost import flops
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 from tests.tolerances import assert_close
 
 F64 = torch.float64
@@ -164,7 +165,25 @@ def test_an_optimizer_needs_something_to_train() -> None:
         model.freeze("9")
 
 
-def plain(*names: str, conv: bool = False) -> nt.Model:
+@pytest.mark.interpreter
+def test_fused_kernels_take_them_wherever_they_lie() -> None:
+    found, expected = (
+        compiled("0", "4.bias", "7", backend=backend, dtype=torch.float32)
+        for backend in ("triton", "aten")
+    )
+    x, y = batch(torch.float32)
+    lins = [model.linearize(x, y) for model in (found, expected)]
+    assert_close(lins[0].gradient, lins[1].gradient)
+    assert_close(lins[0].hvp(found.params), lins[1].hvp(found.params))
+    assert not (lins[0].gradient[mask(found) == 0]).any()
+
+
+def test_a_curvature_of_a_frozen_layer_is_refused() -> None:
+    with pytest.raises(nt.NewtritonError, match="layers names '2', which is frozen"):
+        KroneckerCurvature(plain("2"), layers=["0", "2"])
+
+
+def plain(*names: str) -> nt.Model:
     layers = [nt.Linear(6), nt.Tanh(), nt.Linear(5), nt.Tanh(), nt.Linear(3)]
     model = nt.compile(nt.Sequential(*layers), (4,), nt.CrossEntropyLoss(), dtype=F64)
     model.freeze(*names)

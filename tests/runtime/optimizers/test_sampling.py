@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+import newtriton as nt
 from newtriton.runtime.optimizers.sampling import Sampled, draw, mean_gradient, mean_objective
 
 from ...tolerances import assert_close
 from ..problems import problem
+from ..transfers import counted
 
 
 def test_means_are_those_of_all_samples() -> None:
@@ -21,6 +23,56 @@ def test_means_are_those_of_all_samples() -> None:
     assert_close(gradient, lin.gradient)
     assert len(statistics) == 3
     assert mean_objective(model, [(x, y)]) == model.objective(x, y), "exactly, of one batch"
+
+
+COUNTED = [
+    nt.CrossEntropyLoss(ignore_index=1),
+    nt.CrossEntropyLoss([0.1, 3.0, 1.0], label_smoothing=0.1),
+]
+
+
+@pytest.mark.parametrize("loss", COUNTED, ids=repr)
+def test_means_are_those_of_all_labels_that_count(loss: nt.Loss) -> None:
+    torch.manual_seed(0)
+    model = nt.compile(nt.Linear(3), (4,), loss, dtype=torch.float64, weight_decay=0.1)
+    x, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    y[:9] = torch.tensor([1, 1, 1, 1, 1, 1, 0, 2, 1])
+    data = [(x[:9], y[:9]), (x[9:12], y[9:12]), (x[12:], y[12:])]
+    lin, (h, gradient, _) = model.linearize(x, y), mean_gradient(model, data)
+    assert h == pytest.approx(lin.objective, rel=1e-13)
+    assert_close(gradient, lin.gradient)
+    assert mean_objective(model, data) == pytest.approx(lin.objective, rel=1e-13)
+    loss_of_all, accuracy = nt.evaluate(model, data)
+    assert loss_of_all == pytest.approx(float(model.loss(x, y)), rel=1e-13)
+    assert accuracy == pytest.approx(nt.evaluate(model, [(x, y)])[1])
+    counts = model.counts(y)
+    assert accuracy == pytest.approx(float((model.classes(x) == y)[counts].double().mean()))
+
+
+def test_the_mean_of_an_epoch_is_over_what_counts() -> None:
+    torch.manual_seed(0)
+    loss = nt.CrossEntropyLoss([0.1, 3.0, 1.0])
+    model = nt.compile(nt.Linear(3), (4,), loss, dtype=torch.float64)
+    x, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    data = [(x[:3], torch.zeros_like(y[:3])), (x[3:], y[3:])]
+    still = nt.TorchOptimizer(model, torch.optim.SGD, lr=0.0)
+    history = nt.fit(model, still, data, progress=False)
+    assert history.epochs[-1].loss == pytest.approx(nt.evaluate(model, data)[0], rel=1e-13)
+
+
+def test_what_counts_comes_over_with_the_loss() -> None:
+    """A step on one batch reads no more often than where every sample counts."""
+    found = []
+    for loss in (nt.CrossEntropyLoss(), nt.CrossEntropyLoss([1.0, 2.0, 3.0])):
+        model = nt.compile(nt.Linear(3), (4,), loss, dtype=torch.float64)
+        optimizers = nt.FITRE(model), nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1)
+        x, y = torch.randn(6, 4, dtype=torch.float64), torch.arange(6) % 3
+        for optimizer in optimizers:
+            optimizer.step(x, y)
+            with counted() as transfers:
+                optimizer.step(x, y)
+            found.append(transfers.reads.total())
+    assert found[:2] == found[2:]
 
 
 @pytest.mark.parametrize("cuts", [(), (30, 32), (1, 2, 3, 4, 49)])

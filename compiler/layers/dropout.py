@@ -9,8 +9,8 @@ from ..graph import ops
 from ..graph.errors import ShapeError
 from ..graph.ir import Node
 from ..graph.options import check_number
-from .described import Described
-from .network import Scope
+from ..language.described import Described
+from ..language.network import Scope
 
 
 @dataclass(eq=False, repr=False)

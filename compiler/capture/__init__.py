@@ -1,0 +1,1 @@
+"""Someone else's network, a `torch.nn.Module`, as a layer: exported, folded, built from a table."""

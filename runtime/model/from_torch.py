@@ -1,0 +1,343 @@
+"""`newtriton.from_torch`: a `torch.nn.Module` with a loss becomes a model, and stays alive.
+
+The module's parameters are views of the model's, and both have the same running statistics: after
+every step the module is the trained network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...compiler.capture.captured import Captured, capture
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.language.inputs import InputSpec, specifications
+from ...compiler.language.loss import Loss
+from ...compiler.language.network import Traced
+from ...compiler.language.trees import mapped, named
+from .compile import DTYPES, compiled
+from .compiled import Checked
+from .layout import raise_faults
+from .linearization import Linearization
+from .model import Model
+
+SAMPLES = 2  # of an example: with one, PyTorch takes the batch for an axis that is broadcast
+WRAPPERS = ("module", "_orig_mod")  # where DataParallel and torch.compile keep a module
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a module.
+
+    Attributes:
+        name: its name.
+        owner: the part of the module that has it.
+        key: its name there.
+        tensor: itself.
+        pointer: where its elements are.
+    """
+
+    name: str
+    owner: nn.Module
+    key: str
+    tensor: Tensor
+    pointer: int
+
+    @property
+    def kept(self) -> bool:
+        """Whether the module still has the tensor, and its elements where they were."""
+        now = getattr(self.owner, self.key, None)
+        return now is self.tensor and self.tensor.data_ptr() == self.pointer
+
+
+def _entry(module: nn.Module, name: str, tensor: Tensor) -> Entry:
+    path, _, key = name.rpartition(".")
+    return Entry(name, module.get_submodule(path), key, tensor, tensor.data_ptr())
+
+
+class CapturedModel(Model):
+    """A model whose network is a module that stays alive; `from_torch` makes it.
+
+    Attributes:
+        module: the module.
+    """
+
+    module: nn.Module
+    _given: nn.Module
+    _parameters: dict[str, Entry]
+    _buffers: list[Entry]
+    _fixed: dict[str, tuple[Tensor, int]]
+    _used: frozenset[str]
+
+    def bind(self, module: nn.Module, given: nn.Module, captured: Captured) -> None:
+        """Takes over the module's values and makes its parameters views of the model's.
+
+        Args:
+            module: the module.
+            given: it as it was given, perhaps in a wrapper.
+            captured: it as a layer.
+        """
+        self.module, self._given = module, given
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, view in self.layout.torch_views(self.params).items():
+                view.copy_(parameters[name])
+                parameters[name].data = view
+        buffers = dict(module.named_buffers())
+        self.buffers |= {name: buffers[name] for name in self.buffers if name in buffers}
+        self._parameters = {n: _entry(module, n, p) for n, p in parameters.items()}
+        self._buffers = [_entry(module, name, buffer) for name, buffer in buffers.items()]
+        fixed = {name: b for name, b in buffers.items() if name not in self.buffers}
+        self._fixed = {name: (b, b._version) for name, b in fixed.items()}
+        self._used = captured.used
+
+    def to_torch(self) -> nn.Module:
+        """Returns the module that was given, with the model's parameters and running statistics."""
+        self.check_module()
+        return self._given
+
+    # --- what the module does meanwhile -----------------------------------------------------------
+
+    def check_module(self) -> None:
+        """Raises an error where the module no longer has the tensors that it had."""
+        moved = [e.name for e in (*self._parameters.values(), *self._buffers) if not e.kept]
+        if moved:
+            raise NewtritonError(
+                f"{moved[0]} of {type(self.module).__name__} has been replaced or moved since "
+                "from_torch, so the module and the model are two now: call from_torch again"
+            )
+        changed = [name for name, (b, version) in self._fixed.items() if b._version != version]
+        if changed:
+            raise NewtritonError(
+                f"buffer {changed[0]} has been changed, which the model holds as a constant: call "
+                "from_torch again"
+            )
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The names of the parameters that stay as they are, as the module's flags say it."""
+        if "_parameters" not in vars(self):
+            return super().frozen
+        names = self.layout.parameters
+        self._hold(frozenset(n for n in names if not self._is_trained(n)))
+        return super().frozen
+
+    def _is_trained(self, name: str) -> bool:
+        return name in self._used and self._parameters[name].tensor.requires_grad
+
+    def freeze(self, *names: str, frozen: bool = True) -> None:
+        """Freezes parameters, or releases them, in the module too; see `Compiled.freeze`."""
+        super().freeze(*names, frozen=frozen)
+        held = super().frozen
+        for name in self._used:
+            self._parameters[name].tensor.requires_grad_(name not in held)
+
+    def linearize(self, *given: Any, **options: Any) -> Linearization[Model]:
+        """Returns a linearization; see `Model.linearize`. Flags of parameters count from here on."""
+        _ = self.frozen
+        return super().linearize(*given, **options)
+
+    def gradient(self, *given: Any, **options: Any) -> tuple[float, Tensor, dict[str, Tensor]]:
+        """Returns h, its gradient and statistics; see `Model.gradient`."""
+        _ = self.frozen
+        return super().gradient(*given, **options)
+
+    def check(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
+        """Returns a batch as programs read it; see `Compiled.check`, and `check_module`."""
+        self.check_module()
+        return super().check(traced, x, y)
+
+    def watched(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields what makes a linearization stale when it is changed in place."""
+        yield from super().watched()
+        yield from (("parameters", entry.tensor) for entry in self._parameters.values())
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns copies of everything that the module's `state_dict` has, under its names."""
+        self.check_module()
+        return {
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.module.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over all entries; where any is missing, unexpected or misshapen, none.
+
+        A module's tied parameters may stand there once or by all of their names; the prefixes of
+        `DataParallel` and of `torch.compile` are left out. Buffers that do not change must be as
+        they are.
+
+        Raises:
+            NewtritonError: lists every fault at once.
+        """
+        self.check_module()
+        state = {_without_wrappers(name): tensor for name, tensor in state.items()}
+        own = {*self.layout.parameters, *self.buffers}
+        raise_faults("load_state_dict", [*self._other_faults(state, own)])
+        super().load_state_dict({name: tensor for name, tensor in state.items() if name in own})
+
+    def _other_faults(self, state: Mapping[str, Tensor], own: set[str]) -> Iterator[str]:
+        """Yields what is wrong with entries that are none of the model's own."""
+        present = self.module.state_dict(keep_vars=True)
+        first = {id(entry.tensor): name for name, entry in self._parameters.items()}
+        for name, tensor in state.items():
+            if name in own:
+                continue
+            known = present.get(name)
+            if known is None:
+                yield f"unexpected {name}"
+            elif (tied := first.get(id(known))) is not None:
+                if tied in state and not torch.equal(state[tied], tensor):
+                    yield f"{name} is tied to {tied} and has other values"
+            elif known.shape != tensor.shape or not torch.equal(known, tensor.to(known)):
+                yield f"{name} is a constant of the model and has other values"
+
+
+def from_torch(
+    module: nn.Module,
+    example: Any = None,
+    loss: Loss | None = None,
+    *,
+    input_shape: Any = None,
+    output: str | int | None = None,
+    backend: str = "auto",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    precision: str = "ieee",
+    contractions: str = "auto",
+    cuda_graphs: bool = True,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+) -> CapturedModel:
+    """Returns the model of a PyTorch module with a loss.
+
+    The module is exported in training and in evaluation mode, and its graph becomes the model's.
+    It stays alive: its parameters become views of `model.params`, running statistics of batch norm
+    are the same tensors, so after every step the module is the trained network. Names are the
+    module's own. Parameters with `requires_grad=False`, and such that the output does not depend
+    on, are frozen.
+
+    Args:
+        module: the module.
+        example: a batch: a tensor, or a tuple of tensors or a dictionary of them by argument.
+        loss: the loss of one sample.
+        input_shape: what `compile` takes, instead of an example.
+        output: which part of a structured output counts, by index or field; a tensor, or the field
+            `logits`, needs no word.
+        backend: as in `compile`.
+        device: where parameters live and programs run, the module's unless given; the module moves.
+        dtype: float32 or float64, the module's unless given; the module is cast.
+        precision: as in `compile`.
+        contractions: as in `compile`.
+        cuda_graphs: as in `compile`.
+        weight_decay: λ ≥ 0, on all parameters that are not frozen.
+        seed: the seed of what drops out.
+
+    Raises:
+        NewtritonError: lists everything in the module that cannot be taken, or names an option.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+        >>> model = nt.from_torch(net, torch.zeros(2, 4), nt.CrossEntropyLoss())
+        >>> [name for name, _ in model.named_parameters()]
+        ['0.weight', '0.bias', '2.weight', '2.bias']
+        >>> _ = model.params.zero_()
+        >>> float(net[0].weight.abs().sum())
+        0.0
+    """
+    if not isinstance(module, nn.Module):
+        raise NewtritonError(f"the module is {module!r}: give a torch.nn.Module")
+    if not isinstance(loss, Loss):
+        raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
+    inner = _unwrapped(module)
+    place, kind = _place(inner, device, dtype)
+    specs = _specifications(example, input_shape)
+    inner.to(device=place, dtype=kind)
+    captured = capture(inner, _batch(example, specs, place, kind), output)
+    model = compiled(
+        CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
+        precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
+        weight_decay=weight_decay, seed=seed,
+    )  # fmt: skip
+    model.bind(inner, module, captured)
+    return model
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Returns the module in the wrappers of `DataParallel` and `torch.compile`."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(module, parallel) or hasattr(module, "_orig_mod"):
+        module = module.module if isinstance(module, parallel) else module._orig_mod
+    return module
+
+
+def _without_wrappers(name: str) -> str:
+    """Returns a name without the prefixes of wrappers."""
+    while name.partition(".")[0] in WRAPPERS:
+        name = name.partition(".")[2]
+    return name
+
+
+def _place(
+    module: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None
+) -> tuple[torch.device, torch.dtype]:
+    """Returns the device and the dtype, the module's own unless they are given."""
+    parameters = dict(module.named_parameters())
+    if not parameters:
+        raise NewtritonError(
+            f"{type(module).__name__} has no parameters: there is nothing to train"
+        )
+    devices, dtypes = (
+        {getattr(p, a): n for n, p in parameters.items()} for a in ("device", "dtype")
+    )
+    for what, found, given in (("devices", devices, device), ("dtypes", dtypes, dtype)):
+        if given is None and len(found) > 1:
+            listed = ", ".join(f"{name} on {value}" for value, name in found.items())
+            raise NewtritonError(
+                f"parameters have several {what} ({listed}): give {what[:-1]}= for all"
+            )
+    kind = next(iter(dtypes)) if dtype is None else dtype
+    if kind not in DTYPES:
+        raise NewtritonError(
+            f"the parameters are {kind}: give dtype=torch.float32 or torch.float64, to which the "
+            "module is cast"
+        )
+    return torch.device(next(iter(devices)) if device is None else device), kind
+
+
+def _specifications(example: Any, input_shape: Any) -> Any:
+    """Returns what the inputs are, from an example or from shapes."""
+    if (example is None) is (input_shape is None):
+        raise NewtritonError("give an example batch or input_shape=, one of them")
+    if example is None:
+        return specifications(input_shape)
+    return mapped(_specification, example)
+
+
+def _specification(x: Any) -> InputSpec:
+    """Returns what an input is, from a batch of it."""
+    if not isinstance(x, Tensor) or x.dim() == 0:
+        raise NewtritonError(f"the example has {x!r}: give tensors with the batch as first axis")
+    if x.is_floating_point() or x.dtype in (torch.int64, torch.int32):
+        return InputSpec(tuple(x.shape[1:]), "float" if x.is_floating_point() else "int")
+    raise NewtritonError(f"the example has a tensor of {x.dtype}: give floats or int64")
+
+
+def _batch(example: Any, specs: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Returns a batch by which the module is traced, with at least `SAMPLES` samples."""
+    count = 0 if example is None else max(len(x) for x in named(example).values())
+    samples = max(count, SAMPLES)
+
+    def values(spec: InputSpec) -> Tensor:
+        kind = dtype if spec.kind == "float" else torch.int64
+        return torch.zeros(samples, *spec.shape, dtype=kind, device=device)
+
+    return mapped(values, specs)
