@@ -32,9 +32,7 @@ def programs(cases: Sequence[Case]) -> Step:
 
     def step(device: torch.device) -> Iterator[Rows]:
         for net, batch, precision in cases:
-            yield second_order.measure(
-                f"vgg{depth}", batch, precision, ROUNDS, device, compiles=False
-            )
+            yield second_order.measure(net, batch, precision, ROUNDS, device, compiles=False)
 
     return step
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
-from .curvature.factors import TAPED, consumers, factors, random_numbers
+from .curvature.adjoints import random_numbers
+from .curvature.factors import TAPED, Wanted, factors
 from .curvature.jacobian import basis, jacobians, output_jacobian, stored_product
+from .curvature.uses import consumers
 from .derivatives.jvp import jvp
 from .derivatives.quadratic import quadratic_forms
 from .derivatives.transpose import vjp
 from .graph import ops
 from .graph.errors import NewtritonError
-from .graph.ir import LEAVES, VIEWS, Node, rewrite, topological
+from .graph.ir import LEAVES, VIEWS, Node, topological
 from .graph.program import Input, Output, Program, declared, simplified
 from .graph.simplify import simplify
+from .language.data_term import losses_of
 from .language.loss import output_product, refusal, unit_vectors
 from .language.network import Traced, constant_leaf
 from .language.normaliser import split
@@ -135,11 +139,8 @@ class Programs:
     def losses(self) -> Program:
         """`Losses` of outputs that are given, and `Counted` as `evaluate` has it."""
         output = ops.input_("z", self.traced.output.shape)
-        nodes = rewrite(
-            {"losses": self.traced.losses},
-            lambda node, inputs: output if node is self.traced.output else ops.remake(node, inputs),
-        )
-        outputs: dict[Output, Node] = {Losses(): nodes["losses"], **self._counted}
+        losses = losses_of(self.traced.criterion, self.traced, output)
+        outputs: dict[Output, Node] = {Losses(): losses, **self._counted}
         return self._program("losses", outputs, NOTHING, {GivenOutputs(): output})
 
     @property
@@ -313,20 +314,22 @@ class Programs:
         means: frozenset[str] = frozenset(),
         layers: frozenset[str] | None = None,
         per_sample: bool = False,
+        **options: Any,
     ) -> Program:
         """Returns the program of the statistics that `curvature.factors` names.
 
         Args:
             kind: of factors.
             samples: draws per input of "kfac".
-            means: layers of which the mean input is wanted instead of A.
+            means: blocks of which the mean input is wanted instead of A.
             layers: layers of which there shall be statistics; None for all.
             per_sample: whether the samples' inputs and adjoints are wanted too.
+            options: the other fields of `curvature.factors.Wanted`.
         """
-        key = ("factors", kind, samples, means, layers, per_sample)
+        wanted = Wanted(kind, samples, means, layers, per_sample, **options)
+        key = ("factors", wanted)
         if key not in self._made:
-            wanted = samples, means, layers, per_sample
-            outputs = factors(self.traced, self.adjoints, kind, *wanted)
+            outputs = factors(self.traced, self.adjoints, wanted)
             inputs = random_numbers(self.traced, kind, samples)
             name = f"factors({kind}, {samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)

@@ -36,6 +36,8 @@ def times_transposed(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor
     if not is_large(x, y):
         if bias is None:
             return x @ y.mT
-        return torch.addmm(bias, x, y.mT) if x.ndim == 2 else (x @ y.mT).add_(bias)
+        if x.ndim == y.ndim == 2:
+            return torch.addmm(bias, x, y.mT)
+        return (x @ y.mT).add_(bias)
     dense = y.is_contiguous() or y.mT.is_contiguous()  # rows with gaps go a way without blocks
     return _mkldnn._linear_pointwise(x, y if dense else y.contiguous(), bias, "none", [], "")

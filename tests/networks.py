@@ -56,7 +56,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[], Layer], Callable[[], nn.Module]]] = {
     "sigmoid": (nt.Sigmoid, nn.Sigmoid),
     "tanh": (nt.Tanh, nn.Tanh),
     "silu": (nt.SiLU, nn.SiLU),
-    "softplus": (lambda: nt.Softplus(2.0), lambda: nn.Softplus(2.0, threshold=1000)),
+    "softplus": (lambda: nt.Softplus(2.0), lambda: nn.Softplus(2.0)),
     "gelu": (nt.GELU, nn.GELU),
     "gelu_tanh": (lambda: nt.GELU("tanh"), lambda: nn.GELU("tanh")),
 }
@@ -153,7 +153,7 @@ def pairs(draw: st.DrawFn) -> Pair:
     append((nt.Flatten(), nn.Flatten()))
     if draw(st.booleans()):
         append((nt.Linear(5), nn.Linear(c * h * w, 5)))
-        append((nt.Softplus(), nn.Softplus(threshold=1000)))
+        append((nt.Softplus(), nn.Softplus()))
         append((nt.Linear(outputs, bias=False), nn.Linear(5, outputs, bias=False)))
     else:
         append((nt.Linear(outputs), nn.Linear(c * h * w, outputs)))

@@ -1,124 +1,156 @@
-"""Networks on N×K and on sequences, whose positions meet, twice; losses with options by PyTorch."""
+"""Networks of tokens with attention, in the op set alone: of images, and of words."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 import newtriton as nt
-from newtriton.compiler.graph import ops
-from newtriton.compiler.graph.ir import N, Node
-from newtriton.compiler.language.network import Scope
+from newtriton.compiler.graph import ops, scalar
+from newtriton.compiler.graph.ir import N, Node, Op
+from newtriton.compiler.graph.scalar import var
+from newtriton.compiler.language.network import Layer, Scope
 
-F64 = torch.float64
-T, K = 3, 3  # positions of a sequence, and outputs of each
+HIDDEN = 1e9  # subtracted from the score of a word that is not to be seen
 
 
-class Split:
-    """N×(T·2) → N×T×2."""
+def linear(x: Node, scope: Scope, name: str, outputs: int) -> Node:
+    """W x + b along the last axis."""
+    inputs = x.shape[-1]
+    inner, fans = scope.child(name), (inputs, outputs)
+    w = inner.parameter("weight", (outputs, inputs), "default", fans)
+    return ops.matmul(x, w, inner.parameter("bias", (outputs,), "default", fans), tb=True)
+
+
+def _mean(x: Node) -> Node:
+    """The mean along the last axis, at every element."""
+    last = (ops.rank(x) - 1,)
+    mean = ops.scale(ops.reduce_sum(x, last), 1.0 / x.shape[-1])
+    return ops.broadcast(mean, x.shape, last)
+
+
+def norm(x: Node, scope: Scope, name: str) -> Node:
+    """Layer norm along the last axis."""
+    inner, d = scope.child(name), x.shape[-1]
+    centred = ops.map_(var(0) - var(1), x, _mean(x))
+    variance = _mean(ops.multiply(centred, centred))
+    normed = ops.map_(var(0) / scalar.sqrt(var(1) + 1e-5), centred, variance)
+    affine = [
+        inner.parameter(n, (d,), init, (1, 1))
+        for n, init in (("weight", "ones"), ("bias", "zeros"))
+    ]
+    spread = [ops.broadcast(p, x.shape) for p in affine]
+    return ops.map_(var(0) * var(1) + var(2), normed, *spread)
+
+
+def softmax(s: Node) -> Node:
+    """The softmax along the last axis."""
+    last = (ops.rank(s) - 1,)
+    peak = ops.broadcast(ops.row_max(s, stabiliser=True), s.shape, last)
+    e = ops.map_(scalar.exp(var(0) - var(1)), s, peak)
+    return ops.map_(var(0) / var(1), e, ops.broadcast(ops.reduce_sum(e, last), s.shape, last))
+
+
+@dataclass(eq=False)
+class Block(Layer):
+    """x + attention, then x + a small network, each of the norm of x.
+
+    Attributes:
+        heads: the heads of attention.
+        causal: whether a word sees only those before it.
+    """
+
+    heads: int
+    causal: bool = False
 
     def build(self, x: Node, scope: Scope) -> Node:
-        return ops.reshape(x, (N, T, 2))
+        """Returns tokens for tokens."""
+        x = ops.total([x, self.attention(norm(x, scope, "first"), scope)])
+        inner = linear(norm(x, scope, "second"), scope, "up", 2 * x.shape[-1])
+        gelu = ops.map_(0.5 * var(0) * (1.0 + scalar.erf(math.sqrt(0.5) * var(0))), inner)
+        return ops.total([x, linear(gelu, scope, "down", x.shape[-1])])
 
-
-class Rows:
-    """A linear layer along the last axis."""
-
-    def __init__(self, out: int) -> None:
-        self.out = out
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        fans = x.shape[-1], self.out
-        weight = scope.parameter("weight", (self.out, x.shape[-1]), "default", fans)
-        return ops.matmul(x, weight, scope.parameter("bias", (self.out,), "zeros", fans), tb=True)
-
-
-class Meeting:
-    """x plus its mean over the positions, so that these meet."""
-
-    def build(self, x: Node, scope: Scope) -> Node:
-        mean = ops.scale(ops.reduce_sum(x, (1,)), 1.0 / T)
-        return ops.total([x, ops.broadcast(mean, x.shape, (1,))])
-
-
-class TorchMeeting(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x + x.mean(1, keepdim=True)
-
-
-def compiled(loss: nt.Loss, sequences: bool, outputs: int = K, **options: Any):
-    """Returns a model, the same in PyTorch, and inputs of six samples."""
-    torch.manual_seed(0)
-    if sequences:
-        net = nt.Sequential(Split(), Rows(4), nt.Tanh(), Meeting(), nt.Tanh(), Rows(outputs))
-        module = nn.Sequential(
-            nn.Unflatten(1, (T, 2)), nn.Linear(2, 4), nn.Tanh(), TorchMeeting(), nn.Tanh(),
-            nn.Linear(4, outputs),
-        )  # fmt: skip
-    else:
-        net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(outputs))
-        module = nn.Sequential(nn.Linear(2 * T, 4), nn.Tanh(), nn.Linear(4, outputs))
-    options = {"dtype": F64, "backend": "aten", "device": "cpu", **options}
-    model = nt.compile(net, (2 * T,), loss, **options)
-    model.load_state_dict(module.double().state_dict())
-    return model, module, torch.randn(6, 2 * T, dtype=F64)
-
-
-def torch_loss(loss: nt.Loss, z: Tensor, y: Tensor) -> Tensor:
-    """Returns the mean loss by PyTorch's own function."""
-    if isinstance(loss, nt.Scaled):
-        return loss.c * torch_loss(loss.loss, z, y)
-    if isinstance(loss, nt.CrossEntropyLoss):
-        weight = None if loss.weight is None else torch.tensor(loss.weight, dtype=z.dtype)
-        ignored = -100 if loss.ignore_index is None else loss.ignore_index
-        return functional.cross_entropy(
-            z.reshape(-1, z.shape[-1]), y.reshape(-1), weight, ignore_index=ignored,
-            label_smoothing=loss.label_smoothing,
-        )  # fmt: skip
-    if isinstance(loss, nt.BCEWithLogitsLoss):
-        weight = None if loss.pos_weight is None else torch.tensor(loss.pos_weight, dtype=z.dtype)
-        each = functional.binary_cross_entropy_with_logits(
-            z, y, pos_weight=weight, reduction="none"
+    def attention(self, x: Node, scope: Scope) -> Node:
+        """Returns what the heads have seen, put together."""
+        _, t, d = x.shape
+        packed, size = linear(x, scope, "qkv", 3 * d), d // self.heads
+        apart = ops.transpose(ops.reshape(packed, (N, t, 3, self.heads, size)), (2, 0, 3, 1, 4))
+        q, k, v = (
+            ops.reshape(ops.make(Op.SLICE, apart, axis=0, start=i, stop=i + 1), apart.shape[1:])
+            for i in range(3)
         )
-        return each.sum() / len(z)
-    return functional.mse_loss(z, y, reduction="sum") / len(z)
+        s = ops.scale(ops.matmul(q, k, tb=True), size**-0.5)
+        if self.causal:
+            hidden = scope.constant(torch.ones(t, t).triu(1) * HIDDEN)
+            s = ops.map_(var(0) - var(1), s, ops.broadcast(hidden, s.shape, (0, 1)))
+        o = ops.transpose(ops.matmul(softmax(s), v), (0, 2, 1, 3))
+        return linear(ops.reshape(o, (N, t, d)), scope, "proj", d)
 
 
-class Oracle:
-    """Dense derivatives by autograd at a linearization."""
+@dataclass(eq=False)
+class Patches(Layer):
+    """Images of patches with positions, behind a token of their class.
 
-    def __init__(
-        self, model: nt.Model, module: nn.Module, loss: nt.Loss, x: Tensor, y: Tensor
-    ) -> None:
-        def output(flat: Tensor) -> Tensor:
-            return torch.func.functional_call(module, model.unflatten(flat), (x,))
+    Attributes:
+        size: the side of a patch.
+        width: the size of a token.
+    """
 
-        def h(flat: Tensor) -> Tensor:
-            return torch_loss(loss, output(flat), y)
+    size: int
+    width: int
 
-        at = model.params.clone()
-        self.loss, self.gradient = h(at), torch.func.grad(h)(at)
-        self.hessian = torch.func.hessian(h)(at)
-        z = output(at).detach()
-        self.b = torch.func.hessian(lambda rows: torch_loss(loss, rows.view_as(z), y))(z.flatten())
-        jacobian = torch.func.jacrev(lambda flat: output(flat).flatten())(at)
-        self.ggn = jacobian.mT @ self.b @ jacobian
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns tokens for an image."""
+        x = scope.build("conv", nt.Conv2d(self.width, self.size, stride=self.size), x)
+        x = ops.reshape(x, (N, x.shape[1] * x.shape[2], self.width))
+        first = scope.parameter("token", (1, self.width), "default", (1, 1))
+        x = ops.make(Op.CONCAT, ops.broadcast(first, (N, 1, self.width), (0,)), x, axis=1)
+        positions = scope.parameter("positions", x.shape[1:], "default", (1, 1))
+        return ops.total([x, ops.broadcast(positions, x.shape, (0,))])
 
 
-def labels(loss: nt.Loss, sequences: bool, seed: int) -> Tensor:
-    """Returns random labels of six samples, some of which do not count where a loss has it so."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (6, T) if sequences else (6,)
-    plain = loss.loss if isinstance(loss, nt.Scaled) else loss
-    if not isinstance(plain, nt.CrossEntropyLoss):
-        return torch.rand(*shape, K, dtype=F64, generator=generator)
-    y = torch.randint(0, K, shape, generator=generator)
-    if plain != nt.CrossEntropyLoss() or sequences:
-        none = -100 if plain.ignore_index is None else plain.ignore_index
-        y.view(-1)[[1, 4]] = none
-    counted = [k for k, w in enumerate(plain.weight or (1.0,) * K) if w and k != plain.ignore_index]
-    y.view(-1)[0] = counted[0] if counted else 0
-    return y
+@dataclass(eq=False)
+class First(Layer):
+    """The first token."""
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns N×D for tokens."""
+        return ops.reshape(ops.make(Op.SLICE, x, axis=1, start=0, stop=1), (N, x.shape[-1]))
+
+
+@dataclass(eq=False)
+class Words(Layer):
+    """A model of language whose head has the weights of its embedding: N×V for the words' mean.
+
+    Attributes:
+        words: the number of different words.
+        width: the size of a token.
+        block: what is between embedding and head.
+    """
+
+    words: int
+    width: int
+    block: Block
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns a score of every word."""
+        table = scope.parameter("weight", (self.words, self.width), "default", (1, 1))
+        x = ops.make(Op.GATHER_ROWS, table, x)
+        positions = scope.parameter("positions", x.shape[1:], "default", (1, 1))
+        x = scope.build(
+            "block", self.block, ops.total([x, ops.broadcast(positions, x.shape, (0,))])
+        )
+        mean = ops.scale(ops.reduce_sum(x, (1,)), 1.0 / x.shape[1])
+        return ops.matmul(mean, table, tb=True)
+
+
+def vit(width: int = 12, heads: int = 3) -> Layer:
+    """Patches, a block and a head on the first token."""
+    return nt.Sequential(Patches(2, width), Block(heads), First(), nt.Linear(5))
+
+
+def gpt(words: int = 7, width: int = 12, heads: int = 3) -> Layer:
+    """Words, a causal block and the same words."""
+    return Words(words, width, Block(heads, causal=True))

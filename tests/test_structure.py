@@ -29,6 +29,7 @@ ROOMS = (
     "compiler/derivatives",
     "compiler/functions",
     "compiler/language",
+    "compiler/layers",
     "compiler/capture",
     "compiler/curvature",
     "compiler/lowering",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,10 @@ class Captured:
         orders: the permutation of a parameter's axes, as they are stored, into PyTorch's.
         held: the names of the parameters that are not trained.
         used: the names of the parameters that the output depends on.
+        torch_order: whether an image comes in PyTorch's order of axes, see `network.trace`.
     """
 
+    torch_order: ClassVar[bool] = True
     title: str
     modes: Mapping[bool, Exported]
     shapes: Mapping[str, tuple[int, ...]]

@@ -1,19 +1,26 @@
-"""Kronecker statistics: Grams appended at the nodes that consume parameters.
+"""Kronecker statistics: second moments of what meets a parameter, and of gradients there.
 
-For a layer with homogeneous input ā and per-sample pre-activation gradient g, over N samples and T
-positions (those of a convolution's output, the axes between N and the last of a matrix product):
+For a layer with homogeneous input ā and per-sample gradient g of its outputs, over N samples and T
+positions (those of a convolution's output, the axes between N and the last of a matrix product, and
+all uses of the parameter one after another):
 
-    A = 1/(N·T) Σ_{n,t} ā āᵀ,    G = 1/N Σ_{n,t} g gᵀ,    block ≈ A ⊗ G
+    expand    A = 1/(N·T) Σ_{n,t} ā āᵀ,    G = 1/N Σ_{n,t} g gᵀ
+    reduce    A = 1/N Σ_n ã ãᵀ,  ã = 1/T Σ_t ā,    G = 1/N Σ_n g̃ g̃ᵀ,  g̃ = Σ_t g
 
-(Martens & Grosse 2015; Grosse & Martens 2016). Adjoints of the mean loss carry 1/N, so g = N s̄.
-Of sequences, and where labels decide what counts, `normaliser.of_samples` says what N s̄ is.
-Parameters that enter by a broadcast (affine batch norm) get the diagonal, the mean over samples of
-(∂ℓ_n/∂p)².
+and the block is A ⊗ G (Martens & Grosse 2015; Grosse & Martens 2016; Eschenhagen et al. 2023, whose
+names they are: the first is exact for deep linear networks with a loss at each position, the second
+with one loss after a mean over positions). Adjoints of the mean loss carry 1/N, so g = N s̄; where
+the loss has positions, or labels decide what counts, see `normaliser.of_samples`. A side
+of more than `MAX_FACTOR` numbers is kept as its diagonal. Parameters that are copied to all samples
+(affine norms, positions, scales) get the mean over samples of (∂ℓ_n/∂p)².
+
+Of a table, A is the diagonal of how often each row is looked up. Where it is tied to a head, the
+vocabulary's side is the head's G and these frequencies, the other side the head's A and the second
+moment of the gradients of what is looked up.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -21,23 +28,41 @@ from ..derivatives.copies import copies
 from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
 from ..graph.errors import MissingRule, NewtritonError
-from ..graph.ir import Node, Op, batch_axis, per_sample, topological
-from ..graph.program import Input, Output
-from ..graph.scalar import BATCH
-from ..language.loss import drawn_adjoints, require, root_columns
-from ..language.network import Traced, layer_of
-from ..language.normaliser import of_samples
-from .recursion import RECURSIVE, recursion
+from ..graph.ir import N, Node, Op, batch_axis
+from ..graph.program import Output
+from ..graph.scalar import BATCH, var
+from ..language.loss import require
+from ..language.network import Traced
+from .adjoints import (
+    MAX_COPIES,
+    Noise,
+    given_adjoints,
+    random_numbers,
+    root_adjoints,
+    sampled_adjoints,
+)
+from .blocks import MAX_FACTOR, DiagonalLayer, KroneckerLayer, Planned, blocks, faults, plan
+from .layouts import outer_positions
+from .recursion import RECURSIVE, WAYS_OUT, diagonal_blocks, no_chain, recursion
+from .uses import Placed, Product, Taken, spread_axes, uses_of
+from .vectors import Vectors, by_sample, gradients, inputs, reciprocal
+
+__all__ = [
+    "KINDS",
+    "TAPED",
+    "DiagonalLayer",
+    "KroneckerLayer",
+    "Noise",
+    "Wanted",
+    "blocks",
+    "factors",
+    "faults",
+    "random_numbers",
+]
 
 TAPED = ("kfac", "empirical", "kflr")  # their programs start from the tape
 KINDS = (*TAPED, *RECURSIVE)
-
-
-@dataclass(frozen=True, eq=False)
-class Noise(Input):
-    """The random numbers from which labels are drawn: (draws per input)×N, or ×N×K."""
-
-    kind = "noise"
+IMAGE = 4  # axes of images, the most that rows may have to be read as they are
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,321 +138,296 @@ class LayerAdjoints(Output):
 
 
 @dataclass(frozen=True)
-class KroneckerLayer:
-    """A layer whose curvature block is A ⊗ G.
+class Wanted:
+    """Which statistics are wanted.
 
     Attributes:
-        layer: the layer's name.
-        weight: the name of its weights.
-        bias: the name of its bias, if it has one.
-        groups: how many groups its channels form, each with a pair of its own.
-        kernel: the size of a convolution's kernel, (1, 1) of a linear layer.
-        stride: the steps of a convolution's window along each axis.
-        padding: the zeros on either side of each axis.
-        dilation: the steps between the window's taps along each axis.
+        kind: the kind of factors, one of `KINDS`.
+        samples: how many labels are drawn per input of "kfac"; G is their mean.
+        means: the blocks of which `InputsMean` is wanted instead of `InputsGram`, where they are
+            plain.
+        layers: the layers of which there shall be statistics; None for all.
+        per_sample: whether `LayerInputs` and `LayerAdjoints` of plain pairs are wanted too.
+        sharing: "expand" or "reduce".
+        max_factor: the most rows of a matrix; larger sides are kept as their diagonals.
+        max_copies: the most copies of the backward pass of "kflr".
     """
 
-    layer: str
-    weight: str
-    bias: str | None
-    groups: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    kind: str
+    samples: int = 1
+    means: frozenset[str] = frozenset()
+    layers: frozenset[str] | None = None
+    per_sample: bool = False
+    sharing: str = "expand"
+    max_factor: int = MAX_FACTOR
+    max_copies: int = MAX_COPIES
 
+    @property
+    def reduces(self) -> bool:
+        """Whether positions are summed before they are multiplied."""
+        return self.sharing == "reduce"
 
-@dataclass(frozen=True)
-class DiagonalLayer:
-    """A layer whose curvature block is diagonal.
-
-    Attributes:
-        layer: the layer's name.
-        names: the names of its parameters.
-    """
-
-    layer: str
-    names: tuple[str, ...]
-
-
-def consumers(traced: Traced) -> dict[Node, list[Node]]:
-    """Returns the nodes that take parameters, and which they take."""
-    found = {n: [i for i in n.inputs if i.op is Op.PARAM] for n in topological([traced.loss])}
-    return {n: params for n, params in found.items() if params}
-
-
-def _is_kronecker(node: Node, params: list[Node]) -> bool:
-    """Whether a node is s = W ⋆ a + b with parameters for W and b, and nothing else."""
-    plain = node.op is Op.MATMUL and node["transpose_b"] and not node["transpose_a"]
-    return (plain or node.op is Op.CONV) and params in (list(node.inputs[1:]), [node.inputs[1]])
-
-
-def _is_diagonal(node: Node, params: list[Node]) -> bool:
-    """Whether a node spreads a parameter over the samples: a bias too, where W is frozen."""
-    if node.op in (Op.MATMUL, Op.CONV):
-        return list(node.inputs[2:]) == params
-    return node.op is Op.BROADCAST and batch_axis(node.shape) is not None
-
-
-def _reuses(traced: Traced) -> dict[str, str]:
-    """Returns the parameters that are taken at several places, each with a sentence on where."""
-    taken: dict[str, list[Node]] = {}
-    for node, params in consumers(traced).items():
-        for p in dict.fromkeys(params):
-            taken.setdefault(p["name"], []).append(node)
-    return {
-        name: f"parameter {name} is taken at {len(nodes)} places, {' and '.join(map(repr, nodes))}"
-        for name, nodes in taken.items()
-        if len(nodes) > 1
-    }
-
-
-def reused(traced: Traced) -> str | None:
-    """Returns which parameter is taken at several places, and where; None where none is."""
-    return next(iter(_reuses(traced).values()), None)
-
-
-def faults(traced: Traced) -> dict[str, str]:
-    """Returns the layers that have no curvature block, each with a sentence on why.
-
-    A parameter is used in a way for which there is neither a Kronecker factor nor a diagonal, it is
-    used at several places, or the layer would have several blocks.
-    """
-    reuses, found = _reuses(traced), dict[str, str]()
-    counts: Counter[str] = Counter()
-    diagonal: set[str] = set()
-    for node, params in consumers(traced).items():
-        names = [p["name"] for p in params]
-        layer = layer_of(names[0])
-        if sentence := next((reuses[name] for name in names if name in reuses), None):
-            found[layer] = (
-                f"no Kronecker or diagonal rule where a {sentence}: use curvature 'hessian' or "
-                "'ggn', whose products need no factors"
-            )
-        elif _is_diagonal(node, params):
-            diagonal.add(layer)
-        elif _is_kronecker(node, params):
-            counts[layer] += 1
-        else:
-            found[layer] = f"no Kronecker or diagonal rule for the parameters of {node!r}"
-    counts.update(diagonal)
-    for layer, count in counts.items():
-        if count > 1:
-            found[layer] = (
-                f"layer {layer} has {count} curvature blocks: give each of its contractions and "
-                "broadcasts a layer of its own by scope.build, or use curvature 'hessian' or 'ggn'"
-            )
-    return found
-
-
-def blocks(
-    traced: Traced, layers: Collection[str] | None = None
-) -> list[KroneckerLayer | DiagonalLayer]:
-    """Returns the curvature blocks of layers, in the network's order; diagonal ones come last.
-
-    Args:
-        traced: the network.
-        layers: the layers of which blocks are wanted; None for all.
-
-    Raises:
-        MissingRule: one of them has no block, see `faults`.
-    """
-    for layer, sentence in faults(traced).items():
-        if layers is None or layer in layers:
-            raise MissingRule(sentence)
-    result: list[KroneckerLayer | DiagonalLayer] = []
-    diagonal: dict[str, list[str]] = {}
-    for node, params in consumers(traced).items():
-        names = [p["name"] for p in params]
-        layer = layer_of(names[0])
-        if layers is not None and layer not in layers:
-            continue
-        if _is_kronecker(node, params):
-            weight, bias = names[0], names[1] if names[1:] else None
-            if node.op is Op.CONV:
-                window, kernel = dict(node.attributes), params[0].shape[1:3]
-                result.append(KroneckerLayer(layer, weight, bias, kernel=kernel, **window))
-            else:
-                result.append(KroneckerLayer(layer, weight, bias, 1, (1, 1)))
-        else:
-            diagonal.setdefault(layer, []).extend(names)
-    return result + [DiagonalLayer(layer, tuple(names)) for layer, names in diagonal.items()]
-
-
-def random_numbers(traced: Traced, kind: str, count: int) -> dict[Input, Node]:
-    """Returns the leaf of the random numbers that a kind of factors takes, if it takes any.
-
-    Args:
-        traced: the network.
-        kind: the kind of factors.
-        count: how many labels are drawn per input.
-    """
-    if kind != "kfac":
-        return {}
-    _, noise = traced.criterion.drawn(traced.z)
-    return {Noise(): ops.input_(str(Noise()), (count, *noise.shape))}
-
-
-def sampled_adjoints(traced: Traced, count: int) -> dict[Node, Node]:
-    """Returns adjoints of the parameters' consumers for labels that are drawn from the model.
-
-    Args:
-        traced: the network.
-        count: how many labels are drawn per input, on a leading axis of the adjoints.
-    """
-    z_bar, noise = drawn_adjoints(traced.criterion, traced.z, traced.y, traced.normaliser)
-    sampled = vjp({traced.z: z_bar}, traced.trained.values())
-    wanted = {node: sampled[node] for node in consumers(traced)}
-    drawn = random_numbers(traced, "kfac", count)[Noise()]
-    repeated = copies(wanted.values(), {noise: drawn}, count)
-    return {node: repeated[adjoint] for node, adjoint in wanted.items()}
-
-
-def root_adjoints(traced: Traced) -> dict[Node, Node]:
-    """Returns adjoints of the parameters' consumers for the columns of a root of B.
-
-    There is a copy for each column, on a leading axis (Botev et al. 2017, eq. 23–25).
-    """
-    z = traced.z
-    column = ops.input_("column", z.shape)
-    pulled = vjp({z: column}, traced.trained.values())
-    wanted = {node: pulled[node] for node in consumers(traced)}
-    root = root_columns(traced.criterion, z, traced.y, traced.normaliser)
-    repeated = copies(wanted.values(), {column: root}, root.shape[0])
-    return {node: repeated[adjoint] for node, adjoint in wanted.items()}
-
-
-def _positions(node: Node) -> int:
-    """Returns T: at how many positions of a sample a contraction's weights are applied."""
-    return per_sample(node.shape[:-1])
-
-
-def _per_position(node: Node) -> scalar.Expr:
-    """Returns 1/(N·T), which makes a sum over samples and positions a mean."""
-    return scalar.reciprocal(BATCH * float(_positions(node)))
-
-
-def _inputs_gram(node: Node) -> Node:
-    """Returns A of a contraction."""
-    homogeneous = any(bias.op is Op.PARAM for bias in node.inputs[2:])
-    scale = _per_position(node)
-    x, w = node.inputs[:2]
-    if node.op is Op.MATMUL:
-        return ops.make(Op.GRAM, x, groups=1, homogeneous=homogeneous, scale=scale)
-    return ops.make(
-        Op.PATCH_GRAM,
-        x,
-        kernel=w.shape[1:3],
-        homogeneous=homogeneous,
-        scale=scale,
-        **node.attributes,
-    )
-
-
-def _inputs_mean(node: Node) -> Node:
-    """Returns the mean input of a contraction's weights, in A's order, without the 1.
-
-    EA-CG (Chen et al. 2018, eq. 11b) has its outer product in place of A.
-    """
-    x, w = node.inputs[:2]
-    if node.op is Op.MATMUL:
-        total = ops.reduce_sum(x, range(ops.rank(x) - 1))
-    else:
-        ones = ops.broadcast(ops.const(1.0), (*node.shape[:-1], node["groups"]))
-        total = ops.make(Op.CONV_WEIGHT_GRAD, ones, x, kernel=w.shape[1:3], **node.attributes)
-    return ops.scale(total, _per_position(node))
-
-
-def _gradients_gram(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
-    """Returns G of a contraction, from the adjoint of its output."""
-    groups = node["groups"] if node.op is Op.CONV else 1
-    return ops.make(Op.GRAM, adjoint, groups=groups, homogeneous=False, scale=factor)
-
-
-def _squares(node: Node, adjoint: Node, factor: scalar.Expr) -> Node:
-    """Returns the mean of squared per-sample gradients of the parameter that `node` spreads."""
-    lead = ops.rank(adjoint) - ops.rank(node)
-    batch = batch_axis(node.shape)
-    spread = node["axes"] if node.op is Op.BROADCAST else range(ops.rank(node) - 1)
-    per_sample = ops.reduce_sum(adjoint, [lead + a for a in spread if a != batch])
-    squared = ops.map_(scalar.var(0) * scalar.var(0) * factor, per_sample)
-    return ops.reduce_sum(squared, range(lead + 1))
+    @property
+    def gradients(self) -> scalar.Expr:
+        """What makes a sum over squared adjoints a mean over g = N s̄, for each of the labels."""
+        return BATCH / float(self.samples if self.kind == "kfac" else 1)
 
 
 def _labelled(
-    traced: Traced, adjoints: Mapping[Node, Node], kind: str, samples: int
+    traced: Traced, adjoints: Mapping[Node, Node], wanted: Wanted, nodes: Collection[Node]
 ) -> Mapping[Node, Node]:
-    """Returns the adjoints of which the kinds that start from the tape take Grams and squares."""
-    if kind == "kfac":
-        return sampled_adjoints(traced, samples)
-    if kind == "empirical":
-        scale = traced.normaliser, traced.criterion.dispersion**-0.5
-        return {node: of_samples(adjoints[node], *scale) for node in consumers(traced)}
-    return root_adjoints(traced)
+    """Returns the adjoints of which the kinds that start from the tape take second moments."""
+    if wanted.kind == "kfac":
+        return sampled_adjoints(traced, nodes, wanted.samples)
+    if wanted.kind == "empirical":
+        return given_adjoints(traced, adjoints, nodes)
+    return root_adjoints(traced, nodes, wanted.max_copies)
 
 
-def factors(
-    traced: Traced,
-    adjoints: Mapping[Node, Node],
-    kind: str,
-    samples: int,
-    means: Collection[str] = (),
-    layers: Collection[str] | None = None,
-    per_sample: bool = False,
+# --- Kronecker products ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What makes the two sides of a block.
+
+    Attributes:
+        product: the block's uses.
+        wanted: what is wanted.
+        adjoints: by node the adjoint of its output; by node its G, where that is recursive.
+        outer: by node how many positions stand in front of the batch, see `outer_positions`.
+    """
+
+    product: Product
+    wanted: Wanted
+    adjoints: Mapping[Node, Node]
+    outer: Mapping[Node, int]
+
+    def _inputs(self, placed: Placed) -> Vectors:
+        """The inputs of a use."""
+        found = inputs(placed.use)
+        outer = self.outer.get(found.value, 1)
+        return found.of_samples(outer, 0, mean=True) if self.wanted.reduces else found
+
+    def _gradients(self, placed: Placed) -> Vectors:
+        """The gradients of a use."""
+        node = placed.use.node
+        adjoint, outer = self.adjoints[node], self.outer.get(node, 1)
+        found, lead = gradients(placed.use, adjoint), ops.rank(adjoint) - ops.rank(node)
+        if placed.use.looks_up or not self.wanted.reduces:
+            return found
+        return found.of_samples(outer, lead, mean=False)
+
+    def _per_position(self, exchanged: bool) -> scalar.Expr:
+        """Returns 1/(N·T), T counting the positions of all uses that are exchanged, or not."""
+        uses = [placed for placed in self.product.uses if placed.exchanged == exchanged]
+        return reciprocal(float(sum(self._inputs(placed).positions for placed in uses)))
+
+    def is_diagonal(self, exchanged: bool) -> bool:
+        """Whether a side is kept as its diagonal: G where it is exchanged, A otherwise."""
+        large = self.product.sides[exchanged] > self.wanted.max_factor
+        return large or (self.product.looks_up and not exchanged)
+
+    def _moment(self, placed: Placed, of_inputs: bool) -> Node:
+        """Returns a use's part of the side that its inputs, or its gradients, belong to."""
+        use, diagonal = placed.use, self.is_diagonal(placed.exchanged == of_inputs)
+        vectors = self._inputs(placed) if of_inputs else self._gradients(placed)
+        moment = vectors.squares if diagonal else vectors.gram
+        if of_inputs:
+            homogeneous = self.product.bias is not None
+            found = moment(homogeneous, self._per_position(placed.exchanged))
+        else:
+            found = moment(False, self.wanted.gradients)
+        if use.cut is None or use.cuts_outputs == of_inputs:
+            return found
+        low, high = use.cut.start, use.cut.size - use.cut.stop
+        for axis in range(ops.rank(found)):
+            found = ops.make(Op.PAD, found, axis=axis, low=low, high=high)
+        return found
+
+    def side(self, exchanged: bool) -> Node:
+        """Returns A, or G where `exchanged`: of all uses what lies on that side, added."""
+        uses = self.product.uses
+        return ops.total([self._moment(placed, placed.exchanged == exchanged) for placed in uses])
+
+    def recursive(self, by_node: Mapping[Node, Node]) -> Node:
+        """Returns G from those of the uses, where these are known."""
+        total = ops.total([by_node[placed.use.node] for placed in self.product.uses])
+        return diagonal_blocks(total) if self.is_diagonal(True) else total
+
+    @property
+    def mean(self) -> Node:
+        """The mean of the inputs, without the 1: EA-CG (Chen et al. 2018, eq. 11b) has it for A."""
+        totals = [inputs(placed.use) for placed in self.product.uses]
+        scale = reciprocal(float(sum(vectors.positions for vectors in totals)))
+        return ops.scale(ops.total([vectors.total() for vectors in totals]), scale)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the samples' gradients can be squared in the eigenbasis of the factors."""
+        return self.product.is_plain and max(self.product.sides) <= self.wanted.max_factor
+
+    def samples(self) -> tuple[Node, Node]:
+        """Returns the inputs and adjoints of all uses, one use's positions after another's."""
+        uses = [placed.use for placed in self.product.uses]
+        nodes, adjoints = [use.node for use in uses], [self.adjoints[use.node] for use in uses]
+        values = [inputs(use).value for use in uses]
+        if len(uses) == 1 and values[0].shape[0] is N and ops.rank(values[0]) <= IMAGE:
+            return values[0], adjoints[0]
+        lead = ops.rank(adjoints[0]) - ops.rank(nodes[0])
+        rows = [by_sample(a, self.outer.get(a, 1), 0) for a in values]
+        apart = [
+            by_sample(g, self.outer.get(node, 1), lead)
+            for g, node in zip(adjoints, nodes, strict=True)
+        ]
+        return _joined(rows, 1), _joined(apart, lead + 1)
+
+
+def _joined(parts: list[Node], axis: int) -> Node:
+    """Returns parts one after another."""
+    return parts[0] if len(parts) == 1 else ops.make(Op.CONCAT, *parts, axis=axis)
+
+
+# --- diagonals ------------------------------------------------------------------------------------
+
+
+def _of_each_sample(taken: Taken, adjoint: Node, outer: int) -> Node:
+    """Returns the adjoint of a value that is copied to all samples, one for each of these.
+
+    Args:
+        taken: where it is copied.
+        adjoint: the adjoint of the node there, with copies for labels in front or without.
+        outer: how many positions stand in front of the batch in one dimension with it.
+    """
+    lead = ops.rank(adjoint) - ops.rank(taken.node)
+    axes, batch = spread_axes(taken), batch_axis(taken.node.shape)
+    assert axes is not None and batch is not None
+    x = ops.reduce_sum(adjoint, [lead + a for a in axes if a != batch])
+    at = batch_axis(x.shape)
+    assert at is not None
+    if (times := x.shape[at].times) > 1:
+        x = ops.reshape(x, (*x.shape[:at], outer, N, times // outer, *x.shape[at + 1 :]))
+        x = ops.reduce_sum(x, (at, at + 2))
+    others = [i for i in range(lead, ops.rank(x)) if i != at]
+    return x if at == lead else ops.transpose(x, (*range(lead), at, *others))
+
+
+def _spread(
+    traced: Traced, planned: Planned, wanted: Wanted, adjoints: Mapping[Node, Node]
 ) -> dict[Output, Node]:
-    """Returns the statistics of the layers: two for a pair of factors, or a `Diagonal`.
+    """Returns the mean of squared per-sample gradients of parameters that are copied to samples.
+
+    What arrives at the copies of a sample is pulled back to the parameters for each sample, as
+    copies of a backward pass are.
+    """
+    outer, arriving = outer_positions(traced), dict[Node, list[Node]]()
+    places = [place for where in planned.spreads.values() for place in where]
+    for taken in dict.fromkeys(places):
+        part = _of_each_sample(taken, adjoints[taken.node], outer.get(taken.node, 1))
+        arriving.setdefault(taken.operand, []).append(part)
+    totals = [ops.total(parts) for parts in arriving.values()]
+    leaves = [ops.input_(f"spread {i}", u.shape) for i, u in enumerate(arriving)]
+    pulled = vjp(dict(zip(arriving, leaves, strict=True)), planned.spreads)
+    lead = ops.rank(totals[0]) - ops.rank(leaves[0]) - 1
+    samples = totals
+    if lead:
+        samples = [ops.input_(f"{u['name']} of samples", (N, *u.shape)) for u in leaves]
+    each = copies(pulled.values(), dict(zip(leaves, samples, strict=True)), N)
+    found = {p: each[pulled[p]] for p in planned.spreads}
+    if lead:
+        given = dict(zip(samples, totals, strict=True))
+        labelled = copies(found.values(), given, totals[0].shape[0])
+        found = {p: labelled[gradient] for p, gradient in found.items()}
+    return {
+        Diagonal(p["name"]): ops.reduce_sum(
+            ops.map_(var(0) * var(0) * wanted.gradients, gradient), range(lead + 1)
+        )
+        for p, gradient in found.items()
+    }
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+def _check(traced: Traced, wanted: Wanted) -> None:
+    """Raises an error where the loss, or the kind of factors, does not have what is wanted."""
+    require(traced.criterion, wanted.kind)
+    if wanted.kind not in KINDS:
+        raise NewtritonError(
+            f"Kronecker factors of kind {wanted.kind!r}: one of {', '.join(KINDS)}"
+        )
+    if wanted.per_sample and wanted.kind not in TAPED:
+        raise NewtritonError(
+            f"factors of kind {wanted.kind!r} average over samples before they multiply, so that "
+            f"there is nothing per sample: one of {', '.join(TAPED)}"
+        )
+
+
+def factors(traced: Traced, adjoints: Mapping[Node, Node], wanted: Wanted) -> dict[Output, Node]:
+    """Returns the statistics of the blocks: two for a pair of factors, or a `Diagonal`.
+
+    Kinds are "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels
+    but a square root of B: the exact expectation of "kfac" where B has no label in it or is the
+    Fisher matrix; "kfra", "pch-1" and "pch-2", see `recursion`.
 
     Args:
         traced: the network.
         adjoints: the adjoints of the mean loss with the true labels.
-        kind: "kfac", labels drawn from the model; "empirical", the true ones; "kflr", no labels
-            but a square root of B: the exact expectation of "kfac" where B has no label in it or
-            is the Fisher matrix; "kfra", "pch-1" and "pch-2", see `recursion`.
-        samples: how many labels are drawn per input of "kfac"; G is their mean.
-        means: the layers of which `InputsMean` is wanted instead of `InputsGram`.
-        layers: the layers of which there shall be statistics; None for all.
-        per_sample: whether `LayerInputs` and `LayerAdjoints` of every pair are wanted too.
+        wanted: what is wanted of it.
 
     Raises:
-        NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per
-            sample.
+        NewtritonError: the kind is unknown, the loss does not have it, it has nothing per sample,
+            or it would take too many copies.
         MissingRule: a parameter is used in a way for which there is no factor.
     """
-    require(traced.criterion, kind)
-    if kind not in KINDS:
-        raise NewtritonError(f"Kronecker factors of kind {kind!r}: one of {', '.join(KINDS)}")
-    if per_sample and kind not in TAPED:
-        raise NewtritonError(
-            f"factors of kind {kind!r} average over samples before they multiply, so that there is "
-            f"nothing per sample: one of {', '.join(TAPED)}"
-        )
-    blocks(traced, layers)  # it refuses parameters that have no factor
-    known = {
-        node: params
-        for node, params in consumers(traced).items()
-        if layers is None or layer_of(params[0]["name"]) in layers
-    }
+    _check(traced, wanted)
+    planned = plan(traced, uses_of(traced), wanted.layers)
+    products = [each.product for each in planned if each.product is not None]
     recursive: Mapping[Node, Node] = {}
     by_node: Mapping[Node, Node] = {}
-    if kind in RECURSIVE:
-        recursive = recursion(traced, adjoints, kind, known)
+    if wanted.kind in RECURSIVE:
+        recursive = _recursive(traced, adjoints, wanted, planned)
     else:
-        by_node = _labelled(traced, adjoints, kind, samples)
-    factor = BATCH / float(samples if kind == "kfac" else 1)
-    outputs: dict[Output, Node] = {}
-    for node, params in known.items():
-        name = params[0]["name"]
-        layer = layer_of(name)
-        if _is_diagonal(node, params):
-            outputs[Diagonal(name)] = _squares(node, by_node[node], factor)
+        nodes = [placed.use.node for product in products for placed in product.uses]
+        spreads = [place.node for each in planned for p in each.spreads.values() for place in p]
+        by_node = _labelled(traced, adjoints, wanted, [*nodes, *spreads])
+    outer, outputs = outer_positions(traced), dict[Output, Node]()
+    for each in planned:
+        if each.product is None:
+            outputs |= _spread(traced, each, wanted, by_node)
             continue
-        mean = layer in means
-        key, statistic = (InputsMean, _inputs_mean) if mean else (InputsGram, _inputs_gram)
-        outputs[key(layer)] = statistic(node)
+        layer, sides = each.block.layer, Sides(each.product, wanted, by_node, outer)
+        if layer in wanted.means and each.product.is_plain:
+            outputs[InputsMean(layer)] = sides.mean
+        else:
+            outputs[InputsGram(layer)] = sides.side(False)
         outputs[GradientsGram(layer)] = (
-            recursive[node] if recursive else _gradients_gram(node, by_node[node], factor)
+            sides.recursive(recursive) if recursive else sides.side(True)
         )
-        if per_sample:
-            outputs[LayerInputs(layer)] = node.inputs[0]
-            outputs[LayerAdjoints(layer)] = by_node[node]
+        if wanted.per_sample and sides.is_sampled:
+            outputs[LayerInputs(layer)], outputs[LayerAdjoints(layer)] = sides.samples()
     return outputs
+
+
+def _recursive(
+    traced: Traced, adjoints: Mapping[Node, Node], wanted: Wanted, planned: list[Planned]
+) -> Mapping[Node, Node]:
+    """Returns G of every product of a chain of layers.
+
+    Raises:
+        MissingRule: the network is none.
+    """
+    nodes: list[Node] = []
+    for each in planned:
+        uses = each.product.uses if each.product is not None else ()
+        for placed in uses:
+            if not placed.is_straight:
+                raise MissingRule(no_chain(wanted.kind, placed.use.node))
+            nodes.append(placed.use.node)
+    found = recursion(traced, adjoints, wanted.kind, nodes, wanted.reduces)
+    spread = [place.node for each in planned for p in each.spreads.values() for place in p]
+    for node in spread:
+        raise MissingRule(
+            f"{wanted.kind} has no diagonal block, as {node!r} would need one: {WAYS_OUT}"
+        )
+    return found

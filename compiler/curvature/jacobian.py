@@ -21,7 +21,7 @@ from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node, per_sample
 from ..graph.program import Input, Output
 from ..language.network import Traced, layer_of
-from .factors import consumers, reused
+from .uses import bends, consumers, reused
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,9 @@ def _shared(traced: Traced) -> str | None:
     """Says why the product has no ∂z/∂s of every sample, where nodes or parameters are shared."""
     if sentence := reused(traced):
         return f"{sentence}: no stored Jacobian tells them apart, use product='r-operator'"
-    for node in consumers(traced):
-        if node.shape[:1] != (N,):
-            return f"no sample has a {node!r} of its own to store: use product='r-operator'"
+    alone = [node for node in consumers(traced) if node.shape[:1] != (N,)]
+    for node in [*bends(traced), *alone]:
+        return f"no sample has a {node!r} of its own to store: use product='r-operator'"
     return None
 
 

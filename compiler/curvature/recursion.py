@@ -9,16 +9,17 @@ the transpose of an op takes them as a batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ..derivatives.transpose import TRANSPOSE
 from ..graph import ops, scalar
 from ..graph.errors import MissingRule, NewtritonError
-from ..graph.ir import N, Node, Op, Shape, show, topological
+from ..graph.ir import N, Node, Op, Shape, topological
 from ..graph.scalar import BATCH, var
 from ..language.loss import POSITIVE, mean_curvature, semidefinite
 from ..language.network import Traced
 from ..language.normaliser import over
+from .vectors import diagonal_matrix
 
 RECURSIVE = ("kfra", "pch-1", "pch-2")
 LARGEST = 1 << 29  # elements of 𝒢
@@ -129,15 +130,7 @@ RECURSION: dict[Op, Pull] = {
 }
 
 
-def _diagonal_matrix(vector: Node) -> Node:
-    """Returns the matrix diag(v): F zeros behind each element, F+1 to a row, read as rows of F."""
-    (f,) = vector.shape
-    padded = ops.make(Op.PAD, ops.reshape(vector, (f, 1)), axis=1, low=0, high=f)
-    flat = ops.reshape(padded, (f * (f + 1),))
-    return ops.reshape(ops.make(Op.SLICE, flat, axis=0, start=0, stop=f * f), (f, f))
-
-
-def _diagonal(x: Node) -> Node:
+def diagonal_blocks(x: Node) -> Node:
     """Returns the T blocks (t, t) of a T×T×… value, which are every (T+1)-th of its blocks."""
     t, _, *rest = x.shape
     flat = ops.reshape(x, (t * t, *rest))
@@ -150,15 +143,23 @@ def _blocks(x: Node, parts: int) -> Node:
     """Returns the `parts` diagonal blocks of a matrix."""
     size = x.shape[0] // parts
     apart = ops.transpose(ops.reshape(x, (parts, size, parts, size)), (0, 2, 1, 3))
-    return _diagonal(apart)
+    return diagonal_blocks(apart)
 
 
-def layer_factor(node: Node, g: Node) -> Node:
-    """Returns G of a contraction from 𝒢 of its output: Σ over positions t of the blocks (t, t)."""
+def layer_factor(node: Node, g: Node, reduces: bool = False) -> Node:
+    """Returns G of a contraction from 𝒢 of its output.
+
+    It is Σ over positions t of the blocks (t, t), or of all blocks where gradients are summed over
+    positions before they are multiplied.
+    """
     *positions, channels = node.shape[1:]
     if not positions:
         return g
-    summed = ops.reduce_sum(_blocks(_matrix(g), math.prod(positions)), (0,))
+    count = math.prod(positions)
+    if reduces:
+        summed = ops.reduce_sum(ops.reshape(g, (count, channels) * 2), (0, 2))
+    else:
+        summed = ops.reduce_sum(_blocks(_matrix(g), count), (0,))
     groups = node["groups"] if node.op is Op.CONV else 1
     return summed if groups == 1 else _blocks(ops.reshape(summed, (channels,) * 2), groups)
 
@@ -171,11 +172,20 @@ def _start(traced: Traced, kind: str) -> Node:
     ones = ops.broadcast(ops.const(1.0), (1, *z.shape))  # all columns in one copy
     squares = ops.map_(var(0) * var(0), criterion.square_root(z, y, ones))
     mean = over(ops.reduce_sum(squares, (0, 1)), traced.normaliser)
-    return _diagonal_matrix(mean)
+    return diagonal_matrix(mean)
+
+
+def no_chain(kind: str, node: Node) -> str:
+    """Says that a node does not belong to a chain of layers."""
+    return f"{kind} goes along chains of layers, not by {node!r}: {WAYS_OUT}"
 
 
 def recursion(
-    traced: Traced, adjoints: Mapping[Node, Node], kind: str, consumers: Mapping[Node, object]
+    traced: Traced,
+    adjoints: Mapping[Node, Node],
+    kind: str,
+    consumers: Collection[Node],
+    reduces: bool = False,
 ) -> dict[Node, Node]:
     """Returns G of every node in `consumers`.
 
@@ -184,16 +194,13 @@ def recursion(
         adjoints: the adjoints of the mean loss with the true labels, for PCH.
         kind: "kfra", "pch-1" or "pch-2".
         consumers: the nodes that take parameters.
+        reduces: whether positions are summed before gradients are multiplied.
 
     Raises:
         MissingRule: an op has no rule, or the network is no chain.
         NewtritonError: 𝒢 would have more than `LARGEST` elements.
     """
     z = traced.z
-    if z.shape[0] is not N:
-        raise MissingRule(
-            f"{kind} takes one row of outputs a sample, not {show(z.shape)}: {WAYS_OUT}"
-        )
     chain = topological([z])
     depends = set(consumers)
     for node in chain:
@@ -201,24 +208,26 @@ def recursion(
             depends.add(node)
     curvature, result = {z: _start(traced, kind)}, {}
     for node in reversed([n for n in chain if n in depends]):
+        if node.shape[0] is not N:
+            raise MissingRule(no_chain(kind, node))
         g, features = curvature[node], _features(node.shape)
         if features**2 > LARGEST:
             raise NewtritonError(
                 f"{kind} would need a {features}×{features} matrix for {node!r}: {WAYS_OUT}"
             )
         if node in consumers:
-            result[node] = layer_factor(node, g)
+            result[node] = layer_factor(node, g, reduces)
         inner = [i for i, x in enumerate(node.inputs) if x in depends]
         if not inner:
             continue
         (i, *others), x = inner, node.inputs[inner[0]]
         if node.op not in RECURSION or others or x in curvature:
-            raise MissingRule(f"{kind} goes along chains of layers, not by {node!r}: {WAYS_OUT}")
+            raise MissingRule(no_chain(kind, node))
         curvature[x] = RECURSION[node.op](node, i, g)
         if kind in _POSITIVE and node.op is Op.MAP:
             second = scalar.derivative(scalar.derivative(node["expr"], i), i)
             bent = ops.map_(second * var(len(node.inputs)), *node.inputs, adjoints[node])
             mean = ops.reshape(ops.reduce_sum(bent, (0,)), (features,))
-            diagonal = _diagonal_matrix(ops.map_(_POSITIVE[kind], mean))
+            diagonal = diagonal_matrix(ops.map_(_POSITIVE[kind], mean))
             curvature[x] = ops.total([curvature[x], _rows(diagonal, x)])
     return result

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..graph import ops
 from ..graph.errors import MissingRule
-from ..graph.ir import Node, Op, topological
+from ..graph.ir import Dim, Node, Op, topological
 
 Rule = Callable[[Node, tuple[Node, ...], tuple[bool, ...], int], Node]
 
@@ -114,7 +114,7 @@ COPIES: dict[Op, Rule] = {
 }
 
 
-def copies(outputs: Iterable[Node], given: Mapping[Node, Node], count: int) -> dict[Node, Node]:
+def copies(outputs: Iterable[Node], given: Mapping[Node, Node], count: Dim) -> dict[Node, Node]:
     """Returns the nodes below `outputs` that depend on given ones, each with its copies.
 
     Args:

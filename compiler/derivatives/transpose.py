@@ -7,6 +7,7 @@ operand's adjoint, or to None where that is zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from ..graph import ops, scalar
@@ -34,10 +35,17 @@ def _sum_lead(x: Node, like: Node) -> Node:
     return ops.reduce_sum(x, range(ops.rank(x) - ops.rank(like)))
 
 
+def _one_matrix(x: Node) -> Node:
+    """Returns the matrices of a stack one below the other."""
+    return x if ops.rank(x) == 2 else ops.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
+
 def _matmul(node: Node, i: int, ct: Node) -> Node:
     """Returns X̄ = Ȳ Wᵀ, W̄ = Xᵀ Ȳ or b̄ = Σ_rows Ȳ of Y = X W + b, transposed where X or W is."""
     x, y, *_ = node.inputs
     ta, tb = node["transpose_a"], node["transpose_b"]
+    if i == 1 and ops.rank(y) == 2 and not ta:  # its rows are those of all matrices of the stack
+        x, ct = _one_matrix(x), _one_matrix(ct)
     if i == 0:
         x_ct = ops.matmul(y, ct, ta=tb, tb=True) if ta else ops.matmul(ct, y, tb=not tb)
         return _sum_lead(x_ct, x)

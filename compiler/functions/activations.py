@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from ..graph import scalar
-from ..graph.scalar import Expr, where
+from ..graph.scalar import Expr, branch, where
 
 Operand = Expr | float
 
@@ -127,9 +127,9 @@ def clamp(x: Expr, low: Operand | None = None, high: Operand | None = None) -> E
 
 def maximum(x: Expr, y: Expr) -> Expr:
     """Returns the larger of two numbers; equal ones share the derivative."""
-    return where(x - y, x, where(y - x, y, 0.5 * (x + y)))
+    return branch(x - y, x, branch(y - x, y, 0.5 * x + 0.5 * y))
 
 
 def minimum(x: Expr, y: Expr) -> Expr:
     """Returns the smaller of two numbers; equal ones share the derivative."""
-    return where(y - x, x, where(x - y, y, 0.5 * (x + y)))
+    return branch(y - x, x, branch(x - y, y, 0.5 * x + 0.5 * y))

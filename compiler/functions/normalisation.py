@@ -64,7 +64,7 @@ def scaled(
     centred: Node,
     variance: Node,
     axes: Sequence[int],
-    eps: float,
+    eps: float | Node,
     weight: Node | None = None,
     bias: Node | None = None,
 ) -> Node:
@@ -74,11 +74,15 @@ def scaled(
         centred: the value without its mean.
         variance: its variance over `axes`.
         axes: the axes that the variance does not have.
-        eps: what is added to the variance.
+        eps: what is added to the variance, a number or a scalar.
         weight: γ over the trailing axes; 1 unless given.
         bias: β over the trailing axes; 0 unless given.
     """
-    inverse = ops.map_(scalar.reciprocal(scalar.sqrt(var(0) + float(eps))), variance)
+    if isinstance(eps, Node):
+        root = scalar.sqrt(var(0) + var(1))
+        inverse = ops.map_(scalar.reciprocal(root), variance, ops.broadcast(eps, variance.shape))
+    else:
+        inverse = ops.map_(scalar.reciprocal(scalar.sqrt(var(0) + float(eps))), variance)
     return affine(centred, copied(inverse, centred, axes), weight, bias)
 
 
@@ -100,7 +104,7 @@ def layer_norm(
     return scaled(found.centred, found.variance, found.axes, eps, weight, bias)
 
 
-def rms_norm(x: Node, axes: int, eps: float, weight: Node | None = None) -> Node:
+def rms_norm(x: Node, axes: int, eps: float | Node, weight: Node | None = None) -> Node:
     """Returns x/√(mean of x² + eps)·weight over the last `axes` axes (Zhang & Sennrich 2019)."""
     rank = ops.rank(x)
     over = tuple(range(rank - axes, rank))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ..graph import ops, scalar
 from ..graph.errors import ShapeError
@@ -66,6 +65,5 @@ def _padded(x: Node, axis: int, low: int, high: int, mode: str, value: float) ->
 
 def _filled(number: Node, like: Node, axis: int, width: int) -> list[Node]:
     """Returns `width` copies of a number along an axis, as a list that is empty without any."""
-    shape: list[Any] = list(like.shape)
-    shape[axis] = width
+    shape = (*like.shape[:axis], width, *like.shape[axis + 1 :])
     return [ops.broadcast(number, shape)] if width else []

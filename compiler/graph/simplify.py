@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from . import ops, scalar
-from .ir import Node, Op, rewrite
+from .ir import Node, Op, made_at, rewrite
 from .transposes import moved_behind
 
 
@@ -77,8 +77,13 @@ SIMPLIFY: dict[Op, Callable[[Node], Node]] = {
 
 
 def simplify(outputs: Mapping[str, Node]) -> dict[str, Node]:
-    """Returns the same values from fewer and simpler nodes."""
-    return rewrite(outputs, lambda node, inputs: _simplified(ops.remake(node, inputs)))
+    """Returns the same values from fewer and simpler nodes, each made where its node was."""
+
+    def rule(node: Node, inputs: tuple[Node, ...]) -> Node:
+        with made_at(node.place):
+            return _simplified(ops.remake(node, inputs))
+
+    return rewrite(outputs, rule)
 
 
 def _simplified(node: Node) -> Node:

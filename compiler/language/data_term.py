@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..graph import ops, scalar
 from ..graph.errors import ShapeError
-from ..graph.ir import Dim, N, Node, batch_axis, per_sample, show
+from ..graph.ir import Dim, N, Node, per_sample, show
 from .loss import Loss
 from .normaliser import over
 
@@ -56,28 +56,51 @@ def data_term(criterion: Loss, value: Node, image: bool) -> DataTerm:
         ShapeError: the samples are not on the first axis, or the loss gives other values than one a
             row.
     """
-    if batch_axis(value.shape) != 0 or value.shape[0] is not N:
+    if value.shape[:1] != (N,):
         raise ShapeError(f"the network ends in {show(value.shape)}: give a value for each sample")
     last = ops.rank(value) - 1
     output = ops.transpose(value, (0, last, *range(1, last))) if image else value
     class_axis = (1 if image else last) or None
     rows = _rows(output, class_axis)
-    z = _matrix(output, N) if criterion.separable else rows
+    z = _seen(criterion, output, rows)
     criterion.check()
     y = criterion.labels(z)
-    losses, counts = criterion.losses(z, y), criterion.counts(z, y)
-    for what, node in (("losses", losses), ("counts", counts)):
-        if node is not None and node.shape != z.shape[:1]:
-            raise ShapeError(
-                f"{criterion!r} gave {what} of shape {show(node.shape)}: give one number a sample"
-            )
-    number = ops.const(scalar.BATCH * float(z.shape[0].times))
-    normaliser = number if counts is None else ops.reduce_sum(counts)
-    positions = z.shape[0].times
-    if positions > 1:
-        losses = ops.reduce_sum(ops.reshape(losses, (N, positions)), (1,))
+    losses, counts = _per_sample(criterion, z, y), criterion.counts(z, y)
+    if counts is None:
+        normaliser = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
+    else:
+        normaliser = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
     loss = over(ops.reduce_sum(losses), normaliser)
     return DataTerm(output, class_axis, rows, z, y, losses, normaliser, loss)
+
+
+def losses_of(criterion: Loss, term: DataTerm, output: Node) -> Node:
+    """Returns the losses of the N samples for another output, with the same labels."""
+    z = _seen(criterion, output, _rows(output, term.class_axis))
+    return _per_sample(criterion, z, term.y)
+
+
+def _seen(criterion: Loss, output: Node, rows: Node) -> Node:
+    """Returns what the loss sees of an output."""
+    return _matrix(output, N) if criterion.separable else rows
+
+
+def _per_sample(criterion: Loss, z: Node, y: Node) -> Node:
+    """Returns the losses of the N samples: sums over the positions of each."""
+    losses = _one_a_row(criterion, "losses", criterion.losses(z, y), z)
+    positions = per_sample(z.shape[:1])
+    if positions == 1:
+        return losses
+    return ops.reduce_sum(ops.reshape(losses, (N, positions)), (1,))
+
+
+def _one_a_row(criterion: Loss, what: str, values: Node, z: Node) -> Node:
+    """Returns values of a loss, or raises an error where there is not one for each row."""
+    if values.shape != z.shape[:1]:
+        raise ShapeError(
+            f"{criterion!r} gave {what} of shape {show(values.shape)}: give one number a sample"
+        )
+    return values
 
 
 def _rows(output: Node, class_axis: int | None) -> Node:

@@ -8,30 +8,11 @@ from typing import Any, ClassVar, TypeVar
 L = TypeVar("L", bound="Described")
 
 
-class Printed:
+class Described:
     """An object that prints as the call that made it, without the options left at their defaults.
 
     The constructor's signature says which options there are, and each is kept in the attribute of
     the same name. Functions are left out, since their text is not known.
-    """
-
-    def __repr__(self) -> str:
-        arguments: list[str] = []
-        for name, option in inspect.signature(type(self)).parameters.items():
-            value: Any = getattr(self, name, option.empty)
-            if value is option.empty or inspect.isfunction(value):
-                continue
-            if option.kind is option.VAR_POSITIONAL:
-                arguments += map(repr, value)
-            elif option.default is option.empty:
-                arguments.append(repr(value))
-            elif value != option.default:
-                arguments.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(arguments)})"
-
-
-class Described(Printed):
-    """A layer of newtriton's.
 
     Attributes:
         frozen: whether its parameters, and those of all layers in it, stay as they are.
@@ -40,7 +21,7 @@ class Described(Printed):
     frozen: ClassVar[bool] = False
 
     def freeze(self: L) -> L:
-        """Freezes the layer: its parameters keep their first values, whatever steps are made.
+        """Freezes a layer: its parameters keep their values, whatever steps are made.
 
         Gradient and products are zero there, there is no curvature and no weight decay.
 
@@ -56,4 +37,16 @@ class Described(Printed):
         return self
 
     def __repr__(self) -> str:
-        return super().__repr__() + (".freeze()" if self.frozen else "")
+        arguments: list[str] = []
+        for name, option in inspect.signature(type(self)).parameters.items():
+            value: Any = getattr(self, name, option.empty)
+            if value is option.empty or inspect.isfunction(value):
+                continue
+            if option.kind is option.VAR_POSITIONAL:
+                arguments += map(repr, value)
+            elif option.default is option.empty:
+                arguments.append(repr(value))
+            elif value != option.default:
+                arguments.append(f"{name}={value!r}")
+        call = f"{type(self).__name__}({', '.join(arguments)})"
+        return f"{call}.freeze()" if self.frozen else call

@@ -1,4 +1,4 @@
-"""First values of parameters: the rules that a layer can name, and the distribution each means.
+"""First values of parameters: distributions, and the rules that a layer can name instead.
 
 The runtime draws from the distributions; a rule is added here, in one entry of `INITIAL`.
 """
@@ -54,7 +54,18 @@ class Constant:
     value: float
 
 
-Distribution = Uniform | Normal | Sparse | Constant
+@dataclass(frozen=True)
+class NormalRows:
+    """Standard normal numbers, and zeros in one row.
+
+    Attributes:
+        zero: the row; None for none.
+    """
+
+    zero: int | None
+
+
+Distribution = Uniform | Normal | Sparse | Constant | NormalRows
 
 # From the rule's name and the numbers of inputs and outputs (fan_in, fan_out) to the distribution.
 INITIAL: dict[str, Callable[[int, int], Distribution]] = {

@@ -23,7 +23,8 @@ class InputSpec:
     Args:
         shape: the shape of one sample, (C, H, W) of an image, (D,) of features, (T,) of a sequence
             of token ids.
-        kind: "float" for numbers of the model's dtype, "int" for int64, as token ids are.
+        kind: "float" for numbers of the model's dtype; "int" for int64, as token ids are, and for
+            booleans.
 
     Raises:
         NewtritonError: the shape is none, or the kind is unknown.
@@ -39,8 +40,9 @@ class InputSpec:
 
     @classmethod
     def of(cls, x: Tensor) -> InputSpec:
-        """Returns the specification of an input of which x is a batch; int64 means integers."""
-        return cls(tuple(x.shape[1:]), "int" if str(x.dtype) == "torch.int64" else "float")
+        """Returns the specification of an input of which x is a batch: int64 and bool are ints."""
+        integers = str(x.dtype) in ("torch.int64", "torch.bool")
+        return cls(tuple(x.shape[1:]), "int" if integers else "float")
 
     def __post_init__(self) -> None:
         given = self.shape

@@ -20,7 +20,7 @@ from ..graph.errors import NewtritonError
 from ..graph.ir import Node, Op, rewrite
 from ..graph.options import check_number, check_option
 from ..graph.scalar import Expr, var
-from .described import Printed
+from .described import Described
 from .normaliser import of_samples, over, split
 
 ROOTS = ("fisher", "clip")
@@ -30,7 +30,7 @@ GAUSS_NEWTON = ("ggn", "kflr", "kfra")  # curvatures that are made of B
 POSITIVE = scalar.where(var(0), var(0), 0.0)
 
 
-class Loss(Printed):
+class Loss(Described):
     """A per-sample loss ℓ(z, y); a subclass says `losses` in graph ops, and what else it is.
 
     The mean of ℓ over the batch is the data term of h, the sum divided by that of `counts`. All
@@ -285,7 +285,7 @@ def drawn_adjoints(criterion: Loss, z: Node, y: Node, normaliser: Node) -> tuple
 
 
 def root_columns(criterion: Loss, z: Node, y: Node, normaliser: Node) -> Node:
-    """Returns the columns of a root of B as adjoints of z, a copy for each; see `drawn_adjoints`."""
+    """Returns the columns of a root of B as adjoints of z, copies; see `drawn_adjoints`."""
     root = over(criterion.square_root(z, y, unit_vectors(z)), normaliser)
     return of_samples(root, normaliser)
 

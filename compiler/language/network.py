@@ -7,7 +7,7 @@ PyTorch would, and says whether batch statistics or running ones are used.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +20,7 @@ from ..graph.scalar import var
 from ..graph.simplify import simplify
 from .constants import constants
 from .data_term import DataTerm, data_term
-from .initial import INITIAL
+from .initial import INITIAL, Distribution
 from .inputs import InputSpec, specifications
 from .loss import Loss
 from .trees import ALONE, named, rebuilt
@@ -36,7 +36,7 @@ class Parameter:
     Attributes:
         name: its name as PyTorch would give it, "4.body.weight" for example.
         shape: its shape in the graph.
-        init: the rule for its first values, a name in `INITIAL`.
+        init: the distribution of its first values, or the name of a rule in `INITIAL`.
         fan_in: how many inputs each output depends on.
         fan_out: how many outputs each input contributes to.
         order: the permutation of its axes into PyTorch's, (0, 3, 1, 2) for the weights of a
@@ -46,7 +46,7 @@ class Parameter:
 
     name: str
     shape: tuple[int, ...]
-    init: str
+    init: str | Distribution
     fan_in: int
     fan_out: int
     order: tuple[int, ...]
@@ -167,7 +167,7 @@ class Scope:
         self,
         name: str,
         shape: tuple[int, ...],
-        init: str,
+        init: str | Distribution,
         fans: tuple[int, int],
         order: tuple[int, ...] | None = None,
         frozen: bool = False,
@@ -179,8 +179,8 @@ class Scope:
         Args:
             name: its name inside the layer.
             shape: its shape in the graph.
-            init: the rule for its first values, a name in `INITIAL`: "default", "kaiming",
-                "xavier", "sparse", "ones" or "zeros".
+            init: the distribution of its first values, or the name of a rule in `INITIAL`:
+                "default", "kaiming", "xavier", "sparse", "ones" or "zeros".
             fans: the numbers of inputs of an output and of outputs of an input.
             order: the permutation of its axes into PyTorch's; they are the same unless given.
             frozen: whether it stays as it is; so do all parameters of a frozen layer.
@@ -189,7 +189,8 @@ class Scope:
             NewtritonError: there is no such rule.
         """
         full = self.prefix + name
-        check_option(f"init of parameter {full}", init, tuple(INITIAL))
+        if not isinstance(init, Distribution):
+            check_option(f"init of parameter {full}", init, tuple(INITIAL))
         order = tuple(range(len(shape))) if order is None else order
         named = self.record.frozen
         stays = (frozen or self.frozen) if named is None else full in named
@@ -211,7 +212,7 @@ class Scope:
         self.record.constants.setdefault(name, values.clone())
         return constant_leaf(name, values)
 
-    def dropout(self, x: Node, p: float) -> Node:
+    def dropout(self, x: Node, p: float, together: Sequence[int] = ()) -> Node:
         """Returns x with a share p of its elements 0, the others divided by 1 − p.
 
         Which ones follows from a leaf of random numbers, uniform in [0, 1), with the samples on its
@@ -220,6 +221,7 @@ class Scope:
         Args:
             x: what drops out.
             p: the share, 0 ≤ p ≤ 1.
+            together: the axes along which elements drop out together.
 
         Raises:
             NewtritonError: p is no such number.
@@ -230,8 +232,10 @@ class Scope:
         if p == 1.0:
             return ops.scale(x, 0.0)
         site = f"{self.prefix}dropout{len(self.record.random)}"
-        leaf, numbers = _by_sample(f"random:{site}", x.shape)
+        shape = tuple(d for axis, d in enumerate(x.shape) if axis not in together)
+        leaf, numbers = _by_sample(f"random:{site}", shape)
         self.record.random[site] = leaf
+        numbers = ops.broadcast(numbers, x.shape, together)
         return ops.map_(var(0) * scalar.where(p - var(1), 0.0, 1.0 / (1.0 - p)), x, numbers)
 
     def running(self, name: str, start: float, now: Node, positions: int) -> Node:
@@ -362,7 +366,8 @@ def trace(
     """Builds the forward graph.
 
     Args:
-        net: the network.
+        net: the network. It gives images channels last; one whose `torch_order` is set gives them
+            in PyTorch's order.
         inputs: the shape of one sample, or an `InputSpec`; a tuple or a dictionary of them for
             several inputs.
         criterion: the loss.

@@ -27,9 +27,10 @@ def over(x: Node, normaliser: Node) -> Node:
 
 
 def of_samples(x: Node, normaliser: Node, number: float = 1.0) -> Node:
-    """Returns x times √(M/N) and a number: adjoints whose sums of squares over N samples stand for M.
+    """Returns adjoints x times √(M/N) and a number.
 
-    Adjoints of the mean loss carry 1/M. N times the sum of x xᵀ is then M times that of theirs.
+    Those of the mean loss carry 1/M. N times a sum of their squares, as it is taken where every
+    sample counts 1, thus becomes M times that sum.
     """
     size, counted = split(normaliser)
     if counted is None:

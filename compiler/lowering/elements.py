@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol, TypeVar
 
+from ..graph import ops
 from ..graph.ir import Node, Op, Shape, is_batched
 from ..graph.scalar import Expr, at_nan, subexpressions
 from .indexing import At, regrouped
@@ -309,6 +310,45 @@ def reduction(node: Node) -> Reduction:
         return Reduction.COLUMNS
     whole = axes == (len(shape) - 1,) and shape[-1] <= LONGEST_ROW
     return Reduction.ROW if whole else Reduction.LOOP
+
+
+def in_stages(node: Node) -> Node:
+    """Returns a sum or a maximum by steps that tiles take, along whole rows, where it is none."""
+    if node.op is Op.REDUCE_SUM and reduction(node) is Reduction.LOOP:
+        return _rows_first(node)
+    return _in_pieces(node) if node.op is Op.ROW_MAX else node
+
+
+def _rows_first(node: Node) -> Node:
+    """Sums over as many of the last axes as a tile can hold, then over the others."""
+    (x,), axes = node.inputs, node["axes"]
+    first = len(x.shape) - 1
+    if first not in axes or is_batched(x.shape[first]):
+        return node
+    while first - 1 in axes and _fits(x.shape[first - 1 :]):
+        first -= 1
+    row = math.prod(x.shape[first:])
+    merged = ops.reshape(x, (*x.shape[:first], row)) if first < len(x.shape) - 1 else x
+    total = _in_pieces(ops.reduce_sum(merged, (first,)))
+    return in_stages(ops.reduce_sum(total, [a for a in axes if a < first]))
+
+
+def _fits(dims: Shape) -> bool:
+    """Whether a tile can hold a row of these axes."""
+    return not any(map(is_batched, dims)) and math.prod(dims) <= LONGEST_ROW
+
+
+def _in_pieces(node: Node) -> Node:
+    """Cuts rows to pieces where they are too long for a tile, and puts together what these give."""
+    (x,), last = node.inputs, len(node.shape)
+    if is_batched(x.shape[last]) or _fits(x.shape[last:]):
+        return node
+    parts = []
+    for start in range(0, x.shape[last], LONGEST_ROW):
+        stop = min(start + LONGEST_ROW, x.shape[last])
+        piece = ops.make(Op.SLICE, x, axis=last, start=start, stop=stop)
+        parts.append(ops.reshape(ops.remake(node, (piece,)), (*node.shape, 1)))
+    return _in_pieces(ops.remake(node, (ops.make(Op.CONCAT, *parts, axis=last),)))
 
 
 def _reduce_sum(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:

@@ -160,8 +160,10 @@ class Placement:
     @staticmethod
     def _has_columns(kernel: Kernel, subject: Node) -> bool:
         """Whether the columns of a kernel's space are the elements along a value's last axis."""
-        tall = kernel.space.cut != len(kernel.space.shape) - 1
-        return not tall and kernel.space.columns == subject.shape[-1]
+        space = kernel.space
+        if space.cut != len(space.shape) - 1 or space.along_rows(subject.shape):
+            return False
+        return space.columns == subject.shape[-1]
 
     @staticmethod
     def _has_room(node: Node, subject: Node, kernel: Kernel) -> bool:

@@ -1,4 +1,6 @@
-"""Reduced precision as a graph rewrite: operands of contractions pass through a rounding map.
+"""The graph that kernels compute: operands of contractions rounded, sums and maxima in stages.
+
+Reduced precision is a rewrite: operands of contractions pass through a rounding map.
 
 The map belongs to the kernel that produces the operand, so an operand is stored as it is
 multiplied; sums, losses and statistics stay in float32.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from ..graph import ops, scalar
 from ..graph.ir import CONTRACTIONS, Graph, Node, Op, topological
+from .elements import in_stages
 
 ROUNDED = ("tf32", "bf16")
 
@@ -31,7 +34,7 @@ def is_rounded(node: Node) -> bool:
 
 
 def with_precision(graph: Graph, precision: str) -> tuple[Graph, dict[Node, Node]]:
-    """Returns the graph with rounded operands, and what its old nodes have become.
+    """Returns the graph with rounded operands and sums in stages, and what its nodes have become.
 
     Programs of one network stay programs of one network: equal nodes become equal nodes.
     """
@@ -40,6 +43,6 @@ def with_precision(graph: Graph, precision: str) -> tuple[Graph, dict[Node, Node
         inputs = [new[x] for x in node.inputs]
         if node.op in CONTRACTIONS and precision in ROUNDED:
             inputs[:2] = [rounded(x, precision) for x in inputs[:2]]
-        new[node] = ops.remake(node, tuple(inputs))
+        new[node] = in_stages(ops.remake(node, tuple(inputs)))
     outputs = {name: new[node] for name, node in graph.outputs.items()}
     return Graph(graph.name, outputs, frozenset(new[n] for n in graph.given)), new

@@ -10,7 +10,6 @@ import torch
 
 from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.program import Program
-from ..compiler.language import models
 from ..compiler.language.loss import Loss
 from ..compiler.language.losses import (
     BCEWithLogitsLoss,
@@ -19,6 +18,7 @@ from ..compiler.language.losses import (
     SigmoidMarginLoss,
 )
 from ..compiler.language.network import Layer
+from ..compiler.layers import models
 from ..compiler.programs import Programs
 from ..runtime.data.samples import Samples, digits
 from ..runtime.diagnostics.alignment import alignment

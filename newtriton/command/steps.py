@@ -106,7 +106,7 @@ def gpu_steps(nets: Sequence[str], precisions: Sequence[str]) -> list[Step]:
     known = sorted(precisions, key=_importance)
     (net, *other_nets), (large, *smaller) = nets, gpu.BATCHES
     first, *others = known
-    case = (int(net.removeprefix("vgg")), large, first)
+    case = (net, large, first)
     rest = [c for c in gpu.CASES if c != case and c[-1] in known]
     measured = {**gpu.STEPS, "first": gpu.programs([case]), "programs": gpu.programs(rest)}
     times = {name: Times(name, step) for name, step in measured.items()}

@@ -12,17 +12,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...compiler.functions import activations
 from ...compiler.graph import scalar
 from ...compiler.graph.scalar import Expr, var
-from ...compiler.language import activations
 
 aten = torch.ops.aten
 
 _ACTIVATIONS: dict[Expr, tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    activations.SiLU().expr: (aten.silu, aten.silu_backward),
-    activations.ReLU().expr: (aten.relu, lambda ct, s: aten.threshold_backward(ct, s, 0)),
-    activations.GELU().expr: (aten.gelu, aten.gelu_backward),
-    activations.GELU("tanh").expr: (
+    activations.silu(var(0)): (aten.silu, aten.silu_backward),
+    activations.relu(var(0)): (aten.relu, lambda ct, s: aten.threshold_backward(ct, s, 0)),
+    activations.gelu(var(0)): (aten.gelu, aten.gelu_backward),
+    activations.gelu(var(0), "tanh"): (
         lambda s: aten.gelu(s, approximate="tanh"),
         lambda ct, s: aten.gelu_backward(ct, s, approximate="tanh"),
     ),

@@ -268,11 +268,13 @@ def _scatter_rows(node: Node) -> Call:
     size = node["size"]
 
     def call(context: Context, ct: Tensor, index: Tensor) -> Tensor:
-        """Adds rows up; `index_add_` takes them in order, so that two runs are equal."""
+        """Adds rows up in a fixed order, so that two runs are equal."""
         lead = ct.shape[: ct.ndim - 1 - index.ndim]
-        rows = ct.reshape(*lead, -1, ct.shape[-1])
+        rows, places = ct.reshape(*lead, -1, ct.shape[-1]), index.reshape(-1)
         result = ct.new_zeros(*lead, size, ct.shape[-1])
-        return result.index_add_(-2, index.reshape(-1), rows)
+        if ct.is_cuda:  # there `index_add_` adds by atomics; this sorts the places first
+            return aten.index_put_(result, [*[None] * len(lead), places.long()], rows, True)
+        return result.index_add_(-2, places, rows)
 
     return call
 

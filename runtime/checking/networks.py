@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 
 from ...compiler import vectors
 from ...compiler.graph.ir import Graph
-from ...compiler.language.activations import GELU, SiLU, Tanh
-from ...compiler.language.containers import Residual, Sequential
-from ...compiler.language.layers import AvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
-from ...compiler.language.models import vgg11, vgg16, vgg19
 from ...compiler.language.network import Layer
+from ...compiler.layers.activations import GELU, SiLU, Tanh
+from ...compiler.layers.containers import Residual, Sequential
+from ...compiler.layers.convolutions import Conv2d
+from ...compiler.layers.linear import Linear
+from ...compiler.layers.models import vgg11, vgg16, vgg19
+from ...compiler.layers.norms import BatchNorm2d
+from ...compiler.layers.pools import AvgPool2d, MaxPool2d
+from ...compiler.layers.shaping import Flatten
 from ...compiler.programs import Programs
 
 LENGTH = 1_000_003  # the length of the vectors whose programs are checked as a GPU runs them

@@ -223,5 +223,5 @@ def _leaf(node: Node, model: Model, batch: int, generator: torch.Generator) -> T
     if node.type.kind == "int":
         classes = model.programs[True].traced.z.shape[-1]
         return torch.randint(0, classes, shape, generator=generator).to(model.device)
-    draw = torch.rand if node["name"] == "noise" else torch.randn
+    draw = torch.rand if node["name"].startswith(("noise", "random:")) else torch.randn
     return draw(shape, generator=generator).to(model.device)

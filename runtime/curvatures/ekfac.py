@@ -22,7 +22,7 @@ from ..parts.state import Shaped, Spec
 from .kronecker_block import MatrixBlock
 
 if TYPE_CHECKING:
-    from ...compiler.curvature.factors import KroneckerLayer
+    from ...compiler.curvature.blocks import KroneckerLayer
 
 # The curvatures of this structure by name, and the kind of the factors that each gathers.
 EKFAC = {"ekfac": "kfac", "ekfac-empirical": "empirical", "ekfac-kflr": "kflr"}

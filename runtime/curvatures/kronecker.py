@@ -7,11 +7,21 @@ without bias; then F ← θF + (1 − θ)F_batch (Martens & Grosse 2015, section
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS, DiagonalLayer, KroneckerLayer, blocks
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.curvature.adjoints import MAX_COPIES
+from ...compiler.curvature.blocks import (
+    MAX_FACTOR,
+    SHARINGS,
+    DiagonalLayer,
+    KroneckerLayer,
+    blocks,
+)
+from ...compiler.curvature.factors import KINDS
+from ...compiler.curvature.recursion import RECURSIVE
+from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.graph.program import Output, Program
 from ..model.factors import Factors
@@ -54,6 +64,11 @@ class KroneckerCurvature:
         refresh: gatherings between two eigenbases after burn-in, ≥ 1.
         relative: whether a damping is relative to curvature and parameters, see `units`.
         basis: "eigh" for a new eigenbasis each time, or "qr" to refine the last one, see `Eigen`.
+        sharing: what becomes of a layer's positions, "expand" or "reduce", see
+            `Linearization.kronecker_factors`.
+        max_factor: the most rows of a factor that is kept as a matrix; of a larger one the diagonal
+            is kept.
+        max_copies: the most backward copies of kinds with a root of B.
 
     Attributes:
         name: the kind as it was given.
@@ -65,8 +80,9 @@ class KroneckerCurvature:
             weights w (Kish 1965).
 
     Raises:
-        NewtritonError: an option is unknown or out of its range, or a name is of no layer.
-        MissingRule: a layer has no block.
+        NewtritonError: an option is unknown or out of its range, a name is of no layer, or there
+            would be too many copies.
+        MissingRule: a layer has no block, or the network is no chain and the kind needs one.
     """
 
     preconditioner = None
@@ -87,10 +103,19 @@ class KroneckerCurvature:
         refresh: int = 1,
         relative: bool = False,
         basis: str = "eigh",
+        sharing: str = "expand",
+        max_factor: int = MAX_FACTOR,
+        max_copies: int = MAX_COPIES,
     ) -> None:
         check_option("kind", kind, STRUCTURES)
         check_option("inputs", inputs, INPUTS if kind in KINDS else INPUTS[:1])
         check_option("basis", basis, REFRESHES)
+        check_option("sharing", sharing, SHARINGS)
+        self.options: dict[str, Any] = {
+            "sharing": sharing,
+            "max_factor": check_count("max_factor", max_factor),
+            "max_copies": check_count("max_copies", max_copies),
+        }
         self.model, self.samples = model, check_count("samples", samples)
         self.name, self.kind = kind, EKFAC.get(kind, kind)
         self.refresh, self.basis = check_count("refresh", refresh), basis
@@ -102,19 +127,23 @@ class KroneckerCurvature:
         self.layers = None if layers is None else frozenset(layers)
         if self.layers is not None:
             model.layout.check_layers("layers", self.layers)
+            if frozen := self.layers - model.layers.keys():
+                raise NewtritonError(f"layers names {min(frozen)!r}, which is frozen: leave it out")
             if not self.layers:
                 raise NewtritonError("layers is empty: name at least one, or leave it out")
             blocks(model.programs[True].traced, self.layers)  # it refuses what has none
         described = _described(model, self.layers)
-        names = [b.layer for b in described if isinstance(b, KroneckerLayer)]
+        names = [b.layer for b in described if isinstance(b, KroneckerLayer) and b.plain]
         self.means = {"gram": [], "mean": names, "mean-first": names[:1]}[inputs]
         eigenbasis = basis if kind in EKFAC else None
-        self._blocks = operators(model, self.means, apart, eigenbasis, self.layers)
+        self._blocks = operators(model, self.means, apart, eigenbasis, self.layers, max_factor)
         self.relative = check_flag("relative", relative)
         for block in self._blocks.values():
             block.decay, block.relative = model.weight_decay, self.relative
         self.updates = self.gathered = 0
         self.unseen = 0.0
+        if self.kind in (*RECURSIVE, "kflr") and model.programs[True].offers(self.kind):
+            self._check_network()
         # New memory costs a CPU as much as what is written to it; a GPU's allocator keeps it.
         self._memory = dict[Output, Tensor]() if model.device.type == "cpu" else None
 
@@ -140,6 +169,31 @@ class KroneckerCurvature:
         """The averages by layer; nothing before the first update."""
         return {layer: b.factors for layer, b in self._blocks.items() if b.is_filled}
 
+    def _check_network(self) -> None:
+        """Checks that the network has the factors: it is a chain, or takes few enough copies.
+
+        Raises:
+            MissingRule: it is no chain; the error names the kinds of factors that it has.
+            NewtritonError: it takes too many copies.
+        """
+        try:
+            self.programs(self.model, 1)
+        except MissingRule as error:
+            named = ", ".join(repr(kind) for kind in KINDS if self._has_factors(kind))
+            instead = f"take factors of the kind {named}, or" if named else "take"
+            raise MissingRule(
+                f"curvature {self.name!r}: {error}. For this network {instead} the curvature 'ggn' "
+                "or 'hessian' with solver='truncated-cg'"
+            ) from error
+
+    def _has_factors(self, kind: str) -> bool:
+        """Whether loss and network have factors of a kind for the layers."""
+        try:
+            self.model.programs[True].factors(kind, layers=self.layers, **self.options)
+        except NewtritonError:
+            return False
+        return True
+
     def update(self, lin: Linearization) -> bool:
         """Gathers factors where that is due; returns False where they are not finite.
 
@@ -150,7 +204,7 @@ class KroneckerCurvature:
             named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
             memory = self._memory if filled else None  # the first factors become the averages
             drawn = self.kind, self.samples, self.generator
-            new = lin.kronecker_factors(*drawn, **named, memory=memory)
+            new = lin.kronecker_factors(*drawn, **named, memory=memory, **self.options)
             if not all_finite([t for f in new.values() for t in f.tensors.values()]):
                 return False
             burning_in = self.updates < self.burn_in
@@ -174,7 +228,8 @@ class KroneckerCurvature:
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
         known, means, per_sample = model.programs[True], frozenset(self.means), self.name in EKFAC
-        return [known.factors(self.kind, self.samples, means, self.layers, per_sample)]
+        wanted = self.kind, self.samples, means, self.layers, per_sample
+        return [known.factors(*wanted, **self.options)]
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns C v for a flat vector, block by block: G V A, or d ⊙ v on diagonal ones.
@@ -234,6 +289,7 @@ def operators(
     apart: bool,
     basis: str | None = None,
     layers: Collection[str] | None = None,
+    max_factor: int = MAX_FACTOR,
 ) -> dict[str, Block]:
     """Returns an empty block for each layer: the one place that chooses its structure.
 
@@ -243,15 +299,17 @@ def operators(
         apart: whether the bias is uncoupled from the weights in those.
         basis: how the eigenbasis of the others is refreshed; None where they keep none.
         layers: the layers that get a block; None for all.
+        max_factor: the most rows of a factor that is kept as a matrix; of a product with a larger
+            one there is no eigenbasis.
     """
     result: dict[str, Block] = {}
     for described in _described(model, layers):
         if not isinstance(described, KroneckerLayer):
             result[described.layer] = DiagonalBlock(described)
         elif described.layer in means:
-            result[described.layer] = MeanBlock(described, apart)
-        elif basis is not None:
+            result[described.layer] = MeanBlock(described, apart, max_factor)
+        elif basis is not None and described.plain and described.size <= max_factor:
             result[described.layer] = EigenbasisBlock(described, refines=basis == "qr")
         else:
-            result[described.layer] = KroneckerBlock(described)
+            result[described.layer] = KroneckerBlock(described, max_factor)
     return result

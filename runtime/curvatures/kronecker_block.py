@@ -1,8 +1,9 @@
 """Blocks that are Kronecker products A ⊗ G: of two full factors, or with a mean in place of A.
 
 A block is a pair of sides. A side is a symmetric matrix, or U Uᵀ of low rank given by its root U;
-either may have groups on a leading axis. What a factorisation keeps are named tensors, which are
-saved as they are. A block's part of a vector is M of O×D: weights in rows, the bias as last column.
+either may have groups on a leading axis, and a large one is a diagonal, given by its numbers. What
+a factorisation keeps are named tensors, which are saved as they are. A block's part of a vector is
+M of O×D: weights in rows, the bias as last column.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...compiler.curvature.blocks import MAX_FACTOR
 from ...kernels.memory import empty
 from ...kernels.products import times_transposed
 from ..model.factors import KroneckerFactors, MeanFactors
 from ..parts.block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
 from ..parts.cholesky import System
-from ..parts.eigen import Symmetric
+from ..parts.eigen import Spectrum, Symmetric
 from ..parts.state import Shaped, Spec
 from ..parts.tags import Tag
 
 if TYPE_CHECKING:
-    from ...compiler.curvature.factors import KroneckerLayer
+    from ...compiler.curvature.blocks import KroneckerLayer
 
 Saved = dict[str, Tensor]
 
@@ -34,7 +36,13 @@ Saved = dict[str, Tensor]
 
 
 class Side(ABC):
-    """One side of a Kronecker product, S or a stack of them, one per group."""
+    """One side of a Kronecker product, S or a stack of them, one per group.
+
+    Attributes:
+        name: the name of the factor, "A" or "G".
+    """
+
+    name: str
 
     @property
     @abstractmethod
@@ -42,20 +50,31 @@ class Side(ABC):
         """The mean tr S/dim S, one per group, in float64."""
 
     @abstractmethod
-    def system(self, damping: Tensor) -> System:
-        """Returns the matrix whose inverse solves with S + damping·I, one per group."""
+    def system(self, damping: Tensor) -> list[System]:
+        """Returns the matrix whose inverse solves with S + damping·I, one per group.
+
+        There is none where the inverse needs none.
+        """
 
     @abstractmethod
-    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
-        """Returns what these solves need, from the inverse of `system`."""
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved | None:
+        """Returns what these solves need, from the inverse of `system`; None where it has none."""
 
     @abstractmethod
-    def symmetric(self, basis: Tensor | None) -> Symmetric:
+    def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
         """Returns the matrix whose spectrum is that of S, in its range where S is of low rank.
+
+        There is none where the spectrum is known.
 
         Args:
             basis: the eigenvectors to be refined; None for new ones.
         """
+
+    def spectrum(self, found: Spectrum | None) -> Saved | None:
+        """Returns the eigenvalues and eigenvectors under the side's name, as they were found."""
+        if found is None:
+            return None
+        return {f"values_{self.name}": found.values, self.name: found.vectors}
 
 
 class Full(Side):
@@ -69,21 +88,76 @@ class Full(Side):
         """The mean of the diagonal, one per group, in float64."""
         return self.matrix.diagonal(dim1=-2, dim2=-1).mean(-1, dtype=torch.float64)
 
-    def system(self, damping: Tensor) -> System:
+    def system(self, damping: Tensor) -> list[System]:
         """Returns S with its damping."""
-        return System(self.matrix, damping)
+        return [System(self.matrix, damping)]
 
-    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved | None:
         """Returns the inverse under the side's name."""
-        return {f"{self.name}_inverse": inverse}
+        return None if inverse is None else {f"{self.name}_inverse": inverse}
 
-    def symmetric(self, basis: Tensor | None) -> Symmetric:
+    def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
         """Returns S itself."""
-        return Symmetric(self.matrix, basis=basis)
+        return [Symmetric(self.matrix, basis=basis)]
+
+
+class Diagonal(Side):
+    """A side diag(d), of which d is kept: no number of it is negative."""
+
+    def __init__(self, values: Tensor, name: str) -> None:
+        self.values, self.name = values, name
+
+    @property
+    def mean_diagonal(self) -> Tensor:
+        """The mean of d, one per group, in float64."""
+        return self.values.mean(-1, dtype=torch.float64)
+
+    def system(self, damping: Tensor) -> list[System]:
+        """Returns nothing."""
+        return []
+
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved:
+        """Returns 1/(d + damping) under the side's name.
+
+        Without damping no number counts for less than the largest one's rounding error.
+        """
+        return {f"{self.name}_inverse": self._damped(damping.unsqueeze(-1)).reciprocal_()}
+
+    def _damped(self, damping: Tensor) -> Tensor:
+        """Returns d + damping, which is never 0."""
+        limits = torch.finfo(self.values.dtype)
+        least = (limits.eps * self.values.amax(-1, keepdim=True)).clamp(min=limits.tiny)
+        return torch.maximum(self.values + damping.to(self.values.dtype), least)
+
+    def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
+        """Returns nothing: d are the eigenvalues, of unit vectors."""
+        return []
+
+    def spectrum(self, found: Spectrum | None) -> Saved:
+        """Returns a copy of d, which an average goes on with."""
+        return {f"values_{self.name}": self.values.clone()}
+
+
+class HomogeneousDiagonal(Diagonal):
+    """A diagonal side of a layer's inputs and the 1 of its bias, see `Homogeneous`."""
+
+    @property
+    def mean_diagonal(self) -> Tensor:
+        """The inputs' mean square ρ², one per group, in float64; 1 where they are zero."""
+        inputs = self.values[..., :-1].mean(-1, dtype=torch.float64)
+        return inputs.where(inputs > 0.0, 1.0)
+
+    def _damped(self, damping: Tensor) -> Tensor:
+        """Returns d with its damping, that of the bias apart."""
+        each = damping.expand(self.values.shape).clone()
+        each[..., -1] /= self.mean_diagonal
+        return super()._damped(each)
 
 
 class LowRank(Side):
     """A side S = U Uᵀ with a root U of few columns, which is never multiplied out."""
+
+    name = "A"
 
     def __init__(self, root: Tensor) -> None:
         self.root = root
@@ -94,23 +168,25 @@ class LowRank(Side):
         root = self.root.double()
         return root.square().sum((-2, -1)) / root.shape[-2]
 
-    def system(self, damping: Tensor) -> System:
+    def system(self, damping: Tensor) -> list[System]:
         """Returns the small UᵀU with its damping, which must be positive.
 
         The inverse is Woodbury's; where U is a column, Sherman and Morrison's (EA-CG, eq. 13).
         """
         positive = damping.masked_fill(damping <= 0, math.nan)
-        return System(self.root.mT @ self.root, positive)
+        return [System(self.root.mT @ self.root, positive)]
 
-    def saved(self, inverse: Tensor, damping: Tensor) -> Saved:
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved | None:
         """Returns the inverse, and what goes with it in Woodbury's."""
+        if inverse is None:
+            return None
         scale = damping.to(self.root.dtype).reshape(*damping.shape, 1, 1)
         kept = self.root.clone()  # it may be a view of an average, which goes on
         return {"root": kept, "core_inverse": inverse, "damping": scale}
 
-    def symmetric(self, basis: Tensor | None) -> Symmetric:
+    def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
         """Returns the root U; its few eigenvectors are computed anew."""
-        return Symmetric(self.root, is_root=True)
+        return [Symmetric(self.root, is_root=True)]
 
 
 class Homogeneous(Full):
@@ -126,11 +202,11 @@ class Homogeneous(Full):
         inputs = self.matrix.diagonal(dim1=-2, dim2=-1)[..., :-1].mean(-1, dtype=torch.float64)
         return inputs.where(inputs > 0.0, 1.0)
 
-    def system(self, damping: Tensor) -> System:
+    def system(self, damping: Tensor) -> list[System]:
         """Returns S with its damping, that of the bias apart."""
         matrix, more = self.matrix.clone(), damping / self.mean_diagonal - damping
         matrix[..., -1, -1] += more.to(matrix.dtype)
-        return System(matrix, damping)
+        return [System(matrix, damping)]
 
 
 def balance(a: Side, g: Side) -> Tensor:
@@ -158,31 +234,53 @@ class MatrixBlock(Block):
 
     def __init__(self, described: KroneckerLayer) -> None:
         super().__init__(described.layer)
-        self.described = described
+        self.described, self.names = described, described.names
 
     @property
     def homogeneous(self) -> bool:
         """Whether the layer has a bias, the last column of M."""
         return self.described.bias is not None
 
-    def read(self, views: Views) -> Tensor:
-        """Returns M, O×D (groups×O/g×D), the bias as last column; a view where there is none."""
+    def _matrix(self, views: Views) -> Tensor:
+        """Returns the weights laid out as M; a view where their elements lie so."""
         layer = self.described
         weight = views[layer.weight]
+        for name, argument in layer.views:
+            weight = weight.reshape(argument) if name == "reshape" else weight.permute(argument)
         lead = (layer.groups,) if layer.groups > 1 else ()
-        rows = weight.shape[0] // layer.groups
-        m = weight.reshape(*lead, rows, -1)
-        if layer.bias is None:
+        rows = weight.shape[0] if layer.rows is None else layer.rows
+        m = weight.reshape(*lead, rows // layer.groups, -1)
+        return m.mT if layer.transposed else m
+
+    def _as_weights(self, m: Tensor, weight: Tensor) -> Tensor:
+        """Returns the elements of M in the shape of the weights, which `_matrix` undoes."""
+        shapes = [tuple(weight.shape)]
+        for name, argument in self.described.views:
+            moved = argument if name == "reshape" else tuple(shapes[-1][i] for i in argument)
+            shapes.append(moved)
+        m = (m.mT if self.described.transposed else m).reshape(shapes[-1])
+        for (name, argument), shape in zip(self.described.views[::-1], shapes[-2::-1], strict=True):
+            back = [argument.index(i) for i in range(len(argument))] if name == "transpose" else ()
+            m = m.permute(back) if back else m.reshape(shape)
+        return m
+
+    def read(self, views: Views) -> Tensor:
+        """Returns M, O×D (groups×O/g×D), the bias as last column; a view where there is none."""
+        m, bias = self._matrix(views), self.described.bias
+        if bias is None:
             return m
         whole = empty((*m.shape[:-1], m.shape[-1] + 1), m.dtype, m.device)
-        return torch.cat([m, views[layer.bias].reshape(*lead, rows, 1)], -1, out=whole)
+        return torch.cat([m, views[bias].reshape(*m.shape[:-1], 1)], -1, out=whole)
 
     def write(self, views: Views, m: Tensor) -> None:
         """Writes M into weight and bias."""
         layer = self.described
         weight = views[layer.weight]
         columns = m.shape[-1] - self.homogeneous
-        weight.view(*m.shape[:-1], columns).copy_(m[..., :columns])
+        if any(name == "transpose" for name, _ in layer.views):
+            weight.copy_(self._as_weights(m[..., :columns], weight))
+        else:
+            self._matrix(views).copy_(m[..., :columns])
         if layer.bias is not None:
             views[layer.bias].view(m.shape[:-1]).copy_(m[..., columns])
 
@@ -193,7 +291,31 @@ class MatrixBlock(Block):
 
 
 class KroneckerProduct(MatrixBlock):
-    """A block A ⊗ G: all that does not depend on what A is."""
+    """A block A ⊗ G: all that does not depend on what A is.
+
+    Args:
+        described: which parameters they are, and the layer's groups and taps.
+        max_factor: the most rows of a factor that is kept as a matrix.
+    """
+
+    def __init__(self, described: KroneckerLayer, max_factor: int = MAX_FACTOR) -> None:
+        super().__init__(described)
+        self.max_factor = max_factor
+
+    def _is_diagonal(self, name: str) -> bool:
+        """Whether a factor's diagonal alone is kept."""
+        return self.described.is_diagonal(self.tensors[name].dim())
+
+    @property
+    def diagonal(self) -> tuple[str, ...]:
+        """The names of the factors of which the diagonal alone is kept."""
+        kept = [name for name in ("A", "G") if name in self.tensors]
+        return tuple(name for name in kept if self._is_diagonal(name))
+
+    def _factor_spec(self, name: str, size: int, lead: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of a factor of a size."""
+        looked_up = name == "A" and self.described.looks_up
+        return (*lead, size) if looked_up or size > self.max_factor else (*lead, size, size)
 
     @property
     @abstractmethod
@@ -206,9 +328,9 @@ class KroneckerProduct(MatrixBlock):
         """The side of the inputs, D×D."""
 
     @property
-    def g(self) -> Full:
+    def g(self) -> Side:
         """The side of the outputs' gradients, O×O."""
-        return Full(self.tensors["G"], "G")
+        return (Diagonal if self._is_diagonal("G") else Full)(self.tensors["G"], "G")
 
     @property
     def mean_diagonal(self) -> Tensor:
@@ -218,12 +340,14 @@ class KroneckerProduct(MatrixBlock):
     @property
     def operations(self) -> int:
         """Twice the cube of the rows of each matrix that is kept, for its inverse."""
-        kept = [t for t in self.tensors.values() if t.dim() > 1 and t.shape[-1] == t.shape[-2]]
-        return sum(2 * t.numel() * t.shape[-1] for t in kept)
+        kept = [self.tensors[name] for name in ("A", "G") if name in self.tensors]
+        matrices = [t for t in kept if not self.described.is_diagonal(t.dim())]
+        return sum(2 * t.numel() * t.shape[-1] for t in matrices)
 
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product G M A."""
-        return self.tensors["G"] @ self.factors.times_inputs(m)
+        g, turned = self.tensors["G"], self.factors.times_inputs(m)
+        return g.unsqueeze(-1) * turned if self._is_diagonal("G") else g @ turned
 
     def factorise(self, damping: float, form: Damped) -> Made:
         """Factorises the block alone, see `factorising`."""
@@ -239,11 +363,14 @@ class KroneckerProduct(MatrixBlock):
         """
         if form is Damped.WHOLE:
             bases = {} if last is None else last.tensors
-            a, g = yield [self.a.symmetric(bases.get("A")), self.g.symmetric(bases.get("G"))]
-            if a is None or g is None:
-                return None
-            saved = {"values_A": a.values, "A": a.vectors, "values_G": g.values, "G": g.vectors}
-            return Factorisation(form, saved), 0
+            both = self.a, self.g
+            asked = [side.symmetric(bases.get(side.name)) for side in both]
+            answers = iter((yield [*asked[0], *asked[1]]))
+            a, g = (
+                side.spectrum(next(answers) if problems else None)
+                for side, problems in zip(both, asked, strict=True)
+            )
+            return None if a is None or g is None else (Factorisation(form, a | g), 0)
         balanced = form is Damped.BALANCED
         sides = a, g = self.a, self.g
         pi = balance(a, g)
@@ -252,14 +379,14 @@ class KroneckerProduct(MatrixBlock):
         growth = math.sqrt(10.0) if balanced else 10.0
         for retry in range(RETRIES + 1):
             dampings = pi * strength, strength / pi
-            inverses = yield [s.system(d) for s, d in zip(sides, dampings, strict=True)]
-            saved = [
-                side.saved(inverse, damping)
-                for side, inverse, damping in zip(sides, inverses, dampings, strict=True)
-                if inverse is not None
-            ]
-            if len(saved) == len(sides):
-                return Factorisation(form, saved[0] | saved[1]), retry
+            systems = [s.system(d) for s, d in zip(sides, dampings, strict=True)]
+            inverses = iter((yield [*systems[0], *systems[1]]))
+            of_a, of_g = (
+                side.saved(next(inverses) if system else None, damping)
+                for side, system, damping in zip(sides, systems, dampings, strict=True)
+            )
+            if of_a is not None and of_g is not None:
+                return Factorisation(form, of_a | of_g), retry
             strength = self._rounding().clamp(min=growth * strength)
         return None
 
@@ -271,7 +398,7 @@ class KroneckerProduct(MatrixBlock):
         """
         a, g = self.a.mean_diagonal.abs().max(), self.g.mean_diagonal.abs().max()
         size = torch.where(a * g > 0, (a * g).sqrt(), torch.maximum(a, g))
-        return math.sqrt(torch.finfo(self.g.matrix.dtype).eps) * size.where(size > 0, 1.0)
+        return math.sqrt(torch.finfo(self.tensors["G"].dtype).eps) * size.where(size > 0, 1.0)
 
     def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
         """Returns the extremes of the eigenvalues of A ⊗ G, where both were diagonalised."""
@@ -287,7 +414,7 @@ class KroneckerProduct(MatrixBlock):
         self, damping: float, lowest: float, largest: float
     ) -> tuple[float, int] | None:
         """Raises γ tenfold until all eigenvalues of A ⊗ G + γI are above rounding."""
-        limits = torch.finfo(self.g.matrix.dtype)
+        limits = torch.finfo(self.tensors["G"].dtype)
         floor = max(limits.eps * largest, limits.tiny)
         for retry in range(RETRIES + 1):
             if lowest + damping > (floor if retry else 0.0):
@@ -300,7 +427,10 @@ class KroneckerProduct(MatrixBlock):
         if factorisation.form is Damped.WHOLE:
             return _solve_in_eigenbasis(factorisation.tensors, damping, m)
         turned = self._solve_inputs(factorisation.tensors, m)
-        return times_transposed(factorisation.tensors["G_inverse"], turned)
+        inverse = factorisation.tensors["G_inverse"]
+        if self.described.is_diagonal(inverse.dim()):
+            return inverse.unsqueeze(-1) * turned.mT
+        return times_transposed(inverse, turned)
 
     @abstractmethod
     def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
@@ -311,26 +441,33 @@ class KroneckerProduct(MatrixBlock):
     ) -> Mapping[str, Spec]:
         """Returns the specification of what `Damped.WHOLE` keeps for A of a rank, D by default."""
         lead, d, o = self.sizes(views)
-        rank = d if rank is None else rank
-        return {
-            "values_A": Shaped((*lead, rank), dtype),
-            "A": Shaped((*lead, d, rank), dtype),
-            "values_G": Shaped((*lead, o), dtype),
-            "G": Shaped((*lead, o, o), dtype),
-        }
+        shapes = {"A": self._factor_spec("A", d, lead), "G": self._factor_spec("G", o, lead)}
+        if rank is not None:
+            shapes["A"] = (*lead, d, rank)
+        values = {"A": d if rank is None else rank, "G": o}
+        specs = {f"values_{name}": Shaped((*lead, values[name]), dtype) for name in shapes}
+        matrices = {n: s for n, s in shapes.items() if not self.described.is_diagonal(len(s))}
+        return specs | {name: Shaped(shape, dtype) for name, shape in matrices.items()}
 
 
 def _has_null_space(tensors: Mapping[str, Tensor]) -> bool:
     """Whether only the range of A has been diagonalised."""
+    if "A" not in tensors:
+        return False
     rows, columns = tensors["A"].shape[-2:]
     return rows > columns
 
 
 def _solve_in_eigenbasis(tensors: Mapping[str, Tensor], damping: float, m: Tensor) -> Tensor:
-    """Solves G X A + γX = M: four products, six where A has only its range."""
-    vectors_a, vectors_g = tensors["A"], tensors["G"]
-    turned = vectors_g.mT @ m @ vectors_a
-    inside = vectors_g @ (turned / (spectrum(tensors) + damping)) @ vectors_a.mT
+    """Solves G X A + γX = M: four products, six where A has only its range, fewer for diagonals."""
+    vectors_a, vectors_g = tensors.get("A"), tensors.get("G")
+    turned = m if vectors_g is None else vectors_g.mT @ m
+    turned = turned if vectors_a is None else turned @ vectors_a
+    inside = turned / (spectrum(tensors) + damping)
+    inside = inside if vectors_g is None else vectors_g @ inside
+    if vectors_a is None:
+        return inside
+    inside = inside @ vectors_a.mT
     if not _has_null_space(tensors):
         return inside
     return inside + (m - (m @ vectors_a) @ vectors_a.mT) / damping
@@ -340,10 +477,12 @@ class KroneckerBlock(KroneckerProduct):
     """A block A ⊗ G with A = E[ā āᵀ] in full."""
 
     @property
-    def a(self) -> Full:
+    def a(self) -> Side:
         """The side of the inputs, in (tap, channel) order."""
-        side = Homogeneous if self.relative and self.homogeneous else Full
-        return side(self.tensors["A"], "A")
+        apart = self.relative and self.homogeneous
+        if self._is_diagonal("A"):
+            return (HomogeneousDiagonal if apart else Diagonal)(self.tensors["A"], "A")
+        return (Homogeneous if apart else Full)(self.tensors["A"], "A")
 
     def mean_square(self, views: Views) -> Tensor:
         """Returns τ², a bias being a weight of an input of the others' size."""
@@ -356,12 +495,15 @@ class KroneckerBlock(KroneckerProduct):
     def factors(self) -> KroneckerFactors:
         """The averages A and G."""
         tensors = self.tensors
-        return KroneckerFactors(tensors["A"], tensors["G"], self.described.kernel, self.homogeneous)
+        return KroneckerFactors(
+            tensors["A"], tensors["G"], self.described.kernel, self.homogeneous, self.diagonal
+        )
 
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
-        """Returns the specification of A, D×D, and G, O×O."""
-        lead, d, o = self.sizes(views)
-        return {"A": Shaped((*lead, d, d), dtype), "G": Shaped((*lead, o, o), dtype)}
+        """Returns the specification of A, D×D, and G, O×O, or of their diagonals."""
+        lead, *sizes = self.sizes(views)
+        sides = zip(("A", "G"), sizes, strict=True)
+        return {name: Shaped(self._factor_spec(name, n, lead), dtype) for name, n in sides}
 
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype
@@ -372,7 +514,10 @@ class KroneckerBlock(KroneckerProduct):
         return {f"{name}_inverse": shape for name, shape in self.spec(views, dtype).items()}
 
     def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
-        return times_transposed(tensors["A_inverse"], m)
+        inverse = tensors["A_inverse"]
+        if self.described.is_diagonal(inverse.dim()):
+            return (m * inverse.unsqueeze(-2)).mT
+        return times_transposed(inverse, m)
 
 
 class MeanBlock(KroneckerProduct):
@@ -381,12 +526,15 @@ class MeanBlock(KroneckerProduct):
     Args:
         described: which parameters they are, and the layer's groups and taps.
         apart: whether the bias is uncoupled from the weights.
+        max_factor: the most rows of a factor that is kept as a matrix.
     """
 
     tags = KroneckerProduct.tags | {Tag.MEANS}
 
-    def __init__(self, described: KroneckerLayer, apart: bool) -> None:
-        super().__init__(described)
+    def __init__(
+        self, described: KroneckerLayer, apart: bool, max_factor: int = MAX_FACTOR
+    ) -> None:
+        super().__init__(described, max_factor)
         self.apart = apart
 
     @property
@@ -398,7 +546,8 @@ class MeanBlock(KroneckerProduct):
     def factors(self) -> MeanFactors:
         """The mean of the inputs, and G."""
         mean, g = self.tensors["mean"], self.tensors["G"]
-        return MeanFactors(mean, g, self.described.kernel, self.homogeneous, self.apart)
+        kernel, diagonal = self.described.kernel, self.diagonal
+        return MeanFactors(mean, g, kernel, self.homogeneous, self.apart, diagonal)
 
     @property
     def rank(self) -> int:
@@ -409,7 +558,7 @@ class MeanBlock(KroneckerProduct):
         """Returns the specification of the mean, D without the 1, and of G, O×O."""
         lead, d, o = self.sizes(views)
         mean = Shaped((*lead, d - self.homogeneous), dtype)
-        return {"mean": mean, "G": Shaped((*lead, o, o), dtype)}
+        return {"mean": mean, "G": Shaped(self._factor_spec("G", o, lead), dtype)}
 
     def factorisation_spec(
         self, form: Damped, views: Views, dtype: torch.dtype
@@ -422,7 +571,7 @@ class MeanBlock(KroneckerProduct):
             "root": Shaped((*lead, d, self.rank), dtype),
             "core_inverse": Shaped((*lead, self.rank, self.rank), dtype),
             "damping": Shaped((*lead, 1, 1), dtype),
-            "G_inverse": Shaped((*lead, o, o), dtype),
+            "G_inverse": Shaped(self._factor_spec("G", o, lead), dtype),
         }
 
     def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ def alignment(
         norm = float(b.norm())
         return -x, float((product(x) - b).norm()) / norm if norm else 0.0
 
-    layers = layout.layers.items()
+    layers = model.layers.items()
     places = {layer: layout.places(names).to(g.device) for layer, names in layers}
     found = {layer: exact(at) for layer, at in places.items()}
     whole, residual = exact(torch.arange(layout.numel, device=g.device))

@@ -117,7 +117,7 @@ def layer_errors(
     check_count("limit", limit)
     layout = lin.model.layout
     chosen: dict[str, Tensor] = {}
-    for layer, names in layout.layers.items():
+    for layer, names in lin.model.layers.items():
         taken = [n for n in names if of in ("layer", n.rpartition(".")[2])]
         if taken:
             chosen[layer] = layout.places(taken).to(lin.model.device)

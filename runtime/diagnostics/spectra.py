@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number, check_option
 from ...compiler.programs import MATRICES
@@ -22,9 +25,9 @@ def spectrum(
 ) -> Spectrum:
     """Finds both ends of the spectrum of the Hessian or the Gauss–Newton matrix of h.
 
-    Weight decay is in them, as in `hvp` and `ggnvp`. An eigenvalue is off by no more than its
-    residual r, and by about r²/gap where it stands apart. The method is block Lanczos with thick
-    restarts (Wu & Simon 2000).
+    Weight decay is in them, as in `hvp` and `ggnvp`, and frozen parameters are not. An eigenvalue
+    is off by no more than its residual r, and by about r²/gap where it stands apart. The method is
+    block Lanczos with thick restarts (Wu & Simon 2000).
 
     Args:
         lin: the point and the batch.
@@ -52,12 +55,20 @@ def spectrum(
         (True, [18, 18])
     """
     check_option("matrix", matrix, MATRICES)
-    if check_count("k", k) > lin.model.layout.numel:
-        raise NewtritonError(f"k is {k}: the model has {lin.model.layout.numel} parameters")
-    with switches(lin.model.device):
+    model, times = lin.model, lin.hvp if matrix == "hessian" else lin.ggnvp
+    names = [name for of_layer in model.layers.values() for name in of_layer]
+    places = model.layout.places(names).sort().values.to(model.device)
+    if check_count("k", k) > len(places):
+        raise NewtritonError(f"k is {k}: the model has {len(places)} parameters that are trained")
+
+    def product(v: Tensor) -> Tensor:
+        """Returns the product over the parameters that are trained: others have no part in it."""
+        return times(torch.zeros_like(model.params).index_copy_(0, places, v))[places]
+
+    with switches(model.device):
         return spectrum_edges(
-            lin.hvp if matrix == "hessian" else lin.ggnvp,
-            lin.model.params,
+            product,
+            model.params[places],
             k,
             tolerance=check_number("tolerance", tolerance, 0.0, below=1.0),
             limit=check_count("limit", limit),

@@ -32,6 +32,8 @@ from .settings import Settings
 from .storage import Use
 from .tiles import ContractionTiling, PatchTiling, Tiling
 
+HELD_BY_FOUR_WARPS = 4096  # elements of a tile, several values of each, without spills
+
 
 class Launch(Protocol):
     """Kernels that are launched together.
@@ -132,9 +134,11 @@ class PointwiseLaunch(TritonLaunch):
         arguments |= {f"e{q}": sum(counts[: q + 1]) for q in range(len(counts) - 1)}
         arguments["batch"] = generated.batch
         target, function = generated.settings.target, getattr(module, slots.function)
+        largest = max(t.rows * t.columns for t in map(generated.tiles.__getitem__, slots.kernels))
         job = Job(
             _title(self.kernels[0]), "pointwise", function, types_of(arguments),
-            target.limits if target else {}, wide=generated.wide(slots.kernels, slots.codes),
+            target.limits if target else {}, warps=4 if largest <= HELD_BY_FOUR_WARPS else 8,
+            wide=generated.wide(slots.kernels, slots.codes),
         )  # fmt: skip
         self.calls = [Call(job, sum(counts), arguments)]
         self.use = Use(
@@ -191,6 +195,7 @@ class ContractionLaunch(TritonLaunch):
             precision=precision if constants["PREC"] == "tf32" else constants["PREC"],
             warps=warps, stages=stages, flat=constants.get("FLAT", constants["C"] < 16),
             narrow=min(copied) < 64 or any(c % unit for c in copied),
+            odd=precision == "bf16" and any(c % 2 for c in copied),
             tile=(constants["BM"], constants["BN"], constants["BK"]),
             wide=generated.wide(self.kernels, [code]), products=3 if together else 1,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 from ...compiler.graph.ir import Node, Op, Shape, concrete, is_batched
 from ...compiler.lowering.code import Tile
 from ...compiler.lowering.elements import Reduction, reduction
-from ...compiler.lowering.kernel import Kernel
+from ...compiler.lowering.kernel import Kernel, width
 from ...compiler.lowering.space import is_outer
 from ...kernels.contraction import Geometry, Tiles, contraction
 from ...kernels.lags import PatchGeometry
@@ -340,11 +340,16 @@ def pointwise_tile(kernel: Kernel, batch: int, elements: int) -> Tile:
         widest, elements = 64, 2 * elements  # tall: few parts
     if any(map(_sums_columns, kernel.body)):
         widest = 16  # many rows are added at once, by many program instances
-    if kernel.whole_rows:  # more values are alive at once
-        widest, elements = 2 * columns, elements // 2
+    if kernel.whole_rows:  # more values are alive at once; 16 bytes a thread in any case
+        widest, elements = 2 * columns, elements if _has_halves(kernel) else elements // 2
     br, bc = tile_shape(rows, columns, widest, elements)
     return Tile(br, bc, -(-columns // bc))
 
 
 def _sums_columns(node: Node) -> bool:
     return node.op is Op.REDUCE_SUM and reduction(node) is Reduction.COLUMNS
+
+
+def _has_halves(kernel: Kernel) -> bool:
+    """Whether a kernel reads or writes values of 16 bits."""
+    return any(width(node) == 2 for node in (*kernel.reads, *kernel.writes))

@@ -10,7 +10,7 @@ import torch
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number, check_option
-from ...compiler.language.inputs import specifications
+from ...compiler.language.inputs import InputSpec, specifications
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer
 from ..aten.executor import AtenBackend
@@ -58,7 +58,7 @@ def compile(
         contractions: what computes them on the triton backend, "fused" kernels, the "vendor"
             library, or whichever is "measured" to be faster; "auto" measures on a GPU.
         cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
-        weight_decay: λ ≥ 0, on all parameters.
+        weight_decay: λ ≥ 0, on all parameters that are not frozen.
         seed: the seed of the first parameter values, and of what drops out.
 
     Raises:
@@ -105,9 +105,11 @@ def compiled(
     where = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
     if not isinstance(loss, Loss):
         raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
-    specifications(input_shape)  # it refuses what is none
+    specs = specifications(input_shape)
+    alone = isinstance(specs, InputSpec) and specs.kind == "float"
     decay = check_number("weight_decay", weight_decay, 0.0)
-    return kind(net, input_shape, loss, where, dtype, decay, seed)
+    shape = specs.shape if alone else specs
+    return kind(net, shape, loss, where, dtype, decay, seed)
 
 
 def _backend(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import DiagonalLayer, KroneckerLayer, blocks, faults
+from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, per_sample
@@ -73,7 +73,7 @@ class Compiled:
         device: where parameters and data are.
         vectors: arithmetic on flat vectors.
         dtype: of parameters, data and results.
-        weight_decay: λ of h, the mean loss plus λ/2 ‖θ‖².
+        weight_decay: λ of h, the mean loss plus λ/2 ‖θ‖², θ being the parameters that are trained.
         input_shape: the shape of one sample, or what else the inputs were declared by.
         layout: where each parameter lies in a flat vector.
         params: all parameters, one flat tensor in the model's layout, to be changed in place.
@@ -97,8 +97,9 @@ class Compiled:
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
         self._two_products: dict[int, bool] = {}
-        self._frozen: frozenset[str] | None = None  # as the layers say
+        self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
+        self._frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self._positions = per_sample(traced.z.shape[:1])
         self.loss_rounding = LossRounding(
             self.programs[True].losses, self._positions, traced.constants
@@ -106,7 +107,7 @@ class Compiled:
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)
         self.buffers = self._first_statistics(traced)
-        self.dropout = DropoutNumbers(traced.random, seed)
+        self.dropout = DropoutNumbers(traced.random, int(seed))
         self._constants: dict[Input, Tensor] = {}
         for name, values in (c for p in self.programs.values() for c in p.traced.constants.items()):
             kept = dtype if values.is_floating_point() else values.dtype
@@ -160,7 +161,7 @@ class Compiled:
 
     def blocks_of(self, layers: Collection[str]) -> list[KroneckerLayer | DiagonalLayer]:
         """Returns the curvature blocks of those of these layers that have one."""
-        return [block for block in self.known_blocks if block.layer in layers]
+        return [block for block in self.known_blocks if block.owner in layers]
 
     def two_products(self, batch: int) -> bool:
         """Whether quadratic forms take two contractions a layer at a batch size, or three."""
@@ -226,8 +227,8 @@ class Compiled:
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
-        named = {program.names[key]: tensor for key, tensor in out.items()} if out else None
-        return program.results(self.executor(program)(self.context(batch), feed, named))
+        places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
+        return program.results(self.executor(program)(self.context(batch), feed, places))
 
     def compile_ahead(self, programs: Iterable[Program], batch: int, training: bool = True) -> None:
         """Compiles programs that will be called one after another together.
@@ -294,15 +295,19 @@ class Compiled:
     @property
     def frozen(self) -> frozenset[str]:
         """The names of the parameters that stay as they are."""
-        if self._frozen is None:
-            parameters = self.programs[True].traced.parameters
-            self._frozen = frozenset(name for name, p in parameters.items() if p.frozen)
-        return self._frozen
+        return self._frozen or frozenset()
 
     @cached_property
     def trained(self) -> list[slice]:
         """The parts of a flat vector that belong to parameters which are not frozen."""
         return self.layout.runs(self.programs[True].traced.trained)
+
+    @property
+    def layers(self) -> dict[str, list[str]]:
+        """The names of the parameters that are not frozen, by layer, in the network's order."""
+        layers = self.layout.layers.items()
+        left = {layer: [n for n in names if n not in self.frozen] for layer, names in layers}
+        return {layer: names for layer, names in left.items() if names}
 
     @cached_property
     def held(self) -> list[slice]:
@@ -320,6 +325,14 @@ class Compiled:
 
         Raises:
             NewtritonError: there is no such parameter or layer.
+
+        Examples:
+            >>> import newtriton as nt
+            >>> net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
+            >>> model = nt.compile(net, (5,), nt.CrossEntropyLoss(), device="cpu")
+            >>> model.freeze("0")
+            >>> sorted(model.frozen)
+            ['0.bias', '0.weight']
         """
         meant = set[str]()
         for name in names:

@@ -7,12 +7,13 @@ numbers, so that all of a step sees the same network.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from ...compiler.graph.ir import Node, concrete
+from ...compiler.graph.ir import Node, batch_axis, concrete
 from ...compiler.graph.program import Input
 from ...compiler.values import RandomNumbers
 from ..backend import Context
@@ -20,6 +21,7 @@ from ..backend import Context
 # The finaliser of MurmurHash3 for 64 bits (Appleby 2011), as signed numbers.
 FIRST, SECOND = 0xFF51AFD7ED558CCD - (1 << 64), 0xC4CEB9FE1A85EC53 - (1 << 64)
 BITS = 24  # of a number in [0, 1), which float32 holds exactly
+CHUNK = 1 << 15  # numbers that stay in a CPU's cache while they are mixed
 
 
 def _mixed(x: Tensor) -> Tensor:
@@ -29,53 +31,82 @@ def _mixed(x: Tensor) -> Tensor:
     return x.bitwise_xor_((x >> 33).bitwise_and_((1 << 31) - 1))
 
 
-def uniform(seed: int, site: int, shape: tuple[int, ...], first: int, like: Tensor) -> Tensor:
+def _fractions(rows: Tensor, columns: Tensor) -> Tensor:
+    """Returns BITS bits of a hash of each pair of mixed numbers."""
+    x = (rows[:, None] ^ columns).mul_(FIRST)
+    return x.bitwise_xor_(x >> 32).mul_(SECOND) >> (64 - BITS)
+
+
+def uniform(place: tuple[int, ...], shape: tuple[int, ...], first: int, like: Tensor) -> Tensor:
     """Returns numbers in [0, 1) that follow from their place alone.
 
     Args:
-        seed: the seed.
-        site: the number of the place in the network.
+        place: the seed, the number of the linearization, that of the place in the network.
         shape: N×(the shape of a sample).
         first: the number of the first sample.
         like: a tensor of the dtype and device that are wanted.
     """
     samples, elements = shape[0], math.prod(shape[1:])
-    rows = torch.arange(first, first + samples, device=like.device)
-    rows = _mixed(_mixed(rows.add_(1)).bitwise_xor_(seed).add_(site))
+    rows = torch.arange(first + 1, first + samples + 1, device=like.device)
+    for number in place:
+        rows = _mixed(_mixed(rows).add_(number % (1 << 62)))
     columns = _mixed(torch.arange(1, elements + 1, device=like.device))
-    bits = _mixed(rows[:, None] ^ columns) >> (64 - BITS)
-    return bits.bitwise_and_((1 << BITS) - 1).to(like.dtype).mul_(2.0**-BITS).view(shape)
+    found = like.new_empty(samples, elements)
+    size = max(1, CHUNK // elements) if like.device.type == "cpu" else samples
+    for target, part in zip(found.split(size), rows.split(size), strict=True):
+        target.copy_(_fractions(part, columns))
+    return found.add_(float(1 << (BITS - 1))).mul_(2.0**-BITS).view(shape)
 
 
 class DropoutNumbers:
-    """The random numbers of a network's dropout, and the generator of their seeds.
+    """The random numbers of a network's dropout.
 
     Args:
         sites: the leaves of random numbers by the name of their place.
-        seed: the seed of the generator.
+        seed: what the seeds of linearizations follow from, with their count.
 
     Attributes:
-        generator: what seeds are drawn from, on the CPU.
-        seed: the seed of the last linearization.
+        sites: the leaves, as they were given.
+        seed: the seed, as it was given.
+        drawn: how many linearizations have had a seed of their own.
     """
 
     def __init__(self, sites: Mapping[str, Node], seed: int) -> None:
-        self.sites = sites
-        self.generator = torch.Generator().manual_seed(seed)
-        self.seed = 0
-        self.draw()
+        self.sites, self.seed, self.drawn = sites, seed, 0
+        self._first, self._kept = 0, False
 
     def draw(self) -> None:
-        """Draws the seed of a new linearization, where anything drops out."""
-        if self.sites:
-            self.seed = int(torch.randint((1 << 63) - 1, (), generator=self.generator))
+        """Goes on to the seed of a new linearization, where anything drops out."""
+        self.drawn += bool(self.sites) and not self._kept
 
-    def __call__(self, context: Context, first: int = 0) -> dict[Input, Tensor]:
-        """Returns the numbers of all places for a batch, of which `first` is the first sample."""
-        like = context.empty(())
-        return {
-            RandomNumbers(name): uniform(
-                self.seed, site, concrete(node.shape, context.batch), first, like
-            )
-            for site, (name, node) in enumerate(self.sites.items())
-        }
+    @contextmanager
+    def kept(self, first: int = 0) -> Iterator[None]:
+        """Keeps the seed inside a `with` statement, whatever is linearized there.
+
+        Args:
+            first: how many samples of the same step come before those of a batch.
+        """
+        before = self._first, self._kept
+        self._first, self._kept = first, True
+        try:
+            yield
+        finally:
+            self._first, self._kept = before
+
+    def __call__(self, context: Context) -> dict[Input, Tensor]:
+        """Returns the numbers of all places for a batch."""
+        like, found = context.empty(()), dict[Input, Tensor]()
+        for site, (name, node) in enumerate(self.sites.items()):
+            shape, shared = concrete(node.shape, context.batch), batch_axis(node.shape) is None
+            rows, first = ((1, *shape), 0) if shared else (shape, self._first)
+            numbers = uniform((self.seed, self.drawn, site), rows, first, like)
+            found[RandomNumbers(name)] = numbers.view(shape)
+        return found
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns what the coming seeds follow from."""
+        return {"seed": self.seed, "drawn": self.drawn}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restores what `state_dict` gave."""
+        self.seed, self.drawn = state["seed"], state["drawn"]

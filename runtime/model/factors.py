@@ -30,13 +30,15 @@ class KroneckerFactors:
 
     A = E[ā āᵀ] over samples and positions, G = E[g gᵀ] over samples, summed over positions (Martens
     & Grosse 2015; Grosse & Martens 2016 for convolutions). On row-major weights the block is the
-    matrix kron(G, A): it takes V, of O×D, to G V A.
+    matrix kron(G, A): it takes V, of O×D, to G V A. Of a table's lookups A is a diagonal; of a
+    transposed convolution G is of patches, in (tap, channel) order.
 
     Attributes:
         A_stored: the factor A as it was computed, D×D, in (tap, channel) order, the 1 last.
         G: the factor G, O×O, over output channels.
         kernel: the taps along each axis; (1, 1) for a linear layer.
         homogeneous: whether the layer has a bias, so that A has a row and a column for the 1.
+        diagonal: the names of the factors of which the diagonal alone is kept, D or O numbers.
 
     Examples:
         >>> import torch
@@ -54,6 +56,7 @@ class KroneckerFactors:
     G: Tensor
     kernel: tuple[int, int]
     homogeneous: bool
+    diagonal: tuple[str, ...] = ()
 
     @property
     def order(self) -> Tensor:
@@ -69,7 +72,8 @@ class KroneckerFactors:
         if self.kernel == (1, 1):
             return self.A_stored
         order = self.order
-        return self.A_stored.index_select(-1, order).index_select(-2, order)
+        rows = self.A_stored.index_select(-1, order)
+        return rows if "A" in self.diagonal else rows.index_select(-2, order)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -78,7 +82,7 @@ class KroneckerFactors:
 
     def times_inputs(self, m: Tensor) -> Tensor:
         """Returns the product M A for a matrix M of O×D."""
-        return m @ self.A_stored
+        return m * self.A_stored.unsqueeze(-2) if "A" in self.diagonal else m @ self.A_stored
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class MeanFactors:
         kernel: the taps along each axis; (1, 1) for a linear layer.
         homogeneous: whether the layer has a bias.
         apart: whether weight and bias are uncoupled, A = diag(E[a]E[a]ᵀ, 1), as in EA-CG.
+        diagonal: ("G",) where G's diagonal alone is kept.
 
     Examples:
         >>> import torch
@@ -108,6 +113,7 @@ class MeanFactors:
     kernel: tuple[int, int]
     homogeneous: bool
     apart: bool = False
+    diagonal: tuple[str, ...] = ()
 
     @property
     def root(self) -> Tensor:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...compiler.language.initial import INITIAL, Constant, Distribution, Normal, Sparse, Uniform
+from ...compiler.language.initial import (
+    INITIAL,
+    Constant,
+    Distribution,
+    Normal,
+    NormalRows,
+    Sparse,
+    Uniform,
+)
 from ...compiler.language.network import Parameter
 
 
@@ -14,7 +22,10 @@ def initialise(parameter: Parameter, view: Tensor, generator: torch.Generator) -
     values = torch.empty(
         view.shape, dtype=torch.float64 if view.dtype == torch.float64 else torch.float32
     )
-    _draw(INITIAL[parameter.init](parameter.fan_in, parameter.fan_out), values, generator)
+    first = parameter.init
+    if isinstance(first, str):
+        first = INITIAL[first](parameter.fan_in, parameter.fan_out)
+    _draw(first, values, generator)
     view.copy_(values)
 
 
@@ -31,3 +42,7 @@ def _draw(distribution: Distribution, values: Tensor, generator: torch.Generator
             rows.scatter_(1, order, torch.randn(order.shape, generator=generator).to(rows.dtype))
         case Constant(value):
             values.fill_(value)
+        case NormalRows(zero):
+            values.normal_(generator=generator)
+            if zero is not None:
+                values[zero] = 0.0

@@ -64,6 +64,8 @@ def check_inputs(
     for name, node in expected.items():
         what = "inputs" if name == ALONE else f"inputs {name!r}"
         values = given[name]
+        if node.type.kind == "int" and isinstance(values, Tensor) and values.dtype == torch.bool:
+            values = values.long()
         _check_input(what, node, values, dtype, device)
         if node.type.kind == "float":
             demands.append(_finite(what, values))

@@ -9,7 +9,9 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import KINDS, Noise
+from ...compiler.curvature.adjoints import MAX_COPIES, Noise
+from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
+from ...compiler.curvature.factors import KINDS
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, Op, concrete, per_sample
@@ -79,7 +81,6 @@ class Linearization(Generic[M]):
         y: Tensor,
         training: bool,
         ahead: Callable[[int], Sequence[Program]] | None = None,
-        redraw: bool = True,
     ) -> None:
         traced, program = programs.traced, programs.linearize
         inputs, labels, demands, batch = model.check(traced, x, y)
@@ -93,8 +94,7 @@ class Linearization(Generic[M]):
         self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
         self._given = model.feed(inputs, labels)
         if training:
-            if redraw:
-                model.dropout.draw()
+            model.dropout.draw()
             self._given |= model.dropout(model.context(batch))
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
@@ -259,9 +259,9 @@ class Linearization(Generic[M]):
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
         """Σ_l P_l C P_l v: a product per layer, all other layers' part of v being zero."""
-        result = torch.empty_like(v)
+        result = torch.zeros_like(v)
         source, target = self.model.layout.views(v), self.model.layout.views(result)
-        for names in self.model.layout.layers.values():
+        for names in self.model.layers.values():
             alone = torch.zeros_like(v)
             for name in names:
                 self.model.layout.views(alone)[name].copy_(source[name])
@@ -334,11 +334,16 @@ class Linearization(Generic[M]):
         layers: Collection[str] | None = None,
         per_sample: bool = False,
         memory: dict[Output, Tensor] | None = None,
+        *,
+        sharing: str = "expand",
+        max_factor: int = MAX_FACTOR,
+        max_copies: int = MAX_COPIES,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
         A pair stands for the block A ⊗ G, A = 1/(N·T) Σ āāᵀ and G = 1/N Σ ggᵀ over N samples and
-        T positions, see `compiler.curvature.factors`.
+        T positions, see `compiler.curvature.factors`. A layer with several blocks has each under
+        the name of its weights, diagonal ones under that of their first parameter.
 
         Args:
             kind: "kfac", labels drawn from the model's own distribution; "empirical", the true
@@ -351,10 +356,16 @@ class Linearization(Generic[M]):
                 "empirical" and "kflr".
             memory: where large factors of the last call with it lie, which are written over;
                 empty before the first one.
+            sharing: what becomes of a layer's positions, see Eschenhagen et al. 2023: "expand"
+                takes each by itself, which is exact for deep linear networks with a loss at each;
+                "reduce" first their mean input and the sum of their gradients, with one loss after
+                a mean over positions.
+            max_factor: the most rows of a factor; of a larger one the diagonal is kept.
+            max_copies: the most backward copies of "kflr", an output of a sample each.
 
         Raises:
-            NewtritonError: the kind is unknown, the loss does not have it, or it has nothing per
-                sample.
+            NewtritonError: the kind is unknown, the loss does not have it, it has nothing per
+                sample, or it takes too many copies.
             MissingRule: the network has a layer without factors of this kind.
 
         Examples:
@@ -368,8 +379,13 @@ class Linearization(Generic[M]):
         """
         check_option("kind", kind, KINDS)
         check_count("samples", samples)
+        check_option("sharing", sharing, SHARINGS)
+        limits = {"max_factor": check_count("max_factor", max_factor)}
+        limits["max_copies"] = check_count("max_copies", max_copies)
         wanted = None if layers is None else frozenset(layers)
-        program = self.programs.factors(kind, samples, frozenset(means), wanted, per_sample)
+        program = self.programs.factors(
+            kind, samples, frozenset(means), wanted, per_sample, sharing=sharing, **limits
+        )
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)

@@ -160,22 +160,18 @@ class Model(Compiled):
         read_checked(demands + broken)
         return total.to(self.dtype)
 
-    def objective(self, x: Tree, y: Tensor, training: bool = True, first: int = 0) -> float:
+    def objective(self, x: Tree, y: Tensor, training: bool = True) -> float:
         """Returns h, summed in float64; nothing is changed.
 
-        Args:
-            x: the inputs.
-            y: the labels.
-            training: whether batch norm takes batch statistics, and elements drop out as they did
-                in the last linearization.
-            first: how many samples of the same step come before these.
+        If `training`, batch norm takes batch statistics, and elements drop out as they did in the
+        last linearization or gradient.
         """
-        found, demands = self._evaluate(x, y, training, first)
+        found, demands = self._evaluate(x, y, training)
         broken, (total, *_) = self.measured(found)
         return float(read_checked(demands + broken, total)[0])
 
     def _evaluate(
-        self, x: Tree, y: Tensor | None, training: bool, first: int = 0
+        self, x: Tree, y: Tensor | None, training: bool
     ) -> tuple[dict[Output, Tensor], list[Demand]]:
         """Returns outputs, and losses where there are labels, with what the data must be."""
         programs = self.programs[training]
@@ -183,29 +179,19 @@ class Model(Compiled):
         program = programs.outputs if y is None else programs.evaluate
         feed = self.feed(inputs, labels)
         if training:
-            feed |= self.dropout(self.context(batch), first)
+            feed |= self.dropout(self.context(batch))
         return self.run(program, batch, feed), demands
 
     # --- derivatives ----------------------------------------------------------------------------
 
-    def gradient(
-        self, x: Tree, y: Tensor, *, redraw: bool = True, first: int = 0
-    ) -> tuple[float, Tensor, dict[str, Tensor]]:
-        """Returns h, its flat gradient and the batch's statistics; no tape is kept.
-
-        Args:
-            x: the inputs.
-            y: the labels.
-            redraw: whether other elements drop out than before.
-            first: how many samples of the same step come before these.
-        """
+    def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
+        """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
         inputs, labels, demands, batch = self.check(programs.traced, x, y)
         program = programs.linearize
-        if redraw:
-            self.dropout.draw()
+        self.dropout.draw()
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
-        feed = self.feed(inputs, labels) | self.dropout(self.context(batch), first)
+        feed = self.feed(inputs, labels) | self.dropout(self.context(batch))
         found = self.run(program, batch, feed, out=out)
         self.decay_(gradient, self.params)
         statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
@@ -219,7 +205,6 @@ class Model(Compiled):
         y: Tensor,
         training: bool = True,
         ahead: Callable[[int], Sequence[Program]] | None = None,
-        redraw: bool = True,
     ) -> Linearization[Model]:
         """Runs forward and backward once at `params`, and keeps what second-order calls need.
 
@@ -230,7 +215,6 @@ class Model(Compiled):
                 running ones, and whether elements drop out.
             ahead: gives the programs that will be called next, by the batch size; where kernels
                 are compiled, theirs are compiled with those of this call.
-            redraw: whether other elements drop out than before.
 
         Raises:
             NewtritonError: data or labels are not what the network and its loss take.
@@ -244,7 +228,7 @@ class Model(Compiled):
             >>> lin.loss, lin.gradient
             (tensor(9.), tensor([-6., -6., -6.]))
         """
-        return Linearization(self, self.programs[training], x, y, training, ahead, redraw)
+        return Linearization(self, self.programs[training], x, y, training, ahead)
 
     # --- what it costs --------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from ..aten.switches import switches
 from .factors import KroneckerFactors
 
 if TYPE_CHECKING:
-    from ...compiler.curvature.factors import KroneckerLayer
+    from ...compiler.curvature.blocks import KroneckerLayer
 
 # The bytes that a chunk of per-sample gradients may take; a chunk has a sample at least.
 LIMIT = 1 << 26

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer
 from ...compiler.curvature.factors import (
     Diagonal,
-    DiagonalLayer,
     GradientsGram,
     InputsGram,
     InputsMean,
-    KroneckerLayer,
     LayerAdjoints,
     LayerInputs,
 )
@@ -53,9 +52,13 @@ def _pair(block: KroneckerLayer, found: Mapping[Output, Tensor]) -> KroneckerFac
     mean = found.get(InputsMean(block.layer))
     if mean is None:
         a = found[InputsGram(block.layer)]
-        return KroneckerFactors(a, g, block.kernel, homogeneous)
+        both = {"A": a, "G": g}
+        diagonal = tuple(name for name, side in both.items() if block.is_diagonal(side.dim()))
+        return KroneckerFactors(a, g, block.kernel, homogeneous, diagonal)
     lead = (block.groups,) if block.groups > 1 else ()
-    return MeanFactors(mean.reshape(*lead, -1), g, block.kernel, homogeneous)
+    diagonal = ("G",) if block.is_diagonal(g.dim()) else ()
+    mean = mean.reshape(*lead, -1)
+    return MeanFactors(mean, g, block.kernel, homogeneous, diagonal=diagonal)
 
 
 def _apart(found: Mapping[Output, Tensor]) -> dict[Output, Tensor]:

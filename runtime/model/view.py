@@ -21,7 +21,7 @@ class ParameterView(Tensor):
         >>> import newtriton as nt
         >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
         >>> for name, parameter in model.named_parameters():
-        ...     parameter.requires_grad_(name != "bias")
+        ...     parameter.requires_grad = name != "bias"
         >>> {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         {'weight': True, 'bias': False}
     """

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...compiler.curvature.factors import KINDS
-from ...compiler.graph.errors import MissingRule, NewtritonError
+from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.loss import Loss, refusal
 from ..curvatures.ekfac import EKFAC
-from ..parts.protocols import Foreseeing
 from ..parts.tags import MISSING, Tag
 
 if TYPE_CHECKING:
@@ -38,44 +36,12 @@ def check_combination(
 
     Raises:
         NewtritonError: they do not; the error names all three, and says what to take instead.
-        MissingRule: the network has an op without a rule for the curvature's factors.
     """
     for sentence in _refusals(curvature, solver, rule, form, criterion):
         raise NewtritonError(
             f"curvature {curvature.name!r} with solver {solver.name!r} and rule {rule.name!r}: "
             f"{sentence}"
         )
-    _check_network(curvature)
-
-
-def _check_network(curvature: Curvature) -> None:
-    """Checks that the compiler has the rules for the factors that a curvature takes of a network.
-
-    Raises:
-        MissingRule: it has not; the error names what it lacks, and the kinds of factors it has.
-    """
-    for part in (curvature, curvature.preconditioner):
-        if part is None or part.blocks is None or not isinstance(part, Foreseeing):
-            continue
-        try:
-            part.programs(part.model, 1)
-        except MissingRule as error:
-            layers = frozenset(block.layer for block in part.blocks.blocks)
-            named = ", ".join(repr(kind) for kind in KINDS if _has_factors(part, kind, layers))
-            instead = f"take factors of the kind {named}, or" if named else "take"
-            raise MissingRule(
-                f"curvature {part.name!r}: {error}. For this network {instead} the curvature 'ggn' "
-                "or 'hessian' with solver='truncated-cg'"
-            ) from error
-
-
-def _has_factors(curvature: Curvature, kind: str, layers: frozenset[str]) -> bool:
-    """Whether loss and network have factors of a kind for the layers."""
-    try:
-        curvature.model.programs[True].factors(kind, layers=layers)
-    except NewtritonError:
-        return False
-    return True
 
 
 def _refusals(

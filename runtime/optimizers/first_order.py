@@ -14,7 +14,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
-from ..parts.state import Anything, Number, Spec, State, check_state
+from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
 from .passes import Batch
 from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
@@ -194,7 +194,8 @@ class TorchOptimizer:
 
         self.flat.grad = gradient
         if self.takes_data:
-            self.optimizer.step(closure)  # type: ignore[arg-type]
+            with self.model.dropout.kept():
+                self.optimizer.step(closure)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
         self.flat.grad = None
@@ -202,12 +203,15 @@ class TorchOptimizer:
 
     def _state_spec(self) -> Mapping[str, Spec]:
         """Returns what a state must look like, for `state.check_state`."""
-        return {"optimizer": Anything(), "rejected": Number(int, 0)}
+        return {
+            "optimizer": Anything(), "rejected": Number(int, 0), **drawing_spec(self.model),
+        }  # fmt: skip
 
     def state_dict(self) -> State:
-        """Returns a copy of the optimizer's state, and the count of refused steps."""
+        """Returns copies of all that the coming steps depend on, besides model and data."""
         state = copy.deepcopy(self.optimizer.state_dict())
-        return {"optimizer": state, "rejected": self.patience.rejected}
+        drawn = {name: part.state_dict() for name, part in drawing(self.model).items()}
+        return {"optimizer": state, "rejected": self.patience.rejected, **drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave.
@@ -223,6 +227,8 @@ class TorchOptimizer:
                 "for the same network"
             )
         self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in drawing(self.model).items():
+            part.load_state_dict(state[name])
         self.patience.rejected = state["rejected"]
 
     def _faults(self, state: Any) -> Iterator[str]:

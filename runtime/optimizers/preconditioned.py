@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.factors import KroneckerLayer
+from ...compiler.curvature.blocks import KroneckerLayer
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number
 from ...compiler.graph.program import Program
+from ...compiler.language.network import layer_of
 from ..parts.protocols import Curvature, Foreseeing, Solver
 from ..parts.state import Number, Spec, State
 from ..parts.tags import MISSING, Tag
@@ -217,8 +218,8 @@ def _kronecker_layers(model: Model, plain: Collection[str]) -> list[str] | None:
     Raises:
         NewtritonError: there is none.
     """
-    known = [b.layer for b in model.known_blocks if isinstance(b, KroneckerLayer)]
-    layers = [layer for layer in known if layer not in plain]
+    known = [b.owner for b in model.known_blocks if isinstance(b, KroneckerLayer)]
+    layers = [layer for layer in dict.fromkeys(known) if layer not in plain]
     if not layers:
         raise NewtritonError(NOTHING)
     return None if len(layers) == len(model.layout.layers) else layers
@@ -236,8 +237,8 @@ def _places(curvature: Curvature, plain: Collection[str]) -> tuple[list[slice], 
         if plain:
             raise NewtritonError(f"plain is {plain!r}: {MISSING[Tag.BLOCKS]}")
         return [slice(0, layout.numel)], []
-    layers = {b.layer for b in blocks.blocks if Tag.DIAGONAL not in b.tags}.difference(plain)
-    names = {name for layer in layers for name in layout.layers[layer]}
+    factored = [name for b in blocks.blocks if Tag.DIAGONAL not in b.tags for name in b.names]
+    names = {name for name in factored if layer_of(name) not in plain}
     preconditioned = [at for name, at in layout.slices.items() if name in names]
     if not preconditioned:
         raise NewtritonError(NOTHING)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...compiler.curvature.adjoints import MAX_COPIES
+from ...compiler.curvature.blocks import MAX_FACTOR
 from ...compiler.graph.errors import NewtritonError
 from ..curvatures.kronecker import KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree, WithPreconditioner
@@ -78,6 +80,10 @@ class FITRE(SecondOrder):
         burn_in: the first steps, each of which gathers and inverts.
         reject_below: ρ below which a step is rejected, 0 ≤ ρ ≤ ¾; FITRE's code uses 1e-4.
         noise: "wiener", see `rules.noise`, or None for the paper's method.
+        sharing: what becomes of a layer's positions, "expand" or "reduce", see
+            `Linearization.kronecker_factors`.
+        max_factor: the most rows of a factor; of a larger one the diagonal is kept.
+        max_copies: the most backward copies of factors with a root of B.
         seed: the seed of the labels that are drawn.
 
     Raises:
@@ -109,6 +115,9 @@ class FITRE(SecondOrder):
         burn_in: int = 10,
         reject_below: float = 0.25,
         noise: str | None = "wiener",
+        sharing: str = "expand",
+        max_factor: int = MAX_FACTOR,
+        max_copies: int = MAX_COPIES,
         seed: int = 0,
     ) -> None:
         gather, invert = refresh_intervals(every)
@@ -122,6 +131,9 @@ class FITRE(SecondOrder):
             burn_in=burn_in,
             seed=seed,
             relative=relative,
+            sharing=sharing,
+            max_factor=max_factor,
+            max_copies=max_copies,
             refresh=invert,
         )
         rule = TrustRegion(
@@ -162,6 +174,10 @@ class KFAC(SecondOrder):
         burn_in: the first steps, each of which gathers and inverts.
         average: the decay of the Polyak average of the parameters, in [0, 1); None for none.
         noise: "wiener", see `rules.noise`, or None for the paper's method.
+        sharing: what becomes of a layer's positions, "expand" or "reduce", see
+            `Linearization.kronecker_factors`.
+        max_factor: the most rows of a factor; of a larger one the diagonal is kept.
+        max_copies: the most backward copies of factors with a root of B.
         seed: the seed of the labels that are drawn.
 
     Raises:
@@ -192,6 +208,9 @@ class KFAC(SecondOrder):
         burn_in: int = 20,
         average: float | None = None,
         noise: str | None = "wiener",
+        sharing: str = "expand",
+        max_factor: int = MAX_FACTOR,
+        max_copies: int = MAX_COPIES,
         seed: int = 0,
     ) -> None:
         gather, invert = refresh_intervals(every)
@@ -205,6 +224,9 @@ class KFAC(SecondOrder):
             burn_in=burn_in,
             seed=seed,
             relative=relative,
+            sharing=sharing,
+            max_factor=max_factor,
+            max_copies=max_copies,
         )
         rule: StepRule
         if relative and not momentum:
@@ -241,6 +263,10 @@ class KFRA(KFAC):
         burn_in: the first steps, averaged plainly.
         average: the decay of the Polyak average, in [0, 1); None for none.
         noise: "wiener", see `rules.noise`, or None for the paper's method.
+        sharing: what becomes of a layer's positions, "expand" or "reduce", see
+            `Linearization.kronecker_factors`.
+        max_factor: the most rows of a factor; of a larger one the diagonal is kept.
+        max_copies: the most backward copies of factors with a root of B.
         seed: the seed of labels, where the factors draw some.
 
     Raises:
@@ -271,6 +297,9 @@ class KFRA(KFAC):
         burn_in: int = 10,
         average: float | None = 0.95,
         noise: str | None = "wiener",
+        sharing: str = "expand",
+        max_factor: int = MAX_FACTOR,
+        max_copies: int = MAX_COPIES,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -282,6 +311,9 @@ class KFRA(KFAC):
             burn_in=burn_in,
             average=average,
             noise=noise,
+            sharing=sharing,
+            max_factor=max_factor,
+            max_copies=max_copies,
             seed=seed,
         )
 
@@ -328,6 +360,10 @@ class EACG(SecondOrder):
         momentum: μ of the steps, 0 ≤ μ < 1; the paper has none.
         apart: whether weight and bias are blocks of their own, as in the paper.
         noise: "wiener", see `rules.noise`, or None for the paper's method.
+        sharing: what becomes of a layer's positions, "expand" or "reduce", see
+            `Linearization.kronecker_factors`.
+        max_factor: the most rows of a factor; of a larger one the diagonal is kept.
+        max_copies: the most backward copies of factors with a root of B.
         seed: the seed of labels, where the factors draw some.
 
     Raises:
@@ -356,10 +392,22 @@ class EACG(SecondOrder):
         momentum: float = 0.0,
         apart: bool = True,
         noise: str | None = "wiener",
+        sharing: str = "expand",
+        max_factor: int = MAX_FACTOR,
+        max_copies: int = MAX_COPIES,
         seed: int = 0,
     ) -> None:
         curvature = KroneckerCurvature(
-            model, factors, moving_average=0.0, burn_in=0, seed=seed, inputs="mean", apart=apart
+            model,
+            factors,
+            moving_average=0.0,
+            burn_in=0,
+            seed=seed,
+            inputs="mean",
+            apart=apart,
+            sharing=sharing,
+            max_factor=max_factor,
+            max_copies=max_copies,
         )
         solver = MeanCG(limit, tolerance)
         rule = Fixed(lr, momentum, refuse=noise is not None)

@@ -7,6 +7,7 @@ Function and gradient go through the data in mini-batches, so that the memory is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,10 +71,13 @@ def mean_gradient(
     Raises:
         NewtritonError: there are no batches.
     """
+    samples = 0
     loss: float | Tensor = 0.0
     gradient, statistics = None, []
     for (x, y), share in weighted(model, batches):
-        part, slope, of_batch = model.gradient(x, y)
+        with model.dropout.kept(samples) if samples else nullcontext():
+            part, slope, of_batch = model.gradient(x, y)
+        samples += count(x)
         loss = loss + (part - loss) * share
         if gradient is None:
             gradient = slope
@@ -88,9 +92,13 @@ def mean_gradient(
 
 def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
     """Returns the mean of h over all that counts in the batches."""
+    samples = 0
     loss: float | Tensor = 0.0
     for (x, y), share in weighted(model, batches):
-        loss = loss + (model.objective(x, y) - loss) * share
+        with model.dropout.kept(samples):
+            part = model.objective(x, y)
+        samples += count(x)
+        loss = loss + (part - loss) * share
     return _number(loss)
 
 
@@ -166,7 +174,8 @@ class Sampled:
         self.vectors = model.vectors
         self.count = float(sum(lengths))
         sample = draw(batches, share, generator, lengths)
-        self.second: Linearization = model.linearize(*sample, ahead=ahead)
+        with model.dropout.kept():
+            self.second: Linearization = model.linearize(*sample, ahead=ahead)
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
         """Returns the forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""

@@ -31,7 +31,16 @@ from ..parts.protocols import (
     Stateful,
     StepRule,
 )
-from ..parts.state import Number, Random, Spec, State, check_state, seeded
+from ..parts.state import (
+    Number,
+    Random,
+    Spec,
+    State,
+    check_state,
+    drawing,
+    drawing_spec,
+    seeded,
+)
 from ..parts.tags import Tag
 from ..reading import largest_of
 from ..rules.noise import Noise
@@ -345,6 +354,7 @@ class SecondOrder:
             "solver": self.solver,
             "rule": self.rule,
         }
+        parts |= drawing(self.model)
         more: dict[str, Stateful | None] = {"average": self.average, "noise": self.noise}
         return parts | {name: part for name, part in more.items() if part is not None}
 
@@ -354,6 +364,7 @@ class SecondOrder:
             "curvature": self.curvature.state_spec(),
             "solver": self.solver.state_spec(self.curvature),
             "rule": self.rule.state_spec(self.model),
+            **drawing_spec(self.model),
         }
         if self.average is not None:
             specs["average"] = self.average.state_spec(self.model)

@@ -27,7 +27,7 @@ from .state import Shaped, Spec, copied
 from .tags import Tag
 
 if TYPE_CHECKING:
-    from ...compiler.curvature.factors import DiagonalLayer
+    from ...compiler.curvature.blocks import DiagonalLayer
     from ..model.layout import Layout
 
 RETRIES = 10  # how often a factorisation or a solve is tried again, each with more damping
@@ -98,6 +98,7 @@ class Block(ABC):
 
     Attributes:
         layer: the layer's name.
+        names: the names of the parameters that it is about.
         relative: whether dampings have no unit, see `curvatures.units`.
         unit: what a damping is measured in; 1 for dampings in the curvature's own units.
         decay: the part of a damping that has no unit: weight decay.
@@ -105,6 +106,7 @@ class Block(ABC):
     """
 
     tags: ClassVar[frozenset[Tag]]
+    names: tuple[str, ...]
 
     def __init__(self, layer: str) -> None:
         self.layer = layer

@@ -17,6 +17,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
 
 if TYPE_CHECKING:
+    from ..model.dropout import DropoutNumbers
     from ..model.model import Model
 
 T = TypeVar("T")
@@ -127,6 +128,16 @@ class Random:
 def seeded(model: Model, seed: int) -> torch.Generator:
     """Returns a new generator on the model's device, started from a seed."""
     return torch.Generator(device=model.device).manual_seed(check_count("seed", seed, 0))
+
+
+def drawing(model: Model) -> dict[str, DropoutNumbers]:
+    """Returns the random numbers of dropout, a part of an optimizer's state if there are any."""
+    return {"dropout": model.dropout} if model.dropout.sites else {}
+
+
+def drawing_spec(model: Model) -> dict[str, Spec]:
+    """Returns the specification of the same."""
+    return {name: {"seed": Number(int), "drawn": Number(int, 0)} for name in drawing(model)}
 
 
 def _faults(path: str, spec: Spec, value: object) -> list[str]:

@@ -354,10 +354,11 @@ def _move(batch: Any, model: TrainableModel) -> tuple[Any, torch.Tensor]:
             f"tensor or a tuple or a dictionary of them: {error}"
         ) from error
     integers = getattr(model, "integers", frozenset())
-    values = {
-        name: part.to(model.device, part.dtype if name in integers else model.dtype)
-        for name, part in named(x).items()
-    }
+    values = dict[str, torch.Tensor]()
+    for name, part in named(x).items():
+        keeps = name in integers and part.is_floating_point()  # which the model refuses
+        wanted = torch.int64 if name in integers else model.dtype
+        values[name] = part.to(model.device, part.dtype if keeps else wanted)
     y_dtype = model.dtype if y.is_floating_point() else y.dtype
     return rebuilt(x, values), y.to(model.device, y_dtype)
 

@@ -121,6 +121,30 @@ def test_sums_of_convolutions_equal_pytorchs(window, backward: bool, tiles: Tile
     )
 
 
+@pytest.mark.parametrize("tiles", [SMALL, WIDE, SPLIT], ids=["small", "wide", "split"])
+@pytest.mark.parametrize("stacks", [(4, 4), (4, 2), (1, 4)], ids=str)
+@pytest.mark.parametrize("sizes", [(33, 20, 17), (5, 3, 1), (65, 64, 40)], ids=str)
+def test_stacks_of_matrices_equal_pytorchs(sizes, stacks: tuple[int, int], tiles: Tiles):
+    (run, c, columns), (left, right) = sizes, stacks
+    geometry = Geometry((1, 1), c, (1, 1), columns, run=run)
+    xs, ws = ([random(n, m, c) + q for q in (0, 1)] for n, m in ((left, run), (right, columns)))
+    rows = 4 * run
+    out, sizes = poisoned(rows, columns, tiles.split)
+    contraction[(geometry.instances(tiles, rows),)](
+        tuple(xs), tuple(ws), (out, sizes), 4, rows, geometry.trips(tiles.bk), left, right,
+        **geometry.constants(), **tiles.constants(), PREC="ieee", TOGETHER=False, **stages(2),
+    )  # fmt: skip
+    check(
+        out,
+        [
+            (x.double().repeat(4 // left, 1, 1) @ w.double().repeat(4 // right, 1, 1).mT).flatten(
+                0, 1
+            )
+            for x, w in zip(xs, ws, strict=True)
+        ],
+    )
+
+
 @pytest.mark.parametrize("tiles", [SMALL, WIDE], ids=["small", "wide"])
 @pytest.mark.parametrize("window", WINDOWS[:2] + WINDOWS[3:5], ids=str)
 def test_three_terms_in_one_loop(window, tiles: Tiles):

@@ -32,6 +32,10 @@ def test_layouts(x: str, y: str) -> None:
 def test_stacks_and_dtypes(dtype: torch.dtype, lead: tuple[int, ...]) -> None:
     a, b = torch.randn(*lead, 4, 5, dtype=dtype), torch.randn(*lead, 3, 5, dtype=dtype)
     assert torch.equal(times_transposed(a, b), a @ b.mT)
+    bias = torch.randn(3, dtype=dtype)
+    assert_close(times_transposed(a, b, bias), a @ b.mT + bias)
+    one = a.flatten(0, -3)[0] if lead else a
+    assert_close(times_transposed(one, b, bias), one @ b.mT + bias)
 
 
 def test_only_large_products_in_float32_are_taken_by_the_other_library() -> None:

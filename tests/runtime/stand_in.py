@@ -15,6 +15,7 @@ from torch import Tensor
 
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.language.losses import MSELoss
+from newtriton.runtime.model.dropout import DropoutNumbers
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
 from newtriton.runtime.vectors import Vectors
 
@@ -50,6 +51,7 @@ class StandIn:
         self.weight_decay, self.dtype, self.device = weight_decay, dtype, torch.device("cpu")
         self.programs = {True: SimpleNamespace(factors=lambda *which: None)}
         self.buffers: dict[str, Tensor] = {}
+        self.dropout, self.held = DropoutNumbers({}, 0), []
         self.accepted = 0  # updates of running statistics
 
     def value(self, params: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -74,6 +76,9 @@ class StandIn:
             h = self.h(params, x, y)
             (gradient,) = torch.autograd.grad(h, params)
         return float(h.detach()), gradient, {"mean": x.mean(0)}
+
+    def check_trained(self, then: frozenset[str] | None = None) -> frozenset[str]:
+        return frozenset()
 
     def linearize(self, x: Tensor, y: Tensor, training: bool = True, ahead: object = None) -> Lin:
         return Lin(self, x, y)

@@ -77,6 +77,7 @@ class _Mode(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if not self.transfers.paused:
             indices = args[1] if name.startswith(("index", "_unsafe_index")) else ()
+            indices = indices if isinstance(indices, (list, tuple)) else ()  # index_select has none
             masks = [i for i in indices if isinstance(i, Tensor) and i.dtype is torch.bool]
             if name in READING or masks:
                 self.transfers.reads[name] += 1

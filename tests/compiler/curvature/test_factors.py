@@ -115,7 +115,7 @@ def test_samples_come_with_the_factors_and_cost_no_contraction(kind: str) -> Non
     assert contractions[0] == contractions[1]
 
 
-@pytest.mark.parametrize("use", [exponential, as_weights, untransposed])
+@pytest.mark.parametrize("use", [exponential, untransposed])
 def test_a_parameter_without_a_rule_is_refused_by_name(use: Callable[[Node, Node], Node]) -> None:
     with pytest.raises(MissingRule, match=r"no Kronecker or diagonal rule.*PerFeature"):
         traced(PerFeature(use))
@@ -132,16 +132,22 @@ class WeightAndScale:
         )
 
 
-def test_a_layer_of_two_blocks_is_refused_by_name() -> None:
-    with pytest.raises(MissingRule, match=r"layer 1 has 2 curvature blocks.*scope\.build"):
-        traced(WeightAndScale())
+def test_of_a_layers_blocks_the_product_has_its_name_and_the_others_that_of_a_parameter() -> None:
+    _, product, _, scale = traced(WeightAndScale())
+    assert product == KroneckerLayer("1", "1.weight", None, 1, (1, 1))
+    assert scale == DiagonalLayer("1.s", ("1.s",))
+
+
+def test_weights_may_be_views() -> None:
+    _, middle, _ = traced(PerFeature(as_weights))
+    assert middle == KroneckerLayer("1", "1.scale", None, 1, (1, 1), rows=1)
 
 
 def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(5, 3, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("layer", [PerFeature(as_weights), WeightAndScale()], ids=["use", "two"])
+@pytest.mark.parametrize("layer", [PerFeature(exponential), PerFeature(untransposed)])
 @pytest.mark.parametrize("kind", TAPED)
 def test_layers_that_are_named_have_factors_whatever_the_others_are(
     layer: Layer, kind: str

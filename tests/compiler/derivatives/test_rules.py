@@ -82,6 +82,7 @@ def cases() -> dict[str, Node]:
         ),
         "gather_max": pooled,
         "scatter_max": ops.make(Op.SCATTER_MAX, ct, index, size=(5, 6), **POOL),
+        "matmul_tokens": ops.matmul(image("h", 3, 4), ops.input_("o", (5, 4)), tb=True),
         "matmul_lead": ops.matmul(image("q", 2, 5, 4), image("k", 2, 3, 4), tb=True),
         "matmul_lead_left": ops.matmul(
             ops.input_("l", (3, 2, 4, 5)), ops.input_("r", (2, 4, 6)), ta=True
@@ -186,6 +187,13 @@ def test_copies_are_the_op_applied_to_each(name: str) -> None:
     (together,) = evaluate([result], feed)
     apart = [evaluate([node], {**feed, x: feed[repeated][i]})[0] for i in range(count)]
     assert_close(together, torch.stack(apart))
+
+
+def test_the_adjoint_of_weights_is_one_product_over_the_positions_of_all_samples() -> None:
+    node = CASES["matmul_tokens"]
+    _, w = node.inputs
+    w_bar = vjp({node: ops.input_("ct", node.shape)}, [w])[w]
+    assert w_bar.op is Op.MATMUL and [i.shape[0] for i in w_bar.inputs] == [N * 3, N * 3]
 
 
 def test_no_table_lacks_an_op() -> None:

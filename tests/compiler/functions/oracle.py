@@ -10,7 +10,6 @@ from torch import Tensor
 from newtriton.compiler.derivatives.jvp import jvp
 from newtriton.compiler.derivatives.quadratic import quadratic_forms
 from newtriton.compiler.derivatives.transpose import vjp
-from newtriton.compiler.functions.resampling import Constant
 from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Graph, N, Node
 from newtriton.compiler.graph.scalar import var
@@ -45,7 +44,7 @@ def weights_last(w: Node) -> Node:
 
 
 class Leaves:
-    """Inputs of a graph with their values.
+    """Inputs of a graph with their values; called with one it makes a leaf.
 
     Attributes:
         feed: the values by node.
@@ -54,7 +53,7 @@ class Leaves:
     def __init__(self) -> None:
         self.feed: dict[Node, Tensor] = {}
 
-    def add(self, value: Tensor, batched: bool = False) -> Node:
+    def __call__(self, value: Tensor, batched: bool = False) -> Node:
         """Returns a new input that has this value."""
         shape = (N, *value.shape[1:]) if batched else tuple(value.shape)
         kind = "float" if value.is_floating_point() else "int"
@@ -80,9 +79,8 @@ def compare(
         derivatives: whether to compare derivatives too, in all operands that are not integers.
     """
     leaves = Leaves()
-    nodes = [leaves.add(value, i < batched) for i, value in enumerate(operands)]
-    constant: Constant = leaves.add
-    y = ours(*nodes, constant)
+    nodes = [leaves(value, i < batched) for i, value in enumerate(operands)]
+    y = ours(*nodes, leaves)
     tensors = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in operands]
     expected = theirs(*tensors)
     values, samples = {"value": y}, len(operands[0])
@@ -109,12 +107,12 @@ def second_order(
 ) -> tuple[dict[str, Node], dict[str, Tensor]]:
     """Returns gradients, Hessian products and a form of Σ c·y², as nodes and by autograd."""
     weights = random(*expected.shape, seed=9)
-    squares = ops.map_(var(0) * var(0) * var(1), y, leaves.add(weights, batched=True))
+    squares = ops.map_(var(0) * var(0) * var(1), y, leaves(weights, batched=True))
     loss, one = ops.reduce_sum(squares), ops.const(1.0)
     directions = [random(*tensors[i].shape, seed=20 + i) for i in moving]
     wrt = [nodes[i] for i in moving]
     tangents = {
-        node: leaves.add(v, bool(node.shape) and node.shape[0] is N)
+        node: leaves(v, bool(node.shape) and node.shape[0] is N)
         for node, v in zip(wrt, directions, strict=True)
     }
     adjoints = vjp({loss: one}, wrt)

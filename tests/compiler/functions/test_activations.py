@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from newtriton.compiler.functions import activations
 from newtriton.compiler.graph import ops, scalar
-from newtriton.compiler.graph.ir import Node
+from newtriton.compiler.graph.ir import Graph, N, Node
 from newtriton.compiler.graph.scalar import Expr, var
+from newtriton.runtime.aten.executor import AtenExecutor
+from newtriton.runtime.backend import Context
 
 from .oracle import compare, random
 
@@ -98,6 +100,22 @@ def test_the_larger_of_two_numbers(
     x, y = random(9).round(), random(9, seed=1).round()
     assert (x == y).any()
     compare(mapped, theirs, x, y, batched=2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(activations.maximum, torch.maximum), (activations.minimum, torch.minimum)],
+)
+def test_the_larger_of_numbers_that_are_not_finite(
+    ours: Callable[[Expr, Expr], Expr], theirs: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    numbers = torch.tensor([*NOT_FINITE, 1e308, 0.0], dtype=torch.float64)
+    x, y = torch.cartesian_prod(numbers, numbers).unbind(1)
+    a, b = (ops.input_(name, (N,)) for name in "xy")
+    node = ops.map_(ours(var(0), var(1)), a, b)
+    context = Context(len(x), torch.float64, torch.device("cpu"))
+    found = AtenExecutor(Graph("test", {"z": node}))(context, {a: x, b: y})[node]
+    torch.testing.assert_close(found, theirs(x, y), equal_nan=True)
 
 
 def test_a_slope_may_be_learned() -> None:

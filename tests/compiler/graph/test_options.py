@@ -43,7 +43,7 @@ OPTIONS: list[tuple[Callable[[], object], str]] = [
     (lambda: nt.compile(nt.Linear(2), (0,), nt.MSELoss()), "input_shape is (0,)"),
     (lambda: nt.Linear(2, init="he"), "init is 'he': one of default, kaiming, xavier, sparse"),
     (lambda: nt.Conv2d(2, 3, init="he"), "init is 'he'"),
-    (lambda: nt.Conv2d(2, 3, padding="valid"), "padding is 'valid'"),
+    (lambda: nt.Conv2d(2, 3, padding="full"), "padding is 'full'"),
     (lambda: nt.Conv2d(2, 3, stride=0), "stride is 0"),
     (lambda: nt.Linear(0), "out_features is 0"),
     (lambda: nt.GELU("fast"), "approximate is 'fast'"),

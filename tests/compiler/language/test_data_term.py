@@ -11,7 +11,8 @@ import newtriton as nt
 from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import N, Node
 from newtriton.compiler.language.network import Scope
-from tests.sequences import F64, K, T, compiled, torch_loss
+from tests import networks
+from tests.positions import F64, K, T, compiled, torch_loss
 from tests.tolerances import assert_close
 
 
@@ -123,3 +124,55 @@ def test_classes_of_sequences_lie_last():
     model, _, x = compiled(nt.CrossEntropyLoss(), sequences=True, outputs=2)
     with pytest.raises(nt.NewtritonError, match=r"classes lie last.*z.movedim\(1, -1\)"):
         model.linearize(x, torch.zeros(6, 2, dtype=torch.int64))
+
+
+ROWS = [nt.SigmoidMarginLoss(root="clip"), nt.MixtureLoss("fisher"), nt.MixtureLoss("clip")]
+
+
+@pytest.mark.parametrize("loss", [*ROWS, networks.logistic, networks.welsch], ids=repr)
+def test_every_loss_takes_sequences(loss: nt.Loss):
+    """Losses on classes as on the flattened rows; sums over outputs as on flattened samples."""
+    model, module, x = compiled(loss, sequences=True)
+    rows = (6, T * K) if loss.separable else (6 * T, K)
+    y = networks.labels(loss, *rows, F64)
+    z = module(x)
+    expected = networks.torch_loss(loss, z.reshape(rows), y)
+    lin = model.linearize(x, y.reshape(z.shape if loss.separable else (6, T)))
+    assert_close(lin.loss, expected.detach())
+    gradients = torch.autograd.grad(expected, [*module.parameters()])
+    names = [name for name, _ in module.named_parameters()]
+    assert_close(lin.gradient, model.flatten(dict(zip(names, gradients, strict=True))))
+    v = torch.linspace(-1, 1, model.params.numel(), dtype=F64)
+    assert_close(lin.quadratic_forms([v], "ggn")[0, 0], v @ lin.ggnvp(v))
+    b = networks.output_curvature(loss, lin.outputs.reshape(rows), y).mean(0)
+    if not loss.separable:
+        assert_close(lin.kronecker_factors("kflr", layers=["5"])["5"].G, b)  # type: ignore[union-attr]
+
+
+class ChannelsLast(nn.Module):
+    """A convolution whose classes lie on the last axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).permute(0, 2, 3, 1)
+
+
+def test_images_of_modules_come_in_pytorchs_order():
+    options = {"dtype": F64, "backend": "aten", "device": "cpu"}
+    module, x = ChannelsLast().double(), torch.randn(3, 2, 5, 4, dtype=F64)
+    model = nt.from_torch(module, x, nt.CrossEntropyLoss(), **options)
+    y = torch.randint(0, 3, (3, 5, 4))
+    y[0, 0] = -100
+    expected = functional.cross_entropy(module(x).reshape(-1, 3), y.reshape(-1)).detach()
+    assert_close(model.loss(x, y), expected)
+    conv, targets = module.conv, torch.randn(3, 3, 5, 4, dtype=F64)
+    model = nt.from_torch(conv, x, nt.MSELoss(), **options)
+    assert_close(model(x), conv(x).detach())
+    expected = (conv(x) - targets).square().sum().detach() / 3
+    assert_close(model.loss(x, targets), expected)
+    model = nt.from_torch(conv, x, nt.CrossEntropyLoss(), **options)
+    with pytest.raises(nt.NewtritonError, match="classes lie last"):
+        model.loss(x, y)

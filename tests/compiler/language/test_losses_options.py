@@ -15,7 +15,7 @@ from torch.nn import functional
 import newtriton as nt
 from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Node
-from tests.sequences import F64, K, Oracle, T, compiled, labels
+from tests.positions import F64, K, Oracle, T, compiled, labels
 from tests.tolerances import assert_close
 
 
@@ -237,16 +237,18 @@ def test_the_loss_falls(loss: nt.Loss, method: str):
 
 
 @pytest.mark.interpreter
+@pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("loss", [OPTIONS[2], OPTIONS[3]], ids=repr)
-def test_fused_kernels_compute_the_same(loss: nt.Loss):
-    y = labels(loss, False, 0)
+def test_fused_kernels_compute_the_same(loss: nt.Loss, sequences: bool):
+    y, last = labels(loss, sequences, 0), "5" if sequences else "2"
     found = []
     for backend in ("aten", "triton"):
-        model, _, x = compiled(loss, False, backend=backend, dtype=torch.float32)
+        model, _, x = compiled(loss, sequences, backend=backend, dtype=torch.float32)
         lin = model.linearize(x.float(), y.float() if y.is_floating_point() else y)
         v = torch.linspace(-1, 1, model.params.numel())
+        options = {"layers": [last], "generator": torch.Generator().manual_seed(0)}
         factors = [
-            lin.kronecker_factors(kind, 2, torch.Generator().manual_seed(0))["2"].G  # type: ignore[union-attr]
+            lin.kronecker_factors(kind, 2, **options)[last].G  # type: ignore[union-attr]
             for kind in ("kfac", "kflr")
         ]
         found.append([lin.loss, lin.gradient, lin.hvp(v), lin.ggnvp(v), *factors])

@@ -6,10 +6,10 @@ import pytest
 
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.errors import MissingRule
-from newtriton.compiler.graph.ir import LEAVES, Graph, N, Node, Op, made_at
+from newtriton.compiler.graph.ir import LEAVES, Graph, N, Node, Op, made_at, show, topological
 from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.lowering import elements
-from newtriton.compiler.lowering.elements import ELEMENTS, SCALARS, Reduction, reduction
+from newtriton.compiler.lowering.elements import ELEMENTS, SCALARS, Reduction, in_stages, reduction
 from newtriton.compiler.lowering.kernel import ALONE, ANCHORS
 from newtriton.compiler.lowering.printing import triton
 from newtriton.compiler.lowering.reading import Reading
@@ -64,6 +64,22 @@ def test_sums_are_taken_four_ways():
     }
     assert {reduction(node): node for node in ways.values()} == ways
     assert reduction(ops.reduce_sum(big, (1,))) is Reduction.LOOP
+
+
+def test_sums_over_the_last_axes_come_first():
+    image = ops.input_("image", (N, 6, 5, 4))
+
+    def stages(node: Node) -> list[str]:
+        found = [n for n in topological([in_stages(node)]) if n.op is not Op.INPUT]
+        return [f"{n.op.value} {show(n.shape)}" for n in found]
+
+    assert stages(ops.reduce_sum(image, (2, 3))) == ["reshape N×6×20", "reduce_sum N×6"]
+    assert stages(ops.reduce_sum(image, (0, 3))) == ["reduce_sum N×6×5", "reduce_sum 6×5"]
+    assert stages(ops.reduce_sum(image, (0, 2, 3)))[1:] == ["reduce_sum N×6", "reduce_sum 6"]
+    for axes in ((0, 1, 2), (1,), (3,), (0, 1, 2, 3)):
+        assert stages(ops.reduce_sum(image, axes)) == stages(ops.reduce_sum(image, axes))[:1]
+    samples = ops.input_("samples", (6, N))
+    assert stages(ops.reduce_sum(samples, (1,))) == ["reduce_sum 6"]
 
 
 def test_a_missing_rule_names_the_op_its_types_and_its_place(monkeypatch: pytest.MonkeyPatch):

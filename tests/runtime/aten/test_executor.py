@@ -10,7 +10,7 @@ import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op, concrete
 from newtriton.compiler.graph.scalar import var
-from newtriton.compiler.language import activations
+from newtriton.compiler.layers import activations
 from newtriton.runtime.aten import patterns as fused
 from newtriton.runtime.aten import pointwise
 from newtriton.runtime.aten.executor import AtenExecutor, compile_steps

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.compiler.language.models import mlp
+from newtriton.compiler.layers.models import mlp
 from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 
 from ..problems import problem

@@ -10,16 +10,19 @@ from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Graph, N, made_at
 from newtriton.compiler.graph.memory import arena
 from newtriton.runtime.backend import Context
-from newtriton.runtime.fused import plan as plans
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
 
 from ...eager import double_backward
 from ...networks import logistic, pairs
+from ...sequences import gpt, vit
 from ...tolerances import LIMITS, assert_close, relative_error
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # masked elements, in NumPy
+    pytest.mark.usefixtures("poisoned"),
+]
 LOSSES = {
     "ce": nt.CrossEntropyLoss,
     "mse": nt.MSELoss,
@@ -30,31 +33,12 @@ LOSSES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch: pytest.MonkeyPatch):
-    """New memory is full of NaN."""
-
-    class Poisoned:
-        def __getattr__(self, name: str):
-            return getattr(torch, name)
-
-        @staticmethod
-        def empty(*size, **options) -> Tensor:
-            return (
-                torch.empty(*size, **options)
-                .view(-1)
-                .view(torch.uint8)
-                .fill_(255)
-                .view(options["dtype"])
-            )
-
-    monkeypatch.setattr(plans, "torch", Poisoned())
-
-
-def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) -> dict[str, Tensor]:
+def answers(
+    model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True, factors: bool = True
+) -> dict[str, Tensor]:
     """All programs of a model on one batch, by name."""
     generator = torch.Generator().manual_seed(3)
-    v, w = torch.randn(2, model.params.numel(), generator=generator)
+    v, w = torch.randn(2, model.params.numel(), generator=generator).to(model.params.dtype)
     lin = model.linearize(x, y)
     found = {"outputs": lin.outputs, "loss": lin.loss, "gradient": lin.gradient}
     found |= {"evaluated": model(x), "objective": model.loss(x, y)}
@@ -62,7 +46,7 @@ def answers(model: nt.Model, x: Tensor, y: Tensor, second_order: bool = True) ->
         return found
     found |= {"hvp": lin.hvp(v), "ggnvp": lin.ggnvp(v), "again": lin.hvp(w)}
     found |= {"forms": lin.quadratic_forms([v, w]), "ggn": lin.quadratic_forms([v], "ggn")}
-    for kind in lin.programs.kinds:
+    for kind in lin.programs.kinds if factors else ():
         factors = lin.kronecker_factors(kind, 2, generator.manual_seed(4))
         for layer, pair in factors.items():
             found |= {f"{kind} {layer} {name}": t for name, t in pair.tensors.items()}
@@ -132,6 +116,34 @@ def test_batch_norm_and_residuals():
         nt.AvgPool2d(3, 2, 1), nt.Flatten(), nt.Linear(3),
     )  # fmt: skip
     both(net, (2, 6, 6), 3, "ce", 5)
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize(
+    ("net", "inputs", "precision"),
+    [
+        (vit(), nt.InputSpec((3, 4, 4)), "ieee"),
+        (vit(), nt.InputSpec((3, 4, 4)), "tf32"),
+        (gpt(), nt.InputSpec((5,), "int"), "ieee"),
+    ],
+    ids=["vit-ieee", "vit-tf32", "gpt-ieee"],
+)
+def test_attention_and_tied_words(net, inputs: nt.InputSpec, precision: str):
+    exact, fused = (
+        nt.compile(net, inputs, nt.CrossEntropyLoss(), device="cpu", **options)
+        for options in (
+            {"backend": "aten", "dtype": torch.float64},
+            {"backend": "triton", "precision": precision},
+        )
+    )
+    exact.load_state_dict({name: p.double() for name, p in fused.state_dict().items()})
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, *inputs.shape, generator=generator)
+    x = (x.abs() * 2).long() if inputs.kind == "int" else x
+    y = torch.randint(0, 5, (3,), generator=generator)
+    expected = answers(exact, x if inputs.kind == "int" else x.double(), y, factors=False)
+    for name, value in answers(fused, x, y, factors=False).items():
+        assert relative_error(value.double(), expected[name]) < LIMITS[precision], name
 
 
 @pytest.mark.interpreter

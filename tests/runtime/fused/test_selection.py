@@ -10,7 +10,8 @@ from newtriton.runtime.fused.settings import Settings
 
 X, W = ops.input_("x", (N, 64)), ops.param("w", (48, 64))
 PRODUCT = ops.matmul(X, W, tb=True)
-STACK = ops.matmul(ops.input_("a", (N, 3, 4)), ops.input_("b", (N, 4, 5)))
+SAMPLES_AS_COLUMNS = ops.matmul(W, X, tb=True)
+ROWS = ops.make(Op.SCATTER_ROWS, X, ops.input_("i", (N,), "int"), size=9)
 SPECTRUM = ops.make(Op.SPECTRAL, ops.param("s", (3, 3)), expr=scalar.exp(scalar.var(0)))
 
 
@@ -36,7 +37,9 @@ def test_settings_say_who(contractions: str, fused: bool):
     assert (selection.way(PRODUCT, 8) == VENDOR) is not fused
 
 
-@pytest.mark.parametrize("node", [STACK, SPECTRUM], ids=["stack", "spectrum"])
+@pytest.mark.parametrize(
+    "node", [SAMPLES_AS_COLUMNS, ROWS, SPECTRUM], ids=["columns", "rows", "spectrum"]
+)
 def test_what_no_skeleton_computes_is_the_vendors(node: Node):
     asked = Asked()
     for selection in (Selection(Settings("ieee", "fused")), Selection(Settings(), asked)):
@@ -48,7 +51,9 @@ def test_a_comparison_is_asked_for_contractions_alone():
     asked = Asked()
     selection = Selection(Settings("ieee", "measured", interpreted=True), asked)
     z = ops.map_(scalar.tanh(scalar.var(0)), PRODUCT)
-    selection.prepare([Graph("both", {"z": z, "stack": STACK, "spectrum": SPECTRUM})], 8)
+    selection.prepare(
+        [Graph("both", {"z": z, "stack": SAMPLES_AS_COLUMNS, "spectrum": SPECTRUM})], 8
+    )
     assert asked.prepared == [([PRODUCT], 8)]
     assert [selection.way(PRODUCT, n) for n in (8, 7)] == [Way(), VENDOR]
     assert set(asked.asked) == {PRODUCT}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler.graph.cost import flops
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 from tests.tolerances import assert_close
 
 F64 = torch.float64
@@ -162,3 +163,65 @@ def test_an_optimizer_needs_something_to_train() -> None:
             make(model)
     with pytest.raises(nt.NewtritonError, match="freeze names '9': give parameters or layers"):
         model.freeze("9")
+
+
+@pytest.mark.interpreter
+def test_fused_kernels_take_them_wherever_they_lie() -> None:
+    found, expected = (
+        compiled("0", "4.bias", "7", backend=backend, dtype=torch.float32)
+        for backend in ("triton", "aten")
+    )
+    x, y = batch(torch.float32)
+    lins = [model.linearize(x, y) for model in (found, expected)]
+    assert_close(lins[0].gradient, lins[1].gradient)
+    assert_close(lins[0].hvp(found.params), lins[1].hvp(found.params))
+    assert not (lins[0].gradient[mask(found) == 0]).any()
+
+
+def test_a_curvature_of_a_frozen_layer_is_refused() -> None:
+    with pytest.raises(nt.NewtritonError, match="layers names '2', which is frozen"):
+        KroneckerCurvature(plain("2"), layers=["0", "2"])
+
+
+def plain(*names: str) -> nt.Model:
+    layers = [nt.Linear(6), nt.Tanh(), nt.Linear(5), nt.Tanh(), nt.Linear(3)]
+    model = nt.compile(nt.Sequential(*layers), (4,), nt.CrossEntropyLoss(), dtype=F64)
+    model.freeze(*names)
+    return model
+
+
+def rows() -> tuple[Tensor, Tensor]:
+    return torch.randn(7, 4, dtype=F64), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+
+
+@pytest.mark.parametrize("names", [("0", "2.bias"), ("2",), ("4", "0.weight")], ids=str)
+def test_a_stored_jacobian_is_of_the_others(names: tuple[str, ...]) -> None:
+    model, whole, (x, y) = plain(*names), plain(), rows()
+    v, trained = torch.randn_like(model.params), mask(model)
+    found = model.linearize(x, y).ggnvp(v, "stored-jacobian")
+    expected = whole.linearize(x, y).ggnvp(v * trained, "stored-jacobian")
+    assert_close(found, expected * trained)
+
+
+def test_recursive_factors_go_down_to_the_lowest_layer_that_is_trained() -> None:
+    model, whole, (x, y) = plain("0", "2.bias"), plain(), rows()
+    for kind in ("kfra", "pch-1"):
+        found = model.linearize(x, y).kronecker_factors(kind)
+        expected = whole.linearize(x, y).kronecker_factors(kind)
+        assert found.keys() == {"2", "4"}
+        assert_close(found["2"].G, expected["2"].G)
+        assert_close(found["2"].A, expected["2"].A[:-1, :-1])
+        with pytest.raises(nt.MissingRule, match=f"{kind} has no diagonal block"):
+            plain("2.weight").linearize(x, y).kronecker_factors(kind)
+
+
+def test_diagnoses_leave_them_out() -> None:
+    model, (x, y) = plain("2"), rows()
+    lin = model.linearize(x, y)
+    trained = mask(model).bool()
+    hessian = torch.stack([lin.hvp(unit) for unit in torch.eye(len(trained), dtype=F64)])
+    values = torch.linalg.eigvalsh(hessian[trained][:, trained])
+    found = nt.spectrum(lin, k=1)
+    assert_close(torch.tensor([found.smallest[0], found.largest[0]]), values[[0, -1]].float())
+    assert nt.alignment(lin, ("kflr",)).layers["kflr"].keys() == {"0", "4"}
+    assert nt.layer_errors(lin, ("ggn",)).norms.keys() == {"0", "4"}

@@ -21,6 +21,21 @@ def test_a_seed_gives_what_torch_would_draw() -> None:
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
+def test_so_do_layers_of_other_kinds() -> None:
+    torch.manual_seed(7)
+    module = nn.Sequential(
+        *(nn.Embedding(9, 4), nn.Conv1d(5, 3, 2, groups=1), nn.BatchNorm1d(3), nn.PReLU(3)),
+        *(nn.ConvTranspose1d(3, 2, 3), nn.Flatten(), nn.LayerNorm(10), nn.Linear(10, 2)),
+    )
+    net = nt.Sequential(
+        *(nt.Embedding(9, 4), nt.Conv1d(3, 2), nt.BatchNorm1d(), nt.PReLU(3)),
+        *(nt.ConvTranspose1d(2, 3), nt.Flatten(), nt.LayerNorm(), nt.Linear(2)),
+    )
+    model = nt.compile(net, nt.InputSpec((5,), "int"), nt.MSELoss(), seed=7)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
 @pytest.mark.parametrize(
     ("init", "variance"), [("kaiming", 2 / 300), ("xavier", 2 / 500), ("sparse", 15 / 300)]
 )

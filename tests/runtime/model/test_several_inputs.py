@@ -13,6 +13,7 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Node, Op
 from newtriton.compiler.language.network import Scope
 from newtriton.compiler.values import Constant, Data
+from tests.runtime.transfers import counted
 from tests.tolerances import assert_close
 
 F64 = torch.float64
@@ -82,6 +83,13 @@ def test_constants_are_held_once_as_the_model_computes() -> None:
     held = {k: x for k, x in model.feed(batch("tuple")[0]).items() if isinstance(k, Constant)}
     assert {x.dtype for x in held.values()} == {torch.float32, torch.int64}
     assert len(held) == 2
+
+
+def test_booleans_are_integers() -> None:
+    model, (x, y, _) = compiled("tuple"), batch("tuple")
+    mask = x[1] > 4
+    assert torch.equal(model((x[0], mask)), model((x[0], mask.long())))
+    assert model.linearize((x[0], mask), y).gradient.isfinite().all()
 
 
 def test_a_feed_has_every_input() -> None:
@@ -160,3 +168,17 @@ def test_numbers_of_rows_are_in_range(value: int, place: int, rows: int) -> None
     for call in (model, lambda x: model.linearize(x, y), lambda x: model.gradient(x, y)):
         with pytest.raises(nt.NewtritonError, match=f"have {value}, .* table of {rows} rows"):
             call(x)
+
+
+def test_checks_of_all_inputs_come_over_in_one_transfer() -> None:
+    tables = nt.compile(Tables(), nt.InputSpec((5,), "int"), nt.CrossEntropyLoss(), backend="aten")
+    plain = nt.compile(nt.Linear(3), (4,), nt.CrossEntropyLoss(), backend="aten")
+    y = torch.tensor([0, 2])
+    calls = ((tables, torch.ones(2, 5).long(), y), (plain, torch.ones(2, 4), y))
+    reads = []
+    for model, x, labels in (*calls, (compiled("tuple"), *batch("tuple")[:2])):
+        model.linearize(x, labels)
+        with counted() as seen:
+            model.linearize(x, labels)
+        reads.append(sum(seen.reads.values()))
+    assert reads[0] == reads[1] == reads[2]

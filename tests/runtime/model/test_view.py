@@ -21,6 +21,9 @@ def test_a_view_is_written_through_and_computed_with() -> None:
     model, found = views()
     found["weight"].fill_(2.0)
     assert (model.unflatten(model.params)["weight"] == 2.0).all()
+    version = model.params._version
+    found["bias"].add_(1.0)
+    assert model.params._version > version
     assert type(found["weight"] + 1.0) is type(found["weight"].T) is Tensor
     torch.nn.init.zeros_(found["weight"])
     assert not model.unflatten(model.params)["weight"].any()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import newtriton as nt
-from newtriton.compiler.language import models
 from newtriton.compiler.language.network import Layer, trace
+from newtriton.compiler.layers import models
 
 
 def parameters(net: Layer, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..functions.shapes import joined
 from ..graph import ops
 from ..graph.errors import NewtritonError, ShapeError
 from ..graph.ir import Node
-from .described import Described
-from .network import Layer, Scope, describe
+from ..language.described import Described
+from ..language.network import Layer, Scope, describe
+from .arguments import axis_of, check_integer
 
 
 class Sequential(Described):
@@ -61,6 +63,42 @@ class Add(Described):
     def build(self, x: Node, scope: Scope) -> Node:
         """Returns Σ_i branch_i(x)."""
         return _sum([scope.build(str(i), branch, x) for i, branch in enumerate(self.branches)])
+
+
+class Concat(Described):
+    """The outputs of branches that see the same input, one after the other along an axis.
+
+    Args:
+        branches: at least one layer; their outputs differ in that axis alone.
+        dim: the axis in PyTorch's order, that of features or channels unless given.
+
+    Raises:
+        NewtritonError: there are no branches, or the axis is no integer.
+        ShapeError: the branches' outputs differ elsewhere; raised when the network is compiled.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> net = nt.Sequential(nt.Concat(nt.Identity(), nt.Linear(3)), nt.Linear(2))
+        >>> model = nt.compile(net, input_shape=(4,), loss=nt.MSELoss())
+        >>> {name: tuple(p.shape) for name, p in model.named_parameters() if "weight" in name}
+        {'0.1.weight': (3, 4), '1.weight': (2, 7)}
+    """
+
+    def __init__(self, *branches: Layer, dim: int = 1) -> None:
+        if not branches:
+            raise NewtritonError("Concat() has no branches: give at least one layer")
+        self.branches = branches
+        self.dim = check_integer("dim", dim)
+
+    def build(self, x: Node, scope: Scope) -> Node:
+        """Returns the outputs side by side."""
+        parts = [scope.build(str(i), branch, x) for i, branch in enumerate(self.branches)]
+        axis = axis_of("dim", parts[0], self.dim)
+        others = {(*part.shape[:axis], *part.shape[axis + 1 :]) for part in parts}
+        if len(others) > 1:
+            kinds = " and ".join(sorted({describe(part.shape) for part in parts}))
+            raise ShapeError(f"its branches give {kinds}: they may differ in axis {self.dim} alone")
+        return joined(parts, axis)
 
 
 @dataclass(eq=False, repr=False)

@@ -12,10 +12,14 @@ Examples:
 from __future__ import annotations
 
 from ..graph.errors import NewtritonError
+from ..language.network import Layer
 from .activations import ReLU, Sigmoid, SiLU
 from .containers import Sequential
-from .layers import BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
-from .network import Layer
+from .convolutions import Conv2d
+from .linear import Linear
+from .norms import BatchNorm2d
+from .pools import MaxPool2d
+from .shaping import Flatten
 
 # Configurations A, D, E of Simonyan & Zisserman (2015): widths, and "M" for a 2×2 max pool.
 VGG: dict[int, tuple[int | str, ...]] = {
