@@ -102,8 +102,15 @@ def capture(module: nn.Module, example: Any, output: str | int | None = None) ->
         output: which tensor counts, see `chosen_output`.
 
     Raises:
-        NewtritonError: PyTorch cannot trace it.
+        NewtritonError: PyTorch cannot trace it, or something in it changes gradients.
     """
+
+    for name, part in (*module.named_modules(), *module.named_parameters()):
+        if part._backward_hooks:
+            raise NewtritonError(
+                f"{name or type(module).__name__} has a backward hook, which is never called here: "
+                "remove it"
+            )
 
     def choose(returned: Any) -> Tensor:
         return chosen_output(returned, output)

@@ -233,6 +233,8 @@ def _instance_norm(
 ) -> Node:  # fmt: skip
     gamma, beta = _given(site, weight, bias)
     node = channels_last(site.node(x))
+    if use_input_stats and mean is not None:
+        raise NewtritonError("its running statistics are not kept: set track_running_stats=False")
     if use_input_stats:
         return channels_first(normalisation.instance_norm(node, eps, gamma, beta))
     axes = tuple(range(ops.rank(node) - 1))

@@ -332,8 +332,12 @@ def _specification(x: Any) -> InputSpec:
 
 def _batch(example: Any, specs: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """Returns a batch by which the module is traced, with at least `SAMPLES` samples."""
-    count = 0 if example is None else max(len(x) for x in named(example).values())
-    samples = max(count, SAMPLES)
+    counts = {} if example is None else {name: len(x) for name, x in named(example).items()}
+    if len({*counts.values()}) > 1:
+        raise NewtritonError(
+            f"the example has {counts} samples: the first axis of every input is the batch"
+        )
+    samples = max(*counts.values(), SAMPLES) if counts else SAMPLES
 
     def values(spec: InputSpec) -> Tensor:
         kind = dtype if spec.kind == "float" else torch.int64

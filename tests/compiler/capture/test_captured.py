@@ -123,13 +123,15 @@ def branching(m: nn.Module, x: Tensor) -> Tensor:
         (lambda m, x: m.f(x).round(), "aten.round"),
         (lambda m, x: m.f(x) // 2.0, "aten.floor_divide|that rounds"),
         (lambda m, x: m.n(m.n(m.f(x))), "n is called twice"),
+        (lambda m, x: m.i(m.f(x)[:, None])[:, 0], "set track_running_stats=False"),
     ],
 )
 def test_what_cannot_be_taken_is_named(
     call: Callable[[nn.Module, Tensor], Tensor], match: str
 ) -> None:
+    parts = {"n": nn.BatchNorm1d(3), "i": nn.InstanceNorm1d(1, track_running_stats=True)}
     with pytest.raises(nt.NewtritonError, match=match):
-        traced(capture(layers(call, n=nn.BatchNorm1d(3)), torch.zeros(2, 3)), (3,))
+        traced(capture(layers(call, **parts), torch.zeros(2, 3)), (3,))
 
 
 def test_everything_that_cannot_be_taken_is_named_at_once() -> None:
@@ -148,6 +150,17 @@ def test_everything_that_cannot_be_taken_is_named_at_once() -> None:
     assert "aten.lstm.input in l (LSTM)" in text
     assert "buffer count is changed by forward" in text
     assert "modules.py:" in text
+
+
+def test_hooks_on_gradients_are_refused() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    handle = module[1].weight.register_hook(lambda gradient: 2 * gradient)
+    with pytest.raises(nt.NewtritonError, match="1.weight has a backward hook"):
+        capture(module, torch.zeros(2, 3))
+    handle.remove()
+    module[0].register_full_backward_hook(lambda *_: None)
+    with pytest.raises(nt.NewtritonError, match="0 has a backward hook"):
+        capture(module, torch.zeros(2, 3))
 
 
 def test_what_is_computed_without_a_derivative_has_none() -> None:

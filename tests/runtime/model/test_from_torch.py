@@ -292,6 +292,7 @@ def test_an_output_that_is_not_there_is_refused(
         ({"input_shape": (3,)}, "one of them"),
         ({"module": nn.Tanh()}, "no parameters"),
         ({"example": torch.zeros(2, 1, 4, 4, dtype=torch.bool)}, "floats or int64"),
+        ({"example": (torch.zeros(2, 3), torch.zeros(3))}, "first axis of every input"),
     ],
 )
 def test_what_is_no_module_loss_or_example_is_refused(given: dict[str, Any], match: str) -> None:
