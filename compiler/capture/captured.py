@@ -73,7 +73,6 @@ class Captured:
     shapes: Mapping[str, tuple[int, ...]]
     orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
-
     used: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
@@ -104,7 +103,6 @@ def capture(module: nn.Module, example: Any, output: str | int | None = None) ->
     Raises:
         NewtritonError: PyTorch cannot trace it, or something in it changes gradients.
     """
-
     for name, part in (*module.named_modules(), *module.named_parameters()):
         if part._backward_hooks:
             raise NewtritonError(

@@ -155,7 +155,7 @@ def test_everything_that_cannot_be_taken_is_named_at_once() -> None:
 def test_hooks_on_gradients_are_refused() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     handle = module[1].weight.register_hook(lambda gradient: 2 * gradient)
-    with pytest.raises(nt.NewtritonError, match="1.weight has a backward hook"):
+    with pytest.raises(nt.NewtritonError, match=r"1\.weight has a backward hook"):
         capture(module, torch.zeros(2, 3))
     handle.remove()
     module[0].register_full_backward_hook(lambda *_: None)
