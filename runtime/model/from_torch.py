@@ -21,7 +21,7 @@ from ...compiler.language.network import Traced
 from ...compiler.language.trees import mapped, named
 from .compile import DTYPES, compiled
 from .compiled import Checked
-from .layout import raise_faults
+from .layout import faults, raise_faults
 from .linearization import Linearization
 from .model import Model
 
@@ -159,11 +159,11 @@ class CapturedModel(Model):
     # --- state ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns copies of everything that the module's `state_dict` has, under its names."""
+        """Returns copies of all that the module's `state_dict` has, and of running statistics."""
         self.check_module()
         return {
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in self.module.state_dict().items()
+            for name, tensor in {**self.module.state_dict(), **self.buffers}.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -177,26 +177,30 @@ class CapturedModel(Model):
             NewtritonError: lists every fault at once.
         """
         self.check_module()
-        state = {_without_wrappers(name): tensor for name, tensor in state.items()}
-        own = {*self.layout.parameters, *self.buffers}
-        raise_faults("load_state_dict", [*self._other_faults(state, own)])
-        super().load_state_dict({name: tensor for name, tensor in state.items() if name in own})
-
-    def _other_faults(self, state: Mapping[str, Tensor], own: set[str]) -> Iterator[str]:
-        """Yields what is wrong with entries that are none of the model's own."""
+        given = {_without_wrappers(name): tensor for name, tensor in state.items()}
         present = self.module.state_dict(keep_vars=True)
         first = {id(entry.tensor): name for name, entry in self._parameters.items()}
-        for name, tensor in state.items():
-            if name in own:
+        own = {**self.layout.torch_views(self.params), **self.buffers}
+        taken = {name: tensor for name, tensor in given.items() if name in own}
+        found: list[str] = []
+        for name in given.keys() - own.keys():
+            tied = first.get(id(present.get(name)))
+            if tied is not None and torch.equal(taken.setdefault(tied, given[name]), given[name]):
                 continue
-            known = present.get(name)
-            if known is None:
-                yield f"unexpected {name}"
-            elif (tied := first.get(id(known))) is not None:
-                if tied in state and not torch.equal(state[tied], tensor):
-                    yield f"{name} is tied to {tied} and has other values"
-            elif known.shape != tensor.shape or not torch.equal(known, tensor.to(known)):
-                yield f"{name} is a constant of the model and has other values"
+            found += _fault(name, given[name], present.get(name), tied)
+        found += faults({n: tuple(t.shape) for n, t in own.items()}, taken)
+        raise_faults("load_state_dict", sorted(found))
+        super().load_state_dict(taken)
+
+
+def _fault(name: str, tensor: Tensor, known: Tensor | None, tied: str | None) -> Iterator[str]:
+    """Yields what is wrong with an entry of a state that the model does not keep by that name."""
+    if known is None:
+        yield f"unexpected {name}"
+    elif tied is not None:
+        yield f"{name} is tied to {tied} and has other values"
+    elif known.shape != tensor.shape or not torch.equal(known, tensor.to(known)):
+        yield f"{name} is a constant of the model and has other values"
 
 
 def from_torch(
