@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from tests.positions import F64, Oracle, T, compiled, labels
+from tests.positions import F64, K, Oracle, T, compiled, labels
 from tests.tolerances import assert_close
 
 LOSSES = [
