@@ -72,7 +72,7 @@ def _overlap(job: Job, report: Report) -> list[str]:
     """Returns what keeps asynchronous copies, products and other instructions from overlapping."""
     found, multiplications = [], MULTIPLICATIONS[report.target]
     tensor_cores = job.precision in multiplications
-    if job.stages > 2 and not job.flat:
+    if job.stages > 2 and not (job.flat or job.odd):
         copies, products = (report.waits.get(kind, []) for kind in ("copy", "product"))
         if not copies or min(copies) < 2:
             found.append(f"copies wait for {copies or 'everything'}: not pipelined")
@@ -97,6 +97,7 @@ EXCEPTIONS = {
     "tf32x3 on AMD": "there is none: operands are multiplied as float32, on matrix cores",
     "images of fewer than 16 channels": "one row of a patch is shorter than a copy",
     "values read across their rows": "weights transposed, images flattened: one side is narrow",
+    "rows of an odd number of bf16 values": "asynchronous copies are of 4 bytes at least",
     "rows of no multiple of 16 bytes": "no address but the first is aligned",
     "layers of fewer than 64 outputs": "most of a tile is padding; they are never the bottleneck",
 }

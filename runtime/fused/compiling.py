@@ -48,6 +48,7 @@ class Job:
         stages: the stages of its pipelined loops.
         flat: whether images have fewer channels than one copy takes.
         narrow: whether a row is no multiple of 16 bytes, or shorter than a tile.
+        odd: whether a row is of an odd number of 16-bit values.
         tile: rows, columns and depth of the tile of a contraction.
         wide: the functions whose accesses to whole tiles should be of 16 bytes.
         products: the products in one turn of its loop.
@@ -63,6 +64,7 @@ class Job:
     stages: int = 3
     flat: bool = False
     narrow: bool = False
+    odd: bool = False
     tile: tuple[int, int, int] = (0, 0, 0)
     wide: frozenset[str] = frozenset()
     products: int = 1

@@ -195,6 +195,7 @@ class ContractionLaunch(TritonLaunch):
             precision=precision if constants["PREC"] == "tf32" else constants["PREC"],
             warps=warps, stages=stages, flat=constants.get("FLAT", constants["C"] < 16),
             narrow=min(copied) < 64 or any(c % unit for c in copied),
+            odd=precision == "bf16" and any(c % 2 for c in copied),
             tile=(constants["BM"], constants["BN"], constants["BK"]),
             wide=generated.wide(self.kernels, [code]), products=3 if together else 1,
         )  # fmt: skip

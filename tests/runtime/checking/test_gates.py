@@ -181,6 +181,10 @@ def test_exceptions_pass():
     narrow = report(copies={4: 96}, loop=260)
     outer = Job("w", "outer", None, {}, {}, "tf32", 8, tile=(128, 128, 32))
     assert gates.faults(outer, narrow) == [] and gates.faults(job(flat=True), narrow) == []
+    registers = report(copies={2: 96}, waits={"copy": [], "product": [0]})
+    odd = {"precision": "bf16", "narrow": True, "odd": True}
+    assert gates.faults(job(**odd), registers) == []
+    assert len(gates.faults(job(**{**odd, "odd": False}), registers)) == 2
     around = report(spills=3)
     assert gates.faults(job(), around) == ["3 spills, 0 of them in loops"]
     around.target, around.instruction = "sm_80", "HMMA"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler.graph.ir import N, Op
+from newtriton.compiler.language.inputs import specifications
 from newtriton.compiler.language.network import Layer
 from newtriton.compiler.lowering.code import Code, Overwriting
 from newtriton.compiler.lowering.codegen import LaunchCode
@@ -43,6 +44,7 @@ from newtriton.runtime.solvers.cg import Stop, conjugate_gradients
 from newtriton.runtime.vectors import System
 
 from ...races import Fault, Report, Watched, watched
+from ...sequences import gpt
 
 pytestmark = [
     pytest.mark.interpreter,
@@ -69,12 +71,15 @@ def settings(precision: str = "ieee", contractions: str = "fused", elements: int
 
 
 def linearized(
-    net: Layer, shape: tuple[int, ...], loss: nt.Loss, made: Settings
+    net: Layer, inputs: tuple[int, ...] | nt.InputSpec, loss: nt.Loss, made: Settings
 ) -> tuple[Linearization, Tensor, Tensor]:
     """Returns the linearization of a model at two samples, inputs and labels."""
     generator = torch.Generator().manual_seed(0)
-    model = Model(net, shape, loss, TritonBackend(made, CPU), torch.float32, 0.0, 1)
-    x, y = torch.randn(2, *shape, generator=generator), torch.rand(2, 3, generator=generator)
+    spec = specifications(inputs)
+    model = Model(net, spec, loss, TritonBackend(made, CPU), torch.float32, 0.0, 1)
+    x, y = torch.randn(2, *spec.shape, generator=generator), torch.rand(2, 3, generator=generator)
+    if spec.kind == "int":
+        x = x.abs().long()
     if isinstance(loss, nt.CrossEntropyLoss):
         y = y.argmax(1)
     return model.linearize(x, y), x, y
@@ -131,6 +136,13 @@ def factors() -> None:
         lin.kronecker_factors(kind)
 
 
+def tokens() -> None:
+    """Runs products of stacks of matrices, softmaxes, and rows of a table."""
+    loss, tokens = nt.CrossEntropyLoss(), nt.InputSpec((3,), "int")
+    lin, *_ = linearized(gpt(5, 4, 2), tokens, loss, settings("tf32", elements=64))
+    lin.ggnvp(directions(lin)[0])
+
+
 def vectors() -> None:
     """Runs conjugate gradients and other arithmetic on flat vectors."""
     compiled = TritonBackend(settings(elements=64), CPU).vectors
@@ -142,7 +154,9 @@ def vectors() -> None:
     compiled.gram([b, d, b * d]), compiled.combination([0.5, -2.0], [b, d])
 
 
-POOLS = {Op.AVG_POOL, Op.AVG_UNPOOL, Op.ARGMAX_POOL, Op.GATHER_MAX, Op.SCATTER_MAX}
+LOOKUPS = {
+    Op.AVG_POOL, Op.AVG_UNPOOL, Op.ARGMAX_POOL, Op.GATHER_MAX, Op.SCATTER_MAX, Op.GATHER_ROWS,
+}  # fmt: skip
 REACHED: dict[Callable[[], None], set[str]] = {
     convolutions: {
         "flat", "rolled", "rolled in parts", "shared loop", "outer in parts", "gram in parts",
@@ -155,6 +169,7 @@ REACHED: dict[Callable[[], None], set[str]] = {
     },
     vendors: {"vendor", "several kernels"},
     factors: {"whole rows", "gram in parts", "added parts"},
+    tokens: {"vendor", "stacks", "a sum of contractions", "whole rows", "gather_rows"},
     vectors: {"flat vectors", "parts of sums", "results over what is given"},
 }  # fmt: skip
 
@@ -189,7 +204,7 @@ def kinds(watched: Watched, instances: dict[str, int], plan: Plan) -> Iterator[s
     if watched.over_given:
         yield "results over what is given"
     for kernel in launch.kernels:
-        yield from (op.value for op in ops_of(kernel, plan.schedule) & POOLS)
+        yield from (op.value for op in ops_of(kernel, plan.schedule) & LOOKUPS)
         traits = {
             "a sum of contractions": len(kernel.anchors) > 1,
             "parts of sums": bool(kernel.partials),
@@ -216,6 +231,7 @@ def contracted(launch: ContractionLaunch) -> str:
         loop = "gram" if launch.kernels[0].anchors[0].op is Op.GRAM else "outer"
     else:
         loop = "flat" if constants["FLAT"] else "rolled"
+        loop = "stacks" if constants["RUN"] else loop
     parts = " in parts" if constants["SPLIT"] > 1 else ""
     return "shared loop" if constants.get("TOGETHER") else f"{loop}{parts}"
 
