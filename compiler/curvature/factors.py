@@ -10,9 +10,9 @@ all uses of the parameter one after another):
 and the block is A ⊗ G (Martens & Grosse 2015; Grosse & Martens 2016; Eschenhagen et al. 2023, whose
 names they are: the first is exact for deep linear networks with a loss at each position, the second
 with one loss after a mean over positions). Adjoints of the mean loss carry 1/N, so g = N s̄; where
-the loss has positions, or labels decide what counts, see `normaliser.of_samples`. A side
-of more than `MAX_FACTOR` numbers is kept as its diagonal. Parameters that are copied to all samples
-(affine norms, positions, scales) get the mean over samples of (∂ℓ_n/∂p)².
+the loss has positions, or labels decide what counts, see `normaliser.of_samples`. A side of more
+than `max_factor` numbers is kept as its diagonal. Parameters that are copied to all samples (affine
+norms, positions, scales) get the mean over samples of (∂ℓ_n/∂p)².
 
 Of a table, A is the diagonal of how often each row is looked up. Where it is tied to a head, the
 vocabulary's side is the head's G and these frequencies, the other side the head's A and the second
@@ -194,7 +194,7 @@ class Sides:
     Attributes:
         product: the block's uses.
         wanted: what is wanted.
-        adjoints: by node the adjoint of its output; by node its G, where that is recursive.
+        adjoints: by node the adjoint of its output.
         outer: by node how many positions stand in front of the batch, see `outer_positions`.
     """
 
@@ -206,8 +206,9 @@ class Sides:
     def _inputs(self, placed: Placed) -> Vectors:
         """The inputs of a use."""
         found = inputs(placed.use)
-        outer = self.outer.get(found.value, 1)
-        return found.of_samples(outer, 0, mean=True) if self.wanted.reduces else found
+        if not self.wanted.reduces:
+            return found
+        return found.of_samples(self.outer.get(placed.use.node, 1), 0, mean=True)
 
     def _gradients(self, placed: Placed) -> Vectors:
         """The gradients of a use."""
@@ -275,11 +276,9 @@ class Sides:
         if len(uses) == 1 and values[0].shape[0] is N and ops.rank(values[0]) <= IMAGE:
             return values[0], adjoints[0]
         lead = ops.rank(adjoints[0]) - ops.rank(nodes[0])
-        rows = [by_sample(a, self.outer.get(a, 1), 0) for a in values]
-        apart = [
-            by_sample(g, self.outer.get(node, 1), lead)
-            for g, node in zip(adjoints, nodes, strict=True)
-        ]
+        outer = [self.outer.get(node, 1) for node in nodes]
+        rows = [by_sample(a, o, 0) for a, o in zip(values, outer, strict=True)]
+        apart = [by_sample(g, o, lead) for g, o in zip(adjoints, outer, strict=True)]
         return _joined(rows, 1), _joined(apart, lead + 1)
 
 
@@ -328,22 +327,23 @@ def _spread(
     totals = [ops.total(parts) for parts in arriving.values()]
     leaves = [ops.input_(f"spread {i}", u.shape) for i, u in enumerate(arriving)]
     pulled = vjp(dict(zip(arriving, leaves, strict=True)), planned.spreads)
+    params = [p for p in planned.spreads if p in pulled]
     lead = ops.rank(totals[0]) - ops.rank(leaves[0]) - 1
     samples = totals
     if lead:
         samples = [ops.input_(f"{u['name']} of samples", (N, *u.shape)) for u in leaves]
     each = copies(pulled.values(), dict(zip(leaves, samples, strict=True)), N)
-    found = {p: each[pulled[p]] for p in planned.spreads}
+    found = {p: each[pulled[p]] for p in params}
     if lead:
         given = dict(zip(samples, totals, strict=True))
         labelled = copies(found.values(), given, totals[0].shape[0])
         found = {p: labelled[gradient] for p, gradient in found.items()}
-    return {
-        Diagonal(p["name"]): ops.reduce_sum(
-            ops.map_(var(0) * var(0) * wanted.gradients, gradient), range(lead + 1)
-        )
-        for p, gradient in found.items()
+    nothing = {p: ops.broadcast(ops.const(0.0), p.shape) for p in planned.spreads}
+    squares = {
+        p: ops.reduce_sum(ops.map_(var(0) * var(0) * wanted.gradients, g), range(lead + 1))
+        for p, g in found.items()
     }
+    return {Diagonal(p["name"]): node for p, node in (nothing | squares).items()}
 
 
 # --- all of them ----------------------------------------------------------------------------------

@@ -68,7 +68,13 @@ class Vectors:
             return ops.make(Op.GRAM, self.value, **options)
         assert self.window is not None
         options = {**self.window, "kernel": self.kernel, "homogeneous": homogeneous}
-        return ops.make(Op.PATCH_GRAM, self.value, scale=scale, **options)
+        return ops.make(Op.PATCH_GRAM, self.images, scale=scale, **options)
+
+    @property
+    def images(self) -> Node:
+        """The images one after another, those of copies too."""
+        *lead, _, _, _ = shape = self.value.shape
+        return ops.reshape(self.value, (N * per_sample(lead), *shape[-3:]))
 
     def squares(self, homogeneous: bool, scale: scalar.Expr) -> Node:
         """Returns the diagonal of `gram`, D numbers; the matrix is not made."""
@@ -133,10 +139,10 @@ def by_sample(x: Node, outer: int, lead: int) -> Node:
 def _patch_sums(patches: Vectors) -> Node:
     """Returns the sum of all patches, (group, channel of it)×taps reordered as the Gram's rows."""
     assert patches.window is not None
-    image = patches.value
-    shape = (*image.shape[:-3], *patches.places, patches.groups)
+    images = patches.images
+    shape = (*images.shape[:-3], *patches.places, patches.groups)
     ones = ops.broadcast(ops.const(1.0), shape)
-    return ops.make(Op.CONV_WEIGHT_GRAD, ones, image, kernel=patches.kernel, **patches.window)
+    return ops.make(Op.CONV_WEIGHT_GRAD, ones, images, kernel=patches.kernel, **patches.window)
 
 
 def _summed_patches(patches: Vectors) -> Vectors:

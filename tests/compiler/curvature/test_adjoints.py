@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from tests.positions import F64, Oracle, T, compiled, labels
+from tests.positions import F64, K, Oracle, T, compiled, labels
 from tests.tolerances import assert_close
 
 LOSSES = [
@@ -37,3 +37,11 @@ def test_columns_of_a_root_are_apart_where_positions_meet(loss: nt.Loss):
         pulled += j.mT @ oracle.b @ j
     assert_close(adjoint, pulled)
     assert at.numel() == 4
+
+
+def test_more_copies_than_the_limit_are_refused_with_their_number():
+    model, _, x = compiled(LOSSES[0], sequences=True)
+    lin = model.linearize(x, labels(LOSSES[0], True, 0))
+    with pytest.raises(nt.NewtritonError, match=rf"{K}·{T} = 9 of them, and max_copies is 8"):
+        lin.kronecker_factors("kflr", max_copies=8)
+    assert lin.kronecker_factors("kflr", max_copies=9).keys() == {"1", "5"}

@@ -241,3 +241,17 @@ def test_its_curvature_is_close_to_the_exact_one() -> None:
         at = lin.model.layout.places(list(block.names))
         if not isinstance(block, KroneckerBlock):
             assert_close(ours[at, at], exact[at, at], block.layer)
+
+
+@pytest.mark.interpreter
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elements, in NumPy
+def test_fused_kernels_give_the_same() -> None:
+    found = []
+    for backend in ("aten", "triton"):
+        model, x, y = attentive(3, dtype=torch.float32, backend=backend)
+        options = {"sharing": "reduce", "max_factor": 7}
+        drawn = "kfac", 1, torch.Generator().manual_seed(0)
+        found.append(model.linearize(x, y).kronecker_factors(*drawn, **options))
+    for layer, factors in found[0].items():
+        for name, side in factors.tensors.items():
+            assert_close(found[1][layer].tensors[name], side, f"{name} of {layer}")

@@ -92,12 +92,19 @@ def time_first(x: Node, w: Node, b: Node | None) -> Node:
     return ops.transpose(s, (1, 0, 2))
 
 
+def time_first_turned(x: Node, w: Node, b: Node | None) -> Node:
+    """As simplification may leave it: features before the rows, and these not by sample."""
+    turned = ops.reshape(ops.transpose(x, (2, 1, 0)), (x.shape[-1], N * T))
+    s = ops.reshape(ops.matmul(turned, w, b, ta=True, tb=True), (T, N, w.shape[0]))
+    return ops.transpose(s, (1, 0, 2))
+
+
 def from_the_left(x: Node, w: Node, b: Node | None) -> Node:
     return ops.transpose(ops.matmul(w, ops.transpose(x, (0, 2, 1))), (0, 2, 1))
 
 
 @pytest.mark.parametrize("sharing", ["expand", "reduce"])
-@pytest.mark.parametrize("way", [rows, flat, time_first, from_the_left])
+@pytest.mark.parametrize("way", [rows, flat, time_first, time_first_turned, from_the_left])
 def test_a_linear_layer_on_sequences(way: Any, sharing: str) -> None:
     bias = way is not from_the_left
 
@@ -470,7 +477,9 @@ def twice(x: Node, w: Node, b: Node | None) -> Node:
     return ops.total([rows(x, w, b), tanh(rows(tanh(x), w, b))])
 
 
-@pytest.mark.parametrize("way", [rows, flat, time_first, pixels, untransposed, twice])
+@pytest.mark.parametrize(
+    "way", [rows, flat, time_first, time_first_turned, pixels, untransposed, twice]
+)
 def test_moments_are_of_the_gradients_of_single_samples(way: Any) -> None:
     def net(x: Node, scope: Scope) -> Node:
         s = way(ops.reshape(x, (N, T, D)), weight(scope, "w", OUT, D), weight(scope, "b", OUT))
