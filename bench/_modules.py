@@ -114,5 +114,5 @@ class ViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits of images."""
         x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1) + self.places
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1) + self.places
         return self.head(self.norm(self.blocks(x))[:, 0])

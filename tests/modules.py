@@ -1,4 +1,4 @@
-"""PyTorch modules of the kinds that people bring, small: ordinary networks, and ordinary oddities."""
+"""PyTorch modules of the kinds that people bring, small: ordinary networks and oddities."""
 
 from __future__ import annotations
 
@@ -388,7 +388,7 @@ class Rotary(nn.Module):
         self.gate, self.up, self.down = nn.Linear(d, 12), nn.Linear(d, 12), nn.Linear(12, d)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, t, d = x.shape
+        n, t, _ = x.shape
         angle = torch.outer(torch.arange(t, device=x.device).double(), self.frequency)
         angle = torch.cat([angle, angle], -1)
         cos, sin = angle.cos(), angle.sin()

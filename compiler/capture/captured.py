@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Node as Call
 from torch.utils import _pytree as pytree
 
 from ..graph import ops
@@ -17,11 +15,22 @@ from ..graph.errors import NewtritonError
 from ..graph.ir import Node, made_at
 from ..language.network import Scope
 from ..language.trees import named
+from .calls import (
+    Call,
+    advice_on,
+    described,
+    given,
+    is_call,
+    is_function,
+    name_of,
+    place_of,
+    source_of,
+)
 from .choosing import chosen_output
-from .exporting import RECURRENT, Exported, exported, runs_with
+from .exporting import Exported, exported, runs_with
 from .folding import Folded, folded, folds, symbol
 from .site import Site, permuted
-from .table import RULES, given, known, name_of
+from .table import RULES, known
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution")
 COUNTER = "num_batches_tracked"
@@ -55,8 +64,10 @@ class Captured:
         orders: the permutation of a parameter's axes, as they are stored, into PyTorch's.
         held: the names of the parameters that are not trained.
         used: the names of the parameters that the output depends on.
+        torch_order: whether an image comes in PyTorch's order of axes, see `network.trace`.
     """
 
+    torch_order: ClassVar[bool] = True
     title: str
     modes: Mapping[bool, Exported]
     shapes: Mapping[str, tuple[int, ...]]
@@ -121,9 +132,9 @@ def _orders(mode: Exported, module: nn.Module, example: Any) -> dict[str, tuple[
     """
     found: dict[str, tuple[int, ...]] = {}
     for call in mode.nodes:
-        if call.op == "call_function" and name_of(call) in CONVOLUTIONS:
+        if is_function(call) and name_of(call) in CONVOLUTIONS:
             weight = call.args[1]
-            if isinstance(weight, Call) and weight.name in mode.parameters:
+            if is_call(weight) and weight.name in mode.parameters:
                 rank = weight.meta["val"].ndim
                 found[mode.parameters[weight.name]] = (0, rank - 1, *range(1, rank - 1))
     stored = {
@@ -139,7 +150,7 @@ def unknown(nodes: Sequence[Call], constants: Collection[str]) -> set[Any]:
     return {
         node.target
         for node in nodes
-        if node.op == "call_function"
+        if is_function(node)
         and node not in fixed
         and not known(node)
         and name_of(node) not in CHECKS
@@ -159,7 +170,7 @@ def constant_nodes(nodes: Sequence[Call], inputs: Collection[str]) -> set[Call]:
             constant = node.name in inputs
         else:
             constant = symbol(node) is not None or (
-                node.op == "call_function" and folds(node, found.__contains__)
+                is_function(node) and folds(node, found.__contains__)
             )
         if constant:
             found.add(node)
@@ -230,7 +241,7 @@ class _Reading:
             counter = name.endswith(COUNTER) and name_of(calls[node]) == "add"
             if not counter and node not in statistics:
                 faults.append(
-                    f"buffer {name} is changed by forward, {_source(calls[node])}: only the running "
+                    f"buffer {name} is changed by forward, {source_of(calls[node])}: only running "
                     "statistics of batch norm may change; keep it out of forward"
                 )
         return faults
@@ -251,15 +262,15 @@ class _Reading:
         try:
             if call in self.constants:
                 return folded(call, self._constant)
-            with made_at(_place(call)):
+            with made_at(place_of(call)):
                 return self._built(call)
         except Exception as error:  # a fault of a rule is a refusal too, with its place
             reason = str(error) if isinstance(error, NewtritonError) else repr(error)
-            self.faults[f"{_described(call)}: {reason}"] = None
+            self.faults[f"{described(call)}: {reason}"] = None
             return Refused()
 
     def _operand(self, value: Any) -> Any:
-        return self.values[value] if isinstance(value, Call) else value
+        return self.values[value] if is_call(value) else value
 
     def _constant(self, call: Call) -> Folded | None:
         value = self.values.get(call)
@@ -271,7 +282,7 @@ class _Reading:
             several, i = call.args
             return self.values[several][i]
         if name_of(call) not in RULES:
-            raise NewtritonError(_advice(call))
+            raise NewtritonError(advice_on(call))
         values = [_plain(pytree.tree_map(self._operand, v)) for v in given(call)]
         rule = RULES[name_of(call)]
         if "batch_norm" not in name_of(call):
@@ -294,39 +305,3 @@ def _plain(value: Any) -> Any:
         first, second = value.values
         return first if first == second else value
     return value
-
-
-# --- where a call stands ---------------------------------------------------------------------
-
-
-def _place(call: Call) -> str:
-    """The module's path and class, as layers of the language have them."""
-    stack = [*(call.meta.get("nn_module_stack") or {}).values()]
-    if not stack:
-        return ""
-    path, kind = stack[-1]
-    kind = kind if isinstance(kind, str) else kind.__name__
-    return f"{path or 'forward'} ({kind.rpartition('.')[2]})"
-
-
-def _source(call: Call) -> str:
-    """The line of the user's code, or of PyTorch's where it calls for the user."""
-    frames = re.findall(r'File "([^"]*)", line (\d+), in', call.meta.get("stack_trace") or "")
-    own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
-    return f"{own[-1][0]}:{own[-1][1]}" if own else "a line that is not known"
-
-
-def _described(call: Call) -> str:
-    """Names an op, the module it is called in, and the line."""
-    return f"{call.target} in {_place(call) or 'forward'}, {_source(call)}"
-
-
-def _advice(call: Call) -> str:
-    """Says what to do about an op that has no rule."""
-    if f"aten::{name_of(call)}" in RECURRENT:
-        return (
-            "recurrent layers are not taken: use convolutions or attention, or unroll it in forward"
-        )
-    if torch.Tag.nondeterministic_seeded in getattr(call.target, "tags", ()):
-        return "random numbers are drawn by dropout alone: use torch.nn.Dropout"
-    return "there is no rule for it: write it with other operations"

@@ -20,18 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions
+from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import ExportGraphSignature
 from torch.func import functional_call
-from torch.fx import Graph, Node
+from torch.fx import Graph
 from torch.utils import _pytree as pytree
 
 from ..graph.errors import NewtritonError
 from ..language.trees import named
+from .calls import RECURRENT, Call
 
 ROUNDS = 4  # a decomposition may be made of ops that need one themselves
 UNGRADED = torch.ops.higher_order.wrap_with_set_grad_enabled
-RECURRENT = ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")  # never unrolled
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Exported:
         momenta: the momentum of each batch norm, by its path.
     """
 
-    nodes: list[Node]
+    nodes: list[Call]
     parameters: Mapping[str, str]
     constants: Mapping[str, Tensor]
     buffers: Mapping[str, str]
     inputs: Mapping[str, str]
     mutated: Mapping[str, str]
-    output: Node
+    output: Call
     momenta: Mapping[str, float | None]
 
 
@@ -64,7 +65,7 @@ def exported(
     example: Any,
     training: bool,
     choose: Callable[[Any], Tensor],
-    unknown: Callable[[Sequence[Node], Collection[str]], Collection[Any]],
+    unknown: Callable[[Sequence[Call], Collection[str]], Collection[Any]],
 ) -> Exported:
     """Returns the module in one mode; the module is left as it was.
 
@@ -96,7 +97,7 @@ def exported(
     parameters = signature.inputs_to_parameters.items()
     names = named(example if isinstance(example, (tuple, list)) else kwargs or args[0])
     (output,) = signature.user_outputs
-    nodes = list(program.graph.nodes)
+    nodes: list[Any] = list(program.graph.nodes)
     return Exported(
         nodes,
         {node: first[id(module.get_parameter(name))] for node, name in parameters},
@@ -124,13 +125,14 @@ def runs_with(module: nn.Module, example: Any, tensors: Mapping[str, Tensor]) ->
 
 
 def _constants(program: ExportedProgram, module: nn.Module) -> dict[str, Tensor]:
-    """The values of buffers and of tensors that the code holds, by the nodes that stand for them."""
+    """The values of buffers and of tensors in the code, by the nodes that stand for them."""
     signature = program.graph_signature
     buffers = signature.inputs_to_buffers.items()
     tensors = signature.inputs_to_lifted_tensor_constants.items()
+    held: Mapping[str, Any] = program.constants
     return {
         **{node: module.get_buffer(name) for node, name in buffers},
-        **{node: program.constants[name] for node, name in tensors},
+        **{node: held[name] for node, name in tensors},
     }
 
 
@@ -186,7 +188,7 @@ def constant_inputs(signature: ExportGraphSignature) -> set[str]:
 
 def _decomposition(op: Any) -> Callable[..., Any] | None:
     """How PyTorch expresses an op in others; None where it does not."""
-    if not isinstance(op, torch._ops.OpOverload) or op._schema.name in RECURRENT:
+    if not isinstance(op, OpOverload) or op._schema.name.removeprefix("aten::") in RECURRENT:
         return None
     table = core_aten_decompositions()
     if op in table:
@@ -223,11 +225,12 @@ def _own_derivatives_refused() -> Iterator[None]:
             )
         return kept.__func__(cls, *args, **kwargs)
 
-    torch.autograd.Function.apply = classmethod(apply)
+    function: Any = torch.autograd.Function
+    function.apply = classmethod(apply)
     try:
         yield
     finally:
-        torch.autograd.Function.apply = kept
+        function.apply = kept
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What depends on neither parameters nor inputs: computed once, by PyTorch, while the graph is read.
+"""What depends on neither parameters nor inputs: computed once, by PyTorch, as the graph is read.
 
 The batch size may take part (a position for every sample, a mask that is expanded). So values are
 computed at two batch sizes; they become leaves of the graph if they are the same for every sample.
@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node as Call
+from torch.fx import map_arg
 
 from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node, Shape, is_batched
 from ..language.network import Scope
-from .shapes import dimensions, number
+from .calls import Call
+from .shapes import dimensions, is_of_batch, number
 
 BATCHES = (2, 3)  # none is 1, at which a sample's axis and a broadcast one look alike
 LARGE = 1e30  # for infinities, as those of masks: what is multiplied by 0 stays 0
@@ -85,11 +86,11 @@ def folded(call: Call, value: Callable[[Call], Folded | None]) -> Folded:
     found = []
     for i, batch in enumerate(BATCHES):
 
-        def given(node: Call, i: int = i, batch: int = batch) -> Any:
+        def given(node: Any, i: int = i, batch: int = batch) -> Any:
             known = value(node)
             return _like(node.meta["val"], batch) if known is None else known.values[i]
 
-        args, kwargs = torch.fx.map_arg((call.args, call.kwargs), given)
+        args, kwargs = map_arg((call.args, call.kwargs), given)
         with torch.no_grad():
             found.append(call.target(*args, **kwargs))
     return Folded((found[0], found[1]), call.meta.get("val"))
@@ -98,7 +99,8 @@ def folded(call: Call, value: Callable[[Call], Folded | None]) -> Folded:
 def symbol(call: Call) -> Folded | None:
     """Returns the value of a symbolic size, or None for other nodes."""
     size = call.meta.get("val")
-    if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool)):
+    symbolic = isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool))
+    if (symbolic and is_of_batch(size)) or isinstance(size, (int, float, bool)):
         first, second = (number(size, batch) for batch in BATCHES)
         return Folded((first, second), size)
     return None

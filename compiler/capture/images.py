@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -11,9 +12,9 @@ from ..functions.resampling import interpolate
 from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node, per_sample
-from .site import Site, Value, permuted, reshaped
+from .site import Rule, Site, Value, permuted, reshaped
 
-Sizes = int | Sequence[int]
+Sizes = Any  # a number for each spatial axis, or one for all
 
 
 def channels_last(x: Node) -> Node:
@@ -51,7 +52,7 @@ def _convolution(
     weight: Value,
     bias: Value,
     stride: Sizes,
-    padding: Sizes | str,
+    padding: Sizes,
     dilation: Sizes,
     groups: int,
 ) -> Node:
@@ -81,10 +82,13 @@ def _transposed(
 ) -> Node:
     node, w = site.node(x), channels_last(site.node(weight))
     spatial = _spatial(node)
-    sizes = [_sizes(v, spatial) for v in (stride, padding, output_padding, dilation)]
+    step, sides, more, far = (
+        _sizes(v, spatial) for v in (stride, padding, output_padding, dilation)
+    )
     b = None if bias is None else site.node(bias)
-    found = windows.transposed_convolution(channels_last(node), w, b, *sizes, groups)
-    return channels_first(found)
+    return channels_first(
+        windows.transposed_convolution(channels_last(node), w, b, step, sides, more, far, groups)
+    )
 
 
 def _any_convolution(
@@ -104,8 +108,10 @@ def _max_pool(
 ) -> Node:
     node = site.node(x)
     spatial = _spatial(node)
-    sizes = [_sizes(v, spatial) for v in (kernel, stride or kernel, padding, dilation)]
-    return channels_first(windows.max_pool(channels_last(node), *sizes, ceil))
+    window, step, sides, far = (
+        _sizes(v, spatial) for v in (kernel, stride or kernel, padding, dilation)
+    )
+    return channels_first(windows.max_pool(channels_last(node), window, step, sides, far, ceil))
 
 
 def _avg_pool(
@@ -114,11 +120,13 @@ def _avg_pool(
 ) -> Node:  # fmt: skip
     node = site.node(x)
     spatial = _spatial(node)
-    sizes = [_sizes(v, spatial) for v in (kernel, stride or kernel, padding)]
+    window, step, sides = (_sizes(v, spatial) for v in (kernel, stride or kernel, padding))
     return channels_first(
         windows.avg_pool(
             channels_last(node),
-            *sizes,
+            window,
+            step,
+            sides,
             site.scope.constant,
             ceil=ceil,
             count_include_pad=count_include_pad,
@@ -238,7 +246,7 @@ def _instance_norm(
 
 
 def _upsample(mode: str, corners: bool) -> Callable[..., Node]:
-    """Interpolation: by factors where those were asked for, to the sizes that come out otherwise."""
+    """Interpolation, by factors where those were asked for."""
 
     def rule(site: Site, x: Value, _: Value, *options: Value) -> Node:
         node = channels_last(site.node(x))
@@ -271,7 +279,7 @@ def first_of_rows(rows: Node) -> Node:
     return reshaped(windows.max_pool(image, [length], [length], [0], [1]), tuple(lead))
 
 
-IMAGES: dict[str, Callable[..., Node | list[Node | None]]] = {
+IMAGES: dict[str, Rule] = {
     "conv1d": _convolution,
     "conv2d": _convolution,
     "conv_transpose1d": _transposed,

@@ -14,7 +14,7 @@ from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node
 from ..graph.scalar import Expr
-from .site import Site, Value, axis_of, number_of, reshaped
+from .site import Rule, Site, Value, axis_of, number_of, reshaped
 
 HALF = (torch.float16, torch.bfloat16)
 FLOATING = (torch.float32, torch.float64)
@@ -195,7 +195,7 @@ def _copied(site: Site, x: Value, dtype: torch.dtype | None = None, *_: object) 
     return site.node(x)
 
 
-POINTWISE: dict[str, Callable[..., Node]] = {
+POINTWISE: dict[str, Rule] = {
     **{name: _unary(function) for name, function in UNARY.items()},
     **{name: _binary(function) for name, function in BINARY.items()},
     **{name: _bitwise(BINARY[logical]) for name, logical in BITWISE.items()},

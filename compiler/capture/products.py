@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from ..functions.attention import MASKED, additive, attention, causal_mask
@@ -13,7 +11,7 @@ from ..graph.scalar import var
 from ..graph.transposes import groups
 from .folding import Folded
 from .rows import dropped
-from .site import Site, Value, permuted, reshaped, spread
+from .site import Rule, Site, Value, permuted, reshaped, spread
 
 
 def _linear(site: Site, x: Value, weight: Value, bias: Value = None) -> Node:
@@ -86,6 +84,17 @@ def _outer(site: Site, x: Value, y: Value) -> Node:
     )
 
 
+def _bilinear(site: Site, x: Value, y: Value, weight: Value, bias: Value = None) -> Node:
+    """x W_k y + b_k for each output k."""
+    left, right, w = (site.node(v) for v in (x, y, weight))
+    outputs, rows, columns = w.shape
+    flat = reshaped(permuted(w, (1, 0, 2)), (rows, outputs * columns))
+    halves = reshaped(_product(left, flat), (*left.shape[:-1], outputs, columns))
+    factor = spread(reshaped(right, (*right.shape[:-1], 1, columns)), halves.shape)
+    found = ops.reduce_sum(ops.multiply(halves, factor), (ops.rank(halves) - 1,))
+    return found if bias is None else site.map(lambda a, b: a + b, found, bias)
+
+
 def _attention(
     site: Site,
     q: Value,
@@ -118,7 +127,7 @@ def _added(site: Site, mask: Value) -> Node:
     return ops.map_(scalar.where(var(0), 0.0, MASKED), mask) if truth else mask
 
 
-PRODUCTS: dict[str, Callable[..., Node]] = {
+PRODUCTS: dict[str, Rule] = {
     "linear": _linear,
     "matmul": _matmul,
     "mm": _matmul,
@@ -130,5 +139,6 @@ PRODUCTS: dict[str, Callable[..., Node]] = {
     "addbmm": _addmm,
     "baddbmm": _addmm,
     "outer": _outer,
+    "bilinear": _bilinear,
     "scaled_dot_product_attention": _attention,
 }

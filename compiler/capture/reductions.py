@@ -16,7 +16,7 @@ from ..graph.ir import Node
 from ..graph.scalar import var
 from .images import first_of_rows
 from .pointwise import POINTWISE
-from .site import Site, Value, axes_of, axis_of, dropped_axes, last, permuted, reshaped
+from .site import Rule, Site, Value, axes_of, axis_of, dropped_axes, last, permuted, reshaped
 
 Axes = int | Sequence[int] | None
 
@@ -173,7 +173,7 @@ def _product(
     return dropped_axes(node, axes, keepdim, ops.map_(expr, *parts))
 
 
-REDUCTIONS: dict[str, Callable[..., Node | list[Node | None]]] = {
+REDUCTIONS: dict[str, Rule] = {
     "sum": _sum,
     "mean": _mean,
     "var": _variance,

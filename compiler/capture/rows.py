@@ -1,9 +1,9 @@
-"""Rows by index, one-hot rows and random numbers: an ATen name → leaves and gathers of the graph."""
+"""Rows by index, one-hot rows, random numbers: an ATen name → gathers and leaves of the graph."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import N, Node, Op, Shape, batch_axis, is_batched
 from .folding import Folded, of_every_sample
-from .site import Site, Value, axis_of, reshaped, spread
+from .site import Rule, Site, Value, axis_of, reshaped, spread
 
 
 def _index(site: Site, value: Value) -> Node:
@@ -122,7 +122,7 @@ def _bernoulli(site: Site, _: Value, p: float = 0.5, *rest: object) -> Node:
     return ops.scale(dropped(site, ones, 1.0 - float(p)), float(p))
 
 
-ROWS: dict[str, Callable[..., Node | list[Node | None]]] = {
+ROWS: dict[str, Rule] = {
     "embedding": _embedding,
     "index": _indexed,
     "index_select": _index_select,

@@ -23,7 +23,7 @@ def dimension(size: int | torch.SymInt) -> Dim:
     if expression.is_Integer:
         return int(expression)
     count, rest = expression.as_coeff_Mul()
-    if not rest.is_Symbol or not count.is_Integer:
+    if not is_of_batch(size) or not rest.is_Symbol or not count.is_Integer:
         raise NewtritonError(
             f"a tensor has {expression} elements along an axis: sizes are numbers, or multiples of "
             "the batch size"
@@ -34,6 +34,14 @@ def dimension(size: int | torch.SymInt) -> Dim:
 def dimensions(shape: Iterable[int | torch.SymInt]) -> Shape:
     """Returns a shape of numbers and multiples of N."""
     return tuple(map(dimension, shape))
+
+
+def is_of_batch(value: Any) -> bool:
+    """Whether a symbolic size, number or truth value depends on the batch size alone.
+
+    Others depend on what is in a tensor; PyTorch's names of their symbols do not begin with "s".
+    """
+    return all(str(symbol).startswith("s") for symbol in value.node.expr.free_symbols)
 
 
 def number(value: Any, batch: int) -> Any:

@@ -12,7 +12,7 @@ from ..functions.shapes import cut, joined
 from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import Batched, Dim, Node, Op, is_batched
-from .site import Site, Value, axes_of, axis_of, permuted, reshaped, spread
+from .site import Rule, Site, Value, axes_of, axis_of, permuted, reshaped, spread
 
 
 def _reshape(site: Site, x: Value, *_: Value) -> Node:
@@ -47,7 +47,9 @@ def _repeat(site: Site, x: Value, *_: Value) -> Node:
     """Copies a whole value along axes: each of them is an axis of copies and one of elements."""
     node = site.node(x)
     old = (1,) * (len(site.shape) - ops.rank(node)) + node.shape
-    split = [d for pair in zip(old, site.shape, strict=True) for d in (_quotient(*pair), pair[0])]
+    split = tuple(
+        d for pair in zip(old, site.shape, strict=True) for d in (_quotient(*pair), pair[0])
+    )
     copies = ops.broadcast(reshaped(node, old), split, tuple(range(0, len(split), 2)))
     return reshaped(copies, site.shape)
 
@@ -264,7 +266,7 @@ def _diagonal(site: Site, x: Value, offset: int, first: int, second: int) -> Nod
     return ops.reduce_sum(ops.multiply(node, eye), (rank - 1,))
 
 
-SHAPING: dict[str, Callable[..., Node | list[Node]]] = {
+SHAPING: dict[str, Rule] = {
     **dict.fromkeys(
         (
             "view", "_unsafe_view", "reshape", "_reshape_copy", "flatten", "unflatten", "squeeze",

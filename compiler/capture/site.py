@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx import Node as Call
 
 from ..graph import ops, scalar
 from ..graph.ir import Dim, Node, Shape, is_batched
 from ..graph.scalar import Expr, var
 from ..language.network import Scope
+from .calls import Call, is_call
 from .folding import Folded, finite, leaf, single
 from .shapes import dimension, dimensions
 
+Rule = Callable[..., Any]  # takes a site, then operands and options as the op's schema has them
 Value = Any  # a node, a constant, a number or another option, or a list of those
 
 
@@ -43,7 +44,7 @@ class Site:
     def changing(self, i: int) -> str | None:
         """Returns the name of the buffer that operand i is, if training changes it."""
         operand = self.call.args[i] if i < len(self.call.args) else None
-        return self.buffers.get(operand.name) if isinstance(operand, Call) else None
+        return self.buffers.get(operand.name) if is_call(operand) else None
 
     @property
     def meta(self) -> Any:
@@ -113,7 +114,7 @@ def number_of(value: Value) -> Expr | None:
 
 
 def spread(x: Node, shape: Shape) -> Node:
-    """Returns x in a larger shape by PyTorch's rule: axes are aligned at the last, 1 becomes any."""
+    """Returns x in a larger shape by PyTorch's rule: aligned at the last axis, 1 becomes any."""
     if x.shape == shape:
         return x
     offset = len(shape) - ops.rank(x)

@@ -285,6 +285,17 @@ def _cut(chain: list[Node]) -> tuple[list[Node], Cut | None] | None:
     return turns, Cut(axis, node["start"], node["stop"], parameter.shape[axis])
 
 
+def _turns(views: list[View]) -> int:
+    """Returns how many views at the end transpose a matrix, axes of size 1 before it or not."""
+    count = 0
+    for name, argument in reversed(views):
+        rank = len(argument)
+        if name != "transpose" or argument != (*range(rank - 2), rank - 1, rank - 2):
+            break
+        count += 1
+    return count
+
+
 def _is_left(taken: Taken) -> bool:
     """Whether the operand has the outputs' axis first."""
     node, position = taken
@@ -302,20 +313,22 @@ def _use(taken: Taken) -> Use | None:
     found = _cut(chain)
     if parameter.op is not Op.PARAM or found is None:
         return None
-    if node.op in (Op.MATMUL, Op.GATHER_ROWS) and len(operand.shape) != 2:
+    is_image = node.op not in (Op.MATMUL, Op.GATHER_ROWS)
+    if not is_image and math.prod(operand.shape[:-2]) != 1:
         return None
     nodes, cut = found
     views: list[View] = [
         ("reshape", v.shape) if v.op is Op.RESHAPE else ("transpose", v["order"]) for v in nodes
     ]
-    shape = parameter.shape if cut else operand.shape
+    shape = operand.shape if is_image else operand.shape[-2:]
     rows, columns = shape[0], math.prod(shape[1:])
     transposed = not _is_left(taken)
-    while views and views[-1] == ("transpose", (1, 0)):
-        views.pop()
-        transposed = not transposed
-        if cut is None:
-            rows, columns = columns, rows
+    turns = _turns(views)
+    if turns % 2:
+        transposed, rows, columns = not transposed, columns, rows
+    del views[len(views) - turns :]
+    if cut is not None:
+        rows, columns = parameter.shape
     if views and views[-1][0] == "reshape":
         views.pop()  # its elements are laid out as a matrix anyhow
     arrangement = Arrangement(tuple(views), (rows, columns), node.attributes.get("groups", 1))
@@ -361,7 +374,7 @@ def _is_linear(node: Node, depends: set[Node]) -> bool:
     if node.op is Op.MAP:
         slopes = [scalar.derivative(node["expr"], i) for i in below]
         return not any(set(scalar.operands(slope)) & set(below) for slope in slopes)
-    return node.op in LINEAR or (node.op in CONTRACTIONS and len(below) == 1)
+    return node.op in LINEAR or (node.op in CONTRACTIONS and not {0, 1} <= set(below))
 
 
 def _bends(taken: Taken, parameter: Node, depends: set[Node]) -> Node | None:

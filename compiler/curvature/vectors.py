@@ -191,7 +191,7 @@ def inputs(use: Use) -> Vectors:
     node, position = use.taken
     if node.op is Op.GATHER_ROWS:
         index = node.inputs[1]
-        size = use.taken.operand.shape[0]
+        size = use.taken.operand.shape[-2]
         return Vectors(index, per_sample(index.shape), size=size)
     if node.op is Op.MATMUL:
         x = node.inputs[1 - position]

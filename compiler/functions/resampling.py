@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..graph import ops
+from ..graph.errors import ShapeError
 from ..graph.ir import Node
 
 Constant = Callable[[Tensor], Node]  # makes a leaf that holds a tensor
@@ -66,12 +67,17 @@ def interpolate(
         scales: the factors by which they grow.
         mode: one of `MODES`; "linear", "bilinear" and "bicubic" go along each axis.
         align_corners: whether the first and last elements stay where they are, for these three.
+
+    Raises:
+        ShapeError: nothing is left of an axis.
     """
     by_size = sizes is not None
     wanted = list(sizes if sizes is not None else scales or ())
     first = ops.rank(x) - 1 - len(wanted)
     for axis, number in enumerate(wanted, first):
         factor = number / x.shape[axis] if by_size else number
+        if x.shape[axis] * factor < 1:
+            raise ShapeError(f"{number} times {x.shape[axis]} elements leave none: take more")
         if mode == "nearest" and factor == int(factor):
             x = repeated(x, axis, int(factor))
         else:

@@ -228,10 +228,15 @@ def avg_pool(
         ceil: whether windows may go beyond the end; what is there does not count.
         count_include_pad: whether padding counts as zeros, or not at all.
         divisor: by what the sums are divided instead of how many elements count.
+
+    Raises:
+        ShapeError: no window fits, or there is more padding.
     """
     spatial = len(kernel)
     sizes = x.shape[-1 - spatial : -1]
     windows = list(zip(sizes, kernel, stride, padding, strict=True))
+    if any(2 * p > k for _, k, _, p in windows):
+        raise ShapeError(f"padding {show(padding)} is more than half of a {show(kernel)} window")
     beyond = ceil and any(
         pooled(n, k, s, p, 1, True) > pooled(n, k, s, p, 1, False) for n, k, s, p in windows
     )

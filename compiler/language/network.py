@@ -366,7 +366,8 @@ def trace(
     """Builds the forward graph.
 
     Args:
-        net: the network.
+        net: the network. It gives images channels last; one whose `torch_order` is set gives them
+            in PyTorch's order.
         inputs: the shape of one sample, or an `InputSpec`; a tuple or a dictionary of them for
             several inputs.
         criterion: the loss.

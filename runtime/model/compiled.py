@@ -97,8 +97,9 @@ class Compiled:
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
         self._two_products: dict[int, bool] = {}
-        self._frozen: frozenset[str] | None = None  # as the layers say
+        self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
+        self._frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self._positions = per_sample(traced.z.shape[:1])
         self.loss_rounding = LossRounding(
             self.programs[True].losses, self._positions, traced.constants
@@ -226,8 +227,8 @@ class Compiled:
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
-        named = {program.names[key]: tensor for key, tensor in out.items()} if out else None
-        return program.results(self.executor(program)(self.context(batch), feed, named))
+        places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
+        return program.results(self.executor(program)(self.context(batch), feed, places))
 
     def compile_ahead(self, programs: Iterable[Program], batch: int, training: bool = True) -> None:
         """Compiles programs that will be called one after another together.
@@ -294,10 +295,7 @@ class Compiled:
     @property
     def frozen(self) -> frozenset[str]:
         """The names of the parameters that stay as they are."""
-        if self._frozen is None:
-            parameters = self.programs[True].traced.parameters
-            self._frozen = frozenset(name for name, p in parameters.items() if p.frozen)
-        return self._frozen
+        return self._frozen or frozenset()
 
     @cached_property
     def trained(self) -> list[slice]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ...compiler.graph.ir import Node, concrete
+from ...compiler.graph.ir import Node, batch_axis, concrete
 from ...compiler.graph.program import Input
 from ...compiler.values import RandomNumbers
 from ..backend import Context
@@ -97,9 +97,10 @@ class DropoutNumbers:
         """Returns the numbers of all places for a batch."""
         like, found = context.empty(()), dict[Input, Tensor]()
         for site, (name, node) in enumerate(self.sites.items()):
-            place = self.seed, self.drawn, site
-            shape = concrete(node.shape, context.batch)
-            found[RandomNumbers(name)] = uniform(place, shape, self._first, like)
+            shape, shared = concrete(node.shape, context.batch), batch_axis(node.shape) is None
+            rows, first = ((1, *shape), 0) if shared else (shape, self._first)
+            numbers = uniform((self.seed, self.drawn, site), rows, first, like)
+            found[RandomNumbers(name)] = numbers.view(shape)
         return found
 
     def state_dict(self) -> dict[str, int]:

@@ -137,7 +137,7 @@ class CapturedModel(Model):
             self._parameters[name].tensor.requires_grad_(name not in held)
 
     def linearize(self, *given: Any, **options: Any) -> Linearization[Model]:
-        """Returns a linearization; see `Model.linearize`. Flags of parameters count from here on."""
+        """Returns a linearization, with the flags of now; see `Model.linearize`."""
         _ = self.frozen
         return super().linearize(*given, **options)
 
@@ -274,9 +274,8 @@ def from_torch(
 def _unwrapped(module: nn.Module) -> nn.Module:
     """Returns the module in the wrappers of `DataParallel` and `torch.compile`."""
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(module, parallel) or hasattr(module, "_orig_mod"):
-        module = module.module if isinstance(module, parallel) else module._orig_mod
-    return module
+    inner = module.module if isinstance(module, parallel) else getattr(module, "_orig_mod", None)
+    return _unwrapped(inner) if isinstance(inner, nn.Module) else module
 
 
 def _without_wrappers(name: str) -> str:

@@ -178,8 +178,8 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
-    mean, right, labels = _Mean(model), 0, 0
-    classified = True
+    mean, classified = _Mean(model), True
+    found: list[torch.Tensor] = []  # how many classes are right, and how many labels count
     for batch in data:
         x, y = _move(batch, model)
         mean.add(float(model.loss(x, y)), y)
@@ -190,11 +190,13 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         counts = model.counts(y) if isinstance(model, Counting) else torch.ones_like(y).bool()
         classified = classes.shape == y.shape
         if classified:
-            right += int(((classes == y) & counts).sum())
-            labels += int(counts.sum())
+            found.append(torch.stack([((classes == y) & counts).sum(), counts.sum()]))
     if not mean.losses:
         raise NewtritonError("the validation data have no batches: pass at least one")
-    return mean.value, right / labels if classified else None
+    if not classified:
+        return mean.value, None
+    ((right, labels),) = read(torch.stack(found).sum(0))
+    return mean.value, float(right) / float(labels)
 
 
 class _Mean:

@@ -36,6 +36,9 @@ ACTIVATIONS = {
     "softplus 2": (nt.Softplus(2.0), nn.Softplus(2.0)),
     "gelu": (nt.GELU(), nn.GELU()),
     "gelu tanh": (nt.GELU("tanh"), nn.GELU("tanh")),
+    "threshold": (nt.Threshold(0.5, 2.0), nn.Threshold(0.5, 2.0)),
+    "log sigmoid": (nt.LogSigmoid(), nn.LogSigmoid()),
+    "mish": (nt.Mish(), nn.Mish()),
 }
 POOLS = {
     "max": (nt.MaxPool2d(2), nn.MaxPool2d(2)),

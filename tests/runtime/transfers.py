@@ -76,10 +76,8 @@ class _Mode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if not self.transfers.paused:
-            indexes = name.startswith(("index", "_unsafe_index")) and isinstance(
-                args[1], (list, tuple)
-            )
-            indices = args[1] if indexes else ()
+            indices = args[1] if name.startswith(("index", "_unsafe_index")) else ()
+            indices = indices if isinstance(indices, (list, tuple)) else ()  # index_select has none
             masks = [i for i in indices if isinstance(i, Tensor) and i.dtype is torch.bool]
             if name in READING or masks:
                 self.transfers.reads[name] += 1

@@ -44,6 +44,18 @@ def test_a_transpose_before_the_matrix_is_laid_out_is_kept() -> None:
     assert product.first.arrangement.views == (("transpose", (0, 2, 1)),)
 
 
+def test_axes_of_size_one_before_a_matrix_do_not_count() -> None:
+    """As an einsum is written by batched products."""
+
+    def net(x: Node, scope: Scope) -> Node:
+        w = ops.transpose(ops.reshape(parameter(scope, "w", 4, 3), (1, 4, 3)), (0, 2, 1))
+        return ops.reshape(ops.matmul(ops.reshape(x, (1, N, 3)), w), (N, 4))
+
+    (product,) = uses_of(traced(net)).products
+    assert product.first.arrangement.shape == (4, 3) and product.first.arrangement.views == ()
+    assert not product.first.transposed
+
+
 def test_a_slice_is_part_of_a_matrix() -> None:
     def net(x: Node, scope: Scope) -> Node:
         w = ops.transpose(parameter(scope, "w", 5, 3), (1, 0))
@@ -52,6 +64,16 @@ def test_a_slice_is_part_of_a_matrix() -> None:
     (product,) = uses_of(traced(net)).products
     assert product.first.cut == Cut(0, 1, 4, 5)
     assert product.first.cuts_outputs and not product.is_plain
+
+
+def test_what_is_linear_in_parameters_before_the_batch_enters_is_a_spread() -> None:
+    def net(x: Node, scope: Scope) -> Node:
+        places = ops.broadcast(ops.const(2.0), (4, 3))
+        w, b = parameter(scope, "w", 3, 3), parameter(scope, "b", 3)
+        bias = ops.reduce_sum(ops.matmul(places, w, b, tb=True), (0,))
+        return ops.total([x, ops.broadcast(bias, x.shape)])
+
+    assert [p["name"] for p in uses_of(traced(net)).spreads] == ["w", "b"]
 
 
 @pytest.mark.parametrize("also", ["bias", "nothing"])

@@ -109,7 +109,6 @@ def test_values_stay_what_they_are(node: Node):
     found = simple(node)
     before, after = (AtenExecutor(Graph("g", {"x": n}))(context, feed)[n] for n in (node, found))
     assert_close(after, before)
-    assert transposes(found) <= transposes(node)
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(range(4))])

@@ -147,3 +147,32 @@ def test_every_loss_takes_sequences(loss: nt.Loss):
     b = networks.output_curvature(loss, lin.outputs.reshape(rows), y).mean(0)
     if not loss.separable:
         assert_close(lin.kronecker_factors("kflr", layers=["5"])["5"].G, b)  # type: ignore[union-attr]
+
+
+class ChannelsLast(nn.Module):
+    """A convolution whose classes lie on the last axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).permute(0, 2, 3, 1)
+
+
+def test_images_of_modules_come_in_pytorchs_order():
+    options = {"dtype": F64, "backend": "aten", "device": "cpu"}
+    module, x = ChannelsLast().double(), torch.randn(3, 2, 5, 4, dtype=F64)
+    model = nt.from_torch(module, x, nt.CrossEntropyLoss(), **options)
+    y = torch.randint(0, 3, (3, 5, 4))
+    y[0, 0] = -100
+    expected = functional.cross_entropy(module(x).reshape(-1, 3), y.reshape(-1)).detach()
+    assert_close(model.loss(x, y), expected)
+    conv, targets = module.conv, torch.randn(3, 3, 5, 4, dtype=F64)
+    model = nt.from_torch(conv, x, nt.MSELoss(), **options)
+    assert_close(model(x), conv(x).detach())
+    expected = (conv(x) - targets).square().sum().detach() / 3
+    assert_close(model.loss(x, targets), expected)
+    model = nt.from_torch(conv, x, nt.CrossEntropyLoss(), **options)
+    with pytest.raises(nt.NewtritonError, match="classes lie last"):
+        model.loss(x, y)

@@ -140,6 +140,22 @@ def test_programs_of_a_network_are_autograds(name: str) -> None:
     assert_close(model(x), theirs(x).detach(), "evaluated")
 
 
+@pytest.mark.interpreter
+@pytest.mark.parametrize("name", ["sequence", "words"])
+def test_fused_kernels_compute_the_same(name: str) -> None:
+    build, shape = NETWORKS[name]
+    spec = nt.InputSpec(shape, "int" if name == "words" else "float")
+    x, y = random(5, *shape).float(), torch.tensor([0, 2, 1, 1, 0])
+    if name == "words":
+        x = torch.randint(0, 7, (5, *shape), generator=torch.Generator().manual_seed(0))
+    fused, plain = (
+        nt.compile(build()[0], spec, nt.CrossEntropyLoss(), backend=backend, device="cpu", seed=1)
+        for backend in ("triton", "aten")
+    )
+    gradients = [model.linearize(x, y).gradient for model in (fused, plain)]
+    assert_close(*gradients, "gradient")
+
+
 def test_branches_that_do_not_fit_side_by_side_are_named() -> None:
     net = nt.Sequential(nt.Concat(nt.Identity(), nt.MaxPool2d(2)), nt.Flatten(), nt.Linear(2))
     message = "its branches give a 1×4×4 image and a 1×8×8 image: they may differ in axis 1 alone"

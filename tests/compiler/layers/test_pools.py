@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from torch import nn
@@ -77,6 +78,14 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 def test_calls_that_mean_nothing_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(nt.NewtritonError, match=re.escape(message)):
         make()
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("make", [nt.MaxPool2d, nt.AvgPool2d])
+def test_more_padding_than_half_a_window_is_named(make: Any, ceil: bool) -> None:
+    net = nt.Sequential(make(2, padding=2, ceil_mode=ceil), nt.Flatten(), nt.Linear(2))
+    with pytest.raises(nt.ShapeError, match=r"at layer 0 got a 1×5×5 image: .*more than half of"):
+        nt.compile(net, (1, 5, 5), nt.MSELoss())
 
 
 def test_what_is_no_image_is_named() -> None:

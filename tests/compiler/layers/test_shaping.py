@@ -95,6 +95,7 @@ MISFITS: list[tuple[Layer, tuple[int, ...], str]] = [
     (nt.Unflatten(1, (2, 2)), (3,), "3 elements do not make (2, 2)"),
     (nt.Permute((0, 2, 1)), (3,), "dims is (0, 2, 1), and with the samples there are 2"),
     (nt.Upsample(2), (3,), "it needs a C×L sequence or a C×H×W image"),
+    (nt.Upsample(scale_factor=0.2), (3, 4), "0.2 times 4 elements leave none"),
     (nt.Upsample((2, 2)), (3, 4), "(2, 2) says 2 sizes, and there are 1"),
     (nt.Upsample(2, mode="bilinear"), (3, 4), "it needs a C×H×W image"),
 ]

@@ -114,8 +114,8 @@ def network(*layers: tuple[Layer, nn.Module], shape: tuple[int, ...], outputs: i
 
 def perceptron(bias: bool = True) -> Pair:
     return network(
-        (nt.Linear(5, bias), nn.Linear(4, 5, bias)), (nt.Tanh(), nn.Tanh()),
-        (nt.Linear(3, bias), nn.Linear(5, 3, bias)), shape=(4,), outputs=3,
+        (nt.Linear(5, bias=bias), nn.Linear(4, 5, bias)), (nt.Tanh(), nn.Tanh()),
+        (nt.Linear(3, bias=bias), nn.Linear(5, 3, bias)), shape=(4,), outputs=3,
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def convolutional(*, norm: bool = False, **options: Any) -> Pair:
     features = second[1](torch.zeros(1, 4, 6, 5)).numel()
     return network(
         first, *norms, (nt.SiLU(), nn.SiLU()), second, (nt.Tanh(), nn.Tanh()),
-        (nt.Flatten(), nn.Flatten()), (nt.Linear(3, bias), nn.Linear(features, 3, bias)),
+        (nt.Flatten(), nn.Flatten()), (nt.Linear(3, bias=bias), nn.Linear(features, 3, bias)),
         shape=(2, 6, 5), outputs=3,
     )  # fmt: skip
 

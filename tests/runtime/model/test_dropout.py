@@ -191,6 +191,23 @@ def test_samples_need_not_lie_on_the_first_axis() -> None:
         assert_close(model.linearize(x[1:], y[1:]).outputs, lin.outputs[1:])
 
 
+def test_what_all_samples_share_drops_for_all() -> None:
+    class Shared:
+        """Adds a vector of which elements drop out, and a number that does."""
+
+        def build(self, x: Node, scope: Scope) -> Node:
+            bias = scope.dropout(scope.parameter("bias", (4,), "ones", (4, 4)), 0.5)
+            scale = scope.dropout(ops.const(1.0), 0.5)
+            return ops.total([x, *(ops.broadcast(part, x.shape) for part in (bias, scale))])
+
+    model = nt.compile(Shared(), (4,), nt.MSELoss(), backend="aten", dtype=F64)
+    x = torch.zeros(3, 4, dtype=F64)
+    lin = model.linearize(x, x)
+    assert (lin.outputs == lin.outputs[0]).all() and {*lin.outputs.flatten().tolist()} <= {0, 2, 4}
+    with model.dropout.kept(2):
+        assert torch.equal(model.linearize(x[2:], x[2:]).outputs, lin.outputs[2:])
+
+
 def test_a_program_is_fed_the_numbers_of_every_place() -> None:
     model = compiled()
     read = {key for key in model.programs[True].linearize.inputs if isinstance(key, RandomNumbers)}
