@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ...compiler import vectors
 from ...compiler.graph.ir import Graph
@@ -52,15 +53,16 @@ def block(heads: int, width: int, causal: bool = False) -> Layer:
     )
 
 
-def patches() -> Layer:
+def patches(heads: int = 3, width: int = 12, side: int = 2, classes: int = 3) -> Layer:
     """Returns attention between the patches of an image."""
-    tokens = Conv2d(12, 2, stride=2), Flatten(2), Permute((0, 2, 1))
-    return Sequential(*tokens, block(3, 12), Flatten(), Linear(3))
+    tokens = Conv2d(width, side, stride=side), Flatten(2), Permute((0, 2, 1))
+    return Sequential(*tokens, block(heads, width), Flatten(), Linear(classes))
 
 
-def words() -> Layer:
+def words(heads: int = 2, width: int = 8, different: int = 11) -> Layer:
     """Returns attention of every word to those before it, and which comes next."""
-    return Sequential(Embedding(11, 8), block(2, 8, causal=True), LayerNorm(), Linear(11))
+    body = block(heads, width, causal=True), LayerNorm()
+    return Sequential(Embedding(different, width), *body, Linear(different))
 
 
 # By name, what makes a network, and what one sample is.
@@ -75,6 +77,8 @@ LARGE: Networks = {
     "vgg11": (vgg11, (3, 32, 32)),
     "vgg16": (vgg16, (3, 32, 32)),
     "vgg19": (vgg19, (3, 32, 32)),
+    "vit": (partial(patches, 3, 192, 4, 10), (3, 32, 32)),
+    "gpt": (partial(words, 4, 128, 1000), InputSpec((64,), "int")),
 }
 
 
