@@ -12,7 +12,7 @@ from ..fused.compiling import Job
 from .disassembly import Report, read
 
 COLUMNS = 512  # of tensor memory, on a multiprocessor that has it
-BEHIND_THREE = 16  # spills behind a loop of three products
+FEW = 16  # spills around a loop that some kernels may have
 WAVE = 512  # bytes that a warp should take at once: 16 a thread, 8 where it has 64 threads
 # By chip and precision, the multiplications of a multiprocessor in one cycle.
 MULTIPLICATIONS = {
@@ -71,7 +71,7 @@ def faults(job: Job, report: Report) -> list[str]:
 
 def _allowed(job: Job) -> int:
     """Returns how many spills around its loops a kernel may have on sm_90."""
-    return BEHIND_THREE if job.products == 3 else 0
+    return FEW if job.products == 3 or job.narrow else 0
 
 
 def _overlap(job: Job, report: Report) -> list[str]:

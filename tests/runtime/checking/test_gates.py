@@ -208,7 +208,7 @@ def test_exceptions_pass():
     assert len(gates.faults(job(**{**odd, "odd": False}), registers)) == 2
     around = report(spills=3)
     assert gates.faults(job(), around) == ["3 spills, 0 of them in loops"]
-    assert gates.faults(job(products=3), around) == []
+    assert gates.faults(job(products=3), around) == gates.faults(job(narrow=True), around) == []
     assert len(gates.faults(job(products=3), replace(around, looped=1))) == 1
     around.target, around.instruction = "sm_80", "HMMA"
     assert gates.faults(job(), around) == []
