@@ -60,6 +60,7 @@ class Isolated:
             launch.run(self.context, memory)
             if self.context.device.type == "cuda":
                 torch.cuda.synchronize()  # so that an error is this launch's
+        self.parts |= {part: memory(part) for part in launch.use.elsewhere}
         return {n: memory(n) for n in written}
 
     def _block(self, buffer: Buffer) -> Buffer:

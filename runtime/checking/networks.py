@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ...compiler import vectors
 from ...compiler.graph.ir import Graph
+from ...compiler.language.inputs import InputSpec
 from ...compiler.language.network import Layer
 from ...compiler.layers.activations import GELU, SiLU, Tanh
+from ...compiler.layers.attention import SelfAttention
 from ...compiler.layers.containers import Residual, Sequential
 from ...compiler.layers.convolutions import Conv2d
-from ...compiler.layers.linear import Linear
+from ...compiler.layers.linear import Embedding, Linear
 from ...compiler.layers.models import vgg11, vgg16, vgg19
-from ...compiler.layers.norms import BatchNorm2d
+from ...compiler.layers.norms import BatchNorm2d, LayerNorm
 from ...compiler.layers.pools import AvgPool2d, MaxPool2d
-from ...compiler.layers.shaping import Flatten
+from ...compiler.layers.shaping import Flatten, Permute
 from ...compiler.programs import Programs
 
 LENGTH = 1_000_003  # the length of the vectors whose programs are checked as a GPU runs them
@@ -41,13 +44,41 @@ def normed() -> Layer:
     )
 
 
-# By name, what makes a network, and the shape of one sample.
-Networks = Mapping[str, tuple[Callable[[], Layer], tuple[int, ...]]]
-SMALL: Networks = {"plain": (plain, (3, 10, 9)), "normed": (normed, (2, 8, 8))}
+def block(heads: int, width: int, causal: bool = False) -> Layer:
+    """Returns attention and a small network on every token, each beside what it gets."""
+    inner = Linear(2 * width), GELU(), Linear(width)
+    return Sequential(
+        Residual(Sequential(LayerNorm(), SelfAttention(heads, causal=causal))),
+        Residual(Sequential(LayerNorm(), *inner)),
+    )
+
+
+def patches(heads: int = 3, width: int = 12, side: int = 2, classes: int = 3) -> Layer:
+    """Returns attention between the patches of an image."""
+    tokens = Conv2d(width, side, stride=side), Flatten(2), Permute((0, 2, 1))
+    return Sequential(*tokens, block(heads, width), Flatten(), Linear(classes))
+
+
+def words(heads: int = 2, width: int = 8, different: int = 11) -> Layer:
+    """Returns attention of every word to those before it, and which comes next."""
+    body = block(heads, width, causal=True), LayerNorm()
+    return Sequential(Embedding(different, width), *body, Linear(different))
+
+
+# By name, what makes a network, and what one sample is.
+Networks = Mapping[str, tuple[Callable[[], Layer], tuple[int, ...] | InputSpec]]
+SMALL: Networks = {
+    "plain": (plain, (3, 10, 9)),
+    "normed": (normed, (2, 8, 8)),
+    "patches": (patches, (3, 6, 4)),
+    "words": (words, InputSpec((5,), "int")),
+}
 LARGE: Networks = {
     "vgg11": (vgg11, (3, 32, 32)),
     "vgg16": (vgg16, (3, 32, 32)),
     "vgg19": (vgg19, (3, 32, 32)),
+    "vit": (partial(patches, 3, 192, 4, 10), (3, 32, 32)),
+    "gpt": (partial(words, 4, 128, 1000), InputSpec((64,), "int")),
 }
 
 

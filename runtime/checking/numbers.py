@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...compiler import vectors
 from ...compiler.graph.ir import Graph, Node, Op, concrete, topological
+from ...compiler.language.constants import PREFIX
 from ...compiler.lowering.code import Buffer
 from ...compiler.lowering.kernel import Kernel, Schedule
 from ...compiler.lowering.precision import two_products
@@ -216,12 +217,16 @@ class _Oracle:
 
 
 def _leaf(node: Node, model: Model, batch: int, generator: torch.Generator) -> Tensor:
-    """Returns a parameter as it is, or random data, labels, noise or directions."""
-    shape = concrete(node.shape, batch)
+    """Returns a parameter or a constant as it is, or random data, labels, noise or directions."""
+    shape, traced = concrete(node.shape, batch), model.programs[True].traced
     if node.op is Op.PARAM:
         return model.layout.views(model.params)[node["name"]]
+    constant = traced.constants.get(node["name"].removeprefix(PREFIX))
+    if constant is not None:
+        kept = torch.float32 if constant.is_floating_point() else torch.int64
+        return constant.to(model.device, kept)
     if node.type.kind == "int":
-        classes = model.programs[True].traced.z.shape[-1]
+        classes = traced.z.shape[-1]
         return torch.randint(0, classes, shape, generator=generator).to(model.device)
     draw = torch.rand if node["name"].startswith(("noise", "random:")) else torch.randn
     return draw(shape, generator=generator).to(model.device)

@@ -18,12 +18,8 @@ def test_the_first_minutes_give_the_most():
     steps = gpu_steps(["vgg11", "vgg19"], PRECISIONS)
     assert steps[0] == NetworkNumbers("vgg11", 200, "tf32")
     assert str(steps[1]) == "times of first"
-    assert steps[2:6] == [
-        NetworkNumbers("plain", 3, "tf32"),
-        NetworkNumbers("normed", 3, "tf32"),
-        VectorNumbers(33),
-        VectorNumbers(LENGTH),
-    ]
+    small = [NetworkNumbers(net, 3, "tf32") for net in ("plain", "normed", "patches", "words")]
+    assert steps[2:8] == [*small, VectorNumbers(33), VectorNumbers(LENGTH)]
 
 
 def test_every_network_precision_and_batch_size_has_its_turn_once():
@@ -50,5 +46,5 @@ def test_what_was_measured_first_is_not_measured_again(monkeypatch):
 
 def test_the_interpreter_takes_small_networks_and_no_bfloat16():
     steps = interpreted_steps(["ieee", "bf16"])
-    assert steps[:2] == [NetworkNumbers(net, 3, "ieee") for net in SMALL]
-    assert steps[2:] == [VectorNumbers(33), VectorNumbers(20_000)]
+    assert steps[: len(SMALL)] == [NetworkNumbers(net, 3, "ieee") for net in SMALL]
+    assert steps[len(SMALL) :] == [VectorNumbers(33), VectorNumbers(20_000)]

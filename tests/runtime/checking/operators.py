@@ -15,7 +15,7 @@ from newtriton.runtime.backend import Context
 from newtriton.runtime.checking.isolation import computed_by
 from newtriton.runtime.fused import pipeline
 from newtriton.runtime.fused.call import Memory
-from newtriton.runtime.fused.launch import Generated
+from newtriton.runtime.fused.launch import Generated, Launch
 
 launches_of = pipeline.make_launches
 
@@ -59,6 +59,12 @@ class OnOperators:
         return known
 
 
-def make_launches(slots: Sequence[LaunchCode], generated: Generated) -> list[OnOperators]:
-    """Returns the launches of a plan on PyTorch's operators."""
-    return [OnOperators(each, generated) for each in slots]
+def make_launches(slots: Sequence[LaunchCode], generated: Generated) -> list[Launch]:
+    """Returns the launches of a plan on PyTorch's operators, which the vendor's are."""
+
+    def launch(each: LaunchCode) -> Launch:
+        if each.kernels[0].way.by_vendor:
+            return launches_of([each], generated)[0]
+        return OnOperators(each, generated)
+
+    return [launch(each) for each in slots]

@@ -22,6 +22,7 @@ import triton.language as tl
 
 import newtriton as nt
 from newtriton.runtime.checking.kernels import program_plans
+from newtriton.runtime.checking.networks import block
 from newtriton.runtime.fused.compiling import Job, in_pool
 from newtriton.runtime.fused.chips import CHIPS
 from newtriton.runtime.checking.gates import report
@@ -81,10 +82,24 @@ def real():
     return list(found.values())
 
 
+def tokens():
+    # The first products of stacks of matrices, and the kernels around the first ones.
+    net = nt.Sequential(nt.Embedding(512, 128), block(4, 128, causal=True), nt.Linear(512))
+    data = nt.InputSpec((64,), "int")
+    model = nt.compile(net, data, nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    found, jobs = {}, [job for p in program_plans(model, "tf32", 16) for job in p.jobs("tokens")]
+    for number, job in enumerate(jobs):
+        if job.constants.get("RUN"):
+            found.setdefault(f"tokens-stacks-{job.products}", job)
+        elif job.kind == "pointwise" and number < 8:
+            found[f"tokens-rows-{number}"] = job
+    return [dataclasses.replace(job, name=name) for name, job in found.items()]
+
+
 if __name__ == "__main__":
     for found in in_pool(report, list(jobs()), [chip.target for chip in CHIPS.values()], 2):
         print(found)
-    for found in in_pool(report, real(), [CHIPS["sm_90"].target], 2):
+    for found in in_pool(report, real() + tokens(), [CHIPS["sm_90"].target], 2):
         print(found)
 """
 
@@ -103,7 +118,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str
 
 
 def test_every_job_and_target_has_a_line(table):
-    assert len([name for name, _ in table if "real" not in name]) == 7 * len(CHIPS)
+    assert len([name for name, _ in table if name.isalpha()]) == 7 * len(CHIPS)
 
 
 def test_kernels_of_every_skeleton_are_good(table):
@@ -112,6 +127,12 @@ def test_kernels_of_every_skeleton_are_good(table):
         "real-pointwise-1", "real-contraction-1", "real-contraction-3", "real-outer-1",
         "real-rectangle_products-1",
     }  # fmt: skip
+    assert not [line for line in lines.values() if not line.endswith("ok")]
+
+
+def test_kernels_of_attention_are_good(table):
+    lines = {name: line for (name, _), line in table.items() if "tokens" in name}
+    assert {"tokens-stacks-1", "tokens-stacks-3"} < set(lines) and len(lines) > 4
     assert not [line for line in lines.values() if not line.endswith("ok")]
 
 
@@ -187,6 +208,8 @@ def test_exceptions_pass():
     assert len(gates.faults(job(**{**odd, "odd": False}), registers)) == 2
     around = report(spills=3)
     assert gates.faults(job(), around) == ["3 spills, 0 of them in loops"]
+    assert gates.faults(job(products=3), around) == gates.faults(job(narrow=True), around) == []
+    assert len(gates.faults(job(products=3), replace(around, looped=1))) == 1
     around.target, around.instruction = "sm_80", "HMMA"
     assert gates.faults(job(), around) == []
     addresses = report(loop=200)

@@ -52,6 +52,13 @@ def isolated(values: dict[Node, Tensor], block: dict[Node, Node] | None = None) 
     return Isolated(storage, CONTEXT, values)
 
 
+def test_what_a_launch_makes_in_memory_of_its_own_is_read_by_the_next():
+    alone, part = isolated({X: torch.ones(3)}), Part(Y)
+    alone.run(Call(Use([X], {}, elsewhere=[part]), [], lambda t: t.put(part, 2 * t(X))))
+    (written,) = alone.run(Call(Use([part, Y], {}), [Y], lambda t: t(Y).copy_(t(part)))).values()
+    assert written.tolist() == [2.0] * 3
+
+
 def test_what_is_not_written_is_nan():
     alone = isolated({X: torch.ones(3)})
     launch = Call(Use([X, Y], {}), [Y], lambda t: t(Y)[:2].copy_(2 * t(X)[:2]))

@@ -84,7 +84,10 @@ def on_operators(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [*(("relu", precision) for precision in check.UNITS), ("plain", "tf32"), ("normed", "ieee")],
+    [
+        *(("relu", precision) for precision in check.UNITS),
+        *(("plain", "tf32"), ("normed", "ieee"), ("patches", "tf32"), ("words", "ieee")),
+    ],
 )
 def test_float32_on_pytorchs_operators_passes(on_operators: None, name: str, precision: str):
     lines = list(check.numbers(name, _model(name), 17, Settings(precision, "fused")))

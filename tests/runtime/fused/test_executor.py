@@ -118,32 +118,43 @@ def test_batch_norm_and_residuals():
     both(net, (2, 6, 6), 3, "ce", 5)
 
 
-@pytest.mark.interpreter
-@pytest.mark.parametrize(
-    ("net", "inputs", "precision"),
-    [
-        (vit(), nt.InputSpec((3, 4, 4)), "ieee"),
-        (vit(), nt.InputSpec((3, 4, 4)), "tf32"),
-        (gpt(), nt.InputSpec((5,), "int"), "ieee"),
-    ],
-    ids=["vit-ieee", "vit-tf32", "gpt-ieee"],
-)
-def test_attention_and_tied_words(net, inputs: nt.InputSpec, precision: str):
-    exact, fused = (
-        nt.compile(net, inputs, nt.CrossEntropyLoss(), device="cpu", **options)
-        for options in (
-            {"backend": "aten", "dtype": torch.float64},
-            {"backend": "triton", "precision": precision},
-        )
-    )
-    exact.load_state_dict({name: p.double() for name, p in fused.state_dict().items()})
+TOKENS = {"vit": (vit(), nt.InputSpec((3, 4, 4))), "gpt": (gpt(), nt.InputSpec((5,), "int"))}
+
+
+def of_tokens(name: str, **options) -> tuple[nt.Model, Tensor, Tensor]:
+    """A network of tokens, three samples of what it takes, and their labels."""
+    net, inputs = TOKENS[name]
+    model = nt.compile(net, inputs, nt.CrossEntropyLoss(), device="cpu", seed=1, **options)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, *inputs.shape, generator=generator)
-    x = (x.abs() * 2).long() if inputs.kind == "int" else x
-    y = torch.randint(0, 5, (3,), generator=generator)
-    expected = answers(exact, x if inputs.kind == "int" else x.double(), y, factors=False)
-    for name, value in answers(fused, x, y, factors=False).items():
-        assert relative_error(value.double(), expected[name]) < LIMITS[precision], name
+    if inputs.kind == "int":
+        x = (2 * x.abs()).long()
+        return model, x, x.roll(-1, 1)
+    return model, x.to(model.params.dtype), torch.randint(0, 5, (3,), generator=generator)
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize(("name", "precision"), [("vit", "ieee"), ("vit", "tf32"), ("gpt", "ieee")])
+def test_attention_and_tied_words(name: str, precision: str):
+    exact, *of_exact = of_tokens(name, backend="aten", dtype=torch.float64)
+    fused, *of_fused = of_tokens(name, backend="triton", precision=precision)
+    exact.load_state_dict({key: p.double() for key, p in fused.state_dict().items()})
+    expected = answers(exact, *of_exact, factors=False)
+    for key, value in answers(fused, *of_fused, factors=False).items():
+        assert relative_error(value.double(), expected[key]) < LIMITS[precision], key
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize(("name", "kind"), [("vit", "kflr"), ("gpt", "kfac")])
+def test_factors_of_tokens(name: str, kind: str):
+    found = []
+    for backend in ("aten", "triton"):
+        model, x, y = of_tokens(name, backend=backend)
+        drawn = torch.Generator().manual_seed(2)
+        factors = model.linearize(x, y).kronecker_factors(kind, 2, drawn)
+        found.append({f"{k} {n}": t for k, f in factors.items() for n, t in f.tensors.items()})
+    for key, value in found[0].items():
+        assert_close(found[1][key], value, key)
 
 
 @pytest.mark.interpreter

@@ -79,8 +79,8 @@ def linearized(
     model = Model(net, spec, loss, TritonBackend(made, CPU), torch.float32, 0.0, 1)
     x, y = torch.randn(2, *spec.shape, generator=generator), torch.rand(2, 3, generator=generator)
     if spec.kind == "int":
-        x = x.abs().long()
-    if isinstance(loss, nt.CrossEntropyLoss):
+        x = y = x.abs().long()
+    elif isinstance(loss, nt.CrossEntropyLoss):
         y = y.argmax(1)
     return model.linearize(x, y), x, y
 
