@@ -3,8 +3,8 @@
     d²L[u, v] = Σ_nodes ⟨adjoint of the output, d²op[u̇, v̇]⟩
 
 The second differential of an op at its inputs' tangents is 0 for a linear op, Σ_ij ∂_ij φ u̇_i v̇_j
-for an elementwise map, and f(u̇_a, v̇_W) + f(v̇_a, u̇_W) for a bilinear one, f(a, W). One table has a
-rule for each op.
+for an elementwise map, f(u̇_a, v̇_W) + f(v̇_a, u̇_W) for a bilinear one, f(a, W), and the covariance of
+u̇ and v̇ under a row's softmax for log Σ eˣ. One table has a rule for each op.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import combinations_with_replacement
 from ..graph import ops, scalar
 from ..graph.ir import CONTRACTIONS, Node, Op, topological
 from ..graph.scalar import var
-from .jvp import JVP, Tangents
+from .jvp import JVP, Tangents, row_dot
 
 Rule = Callable[[Node, Tangents, Tangents], Node | None]
 
@@ -52,10 +52,21 @@ def _bilinear(node: Node, u: Tangents, v: Tangents) -> Node | None:
     return ops.add(first, _product(node, v[0], u[1]))
 
 
+def _log_sum_exp(node: Node, u: Tangents, v: Tangents) -> Node | None:
+    """Returns Σ_k p_k u̇_k v̇_k − (Σ_k p_k u̇_k)(Σ_k p_k v̇_k) with the softmax p of the row."""
+    (u_dot,), (v_dot,) = u, v
+    if u_dot is None or v_dot is None:
+        return None
+    p = ops.softmax(node.inputs[0])
+    products = row_dot(p, ops.multiply(u_dot, v_dot))
+    return ops.map_(var(0) - var(1) * var(2), products, row_dot(p, u_dot), row_dot(p, v_dot))
+
+
 SECOND: dict[Op, Rule] = {
     **dict.fromkeys(JVP, _zero),
     Op.MAP: _map,
     **dict.fromkeys(CONTRACTIONS, _bilinear),
+    Op.LOG_SUM_EXP: _log_sum_exp,
 }
 
 

@@ -224,6 +224,21 @@ def _row_max(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) ->
     return Bounded(arithmetic.of(node, x.value), 0.0 if x.exact else x.spread.amax(-1))
 
 
+def _log_sum_exp(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
+    """Bounds log Σ eˣ, of which slopes are a softmax: weighted errors of x, of x − max x, of a sum.
+
+    The sum of exponentials has terms of one sign, so that its relative error is that of its terms
+    and of their additions.
+    """
+    (x,) = operands
+    value = arithmetic.of(node, x.value)
+    p = x.value.softmax(-1)
+    shifted = (x.value - x.value.amax(-1, keepdim=True)).abs()
+    walk = WALK * math.sqrt(x.value.shape[-1])
+    error = arithmetic.unit * ((p * shifted).sum(-1) + 2.0 + walk + 2 * value.abs())
+    return Bounded(value, error if x.exact else error + x.spread.amax(-1))
+
+
 def _spectral(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
     """Bounds the change of f over eigenvalues that move by √n τ ‖A‖, as those of float32 do."""
     (x,) = operands
@@ -262,6 +277,7 @@ BOUNDS: dict[Op, Rule] = {
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
     Op.ROW_MAX: _row_max,
+    Op.LOG_SUM_EXP: _log_sum_exp,
     Op.GRAM: _summed,
     Op.PATCH_GRAM: _summed,
     Op.SPECTRAL: _spectral,
