@@ -26,6 +26,11 @@ def _row(x: Node, like: Node) -> Node:
     return ops.broadcast(x, like.shape, (ops.rank(like) - 1,))
 
 
+def _below_maximum(z: Node) -> Node:
+    """Returns logits less the largest of their row, so that losses near 0 do not cancel."""
+    return ops.map_(var(0) - var(1), z, _row(ops.row_max(z, stabiliser=True), z))
+
+
 def _column(x: Node, k: int) -> Node:
     """Returns column k of a matrix of N rows, as N numbers."""
     return ops.reshape(ops.make(Op.SLICE, x, axis=1, start=k, stop=k + 1), x.shape[:1])
@@ -142,10 +147,11 @@ class CrossEntropyLoss(Loss):
 
     def losses(self, z: Node, y: Node) -> Node:
         """Returns the N losses."""
-        total, targets = ops.log_sum_exp(z), self._targets(z, y)
+        shifted = _below_maximum(z)
+        total, targets = ops.log_sum_exp(shifted), self._targets(z, y)
         counted = self.ignored(z) is not None
         hit = scalar.branch(var(1), var(0) * var(1) if counted else var(0), 0.0)
-        chosen = ops.reduce_sum(ops.map_(hit, z, targets), (ops.rank(z) - 1,))
+        chosen = ops.reduce_sum(ops.map_(hit, shifted, targets), (ops.rank(z) - 1,))
         if not counted:
             return ops.map_(var(0) - var(1), total, chosen)
         expr = scalar.branch(var(2), var(2) * var(0) - var(1), 0.0)
@@ -158,7 +164,7 @@ class CrossEntropyLoss(Loss):
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
         """Returns √(c p_k) (e_k − p), the columns of a root of B = c (diag(p) − p pᵀ)."""
-        p = ops.broadcast(ops.softmax(z), units.shape, (0,))
+        p = ops.broadcast(ops.softmax(_below_maximum(z)), units.shape, (0,))
         p_k = ops.reduce_sum(ops.multiply(units, p), (2,))
         expr = scalar.sqrt(var(2)) * (var(0) - var(1))
         root, weights = ops.map_(expr, units, p, _row(p_k, units)), self.weights(z, y)

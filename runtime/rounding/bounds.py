@@ -225,18 +225,13 @@ def _row_max(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) ->
 
 
 def _log_sum_exp(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
-    """Bounds log Σ eˣ, of which slopes are a softmax: weighted errors of x, of x − max x, of a sum.
-
-    The sum of exponentials has terms of one sign, so that its relative error is that of its terms
-    and of their additions.
-    """
-    (x,) = operands
-    value = arithmetic.of(node, x.value)
-    p = x.value.softmax(-1)
-    shifted = (x.value - x.value.amax(-1, keepdim=True)).abs()
-    walk = WALK * math.sqrt(x.value.shape[-1])
-    error = arithmetic.unit * ((p * shifted).sum(-1) + 2.0 + walk + 2 * value.abs())
-    return Bounded(value, error if x.exact else error + x.spread.amax(-1))
+    """Bounds max x + log Σ e^(x − max x): what moves x, and τ of each function, sum and addition."""
+    (x,), unit = operands, arithmetic.unit
+    value, largest = arithmetic.of(node, x.value), x.value.amax(-1)
+    reach = x.spread + unit * (x.value - largest.unsqueeze(-1)).abs()
+    below, above = (arithmetic.of(node, x.value + side) for side in (-reach, reach))
+    own = 2.0 + WALK * math.sqrt(x.value.shape[-1]) + (value - largest).abs() + value.abs()
+    return Bounded(value, torch.maximum(value - below, above - value) + unit * own)
 
 
 def _spectral(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
