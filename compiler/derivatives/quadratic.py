@@ -53,13 +53,14 @@ def _bilinear(node: Node, u: Tangents, v: Tangents) -> Node | None:
 
 
 def _log_sum_exp(node: Node, u: Tangents, v: Tangents) -> Node | None:
-    """Returns Σ_k p_k u̇_k v̇_k − (Σ_k p_k u̇_k)(Σ_k p_k v̇_k) with the softmax p of the row."""
+    """Returns Σ_k p_k (u̇_k − Σ_j p_j u̇_j) (v̇_k − Σ_j p_j v̇_j) with the softmax p of the row."""
     (u_dot,), (v_dot,) = u, v
     if u_dot is None or v_dot is None:
         return None
-    p = ops.softmax(node.inputs[0])
-    products = row_dot(p, ops.multiply(u_dot, v_dot))
-    return ops.map_(var(0) - var(1) * var(2), products, row_dot(p, u_dot), row_dot(p, v_dot))
+    p, last = ops.softmax(node.inputs[0]), (ops.rank(u_dot) - 1,)
+    means = (ops.broadcast(row_dot(p, x), x.shape, last) for x in (u_dot, v_dot))
+    expr = var(0) * (var(1) - var(3)) * (var(2) - var(4))
+    return ops.reduce_sum(ops.map_(expr, p, u_dot, v_dot, *means), last)
 
 
 SECOND: dict[Op, Rule] = {
@@ -103,9 +104,17 @@ def quadratic_forms(
         for i, j in combinations_with_replacement(range(len(directions)), 2):
             second = rules.second(node, x_dots, i, j) if node in adjoints else None
             if second is not None:
-                terms.setdefault((i, j), []).append(ops.dot(adjoints[node], second))
+                terms.setdefault((i, j), []).append(_weighted(adjoints[node], second))
     pairs = combinations_with_replacement(range(len(directions)), 2)
     return {pair: ops.add(*terms.get(pair, [])) or ops.const(0.0) for pair in pairs}
+
+
+def _weighted(adjoint: Node, second: Node) -> Node:
+    """Returns ⟨adjoint, second⟩, of sums as one sum of their terms."""
+    if second.op is Op.REDUCE_SUM:
+        (terms,) = second.inputs
+        return ops.dot(ops.broadcast(adjoint, terms.shape, second["axes"]), terms)
+    return ops.dot(adjoint, second)
 
 
 class Plain:
