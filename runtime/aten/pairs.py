@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...compiler.graph import ops
 from ...compiler.graph.ir import Node, Op
-from .rules import conv_weight_grad, max_pool
+from .rules import conv_weight_grad, max_pool, rows_softmax
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,18 @@ def _weight_and_bias_gradient(node: Node, users: Users) -> Iterator[Step]:
             yield Step([ct, x], [node, other], conv_weight_grad(node, with_bias=True))
 
 
+def _logarithm_and_softmax(node: Node, users: Users) -> Iterator[Step]:
+    """Yields the step that takes the logarithm of a row's sum of exponentials from its softmax."""
+    (x,) = node.inputs
+    p = ops.softmax(x)
+    if any(p in users.get(copied, ()) for copied in users.get(node, ())):
+        yield Step([x], [node, p], rows_softmax)
+
+
 PAIRS: dict[Op, Callable[[Node, Users], Iterator[Step]]] = {
     Op.ARGMAX_POOL: _maximum_and_place,
     Op.CONV_WEIGHT_GRAD: _weight_and_bias_gradient,
+    Op.LOG_SUM_EXP: _logarithm_and_softmax,
 }
 
 

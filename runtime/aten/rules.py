@@ -264,13 +264,10 @@ def _one_hot(node: Node) -> Call:
     return call
 
 
-def _log_sum_exp(node: Node) -> Call:
-    def call(context: Context, x: Tensor) -> Tensor:
-        """Returns the maximum of x less that of its log-softmax, one pass where torch has five."""
-        largest = x.amax(-1)
-        return torch.where(largest.isfinite(), largest - torch.log_softmax(x, -1).amax(-1), largest)
-
-    return call
+def rows_softmax(context: Context, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns max x − log max p of rows, which is log Σ eˣ, and their softmax p."""
+    p, largest = torch.softmax(x, -1), x.amax(-1)
+    return torch.where(largest.isfinite(), largest - p.amax(-1).log_(), largest), p
 
 
 def _scatter_rows(node: Node) -> Call:
@@ -321,7 +318,7 @@ ATEN: dict[Op, Rule] = {
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
     Op.ROW_MAX: lambda node: lambda context, x: x.amax(-1),
-    Op.LOG_SUM_EXP: _log_sum_exp,
+    Op.LOG_SUM_EXP: lambda node: lambda context, x: rows_softmax(context, x)[0],
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
     Op.SPECTRAL: _spectral,

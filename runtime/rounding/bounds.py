@@ -225,7 +225,7 @@ def _row_max(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) ->
 
 
 def _log_sum_exp(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
-    """Bounds max x + log Σ e^(x − max x): what moves x, and τ of each function, sum and addition."""
+    """Bounds max x + log Σ e^(x − max x): what moves x, and τ of each function and sum."""
     (x,), unit = operands, arithmetic.unit
     value, largest = arithmetic.of(node, x.value), x.value.amax(-1)
     reach = x.spread + unit * (x.value - largest.unsqueeze(-1)).abs()
