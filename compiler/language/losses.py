@@ -147,9 +147,8 @@ class CrossEntropyLoss(Loss):
 
     def losses(self, z: Node, y: Node) -> Node:
         """Returns the N losses."""
-        shifted = _below_maximum(z)
-        total, targets = ops.log_sum_exp(shifted), self._targets(z, y)
-        counted = self.ignored(z) is not None
+        shifted, targets = _below_maximum(z), self._targets(z, y)
+        total, counted = ops.log_sum_exp(shifted), self.ignored(z) is not None
         hit = scalar.branch(var(1), var(0) * var(1) if counted else var(0), 0.0)
         chosen = ops.reduce_sum(ops.map_(hit, shifted, targets), (ops.rank(z) - 1,))
         if not counted:

@@ -50,7 +50,17 @@ def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
             steps.add_group(node.shape)
         else:
             steps.add(node)
-    return steps.found
+    return _alive(steps.found, steps.needed)
+
+
+def _alive(steps: Sequence[Step], needed: Iterable[Node]) -> list[Step]:
+    """Returns the steps that write what is needed, or what another of them reads."""
+    read, alive = set(needed), []
+    for step in reversed(steps):
+        if not read.isdisjoint(step.writes):
+            alive.append(step)
+            read.update(step.reads)
+    return alive[::-1]
 
 
 class _Steps:

@@ -270,6 +270,18 @@ def rows_softmax(context: Context, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(largest.isfinite(), largest - p.amax(-1).log_(), largest), p
 
 
+def shifted_softmax(context: Context, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns log Σ e^(x − max x) of rows, which is −log max p, and their softmax p."""
+    p = torch.softmax(x, -1)
+    return p.amax(-1).log_().neg_(), p
+
+
+def chosen(context: Context, y: Tensor, x: Tensor, less: Tensor | float = 0.0) -> tuple[Tensor]:
+    """Returns the element of each row at its class less a number, 0 where the class is below 0."""
+    found = x.gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1) - less
+    return (torch.where(y >= 0, found, 0.0),)
+
+
 def _scatter_rows(node: Node) -> Call:
     size = node["size"]
 
