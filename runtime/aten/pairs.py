@@ -98,4 +98,6 @@ def paired(nodes: Sequence[Node]) -> list[Step]:
     for node in nodes:
         for x in dict.fromkeys(node.inputs):
             users.setdefault(x, []).append(node)
-    return [step for node in nodes if node.op in PAIRS for step in PAIRS[node.op](node, users)]
+    known = {x for node in nodes for x in (node, *node.inputs)}
+    found = (step for node in nodes if node.op in PAIRS for step in PAIRS[node.op](node, users))
+    return [step for step in found if known.issuperset(step.reads)]

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
+from newtriton.compiler.derivatives.transpose import vjp
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op, concrete
 from newtriton.compiler.graph.scalar import var
+from newtriton.compiler.graph.simplify import simplify
 from newtriton.compiler.layers import activations
 from newtriton.runtime.aten import patterns as fused
 from newtriton.runtime.aten import pointwise
@@ -110,6 +112,24 @@ def test_pool_and_bias_gradient_share_an_operator() -> None:
     values, expected = AtenExecutor(graph)(RUN, feed), one_by_one(graph, feed)
     for name, node in graph.outputs.items():
         assert_close(values[node], expected[node], name)
+
+
+def test_a_loss_and_its_adjoint_are_a_softmax_and_a_look_at_the_labels() -> None:
+    z, y = ops.input_("z", (N, 7)), ops.input_("y", (N,), "int")
+    losses = nt.CrossEntropyLoss(ignore_index=-1).losses(z, y)
+    ct = ops.broadcast(ops.const(1.0), losses.shape)
+    graph = Graph("loss", simplify({"losses": losses, "ct": vjp({losses: ct}, [z])[z]}))
+    wide = [s for s in compile_steps(graph) if any(n.shape == (N, 7) for n in s.writes)]
+    kinds = [[n.op for n in s.writes if n.op is not Op.BROADCAST] for s in wide]
+    assert sorted(filter(None, kinds)) == [[Op.LOG_SUM_EXP, Op.MAP], [Op.MAP], [Op.ONE_HOT]]
+    logits = 1e3 * torch.randn(5, 7, dtype=torch.float64)
+    labels = torch.tensor([0, 6, -1, 2, 3])
+    found = AtenExecutor(graph)(RUN, {z: logits, y: labels})
+    logits.requires_grad_()
+    expected = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+    assert_close(found[graph.outputs["losses"]], expected.detach())
+    (slope,) = torch.autograd.grad(expected.sum(), logits)
+    assert_close(found[graph.outputs["ct"]], slope)
 
 
 def test_nothing_is_recorded_for_autograd() -> None:
