@@ -8,7 +8,9 @@ rectangle products. Nothing is computed twice, nothing is subtracted, and no pat
 
 A rectangle is not dense in memory, but each of its rows is. Of few channels, C ≤ 64, the products
 of the rows are taken where they lie, and summed: H·C² numbers, no more than the pixels that are
-read as C ≤ W·N. Of more channels rectangles are copied, for faster products.
+read as C ≤ W·N. Of more channels rectangles are copied, for faster products. Patches that share no
+pixel, as those of kernels no longer than the stride, are no more numbers than the image: they are
+written as rows.
 
 Images are N×H×W×C; results are in (tap, channel) order.
 """
@@ -24,6 +26,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .gram import gram
 from .memory import empty
 from .products import is_large, times_transposed
 
@@ -146,6 +149,12 @@ def patch_gram(
     d = taps * c + homogeneous
     result = empty((groups, d, d), a.dtype, a.device) if out is None else out.view(groups, d, d)
     blocks = result[:, : taps * c, : taps * c].unflatten(1, (taps, c)).unflatten(3, (taps, c))
+    found = result[0] if groups == 1 else result
+    apart = all(count <= step for count, step in zip(kernel, stride, strict=True))
+    if apart and padding == (0, 0) and dilation == (1, 1):
+        rows = _disjoint(a, kernel, stride, groups)
+        gram(rows[0] if groups == 1 else rows, homogeneous, scale, found)
+        return found if out is None else out
     lags = lags_of((height, width), kernel, stride, padding, dilation)
     if sum(len(lag.y.taps) * len(lag.x.taps) for lag in lags) < taps * (taps + 1) // 2:
         result.zero_()  # taps that never meet inside the image
@@ -167,7 +176,14 @@ def patch_gram(
                 blocks[:, other, :, tap].copy_(block.mT)
     if homogeneous:
         _append_ones(result, image, lags, kernel, stride, padding, dilation, scale)
-    return result.view(d, d) if groups == 1 and out is None else (result if out is None else out)
+    return found if out is None else out
+
+
+def _disjoint(a: Tensor, kernel: Pair, stride: Pair, groups: int) -> Tensor:
+    """Returns patches that share no pixel as rows, groups×patches×(taps·C/groups)."""
+    patches = a.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])
+    patches = patches.unflatten(3, (groups, -1)).permute(3, 0, 1, 2, 5, 6, 4)
+    return patches.reshape(groups, math.prod(patches.shape[1:4]), -1)
 
 
 def _product(here: Tensor, there: Tensor, scale: float, out: Tensor) -> None:

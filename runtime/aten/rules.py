@@ -201,9 +201,12 @@ def _scatter_max(node: Node) -> Call:
 
 def _sample(node: Node) -> Call:
     def call(context: Context, z: Tensor, u: Tensor) -> Tensor:
-        """Returns the first class whose cumulative probability exceeds u."""
-        cumulative = z.double().softmax(-1).cumsum(-1)
-        return (u.unsqueeze(-1) >= cumulative[..., :-1]).sum(-1)
+        """Returns the first class whose cumulative probability exceeds u, by binary search."""
+        last = z.shape[-1] - 1
+        cumulative = z.double().softmax(-1).cumsum(-1).reshape(-1, last + 1)
+        draws = u.double().reshape(-1, len(cumulative)).T.contiguous()
+        found = torch.searchsorted(cumulative, draws, right=True).clamp_(max=last)
+        return found.T.reshape(u.shape)
 
     return call
 
