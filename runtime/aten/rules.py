@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
+from ...kernels.gram import gram
 from ...kernels.patch_gram import patch_gram
-from ...kernels.products import is_large, times_transposed
+from ...kernels.products import times_transposed
 from ..backend import Context
 from .pointwise import Pointwise
 from .small_maps import input_grad, is_small, weight_grad
@@ -200,9 +201,12 @@ def _scatter_max(node: Node) -> Call:
 
 def _sample(node: Node) -> Call:
     def call(context: Context, z: Tensor, u: Tensor) -> Tensor:
-        """Returns the first class whose cumulative probability exceeds u."""
-        cumulative = z.double().softmax(-1).cumsum(-1)
-        return (u.unsqueeze(-1) >= cumulative[..., :-1]).sum(-1)
+        """Returns the first class whose cumulative probability exceeds u, by binary search."""
+        last = z.shape[-1] - 1
+        cumulative = z.double().softmax(-1).cumsum(-1).reshape(-1, last + 1)
+        draws = u.double().reshape(-1, len(cumulative)).T.contiguous()
+        found = torch.searchsorted(cumulative, draws, right=True).clamp_(max=last)
+        return found.T.reshape(u.shape)
 
     return call
 
@@ -212,17 +216,10 @@ def _gram(node: Node) -> Call:
     scale_at = cache(lambda batch: scalar.evaluate(node["scale"], batch))
 
     def call(context: Context, x: Tensor, out: Tensor | None = None) -> Tensor:
-        lead = (-1, groups) if groups > 1 else (-1,)
-        rows = x.reshape(*lead, x.shape[-1] // groups)
-        if homogeneous:
-            rows = torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
-        columns, scale = (
-            (rows.mT if groups == 1 else rows.permute(1, 2, 0)),
-            scale_at(context.batch),
-        )
-        if is_large(columns, columns):
-            return times_transposed(columns, columns).mul_(scale)
-        return torch.matmul(columns, columns.mT, out=out).mul_(scale)
+        if groups == 1:
+            return gram(x.reshape(-1, x.shape[-1]), homogeneous, scale_at(context.batch), out)
+        rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
+        return gram(rows, homogeneous, scale_at(context.batch), out)
 
     return call
 
