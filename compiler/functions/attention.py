@@ -17,8 +17,14 @@ MASKED = -1e30  # what a mask adds where nothing may be seen; finite, so that 0�
 
 
 def softmax(x: Node, axis: int = -1) -> Node:
-    """Returns e^x by its sum along an axis, without overflow."""
-    return swapped(ops.softmax(swapped(x, axis % ops.rank(x))), axis % ops.rank(x))
+    """Returns e^x by its sum along an axis, without overflow.
+
+    Rows are shifted to a maximum of 0, since e^(x − log Σ e^x) would round as x does.
+    """
+    axis %= ops.rank(x)
+    rows = swapped(x, axis)
+    largest = copied(ops.row_max(rows, stabiliser=True), rows, (ops.rank(x) - 1,))
+    return swapped(ops.softmax(ops.map_(var(0) - var(1), rows, largest)), axis)
 
 
 def log_softmax(x: Node, axis: int = -1) -> Node:
@@ -35,7 +41,7 @@ def masked_softmax(scores: Node) -> Node:
     A row of masked scores alone gives zeros, as PyTorch's attention does.
     """
     seen = scalar.where(var(0) - 0.5 * MASKED, var(1), 0.0)
-    return ops.map_(seen, scores, ops.softmax(scores))
+    return ops.map_(seen, scores, softmax(scores))
 
 
 def causal_mask(queries: int, keys: int) -> Tensor:
