@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..functions.embedding import embedding, padded
+from ..functions.shapes import cut
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import Dim, Node, Op, Shape, batch_axis, is_batched, product
