@@ -44,7 +44,7 @@ def rewritten(graph: Graph) -> dict[Node, Node]:
 
 def _map(expr: Expr, inputs: Sequence[Node]) -> Node:
     """Returns a map of those operands that its expression reads."""
-    places = scalar.operands(expr)
+    places = scalar.operands(expr) or (0,)
     names = {place: var(i) for i, place in enumerate(places)}
     if expr.op == "var":
         return inputs[places[0]]
