@@ -67,8 +67,12 @@ def test_the_readmes_first_example_runs(capsys: pytest.CaptureFixture[str]) -> N
     assert float(accuracy) > 0.8
 
 
-def test_the_code_of_the_page_on_adding_runs() -> None:
-    text = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "count"), [("adding", 4), ("modules", 3)])
+def test_the_code_of_a_page_runs(
+    page: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 4
+    assert len(blocks) == count
     exec("\n".join(blocks), {})

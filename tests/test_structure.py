@@ -58,7 +58,7 @@ ROOMS = (
 SCRIPTS = {
     f"bench/{name}.py"
     for name in (
-        "compiling", "eacg_grid", "first_order", "newton_cg", "patch_factors", "second_order",
+        "compiling", "eacg_grid", "first_order", "newton_cg", "patch_factors",
     )
 }  # fmt: skip
 

@@ -218,8 +218,8 @@ def _one_hot(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
 def _gather_rows(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     table, index = inputs
     _require(index.kind == "int" and len(table.shape) >= 2, f"gather_rows of {table} at {index}")
-    *lead, _, columns = table.shape
-    return Type((*lead, *index.shape, columns))
+    columns = table.shape[len(table.shape) - 1]
+    return Type((*table.shape[:-2], *index.shape, columns))
 
 
 def _scatter_rows(inputs: Sequence[Type], a: dict[str, Any]) -> Type:

@@ -111,7 +111,8 @@ def _staying(like: Tensor, predicted: float) -> Proposal:
 class TrustRegion(ModelRule):
     """The step that minimises m(s) = gᵀs + ½sᵀHs over ‖s‖ ≤ Δ in the span of a few directions.
 
-    Δ doubles where ρ ≥ ¾ and halves where ρ < ¼ (FITRE: Kylasa et al. 2020, Algorithm 1).
+    Δ doubles where ρ ≥ ¾ and halves where ρ < ¼ (FITRE: Kylasa et al. 2020, Algorithm 1). Where it
+    is relative, a rejected step that lay inside halves its own length in place of Δ.
 
     Args:
         max_radius: Δ_max, in the units of the parameters; finite. None takes the solver's own step
@@ -251,6 +252,9 @@ class TrustRegion(ModelRule):
         if rho is not None and rho >= GOOD:
             self.radius = min(2 * self.radius, self.max_radius)
         elif rho is not None and rho < POOR:
+            share = abs(proposal.along)
+            if self.relative and not accepted and share > 0.0:
+                self.radius = min(self.radius, share)  # otherwise the same step may come again
             self.tighten()
         if accepted and self.momentum and proposal.norm > 0:
             self.last = proposal.step

@@ -39,7 +39,7 @@ OPTIONS: list[tuple[Callable[[], object], str]] = [
         lambda: nt.compile(nt.Linear(2), (3,), nt.MSELoss(), dtype=torch.float16),
         "dtype is torch.float16: one of torch.float32, torch.float64",
     ),
-    (lambda: nt.compile(nt.Linear(2), (3, 4), nt.MSELoss()), "input_shape is (3, 4)"),
+    (lambda: nt.compile(nt.Linear(2), (3, 4.5), nt.MSELoss()), "input_shape is (3, 4.5)"),
     (lambda: nt.compile(nt.Linear(2), (0,), nt.MSELoss()), "input_shape is (0,)"),
     (lambda: nt.Linear(2, init="he"), "init is 'he': one of default, kaiming, xavier, sparse"),
     (lambda: nt.Conv2d(2, 3, init="he"), "init is 'he'"),

@@ -306,6 +306,16 @@ def test_reject_below_is_apart_from_the_radius():
     assert not rule.judge(1.0, 1.0, step, hides)[0]
 
 
+def test_a_rejected_step_inside_a_relative_ball_comes_back_at_most_half_as_long():
+    step = Proposal(torch.ones(1), 1.0, predicted=1.0, along=0.01)
+    for rule, radius in ((TrustRegion(None), 0.005), (TrustRegion(1.0), 0.5)):
+        assert not rule.judge(1.0, 1.0, step, hides)[0]
+        assert rule.radius == radius
+    accepting = TrustRegion(None, reject_below=0.0)
+    assert accepting.judge(1.0, 0.9, step, hides)[0]
+    assert accepting.radius == 0.5
+
+
 def test_state_round_trip():
     rule = carrying(torch.tensor([1.0, 2.0]))
     rule.tighten()
