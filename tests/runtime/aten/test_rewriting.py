@@ -1,4 +1,4 @@
-"""Rewriting: values stay, what does not vary leaves maps and sums, a batch norm takes few passes."""
+"""Rewriting: values stay; what does not vary leaves maps and sums; norms take few passes."""
 
 from __future__ import annotations
 
