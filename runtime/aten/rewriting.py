@@ -19,6 +19,7 @@ from ...compiler.graph.ir import LEAVES, Graph, Node, Op
 from ...compiler.graph.scalar import Expr, var
 
 Axes = tuple[int, ...]
+Given = frozenset[Node]  # nodes whose operands are not at hand
 
 
 def rewritten(graph: Graph) -> dict[Node, Node]:
@@ -34,9 +35,9 @@ def rewritten(graph: Graph) -> dict[Node, Node]:
             continue
         inputs = tuple(new[x] for x in node.inputs)
         if node.op is Op.MAP:
-            new[node] = _hoisted(node["expr"], inputs)
+            new[node] = _hoisted(node["expr"], inputs, graph.given)
         elif node.op is Op.REDUCE_SUM:
-            new[node] = _sum(inputs[0], node["axes"])
+            new[node] = _sum(inputs[0], node["axes"], graph.given)
         else:
             new[node] = ops.remake(node, inputs)
     return new
@@ -51,12 +52,12 @@ def _map(expr: Expr, inputs: Sequence[Node]) -> Node:
     return ops.map_(scalar.substitute(expr, names), *(inputs[i] for i in places))
 
 
-def _hoisted(expr: Expr, inputs: tuple[Node, ...]) -> Node:
+def _hoisted(expr: Expr, inputs: tuple[Node, ...], given: Given) -> Node:
     """Returns a map whose parts that read only copies along equal axes are taken before these."""
     operands = list(inputs)
     copies: dict[tuple, set[int]] = {}
     for i, x in enumerate(inputs):
-        if x.op is Op.BROADCAST:
+        if x.op is Op.BROADCAST and x not in given:
             copies.setdefault((x.inputs[0].shape, x["axes"]), set()).add(i)
     for places in copies.values():
         expr = _lift(expr, places, operands)
@@ -107,32 +108,36 @@ def _lifted(part: Expr, operands: list[Node]) -> Expr:
     return var(len(operands) - 1)
 
 
-def _sum(x: Node, axes: Axes) -> Node:
+def _sum(x: Node, axes: Axes, given: Given) -> Node:
     """Returns the sum of a value, without the factors that do not vary along its axes."""
-    return _pulled(var(0), (x,), axes) or ops.reduce_sum(x, axes)
+    return _pulled(var(0), (x,), axes, given) or ops.reduce_sum(x, axes)
 
 
-def _pulled(expr: Expr, inputs: Sequence[Node], axes: Axes) -> Node | None:
+def _pulled(expr: Expr, inputs: Sequence[Node], axes: Axes, given: Given) -> Node | None:
     """Returns the sum of a map as products of smaller sums; None where nothing is pulled out."""
     if expr.op == "var":
         x = inputs[scalar.operands(expr)[0]]
-        if _is_invariant(x, axes):
+        if _is_invariant(x, axes, given):
             return ops.scale(_without(x, axes), count(x.shape[i] for i in axes))
-        return _pulled(x["expr"], x.inputs, axes) if x.op is Op.MAP else None
+        return (
+            _pulled(x["expr"], x.inputs, axes, given) if x.op is Op.MAP and x not in given else None
+        )
     if expr.op == "add":
-        sums = [_pulled(term, inputs, axes) for term in expr.args]
+        sums = [_pulled(term, inputs, axes, given) for term in expr.args]
         found = [s for s in sums if s is not None]
         return ops.total(found) if len(found) == len(sums) else None
-    return _pulled_product(expr.args, inputs, axes) if expr.op == "mul" else None
+    return _pulled_product(expr.args, inputs, axes, given) if expr.op == "mul" else None
 
 
-def _pulled_product(factors: Sequence[Expr], inputs: Sequence[Node], axes: Axes) -> Node | None:
+def _pulled_product(
+    factors: Sequence[Expr], inputs: Sequence[Node], axes: Axes, given: Given
+) -> Node | None:
     """Returns the sum of a product as what does not vary times the sum of the rest."""
-    fixed = [f for f in factors if all(_is_invariant(inputs[i], axes) for i in f.operands)]
+    fixed = [f for f in factors if all(_is_invariant(inputs[i], axes, given) for i in f.operands)]
     rest = scalar.mul(*(f for f in factors if f not in fixed))
     if not scalar.operands(rest):
         return None
-    inner = _pulled(rest, inputs, axes) if rest.op == "var" else None
+    inner = _pulled(rest, inputs, axes, given) if rest.op == "var" else None
     if inner is None:
         if not any(scalar.operands(f) for f in fixed):
             return None
@@ -143,9 +148,9 @@ def _pulled_product(factors: Sequence[Expr], inputs: Sequence[Node], axes: Axes)
     return ops.map_(product, inner, *(_without(inputs[i], axes) for i in places))
 
 
-def _is_invariant(x: Node, axes: Axes) -> bool:
+def _is_invariant(x: Node, axes: Axes, given: Given) -> bool:
     """Whether a value is copied along all of the axes."""
-    return x.op is Op.BROADCAST and set(axes) <= set(x["axes"])
+    return x.op is Op.BROADCAST and x not in given and set(axes) <= set(x["axes"])
 
 
 def _without(x: Node, axes: Axes) -> Node:

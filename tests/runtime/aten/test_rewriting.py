@@ -112,3 +112,16 @@ def test_the_gradient_of_a_norm_takes_two_passes() -> None:
     steps = AtenExecutor(model.programs[True].linearize.graph).steps
     passes = [s for s in steps if isinstance(s.call, Pointwise) and s.call.shape == (N, 4, 4, 4)]
     assert len(passes) == 4
+
+
+def test_nothing_is_read_behind_given_nodes() -> None:
+    x, _, a, b, *_ = leaves()
+    inner = ops.map_(var(0) * var(1), x, a)
+    outputs = {
+        "sum": ops.reduce_sum(ops.map_(var(0) * var(1), inner, b), (0, 1)),
+        "map": ops.map_(scalar.exp(var(1)) * var(0), inner, b),
+    }
+    given = frozenset({inner, b})
+    new = rewritten(Graph("part", outputs, given))
+    run = Graph("part", {name: new[node] for name, node in outputs.items()}, given)
+    assert set(run.nodes()) & set(topological([x, a.inputs[0], b.inputs[0]])) == set()
