@@ -3,8 +3,14 @@
 Networks are nn.Modules, captured by `from_torch`. Each of ours starts from nothing: `linearize` and
 then the product. PyTorch's best is the fastest of contiguous and channels-last eager code, and of
 torch.compile over forward-over-reverse and reverse-over-forward (reverse-over-reverse does not
-compile) where a compiler is at hand. Factors are those of the layers that curvlinops takes, where
-it is installed: linear layers and convolutions whose weights nothing else shares.
+compile) where a compiler is at hand.
+
+Factors are those of the layers that curvlinops takes, where it is installed: linear layers and
+convolutions whose weights nothing else shares. Both sides draw one label, and square the adjoints
+of one backward pass for it. curvlinops needs a forward pass before that, and throws gradients for
+the drawn labels away. `linearize` is a forward pass and the gradient for the true labels, which a
+step takes anyway: "factors" of ours from nothing include it, "gradient + factors" has it on both
+sides, and "factors of a linearization" on neither.
 """
 
 from __future__ import annotations
@@ -159,15 +165,26 @@ def factors(net: nn.Module, model: nt.Model, x: Tensor, y: Tensor) -> Calls:
         )  # fmt: skip
         return operator.compute_kronecker_factors()
 
+    def ours() -> Any:
+        return model.linearize(x, y).kronecker_factors("kfac", layers=layers)
+
+    gradient, made = eager(net, x, y, [])["gradient"], model.linearize(x, y)
     return {
         "curvlinops: factors": theirs,
-        "newtriton: factors": lambda: model.linearize(x, y).kronecker_factors(
-            "kfac", layers=frozenset(layers)
+        "curvlinops: gradient + factors": lambda: (gradient(), theirs()),
+        "newtriton: factors": ours,
+        "newtriton: gradient + factors": ours,
+        "newtriton: factors of a linearization": lambda: made.kronecker_factors(
+            "kfac", layers=layers
         ),
     }
 
 
-RIVALS = {"gradient": "gradient", "gradient + quadratic form": "hvp", "gradient + hvp": "hvp"}
+RIVALS = {
+    "gradient + quadratic form": "hvp",
+    "gradient + hvp": "hvp",
+    "factors of a linearization": "factors",
+}
 
 
 def measure(

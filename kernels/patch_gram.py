@@ -6,6 +6,12 @@ the tap δ visits and for which both positions lie in the image. For a given lag
 into rectangles, at most 3×3 for a 3×3 kernel; one product per rectangle; every block is a sum of
 rectangle products. Nothing is computed twice, nothing is subtracted, and no patch is ever written.
 
+A rectangle is not dense in memory, but each of its rows is. Of few channels, C ≤ 64, the products
+of the rows are taken where they lie, and summed: H·C² numbers, no more than the pixels that are
+read as C ≤ W·N. Of more channels rectangles are copied, for faster products. Patches that share no
+pixel, as those of kernels no longer than the stride, are no more numbers than the image: they are
+written as rows.
+
 Images are N×H×W×C; results are in (tap, channel) order.
 """
 
@@ -20,8 +26,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .gram import gram
 from .memory import empty
 from .products import is_large, times_transposed
+
+NARROW = 64  # channels of which copies of rectangles would take longer than their products
 
 Pair = tuple[int, int]
 
@@ -140,6 +149,12 @@ def patch_gram(
     d = taps * c + homogeneous
     result = empty((groups, d, d), a.dtype, a.device) if out is None else out.view(groups, d, d)
     blocks = result[:, : taps * c, : taps * c].unflatten(1, (taps, c)).unflatten(3, (taps, c))
+    found = result[0] if groups == 1 else result
+    apart = all(count <= step for count, step in zip(kernel, stride, strict=True))
+    if apart and padding == (0, 0) and dilation == (1, 1):
+        rows = _disjoint(a, kernel, stride, groups)
+        gram(rows[0] if groups == 1 else rows, homogeneous, scale, found)
+        return found if out is None else out
     lags = lags_of((height, width), kernel, stride, padding, dilation)
     if sum(len(lag.y.taps) * len(lag.x.taps) for lag in lags) < taps * (taps + 1) // 2:
         result.zero_()  # taps that never meet inside the image
@@ -151,8 +166,8 @@ def patch_gram(
         products = spare[: math.prod(rectangles) * groups * c * c].view(*rectangles, groups, c, c)
         for i, y in enumerate(lag.y.segments):
             for j, x in enumerate(lag.x.segments):
-                here = _pixels(image, y, x, groups)
-                there = _pixels(image, _shifted(y, lag.y.lag), _shifted(x, lag.x.lag), groups)
+                here = _rectangle(image, y, x)
+                there = _rectangle(image, _shifted(y, lag.y.lag), _shifted(x, lag.x.lag))
                 _product(here, there, scale, products[i, j])
         for tap, other, ys, xs in lag.blocks(kernel[1]):
             block = blocks[:, tap, :, other]
@@ -161,12 +176,25 @@ def patch_gram(
                 blocks[:, other, :, tap].copy_(block.mT)
     if homogeneous:
         _append_ones(result, image, lags, kernel, stride, padding, dilation, scale)
-    return result.view(d, d) if groups == 1 and out is None else (result if out is None else out)
+    return found if out is None else out
+
+
+def _disjoint(a: Tensor, kernel: Pair, stride: Pair, groups: int) -> Tensor:
+    """Returns patches that share no pixel as rows, groups×patches×(taps·C/groups)."""
+    patches = a.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])
+    patches = patches.unflatten(3, (groups, -1)).permute(3, 0, 1, 2, 5, 6, 4)
+    return patches.reshape(groups, math.prod(patches.shape[1:4]), -1)
 
 
 def _product(here: Tensor, there: Tensor, scale: float, out: Tensor) -> None:
-    """Writes scale · hereᵀ there of each group to `out`."""
-    if len(here) == 1 and is_large(here[0].mT, there[0].mT):
+    """Writes scale · hereᵀ there of each group to `out`, for rectangles of pixels."""
+    groups, (_, columns, batch, channels) = len(out), here.shape
+    if groups == 1 and channels <= min(NARROW, columns * batch):
+        by_row = torch.bmm(here.flatten(1, 2).mT, there.flatten(1, 2))
+        torch.sum(by_row, 0, keepdim=True, out=out).mul_(scale)
+        return
+    here, there = _by_group(here, groups), _by_group(there, groups)
+    if groups == 1 and is_large(here[0].mT, there[0].mT):
         torch.mul(times_transposed(here[0].mT, there[0].mT), scale, out=out[0])
     else:
         torch.baddbmm(out, here.mT, there, beta=0, alpha=scale, out=out)
@@ -186,10 +214,14 @@ def _shifted(r: range, by: int) -> range:
     return range(r.start + by, r.stop + by, r.step)
 
 
-def _pixels(image: Tensor, y: range, x: range, groups: int) -> Tensor:
-    """Returns a rectangle of the H×W×N×C image as rows: groups×(pixels·N)×C/groups."""
-    part = image[y.start : y.stop : y.step, x.start : x.stop : x.step]
-    return part.reshape(-1, groups, image.shape[-1] // groups).transpose(0, 1)
+def _rectangle(image: Tensor, y: range, x: range) -> Tensor:
+    """Returns a rectangle of the H×W×N×C image."""
+    return image[y.start : y.stop : y.step, x.start : x.stop : x.step]
+
+
+def _by_group(rectangle: Tensor, groups: int) -> Tensor:
+    """Returns its pixels as rows: groups×(pixels·N)×C/groups."""
+    return rectangle.reshape(-1, groups, rectangle.shape[-1] // groups).transpose(0, 1)
 
 
 def _append_ones(

@@ -114,7 +114,13 @@ def _attention(
     elif mask is not None:
         added = spread(_added(site, mask), rows)
     return attention(
-        query, key, value, added, scale, lambda weights: dropped(site, weights, dropout_p)
+        query,
+        key,
+        value,
+        added,
+        scale,
+        not is_causal,
+        lambda weights: dropped(site, weights, dropout_p),
     )
 
 

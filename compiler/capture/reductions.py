@@ -133,10 +133,7 @@ def _softmax(function: Callable[[Node, int], Node]) -> Callable[..., Node]:
 def _logsumexp(site: Site, x: Value, dim: Axes, keepdim: bool = False) -> Node:
     node = site.node(x)
     axes = axes_of(dim, ops.rank(node))
-    top = ops.row_max(_rows(node, axes), stabiliser=True)
-    shifted = ops.map_(scalar.exp(var(0) - var(1)), node, ops.broadcast(top, node.shape, axes))
-    total = ops.map_(scalar.log(var(0)) + var(1), ops.reduce_sum(shifted, axes), top)
-    return dropped_axes(node, axes, keepdim, total)
+    return dropped_axes(node, axes, keepdim, ops.log_sum_exp(_rows(node, axes)))
 
 
 def _rows(node: Node, axes: Sequence[int]) -> Node:

@@ -85,6 +85,17 @@ def _row_max(node: Node, tangents: Tangents) -> Node | None:
     return ops.reduce_sum(x_dot, (ops.rank(x_dot) - 1,))
 
 
+def row_dot(p: Node, x: Node) -> Node:
+    """Returns Σ_k p_k x_k of every row."""
+    return ops.reduce_sum(ops.multiply(p, x), (ops.rank(x) - 1,))
+
+
+def _log_sum_exp(node: Node, tangents: Tangents) -> Node | None:
+    """Returns Σ_k p_k ẋ_k with the softmax p of the row."""
+    (x_dot,) = tangents
+    return None if x_dot is None else row_dot(ops.softmax(node.inputs[0]), x_dot)
+
+
 JVP: dict[Op, Rule] = {
     Op.INPUT: _zero,
     Op.PARAM: _zero,
@@ -111,6 +122,7 @@ JVP: dict[Op, Rule] = {
     Op.ONE_HOT: _zero,
     Op.SAMPLE: _zero,
     Op.ROW_MAX: _row_max,
+    Op.LOG_SUM_EXP: _log_sum_exp,
 }
 
 

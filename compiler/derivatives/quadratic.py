@@ -3,8 +3,8 @@
     d²L[u, v] = Σ_nodes ⟨adjoint of the output, d²op[u̇, v̇]⟩
 
 The second differential of an op at its inputs' tangents is 0 for a linear op, Σ_ij ∂_ij φ u̇_i v̇_j
-for an elementwise map, and f(u̇_a, v̇_W) + f(v̇_a, u̇_W) for a bilinear one, f(a, W). One table has a
-rule for each op.
+for an elementwise map, f(u̇_a, v̇_W) + f(v̇_a, u̇_W) for a bilinear one, f(a, W), and the covariance of
+u̇ and v̇ under a row's softmax for log Σ eˣ. One table has a rule for each op.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import combinations_with_replacement
 from ..graph import ops, scalar
 from ..graph.ir import CONTRACTIONS, Node, Op, topological
 from ..graph.scalar import var
-from .jvp import JVP, Tangents
+from .jvp import JVP, Tangents, row_dot
 
 Rule = Callable[[Node, Tangents, Tangents], Node | None]
 
@@ -52,10 +52,22 @@ def _bilinear(node: Node, u: Tangents, v: Tangents) -> Node | None:
     return ops.add(first, _product(node, v[0], u[1]))
 
 
+def _log_sum_exp(node: Node, u: Tangents, v: Tangents) -> Node | None:
+    """Returns Σ_k p_k (u̇_k − Σ_j p_j u̇_j) (v̇_k − Σ_j p_j v̇_j) with the softmax p of the row."""
+    (u_dot,), (v_dot,) = u, v
+    if u_dot is None or v_dot is None:
+        return None
+    p, last = ops.softmax(node.inputs[0]), (ops.rank(u_dot) - 1,)
+    means = (ops.broadcast(row_dot(p, x), x.shape, last) for x in (u_dot, v_dot))
+    expr = var(0) * (var(1) - var(3)) * (var(2) - var(4))
+    return ops.reduce_sum(ops.map_(expr, p, u_dot, v_dot, *means), last)
+
+
 SECOND: dict[Op, Rule] = {
     **dict.fromkeys(JVP, _zero),
     Op.MAP: _map,
     **dict.fromkeys(CONTRACTIONS, _bilinear),
+    Op.LOG_SUM_EXP: _log_sum_exp,
 }
 
 
@@ -92,9 +104,17 @@ def quadratic_forms(
         for i, j in combinations_with_replacement(range(len(directions)), 2):
             second = rules.second(node, x_dots, i, j) if node in adjoints else None
             if second is not None:
-                terms.setdefault((i, j), []).append(ops.dot(adjoints[node], second))
+                terms.setdefault((i, j), []).append(_weighted(adjoints[node], second))
     pairs = combinations_with_replacement(range(len(directions)), 2)
     return {pair: ops.add(*terms.get(pair, [])) or ops.const(0.0) for pair in pairs}
+
+
+def _weighted(adjoint: Node, second: Node) -> Node:
+    """Returns ⟨adjoint, second⟩, of sums as one sum of their terms."""
+    if second.op is Op.REDUCE_SUM:
+        (terms,) = second.inputs
+        return ops.dot(ops.broadcast(adjoint, terms.shape, second["axes"]), terms)
+    return ops.dot(adjoint, second)
 
 
 class Plain:

@@ -183,6 +183,12 @@ def _row_max(node: Node, i: int, ct: Node) -> Node | None:
     return ops.multiply(shares_of_maximum(node), ops.broadcast(ct, x.shape, (ops.rank(x) - 1,)))
 
 
+def _log_sum_exp(node: Node, i: int, ct: Node) -> Node:
+    """Shares the adjoint out along the row as its softmax says."""
+    (x,) = node.inputs
+    return ops.multiply(ops.softmax(x), ops.broadcast(ct, x.shape, (ops.rank(x) - 1,)))
+
+
 TRANSPOSE: dict[Op, Rule] = {
     Op.MAP: _map,
     Op.MATMUL: _matmul,
@@ -206,6 +212,7 @@ TRANSPOSE: dict[Op, Rule] = {
     Op.ONE_HOT: _zero,
     Op.SAMPLE: _zero,
     Op.ROW_MAX: _row_max,
+    Op.LOG_SUM_EXP: _log_sum_exp,
 }
 
 

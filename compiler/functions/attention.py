@@ -1,7 +1,4 @@
-"""Softmax along an axis, and attention as matrix products around it.
-
-The maximum of a row only stabilises its softmax, and counts as a constant.
-"""
+"""Softmax along an axis, and attention as matrix products around it."""
 
 from __future__ import annotations
 
@@ -21,19 +18,15 @@ MASKED = -1e30  # what a mask adds where nothing may be seen; finite, so that 0�
 
 def softmax(x: Node, axis: int = -1) -> Node:
     """Returns e^x by its sum along an axis, without overflow."""
-    axis %= ops.rank(x)
-    rows = swapped(x, axis)
-    exponentials = ops.map_(scalar.exp(var(0)), _below_maximum(rows))
-    return swapped(_divided(exponentials, var(1)), axis)
+    return swapped(ops.softmax(swapped(x, axis % ops.rank(x))), axis % ops.rank(x))
 
 
 def log_softmax(x: Node, axis: int = -1) -> Node:
     """Returns x less the logarithm of the sum of e^x along an axis, without overflow."""
     axis %= ops.rank(x)
-    rows = _below_maximum(swapped(x, axis))
-    columns = (ops.rank(x) - 1,)
-    total = ops.reduce_sum(ops.map_(scalar.exp(var(0)), rows), columns)
-    return swapped(ops.map_(var(0) - scalar.log(var(1)), rows, copied(total, rows, columns)), axis)
+    rows = swapped(x, axis)
+    total = copied(ops.log_sum_exp(rows), rows, (ops.rank(x) - 1,))
+    return swapped(ops.map_(var(0) - var(1), rows, total), axis)
 
 
 def masked_softmax(scores: Node) -> Node:
@@ -41,9 +34,8 @@ def masked_softmax(scores: Node) -> Node:
 
     A row of masked scores alone gives zeros, as PyTorch's attention does.
     """
-    rows = _below_maximum(scores)
-    seen = scalar.where(var(0) - 0.5 * MASKED, scalar.exp(var(1)), 0.0)
-    return _divided(ops.map_(seen, scores, rows), scalar.where(var(1), var(1), 1.0))
+    seen = scalar.where(var(0) - 0.5 * MASKED, var(1), 0.0)
+    return ops.map_(seen, scores, ops.softmax(scores))
 
 
 def causal_mask(queries: int, keys: int) -> Tensor:
@@ -64,6 +56,7 @@ def attention(
     v: Node,
     mask: Node | None = None,
     scale: float | None = None,
+    blind: bool = True,
     thinned: Callable[[Node], Node] = lambda weights: weights,
 ) -> Node:
     """Returns softmax(scale·q kᵀ + mask) v.
@@ -76,6 +69,7 @@ def attention(
         mask: what is added to the scores, over their trailing axes; `causal_mask` and `additive`
             make it.
         scale: the factor of the scores; 1/√d unless given.
+        blind: whether the mask may leave a query nothing to see, so that it gets zeros.
         thinned: what is done to the weights, a dropout for example.
     """
     heads = q.shape[-3]
@@ -83,11 +77,11 @@ def attention(
     factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     scores = ops.matmul(q, k, tb=True)
     if mask is None:
-        weights = softmax(ops.scale(scores, factor))
+        scores = ops.scale(scores, factor)
     else:
         lead = range(ops.rank(scores) - ops.rank(mask))
-        shifted = ops.map_(var(0) * factor + var(1), scores, copied(mask, scores, lead))
-        weights = masked_softmax(shifted)
+        scores = ops.map_(var(0) * factor + var(1), scores, copied(mask, scores, lead))
+    weights = softmax(scores) if mask is None or not blind else masked_softmax(scores)
     return ops.matmul(thinned(weights), v)
 
 
@@ -98,16 +92,3 @@ def _repeated(x: Node, heads: int) -> Node:
         return x
     shape = (*lead, own, heads // own, length, width)
     return ops.reshape(ops.broadcast(x, shape, (len(lead) + 1,)), (*lead, heads, length, width))
-
-
-def _below_maximum(rows: Node) -> Node:
-    """Returns rows less their maximum."""
-    largest = ops.row_max(rows, stabiliser=True)
-    return ops.map_(var(0) - var(1), rows, copied(largest, rows, (ops.rank(rows) - 1,)))
-
-
-def _divided(weights: Node, divisor: scalar.Expr) -> Node:
-    """Returns weights divided by what the sum of their row, x1, says."""
-    columns = (ops.rank(weights) - 1,)
-    total = copied(ops.reduce_sum(weights, columns), weights, columns)
-    return ops.map_(var(0) / divisor, weights, total)

@@ -87,6 +87,11 @@ def _read(node: Node, batch: int) -> int:
     return _numel(node.inputs[0], batch)
 
 
+def _log_sum_exp(node: Node, batch: int) -> int:
+    """Counts a maximum, a difference, an exponential and a sum for each element of the operand."""
+    return 4 * _read(node, batch)
+
+
 def _nothing(node: Node, batch: int) -> int:
     """Counts nothing for an op that only moves values."""
     return 0
@@ -117,6 +122,7 @@ FLOPS: dict[Op, Callable[[Node, int], int]] = {
     Op.ONE_HOT: _nothing,
     Op.SAMPLE: _read,
     Op.ROW_MAX: _read,
+    Op.LOG_SUM_EXP: _log_sum_exp,
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
     Op.SPECTRAL: _spectral,

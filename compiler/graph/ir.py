@@ -45,12 +45,13 @@ class Op(str, Enum):
     ARGMAX_POOL = "argmax_pool"
     GATHER_MAX = "gather_max"
     SCATTER_MAX = "scatter_max"
-    # rows: of a table, of labels, and their maxima
+    # rows: of a table, of labels, their maxima and the logarithms of their sums of exponentials
     GATHER_ROWS = "gather_rows"
     SCATTER_ROWS = "scatter_rows"
     ONE_HOT = "one_hot"
     SAMPLE = "sample"
     ROW_MAX = "row_max"
+    LOG_SUM_EXP = "log_sum_exp"
     # Kronecker statistics
     GRAM = "gram"
     PATCH_GRAM = "patch_gram"

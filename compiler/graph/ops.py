@@ -280,6 +280,7 @@ TYPE: dict[Op, Callable[[Sequence[Type], dict[str, Any]], Type]] = {
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
     Op.ROW_MAX: lambda inputs, a: Type(inputs[0].shape[:-1]),
+    Op.LOG_SUM_EXP: lambda inputs, a: Type(inputs[0].shape[:-1]),
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
     Op.SPECTRAL: _spectral,
@@ -399,6 +400,17 @@ def row_max(x: Node, stabiliser: bool = False) -> Node:
             derivative, as in `torch.amax`.
     """
     return make(Op.ROW_MAX, x, stabiliser=stabiliser)
+
+
+def log_sum_exp(x: Node) -> Node:
+    """Returns log Σ_k e^{x_k} of rows, those of x along its last axis, without overflow."""
+    return make(Op.LOG_SUM_EXP, x)
+
+
+def softmax(x: Node) -> Node:
+    """Returns e^x by its sum along the row, of which the derivatives of `log_sum_exp` are made."""
+    total = broadcast(log_sum_exp(x), x.shape, (rank(x) - 1,))
+    return map_(scalar.exp(scalar.var(0) - scalar.var(1)), x, total)
 
 
 def matmul(

@@ -26,6 +26,11 @@ def _row(x: Node, like: Node) -> Node:
     return ops.broadcast(x, like.shape, (ops.rank(like) - 1,))
 
 
+def _below_maximum(z: Node) -> Node:
+    """Returns logits less the largest of their row, so that losses near 0 do not cancel."""
+    return ops.map_(var(0) - var(1), z, _row(ops.row_max(z, stabiliser=True), z))
+
+
 def _column(x: Node, k: int) -> Node:
     """Returns column k of a matrix of N rows, as N numbers."""
     return ops.reshape(ops.make(Op.SLICE, x, axis=1, start=k, stop=k + 1), x.shape[:1])
@@ -102,15 +107,6 @@ class CrossEntropyLoss(Loss):
         optional = self.weight is not None or self.label_smoothing
         return IGNORED if optional or z.shape[0] is not N else None
 
-    def _shifted(self, z: Node) -> tuple[Node, Node]:
-        """Returns the logits without the maximum of their row, and the rows' sums of exponentials.
-
-        Thus no exponential overflows.
-        """
-        shifted = ops.map_(var(0) - var(1), z, _row(ops.row_max(z, stabiliser=True), z))
-        exponentials = ops.map_(scalar.exp(var(0)), shifted)
-        return shifted, ops.reduce_sum(exponentials, (ops.rank(z) - 1,))
-
     def _class_weights(self, z: Node) -> Node | None:
         """Returns the weights of the classes in each row; None for ones."""
         if self.weight is None:
@@ -151,16 +147,13 @@ class CrossEntropyLoss(Loss):
 
     def losses(self, z: Node, y: Node) -> Node:
         """Returns the N losses."""
-        shifted, total = self._shifted(z)
-        columns = (ops.rank(z) - 1,)
-        targets = self._targets(z, y)
-        if self.ignored(z) is None:
-            hit = scalar.branch(var(1), var(0), 0.0)
-            chosen = ops.reduce_sum(ops.map_(hit, shifted, targets), columns)
-            return ops.map_(scalar.log(var(0)) - var(1), total, chosen)
-        hit = scalar.branch(var(1), var(0) * var(1), 0.0)
-        chosen = ops.reduce_sum(ops.map_(hit, shifted, targets), columns)
-        expr = scalar.branch(var(2), var(2) * scalar.log(var(0)) - var(1), 0.0)
+        shifted, targets = _below_maximum(z), self._targets(z, y)
+        total, counted = ops.log_sum_exp(shifted), self.ignored(z) is not None
+        hit = scalar.branch(var(1), var(0) * var(1) if counted else var(0), 0.0)
+        chosen = ops.reduce_sum(ops.map_(hit, shifted, targets), (ops.rank(z) - 1,))
+        if not counted:
+            return ops.map_(var(0) - var(1), total, chosen)
+        expr = scalar.branch(var(2), var(2) * var(0) - var(1), 0.0)
         return ops.map_(expr, total, chosen, self._mass(z, y))
 
     def drawn(self, z: Node) -> tuple[Node, Node]:
@@ -170,9 +163,7 @@ class CrossEntropyLoss(Loss):
 
     def square_root(self, z: Node, y: Node, units: Node) -> Node:
         """Returns √(c p_k) (e_k − p), the columns of a root of B = c (diag(p) − p pᵀ)."""
-        shifted, total = self._shifted(z)
-        p = ops.map_(scalar.exp(var(0)) / var(1), shifted, _row(total, z))
-        p = ops.broadcast(p, units.shape, (0,))
+        p = ops.broadcast(ops.softmax(_below_maximum(z)), units.shape, (0,))
         p_k = ops.reduce_sum(ops.multiply(units, p), (2,))
         expr = scalar.sqrt(var(2)) * (var(0) - var(1))
         root, weights = ops.map_(expr, units, p, _row(p_k, units)), self.weights(z, y)

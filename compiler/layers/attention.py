@@ -122,7 +122,12 @@ class SelfAttention(Described):
         q, k, v = (self._heads(cut(packed, 2, i * width, (i + 1) * width)) for i in range(3))
         mask = scope.constant(attention.causal_mask(length, length)) if self.causal else None
         y = attention.attention(
-            q, k, v, mask, thinned=lambda weights: scope.dropout(weights, self.dropout)
+            q,
+            k,
+            v,
+            mask,
+            blind=False,
+            thinned=lambda weights: scope.dropout(weights, self.dropout),
         )
         together = ops.reshape(ops.transpose(y, (0, 2, 1, 3)), x.shape)
         return linear(together, out_weight, out_bias)

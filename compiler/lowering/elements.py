@@ -313,10 +313,10 @@ def reduction(node: Node) -> Reduction:
 
 
 def in_stages(node: Node) -> Node:
-    """Returns a sum or a maximum by steps that tiles take, along whole rows, where it is none."""
+    """Returns what is made of rows by steps that tiles take, along whole rows, where it is none."""
     if node.op is Op.REDUCE_SUM and reduction(node) is Reduction.LOOP:
         return _rows_first(node)
-    return _in_pieces(node) if node.op is Op.ROW_MAX else node
+    return _in_pieces(node) if node.op in (Op.ROW_MAX, Op.LOG_SUM_EXP) else node
 
 
 def _rows_first(node: Node) -> Node:
@@ -368,6 +368,20 @@ def _row_max(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
     return read.along_row(Along.MAX, at, lambda there: read.value(node.inputs[0], there, valid))
 
 
+def _log_sum_exp(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
+    """Takes the maximum out of the exponentials where it is finite."""
+
+    def element(there: At) -> Value:
+        return read.value(node.inputs[0], there, valid)
+
+    most = read.name(read.along_row(Along.MAX, at, element))
+    finite = most.above(number(-math.inf)) & most.below(number(math.inf))
+    shift = read.name(where(finite, most, NOTHING))
+    back = read.name(shift * number(-1.0))
+    total = read.along_row(Along.SUM, at, lambda there: call("tl.exp", element(there) + back))
+    return call("tl.log", total) + shift
+
+
 def _sample(read: Reader, node: Node, at: At, valid: Mask | None) -> Value:
     z, u = node.inputs
     lead = len(u.shape) + 1 - len(z.shape)  # axes of copies, which z does not have
@@ -380,6 +394,7 @@ ELEMENTS: dict[Op, Rule] = {
     Op.REDUCE_SUM: _reduce_sum,
     Op.ARGMAX_POOL: _argmax_pool,
     Op.ROW_MAX: _row_max,
+    Op.LOG_SUM_EXP: _log_sum_exp,
     Op.SAMPLE: _sample,
     Op.BROADCAST: _broadcast,
     Op.RESHAPE: _reshape,

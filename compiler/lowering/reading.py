@@ -22,6 +22,7 @@ LOOKED_UP = frozenset(ELEMENTS) - {
     Op.REDUCE_SUM,
     Op.ARGMAX_POOL,
     Op.ROW_MAX,
+    Op.LOG_SUM_EXP,
     Op.SAMPLE,
 }
 

@@ -118,7 +118,7 @@ def small(node: Node) -> bool:
 def in_rows(node: Node) -> bool:
     """Whether a node is computed from whole rows."""
     row = node.op is Op.REDUCE_SUM and reduction(node) is Reduction.ROW
-    return row or node.op in (Op.ROW_MAX, Op.SAMPLE)
+    return row or node.op in (Op.ROW_MAX, Op.LOG_SUM_EXP, Op.SAMPLE)
 
 
 def is_partial(node: Node) -> bool:

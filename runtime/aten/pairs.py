@@ -1,4 +1,4 @@
-"""Pairs of nodes that one PyTorch operator gives together: a table from one to its partner."""
+"""Nodes that one PyTorch operator gives together, or without what they are written in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op
-from .rules import conv_weight_grad, max_pool
+from .rules import chosen, conv_weight_grad, max_pool, rows_softmax, shifted_softmax
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,56 @@ def _weight_and_bias_gradient(node: Node, users: Users) -> Iterator[Step]:
             yield Step([ct, x], [node, other], conv_weight_grad(node, with_bias=True))
 
 
+_SHIFTED = scalar.var(0) - scalar.var(1)
+_HITS = {
+    scalar.branch(scalar.var(1), scalar.mul(*factors), 0.0)
+    for factors in ((scalar.var(0),), (scalar.var(0), scalar.var(1)))
+}
+
+
+def _below_maximum(x: Node) -> Node | None:
+    """Returns z where x is z less the maximum of its row, None elsewhere."""
+    if x.op is not Op.MAP or x["expr"] is not _SHIFTED or x.inputs[1].op is not Op.BROADCAST:
+        return None
+    z, (largest,) = x.inputs[0], x.inputs[1].inputs
+    along = (len(z.shape) - 1,)
+    is_maximum = largest.op is Op.ROW_MAX and largest.inputs == (z,)
+    return z if is_maximum and x.inputs[1]["axes"] == along else None
+
+
+def _logarithm_and_softmax(node: Node, users: Users) -> Iterator[Step]:
+    """Yields the step that takes the logarithm of a row's sum of exponentials from its softmax."""
+    (x,) = node.inputs
+    p, z = ops.softmax(x), _below_maximum(x)
+    if any(p in users.get(copied, ()) for copied in users.get(node, ())):
+        yield Step([z or x], [node, p], rows_softmax if z is None else shifted_softmax)
+
+
+def _chosen(node: Node, users: Users) -> Iterator[Step]:
+    """Yields the step that reads the element of each row that its label names."""
+    (x,) = node.inputs
+    hit = x.op is Op.MAP and x["expr"] in _HITS and x.inputs[1].op is Op.ONE_HOT
+    if hit and node["axes"] == (len(x.shape) - 1,):
+        row, hot = x.inputs
+        z = _below_maximum(row)
+        reads = [row] if z is None else [z, row.inputs[1].inputs[0]]
+        yield Step([*hot.inputs, *reads], [node], chosen)
+
+
 PAIRS: dict[Op, Callable[[Node, Users], Iterator[Step]]] = {
     Op.ARGMAX_POOL: _maximum_and_place,
     Op.CONV_WEIGHT_GRAD: _weight_and_bias_gradient,
+    Op.LOG_SUM_EXP: _logarithm_and_softmax,
+    Op.REDUCE_SUM: _chosen,
 }
 
 
 def paired(nodes: Sequence[Node]) -> list[Step]:
-    """Returns the steps that write two of the nodes at once."""
+    """Returns the steps that stand for those of several nodes."""
     users: dict[Node, list[Node]] = {}
     for node in nodes:
         for x in dict.fromkeys(node.inputs):
             users.setdefault(x, []).append(node)
-    return [step for node in nodes if node.op in PAIRS for step in PAIRS[node.op](node, users)]
+    known = {x for node in nodes for x in (node, *node.inputs)}
+    found = (step for node in nodes if node.op in PAIRS for step in PAIRS[node.op](node, users))
+    return [step for step in found if known.issuperset(step.reads)]

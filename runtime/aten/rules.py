@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
+from ...kernels.gram import gram
 from ...kernels.patch_gram import patch_gram
-from ...kernels.products import is_large, times_transposed
+from ...kernels.products import times_transposed
 from ..backend import Context
 from .pointwise import Pointwise
 from .small_maps import input_grad, is_small, weight_grad
@@ -200,9 +201,12 @@ def _scatter_max(node: Node) -> Call:
 
 def _sample(node: Node) -> Call:
     def call(context: Context, z: Tensor, u: Tensor) -> Tensor:
-        """Returns the first class whose cumulative probability exceeds u."""
-        cumulative = z.double().softmax(-1).cumsum(-1)
-        return (u.unsqueeze(-1) >= cumulative[..., :-1]).sum(-1)
+        """Returns the first class whose cumulative probability exceeds u, by binary search."""
+        last = z.shape[-1] - 1
+        cumulative = z.double().softmax(-1).cumsum(-1).reshape(-1, last + 1)
+        draws = u.double().reshape(-1, len(cumulative)).T.contiguous()
+        found = torch.searchsorted(cumulative, draws, right=True).clamp_(max=last)
+        return found.T.reshape(u.shape)
 
     return call
 
@@ -212,17 +216,10 @@ def _gram(node: Node) -> Call:
     scale_at = cache(lambda batch: scalar.evaluate(node["scale"], batch))
 
     def call(context: Context, x: Tensor, out: Tensor | None = None) -> Tensor:
-        lead = (-1, groups) if groups > 1 else (-1,)
-        rows = x.reshape(*lead, x.shape[-1] // groups)
-        if homogeneous:
-            rows = torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
-        columns, scale = (
-            (rows.mT if groups == 1 else rows.permute(1, 2, 0)),
-            scale_at(context.batch),
-        )
-        if is_large(columns, columns):
-            return times_transposed(columns, columns).mul_(scale)
-        return torch.matmul(columns, columns.mT, out=out).mul_(scale)
+        if groups == 1:
+            return gram(x.reshape(-1, x.shape[-1]), homogeneous, scale_at(context.batch), out)
+        rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
+        return gram(rows, homogeneous, scale_at(context.batch), out)
 
     return call
 
@@ -262,6 +259,24 @@ def _one_hot(node: Node) -> Call:
         return hot.scatter_(-1, y.clamp(min=0), (y >= 0).to(context.dtype))
 
     return call
+
+
+def rows_softmax(context: Context, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns max x − log max p of rows, which is log Σ eˣ, and their softmax p."""
+    p, largest = torch.softmax(x, -1), x.amax(-1)
+    return torch.where(largest.isfinite(), largest - p.amax(-1).log_(), largest), p
+
+
+def shifted_softmax(context: Context, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns log Σ e^(x − max x) of rows, which is −log max p, and their softmax p."""
+    p = torch.softmax(x, -1)
+    return p.amax(-1).log_().neg_(), p
+
+
+def chosen(context: Context, y: Tensor, x: Tensor, less: Tensor | float = 0.0) -> tuple[Tensor]:
+    """Returns the element of each row at its class less a number, 0 where the class is below 0."""
+    found = x.gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1) - less
+    return (torch.where(y >= 0, found, 0.0),)
 
 
 def _scatter_rows(node: Node) -> Call:
@@ -312,6 +327,7 @@ ATEN: dict[Op, Rule] = {
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
     Op.ROW_MAX: lambda node: lambda context, x: x.amax(-1),
+    Op.LOG_SUM_EXP: lambda node: lambda context, x: rows_softmax(context, x)[0],
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
     Op.SPECTRAL: _spectral,

@@ -224,6 +224,16 @@ def _row_max(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) ->
     return Bounded(arithmetic.of(node, x.value), 0.0 if x.exact else x.spread.amax(-1))
 
 
+def _log_sum_exp(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
+    """Bounds max x + log Σ e^(x − max x): what moves x, and τ of each function and sum."""
+    (x,), unit = operands, arithmetic.unit
+    value, largest = arithmetic.of(node, x.value), x.value.amax(-1)
+    reach = x.spread + unit * (x.value - largest.unsqueeze(-1)).abs()
+    below, above = (arithmetic.of(node, x.value + side) for side in (-reach, reach))
+    own = 2.0 + WALK * math.sqrt(x.value.shape[-1]) + (value - largest).abs() + value.abs()
+    return Bounded(value, torch.maximum(value - below, above - value) + unit * own)
+
+
 def _spectral(arithmetic: Arithmetic, node: Node, operands: Sequence[Bounded]) -> Bounded:
     """Bounds the change of f over eigenvalues that move by √n τ ‖A‖, as those of float32 do."""
     (x,) = operands
@@ -262,6 +272,7 @@ BOUNDS: dict[Op, Rule] = {
     Op.ONE_HOT: _one_hot,
     Op.SAMPLE: _sample,
     Op.ROW_MAX: _row_max,
+    Op.LOG_SUM_EXP: _log_sum_exp,
     Op.GRAM: _summed,
     Op.PATCH_GRAM: _summed,
     Op.SPECTRAL: _spectral,

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from newtriton.kernels.patch_gram import (
+    NARROW,
     Pair,
     lags_of,
     multiplications,
@@ -32,6 +33,7 @@ WINDOWS: list[tuple[Pair, Pair, Pair, Pair, Pair]] = [
     ((9, 8), (3, 3), (2, 2), (1, 1), (1, 1)),
     ((10, 7), (5, 3), (3, 2), (2, 1), (1, 1)),
     ((9, 9), (2, 2), (3, 3), (0, 0), (1, 1)),  # pixels that no patch visits
+    ((9, 11), (2, 3), (2, 4), (0, 0), (1, 1)),  # patches that share no pixel
     ((9, 11), (3, 2), (1, 1), (2, 1), (2, 3)),
     ((9, 11), (3, 3), (2, 3), (2, 4), (3, 2)),
     ((8, 6), (4, 4), (1, 2), (3, 2), (1, 1)),
@@ -107,6 +109,14 @@ def test_every_element_of_out_is_written(
     assert relative_error(out, expected) <= 1e-12
 
 
+@pytest.mark.parametrize("channels", [NARROW, NARROW + 1])
+def test_few_and_many_channels(channels: int) -> None:
+    """Rows are multiplied where they lie, or rectangles copied, the result is the same."""
+    a = image(NARROW // 2, (3, 4), channels)
+    window = ((3, 3), (1, 1), (1, 1), (1, 1), 1, True)
+    assert relative_error(patch_gram(a, *window), patch_gram_reference(a, *window)) <= 1e-12
+
+
 def test_the_image_may_be_a_view_and_is_not_changed() -> None:
     a = image(2, (6, 5), 8)[..., ::2].transpose(1, 2)
     before = a.clone()
@@ -164,18 +174,18 @@ def test_a_3x3_kernel_needs_at_most_nine_rectangles_a_lag() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """The most elements of a tensor made outside the memory of `result`."""
+    """The most elements of a tensor made outside the memory of those that are `known`."""
 
-    def __init__(self, result: Tensor) -> None:
+    def __init__(self, *known: Tensor) -> None:
         super().__init__()
-        self.result, self.numel = result.untyped_storage().data_ptr(), 0
+        self.known, self.numel = {t.untyped_storage().data_ptr() for t in known}, 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
         for t in tree_leaves(made):
-            if isinstance(t, Tensor) and t.untyped_storage().data_ptr() != self.result:
+            if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in self.known:
                 self.numel = max(self.numel, t.numel())
         return made
 
@@ -191,3 +201,12 @@ def test_nothing_larger_than_the_image_is_made(stride: Pair) -> None:
     with Largest(out) as ours:
         patch_gram(a, *window, out=out)
     assert ours.numel <= a.numel() < im2col <= reference.numel
+
+
+def test_rows_of_few_channels_are_not_copied() -> None:
+    a = image(4, (8, 8), 16).permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3)
+    out = torch.empty(9 * 16, 9 * 16, dtype=a.dtype)
+    with Largest(out, a) as ours:
+        patch_gram(a, (3, 3), padding=(1, 1), out=out)
+    most = max(8 * 16 * 16, 9 * 16 * 16)  # products of rows, and of a lag's rectangles
+    assert ours.numel <= most < a.numel()

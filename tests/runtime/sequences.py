@@ -16,13 +16,6 @@ from newtriton.compiler.language.network import Scope
 POSITIONS, WIDTH, HEADS, WORDS = 5, 6, 2, 9
 
 
-def _softmax(x: Node) -> Node:
-    last = (ops.rank(x) - 1,)
-    stabiliser = ops.broadcast(ops.row_max(x, stabiliser=True), x.shape, last)
-    e = ops.map_(scalar.exp(var(0) - var(1)), x, stabiliser)
-    return ops.map_(var(0) / var(1), e, ops.broadcast(ops.reduce_sum(e, last), x.shape, last))
-
-
 def _norm(x: Node, scope: Scope) -> Node:
     """Layer norm with a scale and a shift of each feature."""
     width, last = x.shape[-1], (ops.rank(x) - 1,)
@@ -76,7 +69,7 @@ class Attentive:
             ops.reshape(ops.make(Op.SLICE, apart, axis=0, start=i, stop=i + 1), apart.shape[1:])
             for i in range(3)
         )
-        p = _softmax(ops.scale(ops.matmul(q, k, tb=True), 1 / math.sqrt(size)))
+        p = ops.softmax(ops.scale(ops.matmul(q, k, tb=True), 1 / math.sqrt(size)))
         o = ops.transpose(ops.matmul(p, v), (0, 2, 1, 3))
         return _linear(ops.reshape(o, (N, POSITIONS, WIDTH)), scope.child("out"), WIDTH)
 

@@ -145,10 +145,11 @@ def test_maxima_and_sums_of_rows(backend: str):
     z[0, 2] = z[1, 0] = z[1, 4] = z[2] = math.nan
     z[3, 1], z[4, 1], z[5], z[6, 0], z[6, 1] = math.inf, -math.inf, -math.inf, math.inf, math.nan
     x = ops.input_("x", (N, 5))
-    outputs = {"max": ops.row_max(x), "sum": ops.reduce_sum(x, (1,))}
+    outputs = {"max": ops.row_max(x), "sum": ops.reduce_sum(x, (1,)), "lse": ops.log_sum_exp(x)}
     found = run(backend, outputs, {x: z}, len(z))
     agree(found[0], z.amax(1), "maximum")
     agree(found[1], z.sum(1), "sum")
+    agree(found[2], z.logsumexp(1), "logarithm of the sum of exponentials")
 
 
 x0 = scalar.var(0)

@@ -93,6 +93,7 @@ def cases() -> dict[str, Node]:
         "gather_rows": ops.make(Op.GATHER_ROWS, ops.input_("table", (4, 3)), words),
         "scatter_rows": ops.make(Op.SCATTER_ROWS, image("rows", 2, 3), words, size=4),
         "row_max": ops.row_max(image("z", 2, 5)),
+        "log_sum_exp": ops.log_sum_exp(image("z", 2, 5)),
         "flattened": ops.reshape(image("s", 2, 5), (N * 2, 5)),
         "waves": ops.map_(
             scalar.sin(var(0)) * scalar.cos(var(1)) + scalar.power(1.0 + var(0) * var(0), 1.5), x, y
@@ -240,12 +241,13 @@ def test_a_function_of_eigenvalues() -> None:
 
 def test_rows_and_labels() -> None:
     y, z = ops.input_("y", (N,), "int"), image("z", 3)
-    hot, top = ops.make(Op.ONE_HOT, y, classes=3), ops.row_max(z)
+    hot, top, total = ops.make(Op.ONE_HOT, y, classes=3), ops.row_max(z), ops.log_sum_exp(z)
     logits = torch.tensor([[1.0, 5.0, 2.0]] * BATCH, dtype=torch.float64)
     feed = {y: torch.tensor([2, 0, 1]), z: logits}
-    one_hot, largest = evaluate([hot, top], feed)
+    one_hot, largest, log_sum_exp = evaluate([hot, top, total], feed)
     assert one_hot.tolist() == torch.eye(3)[[2, 0, 1]].tolist()
     assert largest.tolist() == [5.0] * BATCH
+    assert_close(log_sum_exp, logits.logsumexp(1))
 
 
 def test_a_stabiliser_has_no_derivative_and_ties_share_that_of_a_maximum() -> None:

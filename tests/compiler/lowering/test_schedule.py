@@ -114,7 +114,7 @@ def test_a_sum_of_contractions_is_one_kernel():
 
 def test_the_two_products_of_a_quadratic_form_share_a_kernel():
     net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
-    scheduled = schedule(programs(net, (5,)).quadratic(1).graph)
+    scheduled = schedule(programs(net, (5,), nt.MSELoss()).quadratic(1).graph)
     (kernel,) = [k for k in scheduled.kernels if len(k.anchors) == 2]
     assert kernel.joint is not None and len(kernel.partials) == 2
     stages = [scheduled.stages[kernel][node] for node in kernel.partials]

@@ -69,6 +69,7 @@ CASES: dict[Op, Node] = {
     Op.ONE_HOT: ops.make(Op.ONE_HOT, ops.input_("labels", (N,), "int"), classes=3),
     Op.SAMPLE: ops.make(Op.SAMPLE, ops.input_("z", (N, 3)), ops.input_("u", (2, N))),
     Op.ROW_MAX: ops.row_max(ops.input_("z", (N, 3))),
+    Op.LOG_SUM_EXP: ops.log_sum_exp(ops.input_("z", (N, 3))),
     Op.GRAM: gram(Op.GRAM),
     Op.PATCH_GRAM: gram(Op.PATCH_GRAM, kernel=(3, 3), **{k: CONV[k] for k in list(CONV)[:3]}),
     Op.SPECTRAL: ops.make(Op.SPECTRAL, ops.input_("a", (6, 6)), expr=scalar.exp(var(0))),
