@@ -51,7 +51,7 @@ def _node(site: Site, places: Places) -> Node:
 def indicator(site: Site, places: Node, size: int) -> Node:
     """Returns 1 where a place is j, and 0 elsewhere, along a new last axis of j = 0…size−1."""
     shape = (*places.shape, size)
-    numbers = spread(site.scope.constant(torch.arange(size)), shape)
+    numbers = spread(site.scope.constant(torch.arange(float(size))), shape)
     copies = ops.broadcast(places, shape, (len(shape) - 1,))
     return ops.map_(within(var(0), size, equal(var(0), var(1))), copies, numbers)
 
