@@ -467,6 +467,50 @@ def pooled_tokens(m: nn.Module, ids: Tensor) -> Tensor:
     return m.f(x) + functional.one_hot(ids[:, 0], 7).to(x.dtype)[:, :3]
 
 
+class Padded(nn.Module):
+    """Token ids with padding: positions, masks and the last token are computed from them."""
+
+    def __init__(self, d: int = 4) -> None:
+        super().__init__()
+        self.words, self.places = (
+            nn.Embedding(7, d, padding_idx=1),
+            nn.Embedding(9, d, padding_idx=1),
+        )
+        self.kinds = nn.Embedding(2, d)
+        self.register_buffer("kind", torch.zeros(1, 9, dtype=torch.long), persistent=False)
+        self.fc = nn.Linear(d, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        n, t = ids.shape
+        real = ids.ne(1).int()
+        places = (torch.cumsum(real, dim=1).type_as(real) * real).long() + 1
+        kind = torch.gather(self.kind.expand(n, -1), 1, places)
+        x = self.words(ids) + self.places(places) + self.kinds(kind)
+        samples = torch.arange(n)[:, None, None, None]
+        seen = ids.ne(1)[samples, torch.arange(t)[None, None, None, :]].expand(n, 1, t, t)
+        seen = seen | torch.eye(t, dtype=torch.bool)
+        x = (
+            x
+            + functional.scaled_dot_product_attention(
+                x[:, None], x[:, None], x[:, None], attn_mask=seen
+            )[:, 0]
+        )
+        return self.fc(x[torch.arange(n), (torch.arange(t) * real).argmax(-1)])
+
+
+def gathered(m: nn.Module, x: Tensor) -> Tensor:
+    h = m.f(x)  # (N, 4, 6)
+    near = (torch.arange(4)[:, None] - torch.arange(4)[None, :]).abs()
+    score = torch.gather(h, -1, near.expand(h.shape[0], 4, 4))
+    top = h.max(dim=1).indices  # (N, 6)
+    best = torch.gather(h, 1, top[:, None, :2])[:, 0]
+    own = h[torch.arange(h.shape[0])[:, None], top[:, :2], torch.tensor([0, -1])]
+    mixed = h[torch.arange(h.shape[0])[:, None], :, torch.tensor([[1, -2]])].sum(-1)
+    table = m.f.weight[h.argmin(-1)].sum((1, 2))[:, None]
+    parts = h.unfold(1, 2, 2).mean(-1).flatten(1)
+    return torch.cat([score.sum(1), best, own, mixed, table, parts], -1)
+
+
 ODDITIES = {
     "functional": Case(
         lambda: Written(functional_calls, c=nn.Conv2d(2, 3, 3), f=nn.Linear(18, 4)), (2, 6, 6)
@@ -502,6 +546,8 @@ ODDITIES = {
         (5,),
         7,
     ),
+    "padded": Case(Padded, (5,), 7),
+    "gathered": Case(lambda: Written(gathered, f=nn.Linear(3, 6)), (4, 3)),
     "groups": Case(
         lambda: nn.Sequential(
             nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.PReLU(4), nn.InstanceNorm2d(4, affine=True),

@@ -25,6 +25,7 @@ class Call(Protocol):
         kwargs: those by name.
         meta: what PyTorch noted: the value without content, the module's path, the source line.
         all_input_nodes: the nodes among the operands.
+        users: the calls that read the value.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Call(Protocol):
     kwargs: Mapping[str, Any]
     meta: dict[str, Any]
     all_input_nodes: list[Any]
+    users: Mapping[Any, None]
 
 
 def is_call(value: object) -> TypeGuard[Call]:

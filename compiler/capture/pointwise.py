@@ -14,6 +14,7 @@ from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node
 from ..graph.scalar import Expr
+from .dropout import Uniform, below, shifted
 from .site import Rule, Site, Value, axis_of, number_of, reshaped
 
 HALF = (torch.float16, torch.bfloat16)
@@ -111,8 +112,22 @@ def _bitwise(function: Callable[..., Expr]) -> Callable[..., Node]:
     return rule
 
 
-def _add(site: Site, x: Value, y: Value, alpha: float = 1) -> Node:
+def _add(site: Site, x: Value, y: Value, alpha: float = 1) -> Node | Uniform:
+    if alpha == 1 and (isinstance(x, Uniform) or isinstance(y, Uniform)):
+        return shifted(site, x, y) if isinstance(x, Uniform) else shifted(site, y, x)
     return site.map(lambda a, b: a + float(alpha) * b, x, y)
+
+
+def _compared(name: str) -> Callable[..., Node]:
+    """A comparison, perhaps of random numbers with a number: equal ones do not come up."""
+
+    def rule(site: Site, x: Value, y: Value) -> Node:
+        if isinstance(x, Uniform):
+            less = below(site, x, y)
+            return less if name in ("lt", "le") else site.map(lambda a: 1.0 - a, less)
+        return site.map(BINARY[name], x, y)
+
+    return rule
 
 
 def _sub(site: Site, x: Value, y: Value, alpha: float = 1) -> Node:
@@ -196,6 +211,7 @@ def _copied(site: Site, x: Value, dtype: torch.dtype | None = None, *_: object) 
 POINTWISE: dict[str, Rule] = {
     **{name: _unary(function) for name, function in UNARY.items()},
     **{name: _binary(function) for name, function in BINARY.items()},
+    **{name: _compared(name) for name in ("lt", "le", "gt", "ge")},
     **{name: _bitwise(BINARY[logical]) for name, logical in BITWISE.items()},
     "bitwise_not": _bitwise(UNARY["logical_not"]),
     "add": _add,

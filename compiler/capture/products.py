@@ -9,8 +9,8 @@ from ..graph import ops, scalar
 from ..graph.ir import Dim, Node, Op, batch_axis, is_batched
 from ..graph.scalar import var
 from ..graph.transposes import groups
+from .dropout import dropped
 from .folding import Folded
-from .rows import dropped
 from .site import Rule, Site, Value, permuted, reshaped, spread
 
 

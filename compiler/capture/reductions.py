@@ -12,7 +12,7 @@ from ..functions.attention import log_softmax, softmax
 from ..functions.shapes import count, cut
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
-from ..graph.ir import Node
+from ..graph.ir import Node, Op, is_batched, product
 from ..graph.scalar import var
 from .images import first_of_rows
 from .pointwise import POINTWISE
@@ -81,19 +81,18 @@ def _smallest(site: Site, x: Value, dim: Axes = None, keepdim: bool = False) -> 
     return ops.scale(_largest(site, ops.scale(site.node(x), -1.0), dim, keepdim), -1.0)
 
 
-def _extreme(among: Callable[..., Node], of_two: str) -> Callable[..., Node | list[Node | None]]:
+def _extreme(among: Callable[..., Node], of_two: str) -> Callable[..., Node | list[Node]]:
     """`max` and `min`: of everything, along an axis with indices, or of two values."""
+    sign = 1.0 if of_two == "maximum" else -1.0
 
-    def rule(site: Site, x: Value, *options: Value) -> Node | list[Node | None]:
+    def rule(site: Site, x: Value, *options: Value) -> Node | list[Node]:
         if not options:
             return among(site, x)
         if site.overload == "other":
             return POINTWISE[of_two](site, x, options[0])
         return [
-            _with_one_winner(
-                site, site.node(x), *options, sign=1.0 if of_two == "maximum" else -1.0
-            ),
-            None,
+            _with_one_winner(site, site.node(x), *options, sign=sign),
+            _place(sign)(site, x, *options),
         ]
 
     return rule
@@ -104,6 +103,27 @@ def _with_one_winner(site: Site, x: Node, dim: int, keepdim: bool, *, sign: floa
     rows, _ = last(ops.scale(x, sign), axis_of(dim, ops.rank(x)))
     found = ops.scale(first_of_rows(rows), sign)
     return reshaped(found, site.shape)
+
+
+def _place(sign: float) -> Callable[..., Node]:
+    """The index of the largest or smallest element, of equal ones the first; it is a number."""
+
+    def rule(site: Site, x: Value, dim: int | None = None, *_: object) -> Node:
+        node = ops.scale(site.node(x), sign)
+        rows, _back = (
+            last(node, axis_of(dim, ops.rank(node)))
+            if dim is not None
+            else (reshaped(node, (product(node.shape),)), ())
+        )
+        *lead, length = rows.shape
+        if is_batched(length):
+            raise NewtritonError("samples of a batch are independent here: use another axis")
+        image = reshaped(rows, (*(lead or [1]), 1, length, 1))
+        window = {"kernel": (1, length), "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+        place = ops.scale(ops.make(Op.ARGMAX_POOL, image, **window), 1.0)
+        return reshaped(place, site.shape)
+
+    return rule
 
 
 def _softmax(function: Callable[[Node, int], Node]) -> Callable[..., Node]:
@@ -146,6 +166,7 @@ def _norm(
 def _cumulated(site: Site, x: Value, dim: int, *_: object) -> Node:
     """Sums of all elements up to each: a product with a triangle of ones."""
     node = site.node(x)
+    node = node if node.type.kind == "float" else ops.scale(node, 1.0)
     rows, back = last(node, axis_of(dim, ops.rank(node)))
     size = rows.shape[-1]
     if not isinstance(size, int):
@@ -181,6 +202,8 @@ REDUCTIONS: dict[str, Rule] = {
     "amin": _smallest,
     "max": _extreme(_largest, "maximum"),
     "min": _extreme(_smallest, "minimum"),
+    "argmax": _place(1.0),
+    "argmin": _place(-1.0),
     "softmax": _softmax(softmax),
     "_softmax": _softmax(softmax),
     "log_softmax": _softmax(log_softmax),

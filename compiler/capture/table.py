@@ -8,15 +8,16 @@ from typing import Any
 from torch._ops import OpOverload
 
 from .calls import Call, name_of
+from .dropout import DROPOUT
 from .images import IMAGES
+from .indexing import INDEXING
 from .pointwise import POINTWISE
 from .products import PRODUCTS
 from .reductions import REDUCTIONS
-from .rows import ROWS
 from .shaping import SHAPING
 
 RULES: dict[str, Callable[..., Any]] = {
-    **POINTWISE, **SHAPING, **REDUCTIONS, **PRODUCTS, **IMAGES, **ROWS,
+    **POINTWISE, **SHAPING, **REDUCTIONS, **PRODUCTS, **IMAGES, **INDEXING, **DROPOUT,
 }  # fmt: skip
 
 

@@ -17,9 +17,12 @@ def embedding(table: Node, index: Node, padding_idx: int | None = None) -> Node:
         padding_idx: the row that counts as constant, as PyTorch's: it has no gradient.
     """
     rows = ops.make(Op.GATHER_ROWS, table, index)
-    if padding_idx is None:
-        return rows
-    distance = ops.map_(var(0) - float(padding_idx % table.shape[0]), index)
+    return rows if padding_idx is None else padded(rows, index, padding_idx % table.shape[0])
+
+
+def padded(rows: Node, index: Node, row: int) -> Node:
+    """Returns a table's rows, of which those at the index of one row count as constant."""
+    distance = ops.map_(var(0) - float(row), index)
     distance = copied(distance, rows, (ops.rank(rows) - 1,))
     kept = scalar.where(var(1) * var(1), var(0), var(2))
     return ops.map_(kept, rows, distance, fixed(rows))

@@ -366,14 +366,18 @@ def substitute(expr: Expr, operands: Mapping[int, Expr]) -> Expr:
     """Returns `expr` with operand i replaced by `operands[i]`, canonical again."""
     new: dict[Expr, Expr] = {}
     for e in subexpressions([expr]):
-        args = [new[a] for a in e.args]
         if e.op == "var" and e.value is not None:
             new[e] = operands.get(int(e.value), e)
-        elif e.op in _REBUILD:
-            new[e] = _REBUILD[e.op](*args)
         else:
-            new[e] = unary(e.op, args[0]) if args else e
+            new[e] = rebuild(e, [new[a] for a in e.args])
     return new[expr]
+
+
+def rebuild(expr: Expr, args: Sequence[Expr]) -> Expr:
+    """Returns the operation of `expr` on other arguments, canonical again."""
+    if expr.op in _REBUILD:
+        return _REBUILD[expr.op](*args)
+    return unary(expr.op, args[0]) if args else expr
 
 
 _REBUILD = {

@@ -20,6 +20,7 @@ from ..backend import Context, Expected
 from ..vectors import Vectors
 from .pairs import Step, paired
 from .pointwise import Pointwise
+from .rewriting import rewritten
 from .rules import ATEN, TAKE_OUT
 from .switches import switches
 
@@ -142,7 +143,8 @@ class _Steps:
 
     def _add_pointwise(self, group: Mapping[Node, None]) -> None:
         """Adds a group of maps and the sums of them that it can take while it runs."""
-        users = dict.fromkeys(u for n in group for u in self.users[n])
+        reads = [x for n in group for x in n.inputs if x.shape == n.shape and x in self.users]
+        users = dict.fromkeys(u for n in (*group, *reads) for u in self.users[n])
         sums = [n for n in users if n.op is Op.REDUCE_SUM and self._rides_along(n)]
         sums.sort(key=self.place.__getitem__)
         together = {*group, *sums}
@@ -197,8 +199,11 @@ class AtenExecutor:
     def __init__(self, graph: Graph, keep: Iterable[Node] = ()) -> None:
         self.graph = graph
         self.keep = [n for n in keep if n not in graph.given]
-        self.steps = compile_steps(graph, self.keep)
-        needed = {*graph.outputs.values(), *self.keep, *graph.given}
+        new = rewritten(graph)
+        self._run = {n: new[n] for n in (*graph.outputs.values(), *self.keep)}
+        run = Graph(graph.name, {str(i): n for i, n in enumerate(self._run.values())}, graph.given)
+        self.steps = compile_steps(run)
+        needed = {*self._run.values(), *graph.given}
         last: dict[Node, int] = {}
         for i, step in enumerate(self.steps):
             for n in (*step.reads, *step.writes):
@@ -211,7 +216,7 @@ class AtenExecutor:
             (step.call, step.reads, step.writes, release, step.takes_out)
             for step, release in zip(self.steps, self.release, strict=True)
         ]
-        self.leaves = [n for n in graph.nodes() if n.op in LEAVES]
+        self.leaves = [n for n in run.nodes() if n.op in LEAVES]
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> None:
         """Returns None: there is no plan, since operators run one after another."""
@@ -227,7 +232,8 @@ class AtenExecutor:
             feed: the tensors of the leaves and given nodes.
             out: by name, tensors that outputs are written or copied to.
         """
-        places = {self.graph.outputs[name]: target for name, target in (out or {}).items()}
+        outputs = {name: self._run[node] for name, node in self.graph.outputs.items()}
+        places = {outputs[name]: target for name, target in (out or {}).items()}
         values: dict[Node, Tensor] = {}
         for n in self.leaves:
             if n.op is Op.CONST:
@@ -245,6 +251,6 @@ class AtenExecutor:
                 for n in release:
                     del values[n]
         for name, target in (out or {}).items():
-            if (value := values[self.graph.outputs[name]]) is not target:
+            if (value := values[outputs[name]]) is not target:
                 target.copy_(value)
-        return {n: values[n] for n in (*self.graph.outputs.values(), *self.keep)}
+        return {n: values[new] for n, new in self._run.items()}

@@ -9,6 +9,7 @@ needs it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,12 +33,14 @@ class Instruction(NamedTuple):
     """One call of an operator.
 
     Attributes:
+        key: the name of the operator, and the numbers that it takes.
         call: takes the tensors of the slots, and writes its result to `out`, or to new memory
             where that is None.
         slots: the slots that it reads.
         target: the slot that it writes.
     """
 
+    key: tuple
     call: Call
     slots: tuple[int, ...]
     target: int
@@ -53,6 +56,10 @@ def _fill(value: float) -> Call:
 
 def _add(alpha: float) -> Call:
     return lambda x, y, out: torch.add(x, y, alpha=alpha, out=out)
+
+
+def _add_product(alpha: float) -> Call:
+    return lambda x, y, z, out: torch.addcmul(x, y, z, value=alpha, out=out)
 
 
 def _add_number(number: float) -> Call:
@@ -144,7 +151,7 @@ class _Lowering:
         found = self.known.get((key, slots))
         if found is None:
             found = self.known[key, slots] = self.new()
-            self.instructions.append(Instruction(call, slots, found))
+            self.instructions.append(Instruction(key, call, slots, found))
         return found
 
     def number(self, expr: Expr) -> float | None:
@@ -224,6 +231,33 @@ class _Lowering:
         return slot if number == 1.0 else self.emit(("mul", number), _mul_number(number), slot)
 
 
+def _with_products_added(
+    instructions: Sequence[Instruction], kept: Sequence[int]
+) -> list[Instruction]:
+    """Returns the instructions with x + α·(y·z) as one where nobody else reads y·z.
+
+    Args:
+        instructions: straight-line code.
+        kept: the slots that are read behind it.
+    """
+    readers = Counter(s for ins in instructions for s in ins.slots) + Counter(kept)
+    product = {
+        ins.target: ins for ins in instructions if ins.key == ("mul",) and readers[ins.target] == 1
+    }
+    found: dict[int, Instruction] = {}
+    for ins in instructions:
+        found[ins.target] = ins
+        if ins.key[0] != "add" or len(ins.slots) != 2:
+            continue
+        (x, y), alpha = ins.slots, ins.key[1]
+        x, y = (y, x) if y not in product and alpha == 1.0 else (x, y)
+        if y in product and x != y:
+            del found[y]
+            slots = (x, *product[y].slots)
+            found[ins.target] = Instruction(("addcmul",), _add_product(alpha), slots, ins.target)
+    return list(found.values())
+
+
 class Pointwise:
     """A group of maps in execution order, and sums over them.
 
@@ -273,13 +307,14 @@ class _Loop:
             slot_of[node] = lowering.lower(node["expr"], [slot_of[i] for i in node.inputs])
         shape = concrete(group.shape, batch)
         self.shape = shape
-        self.instructions = lowering.instructions
         self.slots = lowering.slots
         self.n_reads = len(group.reads)
         self.wanted = [slot_of[n] for n in group.wanted]
         self.sums = [
             (slot_of[n.inputs[0]], len(n.shape) == 1 and len(shape) > 1) for n in group.sums
         ]
+        kept = [*self.wanted, *(slot for slot, _ in self.sums)]
+        self.instructions = _with_products_added(lowering.instructions, kept)
         columns = shape[-1] if len(shape) > 1 else 1
         self.rows = math.prod(shape) // max(1, columns)
         self.flat = (self.rows, columns) if len(shape) > 1 else shape
@@ -308,7 +343,7 @@ class _Loop:
         """Runs on all rows: intermediates stay in the cache wherever PyTorch puts them."""
         values: list[Any] = [x.contiguous() for x in operands]
         values += [None] * (self.slots - self.n_reads)
-        for call, slots, target in self.instructions:
+        for _, call, slots, target in self.instructions:
             out = None if slots else context.empty(self.shape)
             values[target] = call(*[values[s] for s in slots], out=out)
         results = [values[s] for s in self.wanted]
@@ -329,7 +364,7 @@ class _Loop:
             size = min(self.step, self.rows - start)
             for slot, tensor in whole.items():
                 values[slot] = tensor.narrow(0, start, size)
-            for call, slots, target in self.instructions:
+            for _, call, slots, target in self.instructions:
                 if target not in results:
                     buffer = temporaries[self.buffer[target]]
                     values[target] = buffer if size == self.step else buffer.narrow(0, 0, size)

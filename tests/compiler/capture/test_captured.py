@@ -93,6 +93,21 @@ def test_dropout_is_a_leaf_in_training_alone() -> None:
     assert not traced(net, (4, 3), training=False).random
 
 
+def test_stochastic_depth_that_is_written_out_drops_samples() -> None:
+    def call(m: nn.Module, x: Tensor) -> Tensor:
+        kept = (0.75 + torch.rand(x.size(0), 1)).floor_()
+        more = torch.rand((x.size(0), 1)) < 0.5
+        return x + m.f(x) / 0.75 * kept + m.f(x) * more
+
+    model = nt.from_torch(layers(call), torch.randn(2, 3), nt.CrossEntropyLoss(), backend="aten")
+    x, module = torch.ones(400, 3), model.module
+    z = model.linearize(x, torch.zeros(400, dtype=torch.long)).outputs.detach()
+    times = ((z - x) / module.f(x).detach()).mean(1)
+    for count, share in ((0.0, 0.125), (1.0, 0.125), (4 / 3, 0.375), (7 / 3, 0.375)):
+        found = float(torch.isclose(times, torch.tensor(count), atol=1e-3).float().mean())
+        assert abs(found - share) < 0.08
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
@@ -120,8 +135,14 @@ def branching(m: nn.Module, x: Tensor) -> Tensor:
         (lambda m, x: m.f(x) + torch.rand_like(x), "random numbers are drawn by dropout alone"),
         (lambda m, x: m.f(x) * m.f.weight.norm().item(), "keep it a tensor"),
         (lambda m, x: m.f(x).to(torch.bfloat16).float(), "a cast to torch.bfloat16"),
+        (lambda m, x: m.f(x) + torch.rand(x.shape), "drawn by torch.nn.Dropout"),
+        (lambda m, x: m.f(x) * ((r := torch.rand(3)) < 0.5) + (r > 0.5), "compared once with"),
         (lambda m, x: m.f(x).round(), "aten.round"),
+        (lambda m, x: m.f(x).floor(), "aten.floor.* rounding"),
         (lambda m, x: m.f(x) // 2.0, "aten.floor_divide|that rounds"),
+        (lambda m, x: m.f(x)[torch.arange(x.size(0)) * 0], "it takes other samples"),
+        (lambda m, x: m.f(x)[:, x.argmax(1)].sum(1), "computed indices: use torch.gather"),
+        (lambda m, x: m.f(x).argmax(0) + m.f(x), "samples of a batch are independent"),
         (lambda m, x: m.n(m.n(m.f(x))), "n is called twice"),
         (lambda m, x: m.i(m.f(x)[:, None])[:, 0], "set track_running_stats=False"),
     ],

@@ -5,17 +5,18 @@ from collections import Counter
 import pytest
 import torch
 
+from newtriton.compiler.capture.dropout import DROPOUT
 from newtriton.compiler.capture.images import IMAGES
+from newtriton.compiler.capture.indexing import INDEXING
 from newtriton.compiler.capture.pointwise import POINTWISE
 from newtriton.compiler.capture.products import PRODUCTS
 from newtriton.compiler.capture.reductions import REDUCTIONS
-from newtriton.compiler.capture.rows import ROWS
 from newtriton.compiler.capture.shaping import SHAPING
 from newtriton.compiler.capture.table import RULES
 
 from ...modules import ODDITIES, check_captured
 
-TABLES = (IMAGES, POINTWISE, PRODUCTS, REDUCTIONS, ROWS, SHAPING)
+TABLES = (DROPOUT, IMAGES, INDEXING, POINTWISE, PRODUCTS, REDUCTIONS, SHAPING)
 
 
 def test_every_rule_is_for_an_op_of_pytorch_and_stands_once() -> None:
