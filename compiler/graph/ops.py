@@ -139,7 +139,7 @@ def _broadcast(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     _require(
         kept == inputs[0].shape, f"broadcast of {inputs[0]} to {show(a['shape'])} along {a['axes']}"
     )
-    return Type(a["shape"])
+    return Type(a["shape"], inputs[0].kind)
 
 
 def _reshape(inputs: Sequence[Type], a: dict[str, Any]) -> Type:

@@ -109,6 +109,12 @@ def _matmul(node: Node) -> Call:
     return call
 
 
+def _reduce_sum(node: Node) -> Call:
+    if node.inputs[0].type.kind == "int":  # integers count as numbers
+        return lambda context, x: x.to(context.dtype).sum(node["axes"])
+    return lambda context, x: x.sum(node["axes"])
+
+
 def _broadcast(node: Node) -> Call:
     def call(context: Context, x: Tensor) -> Tensor:
         for axis in node["axes"]:
@@ -310,7 +316,7 @@ ATEN: dict[Op, Rule] = {
     Op.CONV: _conv,
     Op.CONV_INPUT_GRAD: _conv_input_grad,
     Op.CONV_WEIGHT_GRAD: _conv_weight_grad,
-    Op.REDUCE_SUM: lambda node: lambda context, x: x.sum(node["axes"]),
+    Op.REDUCE_SUM: _reduce_sum,
     Op.BROADCAST: _broadcast,
     Op.RESHAPE: lambda node: lambda context, x: x.reshape(concrete(node.shape, context.batch)),
     Op.TRANSPOSE: lambda node: lambda context, x: x.permute(node["order"]),

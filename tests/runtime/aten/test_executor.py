@@ -183,3 +183,17 @@ def test_eigenvalues_that_are_not_found_are_nan(monkeypatch: pytest.MonkeyPatch)
     node = ops.make(Op.SPECTRAL, x, expr=scalar.sqrt(scalar.var(0)))
     context = Context(1, torch.float32, torch.device("cpu"))
     assert ATEN[Op.SPECTRAL](node)(context, torch.ones(2, 3, 3)).isnan().all()
+
+
+def test_integers_count_as_numbers_in_maps_and_sums() -> None:
+    ids, shift = ops.input_("ids", (N, 3), "int"), ops.input_("shift", (3,), "int")
+    copied = ops.broadcast(shift, ids.shape, (0,))
+    assert copied.type.kind == "int"
+    moved, total = ops.map_(var(0) - 2.0 * var(1), ids, copied), ops.reduce_sum(copied, (1,))
+    assert moved.type.kind == total.type.kind == "float"
+    feed = {ids: torch.arange(6).view(2, 3), shift: torch.arange(3)}
+    context = Context(2, torch.float64, torch.device("cpu"))
+    found = AtenExecutor(Graph("numbers", {"moved": moved, "total": total}))(context, feed)
+    assert found[moved].tolist() == [[0.0, -1.0, -2.0], [3.0, 2.0, 1.0]]
+    assert found[total].tolist() == [3.0, 3.0]
+    assert found[moved].dtype == found[total].dtype == torch.float64
