@@ -262,9 +262,12 @@ class _Reading:
             tensor = self.mode.constants[call.name]
             return Folded((tensor, tensor), call.meta["val"])
         operands = pytree.tree_leaves(pytree.tree_map(self._operand, (call.args, call.kwargs)))
-        if any(isinstance(v, Refused) for v in operands):
+        below = any(isinstance(v, Refused) for v in operands)
+        if below and known(call):
             return Refused()
         try:
+            if below:
+                raise NewtritonError(advice_on(call))
             if call in self.constants:
                 return folded(call, self._constant)
             with made_at(place_of(call)):
