@@ -157,4 +157,4 @@ def _without(x: Node, axes: Axes) -> Node:
     """Returns a copied value without some of the axes along which it is copied."""
     kept = [i for i in range(ops.rank(x)) if i not in axes]
     copied = [k for k, i in enumerate(kept) if i in x["axes"]]
-    return ops.broadcast(x.inputs[0], [x.shape[i] for i in kept], copied)
+    return ops.broadcast(x.inputs[0], tuple(x.shape[i] for i in kept), copied)
