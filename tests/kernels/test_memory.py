@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from newtriton.kernels import memory
-from newtriton.kernels.memory import ALIGNMENT, SMALL, empty, empty_like
+from newtriton.kernels.memory import ALIGNMENT, LARGE, empty, empty_like
 
 CPU = torch.device("cpu")
-SIZE = SMALL // 4 + 12345  # of no other test
+SIZE = LARGE // 4 + 12345  # of no other test
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
-@pytest.mark.parametrize("rows", [0, 1, SMALL // 8])
+@pytest.mark.parametrize("rows", [0, 1, LARGE // 8])
 def test_shape_dtype_and_alignment(dtype: torch.dtype, rows: int) -> None:
     x = empty((rows, 3), dtype, CPU)
     assert (x.shape, x.dtype, x.is_contiguous()) == ((rows, 3), dtype, True)
@@ -52,13 +52,13 @@ def test_results_that_live_at_once_lie_apart() -> None:
 
 def test_no_more_is_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = memory._Blocks()
-    monkeypatch.setattr(memory, "KEPT", 3 * SMALL)
-    held = [torch.from_numpy(blocks.free(SMALL)) for _ in range(5)]
-    assert blocks.total == 3 * SMALL
+    monkeypatch.setattr(memory, "KEPT", 3 * LARGE)
+    held = [torch.from_numpy(blocks.free(LARGE)) for _ in range(5)]
+    assert blocks.total == 3 * LARGE
     assert len({t.data_ptr() for t in held}) == 5
     del held
-    torch.from_numpy(blocks.free(2 * SMALL))
-    assert blocks.total == 2 * SMALL and not blocks.by_size[SMALL]
+    torch.from_numpy(blocks.free(2 * LARGE))
+    assert blocks.total == 2 * LARGE and not blocks.by_size[LARGE]
 
 
 def test_threads_have_blocks_of_their_own() -> None:
