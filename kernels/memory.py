@@ -1,7 +1,7 @@
-"""New memory on the CPU: blocks that nobody holds any more are used again, large ones on huge pages.
+"""New memory on the CPU: large blocks, which lie on huge pages, are used again.
 
-A page that is touched first costs a fault, and PyTorch's large tensors are new to the process each
-time: 70,000 faults took a third of a ResNet's gradient and quadratic form.
+A page that is touched first costs a fault, and PyTorch's large tensors are new to the process:
+70,000 faults took a third of a ResNet's gradient and quadratic form.
 """
 
 from __future__ import annotations
