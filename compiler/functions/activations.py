@@ -119,7 +119,10 @@ def absolute(x: Expr) -> Expr:
 
 
 def clamp(x: Expr, low: Operand | None = None, high: Operand | None = None) -> Expr:
-    """Returns min(max(x, low), high); at a bound the derivative is that of x."""
+    """Returns min(max(x, low), high); at a bound the derivative is that of x.
+
+    It is 0 there from PyTorch 2.15 on.
+    """
     if low is not None:
         x = where(low - x, low, x)
     return x if high is None else where(x - high, high, x)

@@ -71,7 +71,9 @@ def test_functions_and_their_derivatives(name: str) -> None:
         return ops.map_(ours(var(0)), x)
 
     compare(mapped, theirs, random(40, scale=3.0))
-    compare(mapped, theirs, torch.tensor(KINKS, dtype=torch.float64))
+    # At its bounds the derivative of PyTorch's clamp was that of x, and from 2.15 on is 0.
+    kinks = [k for k in KINKS if not (name.startswith("clamp") and k in (-0.5, 0.5, 3.0))]
+    compare(mapped, theirs, torch.tensor(kinks, dtype=torch.float64))
     large = torch.tensor([-1e150, -1e4, -800.0, 800.0, 1e4, 1e150], dtype=torch.float64)
     compare(mapped, theirs, large, derivatives=False)
 
