@@ -62,7 +62,7 @@ class Leaves:
         return node
 
 
-def compare(
+def assert_agrees(
     ours: Callable[..., Node],
     theirs: Callable[..., Tensor],
     *operands: Tensor,

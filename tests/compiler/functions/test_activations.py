@@ -17,7 +17,7 @@ from newtriton.compiler.graph.scalar import Expr, var
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.backend import Context
 
-from .oracle import compare, random
+from .oracle import assert_agrees, random
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 
@@ -70,12 +70,12 @@ def test_functions_and_their_derivatives(name: str) -> None:
     def mapped(x: Node, _: object) -> Node:
         return ops.map_(ours(var(0)), x)
 
-    compare(mapped, theirs, random(40, scale=3.0))
+    assert_agrees(mapped, theirs, random(40, scale=3.0))
     # At its bounds the derivative of PyTorch's clamp was that of x, and from 2.15 on is 0.
     kinks = [k for k in KINKS if not (name.startswith("clamp") and k in (-0.5, 0.5, 3.0))]
-    compare(mapped, theirs, torch.tensor(kinks, dtype=torch.float64))
+    assert_agrees(mapped, theirs, torch.tensor(kinks, dtype=torch.float64))
     large = torch.tensor([-1e150, -1e4, -800.0, 800.0, 1e4, 1e150], dtype=torch.float64)
-    compare(mapped, theirs, large, derivatives=False)
+    assert_agrees(mapped, theirs, large, derivatives=False)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -86,7 +86,7 @@ def test_nan_comes_through(name: str) -> None:
         return ops.map_(ours(var(0)), x)
 
     with pytest.raises(AssertionError, match="relative error nan"):
-        compare(mapped, lambda x: x, torch.full((2,), math.nan).double(), derivatives=False)
+        assert_agrees(mapped, lambda x: x, torch.full((2,), math.nan).double(), derivatives=False)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_larger_of_two_numbers(
 
     x, y = random(9).round(), random(9, seed=1).round()
     assert (x == y).any()
-    compare(mapped, theirs, x, y, batched=2)
+    assert_agrees(mapped, theirs, x, y, batched=2)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_slope_may_be_learned() -> None:
 
     x = random(6, 3)
     x[0] = 0.0
-    compare(mapped, lambda x, w: torch.where(x > 0, x, w * x), x, random(3, seed=1))
+    assert_agrees(mapped, lambda x, w: torch.where(x > 0, x, w * x), x, random(3, seed=1))
 
 
 def test_a_formula_of_numbers_is_a_number() -> None:

@@ -13,7 +13,7 @@ from newtriton.compiler.functions import attention
 from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Node
 
-from .oracle import compare, random
+from .oracle import assert_agrees, random
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])
@@ -23,15 +23,15 @@ def test_softmax_along_an_axis(axis: int, scale: float) -> None:
     for ours, theirs in (
         (attention.softmax, torch.softmax), (attention.log_softmax, torch.log_softmax)
     ):  # fmt: skip
-        compare(
+        assert_agrees(
             lambda x, _, f=ours: f(x, axis), lambda x, f=theirs: f(x, axis), x, derivatives=smooth
         )
 
 
 def test_the_largest_of_equal_scores() -> None:
     x = torch.tensor([[1e4, 1e4, -1e4], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    compare(lambda x, _: attention.softmax(x), lambda x: x.softmax(-1), x)
-    compare(lambda x, _: attention.log_softmax(x), lambda x: x.log_softmax(-1), x)
+    assert_agrees(lambda x, _: attention.softmax(x), lambda x: x.softmax(-1), x)
+    assert_agrees(lambda x, _: attention.log_softmax(x), lambda x: x.log_softmax(-1), x)
 
 
 def heads(own: int = 3, keys: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,7 +44,7 @@ def plain(q: Node, k: Node, v: Node, _: object) -> Node:
 
 
 def test_attention() -> None:
-    compare(plain, functional.scaled_dot_product_attention, *heads(), batched=3)
+    assert_agrees(plain, functional.scaled_dot_product_attention, *heads(), batched=3)
 
 
 def test_attention_of_large_scores_with_a_scale() -> None:
@@ -54,7 +54,7 @@ def test_attention_of_large_scores_with_a_scale() -> None:
     def ours(q: Node, k: Node, v: Node, _: object) -> Node:
         return attention.attention(q, k, v, scale=30.0)
 
-    compare(ours, theirs, *heads(), batched=3)
+    assert_agrees(ours, theirs, *heads(), batched=3)
 
 
 def test_keys_that_several_heads_share() -> None:
@@ -65,7 +65,7 @@ def test_keys_that_several_heads_share() -> None:
     def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
 
-    compare(plain, theirs, q, k, v, batched=3)
+    assert_agrees(plain, theirs, q, k, v, batched=3)
 
 
 @pytest.mark.parametrize("keys", [4, 5, 3])
@@ -76,7 +76,7 @@ def test_causal_attention(keys: int) -> None:
     def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
-    compare(ours, theirs, *heads(keys=keys), batched=3)
+    assert_agrees(ours, theirs, *heads(keys=keys), batched=3)
 
 
 def test_rows_without_a_key_are_zero() -> None:
@@ -89,7 +89,7 @@ def test_rows_without_a_key_are_zero() -> None:
     def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
-    compare(ours, theirs, *heads(), batched=3)
+    assert_agrees(ours, theirs, *heads(), batched=3)
 
 
 def test_a_bias_of_scores_has_a_derivative() -> None:
@@ -102,7 +102,7 @@ def test_a_bias_of_scores_has_a_derivative() -> None:
         weights = (q @ k.mT / 6**0.5 + mask).softmax(-1)
         return weights @ v
 
-    compare(ours, theirs, *heads(), bias, batched=3)
+    assert_agrees(ours, theirs, *heads(), bias, batched=3)
 
 
 def test_infinite_masks_become_finite() -> None:
@@ -117,4 +117,4 @@ def test_weights_may_be_thinned() -> None:
     def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return 2.0 * functional.scaled_dot_product_attention(q, k, v)
 
-    compare(ours, theirs, *heads(), batched=3)
+    assert_agrees(ours, theirs, *heads(), batched=3)

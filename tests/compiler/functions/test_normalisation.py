@@ -12,7 +12,7 @@ from torch.nn import functional
 from newtriton.compiler.functions import normalisation
 from newtriton.compiler.graph.ir import Node
 
-from .oracle import channels_first, channels_last, compare, random
+from .oracle import assert_agrees, channels_first, channels_last, random
 
 SHAPES = [(3, 4), (3, 4, 5), (2, 4, 3, 5)]
 
@@ -25,7 +25,7 @@ def test_layer_norm(shape: tuple[int, ...], axes: int, scale: float) -> None:
 
     trailing = shape[-axes:]
     operands = (random(*shape, scale=scale), random(*trailing, seed=1), random(*trailing, seed=2))
-    compare(ours, lambda x, w, b: functional.layer_norm(x, trailing, w, b, 1e-5), *operands)
+    assert_agrees(ours, lambda x, w, b: functional.layer_norm(x, trailing, w, b, 1e-5), *operands)
 
 
 @pytest.mark.parametrize(("shape", "axes"), [((3, 5), 1), ((2, 3, 5), 1), ((2, 3, 5), 2)])
@@ -38,7 +38,7 @@ def test_rms_norm(shape: tuple[int, ...], axes: int) -> None:
     def theirs(x: Tensor, w: Tensor) -> Tensor:
         return functional.rms_norm(x, trailing, w, 1e-6)
 
-    compare(ours, theirs, random(*shape), random(*trailing, seed=1))
+    assert_agrees(ours, theirs, random(*shape), random(*trailing, seed=1))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -51,7 +51,7 @@ def test_group_norm(shape: tuple[int, ...], groups: int) -> None:
     if len(shape) == 2 and groups == 4:
         return
     operands = (random(*shape), random(4, seed=1), random(4, seed=2))
-    compare(ours, lambda x, w, b: functional.group_norm(x, groups, w, b, 1e-5), *operands)
+    assert_agrees(ours, lambda x, w, b: functional.group_norm(x, groups, w, b, 1e-5), *operands)
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -66,7 +66,7 @@ def test_instance_norm(shape: tuple[int, ...], affine: bool) -> None:
         return functional.instance_norm(x, weight=weight, bias=bias, eps=1e-5)
 
     parameters = (random(4, seed=1), random(4, seed=2)) if affine else ()
-    compare(ours, theirs, random(*shape), *parameters)
+    assert_agrees(ours, theirs, random(*shape), *parameters)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -80,11 +80,11 @@ def test_moments_over_the_batch_are_those_of_batch_norm(shape: tuple[int, ...]) 
     def theirs(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return functional.batch_norm(x, None, None, w, b, training=True, eps=1e-5)
 
-    compare(ours, theirs, random(*shape), random(4, seed=1), random(4, seed=2))
+    assert_agrees(ours, theirs, random(*shape), random(4, seed=1), random(4, seed=2))
 
 
 def test_an_unbiased_variance_counts_one_less() -> None:
     def ours(x: Node, _: object) -> Node:
         return normalisation.moments(x, [1]).unbiased
 
-    compare(ours, lambda x: torch.var(x, 1), random(3, 5))
+    assert_agrees(ours, lambda x: torch.var(x, 1), random(3, 5))

@@ -11,7 +11,7 @@ from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.errors import ShapeError
 from newtriton.compiler.graph.ir import N, Node
 
-from .oracle import compare, random
+from .oracle import assert_agrees, random
 
 WIDTHS = [(1, 2), (3, 0), (0, 1), (-1, 2), (-2, -1), (0, 0)]
 
@@ -28,7 +28,7 @@ def test_images(mode: str, width: tuple[int, int], height: tuple[int, int]) -> N
 
     if min(width) < 0 and mode == "circular":  # PyTorch wraps before it cuts, and refuses some
         return
-    compare(ours, theirs, random(2, 2, 4, 5))
+    assert_agrees(ours, theirs, random(2, 2, 4, 5))
 
 
 @pytest.mark.parametrize("value", [1.5, -2.0])
@@ -36,7 +36,7 @@ def test_a_number(value: float) -> None:
     def ours(x: Node, _: object) -> Node:
         return padding.pad(x, {2: (1, 2), 1: (0, -1)}, "constant", value)
 
-    compare(ours, lambda x: functional.pad(x, (1, 2, 0, -1), value=value), random(2, 3, 4))
+    assert_agrees(ours, lambda x: functional.pad(x, (1, 2, 0, -1), value=value), random(2, 3, 4))
 
 
 @pytest.mark.parametrize(

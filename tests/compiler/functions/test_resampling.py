@@ -12,7 +12,7 @@ from torch.nn import functional
 from newtriton.compiler.functions import resampling
 from newtriton.compiler.graph.ir import Node
 
-from .oracle import channels_first, channels_last, compare, random
+from .oracle import assert_agrees, channels_first, channels_last, random
 
 SIZES = [(8, 10), (5, 3), (4, 5), (1, 1), (9, 15)]
 FACTORS = [(2.0, 3.0), (1.5, 0.6), (0.5, 1.7)]
@@ -32,7 +32,7 @@ def check(shape: tuple[int, ...], mode: str, **options: Any) -> None:
     def theirs(x: Tensor) -> Tensor:
         return functional.interpolate(x, mode=name, **options)
 
-    compare(ours, theirs, random(*shape))
+    assert_agrees(ours, theirs, random(*shape))
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "area"])
@@ -71,4 +71,4 @@ def test_elements_are_repeated_one_after_the_other() -> None:
     def ours(x: Node, _: object) -> Node:
         return resampling.repeated(x, 1, 3)
 
-    compare(ours, lambda x: x.repeat_interleave(3, 1), random(2, 3, 2))
+    assert_agrees(ours, lambda x: x.repeat_interleave(3, 1), random(2, 3, 2))

@@ -13,7 +13,7 @@ from newtriton.compiler.functions import padding, windows
 from newtriton.compiler.graph.errors import ShapeError
 from newtriton.compiler.graph.ir import Node
 
-from .oracle import channels_first, channels_last, compare, random, weights_last
+from .oracle import assert_agrees, channels_first, channels_last, random, weights_last
 
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "2-d": ((2, 3, 7, 6), (4, 3, 3, 2), {"stride": (2, 1), "padding": (1, 2)}),
@@ -42,7 +42,7 @@ def test_convolutions(name: str) -> None:
 
     conv = functional.conv2d if spatial == 2 else functional.conv1d
     operands = (random(*shape), random(*kernel, seed=1), random(kernel[0], seed=2))
-    compare(ours, lambda *t: conv(*t, **options), *operands)
+    assert_agrees(ours, lambda *t: conv(*t, **options), *operands)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -62,7 +62,7 @@ def test_same_padding_of_even_and_odd_kernels(mode: str, kernel: tuple[int, int]
         return torch.func.functional_call(module, {"weight": w, "bias": b}, (x,))
 
     weight, bias = (p.detach() for p in module.parameters())
-    compare(ours, theirs, random(2, 2, 6, 7), weight, bias)
+    assert_agrees(ours, theirs, random(2, 2, 6, 7), weight, bias)
 
 
 TRANSPOSED: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -105,7 +105,7 @@ def test_transposed_convolutions(name: str) -> None:
     conv = functional.conv_transpose2d if spatial == 2 else functional.conv_transpose1d
     outputs = kernel[1] * options["groups"]
     operands = (random(*shape), random(*kernel, seed=1), random(outputs, seed=2))
-    compare(ours, lambda *t: conv(*t, **options), *operands)
+    assert_agrees(ours, lambda *t: conv(*t, **options), *operands)
 
 
 def test_a_transposed_convolution_that_leaves_nothing_is_refused() -> None:
@@ -115,7 +115,7 @@ def test_a_transposed_convolution_that_leaves_nothing_is_refused() -> None:
         )
 
     with pytest.raises(ShapeError, match="leaves nothing"):
-        compare(ours, lambda x, w: x, random(2, 1, 2, 2), random(1, 1, 2, 2))
+        assert_agrees(ours, lambda x, w: x, random(2, 1, 2, 2), random(1, 1, 2, 2))
 
 
 POOLS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
@@ -140,10 +140,10 @@ def test_max_pools(name: str, dilation: int, ceil: bool) -> None:
         )
 
     pool = functional.max_pool2d if len(kernel) == 2 else functional.max_pool1d
-    compare(ours, lambda x: pool(x, kernel, stride, pads, dilation, ceil), random(*shape))
+    assert_agrees(ours, lambda x: pool(x, kernel, stride, pads, dilation, ceil), random(*shape))
     ties = (random(*shape) * 1.5).round()
-    compare(ours, lambda x: pool(x, kernel, stride, pads, dilation, ceil), ties)
-    compare(ours, lambda x: pool(x, kernel, stride, pads, dilation, ceil), -1e300 + 0 * ties)
+    assert_agrees(ours, lambda x: pool(x, kernel, stride, pads, dilation, ceil), ties)
+    assert_agrees(ours, lambda x: pool(x, kernel, stride, pads, dilation, ceil), -1e300 + 0 * ties)
 
 
 @pytest.mark.parametrize("ceil", [False, True])
@@ -166,7 +166,7 @@ def test_average_pools(name: str, counted: bool, ceil: bool, divisor: int | None
         return functional.avg_pool1d(x, kernel, stride, pads, ceil, counted)
 
     if len(kernel) == 2 or divisor is None:
-        compare(ours, theirs, random(*shape))
+        assert_agrees(ours, theirs, random(*shape))
 
 
 ADAPTIVE = [
@@ -193,9 +193,9 @@ def test_adaptive_pools(shape: tuple[int, ...], out: tuple[int | None, ...]) -> 
     means = functional.adaptive_avg_pool2d if spatial == 2 else functional.adaptive_avg_pool1d
     maxima = functional.adaptive_max_pool2d if spatial == 2 else functional.adaptive_max_pool1d
     size = out if spatial == 2 else out[0]
-    compare(mean, lambda x: means(x, size), random(*shape))  # type: ignore[arg-type]
-    compare(largest, lambda x: maxima(x, size), random(*shape))  # type: ignore[arg-type]
-    compare(largest, lambda x: maxima(x, size), random(*shape).round())  # type: ignore[arg-type]
+    assert_agrees(mean, lambda x: means(x, size), random(*shape))  # type: ignore[arg-type]
+    assert_agrees(largest, lambda x: maxima(x, size), random(*shape))  # type: ignore[arg-type]
+    assert_agrees(largest, lambda x: maxima(x, size), random(*shape).round())  # type: ignore[arg-type]
 
 
 def test_modes_of_padding_are_pytorchs() -> None:

@@ -12,7 +12,7 @@ from newtriton.compiler.graph.ir import N, Node
 from newtriton.compiler.graph.transposes import inverse
 from newtriton.compiler.language.network import Layer, Parameter, Scope, _Record, constant_leaf
 from newtriton.compiler.layers.arguments import graph_order, torch_order
-from tests.compiler.functions.oracle import compare, random
+from tests.compiler.functions.oracle import assert_agrees, random
 
 
 def traced(layer: Layer, x: Node, nodes: dict[str, Node] | None = None) -> tuple[Node, _Record]:
@@ -73,4 +73,4 @@ def same_layer(layer: Layer, module: nn.Module, *inputs: Tensor, derivatives: bo
             state = dict(zip(names, values, strict=True))
             return torch.func.functional_call(module, state, (x,))
 
-        compare(ours, theirs, x, *values, derivatives=derivatives)
+        assert_agrees(ours, theirs, x, *values, derivatives=derivatives)

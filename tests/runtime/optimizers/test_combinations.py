@@ -18,8 +18,8 @@ import newtriton as nt
 from newtriton.compiler.curvature.factors import KINDS
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.curvatures.kronecker import STRUCTURES, KroneckerCurvature
-from newtriton.runtime.curvatures.kronecker_block import Full, balance
 from newtriton.runtime.curvatures.matrix_free import MatrixFree, WithPreconditioner
+from newtriton.runtime.curvatures.sides import Full, balance
 from newtriton.runtime.optimizers.registry import CURVATURES, RULES, SOLVERS, resolve
 from newtriton.runtime.parts.protocols import Status
 from newtriton.runtime.parts.tags import Tag

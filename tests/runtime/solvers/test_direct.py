@@ -13,7 +13,8 @@ import newtriton as nt
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.curvatures.kronecker import KroneckerCurvature, operators
-from newtriton.runtime.curvatures.kronecker_block import Full, KroneckerBlock, MeanBlock, balance
+from newtriton.runtime.curvatures.kronecker_block import KroneckerBlock, MeanBlock
+from newtriton.runtime.curvatures.sides import Full, balance
 from newtriton.runtime.model.factors import (
     DiagonalFactors,
     Factors,
