@@ -36,17 +36,7 @@ def diagonals(model: nt.Model, factors: Any) -> list[tuple[torch.Tensor, torch.T
     return found
 
 
-UNSTEADY = pytest.param(
-    "gpt",
-    marks=pytest.mark.xfail(
-        strict=False,
-        reason="a known fault: in some processes, by where objects lie, moments of packed queries, "
-        "keys and values are wrong; the cause has not been found",
-    ),
-)
-
-
-@pytest.mark.parametrize("name", [UNSTEADY, "autoencoder", "recurrence"])
+@pytest.mark.parametrize("name", ["gpt", "autoencoder", "recurrence"])
 def test_exact_moments_are_entries_of_the_gauss_newton_matrix(name: str) -> None:
     """Of a root of B the diagonals have no error: nothing is missed, cut or in another order."""
     torch.manual_seed(0)
