@@ -205,6 +205,7 @@ def _traced(module: nn.Module, training: bool) -> Iterator[dict[str, float | Non
     """Prepares the module and PyTorch for a trace; yields the momenta of batch norms."""
     with (
         _quiet(),
+        _without_cudnn(),
         _mode(module, training),
         _own_derivatives_refused(),
         _numbers_for_momenta(module) as momenta,
@@ -231,6 +232,21 @@ def _own_derivatives_refused() -> Iterator[None]:
         yield
     finally:
         function.apply = kept
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Has a trace on a GPU see what one on a CPU does.
+
+    Batch norm asks whether cuDNN may compute it, which bounds the batch size, and becomes another op
+    where it does (aten/src/ATen/native/Normalization.cpp).
+    """
+    enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
 
 
 @contextmanager
