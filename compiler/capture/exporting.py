@@ -238,8 +238,8 @@ def _own_derivatives_refused() -> Iterator[None]:
 def _without_cudnn() -> Iterator[None]:
     """Has a trace on a GPU see what one on a CPU does.
 
-    Batch norm asks whether cuDNN may compute it, which bounds the batch size, and becomes another op
-    where it does (aten/src/ATen/native/Normalization.cpp).
+    Batch norm asks whether cuDNN may compute it, which bounds the batch size, and becomes another
+    op where it does (aten/src/ATen/native/Normalization.cpp).
     """
     enabled = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False

@@ -238,8 +238,9 @@ class PatchGramLaunch(TritonLaunch):
 class VendorLaunch(Launch):
     """A contraction by PyTorch's operator, without bias and scale: another kernel adds them.
 
-    Rounded operands are multiplied as float32: their products are exact in tf32 too. Statistics, whose
-    operands are not rounded, never are taken in tf32. The result stays where the operator puts it.
+    Rounded operands are multiplied as float32: their products are exact in tf32 too. Statistics,
+    whose operands are not rounded, are not taken in tf32. The result stays where the operator puts
+    it.
     """
 
     calls = ()

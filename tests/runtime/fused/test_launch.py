@@ -87,7 +87,7 @@ def test_the_vendors_kernels_are_not_compiled():
 
 
 class WithoutNumbers(TorchDispatchMode):
-    """Refuses tensors made of numbers: they lie on the CPU, and no recording may copy from there."""
+    """Refuses tensors made of numbers: they lie on the CPU, and no recording copies from there."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         assert function is not torch.ops.aten.scalar_tensor.default
