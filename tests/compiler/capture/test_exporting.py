@@ -73,3 +73,11 @@ def test_a_trace_is_that_of_a_cpu_and_leaves_cudnn_on(monkeypatch: pytest.Monkey
     of(Watching(), torch.zeros(3, 2))
     assert seen and not any(seen)
     assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize("most", [880_801, 65_535])
+def test_a_batch_may_be_compared_with_what_cudnn_takes(most: int) -> None:
+    """As batch norm does on a GPU (aten/src/ATen/native/Normalization.cpp)."""
+    module = Written(lambda m, x: m.f(x) if x.shape[0] <= most else x, f=nn.Linear(2, 2))
+    found = of(module, torch.zeros(3, 2))
+    assert any(name_of(n) == "linear" for n in found.nodes)
