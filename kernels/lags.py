@@ -1,9 +1,8 @@
 """The patch Gram on a GPU: products of rectangles, then their sums (`patch_gram` has the idea).
 
 Two launches: every rectangle of every lag, tile by tile, and the assembly of the D×D result. Behind
-the products of a channel with all others lies the sum of its pixels, which the homogeneous row needs.
-It is not a product with a column of ones: tiles would not be copied as they are, and where they fit
-the channels there would be one more in a row (H200: 1.0 ms for 64 channels of 200 maps of 16×16).
+the products of a channel with all others lies the sum of its pixels, for the homogeneous row. It is
+not a product with a column of ones, for which 64 channels would need a second tile.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
