@@ -301,7 +301,7 @@ def _outer_tiles(shapes: OuterGeometry, pixels: int, precision: str, chip: Chip 
     deep = precision == "bf16" and rows == 64 and shapes.channels >= 16
     bk = 128 if deep else DEPTH[precision]
     count = shapes.groups * -(-rows // bm) * -(-columns // bn)
-    split = max(1, min(2 * chip.processors // count, -(-pixels // bk) // 8))
+    split = max(1, min(2 * chip.processors // count, -(-pixels // bk) // 8, 64))
     return Tiles(bm, bn, bk, bn // 32, _warps(bm, bn, precision, chip), split)
 
 
