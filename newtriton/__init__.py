@@ -100,6 +100,7 @@ from newtriton.compiler.layers.shaping import Unflatten as Unflatten
 from newtriton.compiler.layers.shaping import Upsample as Upsample
 from newtriton.runtime.data.augmentation import CropFlip as CropFlip
 from newtriton.runtime.data.curves import curves as curves
+from newtriton.runtime.data.datasets import from_dataset as from_dataset
 from newtriton.runtime.data.lazy import Lazy as Lazy
 from newtriton.runtime.data.samples import Batches as Batches
 from newtriton.runtime.data.samples import Samples as Samples

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_option
-from . import idx
+from . import cifar, idx, imagenet, norb, svhn
+from . import faces as olivetti
 from .curves import curves
 from .folders import VARIABLE, Files, root_of
 from .preprocessing import names_of, prepared
@@ -29,12 +30,12 @@ class Published:
     Attributes:
         files: the files.
         read: makes raw samples, for training and testing, from their paths.
-        default: the preprocessing unless another is asked for.
+        papers: the steps of the papers' preprocessing where this set has more than others.
     """
 
     files: Files
     read: Callable[..., Parts]
-    default: str = "none"
+    papers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _samples(images: np.ndarray, labels: np.ndarray) -> Samples:
@@ -42,8 +43,12 @@ def _samples(images: np.ndarray, labels: np.ndarray) -> Samples:
     return Samples(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _unit_digits() -> Parts:
-    """Returns the digits with pixels in [0, 1]."""
+def _generated(name: str, folder: Path | None) -> Parts:
+    """Returns a set that is made here, with values in [0, 1]."""
+    if name == "faces":
+        return olivetti.faces(olivetti.photographs(folder))
+    if name == "curves":
+        return curves(CURVES[0], seed=0), curves(CURVES[1], seed=1)
     train, test = (Samples(part.x / 16, part.y) for part in raw_digits())
     return train, test
 
@@ -51,6 +56,31 @@ def _unit_digits() -> Parts:
 def _idx(*paths: Path) -> Parts:
     """Reads MNIST, or what has its format."""
     return _samples(*idx.read_pair(*paths[:2])), _samples(*idx.read_pair(*paths[2:]))
+
+
+def _cifar(classes: tuple[int, ...], paths: tuple[Path, ...]) -> Parts:
+    """Reads CIFAR, whose last file is for testing."""
+    return _samples(*cifar.read(paths[:-1], classes)), _samples(*cifar.read(paths[-1:], classes))
+
+
+def _svhn(train: Path, test: Path) -> Parts:
+    """Reads SVHN."""
+    return _samples(*svhn.read(train)), _samples(*svhn.read(test))
+
+
+def _norb(*paths: Path) -> Parts:
+    """Reads smallNORB."""
+    return _samples(*norb.read_pair(*paths[:2])), _samples(*norb.read_pair(*paths[2:]))
+
+
+def _named(*names: str) -> tuple[tuple[str, ...], ...]:
+    """Returns files that have one name each."""
+    return tuple((name,) for name in names)
+
+
+def _zipped(*names: str) -> tuple[tuple[str, ...], ...]:
+    """Returns files that may be gzipped."""
+    return tuple((f"{name}.gz", name) for name in names)
 
 
 def _idx_files(source: str, *folders: str) -> Files:
@@ -66,6 +96,10 @@ def _idx_files(source: str, *folders: str) -> Files:
     return Files(tuple((s[1], s[0], *s[2:]) for s in spelled), folders, source)
 
 
+NORB = "smallnorb-5x{}x9x18x6x2x96x96-{}ing-{}.mat"
+TORONTO = "https://www.cs.toronto.edu/~kriz/cifar.html"
+BINARY = "the Python version is pickled, which is not read; get the binary version"
+
 PUBLISHED: dict[str, Published] = {
     "mnist": Published(
         _idx_files("http://yann.lecun.com/exdb/mnist/, gzipped or not", "MNIST/raw", "mnist"),
@@ -78,8 +112,71 @@ PUBLISHED: dict[str, Published] = {
         ),
         _idx,
     ),
+    "cifar10": Published(
+        Files(
+            _named(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"),
+            ("cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "cifar10"),
+            f"cifar-10-binary.tar.gz of {TORONTO}, unpacked",
+            (
+                ("cifar-10-batches-py", BINARY), ("data_batch_1", BINARY),
+                ("cifar-10-python.tar.gz", BINARY), ("cifar-10-binary.tar.gz", "unpack it"),
+            ),
+        ),
+        lambda *paths: _cifar((10,), paths),
+    ),
+    "cifar100": Published(
+        Files(
+            _named("train.bin", "test.bin"),
+            ("cifar-100-binary", "cifar100/cifar-100-binary", "cifar100"),
+            f"cifar-100-binary.tar.gz of {TORONTO}, unpacked",
+            (
+                ("cifar-100-python", BINARY), ("cifar-100-python.tar.gz", BINARY),
+                ("cifar-100-binary.tar.gz", "unpack it"),
+            ),
+        ),
+        lambda *paths: _cifar((20, 100), paths),
+    ),
+    "svhn": Published(
+        Files(
+            _named("train_32x32.mat", "test_32x32.mat"),
+            ("svhn", "SVHN"),
+            "http://ufldl.stanford.edu/housenumbers/, format 2",
+            (("train.tar.gz", "these are the full numbers; get format 2, the cropped digits"),),
+        ),
+        _svhn,
+    ),
+    "smallnorb": Published(
+        Files(
+            _zipped(
+                *(NORB.format(which, part, what)
+                  for which, part in (("46789", "train"), ("01235", "test"))
+                  for what in ("dat", "cat")),
+            ),
+            ("smallnorb", "smallNORB", "norb"),
+            "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/, gzipped or not",
+        ),
+        _norb,
+        {"newton-cnn": ("max-pool", "min-max", "pixel-mean")},
+    ),
+    "tiny-imagenet": Published(
+        Files(
+            _named("wnids.txt", "train", "val"),
+            ("tiny-imagenet-200", "tiny-imagenet"),
+            "http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpacked",
+            (("tiny-imagenet-200.zip", "unpack it"),),
+        ),
+        imagenet.read_tiny,
+    ),
+    "imagenet-10": Published(
+        Files(
+            (("train",), ("val", "validation", "test")),
+            ("imagenet-10", "imagenet10"),
+            "ten classes of ImageNet of your choice, a folder of JPEG files for each",
+        ),
+        imagenet.read_classes,
+    ),
 }  # fmt: skip
-GENERATED = ("digits", "curves")
+GENERATED = ("digits", "curves", "faces")
 NAMES = (*GENERATED, *PUBLISHED)
 
 
@@ -111,21 +208,21 @@ def load(
         ((1437, 1, 8, 8), (360, 1, 8, 8))
     """
     check_option("name", name, NAMES)
-    names = None if preprocessing is None else names_of(preprocessing)
-    if name == "digits":
-        return digits() if names is None else prepared(*_unit_digits(), names)
-    if name == "curves":
-        train, test = (curves(count, seed) for seed, count in enumerate(CURVES))
-        return (train, test) if not names else prepared(train, test, names)
-    one = PUBLISHED[name]
     folder = root_of(root)
+    if name in GENERATED:
+        default = "unit-variance" if name == "faces" else "none"
+        if name == "digits" and preprocessing is None:
+            return digits()
+        names = names_of(default if preprocessing is None else preprocessing)
+        return prepared(*_generated(name, folder), names)
+    one = PUBLISHED[name]
+    names = names_of("none" if preprocessing is None else preprocessing, one.papers)
     if folder is None:
         raise NewtritonError(
             f"the files of {name} may be anywhere: pass root=, the folder that holds them, or set "
             f"the environment variable {VARIABLE}"
         )
-    parts = one.read(*one.files.need(name, folder))
-    return prepared(*parts, names_of(one.default) if names is None else names)
+    return prepared(*one.read(*one.files.need(name, folder)), names)
 
 
 def available(name: str, root: str | os.PathLike[str] | None = None) -> bool:
@@ -145,6 +242,8 @@ def available(name: str, root: str | os.PathLike[str] | None = None) -> bool:
     """
     check_option("name", name, NAMES)
     folder = root_of(root)
+    if name == "faces":
+        return olivetti.found(folder) is not None
     if name in GENERATED:
         return True
     return folder is not None and PUBLISHED[name].files.at(folder) is not None
