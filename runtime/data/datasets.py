@@ -71,20 +71,26 @@ class _Items:
         if self.count == 0:
             raise NewtritonError(f"{type(dataset).__name__} is empty: give at least one sample")
         self.dataset = dataset
-        self._numbers: list[int] | None = None
-        self._last: Any = None
+        self._numbers = list[int]()
+        self._waiting = dict[str | None, Tensor]()  # columns of these samples not yet asked for
 
     def take(self, index: Any) -> tuple[Any, Tensor]:
         """Returns the inputs and the labels of the samples at a slice or a tensor of numbers."""
-        numbers = torch.arange(self.count)[index].tolist()
-        if numbers != self._numbers:
-            pairs = [_pair(n, item) for n, item in zip(numbers, self._read(numbers), strict=True)]
-            self._last = (
-                _stacked(numbers, [x for x, _ in pairs]),
-                _stacked(numbers, [y for _, y in pairs]),
-            )
-            self._numbers = numbers
-        return self._last
+        numbers = self._at(index)
+        pairs = [_pair(n, item) for n, item in zip(numbers, self._read(numbers), strict=True)]
+        return _stacked(numbers, [x for x, _ in pairs]), _stacked(numbers, [y for _, y in pairs])
+
+    def column(self, name: str | None, index: Any) -> Tensor:
+        """Returns one input, or the labels without a name, of the samples at an index."""
+        numbers = self._at(index)
+        if numbers != self._numbers or name not in self._waiting:
+            x, y = self.take(index)
+            self._numbers, self._waiting = numbers, {**named(x), None: y}
+        return self._waiting.pop(name)
+
+    def _at(self, index: Any) -> list[int]:
+        """Returns the numbers that an index stands for."""
+        return torch.arange(self.count)[index].tolist()
 
     def _read(self, numbers: list[int]) -> Sequence[Any]:
         """Returns samples by their numbers, at once where the dataset can."""

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from . import matlab
-from .contents import Contents, damaged
+from .formats import matlab
+from .formats.contents import Contents, damaged
 from .samples import Samples
 
 PEOPLE, PHOTOGRAPHS, PIXELS = 40, 10, 64

@@ -12,14 +12,17 @@ import torch
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_option
-from . import cifar, idx, imagenet, norb, svhn
 from . import faces as olivetti
 from .curves import curves
 from .folders import VARIABLE, Files, root_of
+from .formats import cifar, idx, imagenet, norb, svhn
+from .formats.images import Images
 from .preprocessing import names_of, prepared
 from .samples import Samples, digits, raw_digits
 
 Parts = tuple[Samples, Samples]
+Raw = tuple[np.ndarray | Images, np.ndarray]  # bytes of images, and labels
+RawParts = tuple[Raw, Raw]
 CURVES = (20000, 10000)  # in training and for testing (Hinton & Salakhutdinov 2006)
 
 
@@ -29,18 +32,19 @@ class Published:
 
     Attributes:
         files: the files.
-        read: makes raw samples, for training and testing, from their paths.
+        read: returns images and labels, for training and for testing, from the paths.
         papers: the steps of the papers' preprocessing where this set has more than others.
     """
 
     files: Files
-    read: Callable[..., Parts]
+    read: Callable[..., RawParts]
     papers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def _samples(images: np.ndarray, labels: np.ndarray) -> Samples:
-    """Returns arrays as samples with int64 labels."""
-    return Samples(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+def _samples(images: np.ndarray | Images, labels: np.ndarray) -> Samples:
+    """Returns raw images as samples with int64 labels."""
+    x = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+    return Samples(x, torch.from_numpy(labels.astype(np.int64)))
 
 
 def _generated(name: str, folder: Path | None) -> Parts:
@@ -53,24 +57,9 @@ def _generated(name: str, folder: Path | None) -> Parts:
     return train, test
 
 
-def _idx(*paths: Path) -> Parts:
-    """Reads MNIST, or what has its format."""
-    return _samples(*idx.read_pair(*paths[:2])), _samples(*idx.read_pair(*paths[2:]))
-
-
-def _cifar(classes: tuple[int, ...], paths: tuple[Path, ...]) -> Parts:
+def _cifar(classes: tuple[int, ...], paths: tuple[Path, ...]) -> RawParts:
     """Reads CIFAR, whose last file is for testing."""
-    return _samples(*cifar.read(paths[:-1], classes)), _samples(*cifar.read(paths[-1:], classes))
-
-
-def _svhn(train: Path, test: Path) -> Parts:
-    """Reads SVHN."""
-    return _samples(*svhn.read(train)), _samples(*svhn.read(test))
-
-
-def _norb(*paths: Path) -> Parts:
-    """Reads smallNORB."""
-    return _samples(*norb.read_pair(*paths[:2])), _samples(*norb.read_pair(*paths[2:]))
+    return cifar.read(paths[:-1], classes), cifar.read(paths[-1:], classes)
 
 
 def _named(*names: str) -> tuple[tuple[str, ...], ...]:
@@ -103,14 +92,14 @@ BINARY = "the Python version is pickled, which is not read; get the binary versi
 PUBLISHED: dict[str, Published] = {
     "mnist": Published(
         _idx_files("http://yann.lecun.com/exdb/mnist/, gzipped or not", "MNIST/raw", "mnist"),
-        _idx,
+        lambda *paths: (idx.read_pair(*paths[:2]), idx.read_pair(*paths[2:])),
     ),
     "fashion-mnist": Published(
         _idx_files(
             "https://github.com/zalandoresearch/fashion-mnist, gzipped or not",
             "FashionMNIST/raw", "fashion-mnist", "fashion",
         ),
-        _idx,
+        lambda *paths: (idx.read_pair(*paths[:2]), idx.read_pair(*paths[2:])),
     ),
     "cifar10": Published(
         Files(
@@ -143,7 +132,7 @@ PUBLISHED: dict[str, Published] = {
             "http://ufldl.stanford.edu/housenumbers/, format 2",
             (("train.tar.gz", "these are the full numbers; get format 2, the cropped digits"),),
         ),
-        _svhn,
+        lambda *paths: (svhn.read(paths[0]), svhn.read(paths[1])),
     ),
     "smallnorb": Published(
         Files(
@@ -155,7 +144,7 @@ PUBLISHED: dict[str, Published] = {
             ("smallnorb", "smallNORB", "norb"),
             "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/, gzipped or not",
         ),
-        _norb,
+        lambda *paths: (norb.read_pair(*paths[:2]), norb.read_pair(*paths[2:])),
         {"newton-cnn": ("max-pool", "min-max", "pixel-mean")},
     ),
     "tiny-imagenet": Published(
@@ -222,7 +211,8 @@ def load(
             f"the files of {name} may be anywhere: pass root=, the folder that holds them, or set "
             f"the environment variable {VARIABLE}"
         )
-    return prepared(*one.read(*one.files.need(name, folder)), names)
+    train, test = one.read(*one.files.need(name, folder))
+    return prepared(_samples(*train), _samples(*test), names)
 
 
 def available(name: str, root: str | os.PathLike[str] | None = None) -> bool:

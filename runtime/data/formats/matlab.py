@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...compiler.graph.errors import NewtritonError
+from ....compiler.graph.errors import NewtritonError
 from .contents import Contents
 from .extras import need
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from ...compiler.graph.errors import NewtritonError
+from ....compiler.graph.errors import NewtritonError
 
 
 def need(module: str, package: str, what: str) -> ModuleType:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...compiler.graph.errors import NewtritonError
+from ....compiler.graph.errors import NewtritonError
 
 GZIP = b"\x1f\x8b"
 AUTOMATIC = 47  # zlib's word for data of gzip or of zlib

@@ -10,22 +10,22 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from ...compiler.graph.errors import NewtritonError
+from ....compiler.graph.errors import NewtritonError
 from .contents import Contents, unreadable
 from .images import Images
-from .samples import Samples
 
 ENDINGS = (".jpeg", ".jpg")
 PLAIN = re.compile(r"\w[\w.-]*")  # a name that leads nowhere else
 SIDE = 224  # of ImageNet's images, after resizing and cropping
 
 Labelled = list[tuple[Path, int]]
+Part = tuple[Images, np.ndarray]
 
 
-def read_tiny(words: Path, train: Path, validation: Path) -> tuple[Samples, Samples]:
-    """Returns the labelled parts of Tiny ImageNet.
+def read_tiny(words: Path, train: Path, validation: Path) -> tuple[Part, Part]:
+    """Returns the labelled parts of Tiny ImageNet: images and labels for training and testing.
 
     Args:
         words: `wnids.txt`, a class in each line.
@@ -42,10 +42,10 @@ def read_tiny(words: Path, train: Path, validation: Path) -> tuple[Samples, Samp
         if annotations.exists()
         else list(_in_folders(validation, classes))
     )
-    return _samples(list(_in_folders(train, classes)), None), _samples(held_out, None)
+    return _part(list(_in_folders(train, classes)), None), _part(held_out, None)
 
 
-def read_classes(train: Path, validation: Path) -> tuple[Samples, Samples]:
+def read_classes(train: Path, validation: Path) -> tuple[Part, Part]:
     """Returns both parts of a set with a folder of images for each class, 3×224×224.
 
     Raises:
@@ -60,15 +60,15 @@ def read_classes(train: Path, validation: Path) -> tuple[Samples, Samples]:
             f"{', '.join(held_out) or 'none'}: give both a folder of JPEG files for each class"
         )
     return (
-        _samples(list(_in_folders(train, classes)), SIDE),
-        _samples(list(_in_folders(validation, classes)), SIDE),
+        _part(list(_in_folders(train, classes)), SIDE),
+        _part(list(_in_folders(validation, classes)), SIDE),
     )
 
 
-def _samples(labelled: Labelled, side: int | None) -> Samples:
-    """Returns images and labels as samples whose images are read when they are asked for."""
+def _part(labelled: Labelled, side: int | None) -> Part:
+    """Returns images, which are read when they are asked for, and their labels."""
     paths, labels = zip(*labelled, strict=True)
-    return Samples(Images(paths, side), torch.tensor(labels))
+    return Images(paths, side), np.array(labels)
 
 
 def _in_folders(root: Path, classes: Sequence[str]) -> Iterator[tuple[Path, int]]:
