@@ -139,7 +139,7 @@ def _pair(number: int, item: Any) -> tuple[Any, Any]:
 
 def _stacked(numbers: list[int], values: Sequence[Any]) -> Any:
     """Returns the values of samples as one tensor, or one for each of several inputs."""
-    trees = [mapped(_tensor, v) if is_several(v) else _tensor(v) for v in values]
+    trees = [_tensors(value) for value in values]
     shapes = [{name: part.shape for name, part in named(tree).items()} for tree in trees]
     for number, shape in zip(numbers, shapes, strict=True):
         if shape != shapes[0]:
@@ -153,6 +153,13 @@ def _stacked(numbers: list[int], values: Sequence[Any]) -> Any:
 def _shown(shapes: dict[str, torch.Size]) -> str:
     """Returns shapes as a message has them."""
     return ", ".join(str(tuple(shape)) for shape in shapes.values())
+
+
+def _tensors(value: Any) -> Any:
+    """Returns the inputs or the label of a sample as tensors."""
+    if isinstance(value, Mapping):
+        return {name: _tensor(part) for name, part in value.items()}
+    return mapped(_tensor, value) if is_several(value) else _tensor(value)
 
 
 def _tensor(value: Any) -> Tensor:

@@ -113,6 +113,8 @@ def names_of(
         NewtritonError: a name is unknown.
     """
     steps = PAPERS | dict(papers or {})
+    if not isinstance(preprocessing, Iterable):
+        raise NewtritonError(f"preprocessing is {preprocessing!r}: give a name or a list of names")
     given = [preprocessing] if isinstance(preprocessing, str) else list(preprocessing)
     for name in given:
         check_option("preprocessing", name, NAMES)
@@ -127,11 +129,21 @@ def prepared(train: Samples, test: Samples, names: tuple[str, ...]) -> tuple[Sam
         test: those for testing.
         names: the steps in their order. Augmentation comes last, and in training only.
     """
+    for x in (train.x, test.x):
+        if not hasattr(x, "shape"):
+            raise NewtritonError(
+                f"preprocessing got {len(x)} inputs per sample: preprocess them in the dataset"
+            )
     steps: list[Step] = [scaled]
     for name in names:
         if name != AUGMENTED:
             steps.append(FITS[name](Lazy(train.x, steps)))
     x, held_out = Lazy(train.x, steps), Lazy(test.x, steps)
+    if x.shape[1:] != held_out.shape[1:]:
+        raise NewtritonError(
+            f"the training images have shape {tuple(x.shape[1:])} and those for testing "
+            f"{tuple(held_out.shape[1:])}: give the files of one data set"
+        )
     if AUGMENTED in names and train.y is train.x:
         raise NewtritonError(
             f"{AUGMENTED} would change the inputs of an autoencoder and leave its labels as they "

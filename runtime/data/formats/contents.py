@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Contents:
         Raises:
             NewtritonError: there are fewer or more bytes.
         """
-        end = offset + np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object))
+        end = offset + np.dtype(dtype).itemsize * math.prod(shape)
         if len(self.data) < end:
             raise self.damaged(
                 len(self.data), f"the file ends where {end} bytes are expected: get it again"

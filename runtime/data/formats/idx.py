@@ -12,40 +12,36 @@ import numpy as np
 
 from .contents import Contents
 
-MAGIC = {1: 0x0801, 3: 0x0803}  # by the number of axes
-SIZE = (28, 28)
+BYTES = 0x0800  # the magic number but for the number of axes
 CLASSES = 10
 
 
 def read_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images (N, 1, 28, 28) and their labels (N,), both uint8.
+    """Returns images (N, 1, H, W) and their labels (N,), both uint8.
 
     Raises:
         NewtritonError: a file is truncated, damaged or another one.
     """
-    x, y = _read(images, SIZE), _read(labels, ())
-    contents, values = y
-    if len(values) != len(x[1]):
-        raise contents.damaged(4, f"{len(values)} labels, but {images} holds {len(x[1])} images")
-    wrong = np.flatnonzero(values >= CLASSES)
+    _, x = _read(images, 3)
+    contents, y = _read(labels, 1)
+    if len(y) != len(x):
+        raise contents.damaged(4, f"{len(y)} labels, but {images} holds {len(x)} images")
+    wrong = np.flatnonzero(y >= CLASSES)
     if len(wrong):
-        raise contents.damaged(
-            8 + int(wrong[0]), f"label {values[wrong[0]]} is none of 0 … {CLASSES - 1}"
-        )
-    return x[1][:, None], values
+        place = int(wrong[0])
+        raise contents.damaged(8 + place, f"label {y[place]} is none of 0 … {CLASSES - 1}")
+    return x[:, None], y
 
 
-def _read(path: Path, size: tuple[int, ...]) -> tuple[Contents, np.ndarray]:
-    """Returns a file and its values, samples of one size."""
+def _read(path: Path, axes: int) -> tuple[Contents, np.ndarray]:
+    """Returns a file and its values."""
     contents = Contents.of(path)
-    axes = 1 + len(size)
     (magic,) = contents.integers(0, 1, ">u4")
-    if magic != MAGIC[axes]:
-        raise contents.damaged(0, f"magic number {magic:#010x} where {MAGIC[axes]:#010x} is IDX's")
+    if magic != BYTES + axes:
+        raise contents.damaged(
+            0, f"magic number {magic:#010x} where {BYTES + axes:#010x} is expected"
+        )
     shape = tuple(contents.integers(4, axes, ">u4"))
-    if shape[1:] != size:
-        found = "×".join(map(str, shape[1:]))
-        raise contents.damaged(8, f"images of {found} pixels where {size[0]}×{size[1]} are MNIST's")
-    if shape[0] == 0:
-        raise contents.damaged(4, "there are no samples")
+    if 0 in shape:
+        raise contents.damaged(4, f"sizes {shape}, which are no samples")
     return contents, contents.array(4 + 4 * axes, shape)
