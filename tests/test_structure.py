@@ -258,12 +258,12 @@ CLASSES = {
 
 def messages(module: str) -> Iterator[str]:
     """The sentences of a module that are no docstrings: what errors say."""
-    texts = [n for n in ast.walk(parsed(FILES[module])) if isinstance(n, ast.Expr)]
-    docstrings = {id(node.value) for node in texts}
-    for node in ast.walk(parsed(FILES[module])):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in docstrings and " " in node.value.strip():
-                yield node.value
+    tree = parsed(FILES[module])
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and " " in text.strip() and id(node) not in docstrings:
+            yield text
 
 
 def test_parts_that_errors_name_are_public() -> None:
