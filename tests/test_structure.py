@@ -52,6 +52,7 @@ ROOMS = (
     "runtime/checking",
     "newtriton",
     "bench",
+    "bench/paper",
     "newtriton/command",
 )
 
