@@ -55,6 +55,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypat
         (["--optimizer", "sgd", "--damping", "1"], "--damping is not for sgd, which takes --lr"),
         (["--optimizer", "sgd", "--lr", "-1"], "-1"),
         (["--radius", "0"], "0"),
+        (["--net", "transformer"], "one of cnn, mlp, cnn3"),
         (["--net", "vgg11"], "layer"),
         (["--seed", "-1"], "-1"),
         (["--batch-size", "0"], "batch_size is 0"),
