@@ -49,6 +49,7 @@ def shape(text: str) -> tuple[int, ...]:
 def run(options: argparse.Namespace) -> None:
     """Prints what the network compiles to, the graphs of its programs, or its curvature."""
     _check_inspect(options)
+    torch.manual_seed(0)  # a user's file may draw weights
     if options.diagnose:
         return _diagnose(options)
     if not (options.graph or options.program):

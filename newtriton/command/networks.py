@@ -73,7 +73,6 @@ def network(options: Namespace, samples: Samples | None = None) -> Layer | nn.Mo
     Raises:
         NewtritonError: there is no such network, or it does not take an option.
     """
-    torch.manual_seed(vars(options).get("seed", 0))  # nn.Modules draw from it
     found = named(options.net, NETWORKS, "--net")
     if not _is_network(found):
         found = _made(found, options, samples)
@@ -151,6 +150,7 @@ def _made(make: Any, options: Namespace, samples: Samples | None) -> object:
             f"--net {options.net} needs {', '.join(missing)}: give a function or class that takes "
             f"no more than {', '.join(OPTIONS)} and inputs, the number of features"
         )
+    torch.manual_seed(vars(options).get("seed", 0))  # nn.Modules draw from it
     with users_code(f"--net {options.net}"):
         return make(**given)
 

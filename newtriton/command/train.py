@@ -86,6 +86,7 @@ def run(options: argparse.Namespace) -> None:
     check_count("--epochs", options.epochs)
     if options.threads is not None:
         torch.set_num_threads(check_count("--threads", options.threads))
+    torch.manual_seed(check_count("--seed", options.seed, 0))  # a user's file may draw weights
     keywords = _keywords(options)
     train, validation = data(options)
     model = model_of(options, train, weight_decay=options.weight_decay, seed=options.seed)
