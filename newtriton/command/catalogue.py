@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from ..compiler.language.losses import (
 from ..compiler.language.network import Layer
 from ..compiler.layers import models
 from ..compiler.programs import Programs
-from ..runtime.data.curves import curves
-from ..runtime.data.samples import Samples, digits, split
+from ..runtime.data.samples import Samples
+from ..runtime.data.sets import NAMES, load
 from ..runtime.diagnostics.alignment import alignment
 from ..runtime.diagnostics.errors import layer_errors
 from ..runtime.diagnostics.spectra import spectrum
@@ -37,8 +38,7 @@ def _spectra(lin: Linearization) -> str:
 
 
 DATA: dict[str, Callable[..., tuple[Samples, Samples]]] = {
-    "digits": digits,
-    "curves": lambda: split(curves(), 0.2),
+    name: partial(load, name) for name in NAMES
 }
 
 NETWORKS: dict[str, Callable[[], Layer]] = {

@@ -11,6 +11,7 @@ import torch
 
 from ..compiler.graph.errors import NewtritonError
 from ..compiler.language.trees import is_several
+from ..runtime.data.lazy import Lazy
 from ..runtime.data.samples import Samples
 from .catalogue import DATA, DEFAULT
 from .references import named, users_code
@@ -30,9 +31,12 @@ def add_data(command: ArgumentParser, data: str | None, use: str = "the data to 
         help=f"{use}: {', '.join(DATA)}; or module:attribute of yours, a pair (training, "
         f"validation) of pairs (x, y), or a function that returns one{shown}",
     )  # fmt: skip
-    command.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="the folder of the data's files"
-    )
+    add = command.add_argument
+    add("--data-dir", type=Path, metavar="DIR", help="the folder of the data's files")
+    add(
+        "--preprocessing", metavar="NAMES",
+        help="what is done to the data first, names separated by commas (default: the data's own)",
+    )  # fmt: skip
 
 
 def data(options: Namespace) -> tuple[Samples, Samples]:
@@ -42,10 +46,15 @@ def data(options: Namespace) -> tuple[Samples, Samples]:
         NewtritonError: there are no such data, or they are no two pairs (x, y).
     """
     found = named(options.data, DATA, "--data")
+    given = {"root": options.data_dir, "preprocessing": _split(options.preprocessing)}
+    given = {name: value for name, value in given.items() if value is not None}
+    takes = inspect.signature(found).parameters if callable(found) else {}
+    for name in given.keys() - takes.keys():
+        option = "--data-dir" if name == "root" else "--preprocessing"
+        raise NewtritonError(f"{option} is not for {options.data}, which takes no {name}")
     if callable(found):
-        found = _called(found, options)
-    elif options.data_dir is not None:
-        raise NewtritonError(f"--data-dir is not for {options.data}, which is no function")
+        with users_code(f"--data {options.data}"):
+            found = found(**given)
     try:
         train, validation = found
         return _samples(train), _samples(validation)
@@ -56,18 +65,13 @@ def data(options: Namespace) -> tuple[Samples, Samples]:
         ) from error
 
 
-def _called(make: Any, options: Namespace) -> Any:
-    """Returns what a function gives, for the folder of the options where it takes one."""
-    given = {}
-    if options.data_dir is not None:
-        if "root" not in inspect.signature(make).parameters:
-            raise NewtritonError(f"--data-dir is not for {options.data}, which reads no files")
-        given = {"root": options.data_dir}
-    with users_code(f"--data {options.data}"):
-        return make(**given)
+def _split(names: str | None) -> list[str] | None:
+    """Returns names that are separated by commas."""
+    return None if names is None else [name.strip() for name in names.split(",")]
 
 
 def _samples(part: Any) -> Samples:
     """Returns a pair (x, y) of tensors, or of arrays, as samples."""
     x, y = part
-    return Samples(x if is_several(x) else torch.as_tensor(x), torch.as_tensor(y))
+    ready = isinstance(x, Lazy) or is_several(x)
+    return Samples(x if ready else torch.as_tensor(x), torch.as_tensor(y))

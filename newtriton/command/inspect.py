@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _check_inspect(options: argparse.Namespace) -> None:
     """Raises an error where options do not go together."""
-    needed, unfit = "input", ("data", "data_dir", "weights", "damping", "of")
+    needed, unfit = "input", ("data", "data_dir", "preprocessing", "weights", "damping", "of")
     if options.diagnose:
         needed, unfit = "data", ("input", "graph", "program", "kernels")
     which = "with" if options.diagnose else "without"

@@ -145,7 +145,7 @@ def _annotation(make: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     if isinstance(annotation, str):
         function = make.__init__ if isinstance(make, type) else make
         try:
-            return eval(annotation, function.__globals__)
+            return eval(annotation, getattr(function, "__globals__", {}))
         except Exception:  # a name that is there for type checkers alone
             return type(parameter.default)
     return type(parameter.default) if annotation is inspect.Parameter.empty else annotation

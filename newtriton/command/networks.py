@@ -15,7 +15,7 @@ from ..compiler.language.initial import WEIGHTS
 from ..compiler.language.inputs import InputSpec
 from ..compiler.language.loss import Loss
 from ..compiler.language.network import Layer
-from ..compiler.language.trees import mapped
+from ..compiler.language.trees import is_several, mapped
 from ..runtime.data.samples import Samples
 from ..runtime.model.compile import BACKENDS
 from ..runtime.model.compile import compile as compile_network
@@ -73,7 +73,7 @@ def network(options: Namespace, samples: Samples | None = None) -> Layer | nn.Mo
     Raises:
         NewtritonError: there is no such network, or it does not take an option.
     """
-    found = named(options.net, NETWORKS, "--net")
+    found: Any = named(options.net, NETWORKS, "--net")
     if not _is_network(found):
         found = _made(found, options, samples)
     else:
@@ -181,4 +181,4 @@ def _classes(y: Tensor) -> int | None:
 
 def _features(x: Any) -> int | None:
     """Returns the number of features of a sample, where there is one input of features."""
-    return x.shape[1] if isinstance(x, Tensor) and x.dim() == 2 else None
+    return x.shape[1] if not is_several(x) and len(x.shape) == 2 else None

@@ -12,10 +12,12 @@ from tqdm.auto import tqdm
 from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.options import check_count
 from ..compiler.language.trees import rows
-from ..runtime.data.samples import Batches
+from ..runtime.data.samples import Batches, Samples
+from ..runtime.model.batches import moved
+from ..runtime.model.inputs import check_labels, read_checked
 from ..runtime.model.model import Model
 from ..runtime.training.history import History
-from ..runtime.training.loop import average_of, evaluate, fit
+from ..runtime.training.loop import average_of, fit
 from ..runtime.training.runs import RunFolder
 from .catalogue import DEFAULT, OPTIMIZERS, keywords_for, takers
 from .configuration import Twin, expanded
@@ -95,7 +97,8 @@ def run(options: argparse.Namespace) -> None:
     batches = Batches(*train, options.batch_size, seed=options.seed)
     validated = Batches(*validation, VALIDATED, shuffle=False)
     folder = RunFolder(options.output, _run_options(options), _run_options(_defaults()))
-    _check(model, validated)
+    for part in (train, validation):
+        _check(model, part)
     history = folder.load(model, optimizer, batches) if options.resume else folder.begin()
 
     def after_epoch(history: History) -> None:
@@ -135,10 +138,13 @@ def _keywords(options: argparse.Namespace) -> dict[str, Any]:
     return {**short, **given}
 
 
-def _check(model: Model, validated: Batches) -> None:
-    """Raises an error where samples are none that network and loss take."""
-    x, y = next(iter(validated))
-    evaluate(model, [(rows(x, slice(1)), rows(y, slice(1)))])
+def _check(model: Model, samples: Samples) -> None:
+    """Raises an error where labels, or the first inputs, are none that network and loss take."""
+    traced, (x, y) = model.programs[True].traced, samples
+    few = moved((rows(x, slice(VALIDATED)), rows(y, slice(VALIDATED))), model)
+    read_checked(model.check(traced, *few).demands)
+    labels = y.to(model.device, few[1].dtype)
+    read_checked(check_labels(traced, labels, len(y), model.dtype, model.device)[1])
 
 
 def _optimizer_in(arguments: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag
-from ...compiler.language.trees import is_several, mapped, named, rebuilt
+from ..model.batches import Moved, moved
 from ..reading import read
 from .epoch import Epoch
 from .history import History
@@ -212,7 +212,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     mean, classified = _Mean(model), True
     found: list[torch.Tensor] = []  # how many classes are right, and how many labels count
     for batch in data:
-        x, y = _move(batch, model)
+        x, y = moved(batch, model)
         mean.add(float(model.loss(x, y)), y)
         classified = classified and y.dtype == torch.int64
         if not classified:
@@ -318,7 +318,7 @@ class _Loop:
         mean = _Mean(self.model)
         start = time.perf_counter() - self.history.seconds
         for batch in train:
-            x, y = _move(batch, self.model)
+            x, y = moved(batch, self.model)
             record = self._recorded(self.optimizer.step(x, y), epoch, start)
             mean.add(record["loss"], y)
         if not mean.losses:
@@ -331,7 +331,7 @@ class _Loop:
     def make_step(self, train: Data, epoch: int) -> float:
         """Makes one step on all data; returns its loss."""
         start = time.perf_counter() - self.history.seconds
-        report = self.optimizer.step(_Moved(train, self.model))
+        report = self.optimizer.step(Moved(train, self.model))
         return self._recorded(report, epoch, start)["loss"]
 
     def _recorded(self, report: Any, epoch: int, start: float) -> dict[str, Any]:
@@ -352,48 +352,6 @@ class _Loop:
         self.bar.set_postfix(_shown(record, self.history), refresh=False)
         self.bar.update()
         return record
-
-
-class _Moved:
-    """Data whose batches come on the model's device; all else is as it is in the data.
-
-    Args:
-        data: the batches.
-        model: the model.
-    """
-
-    def __init__(self, data: Data, model: TrainableModel) -> None:
-        self.data, self.model = data, model
-
-    def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
-        return (_move(batch, self.model) for batch in self.data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
-
-
-def _move(batch: Any, model: TrainableModel) -> tuple[Any, torch.Tensor]:
-    """Returns a batch on the model's device, its numbers (not its classes) in the model's dtype.
-
-    Inputs that the model takes as integers stay integers.
-    """
-    try:
-        x, y = batch
-        x = mapped(torch.as_tensor, x) if is_several(x) else torch.as_tensor(x)
-        y = torch.as_tensor(y)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise NewtritonError(
-            f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y), x being a "
-            f"tensor or a tuple or a dictionary of them: {error}"
-        ) from error
-    integers = getattr(model, "integers", frozenset())
-    values = dict[str, torch.Tensor]()
-    for name, part in named(x).items():
-        keeps = name in integers and part.is_floating_point()  # which the model refuses
-        wanted = torch.int64 if name in integers else model.dtype
-        values[name] = part.to(model.device, part.dtype if keeps else wanted)
-    y_dtype = model.dtype if y.is_floating_point() else y.dtype
-    return rebuilt(x, values), y.to(model.device, y_dtype)
 
 
 def _plain(value: Any) -> Any:

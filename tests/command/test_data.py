@@ -65,8 +65,8 @@ def test_the_folder_goes_to_a_function_that_reads_files() -> None:
     ("arguments", "message"),
     [
         (["--data", "digit"], "--data is 'digit': one of digits"),
-        (["--data", "digits", "--data-dir", "x"], "--data-dir is not for digits"),
-        (["--data", "sets:pair", "--data-dir", "x"], "which is no function"),
+        (["--data", "sets:pair", "--data-dir", "x"], "--data-dir is not for sets_of_a_user.py:p"),
+        (["--data", "sets:arrays", "--preprocessing", "x"], "--preprocessing is not for sets_"),
         (["--data", "sets:y"], "gives Tensor: give a pair (training, validation)"),
         (["--data", "sets:x"], "give a pair"),
         (["--data", "sets:broken"], "failed with RuntimeError"),

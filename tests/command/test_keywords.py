@@ -13,7 +13,7 @@ from newtriton.command.keywords import Entry
 from newtriton.compiler.graph.errors import NewtritonError
 
 
-def example(
+def example(  # noqa: D417 - some arguments are not documented
     model: object,
     count: int = 1,
     rate: float = 0.5,
@@ -26,7 +26,7 @@ def example(
     layers: Sequence[str] = (),
     part: "nt.Solver | str" = "kfi",
     average: nt.PolyakAverage | None = None,
-    untyped=3,  # noqa: ANN001 - a user's class may be like this
+    untyped=3,
 ) -> dict[str, object]:
     """Gives its arguments.
 

@@ -86,5 +86,5 @@ def test_a_file_that_failed_can_be_named_again() -> None:
 
 
 def test_errors_of_newtriton_stay_as_they_are() -> None:
-    with pytest.raises(NewtritonError, match="^as it is$"), users_code("making a net"):
+    with pytest.raises(NewtritonError, match=r"^as it is$"), users_code("making a net"):
         raise NewtritonError("as it is")

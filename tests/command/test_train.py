@@ -184,7 +184,8 @@ def test_help_lists_the_keywords_of_the_optimizer(capsys, tmp_path: Path):
         (["--loss", "mse", "--classes", "3"], "label"),
         (["--classes", "3"], "label"),
         (["--config", "no/such.toml"], "no/such.toml"),
-        (["--data", "curves", "--net", "mlp"], "label"),
+        (["--preprocessing", "blur"], "blur"),
+        (["--data", "mnist", "--data-dir", "no/such"], "no/such"),
     ],
 )
 def test_unusable_values_take_one_line(tmp_path: Path, capsys, arguments: list[str], message: str):
