@@ -13,7 +13,7 @@ from ..compiler.graph.errors import NewtritonError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found]
 
 KEYWORDS = "set"  # the table of a file, and the option, whose values are name=value
 

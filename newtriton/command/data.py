@@ -45,7 +45,7 @@ def data(options: Namespace) -> tuple[Samples, Samples]:
     Raises:
         NewtritonError: there are no such data, or they are no two pairs (x, y).
     """
-    found = named(options.data, DATA, "--data")
+    found: Any = named(options.data, DATA, "--data")
     given = {"root": options.data_dir, "preprocessing": _split(options.preprocessing)}
     given = {name: value for name, value in given.items() if value is not None}
     takes = inspect.signature(found).parameters if callable(found) else {}
