@@ -4,7 +4,7 @@ Shapes: x is (N, *features), or a tuple or a dictionary of such tensors; y is (N
 or (N, K) of targets.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
-from ...compiler.language.trees import Tree, named, rows
+from ...compiler.language.trees import Tree, mapped, named, rows
+from .lazy import Lazy
 
 
 class Samples(NamedTuple):
@@ -21,6 +22,8 @@ class Samples(NamedTuple):
     Attributes:
         x: the inputs (N, *features), or a tuple or a dictionary of them.
         y: the labels, int64 classes (N,) or targets (N, K).
+
+    Both are tensors, or lazy: read batch by batch.
 
     Examples:
         >>> import newtriton as nt
@@ -31,11 +34,11 @@ class Samples(NamedTuple):
     """
 
     x: Any
-    y: torch.Tensor
+    y: Any
 
 
 class Batches:
-    """Batches (x, y) of tensors in memory, in a new order each epoch.
+    """Batches (x, y) of samples in memory or read lazily, in a new order each epoch.
 
     The order depends on the seed and the number of the epoch alone, so that training repeats, and
     `load_state_dict` continues where another run stopped.
@@ -47,6 +50,8 @@ class Batches:
         shuffle: whether each epoch has a new order.
         seed: the seed of the orders.
         drop_last: whether a last batch that is smaller than the others is left out.
+        transform: called with the inputs of each batch and a generator, returns those to train on;
+            that of lazy inputs unless given. The generator depends on the seed and the epoch.
 
     Raises:
         NewtritonError: there are no samples or not as many labels, no batch would be left, or
@@ -63,12 +68,13 @@ class Batches:
     def __init__(
         self,
         x: Tree,
-        y: torch.Tensor,
+        y: torch.Tensor | Lazy,
         batch_size: int,
         *,
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        transform: Callable[[Any, torch.Generator], Any] | None = None,
     ) -> None:
         for values in named(x).values():
             if len(values) != len(y):
@@ -89,6 +95,7 @@ class Batches:
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
+        self.transform = getattr(x, "transform", None) if transform is None else transform
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -96,9 +103,10 @@ class Batches:
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Samples]:
-        order = self._order(self.epoch)
+        order, generator = self._order(self.epoch), self._generator(self.epoch)
         self.epoch += 1
-        return (self._take(order, start) for start in range(0, self._stop, self.batch_size))
+        starts = range(0, self._stop, self.batch_size)
+        return (self._take(order, start, generator) for start in starts)
 
     def state_dict(self) -> dict[str, int]:
         """Returns the number of epochs begun.
@@ -122,11 +130,19 @@ class Batches:
             return None
         return torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.y)))
 
-    def _take(self, order: torch.Tensor | None, start: int) -> Samples:
+    def _generator(self, epoch: int) -> torch.Generator:
+        """Returns what the transform of an epoch draws from."""
+        (seed,) = np.random.default_rng((self.seed, epoch, 1)).integers(2**63, size=1)
+        return torch.Generator().manual_seed(int(seed))
+
+    def _take(self, order: torch.Tensor | None, start: int, generator: torch.Generator) -> Samples:
         """Returns the batch whose first sample is the one at `start` in the order."""
         taken = slice(start, start + self.batch_size)
         index = taken if order is None else order[taken]
-        return Samples(rows(self.x, index), rows(self.y, index))
+        x = rows(self.x, index)
+        return Samples(
+            x if self.transform is None else self.transform(x, generator), rows(self.y, index)
+        )
 
 
 def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, Samples]:
@@ -154,7 +170,8 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow to import)
 
     check_number("validation", validation, above=0.0, below=1.0)
-    number, labels = len(samples.y), samples.y
+    number = len(samples.y)
+    labels = samples.y.in_memory() if isinstance(samples.y, Lazy) else samples.y
     classes = labels.cpu().numpy() if labels.dtype == torch.int64 and labels.dim() == 1 else None
     try:
         kept, held_out = train_test_split(
@@ -187,11 +204,7 @@ def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
         >>> tuple(train.x.shape), tuple(test.x.shape)
         ((1437, 1, 8, 8), (360, 1, 8, 8))
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow to import)
-
-    images, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy(images).float().reshape(-1, 1, 8, 8)
-    training, held_out = split(Samples(x, torch.from_numpy(labels).long()), validation, seed)
+    training, held_out = raw_digits(validation, seed)
     deviation, mean = torch.std_mean(training.x)
     return (
         Samples((training.x - mean) / deviation, training.y),
@@ -199,7 +212,20 @@ def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
     )
 
 
+def raw_digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
+    """Returns the digits of `digits` with their published pixels, 0 … 16."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow to import)
+
+    images, labels = load_digits(return_X_y=True)
+    x = torch.from_numpy(images).float().reshape(-1, 1, 8, 8)
+    return split(Samples(x, torch.from_numpy(labels).long()), validation, seed)
+
+
 def _rows(samples: Samples, indices: np.ndarray) -> Samples:
-    """Returns the samples at the indices."""
+    """Returns the samples at the indices; what is lazy stays so."""
     index = torch.from_numpy(indices)
-    return Samples(rows(samples.x, index), rows(samples.y, index))
+
+    def taken(values: Any) -> Any:
+        return values.subset(index) if isinstance(values, Lazy) else rows(values, index)
+
+    return Samples(mapped(taken, samples.x), taken(samples.y))
