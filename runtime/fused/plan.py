@@ -10,8 +10,9 @@ data, of directions, and of results before they are handed over.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -284,8 +285,7 @@ def call_memory(
     memory = Memory(place)  # what it holds is freed with it: nothing above refers to it
     for node, tensor in plan.block.tensors(plan.device):
         memory.put(node, tensor)
-    if plan.copied:
-        torch._foreach_copy_([*plan.copied.values()], [*map(given, plan.copied)])
+    _copy((room, given(buffer)) for buffer, room in plan.copied.items())
     for buffer, room in (*plan.copied.items(), *plan.returned.items()):
         memory.put(buffer, room)
     return memory
@@ -299,5 +299,15 @@ def handed_over(plan: PlanMemory, out: Mapping[Node, Tensor]) -> dict[Buffer, Te
         b: out[b].view(room.shape) if b in out else torch.empty_like(room)
         for b, room in plan.returned.items()
     }
-    torch._foreach_copy_([*copies.values()], [*plan.returned.values()])
+    _copy(zip(copies.values(), plan.returned.values(), strict=True))
     return copies
+
+
+def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copies to the first of each pair, those of one type together: that takes few launches."""
+    by_type: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    for target, source in pairs:
+        by_type.setdefault(target.dtype, []).append((target, source))
+    together: Any = torch.ops.aten._foreach_copy_
+    for found in by_type.values():
+        together(*map(list, zip(*found, strict=True)))
