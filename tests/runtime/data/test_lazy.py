@@ -30,7 +30,17 @@ def test_it_has_the_shape_dtype_and_length_of_what_it_gives() -> None:
     x = nt.Lazy(ROWS, [lambda rows: rows.double().flatten(1)])
     assert (x.shape, x.dtype, len(x)) == (torch.Size((30, 4)), torch.float64, 30)
     assert torch.equal(x.in_memory(), ROWS.double().flatten(1))
-    assert [part.shape for part in x][29] == (4,)
+    assert torch.equal(x[-1], ROWS[29].double().flatten())
+    with pytest.raises(IndexError):
+        x[30]
+    assert x[0].shape == (4,)
+
+
+def test_it_is_no_batch() -> None:
+    model = nt.compile(nt.models.mlp((4,), 3), (1, 2, 2), nt.CrossEntropyLoss())
+    test = nt.Samples(halved(), torch.zeros(30).long())
+    with pytest.raises(nt.NewtritonError, match=r"no batch: pass Batches\(\*samples, batch_size"):
+        nt.evaluate(model, [test])
 
 
 def test_a_subset_and_a_split_stay_lazy() -> None:
