@@ -72,5 +72,8 @@ def _split(names: str | None) -> list[str] | None:
 
 def _samples(part: Any) -> Samples:
     """Returns a pair (x, y) of tensors, or of arrays, as samples."""
-    x, y = (v if isinstance(v, Lazy) or is_several(v) else torch.as_tensor(v) for v in part)
-    return Samples(x, y)
+    x, y = part
+    ready = isinstance(x, Lazy) or is_several(x)
+    return Samples(
+        x if ready else torch.as_tensor(x), y if isinstance(y, Lazy) else torch.as_tensor(y)
+    )
