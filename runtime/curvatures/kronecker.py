@@ -58,7 +58,8 @@ class KroneckerCurvature:
         seed: the seed of the labels that are drawn.
         inputs: "gram" keeps A; "mean" the mean of each layer's inputs, E[a]E[a]ᵀ standing for A
             (EA-CG, eq. 11b); "mean-first" does so in the first layer alone (eq. 13).
-        apart: whether the bias is uncoupled from the weights where the mean is kept.
+        apart: whether each bias is a block of its own, G beside A ⊗ G of the weights, as in EA-CG
+            (eqs. 8 and 10); not of the "ekfac" kinds.
         layers: the layers that C is about, each of which must have a block; C is 0 for the others.
             None stands for all layers.
         refresh: gatherings between two eigenbases after burn-in, ≥ 1.
@@ -122,7 +123,11 @@ class KroneckerCurvature:
         self.moving_average = check_number("moving_average", moving_average, 0.0, below=1.0)
         self.every = check_count("every", every)
         self.burn_in = check_count("burn_in", burn_in, 0)
-        check_flag("apart", apart)
+        if check_flag("apart", apart) and kind in EKFAC:
+            raise NewtritonError(
+                f"apart is True: {kind!r} keeps weight and bias in one basis, take 'kfac' or leave "
+                "it out"
+            )
         self.generator = seeded(model, seed)
         self.layers = None if layers is None else frozenset(layers)
         if self.layers is not None:
@@ -160,9 +165,8 @@ class KroneckerCurvature:
     @property
     def blocks(self) -> BlockDiagonal:
         """The blocks as an operator, as they are now."""
-        return BlockDiagonal(
-            self.model.layout, tuple(self._blocks.values()), self.gathered, self.burning_in
-        )
+        found = tuple(each for block in self._blocks.values() for each in block.operators)
+        return BlockDiagonal(self.model.layout, found, self.gathered, self.burning_in)
 
     @property
     def factors(self) -> dict[str, Factors]:
@@ -296,7 +300,7 @@ def operators(
     Args:
         model: the model, which describes its layers' parameters.
         means: the layers that keep the mean of their inputs.
-        apart: whether the bias is uncoupled from the weights in those.
+        apart: whether each bias is a block of its own.
         basis: how the eigenbasis of the others is refreshed; None where they keep none.
         layers: the layers that get a block; None for all.
         max_factor: the most rows of a factor that is kept as a matrix; of a product with a larger
@@ -311,5 +315,5 @@ def operators(
         elif basis is not None and described.plain and described.size <= max_factor:
             result[described.layer] = EigenbasisBlock(described, refines=basis == "qr")
         else:
-            result[described.layer] = KroneckerBlock(described, max_factor)
+            result[described.layer] = KroneckerBlock(described, apart, max_factor)
     return result

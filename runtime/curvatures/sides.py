@@ -122,6 +122,17 @@ class Diagonal(Side):
         return {f"values_{self.name}": self.values.clone()}
 
 
+class One(Diagonal):
+    """The side of a bias alone: the number 1, which no damping joins."""
+
+    def __init__(self, like: Tensor) -> None:
+        super().__init__(torch.ones_like(like), "A")
+
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved:
+        """Returns nothing."""
+        return {}
+
+
 class HomogeneousDiagonal(Diagonal):
     """A diagonal side of a layer's inputs and the 1 of its bias, see `Homogeneous`."""
 

@@ -130,6 +130,11 @@ class Block(ABC):
             raise NewtritonError("the curvature has no factors yet: call curvature.update(lin)")
 
     @property
+    def operators(self) -> tuple[Block, ...]:
+        """The operators that it consists of, no two of them coupled: itself alone."""
+        return (self,)
+
+    @property
     def is_filled(self) -> bool:
         """Whether factors have been gathered or loaded."""
         return bool(self._tensors)
@@ -356,7 +361,7 @@ class BlockDiagonal:
 
     Attributes:
         layout: where the parameters lie in a flat vector.
-        blocks: one operator per layer.
+        blocks: the operators, one per layer or several.
         gathered: how often the blocks' averages have been refreshed.
         burning_in: whether the averages are still settling, so that each refresh counts.
     """
