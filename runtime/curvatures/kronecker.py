@@ -20,7 +20,7 @@ from ...compiler.curvature.blocks import (
     blocks,
 )
 from ...compiler.curvature.factors import KINDS
-from ...compiler.curvature.recursion import RECURSIVE
+from ...compiler.curvature.recursion import RECURSIVE, check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.graph.program import Output, Program
@@ -70,6 +70,8 @@ class KroneckerCurvature:
         max_factor: the most rows of a factor that is kept as a matrix; of a larger one the diagonal
             is kept.
         max_copies: the most backward copies of kinds with a root of B.
+        pos_eig: the γ ≤ 0 of Pos-Eig in "pch-1" and "pch-2", which multiplies negative eigenvalues
+            (EA-CG, eq. 8); None for the kind's own, −1 and 0.
 
     Attributes:
         name: the kind as it was given.
@@ -107,6 +109,7 @@ class KroneckerCurvature:
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
+        pos_eig: float | None = None,
     ) -> None:
         check_option("kind", kind, STRUCTURES)
         check_option("inputs", inputs, INPUTS if kind in KINDS else INPUTS[:1])
@@ -116,6 +119,7 @@ class KroneckerCurvature:
             "sharing": sharing,
             "max_factor": check_count("max_factor", max_factor),
             "max_copies": check_count("max_copies", max_copies),
+            "pos_eig": check_pos_eig(kind, pos_eig),
         }
         self.model, self.samples = model, check_count("samples", samples)
         self.name, self.kind = kind, EKFAC.get(kind, kind)

@@ -13,6 +13,7 @@ from ...compiler.curvature.adjoints import MAX_COPIES, Noise
 from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
 from ...compiler.curvature.factors import KINDS
 from ...compiler.curvature.jacobian import Basis
+from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, Op, concrete, per_sample
 from ...compiler.graph.options import check_count, check_option
@@ -338,6 +339,7 @@ class Linearization(Generic[M]):
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
+        pos_eig: float | None = None,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -362,6 +364,8 @@ class Linearization(Generic[M]):
                 a mean over positions.
             max_factor: the most rows of a factor; of a larger one the diagonal is kept.
             max_copies: the most backward copies of "kflr", an output of a sample each.
+            pos_eig: the γ ≤ 0 of Pos-Eig in "pch-1" and "pch-2", which multiplies negative
+                eigenvalues (Chen, Chou & Chang 2018, eq. 8); None for −1 and 0.
 
         Raises:
             NewtritonError: the kind is unknown, the loss does not have it, it has nothing per
@@ -382,10 +386,12 @@ class Linearization(Generic[M]):
         check_option("sharing", sharing, SHARINGS)
         limits = {"max_factor": check_count("max_factor", max_factor)}
         limits["max_copies"] = check_count("max_copies", max_copies)
+        gamma = check_pos_eig(kind, pos_eig)
         wanted = None if layers is None else frozenset(layers)
         program = self.programs.factors(
-            kind, samples, frozenset(means), wanted, per_sample, sharing=sharing, **limits
-        )
+            kind, samples, frozenset(means), wanted, per_sample,
+            sharing=sharing, pos_eig=gamma, **limits,
+        )  # fmt: skip
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
