@@ -1,9 +1,9 @@
 """KFRA and PCH: the curvature of a layer's outputs, averaged over the batch, from layer to layer.
 
 𝒢 of a value is F×F over all its features. Through a linear op 𝒢 ← Jᵀ𝒢J; through an activation
-𝒢 ← 𝒢 ⊙ E[φ'φ'ᵀ] (Botev et al. 2017, eq. 26), to which PCH adds Pos-Eig diag E[φ''⊙ā], whose negative
-eigenvalues are multiplied by γ ≤ 0 (Chen et al. 2018, eq. 8). One table of rules; 𝒢 is held as F rows of the value's own shape, so that
-the transpose of an op takes them as a batch.
+𝒢 ← 𝒢 ⊙ E[φ'φ'ᵀ] (Botev et al. 2017, eq. 26), to which PCH adds diag E[φ''⊙ā] with its negative
+numbers times γ ≤ 0: Pos-Eig (Chen et al. 2018, eq. 8). One table of rules; 𝒢 is held as F rows of
+the value's own shape, so that the transpose of an op takes them as a batch.
 """
 
 from __future__ import annotations

@@ -181,6 +181,13 @@ class KroneckerProduct(MatrixBlock):
         g, turned = self.tensors["G"], self.factors.times_inputs(m)
         return g.unsqueeze(-1) * turned if self._is_diagonal("G") else g @ turned
 
+    def submatrix(self, m: Tensor, at: Tensor) -> Tensor:
+        """Returns the rows and columns of A ⊗ G that belong to some elements of M."""
+        rows, columns = m.shape[-2:]
+        groups, i, j = at // (rows * columns), at // columns % rows, at % columns
+        together = groups.unsqueeze(1) == groups
+        return self.g.elements(groups, i) * self.a.elements(groups, j) * together
+
     def factorise(self, damping: float, form: Damped) -> Made:
         """Factorises the block alone, see `factorising`."""
         return in_rounds([self.factorising(damping, form)])[0]

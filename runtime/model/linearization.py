@@ -8,13 +8,14 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ...compiler.curvature.adjoints import MAX_COPIES, Noise
 from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
 from ...compiler.curvature.factors import KINDS
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.curvature.recursion import check_pos_eig
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.ir import Node, Op, concrete, per_sample
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
@@ -40,6 +41,7 @@ from .statistics import factors_of
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
 GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
 PRODUCTS = ("r-operator", "stored-jacobian")
+MEMORY = 1 << 26  # bytes of a value of the network for all columns that go together
 
 M = TypeVar("M", bound=Compiled)  # the class of the model, `Model` for all that users see
 
@@ -270,6 +272,70 @@ class Linearization(Generic[M]):
             for name in names:
                 target[name].copy_(product[name])
         return result
+
+    def block(
+        self, parameters: Sequence[str], curvature: str = "hessian", *, memory: int = MEMORY
+    ) -> Tensor:
+        """Returns the rows and columns of a matrix of the data term that belong to parameters.
+
+        Only the network above these is worked through, for many columns at once unless one of its
+        ops cannot take them so.
+
+        Args:
+            parameters: names of trained parameters, in the order of the rows.
+            curvature: "hessian" or "ggn".
+            memory: the most bytes of a value of the network for the columns of a pass.
+
+        Raises:
+            NewtritonError: a name is of no trained parameter, or the loss has no such matrix.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> lin = model.linearize(torch.ones(4, 2), torch.zeros(4, 1))
+            >>> lin.block(["weight"])
+            tensor([[2., 2.],
+                    [2., 2.]])
+        """
+        check_option("curvature", curvature, MATRICES)
+        names, trained = tuple(parameters), self.programs.traced.trained
+        for name in names:
+            check_option("a parameter", name, tuple(trained))
+        views = self.model.layout.views(self.model.params)
+        shapes = {name: views[name].shape for name in names}
+        sizes = [shape.numel() for shape in shapes.values()]
+        key = Hvp if curvature == "hessian" else Ggnvp
+        program, count = self._columns_program(names, curvature, sum(sizes), memory)
+        lead, rows = (() if count is None else (count,)), count or 1
+        units = torch.eye(sum(sizes), dtype=self.model.dtype, device=self.model.device)
+        units = pad(units, (0, 0, 0, -len(units) % rows))
+        result = torch.zeros_like(units)
+        for chunk, found in zip(units.split(rows), result.split(rows), strict=True):
+            given = dict(zip(names, chunk.split_with_sizes(sizes, 1), strict=True))
+            directions: dict[Input, Tensor] = {
+                Direction(0, name): given[name].reshape(*lead, *shape)
+                for name, shape in shapes.items()
+            }
+            products = self._run(program, directions)
+            for name, part in zip(names, found.split_with_sizes(sizes, 1), strict=True):
+                if key(name) in products:
+                    part.copy_(products[key(name)].reshape(part.shape))
+        return result[: sum(sizes)]
+
+    def _columns_program(
+        self, names: tuple[str, ...], curvature: str, columns: int, memory: int
+    ) -> tuple[Program, int | None]:
+        """Returns the program of columns, and how many it takes at once; None for one alone."""
+        single = self.programs.columns(names, curvature)
+        largest = max((n.type.numel(self.batch) for n in single.graph.computed()), default=1)
+        count = min(columns, memory // (largest * self.model.params.itemsize))
+        if count <= 1:
+            return single, None
+        try:
+            return self.programs.columns(names, curvature, count), count
+        except MissingRule:
+            return single, None
 
     @cached_property
     def jacobian(self) -> dict[Input, Tensor]:
