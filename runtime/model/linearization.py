@@ -41,7 +41,7 @@ from .statistics import factors_of
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
 GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
 PRODUCTS = ("r-operator", "stored-jacobian")
-MEMORY = 1 << 26  # bytes of a value of the network for all columns that go together
+MEMORY = 1 << 24  # bytes of a value of the network for all columns that go together
 
 M = TypeVar("M", bound=Compiled)  # the class of the model, `Model` for all that users see
 

@@ -92,6 +92,13 @@ def test_a_diagonal_is_what_its_factors_are_now() -> None:
         block.mv(v)
 
 
+@pytest.mark.parametrize("block", filled(), ids=lambda b: type(b).__name__)
+def test_rows_and_columns_are_those_of_the_products(block: Block) -> None:
+    m = block.read(LAYOUT.views(random(LAYOUT.numel)))
+    at = torch.randperm(m.numel(), generator=seeded(3))[:5]
+    torch.testing.assert_close(block.submatrix(m, at), Block.submatrix(block, m, at))
+
+
 @pytest.mark.parametrize("form", Damped)
 @pytest.mark.parametrize("block", filled(), ids=lambda b: type(b).__name__)
 def test_a_solve_inverts_the_product_and_its_tensors_are_as_specified(
@@ -116,6 +123,8 @@ def test_blocks_together_leave_what_is_in_none_at_zero() -> None:
     operator = BlockDiagonal(LAYOUT, blocks, 1, False)  # type: ignore[arg-type]
     v = random(LAYOUT.numel)
     product = LAYOUT.views(operator.mv(v))
+    places = torch.arange(LAYOUT.numel).flip(0)
+    torch.testing.assert_close(operator.submatrix(places, v) @ v[places], operator.mv(v)[places])
     assert not product["frozen"].any()
     torch.testing.assert_close(product["s"], blocks[1].tensors["s"] * LAYOUT.views(v)["s"])
 
