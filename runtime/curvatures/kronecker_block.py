@@ -178,8 +178,12 @@ class KroneckerProduct(MatrixBlock):
 
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product G M A."""
-        g, turned = self.tensors["G"], self.factors.times_inputs(m)
-        return g.unsqueeze(-1) * turned if self._is_diagonal("G") else g @ turned
+        return self._times_gradients(self.factors.times_inputs(m))
+
+    def _times_gradients(self, m: Tensor) -> Tensor:
+        """Returns the product G M."""
+        g = self.tensors["G"]
+        return g.unsqueeze(-1) * m if self._is_diagonal("G") else g @ m
 
     def submatrix(self, m: Tensor, at: Tensor) -> Tensor:
         """Returns the rows and columns of A ⊗ G that belong to some elements of M."""
@@ -374,6 +378,11 @@ class MeanBlock(KroneckerProduct):
     def a(self) -> LowRank:
         """The side of the inputs, by its root."""
         return LowRank(self.factors.root)
+
+    def mv(self, m: Tensor) -> Tensor:
+        """Returns the product G (M U) Uᵀ, whose factors with U are vectors: O² + 2·O·D products."""
+        root = self.factors.root
+        return self._times_gradients(m @ root) @ root.mT
 
     @property
     def factors(self) -> MeanFactors:

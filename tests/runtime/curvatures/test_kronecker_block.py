@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import newtriton as nt
 from newtriton.compiler.curvature.factors import KroneckerLayer
@@ -43,6 +44,19 @@ def test_a_factorisation_does_not_follow_the_averages(form: Damped) -> None:
     before = block.solve(made[0], 0.3, m)
     block.average(MeanFactors(random(4, seed=2), g, (1, 1), False), 0.5)
     assert torch.equal(block.solve(made[0], 0.3, m), before)
+
+
+def test_a_product_with_a_mean_takes_o_squared_and_twice_o_times_d() -> None:
+    """Chen, Chou & Chang 2018, on eq. 11b: no product of an O×O and an O×D matrix."""
+    outputs, inputs = 30, 50
+    block = MeanBlock(KroneckerLayer("layer", "w", "b", 1, (1, 1)))
+    block.average(MeanFactors(random(inputs), positive(outputs), (1, 1), True), 1.0)
+    m = random(outputs, inputs + 1)
+    with FlopCounterMode(display=False) as counter:
+        product = block.mv(m)
+    assert counter.get_total_flops() == 2 * (outputs**2 + 2 * outputs * (inputs + 1))
+    root = block.factors.root
+    assert_close(product, block.factors.G @ m @ root @ root.mT)
 
 
 # --- a bias that stands apart (Chen, Chou & Chang 2018, eqs. 8 and 10) ----------------------------
