@@ -418,8 +418,9 @@ class NewtonCG(SecondOrder):
     """Sub-sampled Newton with CG and a line search (Wang, Tan & Lin 2020).
 
     (G^S + λI)d = −∇h with the gradient of all data and the curvature G^S of a sample; backtracking
-    on all data; λ follows ρ. `step(data)` takes an iterable of batches, each pass in mini-batches
-    (section 3.5).
+    on all data; λ follows ρ. `step(data)` takes an iterable of batches, each pass in mini-batches:
+    function and gradient are sums over subsets S_1, …, S_R, the last of which is the sample, whose
+    forward pass the products start from (section 3.5).
 
     Args:
         model: the model to be trained; the paper's 1/C is its weight decay.
