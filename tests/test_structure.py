@@ -51,6 +51,7 @@ ROOMS = (
     "runtime/checking",
     "newtriton",
     "bench",
+    "bench/paper",
     "newtriton/command",
 )
 

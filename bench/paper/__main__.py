@@ -1,0 +1,85 @@
+"""The experiments of four papers by name: rows, a picture, and the claims beside what was found.
+
+The default size takes some minutes on two cores; data sets whose files are not in `--data-dir` are
+replaced by ones that need no files, and the rows say so. `--full` is the paper's own size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_count
+from . import pages
+from .experiment import Setting
+from .papers import EXPERIMENTS, PAPERS
+from .results import paragraphs, run
+
+RESULTS = Path("bench/results/papers")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the options."""
+    result = argparse.ArgumentParser(prog="newtriton bench paper", description=__doc__)
+    add = result.add_argument
+    add("names", nargs="*", metavar="NAME", help="experiments; without one they are listed")
+    add("--list", action="store_true", help="list the experiments")
+    size = result.add_mutually_exclusive_group()
+    for name, what in (("full", "the paper's own size"), ("smoke", "seconds, to try it out")):
+        size.add_argument(
+            f"--{name}", dest="size", action="store_const", const=name, default="default", help=what
+        )
+    add("--seeds", type=int, default=3, metavar="K", help="seeds 0 … K − 1 (default: 3)")
+    add("--data-dir", type=Path, metavar="DIR", help="the folder with published files of data")
+    add(
+        "--output", type=Path, default=Path("runs/papers"), metavar="DIR",
+        help="the folder for rows and pictures (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--pages", type=Path, metavar="DIR",
+        help=f"write the papers' pages into DIR, of the rows in {RESULTS}",
+    )  # fmt: skip
+    return result
+
+
+def listing() -> str:
+    """Returns the experiments with what they ask."""
+    width = max(map(len, EXPERIMENTS), default=0)
+    lines: list[str] = []
+    for paper in PAPERS.values():
+        lines.append(paper.citation)
+        lines += [
+            f"  {name:{width}}  {experiment.question} ({experiment.place})"
+            for name, experiment in paper.experiments.items()
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the experiments that are named."""
+    options = parser().parse_args()
+    if options.pages is not None:
+        pages.write(RESULTS, options.pages)
+        return
+    if options.list or not options.names:
+        print(listing())
+        return
+    check_count("--seeds", options.seeds)
+    if unknown := [name for name in options.names if name not in EXPERIMENTS]:
+        known = ", ".join(EXPERIMENTS)
+        raise NewtritonError(f"there is no experiment {unknown[0]!r}: there are {known}")
+    setting = Setting(options.size, tuple(range(options.seeds)), options.data_dir)
+    for name in options.names:
+        print(f"{name}: {EXPERIMENTS[name].question}", file=sys.stderr, flush=True)
+        result = run(EXPERIMENTS[name], setting)
+        result.save(options.output / f"{name}.json")
+        EXPERIMENTS[name].figure(result.rows).savefig(options.output / f"{name}.png")
+        text = "\n\n".join(paragraphs(EXPERIMENTS[name], result))
+        (options.output / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")
+        print(f"{text}\n\nrows, picture and text are in {options.output / name}.*")
+
+
+if __name__ == "__main__":
+    main()

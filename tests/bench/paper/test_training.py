@@ -1,0 +1,44 @@
+"""Curves of training runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import newtriton as nt
+from newtriton.bench.paper.data import choose
+from newtriton.bench.paper.experiment import Setting
+from newtriton.bench.paper.training import curve, first_below, least, most
+
+
+def trained(optimizer: str, **options: float) -> dict:
+    data = choose(Setting("smoke"), "mnist")
+    model = nt.compile(nt.models.mlp((8,)), (1, 8, 8), nt.CrossEntropyLoss(), backend="aten")
+    made = nt.TorchOptimizer(model, getattr(torch.optim, optimizer), **options)
+    batches = nt.Batches(*data.train, 200)
+    return curve(model, made, batches, [data.train], [data.test], 2)
+
+
+def test_a_curve_begins_before_the_first_epoch() -> None:
+    row = trained("Adam", lr=0.01)
+    assert row["epoch"] == [0, 1, 2]
+    assert row["update"] == [0, 8, 16]
+    assert row["seconds"][0] == 0.0 < row["seconds"][1] < row["seconds"][2]
+    assert row["loss"][2] == least(row) < row["loss"][0]
+    assert most(row) == max(row["accuracy"])
+    assert first_below(row, row["loss"][1]) == 8
+    assert first_below(row, 0.0) is None
+    assert "fault" not in row
+
+
+@pytest.mark.parametrize("rate", [1e7, 1e30])
+def test_a_run_that_diverges_ends_with_a_fault(rate: float) -> None:
+    row = trained("SGD", lr=rate)
+    assert "fault" in row
+    assert len(row["epoch"]) < 4
+
+
+def test_a_stand_in_says_what_it_stands_for() -> None:
+    data = choose(Setting("smoke"), "cifar10")
+    assert data.name == "digits in place of cifar10"
+    assert tuple(data.train.x.shape[1:]) == (1, 8, 8)
