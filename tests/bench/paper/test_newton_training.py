@@ -1,4 +1,4 @@
-"""Tables 5 and 6 of Newton methods for CNN at their smallest, and what the findings make of rows."""
+"""Tables 5 and 6 of Newton methods for CNN at their smallest; what findings make of rows."""
 
 from __future__ import annotations
 
