@@ -274,6 +274,10 @@ class Averaging(Protocol):
         """The share of the curvature that so many samples may not have seen: 1/N of N samples."""
         ...
 
+    def bootstrap(self, lin: Linearization) -> bool:
+        """Takes a batch in before the first update; returns False where it is not finite."""
+        ...
+
 
 class Inverse(Protocol):
     """An inverse (C + damping·I)⁻¹, made ready once by `Solver.prepare` and applied often."""
