@@ -122,6 +122,8 @@ def density(
     """
     check_count("vectors", vectors, 2)
     check_count("steps", steps, 2)
+    if width is not None:
+        check_number("width", width, above=0.0)
     a = TrainedMatrix(lin, matrix)
     exact = len(a) <= vectors * steps
     with switches(a.like.device):
@@ -135,7 +137,7 @@ def density(
     if width is None:
         largest = float(nodes.abs().max())
         width = 0.01 * (float(nodes.max() - nodes.min()) or largest or 1.0)
-    return Density(nodes, weights, check_number("width", width, above=0.0), a.products, exact)
+    return Density(nodes, weights, float(width), a.products, exact)
 
 
 def _quadrature(a: TrainedMatrix, v: Tensor, steps: int) -> tuple[Tensor, Tensor]:

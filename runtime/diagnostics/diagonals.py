@@ -18,7 +18,6 @@ from ...compiler.graph.options import check_count
 from ..aten.switches import switches
 from ..curvatures.kronecker import operators
 from ..model.factors import Factors
-from ..model.linearization import Linearization
 from ..model.linearized import Linearized
 from ..model.moments import SampledFactors
 from ..parts.block import Block, BlockDiagonal
@@ -125,7 +124,7 @@ def _squares(lin: Linearized) -> bool:
     return fit and per_sample(traced.z.shape) <= MAX_COPIES
 
 
-def _squared(lin: Linearization) -> Tensor:
+def _squared(lin: Linearized) -> Tensor:
     """Returns the diagonal of the data term's Gauss–Newton matrix, flat."""
     model, found = lin.model, lin.kronecker_factors("kflr", per_sample=True)
     blocks = BlockDiagonal(model.layout, tuple(operators(model, [], False).values()), 0, False)
@@ -137,6 +136,6 @@ def _second_moments(factors: Factors, block: Block) -> Tensor:
     """Returns the second moments of a block's gradients, in the shape of its part of a vector."""
     if isinstance(factors, SampledFactors):
         sides = factors.pair.A_stored, factors.pair.G
-        bases = [torch.eye(x.shape[-1], out=x.new_empty(0)).expand(x.shape) for x in sides]
-        return factors.second_moments(*bases)
+        a, g = (torch.eye(x.shape[-1], out=x.new_empty(0)).expand(x.shape) for x in sides)
+        return factors.second_moments(a, g)
     return block.read(factors.tensors)

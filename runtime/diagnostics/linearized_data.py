@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -144,7 +145,7 @@ class LinearizedData:
             >>> import newtriton as nt
             >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), device="cpu")
             >>> lin = nt.LinearizedData(model, [(torch.ones(4, 2), torch.zeros(4, 1))] * 3)
-            >>> bool((lin.mean(lambda one: one.gradient) == lin.gradient).all())
+            >>> torch.allclose(lin.mean(lambda one: one.gradient), lin.gradient)
             True
         """
         parts = (value(lin).mul(lin.count / self.count) for lin in self._linearizations())
@@ -220,7 +221,8 @@ def _part(factors: Factors, of_samples: float, of_labels: float) -> Factors:
     """
     if isinstance(factors, SampledFactors):
         pair = _part(factors.pair, of_samples, of_labels)
-        return replace(factors, pair=pair, adjoints=factors.adjoints * of_labels)
+        scale = math.sqrt(of_samples * of_labels)  # see `normaliser.of_samples`
+        return replace(factors, pair=pair, adjoints=factors.adjoints * scale)
     shares = {n: of_samples if n in OF_INPUTS else of_labels for n in factors.tensors}
     return _with(factors, {n: x * shares[n] for n, x in factors.tensors.items()})
 
