@@ -103,6 +103,7 @@ from newtriton.runtime.curvatures.matrix_free import MatrixFree as MatrixFree
 from newtriton.runtime.curvatures.matrix_free import WithPreconditioner as WithPreconditioner
 from newtriton.runtime.data.augmentation import CropFlip as CropFlip
 from newtriton.runtime.data.curves import curves as curves
+from newtriton.runtime.data.datasets import from_dataset as from_dataset
 from newtriton.runtime.data.lazy import Lazy as Lazy
 from newtriton.runtime.data.samples import Batches as Batches
 from newtriton.runtime.data.samples import Samples as Samples

@@ -40,6 +40,7 @@ ROOMS = (
     "runtime/aten",
     "runtime/fused",
     "runtime/rounding",
+    "runtime/data/formats",
     "runtime/data",
     "runtime/model",
     "runtime/parts",
