@@ -25,7 +25,7 @@ from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.graph.program import Output, Program
 from ..model.factors import Factors
-from ..model.linearization import Linearization
+from ..model.linearized import Linearized
 from ..model.model import Model
 from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
@@ -212,7 +212,7 @@ class KroneckerCurvature:
             return False
         return True
 
-    def update(self, lin: Linearization) -> bool:
+    def update(self, lin: Linearized) -> bool:
         """Gathers factors where that is due; returns False where they are not finite.
 
         Factors that are not finite are left out, and the averages stay as they were.
