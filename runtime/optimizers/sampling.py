@@ -124,9 +124,10 @@ def draw(
     parts = [rows]
     if len(lengths) > 1:
         rows = rows.sort().values.cpu()
-        ends = torch.tensor(lengths).cumsum(0)
-        inside = torch.searchsorted(rows, ends).diff(prepend=torch.tensor([0])).tolist()
-        starts = (ends - torch.tensor(lengths)).tolist()
+        sizes = rows.new_tensor(lengths)
+        ends = sizes.cumsum(0)
+        inside = torch.searchsorted(rows, ends).diff(prepend=rows.new_zeros(1)).tolist()
+        starts = (ends - sizes).tolist()
         parts = [part - a for part, a in zip(rows.split(inside), starts, strict=True)]
     pairs = zip(parts, batches, strict=True)
     drawn = [(rows_of(x, part), rows_of(y, part)) for part, (x, y) in pairs if len(part)]

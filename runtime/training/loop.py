@@ -348,8 +348,8 @@ def _move(batch: Any, model: TrainableModel) -> tuple[Any, torch.Tensor]:
     """
     try:
         x, y = batch
-        x = mapped(torch.as_tensor, x) if is_several(x) else torch.as_tensor(x)
-        y = torch.as_tensor(y)
+        x = mapped(_tensor, x) if is_several(x) else _tensor(x)
+        y = _tensor(y)
     except (RuntimeError, TypeError, ValueError) as error:
         raise NewtritonError(
             f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y), x being a "
@@ -363,6 +363,11 @@ def _move(batch: Any, model: TrainableModel) -> tuple[Any, torch.Tensor]:
         values[name] = part.to(model.device, part.dtype if keeps else wanted)
     y_dtype = model.dtype if y.is_floating_point() else y.dtype
     return rebuilt(x, values), y.to(model.device, y_dtype)
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    """Returns what an array or a list holds as a tensor; a tensor stays where it is."""
+    return values if isinstance(values, torch.Tensor) else torch.as_tensor(values, device="cpu")
 
 
 def _plain(value: Any) -> Any:
