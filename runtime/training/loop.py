@@ -2,7 +2,7 @@
 
 import operator
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from operator import length_hint
@@ -97,7 +97,7 @@ def fit(
         optimizer: `step(x, y)` is called once per batch; or, where it has `takes_data` set, as
             `NewtonCG` and L-BFGS have, `step(data)` once per epoch with all of them.
         train: any iterable of batches (x, y) that can be passed through once per epoch.
-        validation: batches to evaluate after each epoch.
+        validation: batches to evaluate after each epoch, or a pair (x, y), which is one.
         epochs: how many passes to make.
         progress: whether to draw a progress bar.
         callbacks: called with the history after each epoch; returning True ends the training.
@@ -122,6 +122,8 @@ def fit(
         True
     """
     check_count("epochs", epochs)
+    train = _batches("train", train)
+    validation = None if validation is None else _batches("validation", validation)
     whole = getattr(optimizer, "takes_data", False)
     if whole and isinstance(train, Iterator):
         raise NewtritonError(
@@ -178,7 +180,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
-    mean, classified = _Mean(model), True
+    data, mean, classified = _batches("validation", data), _Mean(model), True
     found: list[torch.Tensor] = []  # how many classes are right, and how many labels count
     for batch in data:
         x, y = _move(batch, model)
@@ -339,6 +341,25 @@ class _Moved:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.data, name)
+
+
+def _batches(name: str, data: Data) -> Data:
+    """Returns data as batches: a pair of tensors is one of them.
+
+    Raises:
+        NewtritonError: it is known that there are none.
+    """
+    pair = isinstance(data, tuple) and len(data) == 2  # noqa: PLR2004
+    if pair and hasattr(data[1], "shape"):
+        return [data]
+    if not isinstance(data, Iterable):
+        raise NewtritonError(
+            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
+            "DataLoader or a list"
+        )
+    if isinstance(data, Sized) and len(data) == 0:
+        raise NewtritonError(f"{name} has no batches: give at least one")
+    return data
 
 
 def _move(batch: Any, model: TrainableModel) -> tuple[Any, torch.Tensor]:
