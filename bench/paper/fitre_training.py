@@ -218,7 +218,12 @@ class Task:
             "init": problem.init, "batch_norm": problem.batch_norm, "method": method,
             "decay": decay, **options, "seed": seed,
         }  # fmt: skip
-        ends = {"final_loss": found["loss"][-1], "best_accuracy": most(found)}
+        ends = {
+            "final_loss": found["loss"][-1],
+            "final_accuracy": found["accuracy"][-1],
+            "best_accuracy": most(found),
+            "refused_share": found["refused"][-1] / max(1, found["update"][-1]),
+        }
         return what | found | ends
 
     def runs(self, method: str, make: Make, options: Mapping[str, Any], **more: Any) -> list[Row]:
