@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from .figures import grid, panels
 from .fitre_training import (
     CASES,
     DAMPINGS,
+    DEFAULTS,
     PAPER,
     RADII,
-    RATES,
+    SGD,
     SMALL,
     SMOKE,
     Problem,
-    Scale,
     Task,
     brief,
     defaults,
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WELL = 0.02  # a point trains well where its accuracy is at most so much below the best one's
-TYPICAL_DAMPINGS, TYPICAL_RADII = DAMPINGS[1:5], RADII[1:4]  # "well behaved", "typical"
+
+Point = tuple[float, ...]
+Scores = dict[Point, float]  # a point's accuracy at the end, the median of its seeds
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -41,7 +43,7 @@ def measure(setting: Setting) -> list[Row]:
     every_point = tuple(product(DAMPINGS, RADII))
     scale = setting.of(
         smoke=replace(SMOKE, points=((0.1, 1.0), (1.0, 0.1)), rates=(0.1, 1.0)),
-        default=replace(SMALL, epochs=6, points=every_point),
+        default=replace(SMALL, epochs=5, longer=4, points=every_point),
         full=PAPER,
     )
     depths = setting.of(smoke=(11,), default=(11,), full=(11, 16, 19))
@@ -54,21 +56,28 @@ def measure(setting: Setting) -> list[Row]:
 
 
 def swept(task: Task, whole: bool) -> Iterator[Row]:
-    """Yields the rows of a problem; cases beyond the paper's have one seed unless it is `whole`."""
+    """Yields the rows of a problem.
+
+    Unless it is `whole`, cases beyond the table's have one seed and the paper's typical points.
+    """
     for case in CASES:
-        seeds = task.seeds if whole or case == CASES[0] else task.seeds[:1]
-        for (damping, radius), seed in product(task.scale.points, seeds):
+        few = not whole and case != CASES[0]
+        points = [p for p in task.scale.points if not few or typical(p)]
+        for (damping, radius), seed in product(points, task.seeds[:1] if few else task.seeds):
             options = {"case": case, "damping": damping, "radius": radius, "every": 5}
             yield task.run(f"FITRE {case}", fitre, options, seed)
-    yield from task.runs("FITRE, newtriton's defaults", defaults, {})
+    yield from task.runs(DEFAULTS, defaults, {})
     for rate in task.scale.rates:
-        yield from task.runs("SGD", sgd, {"rate": rate}, longer=True)
+        yield from task.runs(SGD, sgd, {"rate": rate}, longer=True)
 
 
-# --- what the rows say -----------------------------------------------------------------------------
+def typical(point: Point) -> bool:
+    """Whether the paper calls γ "well behaved" and Δ_max "typical"."""
+    damping, radius = point
+    return 1e-2 <= damping <= 10 and 1e-1 <= radius <= 10
 
-Point = tuple[float, ...]
-Scores = dict[Point, float]  # a point's accuracy at the end, the median of its seeds
+
+# --- what the rows say ---------------------------------------------------------------------------
 
 
 def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -122,23 +131,19 @@ def findings(rows: list[Row]) -> list[Finding]:
 def found_of(name: str, rows: list[Row]) -> Iterator[Finding]:
     """Yields the findings on one network."""
     points = {case: scores(rows, f"FITRE {case}", ("damping", "radius")) for case in CASES}
-    fitre_points, rates = points[CASES[0]], scores(rows, "SGD", ("rate",))
+    fitre_points, rates = points[CASES[0]], scores(rows, SGD, ("rate",))
     best = max(*fitre_points.values(), *rates.values())
-    typical = {
-        point: value
-        for point, value in fitre_points.items()
-        if point[0] in TYPICAL_DAMPINGS and point[1] in TYPICAL_RADII
-    }
+    region = {point: value for point, value in fitre_points.items() if typical(point)}
     tolerances = "; ".join(
         f"{100 * within:g} points: {share(fitre_points, best, within)} and "
         f"{share(rates, best, within)}"
         for within in (0.01, 0.05, 0.1)
     )
-    most_typical = 2 * good(typical, best) > len(typical)
+    most_typical = 2 * good(region, best) > len(region)
     yield Finding(
         "γ between 1e-2 and 10 and Δ_max between 0.1 and 10 are typical, and most combinations "
         'give "almost identical results" (section 4 and Table 10).',
-        f"{name}: {share(typical, best)} of these combinations, {share(fitre_points, best)} of "
+        f"{name}: {share(region, best)} of these combinations, {share(fitre_points, best)} of "
         f"the whole grid, end within {100 * WELL:g} points of the best test accuracy "
         f"({best:.1%}); {share(fitre_points, best)} γ × Δ_max.",
         "agrees" if most_typical else "contradicts",
@@ -171,19 +176,15 @@ def figure(rows: list[Row]) -> Figure:
             values = scores(group, f"FITRE {case}", ("damping", "radius"))
             dampings, radii = (sorted({point[i] for point in values}) for i in (0, 1))
             matrix = np.array([[values.get((d, r), np.nan) for r in radii] for d in dampings])
-            grid(
-                ax,
-                100 * matrix,
-                *([f"{v:g}" for v in part] for part in (dampings, radii)),
-                "{:.0f}",
-            )
+            names = [[f"{value:g}" for value in part] for part in (dampings, radii)]
+            grid(ax, 100 * matrix, names[0], names[1], "{:.0f}")
             ax.set(xlabel="Δ_max", ylabel="γ", title=f"FITRE {case}: test accuracy, %")
-        rates = scores(group, "SGD", ("rate",))
+        rates = scores(group, SGD, ("rate",))
         ax = line[-1]
-        ax.plot([p[0] for p in rates], [100 * v for v in rates.values()], "o-", label="SGD")
-        ours = scores(group, "FITRE, newtriton's defaults", ())
+        ax.plot([p[0] for p in rates], [100 * v for v in rates.values()], "o-", label=SGD)
+        ours = scores(group, DEFAULTS, ())
         for value in ours.values():
-            ax.axhline(100 * value, color="C2", label="FITRE, newtriton's defaults")
+            ax.axhline(100 * value, color="C2", label=DEFAULTS)
         ax.set(xscale="log", xlabel="learning rate", ylabel="test accuracy, %", title=name)
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small")

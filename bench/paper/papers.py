@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from .experiment import Experiment, Paper
+from .fitre_robustness import ROBUSTNESS
+from .fitre_training import BATCH_NORM, CONVERGENCE
 
 PAPERS: dict[str, Paper] = {
     "fitre": Paper(
         "Kylasa, Fang, Xu, Roosta, Mahoney & Grama (2020). FITRE: Fisher Informed Trust-region "
         "Method for Training Deep Neural Networks.",
-        {},
+        {
+            "fitre-convergence": CONVERGENCE,
+            "fitre-robustness": ROBUSTNESS,
+            "fitre-batch-norm": BATCH_NORM,
+        },
     ),
     "newton-cnn": Paper(
         "Wang, Tan & Lin (2020). Newton Methods for Convolutional Neural Networks.", {}
