@@ -157,8 +157,9 @@ def sgd(model: nt.Model, seed: int, *, rate: float):
 def lbfgs(model: nt.Model, seed: int, *, batches: bool):
     """Returns L-BFGS with 20 pairs and cubic interpolation, an iteration a step."""
     made = nt.TorchOptimizer(
-        model, torch.optim.LBFGS, history_size=20, max_iter=1, line_search_fn="strong_wolfe"
-    )
+        model, torch.optim.LBFGS, history_size=20, max_iter=1, max_eval=25,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
     return OnBatches(made) if batches else made
 
 
@@ -223,6 +224,7 @@ class Task:
             for part in (train, test)
         )
         epochs = (scale.epochs or problem.epochs) * (scale.longer if longer else 1)
+        before, below = model.params.clone(), first_gradient(model, train, scale.batch_size)
         found = curve(model, make(model, seed, **options), batches, whole, held_out, epochs)
         what = {
             "data": self.data.name, "table": problem.table, "network": self.name,
@@ -234,6 +236,8 @@ class Task:
             "final_accuracy": found["accuracy"][-1],
             "best_accuracy": most(found),
             "refused_share": found["refused"][-1] / max(1, found["update"][-1]),
+            "moved": float((model.params - before).norm()),
+            "first_gradient": below,
         }
         return what | found | ends
 
@@ -266,6 +270,13 @@ class Task:
         others = [brief(row) for index, row in enumerate(rows) if index != best]
         again = [self.run(method, make, points[best], s, **more) for s in self.seeds[1:]]
         return others + [row | {"chosen": True} for row in (rows[best], *again)]
+
+
+def first_gradient(model: nt.Model, train: nt.Samples, batch_size: int) -> float:
+    """Returns the norm of the gradient by the first layer's weights, on a batch."""
+    x, y = (part[:batch_size].to(model.device) for part in train)
+    _, gradient, _ = model.gradient(x, y)
+    return float(next(iter(model.unflatten(gradient).values())).norm())
 
 
 def fewer(data: Chosen, samples: int) -> Chosen:
@@ -670,7 +681,9 @@ def norm_found(name: str, without: Lines, norm: Lines) -> Iterator[Finding]:
         f"{name}: SGD's best rate: {described(SGD)}. Rates within 2 points of {best:.1%}: "
         f"{both(lambda g: trained_rates(g, best))}.",
         verdict([gains[0] > 5 * CLOSE]),
-        "more than 5 points of accuracy count as no significant progress.",
+        "more than 5 points of accuracy count as no significant progress. At the start the "
+        f"gradient by the first layer's weights has norm "
+        f"{both(lambda g: number(g.value(SGD, lambda row: row['first_gradient'])))}.",
     )
     same = abs(gains[1]) <= 2 * CLOSE and learned(without, FITRE) <= 2 * learned(norm, FITRE)
     yield Finding(
