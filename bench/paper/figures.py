@@ -57,6 +57,7 @@ def grid(
     rows: Sequence[object],
     columns: Sequence[object],
     text: str = "{:.2g}",
+    limits: tuple[float, float] | None = None,
 ) -> None:
     """Draws a matrix as colours with its numbers; what is not a number is left white.
 
@@ -66,9 +67,11 @@ def grid(
         rows: the names of its rows.
         columns: the names of its columns.
         text: the format of its numbers.
+        limits: the values of the first and the last colour; the least and the largest unless given.
     """
-    axes.imshow(values, aspect="auto", cmap="viridis")
-    middle = np.nanmean(values) if np.isfinite(values).any() else 0.0
+    low, high = limits or (None, None)
+    image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=high)
+    middle = float(np.mean(image.get_clim())) if np.isfinite(values).any() else 0.0
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if value < middle else "black"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .experiment import Experiment, Paper
+from .fitre_batch_norm import BATCH_NORM
+from .fitre_convergence import CONVERGENCE
 from .fitre_robustness import ROBUSTNESS
-from .fitre_training import BATCH_NORM, CONVERGENCE
 
 PAPERS: dict[str, Paper] = {
     "fitre": Paper(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from newtriton.bench.paper.experiment import Row, Setting
@@ -10,7 +12,10 @@ from newtriton.bench.paper.fitre_training import CASES, DAMPINGS, RADII, RATES
 
 
 def made(method: str, accuracy: float | None, **options: float) -> Row:
-    same = {"network": "VGG", "init": "kaiming", "method": method, "final_accuracy": accuracy}
+    same = {
+        "network": "VGG", "init": "kaiming", "method": method, "final_accuracy": accuracy,
+        "final_loss": 0.1, "refused_share": 0.5, "moved": 1.0,
+    }  # fmt: skip
     return same | options
 
 
@@ -19,7 +24,7 @@ def test_a_smoke_run_has_all_cases() -> None:
     counts = {case: sum(row.get("case") == case for row in rows) for case in CASES}
     assert counts == dict.fromkeys(CASES, 2)
     assert not any(isinstance(value, list) for row in rows for value in row.values())
-    assert len(ROBUSTNESS.findings(rows)) == 2
+    assert len(ROBUSTNESS.findings(rows)) == 3
     assert len(ROBUSTNESS.figure(rows).axes) == 4
 
 
@@ -37,14 +42,24 @@ def test_points_are_good_near_the_best_and_neighbours_are_a_decade_away() -> Non
 
 
 @pytest.mark.parametrize(
-    ("narrow", "verdicts"), [(True, ["agrees", "agrees"]), (False, ["agrees", "contradicts"])]
+    ("off", "narrow", "verdicts"),
+    [
+        (0.01, True, ["agrees", "agrees", "open"]),
+        (0.01, False, ["agrees", "contradicts", "open"]),
+        (0.04, True, ["open", "agrees", "open"]),
+        (0.2, False, ["contradicts", "contradicts", "open"]),
+    ],
 )
-def test_verdicts_follow_the_shares(narrow: bool, verdicts: list[str]) -> None:
+def test_verdicts_follow_the_shares(off: float, narrow: bool, verdicts: list[str]) -> None:
+    points = {case: product(DAMPINGS, RADII) for case in CASES}
     rows = [
-        made(f"FITRE {case}", 0.9, damping=damping, radius=radius)
-        for case in CASES
-        for damping in DAMPINGS
-        for radius in RADII
+        made(f"FITRE {case}", 0.9 - off * (radius != 0.1), damping=damping, radius=radius)
+        for case, grid in points.items()
+        for damping, radius in grid
     ]
     rows += [made("SGD", 0.9 if rate == 0.1 or not narrow else 0.5, rate=rate) for rate in RATES]
-    assert [finding.verdict for finding in ROBUSTNESS.findings(rows)] == verdicts
+    rows.append(made("FITRE, newtriton's defaults", 0.9))
+    found = ROBUSTNESS.findings(rows)
+    assert [finding.verdict for finding in found] == verdicts
+    equal = 12 if off < 0.02 else 4  # those with a radius of 0.1
+    assert f"{equal} of 12 of these combinations" in found[0].ours
