@@ -75,9 +75,9 @@ class Lines:
         """Returns the loss after FITRE's last epoch."""
         return self.value(method, lambda row: at(row, "epoch", self.epochs))
 
-    def loss_in_time(self, method: str) -> float:
-        """Returns the loss when FITRE's seconds are over."""
-        seconds = self.value(FITRE, lambda row: row["seconds"][-1])
+    def loss_in_time(self, method: str, share: float) -> float:
+        """Returns the loss when a share of FITRE's seconds is over."""
+        seconds = share * self.value(FITRE, lambda row: row["seconds"][-1])
         return self.value(method, lambda row: at(row, "seconds", seconds))
 
     def accuracy(self, method: str, **of: Any) -> float:
@@ -172,9 +172,19 @@ def findings(rows: list[Row]) -> list[Finding]:
         ),
         Finding(
             '"at any given wall-clock instance" its loss is lower, too (Tables 4–8, column 1).',
-            f"the loss when FITRE's seconds are over ({order}): "
-            + listed(groups, lambda g: three(g, g.loss_in_time)),
-            verdict([g.loss_in_time(FITRE) < g.loss_in_time(SGD) for g in every]),
+            f"the loss after a quarter of FITRE's seconds and after all of them ({order}): "
+            + listed(
+                groups,
+                lambda g: " and ".join(
+                    three(g, lambda m, t=t: g.loss_in_time(m, t)) for t in (0.25, 1.0)
+                ),
+            ),
+            verdict(
+                [
+                    all(g.loss_in_time(FITRE, t) < g.loss_in_time(SGD, t) for t in (0.25, 0.5, 1.0))
+                    for g in every
+                ]
+            ),
             "our seconds are a CPU's, with the same compiled gradient below all methods; the "
             "paper's are CUDA against PyTorch 1.0's. Milliseconds of an update: "
             + listed(groups, lambda g: three(g, g.update)),
@@ -323,7 +333,8 @@ def cases(groups: Mapping[str, Lines]) -> Iterator[Finding]:
             ),
         ),
         "open",
-        "there is no number to compare with; all three have the point that is best for the first.",
+        "there is no number to compare with; all three have the point that is best for the first. "
+        "A second direction lowers the model of a batch further, and the loss of the others less.",
     )
 
 

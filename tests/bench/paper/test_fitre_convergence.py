@@ -52,7 +52,8 @@ def test_curves_are_read_at_the_same_epoch_and_second() -> None:
          made("SGD", [2.0, 1.5, 1.2, 1.1, 0.9], [0.1, 0.2, 0.3, 0.6, 0.9], 2.0)]
     )  # fmt: skip
     assert (lines.loss("FITRE kfac"), lines.loss("SGD")) == (0.5, 1.2)
-    assert lines.loss_in_time("SGD") == 1.1
+    assert lines.loss_in_time("SGD", 1.0) == 1.1
+    assert lines.loss_in_time("SGD", 0.5) == 1.5
     assert (lines.seconds_to("FITRE kfac", 0.55), lines.seconds_to("SGD", 0.55)) == (6.0, 6.0)
     assert (lines.epochs_to("FITRE kfac", 0.55), lines.epochs_to("SGD", 0.55)) == (2, 3)
     assert lines.seconds_to("SGD", 0.95) == float("inf")
