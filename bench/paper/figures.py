@@ -51,6 +51,14 @@ def curves(
     axes.legend(fontsize="small")
 
 
+def one_legend(line: Sequence[Axes]) -> None:
+    """Leaves pictures with the same curves one legend, beside the last."""
+    for axes in line:
+        if (legend := axes.get_legend()) is not None:
+            legend.remove()
+    line[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
 def grid(
     axes: Axes,
     values: np.ndarray,

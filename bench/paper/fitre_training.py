@@ -17,6 +17,7 @@ import torch
 import newtriton as nt
 
 from ...compiler.layers.models import VGG
+from ...runtime.model.factors import KroneckerFactors
 from .data import Chosen, choose
 from .experiment import Row, Setting
 from .training import curve, most
@@ -93,7 +94,7 @@ class Scale:
 
 PAPER = Scale(1, None, 200, None, 1, RATES, tuple(product(DAMPINGS, RADII)), anew=True)
 SMOKE = Scale(16, 100, 50, 1, 1, (0.1,), ((0.1, 1.0),))
-SMALL = Scale(16, 1500, 100, 8, 3, RATES, ((0.01, 0.1), (0.01, 1.0), (0.1, 1.0), (1.0, 1.0)))
+SMALL = Scale(16, 1500, 100, 8, 3, RATES, ((0.001, 1.0), (0.01, 0.1), (0.01, 1.0), (0.1, 1.0)))
 
 
 def network(
@@ -221,7 +222,7 @@ class Task:
             for part in (train, test)
         )
         epochs = (scale.epochs or problem.epochs) * (scale.longer if longer else 1)
-        before, below = model.params.clone(), first_gradient(model, train, scale.batch_size)
+        before, first = model.params.clone(), first_layer(model, train, scale.batch_size)
         found = curve(model, make(model, seed, **options), batches, whole, held_out, epochs)
         what = {
             "data": self.data.name, "table": problem.table, "network": self.name,
@@ -234,8 +235,7 @@ class Task:
             "best_accuracy": most(found),
             "refused_share": found["refused"][-1] / max(1, found["update"][-1]),
             "moved": float((model.params - before).norm()),
-            "first_gradient": below,
-        }
+        } | first
         return what | found | ends
 
     def runs(self, method: str, make: Make, options: Mapping[str, Any], **more: Any) -> list[Row]:
@@ -269,11 +269,19 @@ class Task:
         return others + [row | {"chosen": True} for row in (rows[best], *again)]
 
 
-def first_gradient(model: nt.Model, train: nt.Samples, batch_size: int) -> float:
-    """Returns the norm of the gradient by the first layer's weights, on a batch."""
+def first_layer(model: nt.Model, train: nt.Samples, batch_size: int) -> dict[str, float]:
+    """Returns the norm of the gradient by the first layer's weights, and their mean curvature.
+
+    The curvature is the mean of the diagonal of A ⊗ G, which γ is added to.
+    """
     x, y = (part[:batch_size].to(model.device) for part in train)
     _, gradient, _ = model.gradient(x, y)
-    return float(next(iter(model.unflatten(gradient).values())).norm())
+    name, first = next(iter(model.unflatten(gradient).items()))
+    layer = name.rpartition(".")[0]
+    found = model.linearize(x, y).kronecker_factors("empirical", layers=[layer])[layer]
+    assert isinstance(found, KroneckerFactors)
+    a, g = (side.diagonal(dim1=-2, dim2=-1).mean() for side in (found.A, found.G))
+    return {"first_gradient": float(first.norm()), "first_curvature": float(a * g)}
 
 
 def fewer(data: Chosen, samples: int) -> Chosen:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from newtriton.bench.paper.experiment import Row, Setting
-from newtriton.bench.paper.fitre_convergence import CONVERGENCE, Lines, at, tables
+from newtriton.bench.paper.fitre_convergence import (
+    CONVERGENCE,
+    Lines,
+    at,
+    holding,
+    level,
+    speed_up,
+    tables,
+)
 from newtriton.bench.paper.fitre_training import CASES, PAPER
 from newtriton.bench.paper.training import most
 
@@ -32,7 +40,7 @@ def test_all_methods_have_curves(convergence: list[Row]) -> None:
         "L-BFGS, batches", "L-BFGS, all data",
     }  # fmt: skip
     assert {row.get("every") for row in convergence} == {None, 5, 25}
-    assert len(CONVERGENCE.findings(convergence)) == 6
+    assert len(CONVERGENCE.findings(convergence)) == 7
     assert CONVERGENCE.figure(convergence).axes
 
 
@@ -63,3 +71,32 @@ def test_curves_are_read_at_the_same_epoch_and_second() -> None:
 
 def test_a_run_that_failed_has_no_loss() -> None:
     assert at(made("SGD", [2.0], [0.1], 1.0) | {"fault": "diverged"}, "epoch", 3) is None
+
+
+def test_verdicts_on_several_problems_say_where_a_claim_holds() -> None:
+    low = [
+        made("FITRE kfac", [2.0, 0.5], [0.1, 0.9], 1.0),
+        made("SGD", [2.0, 1.0], [0.1, 0.8], 1.0),
+    ]
+    high = [made("FITRE kfac", [2.0, 1.5], [0.1, 0.2], 1.0), *low[1:]]
+    groups = {"A": Lines(low), "B": Lines(high)}
+
+    def lower(lines: Lines) -> bool:
+        return lines.loss("FITRE kfac") < lines.loss("SGD")
+
+    assert holding(groups, lower) == ("open", "it holds for A alone; ")
+    assert holding({"A": groups["A"]}, lower) == ("agrees", "")
+    assert holding({"B": groups["B"]}, lower) == ("contradicts", "")
+
+
+def test_seconds_are_counted_to_what_others_reach_where_sgd_learns_nothing() -> None:
+    rows = [
+        made("FITRE kfac", [2.0, 0.5], [0.1, 0.9], 1.0),
+        made("SGD", [2.0, 2.0], [0.1, 0.1], 1.0),
+    ]
+    rows.append(made("FITRE, newtriton's defaults", [2.0, 0.5], [0.1, 0.95], 1.0))
+    assert level(Lines(rows)) == pytest.approx(0.94)
+    assert speed_up(Lines(rows)) == 0.0
+    rows[1] = made("SGD", [2.0, 1.0], [0.1, 0.8], 2.0)
+    assert level(Lines(rows)) == pytest.approx(0.79)
+    assert speed_up(Lines(rows)) == 2.0
