@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from . import newton_product, newton_training
 from .experiment import Experiment, Paper
+from .fitre_batch_norm import BATCH_NORM
+from .fitre_convergence import CONVERGENCE
+from .fitre_robustness import ROBUSTNESS
 
 PAPERS: dict[str, Paper] = {
     "fitre": Paper(
         "Kylasa, Fang, Xu, Roosta, Mahoney & Grama (2020). FITRE: Fisher Informed Trust-region "
         "Method for Training Deep Neural Networks.",
-        {},
+        {
+            "fitre-convergence": CONVERGENCE,
+            "fitre-robustness": ROBUSTNESS,
+            "fitre-batch-norm": BATCH_NORM,
+        },
     ),
     "newton-cnn": Paper(
         "Wang, Tan & Lin (2020). Newton Methods for Convolutional Neural Networks.",
