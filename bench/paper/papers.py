@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .experiment import Experiment, Paper
+from .kfra_alignment import ALIGNMENT
+from .kfra_autoencoders import AUTOENCODERS
 
 PAPERS: dict[str, Paper] = {
     "fitre": Paper(
@@ -19,7 +21,8 @@ PAPERS: dict[str, Paper] = {
         {},
     ),
     "kfra": Paper(
-        "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.", {}
+        "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.",
+        {"kfra-autoencoders": AUTOENCODERS, "kfra-alignment": ALIGNMENT},
     ),
 }
 
