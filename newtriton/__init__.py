@@ -98,11 +98,15 @@ from newtriton.compiler.layers.shaping import Identity as Identity
 from newtriton.compiler.layers.shaping import Permute as Permute
 from newtriton.compiler.layers.shaping import Unflatten as Unflatten
 from newtriton.compiler.layers.shaping import Upsample as Upsample
+from newtriton.runtime.data.augmentation import CropFlip as CropFlip
 from newtriton.runtime.data.curves import curves as curves
+from newtriton.runtime.data.lazy import Lazy as Lazy
 from newtriton.runtime.data.samples import Batches as Batches
 from newtriton.runtime.data.samples import Samples as Samples
 from newtriton.runtime.data.samples import digits as digits
 from newtriton.runtime.data.samples import split as split
+from newtriton.runtime.data.sets import available as available
+from newtriton.runtime.data.sets import load as load
 from newtriton.runtime.diagnostics.alignment import alignment as alignment
 from newtriton.runtime.diagnostics.errors import layer_errors as layer_errors
 from newtriton.runtime.diagnostics.spectra import spectrum as spectrum

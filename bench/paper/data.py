@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import newtriton as nt
 
+from ...runtime.data.sets import NAMES
 from .experiment import Setting
 
 
@@ -24,14 +25,17 @@ class Chosen:
     test: nt.Samples
 
 
-def choose(setting: Setting, name: str, instead: str = "digits") -> Chosen:
+def choose(
+    setting: Setting, name: str, preprocessing: str | None = None, instead: str = "digits"
+) -> Chosen:
     """Returns a data set of a paper, or what stands for it.
 
     Args:
         setting: has the folder with the files.
         name: the paper's data set.
+        preprocessing: what is done to it, as in `load`; what stands for it has its own default.
         instead: the set to take where its files are not at hand: one that needs none.
     """
-    sets = {"digits": nt.digits, "curves": lambda: nt.split(nt.curves(), 0.2)}
-    train, test = sets[instead]()
-    return Chosen(f"{instead} in place of {name}", train, test)
+    if name in NAMES and nt.available(name, setting.data_dir):
+        return Chosen(name, *nt.load(name, setting.data_dir, preprocessing=preprocessing))
+    return Chosen(f"{instead} in place of {name}", *nt.load(instead))

@@ -4,7 +4,7 @@ Shapes: x is (N, *features), or a tuple or a dictionary of such tensors; y is (N
 or (N, K) of targets.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
 from ...compiler.language.trees import Tree, named, rows
+from .lazy import Lazy
 
 
 class Samples(NamedTuple):
@@ -47,6 +48,8 @@ class Batches:
         shuffle: whether each epoch has a new order.
         seed: the seed of the orders.
         drop_last: whether a last batch that is smaller than the others is left out.
+        transform: called with the inputs of each batch and a generator, returns those to train on;
+            that of lazy inputs unless given. The generator depends on the seed and the epoch.
 
     Raises:
         NewtritonError: there are no samples or not as many labels, no batch would be left, or
@@ -69,6 +72,7 @@ class Batches:
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        transform: Callable[[Any, torch.Generator], Any] | None = None,
     ) -> None:
         for values in named(x).values():
             if len(values) != len(y):
@@ -89,6 +93,7 @@ class Batches:
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
+        self.transform = getattr(x, "transform", None) if transform is None else transform
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -96,9 +101,10 @@ class Batches:
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Samples]:
-        order = self._order(self.epoch)
+        order, generator = self._order(self.epoch), self._generator(self.epoch)
         self.epoch += 1
-        return (self._take(order, start) for start in range(0, self._stop, self.batch_size))
+        starts = range(0, self._stop, self.batch_size)
+        return (self._take(order, start, generator) for start in starts)
 
     def state_dict(self) -> dict[str, int]:
         """Returns the number of epochs begun.
@@ -122,11 +128,19 @@ class Batches:
             return None
         return torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.y)))
 
-    def _take(self, order: torch.Tensor | None, start: int) -> Samples:
+    def _generator(self, epoch: int) -> torch.Generator:
+        """Returns what the transform of an epoch draws from."""
+        (seed,) = np.random.default_rng((self.seed, epoch, 1)).integers(2**63, size=1)
+        return torch.Generator().manual_seed(int(seed))
+
+    def _take(self, order: torch.Tensor | None, start: int, generator: torch.Generator) -> Samples:
         """Returns the batch whose first sample is the one at `start` in the order."""
         taken = slice(start, start + self.batch_size)
         index = taken if order is None else order[taken]
-        return Samples(rows(self.x, index), rows(self.y, index))
+        x = rows(self.x, index)
+        return Samples(
+            x if self.transform is None else self.transform(x, generator), rows(self.y, index)
+        )
 
 
 def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, Samples]:
@@ -187,11 +201,7 @@ def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
         >>> tuple(train.x.shape), tuple(test.x.shape)
         ((1437, 1, 8, 8), (360, 1, 8, 8))
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow to import)
-
-    images, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy(images).float().reshape(-1, 1, 8, 8)
-    training, held_out = split(Samples(x, torch.from_numpy(labels).long()), validation, seed)
+    training, held_out = raw_digits(validation, seed)
     deviation, mean = torch.std_mean(training.x)
     return (
         Samples((training.x - mean) / deviation, training.y),
@@ -199,7 +209,17 @@ def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
     )
 
 
+def raw_digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
+    """Returns the digits of `digits` with their published pixels, 0 … 16."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow to import)
+
+    images, labels = load_digits(return_X_y=True)
+    x = torch.from_numpy(images).float().reshape(-1, 1, 8, 8)
+    return split(Samples(x, torch.from_numpy(labels).long()), validation, seed)
+
+
 def _rows(samples: Samples, indices: np.ndarray) -> Samples:
-    """Returns the samples at the indices."""
+    """Returns the samples at the indices; lazy inputs stay lazy."""
     index = torch.from_numpy(indices)
-    return Samples(rows(samples.x, index), rows(samples.y, index))
+    x = samples.x.subset(index) if isinstance(samples.x, Lazy) else rows(samples.x, index)
+    return Samples(x, rows(samples.y, index))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class GrowingBatches(Batches):
         steps: the step at which the largest is reached.
         shuffle: whether each epoch has a new order.
         seed: the seed of the orders.
+        transform: changes the inputs of each batch, as that of `Batches` does.
 
     Raises:
         NewtritonError: a size is not positive, or `last` is less than `first`.
@@ -49,8 +50,11 @@ class GrowingBatches(Batches):
         steps: int = 500,
         shuffle: bool = True,
         seed: int = 0,
+        transform: Callable[[Any, torch.Generator], Any] | None = None,
     ) -> None:
-        super().__init__(x, y, check_count("first", first), shuffle=shuffle, seed=seed)
+        super().__init__(
+            x, y, check_count("first", first), shuffle=shuffle, seed=seed, transform=transform
+        )
         self.first, self.last = first, check_count("last", len(y) if last is None else last, first)
         self.steps = check_count("steps", steps, 2)
         self.step = 0
@@ -72,15 +76,18 @@ class GrowingBatches(Batches):
         return sum(1 for _ in self._ends())
 
     def __iter__(self) -> Iterator[Samples]:
-        order, ends = self._order(self.epoch), list(self._ends())
+        order, generator = self._order(self.epoch), self._generator(self.epoch)
+        ends = list(self._ends())
         self.epoch += 1
-        return self._batches(order, ends)
+        return self._batches(order, ends, generator)
 
-    def _batches(self, order: torch.Tensor | None, ends: list[int]) -> Iterator[Samples]:
+    def _batches(
+        self, order: torch.Tensor | None, ends: list[int], generator: torch.Generator
+    ) -> Iterator[Samples]:
         """Yields the batches that end there, and counts them."""
         for start, end in zip([0, *ends[:-1]], ends, strict=True):
             self.step, self.batch_size = self.step + 1, end - start
-            yield self._take(order, start)
+            yield self._take(order, start, generator)
 
     def state_dict(self) -> dict[str, int]:
         """Returns the numbers of epochs begun and batches given."""

@@ -1,0 +1,122 @@
+"""The bytes of a file, and complaints about it: each names the file and the offset."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...compiler.graph.errors import NewtritonError
+
+GZIP = b"\x1f\x8b"
+CHUNK = 1 << 16
+MOST = 1 << 30  # bytes: none of the published files is larger when it is unzipped
+
+
+def damaged(path: Path, offset: int, what: str) -> NewtritonError:
+    """Returns the error that a file is not what it should be, from an offset on."""
+    return NewtritonError(f"{path}, byte {offset}: {what}")
+
+
+def unreadable(path: Path, error: OSError) -> NewtritonError:
+    """Returns the error that a file or a folder cannot be read."""
+    return NewtritonError(f"{path} cannot be read: {error.strerror or error}")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The bytes of a file, of its unzipped contents where it is gzipped.
+
+    Attributes:
+        path: the file.
+        data: its bytes, uint8.
+    """
+
+    path: Path
+    data: np.ndarray
+
+    @classmethod
+    def of(cls, path: Path) -> Contents:
+        """Reads a file, whose first bytes, not its name, say whether it is gzipped.
+
+        Raises:
+            NewtritonError: it cannot be read or unzipped.
+        """
+        try:
+            data = np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if data[:2].tobytes() == GZIP:
+            data = np.frombuffer(bytearray().join(_unzipped(path, memoryview(data))), np.uint8)
+        return cls(path, data)
+
+    def damaged(self, offset: int, what: str) -> NewtritonError:
+        """Returns the error that the contents are not what they should be, from an offset on."""
+        return damaged(self.path, offset, what)
+
+    def integers(self, offset: int, number: int, dtype: str) -> list[int]:
+        """Returns the integers of a NumPy dtype that begin at an offset.
+
+        Raises:
+            NewtritonError: the file ends before them.
+        """
+        end = offset + number * np.dtype(dtype).itemsize
+        if end > len(self.data):
+            raise self.damaged(len(self.data), f"the file ends in its header of {end} bytes")
+        return self.data[offset:end].view(dtype).tolist()
+
+    def array(self, offset: int, shape: tuple[int, ...], dtype: str = "u1") -> np.ndarray:
+        """Returns the values from an offset to the end, whose number the shape has to give.
+
+        Raises:
+            NewtritonError: there are fewer or more bytes.
+        """
+        end = offset + np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object))
+        if len(self.data) < end:
+            raise self.damaged(
+                len(self.data), f"the file ends where {end} bytes are expected: get it again"
+            )
+        if len(self.data) > end:
+            more = len(self.data) - end
+            raise self.damaged(end, f"{more} bytes follow the last value: get the file again")
+        return self.data[offset:end].view(dtype).reshape(shape)
+
+
+def _unzipped(path: Path, data: memoryview) -> Iterator[bytes]:
+    """Yields the contents of gzipped data, whose members follow each other.
+
+    Offsets in complaints are those of the gzipped file.
+    """
+    offset = total = 0
+    while offset < len(data):
+        if data[offset : offset + 2] != GZIP:
+            raise damaged(path, offset, "no gzip data: get the file again")
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof:
+            if offset >= len(data):
+                raise damaged(path, len(data), "the gzip data end too early: get the file again")
+            chunk = data[offset : offset + CHUNK]
+            before = member.copy()
+            try:
+                part = member.decompress(chunk)
+            except zlib.error as error:
+                at = offset + _first_bad(before, chunk)
+                raise damaged(path, at, f"damaged gzip data ({error}): get it again") from error
+            total += len(part)
+            if total > MOST:
+                raise damaged(path, offset, f"more than {MOST} bytes when unzipped")
+            offset += len(chunk) - len(member.unused_data)
+            yield part
+
+
+def _first_bad(member: zlib._Decompress, chunk: memoryview) -> int:  # pyright: ignore[reportAttributeAccessIssue]
+    """Returns the place of the first byte of a chunk that cannot be unzipped."""
+    for place in range(len(chunk)):
+        try:
+            member.decompress(chunk[place : place + 1])
+        except zlib.error:
+            return place
+    return len(chunk)

@@ -1,0 +1,109 @@
+"""Inputs that are made ready when they are asked for, so that they need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+CHUNK = 1000  # samples that are in memory at once where all are passed through
+
+Step = Callable[[Tensor], Tensor]
+Transform = Callable[[Any, torch.Generator], Any]
+
+
+class Rows(Protocol):
+    """What inputs are read from: a tensor in memory, or images in files."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of samples and the shape of each."""
+        ...
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """Returns the samples at a slice or a tensor of numbers."""
+        ...
+
+
+class Lazy:
+    """Inputs (N, *features) of which every batch is read and preprocessed when it is asked for.
+
+    They stand where a tensor of inputs does, in `Samples`, `Batches`, `GrowingBatches` and `split`.
+
+    Args:
+        rows: what the samples are read from.
+        steps: the preprocessing, applied to a batch in this order.
+        transform: what `Batches` applies to each batch in training, such as `CropFlip`.
+
+    Attributes:
+        shape: the number of samples and the shape of each after preprocessing.
+        dtype: the dtype of a batch.
+        device: where a batch is.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> x = nt.Lazy(torch.arange(12).reshape(4, 3), [lambda rows: rows / 2])
+        >>> x.shape, x[1:3].tolist()
+        (torch.Size([4, 3]), [[1.5, 2.0, 2.5], [3.0, 3.5, 4.0]])
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        steps: tuple[Step, ...] | list[Step] = (),
+        transform: Transform | None = None,
+    ) -> None:
+        self.rows, self.steps, self.transform = rows, tuple(steps), transform
+        first = self[:1]
+        self.shape = torch.Size((rows.shape[0], *first.shape[1:]))
+        self.dtype, self.device = first.dtype, first.device
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Tensor:
+        x = self.rows[index]
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (x for chunk in self.chunks() for x in chunk)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Yields all samples in their order, a thousand at a time."""
+        for start in range(0, self.rows.shape[0], CHUNK):
+            yield self[start : start + CHUNK]
+
+    def subset(self, index: Tensor) -> Lazy:
+        """Returns the samples at an index, as lazy as these."""
+        return Lazy(Subset(self.rows, index), self.steps, self.transform)
+
+    def in_memory(self) -> Tensor:
+        """Returns all samples as a tensor."""
+        x = torch.empty(self.shape, dtype=self.dtype)
+        for start, chunk in zip(range(0, len(x), CHUNK), self.chunks(), strict=True):
+            x[start : start + CHUNK] = chunk
+        return x
+
+
+class Subset:
+    """Some of the samples that something else holds.
+
+    Args:
+        rows: what holds them.
+        index: their numbers.
+
+    Attributes:
+        shape: their number and the shape of each.
+    """
+
+    def __init__(self, rows: Rows, index: Tensor) -> None:
+        self.rows, self.index = rows, index
+        self.shape = (len(index), *rows.shape[1:])
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.rows[self.index[index]]
