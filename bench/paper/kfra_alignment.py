@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXACT = "exact, by layer"  # the name that `nt.alignment` gives the block-diagonal step
 STARRED = {True: " *", False: ""}  # the paper's mark of the approximate inverse, eq. 36
 DRAWS = 10
+DRAWN = ("KFRA", "KFRA *", "KFAC", "KFAC *", "KFLR")  # what the picture shows
 
 
 def steps(lin: nt.Linearization, damping: float, exact_root: bool, seed: int) -> dict[str, Tensor]:
@@ -117,7 +118,7 @@ def figure(rows: list[Row]) -> Figure:
     made, axes = panels(3, len(names))
     for (whole, mean, layers), name in zip(axes.T, names, strict=True):
         found = whole_batch(of(rows, set=name))
-        shown = [row | {"layer": _average(row)} for row in found if row["method"] != EXACT]
+        shown = [row | {"layer": _average(row)} for row in found if row["method"] in DRAWN]
         shown = [row | {"number": list(range(1, len(row["layer"]) + 1))} for row in shown]
         whole.set_title(name)
         exact = [row for row in found if row["method"] == EXACT]

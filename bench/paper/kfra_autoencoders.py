@@ -81,16 +81,15 @@ def images(setting: Setting, name: str) -> Images:
     """Returns the images of a task; smaller sizes have fewer, and curves in half resolution."""
     count = setting.of(smoke=80, default=2000, full=TASKS[name].count)
     if name != "CURVES":
-        chosen = choose(setting, name.lower())
-        x = chosen.train.x[:count].flatten(1)
-        return Images(_in_unit_range(x), chosen.name)
+        chosen = choose(setting, name.lower(), "none")
+        return Images(in_unit_range(chosen.train.x[:count].flatten(1)), chosen.name)
     x = nt.curves(count).x
     if setting.size == "full":
         return Images(x, "curves")
     return Images(avg_pool2d(x.view(-1, 28, 28), 2).flatten(1), f"{count} curves of 14×14 pixels")
 
 
-def _in_unit_range(x: torch.Tensor) -> torch.Tensor:
+def in_unit_range(x: torch.Tensor) -> torch.Tensor:
     """Returns images with values in [0, 1], where they are scaled otherwise."""
     low, high = x.min(), x.max()
     return x if low >= 0 and high <= 1 else (x - low) / (high - low)
@@ -118,16 +117,9 @@ def adams(setting: Setting, updates: int) -> dict[str, Make]:
 
 
 def trained(
-    net: nt.Sequential,
-    loss: nt.Loss,
-    samples: nt.Samples,
-    make: Make,
-    updates: int,
-    seed: int,
-    batch_size: int,
+    model: nt.Model, make: Make, samples: nt.Samples, updates: int, seed: int, batch_size: int
 ) -> Row:
-    """Returns the curve of a method from the weights and in the order of a seed."""
-    model = nt.compile(net, tuple(samples.x.shape[1:]), loss, seed=seed)
+    """Trains a model by a method in the order of a seed, and returns its curve."""
     batches = nt.Batches(*samples, batch_size, seed=seed, drop_last=True)
     whole = nt.Batches(*samples, 10000, shuffle=False)
     return curve_by_update(model, make(model), batches, whole, marks(updates))
@@ -146,7 +138,8 @@ def measure(setting: Setting) -> list[Row]:
         for method, make in (METHODS | grid).items():
             key = {"set": name, "data": data.name, "method": method, "seed": seed}
             number = FIRST * updates if method in grid else updates
-            rows.append(key | trained(net, task.loss(), samples, make, number, seed, size))
+            model = nt.compile(net, (data.x.shape[1],), task.loss(), seed=seed)
+            rows.append(key | trained(model, make, samples, number, seed, size))
     return rows
 
 
@@ -198,6 +191,7 @@ def figure(rows: list[Row]) -> Figure:
         for at, x in zip(axes[:, column], ("seconds", "update"), strict=True):
             curves(at, shown, x, "loss")
             at.set_xscale("log")
+            at.xaxis.set_minor_formatter("")
             at.set_title(name)
             at.get_legend().remove()
     made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from .experiment import Experiment, Paper
 from .kfra_alignment import ALIGNMENT
 from .kfra_autoencoders import AUTOENCODERS
+from .kfra_even_odd import EVEN_ODD
+from .kfra_rank import RANK
 
 PAPERS: dict[str, Paper] = {
     "fitre": Paper(
@@ -22,7 +24,12 @@ PAPERS: dict[str, Paper] = {
     ),
     "kfra": Paper(
         "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.",
-        {"kfra-autoencoders": AUTOENCODERS, "kfra-alignment": ALIGNMENT},
+        {
+            "kfra-autoencoders": AUTOENCODERS,
+            "kfra-alignment": ALIGNMENT,
+            "kfra-even-odd": EVEN_ODD,
+            "kfra-rank": RANK,
+        },
     ),
 }
 
