@@ -52,6 +52,7 @@ ROOMS = (
     "newtriton",
     "bench",
     "bench/paper",
+    "bench/kfac_jax",
     "newtriton/command",
 )
 

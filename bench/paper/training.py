@@ -99,7 +99,7 @@ def curve_by_update(
     return row
 
 
-def marks(updates: int, number: int = 25) -> list[int]:
+def marks(updates: int, number: int = 40) -> list[int]:
     """Returns 0 and numbers of updates up to a last one, at about equal ratios."""
     return [0, *np.unique(np.geomspace(1, updates, min(number, updates)).round().astype(int))]
 
