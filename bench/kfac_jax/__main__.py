@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the paper's autoencoder and curves")
     parser.add_argument("--updates", type=int, default=500, help="of Adam, and at most of others")
     parser.add_argument(
-        "--dampings", type=float, nargs="+", default=[0.1, 1.0, 10.0], help="of kfac-jax at first"
+        "--dampings", type=float, nargs="+", default=[0.01, 0.1, 1.0], help="of kfac-jax at first"
     )
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … K − 1")
     parser.add_argument("--json", type=Path, help="where to write the rows")

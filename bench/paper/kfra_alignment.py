@@ -192,13 +192,13 @@ def _aligned(tasks: Mapping[str, Sequence[Row]], field: str) -> Finding:
         _pair(tasks, f"KFRA{star}", f"KFAC{star}", field) for star in STARRED.values()
     )
     (starred_above, runs), (plain_above, _) = counts
-    noise = _pair(tasks, "KFLR", f"KFAC, {DRAWS} draws", field)
     sampled = any(row["method"] == "KFLR" for rows in tasks.values() for row in rows)
     why = (
         f"KFRA is the better one in {plain_above} of {runs} runs with the exact inverse, and in "
         f"{starred_above} of {runs} with the approximate one."
     )
     if sampled:
+        noise = _pair(tasks, "KFLR", f"KFAC, {DRAWS} draws", field)
         why += (
             " The two differ in E[𝒢] alone, which K-FAC has with sampling noise and KFRA with the "
             "bias of its recursion. KFLR has it exactly, and is aligned as K-FAC is with "

@@ -107,19 +107,25 @@ def adams(setting: Setting, updates: int) -> dict[str, Make]:
     """
     rates = [2.0**-k for k in setting.of(smoke=(6, 8), default=range(6, 14), full=range(6, 14))]
     shares = setting.of(smoke=(1.0,), default=(1.0, 0.25), full=(1.0, 0.5, 0.25, 0.125, 0.0625))
-    grid = {
-        f"Adam 1/{1 / lr:.0f}, halved every {share:.4g}": partial(
-            Adam, lr=lr, period=max(1, round(share * updates))
-        )
-        for lr, share in product(rates, shares)
-    }
+    grid: dict[str, Make] = {}
+    for lr, share in product(rates, shares):
+        period = max(1, round(share * updates))
+        decay = "" if share == 1.0 else f", halved every {period}"
+        grid[f"Adam 1/{1 / lr:.0f}{decay}"] = partial(Adam, lr=lr, period=period)
     return {"Adam, default": partial(Adam, lr=1e-3, period=updates), **grid}
 
 
 def trained(
-    model: nt.Model, make: Make, samples: nt.Samples, updates: int, seed: int, batch_size: int
+    model: nt.Model,
+    first: torch.Tensor,
+    make: Make,
+    samples: nt.Samples,
+    updates: int,
+    seed: int,
+    batch_size: int,
 ) -> Row:
-    """Trains a model by a method in the order of a seed, and returns its curve."""
+    """Returns the curve of a method from the first weights, in the order of a seed."""
+    model.params.copy_(first)
     batches = nt.Batches(*samples, batch_size, seed=seed, drop_last=True)
     whole = nt.Batches(*samples, 10000, shuffle=False)
     return curve_by_update(model, make(model), batches, whole, marks(updates))
@@ -134,12 +140,13 @@ def measure(setting: Setting) -> list[Row]:
         size = setting.of(smoke=40, default=250, full=1000)
         samples = nt.Samples(data.x, data.x)
         net = nt.models.autoencoder(data.x.shape[1], hidden=hidden(setting))
+        model = nt.compile(net, (data.x.shape[1],), task.loss(), seed=seed)
+        first = model.params.clone()
         grid = adams(setting, FIRST * updates)
         for method, make in (METHODS | grid).items():
             key = {"set": name, "data": data.name, "method": method, "seed": seed}
             number = FIRST * updates if method in grid else updates
-            model = nt.compile(net, (data.x.shape[1],), task.loss(), seed=seed)
-            rows.append(key | trained(model, make, samples, number, seed, size))
+            rows.append(key | trained(model, first, make, samples, number, seed, size))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 from statistics import median
@@ -106,16 +106,19 @@ def measure(setting: Setting) -> list[Row]:
     grid = {method: ("fisher", make) for method, make in adams(setting, FIRST * updates).items()}
     rows: list[Row] = []
     for seed in setting.seeds:
+        models = {
+            root: nt.compile(net, (inputs,), nt.MixtureLoss(root), seed=seed)
+            for root in ("fisher", "clip")
+        }
+        weights = models["fisher"].params.clone()
         for method, (root, make) in (METHODS | grid).items():
-            model = nt.compile(net, (inputs,), nt.MixtureLoss(root), seed=seed)
-            key = {"data": name, "method": method, "seed": seed}
-            if method == "KFLR":
-                matrices = [outputs_of(model, samples)]
+            model = models[root]
             number = updates if method in METHODS else FIRST * updates
-            row = key | trained(model, make, samples, number, seed, size)
-            if method == "KFLR":
-                row["outputs"] = [*matrices, outputs_of(model, samples)]
-            rows.append(row)
+            model.params.copy_(weights)
+            first = outputs_of(model, samples)
+            row = trained(model, weights, make, samples, number, seed, size)
+            ends = {"outputs": [first, outputs_of(model, samples)]}
+            rows.append({"data": name, "method": method, "seed": seed} | row | ends)
     return rows
 
 
