@@ -266,7 +266,9 @@ def figure(rows: list[Row]) -> Figure:
             for row in found
         ]
         curves(above, shown, "batch", "count")
-        above.axhline(found[0]["parameters"], color="black", linestyle=":", label="parameters")
+        for line, style in zip(above.lines, ("-", "--", ":", "-"), strict=True):
+            line.set_linestyle(style)
+        above.axhline(found[0]["parameters"], color="black", linestyle="-.", label="parameters")
         above.set(title=name, ylabel="rank")
         above.get_legend().remove()
         curves(below, of(rows, problem=name), "batch", "share", by="when", log=False)

@@ -6,6 +6,7 @@ from .experiment import Experiment, Paper
 from .kfra_alignment import ALIGNMENT
 from .kfra_autoencoders import AUTOENCODERS
 from .kfra_even_odd import EVEN_ODD
+from .kfra_maxima import MAXIMA
 from .kfra_rank import RANK
 
 PAPERS: dict[str, Paper] = {
@@ -29,6 +30,7 @@ PAPERS: dict[str, Paper] = {
             "kfra-alignment": ALIGNMENT,
             "kfra-even-odd": EVEN_ODD,
             "kfra-rank": RANK,
+            "kfra-maxima": MAXIMA,
         },
     ),
 }
