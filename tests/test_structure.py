@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,7 @@ ROOMS = (
     "runtime/aten",
     "runtime/fused",
     "runtime/rounding",
+    "runtime/data/formats",
     "runtime/data",
     "runtime/model",
     "runtime/parts",
@@ -245,3 +247,45 @@ def test_every_public_object_has_an_example() -> None:
     objects = {name: value for name, value in PUBLIC.items() if not inspect.ismodule(value)}
     missing = {name for name, value in objects.items() if "Examples:" not in value.__doc__}
     assert not missing
+
+
+PARTS = ("parts", "curvatures", "solvers", "rules", "optimizers")
+CLASSES = {
+    node.name
+    for module, path in FILES.items()
+    if room_of(module).removeprefix("runtime/") in PARTS
+    for node in parsed(path).body
+    if isinstance(node, ast.ClassDef)
+}
+
+
+def messages(module: str) -> Iterator[str]:
+    """The sentences of a module that are no docstrings: what errors say."""
+    tree = parsed(FILES[module])
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and " " in text.strip() and id(node) not in docstrings:
+            yield text
+
+
+def test_parts_that_errors_name_are_public() -> None:
+    named = {
+        word
+        for module in FILES
+        if room_of(module).startswith("runtime/")
+        for text in messages(module)
+        for word in re.findall(r"\b[A-Z]\w+", text)
+    }
+    assert not (named & CLASSES) - {"Leaf", *EXPORTED}
+
+
+def test_parts_that_documentation_names_are_public() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    used = {word for text in texts.values() for word in re.findall(r"\bnt\.(\w+)", text)}
+    outside = [text for name, text in texts.items() if name not in ("adding.md", "architecture.md")]
+    outside += [inspect.getdoc(value) or "" for value in PUBLIC.values()]
+    named = {word for text in outside for word in re.findall(r"`([A-Z]\w+)[`(]", text)}
+    hidden = ((named & CLASSES) | used) - {*EXPORTED}
+    assert not hidden

@@ -98,27 +98,28 @@ def vgg19(classes: int = 10, *, batch_norm: bool = False, init: str = "default")
     return _vgg(19, classes, batch_norm, init)
 
 
-def _cnn(stages: tuple[tuple[int, int, bool], ...], classes: int) -> Sequential:
+def _cnn(stages: tuple[tuple[int, int, bool], ...], classes: int, init: str) -> Sequential:
     """Returns convolutions that keep the image's size, with ReLU, and a linear layer.
-
-    Weights are He normal and biases start at 0.
 
     Args:
         stages: for each convolution its width, its window, and whether a 2×2 max pool follows.
         classes: the number of outputs.
+        init: the rule for the first weights, as in `Conv2d`.
     """
     layers: list[Layer] = []
     for width, kernel, pooled in stages:
-        layers += [Conv2d(width, kernel, padding="same", init="kaiming"), ReLU()]
+        layers += [Conv2d(width, kernel, padding="same", init=init), ReLU()]
         layers += [MaxPool2d(2)] if pooled else []
-    return Sequential(*layers, Flatten(), Linear(classes, init="kaiming"))
+    return Sequential(*layers, Flatten(), Linear(classes, init=init))
 
 
-def cnn3(classes: int = 10) -> Sequential:
+def cnn3(classes: int = 10, *, init: str = "kaiming") -> Sequential:
     """Returns the CNN of three convolutions of Wang, Tan & Lin (2020), Table 4.
 
     Args:
         classes: the number of outputs.
+        init: the rule for the first weights, as in `Conv2d`; the paper's is He normal, with biases
+            that start at 0.
 
     Examples:
         >>> import newtriton as nt
@@ -126,14 +127,16 @@ def cnn3(classes: int = 10) -> Sequential:
         >>> sum(isinstance(layer, nt.Conv2d) for layer in net.layers)
         3
     """
-    return _cnn(((32, 5, True), (64, 3, True), (64, 3, True)), classes)
+    return _cnn(((32, 5, True), (64, 3, True), (64, 3, True)), classes, init)
 
 
-def cnn5(classes: int = 10) -> Sequential:
+def cnn5(classes: int = 10, *, init: str = "kaiming") -> Sequential:
     """Returns the CNN of five convolutions of Wang, Tan & Lin (2020), Table 4.
 
     Args:
         classes: the number of outputs.
+        init: the rule for the first weights, as in `Conv2d`; the paper's is He normal, with biases
+            that start at 0.
 
     Examples:
         >>> import newtriton as nt
@@ -141,16 +144,16 @@ def cnn5(classes: int = 10) -> Sequential:
         >>> sum(isinstance(layer, nt.Conv2d) for layer in net.layers)
         5
     """
-    return _cnn(
-        ((32, 5, True), (32, 3, False), (64, 3, True), (64, 3, False), (128, 3, True)), classes
-    )
+    stages = ((32, 5, True), (32, 3, False), (64, 3, True), (64, 3, False), (128, 3, True))
+    return _cnn(stages, classes, init)
 
 
-def small_cnn(classes: int = 10) -> Sequential:
+def small_cnn(classes: int = 10, *, init: str = "default") -> Sequential:
     """Returns two convolutions and a linear layer, for images from 4×4 pixels on.
 
     Args:
         classes: the number of outputs.
+        init: the rule for the first weights, as in `Conv2d`.
 
     Examples:
         >>> import newtriton as nt
@@ -159,9 +162,9 @@ def small_cnn(classes: int = 10) -> Sequential:
         21386
     """
     return Sequential(
-        *(Conv2d(32, 3, padding=1), SiLU(), MaxPool2d(2)),
-        *(Conv2d(64, 3, padding=1), SiLU(), MaxPool2d(2)),
-        *(Flatten(), Linear(classes)),
+        *(Conv2d(32, 3, padding=1, init=init), SiLU(), MaxPool2d(2)),
+        *(Conv2d(64, 3, padding=1, init=init), SiLU(), MaxPool2d(2)),
+        *(Flatten(), Linear(classes, init=init)),
     )
 
 
@@ -200,7 +203,10 @@ def autoencoder(
 
 
 def mlp(
-    hidden: tuple[int, ...] = (1024, 512, 256, 128, 64, 32, 16), classes: int = 10
+    hidden: tuple[int, ...] = (1024, 512, 256, 128, 64, 32, 16),
+    classes: int = 10,
+    *,
+    init: str = "xavier",
 ) -> Sequential:
     """Returns the perceptron of Chen, Chou & Chang (2018), with sigmoids and Xavier weights.
 
@@ -209,6 +215,7 @@ def mlp(
     Args:
         hidden: the widths of the hidden layers, first to last.
         classes: the number of outputs.
+        init: the rule for the first weights, as in `Linear`.
 
     Raises:
         NewtritonError: there is no hidden layer.
@@ -222,5 +229,5 @@ def mlp(
         raise NewtritonError("hidden is empty: give at least one width")
     layers: list[Layer] = [Flatten()]
     for width in hidden:
-        layers += [Linear(width, init="xavier"), Sigmoid()]
-    return Sequential(*layers, Linear(classes, init="xavier"))
+        layers += [Linear(width, init=init), Sigmoid()]
+    return Sequential(*layers, Linear(classes, init=init))

@@ -1,9 +1,8 @@
 """What the command line can name: data, networks, losses, optimizers and programs."""
 
-import inspect
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,47 +19,17 @@ from ..compiler.language.losses import (
 from ..compiler.language.network import Layer
 from ..compiler.layers import models
 from ..compiler.programs import Programs
-from ..runtime.data.samples import Samples, digits
+from ..runtime.data.samples import Samples
+from ..runtime.data.sets import NAMES, load
 from ..runtime.diagnostics.alignment import alignment
 from ..runtime.diagnostics.errors import layer_errors
 from ..runtime.diagnostics.spectra import spectrum
 from ..runtime.model.linearization import Linearization
-from ..runtime.model.model import Model
 from ..runtime.optimizers.first_order import TorchOptimizer
 from ..runtime.optimizers.preconditioned import Preconditioned
 from ..runtime.optimizers.presets import EACG, FITRE, KFAC, KFLR, KFRA, NewtonCG
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Something that can be named, and the options that are for it.
-
-    Attributes:
-        make: the function or class that the name stands for.
-        keywords: the keyword of `make` under which it takes each option.
-    """
-
-    make: Callable[..., Any]
-    keywords: Mapping[str, str] = field(default_factory=dict)
-
-    def default(self, option: str) -> object:
-        """Returns what the option is unless given."""
-        return inspect.signature(self.make).parameters[self.keywords[option]].default
-
-
-def _sgd(model: Model, lr: float = 0.03) -> TorchOptimizer:
-    """Returns SGD with Nesterov's momentum."""
-    return TorchOptimizer(model, torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
-
-
-def _adam(model: Model, lr: float = 0.001) -> TorchOptimizer:
-    """Returns Adam with PyTorch's defaults."""
-    return TorchOptimizer(model, torch.optim.Adam, lr=lr)
-
-
-def _preconditioned(model: Model, lr: float = 0.05, damping: float = 0.01) -> Preconditioned:
-    """Returns SGD with momentum on gradients that K-FAC preconditions."""
-    return Preconditioned(model, torch.optim.SGD, lr=lr, momentum=0.9, damping=damping)
+from ..runtime.optimizers.second_order import SecondOrder
+from .keywords import Entry
 
 
 def _spectra(lin: Linearization) -> str:
@@ -68,7 +37,9 @@ def _spectra(lin: Linearization) -> str:
     return "\n\n".join(f"{matrix}\n{spectrum(lin, matrix)}" for matrix in ("hessian", "ggn"))
 
 
-DATA: dict[str, Callable[[], tuple[Samples, Samples]]] = {"digits": digits}
+DATA: dict[str, Callable[..., tuple[Samples, Samples]]] = {
+    name: partial(load, name) for name in NAMES
+}
 
 NETWORKS: dict[str, Callable[[], Layer]] = {
     "cnn": models.small_cnn,
@@ -95,10 +66,20 @@ OPTIMIZERS: dict[str, Entry] = {
     "kfra": Entry(KFRA, {"damping": "damping"}),
     "eacg": Entry(EACG, {"lr": "lr"}),
     "newton-cg": Entry(NewtonCG, {"damping": "damping"}),
-    "sgd": Entry(_sgd, {"lr": "lr"}),
-    "adam": Entry(_adam, {"lr": "lr"}),
-    "preconditioned": Entry(_preconditioned, {"lr": "lr", "damping": "damping"}),
-}
+    "second-order": Entry(SecondOrder, {"damping": "damping"}),
+    "sgd": Entry(
+        TorchOptimizer, {"lr": "lr"}, torch.optim.SGD,
+        {"lr": 0.03, "momentum": 0.9, "nesterov": True},
+    ),
+    "adam": Entry(TorchOptimizer, {"lr": "lr"}, torch.optim.Adam),
+    "lbfgs": Entry(
+        TorchOptimizer, {"lr": "lr"}, torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}
+    ),
+    "preconditioned": Entry(
+        Preconditioned, {"lr": "lr", "damping": "damping"}, torch.optim.SGD,
+        {"lr": 0.05, "momentum": 0.9},
+    ),
+}  # fmt: skip
 
 PROGRAMS: dict[str, Callable[[Programs], Program]] = {
     "evaluate": lambda programs: programs.evaluate,

@@ -28,19 +28,27 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == ["train"]:
+            given[1:] = train.arguments_with_file(given[1:])
+        options = parser(given).parse_args(given)
         return options.run(options) or 0
     except (NewtritonError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def parser() -> Parser:
-    """Returns the parser of the commands and their options."""
+def parser(arguments: Sequence[str] = ()) -> Parser:
+    """Returns the parser of the commands and their options.
+
+    Args:
+        arguments: what is going to be parsed, which decides what help texts list.
+    """
     top = Parser(prog="newtriton", description=DESCRIPTION)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    train.add_to(commands.add_parser("train", help="train a network, and keep the run in a folder"))
+    training = commands.add_parser("train", help="train a network, and keep the run in a folder")
+    train.add_to(training, arguments)
     inspect.add_to(commands.add_parser("inspect", help="show what a network compiles to"))
     _add_check(commands.add_parser("check", help="hold the kernels to account"))
     bench.add_to(commands.add_parser("bench", help="run a measurement, or list them"))

@@ -2,38 +2,58 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
+from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.options import check_count
-from ..compiler.language.inputs import InputSpec
-from ..compiler.language.losses import CrossEntropyLoss
-from ..compiler.language.trees import mapped
-from ..runtime.data.samples import Batches
-from ..runtime.model.compile import BACKENDS
-from ..runtime.model.compile import compile as compile_network
+from ..compiler.language.trees import rows
+from ..runtime.data.samples import Batches, Samples
+from ..runtime.model.batches import moved
+from ..runtime.model.inputs import check_labels, read_checked
+from ..runtime.model.model import Model
 from ..runtime.training.history import History
-from ..runtime.training.loop import fit
+from ..runtime.training.loop import average_of, fit
 from ..runtime.training.runs import RunFolder
-from .catalogue import DATA, DEFAULT, NETWORKS, OPTIMIZERS, keywords_for, takers
+from .catalogue import DEFAULT, OPTIMIZERS, keywords_for, takers
+from .configuration import Twin, expanded
+from .data import add_data, data
+from .networks import add_network, model_of
+
+FREE = ("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set")
+VALIDATED = 500  # samples of a batch that is validated
+COLUMNS = {"epoch": 5, "loss": 9, "val. loss": 9, "accuracy": 8, "refused": 7, "seconds": 8}
 
 
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
+def add_to(command: argparse.ArgumentParser, arguments: Sequence[str] = ()) -> None:
+    """Adds the options of the command; its help has the keywords of the optimizer in `arguments`.
+
+    Args:
+        command: the command's parser.
+        arguments: the arguments that are going to be parsed.
+    """
     command.set_defaults(run=run)
+    add_options(command)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = _keywords_of(_optimizer_in(arguments))
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     add = command.add_argument
-    add("--data", choices=DATA, default="digits", help=f"the data to train on {DEFAULT}")
-    add("--net", choices=NETWORKS, default="cnn", help=f"the network {DEFAULT}")
+    add_data(command, "digits")
+    add_network(command, "cnn")
     add("--optimizer", choices=OPTIMIZERS, default="fitre", help=f"the optimizer {DEFAULT}")
     add(
-        "--epochs",
-        type=int,
-        default=10,
-        help=f"the length of the whole run {DEFAULT}",
-    )
+        "--set", action="append", metavar="NAME=VALUE",
+        help="a keyword of the optimizer; may be repeated. `newtriton train --optimizer NAME "
+        "--help` lists them with their defaults",
+    )  # fmt: skip
+    add("--epochs", type=int, default=10, help=f"the length of the whole run {DEFAULT}")
     add("--batch-size", type=int, default=128, help=f"samples in a batch {DEFAULT}")
     add("--damping", type=float, help=f"γ at the start, for {takers(OPTIMIZERS, 'damping')}")
     add("--radius", type=float, help=f"the largest radius, for {takers(OPTIMIZERS, 'radius')}")
@@ -42,47 +62,63 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "--weight-decay", type=float, default=0.0, metavar="λ",
         help=f"λ of the loss, which every optimizer sees {DEFAULT}",
     )  # fmt: skip
+    add(
+        "--average", action="store_true",
+        help="validate and save the Polyak average of the weights that the optimizer keeps",
+    )  # fmt: skip
     add("--seed", type=int, default=0, help=f"the seed of weights and order of the data {DEFAULT}")
-    add("--backend", choices=BACKENDS, default="auto", help=f"what runs the programs {DEFAULT}")
-    add("--output", type=Path, required=True, metavar="DIR", help="the folder of the run")
+    add("--threads", type=int, help="threads on the CPU (default: PyTorch's)")
+    add(
+        "--config", type=Path, metavar="FILE",
+        help="a TOML file of options by their long names, which those given here override; the "
+        "optimizer's keywords are its table [set]",
+    )  # fmt: skip
+    needed = not isinstance(command, Twin)
+    add("--output", type=Path, required=needed, metavar="DIR", help="the folder of the run")
     add("--resume", action="store_true", help="go on with the run in DIR")
+
+
+def arguments_with_file(arguments: Sequence[str]) -> list[str]:
+    """Returns the command's arguments with those of their --config."""
+    return expanded(arguments, add_options)
 
 
 def run(options: argparse.Namespace) -> None:
     """Trains, prints a row per epoch, and leaves history, picture and weights in the folder."""
     check_count("--epochs", options.epochs)
-    keywords = keywords_for(options, "optimizer", OPTIMIZERS)
-    train, validation = DATA[options.data]()
-    model = compile_network(
-        NETWORKS[options.net](),
-        input_shape=mapped(InputSpec.of, train.x),
-        loss=CrossEntropyLoss(),
-        backend=options.backend,
-        weight_decay=options.weight_decay,
-        seed=options.seed,
-    )
-    optimizer = OPTIMIZERS[options.optimizer].make(model, **keywords)
+    if options.threads is not None:
+        torch.set_num_threads(check_count("--threads", options.threads))
+    torch.manual_seed(check_count("--seed", options.seed, 0))  # a user's file may draw weights
+    keywords = _keywords(options)
+    train, validation = data(options)
+    model = model_of(options, train, weight_decay=options.weight_decay, seed=options.seed)
+    optimizer = OPTIMIZERS[options.optimizer](model, **keywords)
+    average = average_of(optimizer) if options.average else None
     batches = Batches(*train, options.batch_size, seed=options.seed)
-    folder = RunFolder(options.output, _run_options(options))
+    validated = Batches(*validation, VALIDATED, shuffle=False)
+    folder = RunFolder(options.output, _run_options(options), _run_options(_defaults()))
+    for part in (train, validation):
+        _check(model, part)
     history = folder.load(model, optimizer, batches) if options.resume else folder.begin()
 
     def after_epoch(history: History) -> None:
         """Keeps the run as it is now, and prints the epoch's row."""
-        folder.save(model, optimizer, batches, history)
+        folder.save(model, optimizer, batches, history, average)
         tqdm.write(_row(history))
 
-    print(f"{'epoch':>5}  {'loss':>9}  {'val. loss':>9}  {'accuracy':>8}  {'seconds':>8}")
+    print("  ".join(title.rjust(width) for title, width in COLUMNS.items()))
     remaining = options.epochs - len(history.epochs)
     if remaining > 0:
         fit(
             model,
             optimizer,
             batches,
-            Batches(*validation, 500, shuffle=False),
+            validated,
             remaining,
             progress=sys.stderr.isatty(),
             callbacks=[after_epoch],
             history=history,
+            average=options.average,
         )
     if history.interrupted:
         print("interrupted: --resume goes on from the last complete epoch")
@@ -91,16 +127,65 @@ def run(options: argparse.Namespace) -> None:
         print(f"history, picture and weights are in {options.output}")
 
 
+def _keywords(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the optimizer's keywords, from options of their own and from --set."""
+    entry = OPTIMIZERS[options.optimizer]
+    short = keywords_for(options, "optimizer", OPTIMIZERS)
+    given = entry.read(options.set or [], options.optimizer)
+    for option, keyword in entry.keywords.items():
+        if keyword in short.keys() & given.keys():
+            raise NewtritonError(f"--{option} is --set {keyword}=…: give one of them")
+    return {**short, **given}
+
+
+def _check(model: Model, samples: Samples) -> None:
+    """Raises an error where labels, or the first inputs, are none that network and loss take."""
+    traced, (x, y) = model.programs[True].traced, samples
+    few = moved((rows(x, slice(VALIDATED)), rows(y, slice(VALIDATED))), model)
+    read_checked(model.check(traced, *few).demands)
+    labels = y.to(model.device, few[1].dtype)
+    read_checked(check_labels(traced, labels, len(y), model.dtype, model.device)[1])
+
+
+def _optimizer_in(arguments: Sequence[str]) -> str:
+    """Returns the optimizer that arguments name, the default one if they name none."""
+    first = Twin()
+    first.add_argument("--optimizer")
+    found = first.parse_known_args(arguments)[0].optimizer
+    return found if found in OPTIMIZERS else _defaults().optimizer
+
+
+def _keywords_of(optimizer: str) -> str:
+    """Returns the keywords of an optimizer, for the end of the help text."""
+    return f"keywords of {optimizer}, for --set:\n{OPTIMIZERS[optimizer].listed()}"
+
+
+def _defaults() -> argparse.Namespace:
+    """Returns what the options are unless given."""
+    twin = Twin()
+    add_options(twin)
+    return twin.parse_args([])
+
+
 def _run_options(options: argparse.Namespace) -> Mapping[str, Any]:
     """Returns the options that have to be the same when a run goes on."""
-    free = ("run", "epochs", "output", "resume")
-    return {name: value for name, value in vars(options).items() if name not in free}
+    kept = {name: value for name, value in vars(options).items() if name not in FREE}
+    settings = OPTIMIZERS[options.optimizer].read(options.set or [], options.optimizer)
+    return {**kept, "set": {name: _plain(value) for name, value in settings.items()}}
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _row(history: History) -> str:
     """Returns the last epoch as a row of the table."""
     epoch = history.epochs[-1]
-    return (
-        f"{epoch.number:5}  {epoch.loss:9.4f}  {epoch.validation_loss:9.4f}  "
-        f"{epoch.validation_accuracy:8.2%}  {epoch.seconds:8.1f}"
-    )
+    accuracy = epoch.validation_accuracy
+    cells = (
+        f"{epoch.number}", f"{epoch.loss:.3g}", f"{epoch.validation_loss:.3g}",
+        "–" if accuracy is None else f"{accuracy:.2%}", f"{history.refused(epoch.number)}",
+        f"{epoch.seconds:.1f}",
+    )  # fmt: skip
+    return "  ".join(cell.rjust(w) for cell, w in zip(cells, COLUMNS.values(), strict=True))

@@ -83,6 +83,16 @@ class KroneckerCurvature:
         NewtritonError: an option is unknown or out of its range, a name is of no layer, or there
             would be too many copies.
         MissingRule: a layer has no block, or the network is no chain and the kind needs one.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> curvature = nt.KroneckerCurvature(model, "kflr", moving_average=0.9)
+        >>> curvature.update(model.linearize(torch.eye(3), torch.arange(3)))
+        True
+        >>> curvature.mv(torch.ones_like(model.params)).shape, list(curvature.factors)
+        (torch.Size([12]), [''])
     """
 
     preconditioner = None

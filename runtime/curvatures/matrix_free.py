@@ -74,6 +74,16 @@ class MatrixFree(Attributes):
 
     Raises:
         NewtritonError: an option is unknown, or a stored Jacobian is asked of the Hessian.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> curvature = nt.MatrixFree(model, "hessian")
+        >>> curvature.update(model.linearize(torch.eye(3), torch.arange(3)))
+        True
+        >>> curvature.mv(torch.zeros_like(model.params)).norm()
+        tensor(0.)
     """
 
     blocks = preconditioner = None
@@ -157,6 +167,16 @@ class WithPreconditioner:
 
     Raises:
         NewtritonError: the preconditioner has no blocks.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> curvature = nt.WithPreconditioner(nt.MatrixFree(model), nt.KroneckerCurvature(model))
+        >>> solver = nt.TruncatedCG(preconditioner=nt.KFI())
+        >>> optimizer = nt.SecondOrder(model, curvature, solver, nt.LevenbergMarquardt())
+        >>> optimizer.step(torch.eye(3), torch.arange(3)).accepted
+        True
     """
 
     blocks = None

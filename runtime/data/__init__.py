@@ -1,1 +1,1 @@
-"""Data sets and batches in memory."""
+"""Data sets by name, their preprocessing, and batches of them, in memory or read lazily."""

@@ -46,19 +46,23 @@ class Files:
         found = self.at(root)
         if found is not None:
             return found
-        hints = [
-            f" {folder / other} is there: {hint}."
-            for folder in self._folders(root)
-            for other, hint in self.instead
-            if (folder / other).exists()
-        ]
+        hints = [hint for folder in self._folders(root) for hint in self._hints(folder)]
         expected = ", ".join(names[0] for names in self.names)
         folders = " or ".join(self.folders)
         state = "has not all files of" if root.is_dir() else "is no folder with"
         raise NewtritonError(
             f"{root} {state} {name}: it expects {expected} in that folder or in {folders} there; "
-            f"they come from {self.source}.{hints[0] if hints else ''}"
+            f"they come from {self.source}{hints[0] if hints else ''}"
         )
+
+    def _hints(self, folder: Path) -> Iterator[str]:
+        """Yields what a folder holds that may explain why files are missing."""
+        for other, hint in self.instead:
+            if (folder / other).exists():
+                yield f"; {folder / other} is there: {hint}"
+        missing = [names[0] for names in self.names if self._found(folder, names) is None]
+        if len(missing) < len(self.names):
+            yield f"; {folder} has all but {', '.join(missing)}"
 
     def _folders(self, root: Path) -> Iterator[Path]:
         """Yields the folders in which the files may be."""

@@ -5,7 +5,7 @@ Every step is fitted on the training images alone and applied to both parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ def _min_max(train: Lazy) -> Step:
     return step
 
 
-def _moments(train: Lazy, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _moments(train: Lazy, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Returns mean and variance of the training values over axes, 0 being the samples."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for chunk in train.chunks():
@@ -100,16 +100,25 @@ PAPERS: dict[str, tuple[str, ...]] = {
 NAMES = (*PAPERS, *FITS, AUGMENTED)
 
 
-def names_of(preprocessing: str | Iterable[str]) -> tuple[str, ...]:
+def names_of(
+    preprocessing: str | Iterable[str], papers: Mapping[str, tuple[str, ...]] | None = None
+) -> tuple[str, ...]:
     """Returns the steps that a name, or several in their order, stand for.
+
+    Args:
+        preprocessing: the name or the names.
+        papers: the steps of a paper for a set of which they are others than for most.
 
     Raises:
         NewtritonError: a name is unknown.
     """
+    steps = PAPERS | dict(papers or {})
+    if not isinstance(preprocessing, Iterable):
+        raise NewtritonError(f"preprocessing is {preprocessing!r}: give a name or a list of names")
     given = [preprocessing] if isinstance(preprocessing, str) else list(preprocessing)
     for name in given:
         check_option("preprocessing", name, NAMES)
-    return tuple(step for name in given for step in PAPERS.get(name, (name,)))
+    return tuple(step for name in given for step in steps.get(name, (name,)))
 
 
 def prepared(train: Samples, test: Samples, names: tuple[str, ...]) -> tuple[Samples, Samples]:
@@ -120,14 +129,36 @@ def prepared(train: Samples, test: Samples, names: tuple[str, ...]) -> tuple[Sam
         test: those for testing.
         names: the steps in their order. Augmentation comes last, and in training only.
     """
+    for x in (train.x, test.x):
+        if not hasattr(x, "shape"):
+            raise NewtritonError(
+                f"preprocessing got {len(x)} inputs per sample: preprocess them in the dataset"
+            )
     steps: list[Step] = [scaled]
     for name in names:
         if name != AUGMENTED:
             steps.append(FITS[name](Lazy(train.x, steps)))
-    x = Lazy(train.x, steps, CropFlip() if AUGMENTED in names else None)
-    held_out = Lazy(test.x, steps)
-    lazy = not isinstance(train.x, Tensor) or 4 * x.shape.numel() > LARGE
-    return (
-        Samples(x if lazy or x.transform is not None else x.in_memory(), train.y),
-        Samples(held_out if lazy else held_out.in_memory(), test.y),
-    )
+    x, held_out = Lazy(train.x, steps), Lazy(test.x, steps)
+    if x.shape[1:] != held_out.shape[1:]:
+        raise NewtritonError(
+            f"the training images have shape {tuple(x.shape[1:])} and those for testing "
+            f"{tuple(held_out.shape[1:])}: give the files of one data set"
+        )
+    if AUGMENTED in names and train.y is train.x:
+        raise NewtritonError(
+            f"{AUGMENTED} would change the inputs of an autoencoder and leave its labels as they "
+            "are: leave it out"
+        )
+    if not isinstance(train.x, Tensor) or 4 * x.shape.numel() > LARGE:
+        parts = Samples(x, train.y), Samples(held_out, test.y)
+    else:
+        parts = _in_memory(train, x), _in_memory(test, held_out)
+    if AUGMENTED not in names:
+        return parts
+    return Samples(Lazy(parts[0].x, transform=CropFlip()), train.y), parts[1]
+
+
+def _in_memory(raw: Samples, x: Lazy) -> Samples:
+    """Returns samples with all inputs in memory; labels that are the inputs follow them."""
+    values = x.in_memory()
+    return Samples(values, values.flatten(1) if raw.y is raw.x else raw.y)

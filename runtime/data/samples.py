@@ -12,7 +12,7 @@ import torch
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
-from ...compiler.language.trees import Tree, named, rows
+from ...compiler.language.trees import Tree, mapped, named, rows
 from .lazy import Lazy
 
 
@@ -23,6 +23,8 @@ class Samples(NamedTuple):
         x: the inputs (N, *features), or a tuple or a dictionary of them.
         y: the labels, int64 classes (N,) or targets (N, K).
 
+    Both are tensors, or lazy: read batch by batch.
+
     Examples:
         >>> import newtriton as nt
         >>> import torch
@@ -32,11 +34,11 @@ class Samples(NamedTuple):
     """
 
     x: Any
-    y: torch.Tensor
+    y: Any
 
 
 class Batches:
-    """Batches (x, y) of tensors in memory, in a new order each epoch.
+    """Batches (x, y) of samples in memory or read lazily, in a new order each epoch.
 
     The order depends on the seed and the number of the epoch alone, so that training repeats, and
     `load_state_dict` continues where another run stopped.
@@ -66,7 +68,7 @@ class Batches:
     def __init__(
         self,
         x: Tree,
-        y: torch.Tensor,
+        y: torch.Tensor | Lazy,
         batch_size: int,
         *,
         shuffle: bool = True,
@@ -168,7 +170,8 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow to import)
 
     check_number("validation", validation, above=0.0, below=1.0)
-    number, labels = len(samples.y), samples.y
+    number = len(samples.y)
+    labels = samples.y.in_memory() if isinstance(samples.y, Lazy) else samples.y
     classes = labels.cpu().numpy() if labels.dtype == torch.int64 and labels.dim() == 1 else None
     try:
         kept, held_out = train_test_split(
@@ -219,7 +222,10 @@ def raw_digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples
 
 
 def _rows(samples: Samples, indices: np.ndarray) -> Samples:
-    """Returns the samples at the indices; lazy inputs stay lazy."""
+    """Returns the samples at the indices; what is lazy stays so."""
     index = torch.from_numpy(indices)
-    x = samples.x.subset(index) if isinstance(samples.x, Lazy) else rows(samples.x, index)
-    return Samples(x, rows(samples.y, index))
+
+    def taken(values: Any) -> Any:
+        return values.subset(index) if isinstance(values, Lazy) else rows(values, index)
+
+    return Samples(mapped(taken, samples.x), taken(samples.y))

@@ -34,8 +34,8 @@ class PolyakAverage(Attributes):
 
     Examples:
         >>> import torch
-        >>> from newtriton.runtime.optimizers.averaging import PolyakAverage
-        >>> average = PolyakAverage(0.95)
+        >>> import newtriton as nt
+        >>> average = nt.PolyakAverage(0.95)
         >>> for step in range(3):
         ...     average.update(torch.tensor([float(step)]))
         >>> average.mean

@@ -38,6 +38,13 @@ class Status(Enum):
     Attributes:
         severity: how bad it is. The worst of several solves is the one with the highest; from
             `FAILURE` on there is no direction to go along.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> nt.Status.LIMIT.failed, nt.Status.NOT_FINITE.failed
+        (False, True)
+        >>> nt.Status.SOLVED.value
+        'solved'
     """
 
     SOLVED = 0, "solved"
@@ -104,6 +111,16 @@ class Solution:
         x: x ≈ (C + damping·I)⁻¹ g, flat; zeros where the solve failed.
         status: how it ended.
         statistics: counts: `retries` of factorisations with more damping, `cg_iterations`.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> curvature = nt.KroneckerCurvature(model)
+        >>> lin = model.linearize(torch.eye(3), torch.arange(3))
+        >>> _ = curvature.update(lin)
+        >>> nt.BlockCG(limit=1).solve(curvature, 0.1, lin.gradient).statistics
+        {'cg_iterations': 1}
     """
 
     x: Tensor
@@ -195,7 +212,16 @@ class Point(Protocol):
 
 
 class Curvature(Part, Protocol):
-    """An approximation C of the data term's curvature, as a linear operator."""
+    """An approximation C of the data term's curvature, as a linear operator.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> curvature: nt.Curvature = nt.MatrixFree(model, "ggn")
+        >>> curvature.tags
+        frozenset({<Tag.SEMIDEFINITE: 'there is no negative curvature'>})
+    """
 
     @property
     def model(self) -> Model:
@@ -263,7 +289,17 @@ class Inverse(Protocol):
 
 
 class Solver(Part, Protocol):
-    """A way to x ≈ (C + damping·I)⁻¹ g."""
+    """A way to x ≈ (C + damping·I)⁻¹ g.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> solver: nt.Solver = nt.KFI()
+        >>> curvature = nt.KroneckerCurvature(model)
+        >>> solver.needs <= curvature.tags
+        True
+    """
 
     @property
     def needs(self) -> frozenset[Tag]:
@@ -313,7 +349,14 @@ class Stepper(Protocol):
 
 
 class StepRule(Part, Stepper, Protocol):
-    """A way from a direction to a step, and the judgement of it."""
+    """A way from a direction to a step, and the judgement of it.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> rule: nt.StepRule = nt.TrustRegion(max_radius=2.0)
+        >>> rule.radius
+        2.0
+    """
 
     @property
     def radius(self) -> float | None:
@@ -396,7 +439,13 @@ class StepRule(Part, Stepper, Protocol):
 
 
 class LinearSolver(ABC):
-    """The base of solvers: what a solve is, given `prepare`."""
+    """The base of solvers: what a solve is, given `prepare`; docs/adding.md writes one.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> isinstance(nt.KFI(), nt.LinearSolver), isinstance(nt.Steihaug(), nt.LinearSolver)
+        (True, True)
+    """
 
     @abstractmethod
     def prepare(self, curvature: Curvature, damping: float) -> Inverse:

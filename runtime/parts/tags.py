@@ -22,6 +22,11 @@ class Tag(Enum):
         SEMIDEFINITE: offered by curvatures and blocks.
         RADIUS: offered by step rules; `StepRule.radius` is there.
         PRECONDITIONER: offered by curvatures; `Curvature.preconditioner` is there.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> nt.Steihaug.needs <= nt.TrustRegion().tags, nt.Steihaug.needs <= nt.Fixed().tags
+        (True, False)
     """
 
     BLOCKS = "the curvature has a block per layer, which can be factorised alone"

@@ -31,6 +31,15 @@ class Fixed(Rule):
 
     Attributes:
         lr: η as it is now.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> rule = nt.Fixed(0.1, momentum=0.9)
+        >>> optimizer = nt.SecondOrder(model, nt.KroneckerCurvature(model), nt.KFI(), rule)
+        >>> optimizer.step(torch.eye(3), torch.arange(3)).lr
+        0.1
     """
 
     name = "fixed"

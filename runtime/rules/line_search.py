@@ -39,6 +39,16 @@ class LevenbergMarquardt(ModelRule):
     Attributes:
         refused: how many steps in a row have been refused.
         raised: the factor by which refusals have raised λ.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> rule = nt.LevenbergMarquardt(halvings=5)
+        >>> optimizer = nt.SecondOrder(model, nt.MatrixFree(model), nt.TruncatedCG(), rule)
+        >>> report = optimizer.step(torch.eye(3), torch.arange(3))
+        >>> report.accepted, report.halvings <= 5
+        (True, True)
     """
 
     name = "levenberg-marquardt"

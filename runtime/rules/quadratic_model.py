@@ -48,6 +48,16 @@ class QuadraticModel(ModelRule):
         last: the last step, where it was accepted and there is momentum.
         refused: how many steps in a row have been refused.
         raised, gamma_raised: by which factors refusals have raised λ and γ.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> rule = nt.QuadraticModel(0.1, momentum=False)
+        >>> optimizer = nt.SecondOrder(model, nt.KroneckerCurvature(model), nt.KFI(), rule)
+        >>> report = optimizer.step(torch.eye(3), torch.arange(3))
+        >>> report.accepted, rule.steps
+        (True, 1)
     """
 
     name = "quadratic"

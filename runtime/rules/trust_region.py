@@ -133,6 +133,16 @@ class TrustRegion(ModelRule):
 
     Raises:
         NewtritonError: an option is unknown or out of its range.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> rule = nt.TrustRegion(max_radius=1.0, initial_radius=0.25, case="subspace")
+        >>> optimizer = nt.SecondOrder(model, nt.KroneckerCurvature(model), nt.KFI(), rule)
+        >>> report = optimizer.step(torch.eye(3), torch.arange(3))
+        >>> report.accepted, report.step_norm <= 0.25 + 1e-6
+        (True, True)
     """
 
     name = "trust-region"

@@ -70,6 +70,14 @@ class BlockCG(LinearSolver, Attributes):
     Args:
         limit: the most iterations in a layer, ≥ 1.
         tolerance: the relative residual ‖r‖/‖g‖ in a layer at which to stop, 0 ≤ tolerance < 1.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> optimizer = nt.SecondOrder(model, nt.KroneckerCurvature(model), nt.BlockCG(limit=3))
+        >>> 1 <= optimizer.step(torch.eye(3), torch.arange(3)).cg_iterations <= 3
+        True
     """
 
     name = "cg"
@@ -92,7 +100,17 @@ class BlockCG(LinearSolver, Attributes):
 
 
 class MeanCG(BlockCG):
-    """EA-CG: `BlockCG` on factors that keep the mean of the inputs; others are refused."""
+    """EA-CG: `BlockCG` on factors that keep the mean of the inputs; others are refused.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> curvature = nt.KroneckerCurvature(model, "pch-1", inputs="mean", apart=True)
+        >>> optimizer = nt.SecondOrder(model, curvature, nt.MeanCG(limit=10), nt.Fixed(0.1))
+        >>> optimizer.step(torch.eye(3), torch.arange(3)).accepted
+        True
+    """
 
     name = "ea-cg"
     needs = frozenset({Tag.BLOCKS, Tag.MEANS})

@@ -210,10 +210,19 @@ class TruncatedCG(LinearSolver):
         tolerance: σ of ‖(C + damping·I)x − g‖ ≤ σ‖g‖, 0 ≤ σ < 1.
         progress: ε of Martens' rule, 0.0005 in his paper; 0 leaves it out.
         preconditioner: a solver on Kronecker blocks; the curvature must bring them, see
-            `Preconditioned`.
+            `WithPreconditioner`.
 
     Attributes:
         needs: `Tag.PRECONDITIONER` where there is a preconditioner.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> solver = nt.TruncatedCG(limit=5, tolerance=1e-3)
+        >>> optimizer = nt.SecondOrder(model, nt.MatrixFree(model, "ggn"), solver, nt.TrustRegion())
+        >>> 1 <= optimizer.step(torch.eye(3), torch.arange(3)).cg_iterations <= 5
+        True
     """
 
     name = "truncated-cg"
@@ -274,6 +283,16 @@ class Steihaug(LinearSolver, Attributes):
         limit: the most iterations, ≥ 1.
         tolerance: σ of ‖(C + damping·I)x − g‖ ≤ σ‖g‖ inside the ball, 0 ≤ σ < 1.
         progress: ε of Martens' rule; 0 leaves it out.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> rule = nt.TrustRegion(max_radius=0.5)
+        >>> optimizer = nt.SecondOrder(model, nt.MatrixFree(model, "hessian"), nt.Steihaug(), rule)
+        >>> report = optimizer.step(torch.eye(3), torch.arange(3))
+        >>> report.accepted, report.step_norm <= 0.5 + 1e-6
+        (True, True)
     """
 
     name = "steihaug"

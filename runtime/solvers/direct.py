@@ -182,6 +182,15 @@ class KFI(Direct):
         every: refreshes of the curvature between two factorisations, ≥ 1.
         pi: whether the damping is balanced by π; False adds γ to both factors, as FITRE's code
             does.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> optimizer = nt.SecondOrder(model, nt.KroneckerCurvature(model), nt.KFI(every=5))
+        >>> report = optimizer.step(torch.eye(3), torch.arange(3))
+        >>> report.accepted, optimizer.solver.factorisations
+        (True, 1)
     """
 
     name = "kfi"
@@ -203,6 +212,14 @@ class Eigen(Direct):
             U ← QR(F U), with diag(UᵀFU) for Λ (SOAP, Vyas et al. 2024): a basis near the
             eigenvectors, in which the part of F off the diagonal is left out. It is for
             devices on which "eigh" is slow beside products and QR; on a CPU it gains nothing.
+
+    Examples:
+        >>> import torch
+        >>> import newtriton as nt
+        >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        >>> optimizer = nt.SecondOrder(model, nt.KroneckerCurvature(model), nt.Eigen(basis="qr"))
+        >>> optimizer.step(torch.eye(3), torch.arange(3)).accepted
+        True
     """
 
     name = "eigen"

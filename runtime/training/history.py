@@ -47,6 +47,11 @@ class History:
         """The time spent training, in seconds."""
         return self.steps[-1]["seconds"] if self.steps else 0.0
 
+    def refused(self, epoch: int) -> int:
+        """Returns how many steps of an epoch were not accepted."""
+        of_epoch = [step for step in self.steps if step.get("epoch") == epoch]
+        return sum(not step.get("accepted", True) for step in of_epoch)
+
     def epochs_to(self, accuracy: float) -> int | None:
         """Returns the first epoch whose validation accuracy is at least this, or None."""
         for epoch in self.epochs:

@@ -3,6 +3,7 @@
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from operator import length_hint
@@ -13,8 +14,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count
-from ...compiler.language.trees import is_several, mapped, named, rebuilt
+from ...compiler.graph.options import check_count, check_flag
+from ..model.batches import Moved, moved
 from ..reading import read
 from .epoch import Epoch
 from .history import History
@@ -75,6 +76,15 @@ class StepOptimizer(Protocol):
         ...
 
 
+@runtime_checkable
+class Averaged(Protocol):
+    """An average of the parameters, see `PolyakAverage`."""
+
+    def in_place(self, model: Any) -> AbstractContextManager[None]:
+        """Puts the average in the place of the parameters, inside a `with` statement."""
+        ...
+
+
 def fit(
     model: TrainableModel,
     optimizer: StepOptimizer,
@@ -86,6 +96,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     log_dir: str | Path | None = None,
     history: History | None = None,
+    average: bool = False,
 ) -> History:
     """Trains for some epochs and records every step.
 
@@ -103,13 +114,16 @@ def fit(
         callbacks: called with the history after each epoch; returning True ends the training.
         log_dir: where to write TensorBoard's event files.
         history: the history of an earlier call, to be continued: its counts and seconds go on.
+        average: whether the Polyak average of the parameters that the optimizer keeps is what is
+            validated, see `PolyakAverage`; training goes on from the parameters themselves.
 
     Returns:
         the history, which is the one passed in if there was one.
 
     Raises:
         NewtritonError: `epochs` is no positive integer, data have no batches or cannot be passed
-            through as often, a batch is no pair (x, y), or what the optimizer's step raises.
+            through as often, a batch is no pair (x, y), the optimizer keeps no average that is
+            asked for, or what the optimizer's step raises.
 
     Examples:
         >>> import newtriton as nt
@@ -135,6 +149,7 @@ def fit(
                 f"{name} is a one-shot iterator ({type(data).__name__}) and would be empty in the "
                 f"second of {epochs} epochs: pass a list of batches, Batches or a DataLoader"
             )
+    kept = average_of(optimizer) if check_flag("average", average) else None
     history = History() if history is None else history
     history.interrupted = False
     callbacks = [*callbacks, *([] if log_dir is None else [TensorBoard(log_dir)])]
@@ -146,7 +161,8 @@ def fit(
             for epoch in range(first, first + epochs):
                 bar.set_description(f"epoch {epoch}/{first + epochs - 1}")
                 loss = loop.make_step(train, epoch) if whole else loop.make_pass(train, epoch)
-                scores = (None, None) if validation is None else evaluate(model, validation)
+                with nullcontext() if kept is None else kept.in_place(model):
+                    scores = (None, None) if validation is None else evaluate(model, validation)
                 history.epochs.append(
                     Epoch(epoch, len(history.steps), history.seconds, loss, *scores)
                 )
@@ -155,6 +171,21 @@ def fit(
         except KeyboardInterrupt:
             history.interrupted = True
     return history
+
+
+def average_of(optimizer: object) -> Averaged:
+    """Returns the average of the parameters that an optimizer keeps.
+
+    Raises:
+        NewtritonError: it keeps none.
+    """
+    average = getattr(optimizer, "average", None)
+    if not isinstance(average, Averaged):
+        raise NewtritonError(
+            f"{type(optimizer).__name__} keeps no average of the parameters: make it with one, as "
+            "in KFRA(model, average=0.95), or leave average out"
+        )
+    return average
 
 
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
@@ -181,7 +212,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     mean, classified = _Mean(model), True
     found: list[torch.Tensor] = []  # how many classes are right, and how many labels count
     for batch in data:
-        x, y = _move(batch, model)
+        x, y = moved(batch, model)
         mean.add(float(model.loss(x, y)), y)
         classified = classified and y.dtype == torch.int64
         if not classified:
@@ -287,7 +318,7 @@ class _Loop:
         mean = _Mean(self.model)
         start = time.perf_counter() - self.history.seconds
         for batch in train:
-            x, y = _move(batch, self.model)
+            x, y = moved(batch, self.model)
             record = self._recorded(self.optimizer.step(x, y), epoch, start)
             mean.add(record["loss"], y)
         if not mean.losses:
@@ -300,7 +331,7 @@ class _Loop:
     def make_step(self, train: Data, epoch: int) -> float:
         """Makes one step on all data; returns its loss."""
         start = time.perf_counter() - self.history.seconds
-        report = self.optimizer.step(_Moved(train, self.model))
+        report = self.optimizer.step(Moved(train, self.model))
         return self._recorded(report, epoch, start)["loss"]
 
     def _recorded(self, report: Any, epoch: int, start: float) -> dict[str, Any]:
@@ -321,48 +352,6 @@ class _Loop:
         self.bar.set_postfix(_shown(record, self.history), refresh=False)
         self.bar.update()
         return record
-
-
-class _Moved:
-    """Data whose batches come on the model's device; all else is as it is in the data.
-
-    Args:
-        data: the batches.
-        model: the model.
-    """
-
-    def __init__(self, data: Data, model: TrainableModel) -> None:
-        self.data, self.model = data, model
-
-    def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
-        return (_move(batch, self.model) for batch in self.data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
-
-
-def _move(batch: Any, model: TrainableModel) -> tuple[Any, torch.Tensor]:
-    """Returns a batch on the model's device, its numbers (not its classes) in the model's dtype.
-
-    Inputs that the model takes as integers stay integers.
-    """
-    try:
-        x, y = batch
-        x = mapped(torch.as_tensor, x) if is_several(x) else torch.as_tensor(x)
-        y = torch.as_tensor(y)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise NewtritonError(
-            f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y), x being a "
-            f"tensor or a tuple or a dictionary of them: {error}"
-        ) from error
-    integers = getattr(model, "integers", frozenset())
-    values = dict[str, torch.Tensor]()
-    for name, part in named(x).items():
-        keeps = name in integers and part.is_floating_point()  # which the model refuses
-        wanted = torch.int64 if name in integers else model.dtype
-        values[name] = part.to(model.device, part.dtype if keeps else wanted)
-    y_dtype = model.dtype if y.is_floating_point() else y.dtype
-    return rebuilt(x, values), y.to(model.device, y_dtype)
 
 
 def _plain(value: Any) -> Any:

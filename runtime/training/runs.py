@@ -1,13 +1,15 @@
 """The folder of a training run: what is kept after each epoch, so that the run can go on.
 
 The files are `options.json`, `history.json`, `weights.safetensors`, and `state.pt` with the state
-of the optimizer and the order of the data, which is read as plain data and never as code.
+of the optimizer and the order of the data, which is read as plain data and never as code. Where the
+weights are an average, `state.pt` also has the parameters that training goes on from.
 """
 
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from ...compiler.graph.errors import NewtritonError
 from .history import History
+from .loop import Averaged
 
 
 class Stateful(Protocol):
@@ -39,10 +42,12 @@ class RunFolder:
         path: the folder.
         options: what the run was started with, except for its length. A run can go on under the
             same options only.
+        defaults: what an option was that an older folder does not have; None unless given.
     """
 
     path: Path
     options: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def begin(self) -> History:
         """Makes the folder for a new run and returns an empty history.
@@ -60,14 +65,21 @@ class RunFolder:
         return History()
 
     def save(
-        self, model: Stateful, optimizer: Stateful, batches: Stateful, history: History
+        self,
+        model: Stateful,
+        optimizer: Stateful,
+        batches: Stateful,
+        history: History,
+        average: Averaged | None = None,
     ) -> None:
-        """Keeps everything as it is now."""
-        weights = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-        }
-        save_file(weights, self.path / "weights.safetensors")
+        """Keeps everything as it is now; the weights are the average's where one is given."""
         state = {"optimizer": optimizer.state_dict(), "batches": batches.state_dict()}
+        if average is not None:
+            state["model"] = model.state_dict()
+        with nullcontext() if average is None else average.in_place(model):
+            weights = model.state_dict()
+        on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(on_host, self.path / "weights.safetensors")
         torch.save(state, self.path / "state.pt")
         history.save(self.path / "history.json")
 
@@ -90,7 +102,7 @@ class RunFolder:
         except (SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
             raise NewtritonError(f"{self.path} holds a damaged run: {error}") from error
         history = History.load(self.path / "history.json")
-        model.load_state_dict(weights)
+        model.load_state_dict(state.get("model", weights))
         optimizer.load_state_dict(state["optimizer"])
         batches.load_state_dict(state["batches"])
         return history
@@ -104,8 +116,9 @@ class RunFolder:
         except ValueError as error:
             raise NewtritonError(f"{self.path}/options.json is damaged: {error}") from error
         for name, value in self.options.items():
-            if saved.get(name) != value:
+            before = saved.get(name, self.defaults.get(name))
+            if before != value:
                 raise NewtritonError(
-                    f"{self.path} was started with {name} {saved.get(name)}, not {value}: resume "
-                    "it with the same options"
+                    f"{self.path} was started with {name} {before}, not {value}: resume it with "
+                    "the same options"
                 )

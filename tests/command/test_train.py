@@ -1,5 +1,7 @@
 """`newtriton train`, run in this process on a small network."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,22 +51,147 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypat
     assert len(History.load(tmp_path / "broken" / "history.json").epochs) == 3
 
 
+NET = """
+from torch import nn
+import newtriton as nt
+
+class Net(nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.SiLU(), nn.Linear(8, classes))
+
+def data():
+    train, test = nt.digits()
+    return (train.x[:200], train.y[:200]), test
+"""
+FILE = """
+optimizer = "kflr"
+net = "a_users_net.py:Net"
+data = "a_users_net.py:data"
+epochs = 2
+average = true
+[set]
+every = [2, 4]
+"""
+
+
+def test_a_file_of_options_trains_a_users_network_and_goes_on(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(History, "plot", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    Path("a_users_net.py").write_text(NET)
+    Path("run.toml").write_text(FILE)
+    threads = torch.get_num_threads()
+    assert train(tmp_path / "whole", "--config", "run.toml", "--threads", "1") == 0
+    header, *rows, _ = capsys.readouterr().out.splitlines()
+    assert header.split() == ["epoch", "loss", "val.", "loss", "accuracy", "refused", "seconds"]
+    history = History.load("whole/history.json")
+    for row, epoch in zip(rows, history.epochs, strict=True):
+        number, loss, *_, refused, _ = row.split()
+        assert (int(number), loss) == (epoch.number, f"{epoch.loss:.3g}")
+        assert int(refused) == history.refused(epoch.number)
+    assert train(tmp_path / "broken", "--config", "run.toml", "--epochs", "1") == 0
+    assert train(tmp_path / "broken", "--config", "run.toml", "--resume", "--set", "every=3") == 2
+    assert "was started with set {'every': [2, 4]}" in one_line(capsys.readouterr().err)
+    assert train(tmp_path / "broken", "--config", "run.toml", "--resume") == 0
+    for name in ("weights.safetensors", "state.pt"):
+        whole, broken = (torch_file(tmp_path / run / name) for run in ("whole", "broken"))
+        assert len(whole) == len(broken)
+        assert all(torch.equal(w, b) for w, b in zip(whole, broken, strict=True))
+    torch.set_num_threads(threads)
+
+
+def torch_file(path: Path) -> list[torch.Tensor]:
+    """The tensors of a file of weights, or those of the model and the average of a state."""
+    if path.suffix == ".safetensors":
+        return [*load_file(path).values()]
+    state = torch.load(path, weights_only=True)
+    return [*state["model"].values(), state["optimizer"]["average"]["mean"]]
+
+
+def test_the_weights_are_the_average_where_that_is_asked_for(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(History, "plot", lambda *_, **__: None)
+    few = tuple(nt.Samples(part.x[:200], part.y[:200]) for part in nt.digits())
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: few)
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", small_cnn)
+    options = ("--optimizer", "kflr", "--epochs", "2")
+    assert train(tmp_path / "plain", *options) == 0
+    assert train(tmp_path / "mean", *options, "--average") == 0
+    plain, mean = (load_file(tmp_path / n / "weights.safetensors") for n in ("plain", "mean"))
+    state = torch.load(tmp_path / "mean" / "state.pt", weights_only=True)
+    assert all(torch.equal(plain[name], state["model"][name]) for name in plain)
+    model = nt.compile(small_cnn(), (1, 8, 8), nt.CrossEntropyLoss())
+    model.load_state_dict(mean)
+    assert torch.equal(model.params, state["optimizer"]["average"]["mean"])
+    (last,) = History.load(tmp_path / "mean" / "history.json").epochs[-1:]
+    assert nt.evaluate(model, [few[1]]) == (last.validation_loss, last.validation_accuracy)
+
+
+def test_a_folder_from_before_an_option_was_there_goes_on(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(History, "plot", lambda *_, **__: None)
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", small_cnn)
+    assert train(tmp_path, "--epochs", "1") == 0
+    path = tmp_path / "options.json"
+    old = json.loads(path.read_text())
+    for name in ("loss", "classes", "init", "batch_norm", "average", "set"):
+        del old[name]
+    path.write_text(json.dumps(old))
+    assert train(tmp_path, "--epochs", "1", "--resume", "--loss", "mse") == 2
+    assert train(tmp_path, "--epochs", "1", "--resume") == 0
+
+
+def test_data_without_classes_have_no_accuracy(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(History, "plot", lambda *_, **__: None)
+    few = nt.Samples(torch.rand(20, 6), torch.rand(20, 6))
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: (few, few))
+    assert train(tmp_path, "--net", "mlp", "--classes", "6", "--loss", "bce", "--epochs", "1") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[3] == "–"
+
+
+def test_help_lists_the_keywords_of_the_optimizer(capsys, tmp_path: Path):
+    (tmp_path / "run.toml").write_text('optimizer = "lbfgs"')
+    for arguments, keyword in [
+        (["--help"], "max_radius=none"),
+        (["--optimizer", "kfac", "--help"], "every=1,20"),
+        (["--help", "--optimizer=eacg"], "alpha=0.05"),
+        (["--config", str(tmp_path / "run.toml"), "--help"], "history_size=100"),
+    ]:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["train", *arguments])
+        assert not end.value.code
+        assert keyword in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--optimizer", "sgd", "--damping", "1"], "--damping is not for sgd, which takes --lr"),
         (["--optimizer", "sgd", "--lr", "-1"], "-1"),
         (["--radius", "0"], "0"),
+        (["--net", "transformer"], "one of cnn, mlp, cnn3"),
         (["--net", "vgg11"], "layer"),
         (["--seed", "-1"], "-1"),
         (["--batch-size", "0"], "batch_size is 0"),
         (["--epochs", "0"], "--epochs is 0"),
         (["--resume"], "no run to resume"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--set", "dampin=1"], "fitre has no 'dampin'; it takes damping, max_radius"),
+        (["--set", "damping=much"], "--set damping=much: give a number, or none"),
+        (["--set", "damping=1", "--damping", "1"], "--damping is --set damping=…: give one"),
+        (["--set", "max_radius=1", "--radius", "1"], "--radius is --set max_radius=…"),
+        (["--optimizer", "lbfgs", "--set", "history_size=0.5"], "give a whole number"),
+        (["--optimizer", "sgd", "--set", "momentum=-1"], "momentum"),
+        (["--optimizer", "adam", "--average"], "keeps no average of the parameters"),
+        (["--loss", "mse", "--classes", "3"], "label"),
+        (["--classes", "3"], "label"),
+        (["--config", "no/such.toml"], "no/such.toml"),
+        (["--preprocessing", "blur"], "blur"),
+        (["--data", "mnist", "--data-dir", "no/such"], "no/such"),
     ],
 )
 def test_unusable_values_take_one_line(tmp_path: Path, capsys, arguments: list[str], message: str):
     assert train(tmp_path, *arguments) == 2
     assert message in one_line(capsys.readouterr().err)
+    assert not [*tmp_path.iterdir()]  # no run has begun
 
 
 def test_an_unwritable_folder_takes_one_line(tmp_path: Path, capsys):

@@ -43,3 +43,9 @@ def test_epochs_to_an_accuracy():
 def test_seconds_are_those_of_the_last_step():
     assert run().seconds == 0.2
     assert History().seconds == 0
+
+
+def test_refused_steps_are_counted_by_epoch():
+    steps = [(1, True), (1, False), (2, True), (3, False), (3, False)]
+    history = History([], [{"epoch": epoch, "accepted": taken} for epoch, taken in steps])
+    assert [history.refused(epoch) for epoch in (1, 2, 3, 4)] == [1, 0, 2, 0]

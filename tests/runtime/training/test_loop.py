@@ -279,3 +279,36 @@ def test_an_optimizer_that_takes_all_data_makes_a_step_in_an_epoch(make) -> None
     assert data.state_dict() == {"epoch": 8}, "one that the test has made, and one of the step"
     with pytest.raises(NewtritonError, match=r"one-shot iterator.*several times"):
         nt.fit(model, optimizer, iter([(x, y)]), progress=False)
+
+
+def _trained(average: bool) -> tuple[nt.Model, nt.KFLR, History]:
+    """A small network after two epochs, validated on the average or on the parameters."""
+    train, test = nt.digits()
+    net = nt.Sequential(nt.Flatten(), nt.Linear(4), nt.Tanh(), nt.Linear(10))
+    model = nt.compile(net, (1, 8, 8), nt.CrossEntropyLoss(), seed=2)
+    optimizer = nt.KFLR(model)
+    batches = nt.Batches(train.x[:300], train.y[:300], 100)
+    options = {"epochs": 2, "progress": False, "average": average}
+    return model, optimizer, fit(model, optimizer, batches, [test], **options)
+
+
+def test_the_average_is_validated_and_training_goes_on_from_the_parameters():
+    (model, optimizer, history), (plain, _, of_parameters) = _trained(True), _trained(False)
+    assert torch.equal(model.params, plain.params)
+    assert [s["loss"] for s in history.steps] == [s["loss"] for s in of_parameters.steps]
+    _, test = nt.digits()
+    with optimizer.average.in_place(model):
+        expected = evaluate(model, [test])
+    last = history.epochs[-1]
+    assert (last.validation_loss, last.validation_accuracy) == expected
+    assert last.validation_loss != of_parameters.epochs[-1].validation_loss
+
+
+@pytest.mark.parametrize("make", [nt.FITRE, lambda m: nt.TorchOptimizer(m, torch.optim.SGD)])
+def test_an_average_that_is_not_kept_is_refused(make):
+    model = nt.compile(nt.Linear(2), (2,), nt.CrossEntropyLoss(), device="cpu")
+    data = [(torch.eye(2), torch.arange(2))]
+    with pytest.raises(NewtritonError, match="keeps no average of the parameters"):
+        fit(model, make(model), data, data, average=True)
+    with pytest.raises(NewtritonError, match="give True or False"):
+        fit(model, make(model), data, data, average=0.9)

@@ -1,5 +1,7 @@
 """A run that is saved and loaded goes on as if it had never stopped."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,33 @@ def test_a_damaged_file_is_reported(tmp_path: Path, name: str):
     (tmp_path / name).write_bytes(b"not what it was")
     with pytest.raises(NewtritonError):
         RunFolder(tmp_path, OPTIONS).load(Stateful(), Stateful(), batches())
+
+
+class Average:
+    """Stands in for an average: doubled weights."""
+
+    @contextmanager
+    def in_place(self, model: Stateful) -> Iterator[None]:
+        weights = model.state
+        model.state = {name: 2 * tensor for name, tensor in weights.items()}
+        yield
+        model.state = weights
+
+
+def test_the_weights_may_be_an_average_and_the_run_goes_on_from_the_parameters(tmp_path: Path):
+    model, folder = Stateful(**{"0.weight": torch.ones(2)}), RunFolder(tmp_path, {})
+    folder.begin()
+    folder.save(model, Stateful(), batches(), History(), Average())
+    assert load_file(tmp_path / "weights.safetensors")["0.weight"].tolist() == [2.0, 2.0]
+    loaded = Stateful()
+    folder.load(loaded, Stateful(), batches())
+    assert loaded.state["0.weight"].tolist() == [1.0, 1.0]
+
+
+def test_an_option_that_an_older_folder_lacks_is_its_default(tmp_path: Path):
+    saved(tmp_path)
+    more = OPTIONS | {"loss": "ce"}
+    RunFolder(tmp_path, more, {"loss": "ce"}).load(Stateful(), Stateful(), batches())
+    with pytest.raises(NewtritonError, match="started with loss ce, not mse"):
+        wanted = RunFolder(tmp_path, more | {"loss": "mse"}, {"loss": "ce"})
+        wanted.load(Stateful(), Stateful(), batches())

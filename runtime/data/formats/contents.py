@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...compiler.graph.errors import NewtritonError
+from ....compiler.graph.errors import NewtritonError
 
 GZIP = b"\x1f\x8b"
+AUTOMATIC = 47  # zlib's word for data of gzip or of zlib
 CHUNK = 1 << 16
 MOST = 1 << 30  # bytes: none of the published files is larger when it is unzipped
 
@@ -39,8 +41,12 @@ class Contents:
     data: np.ndarray
 
     @classmethod
-    def of(cls, path: Path) -> Contents:
+    def of(cls, path: Path, *, zipped: bool = False) -> Contents:
         """Reads a file, whose first bytes, not its name, say whether it is gzipped.
+
+        Args:
+            path: the file.
+            zipped: whether it is zipped in any case, if not by gzip then by zlib.
 
         Raises:
             NewtritonError: it cannot be read or unzipped.
@@ -49,8 +55,8 @@ class Contents:
             data = np.fromfile(path, np.uint8)
         except OSError as error:
             raise unreadable(path, error) from error
-        if data[:2].tobytes() == GZIP:
-            data = np.frombuffer(bytearray().join(_unzipped(path, memoryview(data))), np.uint8)
+        if zipped or data[:2].tobytes() == GZIP:
+            data = np.frombuffer(bytearray().join(_unzipped(path, data.data)), np.uint8)
         return cls(path, data)
 
     def damaged(self, offset: int, what: str) -> NewtritonError:
@@ -74,7 +80,7 @@ class Contents:
         Raises:
             NewtritonError: there are fewer or more bytes.
         """
-        end = offset + np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object))
+        end = offset + np.dtype(dtype).itemsize * math.prod(shape)
         if len(self.data) < end:
             raise self.damaged(
                 len(self.data), f"the file ends where {end} bytes are expected: get it again"
@@ -86,25 +92,26 @@ class Contents:
 
 
 def _unzipped(path: Path, data: memoryview) -> Iterator[bytes]:
-    """Yields the contents of gzipped data, whose members follow each other.
+    """Yields the contents of zipped data; members of a gzipped file follow each other.
 
-    Offsets in complaints are those of the gzipped file.
+    Offsets in complaints are those of the zipped file.
     """
     offset = total = 0
     while offset < len(data):
-        if data[offset : offset + 2] != GZIP:
-            raise damaged(path, offset, "no gzip data: get the file again")
-        member = zlib.decompressobj(wbits=31)
+        if offset and data[offset : offset + 2] != GZIP:
+            more = len(data) - offset
+            raise damaged(path, offset, f"{more} bytes follow the zipped data: get the file again")
+        member = zlib.decompressobj(wbits=AUTOMATIC)
         while not member.eof:
             if offset >= len(data):
-                raise damaged(path, len(data), "the gzip data end too early: get the file again")
+                raise damaged(path, len(data), "the zipped data end too early: get the file again")
             chunk = data[offset : offset + CHUNK]
             before = member.copy()
             try:
                 part = member.decompress(chunk)
             except zlib.error as error:
                 at = offset + _first_bad(before, chunk)
-                raise damaged(path, at, f"damaged gzip data ({error}): get it again") from error
+                raise damaged(path, at, f"damaged zipped data ({error}): get it again") from error
             total += len(part)
             if total > MOST:
                 raise damaged(path, offset, f"more than {MOST} bytes when unzipped")

@@ -1,0 +1,77 @@
+"""The data that options describe: a set of the catalogue or of the user's."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..compiler.graph.errors import NewtritonError
+from ..compiler.language.trees import is_several
+from ..runtime.data.lazy import Lazy
+from ..runtime.data.samples import Samples
+from .catalogue import DATA, DEFAULT
+from .references import named, users_code
+
+
+def add_data(command: ArgumentParser, data: str | None, use: str = "the data to train on") -> None:
+    """Adds the options that describe data.
+
+    Args:
+        command: the command's parser.
+        data: the data unless others are given; None for none.
+        use: what the data are for.
+    """
+    shown = "" if data is None else f" {DEFAULT}"
+    command.add_argument(
+        "--data", default=data, metavar="NAME",
+        help=f"{use}: {', '.join(DATA)}; or module:attribute of yours, a pair (training, "
+        f"validation) of pairs (x, y), or a function that returns one{shown}",
+    )  # fmt: skip
+    add = command.add_argument
+    add("--data-dir", type=Path, metavar="DIR", help="the folder of the data's files")
+    add(
+        "--preprocessing", metavar="NAMES",
+        help="what is done to the data first, names separated by commas (default: the data's own)",
+    )  # fmt: skip
+
+
+def data(options: Namespace) -> tuple[Samples, Samples]:
+    """Returns the samples for training and those for validation that the options name.
+
+    Raises:
+        NewtritonError: there are no such data, or they are no two pairs (x, y).
+    """
+    found: Any = named(options.data, DATA, "--data")
+    given = {"root": options.data_dir, "preprocessing": _split(options.preprocessing)}
+    given = {name: value for name, value in given.items() if value is not None}
+    takes = inspect.signature(found).parameters if callable(found) else {}
+    for name in given.keys() - takes.keys():
+        option = "--data-dir" if name == "root" else "--preprocessing"
+        raise NewtritonError(f"{option} is not for {options.data}, which takes no {name}")
+    if callable(found):
+        with users_code(f"--data {options.data}"):
+            found = found(**given)
+    try:
+        train, validation = found
+        return _samples(train), _samples(validation)
+    except (TypeError, ValueError) as error:
+        raise NewtritonError(
+            f"--data {options.data} gives {type(found).__name__}: give a pair (training, "
+            f"validation) of pairs (x, y) of tensors ({error})"
+        ) from error
+
+
+def _split(names: str | None) -> list[str] | None:
+    """Returns names that are separated by commas."""
+    return None if names is None else [name.strip() for name in names.split(",")]
+
+
+def _samples(part: Any) -> Samples:
+    """Returns a pair (x, y) of tensors, or of arrays, as samples."""
+    x, y = part
+    ready = isinstance(x, Lazy) or is_several(x)
+    return Samples(x if ready else torch.as_tensor(x), torch.as_tensor(y))

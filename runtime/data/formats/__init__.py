@@ -1,0 +1,1 @@
+"""Readers of published files: their bytes become arrays, and damage one error."""
