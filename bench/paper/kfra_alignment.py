@@ -23,31 +23,55 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXACT = "exact, by layer"  # the name that `nt.alignment` gives the block-diagonal step
-STARRED = {True: " *", False: ""}  # the paper's mark of the approximate inverse, eq. 36
+STARS = (" *", "")  # the paper's mark of the approximate inverse, eq. 36
 DRAWS = 10
+TEN = f"KFAC, {DRAWS} draws"
 DRAWN = ("KFRA", "KFRA *", "KFAC", "KFAC *", "KFLR")  # what the picture shows
 
 
-def steps(lin: nt.Linearization, damping: float, exact_root: bool, seed: int) -> dict[str, Tensor]:
-    """Returns the steps that are compared, by name.
+def kinds(setting: Setting) -> dict[str, tuple[str, int]]:
+    """Returns the kinds of factors and their draws by name.
 
-    Args:
-        lin: the point and the batch.
-        damping: γ of all.
-        exact_root: whether K-FAC with more draws and KFLR, which has all of them, are among them.
-        seed: the seed of the labels that are drawn.
+    KFLR, which stands for all draws, has a backward copy for every pixel: small images alone.
     """
-    kinds = {"KFRA": ("kfra", 1), "KFAC": ("kfac", 1)}
-    if exact_root:
-        kinds |= {f"KFAC, {DRAWS} draws": ("kfac", DRAWS), "KFLR": ("kflr", 1)}
-    found: dict[str, Tensor] = {}
-    for name, (kind, samples) in kinds.items():
-        curvature = KroneckerCurvature(lin.model, kind, samples=samples, seed=seed)
-        curvature.update(lin)
-        for solver in (KFI(), Eigen()):
-            solution = solver.solve(curvature, damping, lin.gradient)
-            found[name + STARRED[isinstance(solver, KFI)]] = -solution.x
+    found = {"KFRA": ("kfra", 1), "KFAC": ("kfac", 1)}
+    if setting.size != "full":
+        found |= {TEN: ("kfac", DRAWS), "KFLR": ("kflr", 1)}
     return found
+
+
+def curvatures(setting: Setting, lin: nt.Linearization, seed: int) -> dict[str, KroneckerCurvature]:
+    """Returns the curvatures of a batch that are compared, by name."""
+    found: dict[str, KroneckerCurvature] = {}
+    for name, (kind, samples) in kinds(setting).items():
+        found[name] = KroneckerCurvature(lin.model, kind, samples=samples, seed=seed)
+        found[name].update(lin)
+    return found
+
+
+def steps(
+    lin: nt.Linearization, made: Mapping[str, KroneckerCurvature], damping: float
+) -> dict[str, Tensor]:
+    """Returns the steps of curvatures with both inverses, by name."""
+    return {
+        name + star: -solver.solve(curvature, damping, lin.gradient).x
+        for name, curvature in made.items()
+        for star, solver in ((" *", KFI()), ("", Eigen()))
+    }
+
+
+def factor_errors(made: Mapping[str, KroneckerCurvature]) -> dict[str, float]:
+    """Returns ‖E[𝒢] − exact‖/‖exact‖ of curvatures, the mean over layers; nothing without KFLR."""
+    if "KFLR" not in made:
+        return {}
+    exact = made["KFLR"].factors
+    return {
+        name: float(np.mean([
+            float((curvature.factors[layer].G - of_layer.G).norm() / of_layer.G.norm())
+            for layer, of_layer in exact.items()
+        ]))
+        for name, curvature in made.items()
+    }  # fmt: skip
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -75,7 +99,10 @@ def followed(setting: Setting, name: str, seed: int) -> list[Row]:
         x, y = (t.to(model.device, torch.float64) for t in next(stream))
         last = update == updates[-1]
         for part in (size, size // 2, size // 4)[: 3 if last else update in updates]:
-            found = compared(setting, model.linearize(x[:part], y[:part]), optimizer.damping, seed)
+            lin = model.linearize(x[:part], y[:part])
+            made = curvatures(setting, lin, seed)
+            found = compared(setting, lin, steps(lin, made, optimizer.damping), optimizer.damping)
+            errors = factor_errors(made)
             for method, cosine in found.whole.items():
                 key = {
                     "set": name, "data": data.name, "seed": seed, "method": method, "batch": part,
@@ -85,6 +112,7 @@ def followed(setting: Setting, name: str, seed: int) -> list[Row]:
                 values = {
                     "update": update, "damping": found.damping, "whole": cosine, "layers": layers,
                     "by_layer": float(np.mean(layers)), "residual": max(found.residuals.values()),
+                    "factor_error": errors.get(method),
                 }  # fmt: skip
                 for field, value in values.items():
                     row.setdefault(field, []).append(value)
@@ -99,9 +127,10 @@ def _marks(setting: Setting) -> Sequence[int]:
     )
 
 
-def compared(setting: Setting, lin: nt.Linearization, damping: float, seed: int) -> Alignment:
-    """Returns the cosines at a point of the trajectory, with its damping."""
-    made = steps(lin, damping, setting.size != "full", seed)
+def compared(
+    setting: Setting, lin: nt.Linearization, made: Mapping[str, Tensor], damping: float
+) -> Alignment:
+    """Returns the cosines of steps with exact ones."""
     limit = setting.of(smoke=20, default=250, full=2000)
     return nt.alignment(lin, made, damping=damping, tolerance=1e-4, limit=limit)
 
@@ -187,22 +216,19 @@ def _aligned(tasks: Mapping[str, Sequence[Row]], field: str) -> Finding:
         "by_layer": ("layer by layer, with the block-diagonal", "figures 5a to 7a"),
         "whole": ("as a whole, with the full", "figures 5b to 7b"),
     }[field]
-    counts = [_above(tasks, f"KFRA{star}", f"KFAC{star}", field) for star in STARRED.values()]
-    starred, plain = (
-        _pair(tasks, f"KFRA{star}", f"KFAC{star}", field) for star in STARRED.values()
-    )
+    counts = [_above(tasks, f"KFRA{star}", f"KFAC{star}", field) for star in STARS]
+    starred, plain = (_pair(tasks, f"KFRA{star}", f"KFAC{star}", field) for star in STARS)
     (starred_above, runs), (plain_above, _) = counts
-    sampled = any(row["method"] == "KFLR" for rows in tasks.values() for row in rows)
     why = (
         f"KFRA is the better one in {plain_above} of {runs} runs with the exact inverse, and in "
         f"{starred_above} of {runs} with the approximate one."
     )
-    if sampled:
-        noise = _pair(tasks, "KFLR", f"KFAC, {DRAWS} draws", field)
+    if any(row["method"] == "KFLR" for rows in tasks.values() for row in rows):
         why += (
-            " The two differ in E[𝒢] alone, which K-FAC has with sampling noise and KFRA with the "
-            "bias of its recursion. KFLR has it exactly, and is aligned as K-FAC is with "
-            f"{DRAWS} draws ({noise}): where K-FAC falls behind it is the noise of one draw."
+            " The two differ in E[𝒢] alone, which KFLR has exactly: K-FAC's has the noise of its "
+            f"draws, KFRA's the bias of its recursion. {_off(tasks)} With KFLR's the mean cosines "
+            f"of exact and approximate inverse are {_pair(tasks, 'KFLR', 'KFLR *', field)}, and "
+            f"with {DRAWS} draws {_pair(tasks, TEN, f'{TEN} *', field)}."
         )
     return Finding(
         f"Throughout the optimisation KFRA's step is aligned better than K-FAC's, {what[0]} "
@@ -212,6 +238,18 @@ def _aligned(tasks: Mapping[str, Sequence[Row]], field: str) -> Finding:
         _verdict(counts),
         why,
     )
+
+
+def _off(tasks: Mapping[str, Sequence[Row]]) -> str:
+    """Returns how far E[𝒢] is from that of KFLR, as a sentence."""
+    told = ", ".join(
+        f"{name} "
+        + ", ".join(
+            f"{means(rows, method, 'factor_error').mean():.2f}" for method in ("KFRA", "KFAC", TEN)
+        )
+        for name, rows in tasks.items()
+    )
+    return f"‖E[𝒢] − exact‖/‖exact‖ of KFRA, of K-FAC with one and with {DRAWS} draws: {told}."
 
 
 def _inverses(tasks: Mapping[str, Sequence[Row]]) -> Finding:

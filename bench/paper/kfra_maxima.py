@@ -87,7 +87,7 @@ def surface(plane: str, side: int, seed: int) -> Row:
         axes[-1][place] = normal(generator, *start[place].shape)
     ticks, heights = np.linspace(-2.0, 2.0, side), np.empty((side, side))
     for (i, j), _ in np.ndenumerate(heights):
-        model.params.copy_(start + ticks[j] * axes[0] + ticks[i] * axes[1])
+        model.params.copy_(start + float(ticks[j]) * axes[0] + float(ticks[i]) * axes[1])
         heights[i, j] = float(model.loss(x, y))
     return {"plane": plane, "heights": heights.tolist(), "maxima": maxima(heights)}
 

@@ -34,11 +34,14 @@ def test_of_one_sample_kfra_and_kflr_are_exact_by_layer() -> None:
     model = nt.compile(net, (6,), nt.BCEWithLogitsLoss(), dtype=torch.float64, seed=0)
     x = torch.rand(1, 6, dtype=torch.float64, generator=torch.manual_seed(0))
     lin = model.linearize(x, x)
-    made = experiment.steps(lin, 0.1, True, 0)
-    found = nt.alignment(lin, made, damping=0.1)
+    made = experiment.curvatures(Setting("smoke"), lin, 0)
+    found = nt.alignment(lin, experiment.steps(lin, made, 0.1), damping=0.1)
     for name in ("KFRA", "KFLR"):
         assert list(found.layers[name].values()) == pytest.approx([1.0] * 4)
     assert min(found.layers["KFAC"].values()) < 0.999
+    errors = experiment.factor_errors(made)
+    assert max(errors["KFRA"], errors["KFLR"]) < 1e-12
+    assert errors["KFAC"] > 0.1
 
 
 def made(kfra: float, kfac: float) -> list[dict[str, Any]]:
