@@ -174,7 +174,7 @@ def measure(setting: Setting) -> list[Row]:
 
 
 def of_problem(setting: Setting, name: str, seed: int) -> list[Row]:
-    """Returns a row at the first weights of a seed, and one after some updates of KFLR."""
+    """Returns a row at the first weights of a seed, and one after some updates of KFRA."""
     problem, (data, samples) = PROBLEMS[name], digits(setting)
     inputs = samples.x.shape[1]
     if problem.outputs:

@@ -50,6 +50,7 @@ def made(kfra: float, kfac: float) -> list[dict[str, Any]]:
         {
             "set": "CURVES", "seed": seed, "method": method, "batch": 10, "update": [0, 9],
             "whole": [c, c], "by_layer": [c, c], "layers": [[c], [c]], "residual": [0.0, 0.0],
+            "damping": [0.1, 0.01], "with_first_damping": c,
         }
         for method, c in cosines.items()
         for seed in (0, 1)
