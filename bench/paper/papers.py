@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import newton_product, newton_training
 from .experiment import Experiment, Paper
 from .kfra_alignment import ALIGNMENT
 from .kfra_autoencoders import AUTOENCODERS
@@ -16,7 +17,8 @@ PAPERS: dict[str, Paper] = {
         {},
     ),
     "newton-cnn": Paper(
-        "Wang, Tan & Lin (2020). Newton Methods for Convolutional Neural Networks.", {}
+        "Wang, Tan & Lin (2020). Newton Methods for Convolutional Neural Networks.",
+        newton_training.EXPERIMENTS | newton_product.EXPERIMENTS,
     ),
     "ea-cg": Paper(
         "Chen, Chou & Chang (2018). EA-CG: An Approximate Second-Order Method for Training "
