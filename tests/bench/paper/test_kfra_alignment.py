@@ -19,8 +19,8 @@ def rows() -> list[dict[str, Any]]:
 
 
 def test_steps_are_compared_along_a_trajectory(rows) -> None:
-    whole = {row["method"]: row for row in experiment.whole_batch(rows)}
-    assert {row["batch"] for row in rows} == {40, 20, 10}
+    whole = {row["method"]: row for row in experiment.along(rows)}
+    assert {row["batch"] for row in rows} == {40, 20}
     assert whole["KFRA"]["update"] == [0, 2]
     assert len(whole["KFRA"]["layers"][0]) == 8
     assert whole[EXACT]["by_layer"] == pytest.approx([1.0, 1.0])
