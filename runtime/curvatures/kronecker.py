@@ -224,7 +224,7 @@ class KroneckerCurvature:
         self.updates += 1
         return True
 
-    def bootstrap(self, lin: Linearization) -> bool:
+    def bootstrap(self, lin: Linearized) -> bool:
         """Takes a batch into the plain average that the first update will find; see `update`."""
         return self._gather(lin, plain=True)
 
@@ -233,7 +233,7 @@ class KroneckerCurvature:
         """Whether factors have been gathered or loaded."""
         return any(block.is_filled for block in self._blocks.values())
 
-    def _gather(self, lin: Linearization, plain: bool) -> bool:
+    def _gather(self, lin: Linearized, plain: bool) -> bool:
         """Gathers factors into the averages, plain or moving; returns False if not finite."""
         filled = self._is_filled
         named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}

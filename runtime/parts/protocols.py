@@ -274,7 +274,7 @@ class Averaging(Protocol):
         """The share of the curvature that so many samples may not have seen: 1/N of N samples."""
         ...
 
-    def bootstrap(self, lin: Linearization) -> bool:
+    def bootstrap(self, lin: Linearized) -> bool:
         """Takes a batch in before the first update; returns False where it is not finite."""
         ...
 
