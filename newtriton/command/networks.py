@@ -174,9 +174,10 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
     return parameter.default is inspect.Parameter.empty and parameter.kind not in several
 
 
-def _classes(y: Tensor) -> int | None:
-    """Returns the number of classes, where labels are classes."""
-    return int(y.max()) + 1 if y.dtype == torch.int64 and y.numel() else None
+def _classes(y: Any) -> int | None:
+    """Returns the number of classes, where labels are classes in memory."""
+    known = isinstance(y, Tensor) and y.dtype == torch.int64 and y.numel() > 0
+    return int(y.max()) + 1 if known else None
 
 
 def _features(x: Any) -> int | None:

@@ -1,26 +1,32 @@
 """A graph at a batch size as fused kernels: the memory of a call, and the launches in it.
 
-Results are written where the caller wants them, or to new memory. Everything else lies in memory
-that belongs to the plan, so that a call allocates nothing besides its results: an arena for what
-launches tell each other, and copies of the batch's data, which lie elsewhere in every call.
+Results are written where the caller wants them, or to new memory; those that are kept for other
+programs live and die together, in one block. Everything else lies in memory that belongs to the
+plan, so that a call allocates nothing besides its results: an arena for what launches tell each
+other, and copies of the batch's data, which lie elsewhere in every call.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node, concrete
 from ...compiler.lowering.code import Buffer
-from ...compiler.lowering.kernel import Schedule, is_data
+from ...compiler.lowering.kernel import Schedule, base, is_data
 from ..backend import Context
 from .call import WIDTH, Memory, aligned
 from .compiling import Job, compile_once
 from .launch import Launch
 from .replay import Record, Replays
 from .storage import Storage, dtype_of
+
+TAPE = "tape:"  # the beginning of the names of outputs that are kept for other programs
+STEP = 256  # bytes of whose multiples a value's place in a block is one
 
 
 class Plan:
@@ -51,6 +57,7 @@ class Plan:
         self.schedule, self.source, self.launches = schedule, source, launches
         self.storage, self.made = storage, made
         self._memory: PlanMemory | None = None
+        self._shapes: dict[Node, tuple[int, ...]] = {}
         recordable = all(launch.recordable for launch in launches)
         self._replays = Replays(record if recordable else None)
         self._copies_data = copies_data and self._replays.record is not None
@@ -59,6 +66,19 @@ class Plan:
     def scratch(self) -> int:
         """The bytes of the arena."""
         return self.storage.arena.size
+
+    @property
+    def kept(self) -> list[Node]:
+        """The results that are kept for other programs."""
+        outputs = self.schedule.graph.outputs.items()
+        kept = [*self.made, *(base(n) for name, n in outputs if name.startswith(TAPE))]
+        return [n for n in dict.fromkeys(kept) if n not in self.storage.given]
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """Returns the shape of a node at the batch size."""
+        if node not in self._shapes:
+            self._shapes[node] = concrete(node.shape, self.storage.batch)
+        return self._shapes[node]
 
     def __call__(
         self,
@@ -71,7 +91,8 @@ class Plan:
         Args:
             context: batch size, dtype and device.
             feed: the tensors of given values.
-            out: the memory that results are written to; the others get new memory.
+            out: the memory that results are written to, none that are kept for other programs; the
+                others get new memory.
 
         Returns:
             the tensor of a buffer: those of results belong to the caller.
@@ -83,7 +104,7 @@ class Plan:
         memory = call_memory(plan, feed, out)
 
         def addresses() -> tuple[int, ...]:
-            return tuple(map(memory.address, plan.moving))
+            return tuple(map(memory.address, plan.apart))
 
         self._replays(addresses, lambda: self._launch(context, memory))
         return memory
@@ -119,7 +140,8 @@ class Plan:
         """
         if self._memory is not None:
             return []
-        self._memory = memory = PlanMemory(self.storage, context.device, self._copies_data)
+        block = Block(self.kept, self.storage)
+        self._memory = memory = PlanMemory(self.storage, context.device, self._copies_data, block)
         places: dict[Buffer, Tensor] = {**feed, **out}
         known = [b for b in memory.moving if b in places]
         memory.unaligned = frozenset(b for b in known if places[b].data_ptr() % WIDTH)
@@ -135,6 +157,45 @@ class Plan:
         return self._memory
 
 
+class Block:
+    """Values in one piece of memory, which is new in every call.
+
+    So a call asks the allocator once, and what it gives decides alone whether the call's launches
+    can be replayed.
+
+    Attributes:
+        nodes: the values.
+        size: the bytes of them all.
+
+    Args:
+        storage: what knows their sizes.
+    """
+
+    def __init__(self, nodes: list[Node], storage: Storage) -> None:
+        self.nodes = nodes
+        sizes = [storage.size(n) * dtype_of(n).itemsize for n in nodes]
+        *starts, self.size = accumulate((-(-s // STEP) * STEP for s in sizes), initial=0)
+        shapes = [concrete(n.shape, storage.batch) for n in nodes]
+        self._places = [
+            (n, dtype_of(n), shape, _strides(shape), start // dtype_of(n).itemsize)
+            for n, shape, start in zip(nodes, shapes, starts, strict=True)
+        ]
+
+    def tensors(self, device: torch.device) -> Iterator[tuple[Node, Tensor]]:
+        """Yields the values in new memory."""
+        if not self._places:
+            return
+        block = torch.empty(self.size, dtype=torch.uint8, device=device)
+        typed = {dtype: block.view(dtype) for dtype in {place[1] for place in self._places}}
+        for node, dtype, shape, strides, start in self._places:
+            yield node, typed[dtype].as_strided(shape, strides, start)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the strides of a contiguous tensor."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
 class PlanMemory:
     """The memory that belongs to a plan.
 
@@ -142,21 +203,25 @@ class PlanMemory:
         storage: where every value lies.
         device: where the memory is.
         copies: whether data of the batch are copied into it in every call.
+        block: the results that lie in a block.
 
     Attributes:
         arena: what launches tell each other.
         copied: the copies of data, by the buffer they stand for.
         moving: what lies elsewhere, given and results, in the order of their use.
+        apart: the same, but of the block its first value alone, which says where all of it is.
         unaligned: what of it may lie at any address; all others are multiples of 16.
         ready: whether kernels have been loaded.
     """
 
-    def __init__(self, storage: Storage, device: torch.device, copies: bool) -> None:
-        self.storage, self.device = storage, device
+    def __init__(self, storage: Storage, device: torch.device, copies: bool, block: Block) -> None:
+        self.storage, self.device, self.block = storage, device, block
         self.arena = torch.empty(storage.arena.size, dtype=torch.uint8, device=device)
         given = [b for b in storage.addressed if b in storage.given and isinstance(b, Node)]
         self.copied = {b: self._room(b) for b in given if copies and is_data(b)}
         self.moving = [b for b in storage.addressed if b not in self.copied]
+        inside = set(block.nodes)
+        self.apart = [b for b in self.moving if b not in inside] + block.nodes[:1]
         self.unaligned: frozenset[Buffer] = frozenset()
         self.ready = False
 
@@ -202,6 +267,8 @@ def call_memory(
         return plan.part(buffer)
 
     memory = Memory(place)  # what it holds is freed with it: nothing above refers to it
+    for node, tensor in plan.block.tensors(plan.device):
+        memory.put(node, tensor)
     for buffer, room in plan.copied.items():
         memory.put(buffer, room.copy_(given(buffer)))
     return memory

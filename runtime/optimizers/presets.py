@@ -362,7 +362,10 @@ class EACG(SecondOrder):
         limit: CG iterations in a layer, ≥ 1; the grid is 5, 10, 20, 50.
         tolerance: the relative residual at which CG stops; the grid is 1e-10, 1e-5, 1e-2, 1e-1.
         momentum: μ of the steps, 0 ≤ μ < 1; the paper has none.
-        apart: whether weight and bias are blocks of their own, as in the paper.
+        apart: whether weight and bias are blocks of their own, as in the paper, each solved by its
+            own iterations.
+        pos_eig: the γ ≤ 0 of Pos-Eig (eq. 8), which multiplies negative eigenvalues of "pch-1" and
+            "pch-2" factors; None for −1 and 0.
         noise: "wiener", see `rules.noise`, or None for the paper's method.
         sharing: what becomes of a layer's positions, "expand" or "reduce", see
             `Linearization.kronecker_factors`.
@@ -395,6 +398,7 @@ class EACG(SecondOrder):
         tolerance: float = 1e-5,
         momentum: float = 0.0,
         apart: bool = True,
+        pos_eig: float | None = None,
         noise: str | None = "wiener",
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
@@ -409,6 +413,7 @@ class EACG(SecondOrder):
             seed=seed,
             inputs="mean",
             apart=apart,
+            pos_eig=pos_eig,
             sharing=sharing,
             max_factor=max_factor,
             max_copies=max_copies,
