@@ -14,6 +14,7 @@ from .curvature.adjoints import random_numbers
 from .curvature.factors import TAPED, Wanted, factors
 from .curvature.jacobian import basis, jacobians, output_jacobian, stored_product
 from .curvature.uses import consumers
+from .derivatives.copies import copies
 from .derivatives.jvp import jvp
 from .derivatives.quadratic import quadratic_forms
 from .derivatives.transpose import vjp
@@ -245,6 +246,54 @@ class Programs:
         values = {} if b_z_dot is None else vjp({self.traced.z: b_z_dot}, nodes)
         outputs = self._by_parameter(Ggnvp, values)
         return self._program("ggnvp", outputs, self._linearized, self._directions(1))
+
+    def columns(
+        self, parameters: tuple[str, ...], curvature: str, count: int | None = None
+    ) -> Program:
+        """Returns the program of columns of a matrix's block that belongs to some parameters.
+
+        Directions and products, `Hvp` or `Ggnvp`, are those of the parameters alone, so that only
+        the network above these is worked through.
+
+        Args:
+            parameters: the names of trained parameters.
+            curvature: "hessian" or "ggn".
+            count: how many columns there are, on a leading axis of directions and products; None
+                for one without that axis.
+
+        Raises:
+            MissingRule: an op cannot have copies of these operands, so that there is no such axis.
+        """
+        key = ("columns", parameters, curvature, count)
+        if key not in self._made:
+            nodes = {name: self.traced.trained[name] for name in parameters}
+            tangents = {p: ops.input_(str(Direction(0, n)), p.shape) for n, p in nodes.items()}
+            found = self._own_product(curvature, tangents)
+            if count is not None:
+                shapes = {v: (count, *v.shape) for v in tangents.values()}
+                leaves = {v: ops.input_(v["name"], shape) for v, shape in shapes.items()}
+                repeated = copies(found.values(), leaves, count)
+                found = {p: repeated[product] for p, product in found.items()}
+                tangents = {p: leaves[v] for p, v in tangents.items()}
+            outputs = self._by_parameter(Hvp if curvature == "hessian" else Ggnvp, found)
+            inputs: dict[Input, Node] = {Direction(0, n): tangents[p] for n, p in nodes.items()}
+            name = f"columns({curvature}, {', '.join(parameters)}, {count})"
+            self._made[key] = self._program(name, outputs, self.tape, inputs)
+        return self._made[key]
+
+    def _own_product(self, curvature: str, tangents: Mapping[Node, Node]) -> dict[Node, Node]:
+        """Returns the products of parameters' own block with their tangents, where not zero."""
+        if curvature == "hessian":
+            gradient = {p: self.adjoints[p] for p in tangents if p in self.adjoints}
+            moved = jvp(gradient.values(), tangents)
+            products = {p: moved[g] for p, g in gradient.items()}
+            return {p: product for p, product in products.items() if product is not None}
+        z_dot = jvp([self.traced.z], tangents)[self.traced.z]
+        b_z_dot = None if z_dot is None else self._output_product(z_dot)
+        if b_z_dot is None:
+            return {}
+        pulled = vjp({self.traced.z: b_z_dot}, tangents)
+        return {p: pulled[p] for p in tangents if p in pulled}
 
     def _output_forms(self, z_dots: Sequence[Node]) -> dict[tuple[int, int], Node]:
         """żᵢᵀ B żⱼ, for i ≤ j."""

@@ -43,7 +43,7 @@ from .adjoints import (
 )
 from .blocks import MAX_FACTOR, DiagonalLayer, KroneckerLayer, Planned, blocks, faults, plan
 from .layouts import outer_positions
-from .recursion import RECURSIVE, WAYS_OUT, diagonal_blocks, no_chain, recursion
+from .recursion import RECURSIVE, WAYS_OUT, check_pos_eig, diagonal_blocks, no_chain, recursion
 from .uses import Placed, Product, Taken, spread_axes, uses_of
 from .vectors import Vectors, by_sample, gradients, inputs, reciprocal
 
@@ -151,6 +151,7 @@ class Wanted:
         sharing: "expand" or "reduce".
         max_factor: the most rows of a matrix; larger sides are kept as their diagonals.
         max_copies: the most copies of the backward pass of "kflr".
+        pos_eig: the γ ≤ 0 of Pos-Eig for "pch-1" and "pch-2"; None for their own.
     """
 
     kind: str
@@ -161,6 +162,7 @@ class Wanted:
     sharing: str = "expand"
     max_factor: int = MAX_FACTOR
     max_copies: int = MAX_COPIES
+    pos_eig: float | None = None
 
     @property
     def reduces(self) -> bool:
@@ -356,6 +358,7 @@ def _check(traced: Traced, wanted: Wanted) -> None:
         raise NewtritonError(
             f"Kronecker factors of kind {wanted.kind!r}: one of {', '.join(KINDS)}"
         )
+    check_pos_eig(wanted.kind, wanted.pos_eig)
     if wanted.per_sample and wanted.kind not in TAPED:
         raise NewtritonError(
             f"factors of kind {wanted.kind!r} average over samples before they multiply, so that "
@@ -424,7 +427,7 @@ def _recursive(
             if not placed.is_straight:
                 raise MissingRule(no_chain(wanted.kind, placed.use.node))
             nodes.append(placed.use.node)
-    found = recursion(traced, adjoints, wanted.kind, nodes, wanted.reduces)
+    found = recursion(traced, adjoints, wanted.kind, nodes, wanted.reduces, wanted.pos_eig)
     spread = [place.node for each in planned for p in each.spreads.values() for place in p]
     for node in spread:
         raise MissingRule(

@@ -1,9 +1,9 @@
 """KFRA and PCH: the curvature of a layer's outputs, averaged over the batch, from layer to layer.
 
 𝒢 of a value is F×F over all its features. Through a linear op 𝒢 ← Jᵀ𝒢J; through an activation
-𝒢 ← 𝒢 ⊙ E[φ'φ'ᵀ] (Botev et al. 2017, eq. 26), to which PCH adds diag |E[φ''⊙ā]| or its positive part
-(Chen et al. 2018, eq. 8). One table of rules; 𝒢 is held as F rows of the value's own shape, so that
-the transpose of an op takes them as a batch.
+𝒢 ← 𝒢 ⊙ E[φ'φ'ᵀ] (Botev et al. 2017, eq. 26), to which PCH adds diag E[φ''⊙ā] with its negative
+numbers times γ ≤ 0: Pos-Eig (Chen et al. 2018, eq. 8). One table of rules; 𝒢 is held as F rows of
+the value's own shape, so that the transpose of an op takes them as a batch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..derivatives.transpose import TRANSPOSE
 from ..graph import ops, scalar
 from ..graph.errors import MissingRule, NewtritonError
 from ..graph.ir import N, Node, Op, Shape, topological
+from ..graph.options import check_number
 from ..graph.scalar import BATCH, var
 from ..language.loss import POSITIVE, mean_curvature, semidefinite
 from ..language.network import Traced
@@ -25,11 +26,8 @@ RECURSIVE = ("kfra", "pch-1", "pch-2")
 LARGEST = 1 << 29  # elements of 𝒢
 WAYS_OUT = "use the kinds 'kfac' or 'kflr' for this network"
 
-# What becomes of eigenvalues: those of an indefinite E[B], and the diagonal of the φ'' term.
-_POSITIVE = {
-    "pch-1": scalar.where(var(0), var(0), -var(0)),
-    "pch-2": POSITIVE,
-}
+# The γ of Pos-Eig, for eigenvalues of an indefinite E[B] and the diagonal of the φ'' term.
+POS_EIG = {"pch-1": -1.0, "pch-2": 0.0}
 Pull = Callable[[Node, int, Node], Node]
 
 
@@ -164,11 +162,40 @@ def layer_factor(node: Node, g: Node, reduces: bool = False) -> Node:
     return summed if groups == 1 else _blocks(ops.reshape(summed, (channels,) * 2), groups)
 
 
-def _start(traced: Traced, kind: str) -> Node:
+def check_pos_eig(kind: str, gamma: object) -> float | None:
+    """Returns the γ of Pos-Eig that is given for a kind of factors, or None.
+
+    Raises:
+        NewtritonError: γ is positive or no number, or the kind has no Pos-Eig.
+    """
+    if gamma is None:
+        return None
+    if kind not in POS_EIG:
+        raise NewtritonError(
+            f"pos_eig is {gamma!r}: factors of kind {kind!r} have no Pos-Eig, leave it out or take "
+            f"{' or '.join(map(repr, POS_EIG))}"
+        )
+    return check_number("pos_eig", gamma, most=0.0)
+
+
+def pos_eig(kind: str, gamma: float | None) -> scalar.Expr | None:
+    """Returns what becomes of an eigenvalue λ: λ where it is positive, γλ elsewhere.
+
+    Args:
+        kind: the kind of factors, which may have no Pos-Eig.
+        gamma: γ ≤ 0; None for that of the kind.
+    """
+    if kind not in POS_EIG:
+        return None
+    factor = POS_EIG[kind] if gamma is None else gamma
+    return POSITIVE if factor == 0.0 else scalar.where(var(0), var(0), factor * var(0))
+
+
+def _start(traced: Traced, positive: scalar.Expr | None) -> Node:
     """Returns E[B], by roots of B, or by the mean diagonal where B has nothing else."""
     z, y, criterion = traced.z, traced.y, traced.criterion
     if not (criterion.separable and semidefinite(criterion)):
-        return mean_curvature(criterion, z, y, traced.normaliser, _POSITIVE.get(kind))
+        return mean_curvature(criterion, z, y, traced.normaliser, positive)
     ones = ops.broadcast(ops.const(1.0), (1, *z.shape))  # all columns in one copy
     squares = ops.map_(var(0) * var(0), criterion.square_root(z, y, ones))
     mean = over(ops.reduce_sum(squares, (0, 1)), traced.normaliser)
@@ -186,6 +213,7 @@ def recursion(
     kind: str,
     consumers: Collection[Node],
     reduces: bool = False,
+    gamma: float | None = None,
 ) -> dict[Node, Node]:
     """Returns G of every node in `consumers`.
 
@@ -195,18 +223,19 @@ def recursion(
         kind: "kfra", "pch-1" or "pch-2".
         consumers: the nodes that take parameters.
         reduces: whether positions are summed before gradients are multiplied.
+        gamma: the γ of Pos-Eig for PCH; None for the kind's own.
 
     Raises:
         MissingRule: an op has no rule, or the network is no chain.
         NewtritonError: 𝒢 would have more than `LARGEST` elements.
     """
-    z = traced.z
+    z, positive = traced.z, pos_eig(kind, gamma)
     chain = topological([z])
     depends = set(consumers)
     for node in chain:
         if node.op is not Op.ARGMAX_POOL and any(x in depends for x in node.inputs):
             depends.add(node)
-    curvature, result = {z: _start(traced, kind)}, {}
+    curvature, result = {z: _start(traced, positive)}, {}
     for node in reversed([n for n in chain if n in depends]):
         if node.shape[0] is not N:
             raise MissingRule(no_chain(kind, node))
@@ -224,10 +253,10 @@ def recursion(
         if node.op not in RECURSION or others or x in curvature:
             raise MissingRule(no_chain(kind, node))
         curvature[x] = RECURSION[node.op](node, i, g)
-        if kind in _POSITIVE and node.op is Op.MAP:
+        if positive is not None and node.op is Op.MAP:
             second = scalar.derivative(scalar.derivative(node["expr"], i), i)
             bent = ops.map_(second * var(len(node.inputs)), *node.inputs, adjoints[node])
             mean = ops.reshape(ops.reduce_sum(bent, (0,)), (features,))
-            diagonal = diagonal_matrix(ops.map_(_POSITIVE[kind], mean))
+            diagonal = diagonal_matrix(ops.map_(positive, mean))
             curvature[x] = ops.total([curvature[x], _rows(diagonal, x)])
     return result

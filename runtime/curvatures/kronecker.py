@@ -20,12 +20,12 @@ from ...compiler.curvature.blocks import (
     blocks,
 )
 from ...compiler.curvature.factors import KINDS
-from ...compiler.curvature.recursion import RECURSIVE
+from ...compiler.curvature.recursion import RECURSIVE, check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.graph.program import Output, Program
 from ..model.factors import Factors
-from ..model.linearization import Linearization
+from ..model.linearized import Linearized
 from ..model.model import Model
 from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
@@ -58,7 +58,8 @@ class KroneckerCurvature:
         seed: the seed of the labels that are drawn.
         inputs: "gram" keeps A; "mean" the mean of each layer's inputs, E[a]E[a]ᵀ standing for A
             (EA-CG, eq. 11b); "mean-first" does so in the first layer alone (eq. 13).
-        apart: whether the bias is uncoupled from the weights where the mean is kept.
+        apart: whether each bias is a block of its own, G beside A ⊗ G of the weights, as in EA-CG
+            (eqs. 8 and 10); not of the "ekfac" kinds.
         layers: the layers that C is about, each of which must have a block; C is 0 for the others.
             None stands for all layers.
         refresh: gatherings between two eigenbases after burn-in, ≥ 1.
@@ -69,6 +70,8 @@ class KroneckerCurvature:
         max_factor: the most rows of a factor that is kept as a matrix; of a larger one the diagonal
             is kept.
         max_copies: the most backward copies of kinds with a root of B.
+        pos_eig: the γ ≤ 0 of Pos-Eig in "pch-1" and "pch-2", which multiplies negative eigenvalues
+            (EA-CG, eq. 8); None for the kind's own, −1 and 0.
 
     Attributes:
         name: the kind as it was given.
@@ -116,6 +119,7 @@ class KroneckerCurvature:
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
+        pos_eig: float | None = None,
     ) -> None:
         check_option("kind", kind, STRUCTURES)
         check_option("inputs", inputs, INPUTS if kind in KINDS else INPUTS[:1])
@@ -125,6 +129,7 @@ class KroneckerCurvature:
             "sharing": sharing,
             "max_factor": check_count("max_factor", max_factor),
             "max_copies": check_count("max_copies", max_copies),
+            "pos_eig": check_pos_eig(kind, pos_eig),
         }
         self.model, self.samples = model, check_count("samples", samples)
         self.name, self.kind = kind, EKFAC.get(kind, kind)
@@ -132,7 +137,11 @@ class KroneckerCurvature:
         self.moving_average = check_number("moving_average", moving_average, 0.0, below=1.0)
         self.every = check_count("every", every)
         self.burn_in = check_count("burn_in", burn_in, 0)
-        check_flag("apart", apart)
+        if check_flag("apart", apart) and kind in EKFAC:
+            raise NewtritonError(
+                f"apart is True: {kind!r} keeps weight and bias in one basis, take 'kfac' or leave "
+                "it out"
+            )
         self.generator = seeded(model, seed)
         self.layers = None if layers is None else frozenset(layers)
         if self.layers is not None:
@@ -170,9 +179,8 @@ class KroneckerCurvature:
     @property
     def blocks(self) -> BlockDiagonal:
         """The blocks as an operator, as they are now."""
-        return BlockDiagonal(
-            self.model.layout, tuple(self._blocks.values()), self.gathered, self.burning_in
-        )
+        found = tuple(each for block in self._blocks.values() for each in block.operators)
+        return BlockDiagonal(self.model.layout, found, self.gathered, self.burning_in)
 
     @property
     def factors(self) -> dict[str, Factors]:
@@ -204,30 +212,45 @@ class KroneckerCurvature:
             return False
         return True
 
-    def update(self, lin: Linearization) -> bool:
+    def update(self, lin: Linearized) -> bool:
         """Gathers factors where that is due; returns False where they are not finite.
 
         Factors that are not finite are left out, and the averages stay as they were.
         """
-        filled = any(block.is_filled for block in self._blocks.values())
-        if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
-            named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
-            memory = self._memory if filled else None  # the first factors become the averages
-            drawn = self.kind, self.samples, self.generator
-            new = lin.kronecker_factors(*drawn, **named, memory=memory, **self.options)
-            if not all_finite([t for f in new.values() for t in f.tensors.values()]):
-                return False
-            burning_in = self.updates < self.burn_in
-            weight = 1.0 / (self.gathered + 1) if burning_in else 1.0 - self.moving_average
-            anew = burning_in or self.gathered % self.refresh == 0
-            in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
-            self.gathered += 1
-            weight = weight if filled else 1.0
-            self.unseen = (1.0 - weight) ** 2 * self.unseen + weight**2 / lin.batch
-            if self.relative:
-                views = self.model.layout.views(self.model.params)
-                self._measure_in(units([*self._blocks.values()], views))
+        burning_in = self.updates < self.burn_in
+        due = burning_in or self.updates % self.every == 0 or not self._is_filled
+        if due and not self._gather(lin, burning_in):
+            return False
         self.updates += 1
+        return True
+
+    def bootstrap(self, lin: Linearized) -> bool:
+        """Takes a batch into the plain average that the first update will find; see `update`."""
+        return self._gather(lin, plain=True)
+
+    @property
+    def _is_filled(self) -> bool:
+        """Whether factors have been gathered or loaded."""
+        return any(block.is_filled for block in self._blocks.values())
+
+    def _gather(self, lin: Linearized, plain: bool) -> bool:
+        """Gathers factors into the averages, plain or moving; returns False if not finite."""
+        filled = self._is_filled
+        named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
+        memory = self._memory if filled else None  # the first factors become the averages
+        drawn = self.kind, self.samples, self.generator
+        new = lin.kronecker_factors(*drawn, **named, memory=memory, **self.options)
+        if not all_finite([t for f in new.values() for t in f.tensors.values()]):
+            return False
+        weight = 1.0 / (self.gathered + 1) if plain else 1.0 - self.moving_average
+        anew = plain or self.gathered % self.refresh == 0
+        in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
+        self.gathered += 1
+        weight = weight if filled else 1.0
+        self.unseen = (1.0 - weight) ** 2 * self.unseen + weight**2 / lin.batch
+        if self.relative:
+            views = self.model.layout.views(self.model.params)
+            self._measure_in(units([*self._blocks.values()], views))
         return True
 
     def _measure_in(self, found: Mapping[str, float]) -> None:
@@ -306,7 +329,7 @@ def operators(
     Args:
         model: the model, which describes its layers' parameters.
         means: the layers that keep the mean of their inputs.
-        apart: whether the bias is uncoupled from the weights in those.
+        apart: whether each bias is a block of its own.
         basis: how the eigenbasis of the others is refreshed; None where they keep none.
         layers: the layers that get a block; None for all.
         max_factor: the most rows of a factor that is kept as a matrix; of a product with a larger
@@ -321,5 +344,5 @@ def operators(
         elif basis is not None and described.plain and described.size <= max_factor:
             result[described.layer] = EigenbasisBlock(described, refines=basis == "qr")
         else:
-            result[described.layer] = KroneckerBlock(described, max_factor)
+            result[described.layer] = KroneckerBlock(described, apart, max_factor)
     return result

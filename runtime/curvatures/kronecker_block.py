@@ -1,7 +1,7 @@
 """Blocks that are Kronecker products A ⊗ G: of two full factors, or with a mean in place of A.
 
 A block is a pair of sides. Its part of a vector is M of O×D: weights in rows, the bias as last
-column.
+column, unless it stands apart as a block of its own (Chen, Chou & Chang 2018, eqs. 8 and 10).
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from ...compiler.curvature.blocks import MAX_FACTOR
+from ...compiler.curvature.blocks import MAX_FACTOR, KroneckerLayer
 from ...kernels.memory import empty
 from ...kernels.products import times_transposed
-from ..model.factors import KroneckerFactors, MeanFactors
+from ..model.factors import Factors, KroneckerFactors, MeanFactors
 from ..parts.block import RETRIES, Block, Damped, Factorisation, Made, Rounds, Views, in_rounds
 from ..parts.state import Shaped, Spec
 from ..parts.tags import Tag
@@ -27,13 +28,11 @@ from .sides import (
     Homogeneous,
     HomogeneousDiagonal,
     LowRank,
+    One,
     Side,
     balance,
     spectrum,
 )
-
-if TYPE_CHECKING:
-    from ...compiler.curvature.blocks import KroneckerLayer
 
 
 class MatrixBlock(Block):
@@ -108,12 +107,31 @@ class KroneckerProduct(MatrixBlock):
 
     Args:
         described: which parameters they are, and the layer's groups and taps.
+        apart: whether the bias, where there is one, is a block of its own.
         max_factor: the most rows of a factor that is kept as a matrix.
+
+    Attributes:
+        of_bias: the block of a bias that stands apart, or None.
     """
 
-    def __init__(self, described: KroneckerLayer, max_factor: int = MAX_FACTOR) -> None:
-        super().__init__(described)
+    def __init__(
+        self, described: KroneckerLayer, apart: bool = False, max_factor: int = MAX_FACTOR
+    ) -> None:
+        bias = described.bias if apart else None
+        super().__init__(described if bias is None else replace(described, bias=None))
         self.max_factor = max_factor
+        self.of_bias = None if bias is None else BiasBlock(self, bias)
+
+    @property
+    def operators(self) -> tuple[Block, ...]:
+        """The block itself, and that of a bias that stands apart."""
+        return (self,) if self.of_bias is None else (self, self.of_bias)
+
+    def average(self, new: Factors, weight: float) -> None:
+        """Moves the averages towards new factors, those of the weights where the bias is apart."""
+        if self.of_bias is not None:
+            new = cast("KroneckerFactors | MeanFactors", new).of_weights
+        super().average(new, weight)
 
     def _is_diagonal(self, name: str) -> bool:
         """Whether a factor's diagonal alone is kept."""
@@ -128,7 +146,8 @@ class KroneckerProduct(MatrixBlock):
     def _factor_spec(self, name: str, size: int, lead: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the shape of a factor of a size."""
         looked_up = name == "A" and self.described.looks_up
-        return (*lead, size) if looked_up or size > self.max_factor else (*lead, size, size)
+        gathered = size + (name == "A" and self.of_bias is not None)  # with the 1 of the bias
+        return (*lead, size) if looked_up or gathered > self.max_factor else (*lead, size, size)
 
     @property
     @abstractmethod
@@ -159,8 +178,19 @@ class KroneckerProduct(MatrixBlock):
 
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product G M A."""
-        g, turned = self.tensors["G"], self.factors.times_inputs(m)
-        return g.unsqueeze(-1) * turned if self._is_diagonal("G") else g @ turned
+        return self._times_gradients(self.factors.times_inputs(m))
+
+    def _times_gradients(self, m: Tensor) -> Tensor:
+        """Returns the product G M."""
+        g = self.tensors["G"]
+        return g.unsqueeze(-1) * m if self._is_diagonal("G") else g @ m
+
+    def submatrix(self, m: Tensor, at: Tensor) -> Tensor:
+        """Returns the rows and columns of A ⊗ G that belong to some elements of M."""
+        rows, columns = m.shape[-2:]
+        groups, i, j = at // (rows * columns), at // columns % rows, at % columns
+        together = groups.unsqueeze(1) == groups
+        return self.g.elements(groups, i) * self.a.elements(groups, j) * together
 
     def factorise(self, damping: float, form: Damped) -> Made:
         """Factorises the block alone, see `factorising`."""
@@ -338,34 +368,28 @@ class MeanBlock(KroneckerProduct):
 
     Args:
         described: which parameters they are, and the layer's groups and taps.
-        apart: whether the bias is uncoupled from the weights.
+        apart: whether the bias, where there is one, is a block of its own.
         max_factor: the most rows of a factor that is kept as a matrix.
     """
 
     tags = KroneckerProduct.tags | {Tag.MEANS}
-
-    def __init__(
-        self, described: KroneckerLayer, apart: bool, max_factor: int = MAX_FACTOR
-    ) -> None:
-        super().__init__(described, max_factor)
-        self.apart = apart
 
     @property
     def a(self) -> LowRank:
         """The side of the inputs, by its root."""
         return LowRank(self.factors.root)
 
+    def mv(self, m: Tensor) -> Tensor:
+        """Returns the product G (M U) Uᵀ, whose factors with U are vectors: O² + 2·O·D products."""
+        root = self.factors.root
+        return self._times_gradients(m @ root) @ root.mT
+
     @property
     def factors(self) -> MeanFactors:
         """The mean of the inputs, and G."""
         mean, g = self.tensors["mean"], self.tensors["G"]
         kernel, diagonal = self.described.kernel, self.diagonal
-        return MeanFactors(mean, g, kernel, self.homogeneous, self.apart, diagonal)
-
-    @property
-    def rank(self) -> int:
-        """The rank of A: 1, or 2 where the bias stands apart."""
-        return 2 if self.homogeneous and self.apart else 1
+        return MeanFactors(mean, g, kernel, self.homogeneous, diagonal)
 
     def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
         """Returns the specification of the mean, D without the 1, and of G, O×O."""
@@ -378,11 +402,11 @@ class MeanBlock(KroneckerProduct):
     ) -> Mapping[str, Spec]:
         """Returns the shapes of what Woodbury's inverse needs, or of A's range."""
         if form is Damped.WHOLE:
-            return self._diagonalised_spec(views, dtype, self.rank)
+            return self._diagonalised_spec(views, dtype, rank=1)
         lead, d, o = self.sizes(views)
         return {
-            "root": Shaped((*lead, d, self.rank), dtype),
-            "core_inverse": Shaped((*lead, self.rank, self.rank), dtype),
+            "root": Shaped((*lead, d, 1), dtype),
+            "core_inverse": Shaped((*lead, 1, 1), dtype),
             "damping": Shaped((*lead, 1, 1), dtype),
             "G_inverse": Shaped(self._factor_spec("G", o, lead), dtype),
         }
@@ -391,3 +415,77 @@ class MeanBlock(KroneckerProduct):
         root = tensors["root"]
         inner = tensors["core_inverse"] @ (root.mT @ m.mT)
         return (m.mT - root @ inner) / tensors["damping"]
+
+
+class BiasBlock(KroneckerProduct):
+    """The block G of a bias that stands apart (Chen, Chou & Chang 2018, eqs. 8 and 10a).
+
+    G is that of the weights' block, which keeps its average. Being one matrix, G + γI is what every
+    form of the damping makes of it.
+
+    Args:
+        weights: the block A ⊗ G of the layer's weights.
+        bias: the name of the bias.
+    """
+
+    def __init__(self, weights: KroneckerProduct, bias: str) -> None:
+        groups = weights.described.groups
+        described = KroneckerLayer(bias, bias, None, groups, (1, 1))
+        super().__init__(described, max_factor=weights.max_factor)
+        self.weights = weights
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns G, the weights' average."""
+        return {"G": self.weights.tensors["G"]}
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether there is a G."""
+        return self.weights.is_filled
+
+    @property
+    def factors(self) -> KroneckerFactors:
+        """The number 1 for A, and G."""
+        g, groups = self.tensors["G"], self.described.groups
+        one = g.new_ones((groups, 1, 1) if groups > 1 else (1, 1))
+        return KroneckerFactors(one, g, (1, 1), False, self.diagonal)
+
+    def share(self, damping: float) -> float:
+        """Returns what a damping is in the layer's blocks."""
+        return self.weights.share(damping)
+
+    @property
+    def a(self) -> One:
+        """The side of the input 1."""
+        return One(self.factors.A_stored[..., 0])
+
+    def _rounding(self) -> Tensor:
+        """Returns the γ that stands to G as rounding error does."""
+        size = self.g.mean_diagonal.abs().max()
+        return torch.finfo(self.tensors["G"].dtype).eps * size.where(size > 0, 1.0)
+
+    def factorising(
+        self, damping: float, form: Damped, last: Factorisation | None = None
+    ) -> Rounds[Made]:
+        """Inverts G + γI, or computes the eigenvectors of G for `Damped.WHOLE`."""
+        joined = form if form is Damped.WHOLE else Damped.FACTORS
+        made = yield from super().factorising(damping, joined, last)
+        return None if made is None else (replace(made[0], form=form), made[1])
+
+    def spec(self, views: Views, dtype: torch.dtype) -> Mapping[str, Spec]:
+        """Returns nothing to be checked: no average is kept."""
+        return {}
+
+    def factorisation_spec(
+        self, form: Damped, views: Views, dtype: torch.dtype
+    ) -> Mapping[str, Spec]:
+        """Returns the shape of the inverse, or of eigenvalues and eigenvectors."""
+        if form is Damped.WHOLE:
+            specs = self._diagonalised_spec(views, dtype)
+            return {name: spec for name, spec in specs.items() if name != "A"}
+        lead, _, o = self.sizes(views)
+        return {"G_inverse": Shaped(self._factor_spec("G", o, lead), dtype)}
+
+    def _solve_inputs(self, tensors: Mapping[str, Tensor], m: Tensor) -> Tensor:
+        return m.mT

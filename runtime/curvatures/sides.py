@@ -54,6 +54,13 @@ class Side(ABC):
             basis: the eigenvectors to be refined; None for new ones.
         """
 
+    @abstractmethod
+    def elements(self, groups: Tensor, rows: Tensor) -> Tensor:
+        """Returns the elements S_ij for all pairs of some rows, each of its own group.
+
+        Those of two groups have no meaning.
+        """
+
     def spectrum(self, found: Spectrum | None) -> Saved | None:
         """Returns the eigenvalues and eigenvectors under the side's name, as they were found."""
         if found is None:
@@ -83,6 +90,11 @@ class Full(Side):
     def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
         """Returns S itself."""
         return [Symmetric(self.matrix, basis=basis)]
+
+    def elements(self, groups: Tensor, rows: Tensor) -> Tensor:
+        """Returns the elements."""
+        stack = self.matrix.reshape(-1, *self.matrix.shape[-2:])
+        return stack[groups.unsqueeze(1), rows.unsqueeze(1), rows]
 
 
 class Diagonal(Side):
@@ -117,9 +129,25 @@ class Diagonal(Side):
         """Returns nothing: d are the eigenvalues, of unit vectors."""
         return []
 
+    def elements(self, groups: Tensor, rows: Tensor) -> Tensor:
+        """Returns d where the rows are the same, 0 elsewhere."""
+        values = self.values.reshape(-1, self.values.shape[-1])[groups, rows]
+        return torch.where(rows.unsqueeze(1) == rows, values, 0.0)
+
     def spectrum(self, found: Spectrum | None) -> Saved:
         """Returns a copy of d, which an average goes on with."""
         return {f"values_{self.name}": self.values.clone()}
+
+
+class One(Diagonal):
+    """The side of a bias alone: the number 1, which no damping joins."""
+
+    def __init__(self, like: Tensor) -> None:
+        super().__init__(torch.ones_like(like), "A")
+
+    def saved(self, inverse: Tensor | None, damping: Tensor) -> Saved:
+        """Returns nothing."""
+        return {}
 
 
 class HomogeneousDiagonal(Diagonal):
@@ -171,6 +199,11 @@ class LowRank(Side):
     def symmetric(self, basis: Tensor | None) -> list[Symmetric]:
         """Returns the root U; its few eigenvectors are computed anew."""
         return [Symmetric(self.root, is_root=True)]
+
+    def elements(self, groups: Tensor, rows: Tensor) -> Tensor:
+        """Returns products of rows of the root."""
+        found = self.root.reshape(-1, *self.root.shape[-2:])[groups, rows]
+        return found @ found.mT
 
 
 class Homogeneous(Full):

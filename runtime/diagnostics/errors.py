@@ -17,8 +17,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_option
 from ..aten.switches import switches
 from ..curvatures.matrix_free import MatrixFree
-from ..model.linearization import Linearization
-from ..model.model import Model
+from ..model.linearized import Linearized
 from ..optimizers.registry import CURVATURES
 from ..parts.protocols import Curvature
 from .tables import table
@@ -74,7 +73,7 @@ def _share(error: float, norm: float) -> float:
 
 
 def layer_errors(
-    lin: Linearization,
+    lin: Linearized,
     approximations: Sequence[str] | Mapping[str, Curvature] | None = None,
     *,
     of: str = "bias",
@@ -83,11 +82,11 @@ def layer_errors(
     """Computes ‖C_l − |H_l|‖_F for every layer l (Chen, Chou & Chang 2018, Tables 2–5).
 
     H_l is the layer's block of the data term's Hessian, |H_l| has the absolute values of its
-    eigenvalues, C_l is the same block of an approximation. Blocks are made by a product for each of
-    their columns.
+    eigenvalues, C_l is the same block of an approximation. Of the Hessian and of Gauss–Newton
+    matrices only what lies above a layer is worked through, see `Linearization.block`.
 
     Args:
-        lin: the point and the batch.
+        lin: the point, and the batch or the data, see `LinearizedData`.
         approximations: names, see `SecondOrder`, each made for this batch alone; or curvatures by
             names of your own, as they stand after their last update. By default all kinds of
             Kronecker factors that the loss has, and "ggn".
@@ -116,17 +115,17 @@ def layer_errors(
     check_option("of", of, OF)
     check_count("limit", limit)
     layout = lin.model.layout
-    chosen: dict[str, Tensor] = {}
+    chosen: dict[str, list[str]] = {}
     for layer, names in lin.model.layers.items():
         taken = [n for n in names if of in ("layer", n.rpartition(".")[2])]
         if taken:
-            chosen[layer] = layout.places(taken).to(lin.model.device)
+            chosen[layer] = taken
     if not chosen:
         raise NewtritonError(f"no layer has a {of}: use of='layer'")
-    for layer, places in chosen.items():
-        if len(places) > limit:
+    for layer, names in chosen.items():
+        if (size := len(layout.places(names))) > limit:
             raise NewtritonError(
-                f"of={of!r} in layer {shown(layer)!r} has {len(places)} parameters, above the "
+                f"of={of!r} in layer {shown(layer)!r} has {size} parameters, above the "
                 f"limit of {limit}: raise it, or take of='bias' or a smaller network"
             )
     if approximations is None:
@@ -136,14 +135,13 @@ def layer_errors(
     hessian = updated(MatrixFree(lin.model, "hessian"), lin)
     norms: dict[str, float] = {}
     absolute: dict[str, dict[str, float]] = {name: {} for name in approximations}
-    for layer, places in chosen.items():
+    for layer, names in chosen.items():
         with switches(lin.model.device):
-            values, vectors = torch.linalg.eigh(_block(hessian.mv, places, lin.model))
+            values, vectors = torch.linalg.eigh(_block(hessian, names))
             expected = (vectors * values.abs()) @ vectors.mT
-        norms[layer] = float(expected.norm())
-        for name, curvature in approximations.items():
-            error = _block(curvature.mv, places, lin.model) - expected
-            absolute[name][layer] = float(error.norm())
+            norms[layer] = float(expected.norm())
+            for name, curvature in approximations.items():
+                absolute[name][layer] = float((_block(curvature, names) - expected).norm())
     return LayerErrors(of, norms, absolute)
 
 
@@ -152,13 +150,13 @@ def shown(layer: str) -> str:
     return layer or "(net)"
 
 
-def _made(lin: Linearization, name: str) -> Curvature:
+def _made(lin: Linearized, name: str) -> Curvature:
     """Returns the named curvature of this batch alone."""
     check_option("curvature", name, tuple(CURVATURES))
     return updated(CURVATURES[name](lin.model), lin)
 
 
-def updated(curvature: Curvature, lin: Linearization) -> Curvature:
+def updated(curvature: Curvature, lin: Linearized) -> Curvature:
     """Updates the curvature at `lin` and returns it.
 
     Raises:
@@ -169,13 +167,30 @@ def updated(curvature: Curvature, lin: Linearization) -> Curvature:
     return curvature
 
 
-def _block(product: Product, places: Tensor, model: Model) -> Tensor:
-    """Returns the rows and columns `places` of a symmetric operator."""
-    columns = torch.empty(len(places), len(places), dtype=model.dtype, device=model.device)
-    for column, place in enumerate(places.tolist()):
-        unit = torch.zeros_like(model.params)
-        unit[place] = 1.0
-        columns[:, column] = product(unit)[places]
+def _block(curvature: Curvature, names: Sequence[str]) -> Tensor:
+    """Returns the rows and columns of a curvature that belong to a layer's parameters.
+
+    Raises:
+        NewtritonError: they are not finite.
+    """
+    model = curvature.model
+    places = model.layout.places(names).to(model.device)
+    if isinstance(curvature, MatrixFree) and curvature.lin is not None:
+        columns = curvature.lin.block(names, curvature.kind)
+    elif curvature.blocks is not None:
+        columns = curvature.blocks.submatrix(places, model.params)
+    else:
+        columns = _columns(curvature.mv, places, model.params)
     if not bool(torch.isfinite(columns).all()):
         raise NewtritonError("the curvature is not finite at these parameters")
     return (columns + columns.mT) / 2
+
+
+def _columns(product: Product, places: Tensor, like: Tensor) -> Tensor:
+    """Returns the rows and columns `places` of an operator, by a product for each column."""
+    columns = []
+    for place in places.tolist():
+        unit = torch.zeros_like(like)
+        unit[place] = 1.0
+        columns.append(product(unit)[places])
+    return torch.stack(columns, 1)

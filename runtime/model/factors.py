@@ -8,7 +8,7 @@ leading axis of both tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -80,6 +80,15 @@ class KroneckerFactors:
         """Both factors as they are stored, by the names under which a state saves them."""
         return {"A": self.A_stored, "G": self.G}
 
+    @property
+    def of_weights(self) -> KroneckerFactors:
+        """The factors of the weights alone: A without the 1 of the bias."""
+        if not self.homogeneous:
+            return self
+        a = self.A_stored[..., :-1]
+        a = a if "A" in self.diagonal else a[..., :-1, :]
+        return replace(self, A_stored=a.contiguous(), homogeneous=False)
+
     def times_inputs(self, m: Tensor) -> Tensor:
         """Returns the product M A for a matrix M of O×D."""
         return m * self.A_stored.unsqueeze(-2) if "A" in self.diagonal else m @ self.A_stored
@@ -96,7 +105,6 @@ class MeanFactors:
         G: the factor G, O×O, over output channels.
         kernel: the taps along each axis; (1, 1) for a linear layer.
         homogeneous: whether the layer has a bias.
-        apart: whether weight and bias are uncoupled, A = diag(E[a]E[a]ᵀ, 1), as in EA-CG.
         diagonal: ("G",) where G's diagonal alone is kept.
 
     Examples:
@@ -112,20 +120,20 @@ class MeanFactors:
     G: Tensor
     kernel: tuple[int, int]
     homogeneous: bool
-    apart: bool = False
     diagonal: tuple[str, ...] = ()
 
     @property
     def root(self) -> Tensor:
-        """The root U of A = U Uᵀ, D×1, or D×2 where the bias stands apart."""
+        """The root U of A = U Uᵀ, D×1."""
         column = self.mean.unsqueeze(-1)
         if not self.homogeneous:
             return column
-        zero, one = torch.zeros_like(column[..., :1, :]), torch.ones_like(column[..., :1, :])
-        if not self.apart:
-            return torch.cat([column, one], -2)
-        weight = torch.cat([column, torch.zeros_like(column)], -1)
-        return torch.cat([weight, torch.cat([zero, one], -1)], -2)
+        return torch.cat([column, torch.ones_like(column[..., :1, :])], -2)
+
+    @property
+    def of_weights(self) -> MeanFactors:
+        """The factors of the weights alone."""
+        return replace(self, homogeneous=False)
 
     @property
     def tensors(self) -> dict[str, Tensor]:

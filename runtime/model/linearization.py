@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ...compiler.curvature.adjoints import MAX_COPIES, Noise
 from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
 from ...compiler.curvature.factors import KINDS
 from ...compiler.curvature.jacobian import Basis
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.curvature.recursion import check_pos_eig
+from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.ir import Node, Op, concrete, per_sample
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
-from ...compiler.language.trees import Tree, named
+from ...compiler.language.trees import Tree, mapped, named
 from ...compiler.programs import MATRICES, Programs
 from ...compiler.values import (
     BatchStatistic,
@@ -39,6 +41,7 @@ from .statistics import factors_of
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
 GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
 PRODUCTS = ("r-operator", "stored-jacobian")
+MEMORY = 1 << 24  # bytes of a value of the network for all columns that go together
 
 M = TypeVar("M", bound=Compiled)  # the class of the model, `Model` for all that users see
 
@@ -83,6 +86,7 @@ class Linearization(Generic[M]):
         ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
         traced, program = programs.traced, programs.linearize
+        x, y = mapped(_own, x), _own(y)
         inputs, labels, demands, batch = model.check(traced, x, y)
         if ahead is not None and model.backend.compiles and (others := ahead(batch)):
             model.compile_ahead([program, *others], batch, training)
@@ -91,7 +95,7 @@ class Linearization(Generic[M]):
         watched = [*model.watched(), ("labels", y)]
         watched += [("inputs", values) for values in named(x).values()]
         watched += [] if training else model.buffers.items()
-        self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
+        self._versions = [(name, t, t._version) for name, t in watched if not t.is_inference()]
         self._given = model.feed(inputs, labels)
         if training:
             model.dropout.draw()
@@ -270,6 +274,70 @@ class Linearization(Generic[M]):
                 target[name].copy_(product[name])
         return result
 
+    def block(
+        self, parameters: Sequence[str], curvature: str = "hessian", *, memory: int = MEMORY
+    ) -> Tensor:
+        """Returns the rows and columns of a matrix of the data term that belong to parameters.
+
+        Only the network above these is worked through, for many columns at once unless one of its
+        ops cannot take them so.
+
+        Args:
+            parameters: names of trained parameters, in the order of the rows.
+            curvature: "hessian" or "ggn".
+            memory: the most bytes of a value of the network for the columns of a pass.
+
+        Raises:
+            NewtritonError: a name is of no trained parameter, or the loss has no such matrix.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), backend="aten", device="cpu")
+            >>> lin = model.linearize(torch.ones(4, 2), torch.zeros(4, 1))
+            >>> lin.block(["weight"])
+            tensor([[2., 2.],
+                    [2., 2.]])
+        """
+        check_option("curvature", curvature, MATRICES)
+        names, trained = tuple(parameters), self.programs.traced.trained
+        for name in names:
+            check_option("a parameter", name, tuple(trained))
+        views = self.model.layout.views(self.model.params)
+        shapes = {name: views[name].shape for name in names}
+        sizes = [shape.numel() for shape in shapes.values()]
+        key = Hvp if curvature == "hessian" else Ggnvp
+        program, count = self._columns_program(names, curvature, sum(sizes), memory)
+        lead, rows = (() if count is None else (count,)), count or 1
+        units = torch.eye(sum(sizes), dtype=self.model.dtype, device=self.model.device)
+        units = pad(units, (0, 0, 0, -len(units) % rows))
+        result = torch.zeros_like(units)
+        for chunk, found in zip(units.split(rows), result.split(rows), strict=True):
+            given = dict(zip(names, chunk.split_with_sizes(sizes, 1), strict=True))
+            directions: dict[Input, Tensor] = {
+                Direction(0, name): given[name].reshape(*lead, *shape)
+                for name, shape in shapes.items()
+            }
+            products = self._run(program, directions)
+            for name, part in zip(names, found.split_with_sizes(sizes, 1), strict=True):
+                if key(name) in products:
+                    part.copy_(products[key(name)].reshape(part.shape))
+        return result[: sum(sizes)]
+
+    def _columns_program(
+        self, names: tuple[str, ...], curvature: str, columns: int, memory: int
+    ) -> tuple[Program, int | None]:
+        """Returns the program of columns, and how many it takes at once; None for one alone."""
+        single = self.programs.columns(names, curvature)
+        largest = max((n.type.numel(self.batch) for n in single.graph.computed()), default=1)
+        count = min(columns, memory // (largest * self.model.params.itemsize))
+        if count <= 1:
+            return single, None
+        try:
+            return self.programs.columns(names, curvature, count), count
+        except MissingRule:
+            return single, None
+
     @cached_property
     def jacobian(self) -> dict[Input, Tensor]:
         """Every `Jacobian`, ∂z/∂s at each node s that takes parameters: N×K×(elements of s).
@@ -338,6 +406,7 @@ class Linearization(Generic[M]):
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
+        pos_eig: float | None = None,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -362,6 +431,8 @@ class Linearization(Generic[M]):
                 a mean over positions.
             max_factor: the most rows of a factor; of a larger one the diagonal is kept.
             max_copies: the most backward copies of "kflr", an output of a sample each.
+            pos_eig: the γ ≤ 0 of Pos-Eig in "pch-1" and "pch-2", which multiplies negative
+                eigenvalues (Chen, Chou & Chang 2018, eq. 8); None for −1 and 0.
 
         Raises:
             NewtritonError: the kind is unknown, the loss does not have it, it has nothing per
@@ -382,10 +453,12 @@ class Linearization(Generic[M]):
         check_option("sharing", sharing, SHARINGS)
         limits = {"max_factor": check_count("max_factor", max_factor)}
         limits["max_copies"] = check_count("max_copies", max_copies)
+        gamma = check_pos_eig(kind, pos_eig)
         wanted = None if layers is None else frozenset(layers)
         program = self.programs.factors(
-            kind, samples, frozenset(means), wanted, per_sample, sharing=sharing, **limits
-        )
+            kind, samples, frozenset(means), wanted, per_sample,
+            sharing=sharing, pos_eig=gamma, **limits,
+        )  # fmt: skip
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
@@ -403,3 +476,8 @@ class Linearization(Generic[M]):
         shape = concrete(node.shape, self.batch)
         noise = draw(shape, generator=generator, dtype=self.model.dtype, device=device)
         return noise.to(self.model.device)
+
+
+def _own(x: Any) -> Any:
+    """Returns a tensor of inference mode as a copy: it does not tell when it is changed."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

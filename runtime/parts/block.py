@@ -130,6 +130,11 @@ class Block(ABC):
             raise NewtritonError("the curvature has no factors yet: call curvature.update(lin)")
 
     @property
+    def operators(self) -> tuple[Block, ...]:
+        """The operators that it consists of, no two of them coupled: itself alone."""
+        return (self,)
+
+    @property
     def is_filled(self) -> bool:
         """Whether factors have been gathered or loaded."""
         return bool(self._tensors)
@@ -204,6 +209,20 @@ class Block(ABC):
     @abstractmethod
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product C M."""
+
+    def submatrix(self, m: Tensor, at: Tensor) -> Tensor:
+        """Returns the rows and columns of C that belong to some elements of M.
+
+        Args:
+            m: a part M of a vector, for its shape, dtype and device.
+            at: the places of the elements in M, flattened.
+        """
+        columns = []
+        for place in at.tolist():
+            unit = torch.zeros_like(m)
+            unit.view(-1)[place] = 1.0
+            columns.append(self.mv(unit).reshape(-1)[at])
+        return torch.stack(columns, 1)
 
     @abstractmethod
     def factorise(self, damping: float, form: Damped) -> Made:
@@ -328,6 +347,10 @@ class DiagonalBlock(Block):
         """Returns the product d ⊙ m."""
         return self.diagonal * m
 
+    def submatrix(self, m: Tensor, at: Tensor) -> Tensor:
+        """Returns the diagonal matrix of some elements of d."""
+        return self.diagonal[at].diag()
+
     def factorise(self, damping: float, form: Damped) -> Made:
         """Returns a factorisation without tensors: the averages are all that a solve needs."""
         return Factorisation(form), 0
@@ -356,7 +379,7 @@ class BlockDiagonal:
 
     Attributes:
         layout: where the parameters lie in a flat vector.
-        blocks: one operator per layer.
+        blocks: the operators, one per layer or several.
         gathered: how often the blocks' averages have been refreshed.
         burning_in: whether the averages are still settling, so that each refresh counts.
     """
@@ -394,6 +417,24 @@ class BlockDiagonal:
     def apply(self, v: Tensor, function: Callable[[Block, Tensor], Tensor]) -> Tensor:
         """Returns the flat vector of `function(block, M)` over all blocks, M their parts of v."""
         return self.assembled(map(function, self.blocks, self.parts(v)), v)
+
+    def submatrix(self, places: Tensor, like: Tensor) -> Tensor:
+        """Returns the rows and columns that belong to some elements of a flat vector.
+
+        Args:
+            places: the places of the elements.
+            like: a flat vector of the same dtype and device.
+        """
+        rows = torch.full((self.layout.numel,), -1, device=like.device)
+        rows[places] = torch.arange(len(places), device=like.device)
+        result = like.new_zeros((len(places), len(places)))
+        for block, m, of_m in zip(self.blocks, self.parts(like), self.parts(rows), strict=True):
+            flat = of_m.reshape(-1)
+            at = (flat >= 0).nonzero().squeeze(1)
+            if len(at):
+                own = flat[at]
+                result[own.unsqueeze(1), own] = block.submatrix(m, at)
+        return result
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns the product with a flat vector."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import newtriton as nt
 from newtriton.compiler.curvature.recursion import RECURSIVE
 from newtriton.compiler.graph.ir import N
+from newtriton.runtime.curvatures.kronecker import KroneckerCurvature
 from tests.tolerances import assert_close
 
 F64 = torch.float64
@@ -65,7 +66,17 @@ def per_sample(criterion: Any, z: Tensor, y: Tensor) -> Tensor:
     return ((z - y) ** 2).sum()
 
 
-def dense(module: nn.Sequential, criterion: Any, x: Tensor, y: Tensor, kind: str):
+GAMMAS = {"pch-1": -1.0, "pch-2": 0.0}
+
+
+def dense(
+    module: nn.Sequential,
+    criterion: Any,
+    x: Tensor,
+    y: Tensor,
+    kind: str,
+    gamma: float | None = None,
+):
     """The recursion with dense Jacobians, sample by sample; features in PyTorch's order."""
     values, n = [x.clone().requires_grad_()], len(x)
     for layer in module:
@@ -96,7 +107,8 @@ def dense(module: nn.Sequential, criterion: Any, x: Tensor, y: Tensor, kind: str
                 return hessian(lambda w: (f(w) * c).sum())(v).diagonal()
 
             mean = vmap(bent)(a.reshape(n, -1), grads[k + 1].reshape(n, -1)).mean(0)
-            g = g + torch.diag(mean.abs() if kind == "pch-1" else mean.clamp(min=0))
+            factor = GAMMAS[kind] if gamma is None else gamma
+            g = g + torch.diag(torch.where(mean < 0.0, factor * mean, mean))
     return found
 
 
@@ -110,6 +122,61 @@ def test_factors_are_those_of_a_dense_recursion(kind: str, made: Any, criterion:
     found = model.linearize(x, y).kronecker_factors(kind)
     for name, expected in dense(module, criterion, x, y, kind).items():
         assert_close(found[name].G, expected, name)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("gamma", [-2.5, -1.0, -0.3, 0.0, -0.0, 0])
+@pytest.mark.parametrize("kind", ["pch-1", "pch-2"])
+def test_negative_eigenvalues_are_multiplied_by_any_gamma_that_is_not_positive(
+    kind: str, gamma: float
+):
+    """Chen, Chou & Chang 2018, eq. 8b."""
+    model, module, x, y = setting(convolutional(), nt.CrossEntropyLoss(), 4)
+    found = model.linearize(x, y).kronecker_factors(kind, pos_eig=gamma)
+    for name, expected in dense(module, nt.CrossEntropyLoss(), x, y, kind, gamma).items():
+        assert_close(found[name].G, expected, name)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("gamma", [-2.5, -0.3, 0.0])
+def test_so_are_those_of_an_indefinite_mean_of_b(gamma: float):
+    """Eq. 8a: of the last layer, from which the recursion starts."""
+    torch.manual_seed(1)
+    model, module, x, _ = setting(perceptron(), nt.SigmoidMarginLoss(), 6)
+    y = torch.randint(0, 3, (6,))
+    module[-1].weight.data.mul_(8.0)  # sure of its classes: B is indefinite
+    model.load_state_dict(module.state_dict())
+
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        margin = torch.softmax(z, 0)[y] - 0.2
+        return 1.0 / (1.0 + torch.exp(5.0 * margin))
+
+    rows = module(x).detach()
+    b = torch.stack([hessian(loss)(z, label) for z, label in zip(rows, y, strict=True)]).mean(0)
+    values, vectors = torch.linalg.eigh(b)
+    assert float(values[0]) < -1e-3
+    values = torch.where(values < 0.0, gamma * values, values)
+    expected = vectors @ values.diag() @ vectors.T
+    found = model.linearize(x, y).kronecker_factors("pch-1", pos_eig=gamma)["4"]
+    assert_close(found.G, expected)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("kind", "gamma", "named"),
+    [
+        ("pch-1", 0.5, r"pos_eig is 0\.5: give a number ≤ 0"),
+        ("pch-2", float("nan"), "pos_eig is nan"),
+        ("pch-2", "abs", "pos_eig is 'abs'"),
+        ("kfra", -1.0, r"pos_eig is -1\.0: factors of kind 'kfra' have no Pos-Eig"),
+    ],
+)
+def test_refuses_other_gammas(kind: str, gamma: Any, named: str):
+    model, _, x, y = setting(perceptron(), nt.CrossEntropyLoss(), 4)
+    for call in (
+        lambda: model.linearize(x, y).kronecker_factors(kind, pos_eig=gamma),
+        lambda: KroneckerCurvature(model, kind, pos_eig=gamma),
+        lambda: nt.EACG(model, factors=kind, pos_eig=gamma),
+    ):
+        with pytest.raises(nt.NewtritonError, match=named):
+            call()
 
 
 @pytest.mark.parametrize("criterion", [nt.MSELoss(), nt.BCEWithLogitsLoss()], ids=str)

@@ -109,9 +109,9 @@ def test_a_mean_goes_with_a_diagonal_of_gradients() -> None:
     views = {"w": torch.randn(3, 4, dtype=F64), "b": torch.randn(3, dtype=F64)}
     blocks = []
     for side in (g, g.diag()):
-        block = MeanBlock(LARGE, True)
+        block = MeanBlock(LARGE)
         kept = ("G",) if side.dim() == 1 else ()
-        block.average(MeanFactors(mean, side, (1, 1), True, True, kept), 1.0)
+        block.average(MeanFactors(mean, side, (1, 1), True, kept), 1.0)
         blocks.append(block)
     m = blocks[0].read(views)
     assert_close(blocks[0].mv(m), blocks[1].mv(m))

@@ -14,9 +14,12 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.errors import MissingRule, NewtritonError
 from newtriton.compiler.graph.ir import Node, Op
 from newtriton.compiler.language.network import Scope
+from newtriton.compiler.values import Hvp
 from newtriton.runtime.curvatures.matrix_free import cheaper_product
 from tests.networks import Autograd
 from tests.tolerances import assert_close
+
+from ..sequences import attentive
 
 
 class Exponential:
@@ -223,3 +226,85 @@ def test_forms_take_two_products_where_contractions_are_long() -> None:
     net = nt.Sequential(net, nt.Flatten(), nt.Linear(2))
     model = nt.compile(net, (16, 16, 16), nt.MSELoss(), backend="aten", device="cpu")
     assert [model.two_products(batch) for batch in (1, 4, 64)] == [False, False, True]
+
+
+# --- blocks of matrices, column by column above a layer ------------------------------------------
+
+
+def convolutional() -> tuple[nt.Model, Autograd, nt.Linearization]:
+    """A network with batch norm by batch statistics, groups, a pool, and its oracle."""
+    torch.manual_seed(0)
+    net = nt.Sequential(
+        *(nt.Conv2d(4, 3, padding=1, groups=2), nt.BatchNorm2d(), nt.SiLU(), nt.MaxPool2d(2)),
+        *(nt.Conv2d(2, 2), nt.Sigmoid(), nt.Flatten(), nt.Linear(3), nt.Tanh(), nt.Linear(3)),
+    )
+    module = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(4, 2, 2), nn.Sigmoid(), nn.Flatten(), nn.Linear(8, 3), nn.Tanh()),
+        nn.Linear(3, 3),
+    ).double()
+    model = nt.compile(
+        net, (2, 6, 6), nt.CrossEntropyLoss(), dtype=torch.float64, device="cpu", weight_decay=0.1
+    )
+    model.load_state_dict(module.state_dict())
+    x, y = torch.randn(7, 2, 6, 6, dtype=torch.float64), torch.arange(7) % 3
+    oracle = Autograd(model, module.train(), model.criterion, x, y)
+    return model, oracle, model.linearize(x, y)
+
+
+def dense_block(model: nt.Model, product: Callable[[Tensor], Tensor], names: list[str]) -> Tensor:
+    """Rows and columns of a matrix of h without its weight decay, by products of the whole."""
+    columns = []
+    for place in (places := model.layout.places(names)):
+        unit = torch.zeros_like(model.params)
+        unit[place] = 1.0
+        columns.append((product(unit) - model.weight_decay * unit)[places])
+    return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize("memory", [1 << 24, 20000, 1])
+@pytest.mark.parametrize("curvature", ["hessian", "ggn"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0.weight", "0.bias"],
+        ["1.weight", "1.bias"],
+        ["4.weight"],
+        ["7.bias"],
+        ["7.weight", "1.bias"],
+    ],
+    ids=" ".join,
+)
+def test_a_block_is_that_of_the_whole_matrix(names: list[str], curvature: str, memory: int) -> None:
+    """In one pass, in chunks of which the last is shorter, column by column, and by autograd."""
+    model, oracle, lin = convolutional()
+    product = oracle.hvp if curvature == "hessian" else oracle.ggnvp
+    expected = dense_block(model, product, names)
+    assert_close(lin.block(names, curvature, memory=memory), expected)
+
+
+@pytest.mark.parametrize(
+    "names", [["attend.in.bias"], ["first.weight", "places"], ["up.weight"], ["words.weight"]]
+)
+def test_a_block_of_a_network_of_attention(names: list[str]) -> None:
+    model, x, y = attentive(5)
+    lin = model.linearize(x, y)
+    assert_close(lin.block(names), dense_block(model, lin.hvp, names))
+
+
+def test_a_block_needs_nothing_of_the_layers_below() -> None:
+    _, _, lin = convolutional()
+    program = lin.programs.columns(("7.bias",), "hessian", 3)
+    names = {node["name"] for node in program.graph.nodes() if node.op is Op.PARAM}
+    assert names == {"9.weight"}
+    assert list(program.outputs) == [Hvp("7.bias")]
+    convolutions = (Op.CONV, Op.CONV_INPUT_GRAD, Op.CONV_WEIGHT_GRAD)
+    assert not [node for node in program.graph.computed() if node.op in convolutions]
+
+
+def test_a_block_of_no_parameter_is_refused() -> None:
+    _, _, lin = convolutional()
+    with pytest.raises(NewtritonError, match=r"a parameter is '7\.gain'"):
+        lin.block(["7.gain"])
+    with pytest.raises(NewtritonError, match="curvature is 'fisher'"):
+        lin.block(["7.bias"], "fisher")

@@ -11,7 +11,7 @@ from torch import Tensor
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.curvatures.ekfac import EigenbasisBlock
-from newtriton.runtime.curvatures.kronecker_block import KroneckerBlock, MeanBlock
+from newtriton.runtime.curvatures.kronecker_block import BiasBlock, KroneckerBlock, MeanBlock
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors, MeanFactors
 from newtriton.runtime.parts.block import (
     Block,
@@ -51,18 +51,19 @@ def filled() -> list[Block]:
     a, g = (torch.stack([positive(n, k) for k in range(2)]) for n in (5, 2))
     made: list[tuple[Block, KroneckerFactors | MeanFactors | DiagonalFactors]] = [
         (KroneckerBlock(LAYER), KroneckerFactors(a, g, (2, 1), True)),
-        (MeanBlock(LAYER, False), MeanFactors(random(2, 4), g, (2, 1), True)),
-        (MeanBlock(LAYER, True), MeanFactors(random(2, 4), g, (2, 1), True)),
+        (MeanBlock(LAYER), MeanFactors(random(2, 4), g, (2, 1), True)),
+        (MeanBlock(LAYER, apart=True), MeanFactors(random(2, 4), g, (2, 1), True)),
         (
             DiagonalBlock(DiagonalLayer("bn", ("s", "t"))),
             DiagonalFactors({"s": random(2) ** 2, "t": random(3) ** 2}),
         ),
+        (KroneckerBlock(LAYER, apart=True), KroneckerFactors(a, g, (2, 1), True)),
     ]
     for block, factors in made:
         block.average(factors, 1.0)
     turned = EigenbasisBlock(LAYER, refines=False)
     turned.load(eigenbasis(a, g))
-    return [*(block for block, _ in made), turned]
+    return [*(block for block, _ in made), turned, made[-1][0].operators[1]]
 
 
 @pytest.mark.parametrize("block", filled(), ids=lambda b: type(b).__name__)
@@ -70,9 +71,8 @@ def test_a_block_reads_its_part_and_writes_it_back(block: Block) -> None:
     v = random(LAYOUT.numel)
     result = torch.zeros_like(v)
     block.write(LAYOUT.views(result), block.read(LAYOUT.views(v)))
-    own = {"conv": {"w", "b"}, "bn": {"s", "t"}}[block.layer]
     for name, part in LAYOUT.views(result).items():
-        expected = LAYOUT.views(v)[name] if name in own else torch.zeros_like(part)
+        expected = LAYOUT.views(v)[name] if name in block.names else torch.zeros_like(part)
         assert torch.equal(part, expected), name
 
 
@@ -92,6 +92,13 @@ def test_a_diagonal_is_what_its_factors_are_now() -> None:
         block.mv(v)
 
 
+@pytest.mark.parametrize("block", filled(), ids=lambda b: type(b).__name__)
+def test_rows_and_columns_are_those_of_the_products(block: Block) -> None:
+    m = block.read(LAYOUT.views(random(LAYOUT.numel)))
+    at = torch.randperm(m.numel(), generator=seeded(3))[:5]
+    torch.testing.assert_close(block.submatrix(m, at), Block.submatrix(block, m, at))
+
+
 @pytest.mark.parametrize("form", Damped)
 @pytest.mark.parametrize("block", filled(), ids=lambda b: type(b).__name__)
 def test_a_solve_inverts_the_product_and_its_tensors_are_as_specified(
@@ -103,8 +110,9 @@ def test_a_solve_inverts_the_product_and_its_tensors_are_as_specified(
     factorisation, retries = made
     assert (factorisation.form, retries) == (form, 0)
     check_state(block.factorisation_spec(form, views, torch.float64), factorisation.tensors)
-    check_state(block.spec(views, torch.float64), block.tensors)
-    if form is Damped.WHOLE or not factorisation.tensors:  # other structures add γI
+    of_bias = isinstance(block, BiasBlock)
+    check_state(block.spec(views, torch.float64), {} if of_bias else block.tensors)
+    if form is Damped.WHOLE or of_bias or not factorisation.tensors:  # what has no pair adds γI
         m = block.read(views)
         x = block.solve(factorisation, damping, m)
         torch.testing.assert_close(block.mv(x) + damping * x, m)
@@ -115,12 +123,14 @@ def test_blocks_together_leave_what_is_in_none_at_zero() -> None:
     operator = BlockDiagonal(LAYOUT, blocks, 1, False)  # type: ignore[arg-type]
     v = random(LAYOUT.numel)
     product = LAYOUT.views(operator.mv(v))
+    places = torch.arange(LAYOUT.numel).flip(0)
+    torch.testing.assert_close(operator.submatrix(places, v) @ v[places], operator.mv(v)[places])
     assert not product["frozen"].any()
     torch.testing.assert_close(product["s"], blocks[1].tensors["s"] * LAYOUT.views(v)["s"])
 
 
 def test_the_whole_has_the_tags_of_all_blocks_or_of_any() -> None:
-    pair, mean, _, diagonal, _ = filled()
+    pair, mean, _, diagonal, *_ = filled()
 
     class Saddle(DiagonalBlock):
         tags = DiagonalBlock.tags - {Tag.SEMIDEFINITE}

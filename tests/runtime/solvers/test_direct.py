@@ -58,7 +58,7 @@ class Given:
     def put(self, factors: KroneckerFactors | MeanFactors) -> None:
         """Puts other factors in the layer's place."""
         mean = isinstance(factors, MeanFactors)
-        block = MeanBlock(self.described, self.apart) if mean else KroneckerBlock(self.described)
+        block = (MeanBlock if mean else KroneckerBlock)(self.described, self.apart)
         block.average(factors, 1.0)
         self.operators["layer"] = block
 
@@ -68,7 +68,7 @@ class Given:
 
     @property
     def blocks(self) -> BlockDiagonal:
-        blocks = tuple(self.operators.values())
+        blocks = tuple(each for block in self.operators.values() for each in block.operators)
         return BlockDiagonal(self.model.layout, blocks, self.gathered, self.burning_in)
 
 
@@ -263,13 +263,13 @@ def test_solves_a_compiled_network_layer_by_layer_in_torchs_order(pi: bool) -> N
         torch.testing.assert_close(x[name], g[name] / (d + 0.3), rtol=1e-12, atol=0)
 
 
-def mean_curvature(apart: bool, groups: int = 1) -> Given:
+def mean_curvature(groups: int = 1) -> Given:
     """One layer that keeps the mean of its inputs, with a bias."""
     lead = (groups,) if groups > 1 else ()
     g = positive(3, 2) if groups == 1 else torch.stack([positive(3, k) for k in range(groups)])
-    of = curvature(torch.zeros(*lead, 5, 5), g, groups, bias=True, apart=apart)
+    of = curvature(torch.zeros(*lead, 5, 5), g, groups, bias=True)
     mean = torch.randn(*lead, 4, generator=seeded(1), dtype=torch.float64)
-    of.put(MeanFactors(mean, g, (1, 1), True, apart))
+    of.put(MeanFactors(mean, g, (1, 1), True))
     return of
 
 
@@ -280,24 +280,17 @@ def layer_matrix(of: Given, flat: Tensor, groups: int) -> Tensor:
 
 
 def outer(factors: MeanFactors) -> Tensor:
-    """A by its definition: E[ā]E[ā]ᵀ, the bias apart or not; one per group."""
+    """A by its definition, E[ā]E[ā]ᵀ; one per group."""
     mean = factors.mean.view(-1, 4)
-    one = torch.ones(len(mean), 1, dtype=torch.float64)
-    both = torch.cat([mean, one], 1)
-    a = both[:, :, None] * both[:, None, :]
-    if factors.apart:
-        a[:, -1, :-1] = a[:, :-1, -1] = 0.0
-    return a
+    both = torch.cat([mean, torch.ones(len(mean), 1, dtype=torch.float64)], 1)
+    return both[:, :, None] * both[:, None, :]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("solver", [KFI(), Eigen(), BlockCG(200, 1e-13)], ids=lambda s: s.name)
-def test_solves_with_the_mean_of_the_inputs(
-    solver: KFI | Eigen | BlockCG, apart: bool, groups: int
-) -> None:
+def test_solves_with_the_mean_of_the_inputs(solver: KFI | Eigen | BlockCG, groups: int) -> None:
     """Sherman and Morrison's inverse, the range's eigenvectors, products with the mean."""
-    of = mean_curvature(apart, groups)
+    of = mean_curvature(groups)
     factors, v, gamma = of.factors["layer"], vector(of), 0.3
     solver = type(solver)(200, 1e-13) if isinstance(solver, BlockCG) else type(solver)()
     solution = solver.solve(of, gamma, v)
@@ -315,7 +308,7 @@ def test_solves_with_the_mean_of_the_inputs(
 
 @pytest.mark.parametrize("solver", [KFI, Eigen])
 def test_a_mean_without_damping_is_damped_above_rounding(solver: type) -> None:
-    of = mean_curvature(apart=False)
+    of = mean_curvature()
     solution = solver().solve(of, 0.0, torch.zeros_like(vector(of)))
     assert solution.status is Status.DAMPING_RAISED
 
