@@ -121,7 +121,7 @@ def run(model: nt.Model, optimizer: Any, data: nt.Batches, test: nt.Samples, epo
     except nt.NewtritonError as error:
         row["fault"] = str(error)[:120]
     loss, accuracy = nt.evaluate(model, batches(test, 1000))
-    row |= {"epochs": len(history.epochs), "seconds": history.seconds}
+    row |= {"updates": len(history.steps), "seconds": history.seconds}
     return {**row, "test_loss": loss, "accuracy": accuracy}
 
 
@@ -181,13 +181,11 @@ def validate(
 
 def measure_accuracy(setting: Setting) -> list[Row]:
     """Returns a row per cross validation and per run."""
-    rates = setting.of(smoke=RATES[:2], default=RATES, full=RATES)
-    count, tried = (
-        setting.of(smoke=2, default=5, full=5),
-        setting.of(smoke=1, default=30, full=1000),
-    )
-    newtons = setting.of(smoke=2, default=60, full=100)
-    epochs = setting.of(smoke=2, default=100, full=1000)
+    # The digits have a fortieth of MNIST's updates in an epoch: larger rates may suit them.
+    rates = setting.of(smoke=RATES[:2], default=(0.03, 0.01, *RATES[:2]), full=RATES)
+    count, tried = setting.of(smoke=(2, 1), default=(5, 15), full=(5, 1000))
+    newtons = setting.of(smoke=2, default=50, full=100)
+    epochs = setting.of(smoke=2, default=80, full=1000)
     rows = list[Row]()
     for problem in problems(setting):
         for network in NETWORKS:
@@ -317,6 +315,7 @@ def _deeper(rows: list[Row]) -> Finding:
 def _validated(rows: list[Row]) -> Finding:
     validations = chosen(rows, method="cross validation")
     taken = ", ".join(f"{row['lr']:g} ({row['network']})" for row in validations)
+    tried = ", ".join(f"{rate:g}" for rate in validations[0]["rates"])
     seconds = {
         method: sum(row["seconds"] for row in chosen(rows, method=method))
         for method in ("Newton", "SG", "cross validation")
@@ -326,10 +325,6 @@ def _validated(rows: list[Row]) -> Finding:
     both = sg_time + seconds["cross validation"]
     agrees = sg_time < newton_time <= both
     verdict: Verdict = "agrees" if agrees else "contradicts" if newton_time > both else "open"
-    largest = all(row["lr"] == max(row["rates"]) for row in validations)
-    edge = (
-        " The largest rate of the grid wins: at this size there are too few updates for the others."
-    )
     return Finding(
         "five-fold cross validation takes the rate 0.003 for four of eight networks and sets, "
         "0.001 for three, 0.0003 for one (Table 5); SG alone is faster than Newton, with its cross "
@@ -337,8 +332,9 @@ def _validated(rows: list[Row]) -> Finding:
         f"taken are {taken}; seconds for both networks: Newton {newton_time:.0f}, SG "
         f"{sg_time:.0f}, the cross validation before it {seconds['cross validation']:.0f}.",
         verdict,
-        "the claim is that SG alone is faster and SG with its cross validation is not."
-        + edge * largest,
+        "the claim is that SG alone is faster, and SG with its cross validation is not. Tried were "
+        f"{tried} with {validations[0]['epochs']} epochs; the paper tells neither how many its "
+        "validation takes nor the seconds.",
     )
 
 
@@ -347,8 +343,8 @@ def _validated(rows: list[Row]) -> Finding:
 
 def measure_sensitivity(setting: Setting) -> list[Row]:
     """Returns a row per method, C, sampling rate or learning rate, and seed."""
-    newtons = setting.of(smoke=2, default=30, full=100)
-    epochs = setting.of(smoke=2, default=60, full=1000)
+    newtons = setting.of(smoke=2, default=20, full=100)
+    epochs = setting.of(smoke=2, default=40, full=1000)
     samples = setting.of(smoke=SAMPLES[::2], default=SAMPLES, full=SAMPLES)
     rates = setting.of(smoke=ALL_RATES[::3], default=ALL_RATES, full=ALL_RATES)
     cs = setting.of(smoke=CS[:1], default=CS, full=CS)
@@ -393,6 +389,7 @@ def _spread(rows: list[Row]) -> Finding:
     (cs, samples, ours), (_, rates, theirs) = table(rows, "Newton"), table(rows, "SG")
     validated = theirs[:, [rate in RATES for rate in rates]]
     spreads = [float(np.ptp(found)) for found in (ours, theirs, validated)]
+    updates = max(row["updates"] for row in chosen(rows, method="SG"))
     return Finding(
         "on MNIST Newton's accuracy lies between 99.02 and 99.28 % over three sampling rates and "
         "three C, SG's between 9.82 and 99.22 % over seven rates, and 98.69 and 99.22 % over the "
@@ -402,8 +399,8 @@ def _spread(rows: list[Row]) -> Finding:
         f"{validated.min():.2f}–{validated.max():.2f} % over those of the cross validation.",
         "agrees" if spreads[0] < min(spreads[1:]) else "contradicts",
         f"means over seeds spread by {spreads[0]:.2f}, {spreads[1]:.2f} and {spreads[2]:.2f} "
-        "points. At the default size SG makes some 700 updates, in the paper 469,000 on MNIST, "
-        "which is why small rates lose more here.",
+        f"points. SG makes {updates} updates, in the paper 469,000 on MNIST: small rates lose the "
+        "more the fewer there are.",
     )
 
 
@@ -441,8 +438,8 @@ def _sampling(rows: list[Row]) -> Finding:
         f"{ours_lost:.2f} and {theirs_lost:.2f} points at C = {cs[0]:g} l; C moves Newton by up to "
         f"{moved:.2f} points.",
         "agrees" if ours_lost < theirs_lost else "contradicts",
-        "1 % of the digits are 14 samples, fewer than one of each class and a half; SG's loss is "
-        "that of too few updates, as in the paper, but of far fewer.",
+        "compared are means over seeds. 1 % of the digits are 14 samples; SG's loss at 0.0001 is "
+        "that of too few updates, as in the paper, whose updates are a thousand times as many.",
     )
 
 

@@ -7,6 +7,11 @@ from .experiment import Experiment, Paper
 from .fitre_batch_norm import BATCH_NORM
 from .fitre_convergence import CONVERGENCE
 from .fitre_robustness import ROBUSTNESS
+from .kfra_alignment import ALIGNMENT
+from .kfra_autoencoders import AUTOENCODERS
+from .kfra_even_odd import EVEN_ODD
+from .kfra_maxima import MAXIMA
+from .kfra_rank import RANK
 
 PAPERS: dict[str, Paper] = {
     "fitre": Paper(
@@ -28,7 +33,14 @@ PAPERS: dict[str, Paper] = {
         {},
     ),
     "kfra": Paper(
-        "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.", {}
+        "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.",
+        {
+            "kfra-autoencoders": AUTOENCODERS,
+            "kfra-alignment": ALIGNMENT,
+            "kfra-even-odd": EVEN_ODD,
+            "kfra-rank": RANK,
+            "kfra-maxima": MAXIMA,
+        },
     ),
 }
 
