@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -21,9 +21,6 @@ from ...runtime.model.factors import KroneckerFactors
 from .data import Chosen, choose
 from .experiment import Row, Setting
 from .training import curve, most
-
-if TYPE_CHECKING:
-    pass
 
 CASES = ("kfac", "kfac+gradient", "subspace")  # the last is beyond the paper's Algorithm 1
 # Section 4, "Hyperparameter Tuning".
