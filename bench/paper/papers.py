@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import eacg_hessian, eacg_training
 from .experiment import Experiment, Paper
 
 PAPERS: dict[str, Paper] = {
@@ -16,7 +17,11 @@ PAPERS: dict[str, Paper] = {
     "ea-cg": Paper(
         "Chen, Chou & Chang (2018). EA-CG: An Approximate Second-Order Method for Training "
         "Fully-Connected Neural Networks.",
-        {},
+        {
+            "eacg-curvature": eacg_training.CURVATURE,
+            "eacg-solver": eacg_training.SOLVER,
+            "eacg-hessian": eacg_hessian.HESSIAN,
+        },
     ),
     "kfra": Paper(
         "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.", {}
