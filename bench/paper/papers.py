@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import newton_product, newton_training
+from . import eacg_hessian, eacg_training
 from .experiment import Experiment, Paper
 from .fitre_batch_norm import BATCH_NORM
 from .fitre_convergence import CONVERGENCE
@@ -30,7 +31,11 @@ PAPERS: dict[str, Paper] = {
     "ea-cg": Paper(
         "Chen, Chou & Chang (2018). EA-CG: An Approximate Second-Order Method for Training "
         "Fully-Connected Neural Networks.",
-        {},
+        {
+            "eacg-curvature": eacg_training.CURVATURE,
+            "eacg-solver": eacg_training.SOLVER,
+            "eacg-hessian": eacg_hessian.HESSIAN,
+        },
     ),
     "kfra": Paper(
         "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.",
