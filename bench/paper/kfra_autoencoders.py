@@ -309,8 +309,8 @@ def _kfra_against_kfac(tasks: Mapping[str, Sequence[Row]]) -> Finding:
     return Finding(
         "KFRA shows a noticeable speedup over K-FAC, by update and by second (section 5.1), and is "
         "marginally better (section 7).",
-        f"last loss of KFRA over that of K-FAC after as many updates: {_told(plain)}; with averaged "
-        f"curvature {_told(averaged)}.",
+        f"last loss of KFRA over that of K-FAC after as many updates: {_told(plain)}; with "
+        f"averaged curvature {_told(averaged)}.",
         verdict,
         f"KFRA is lower in {below} of {len(every)} pairs of runs from the same weights and "
         f"batches, all else equal.{_exact(tasks)} `kfra-alignment` measures how far both are from "
