@@ -28,8 +28,8 @@ def curve(
 ) -> Row:
     """Trains a model and returns its curve as lists, one entry per epoch, the first before it.
 
-    `seconds` are those of training alone. A run that diverges, or whose optimizer gives up, ends
-    with a `fault`.
+    `seconds` are those of training alone, `refused` counts the updates that were not taken. A run
+    that diverges, or whose optimizer gives up, ends with a `fault`.
 
     Args:
         model: the model, which is changed.
@@ -41,14 +41,15 @@ def curve(
         stop: looks at the row after each epoch; True ends the run.
     """
     history = nt.History()
-    row: Row = {"epoch": [], "update": [], "seconds": [], "loss": [], "test_loss": []}
-    row["accuracy"] = []
+    fields = ("epoch", "update", "refused", "seconds", "loss", "test_loss", "accuracy")
+    row: Row = {field: [] for field in fields}
     for epoch in range(epochs + 1):
         loss, _ = nt.evaluate(model, train)
         test_loss, accuracy = nt.evaluate(model, test)
-        measured = (epoch, len(history.steps), history.seconds, loss, test_loss, accuracy)
-        for values, value in zip(row.values(), measured, strict=True):
-            values.append(value)
+        refused = sum(not step["accepted"] for step in history.steps)
+        steps = (epoch, len(history.steps), refused, history.seconds)
+        for field, value in zip(fields, (*steps, loss, test_loss, accuracy), strict=True):
+            row[field].append(value)
         if not isfinite(loss) or loss > LARGE * row["loss"][0]:
             return row | {"fault": "diverged"}
         if epoch == epochs or stop(row):

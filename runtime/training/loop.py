@@ -362,8 +362,7 @@ def _batches(name: str, data: Data) -> Data:
     Raises:
         NewtritonError: it is known that there are none.
     """
-    pair = isinstance(data, tuple) and len(data) == 2
-    if pair and hasattr(data[1], "shape"):
+    if isinstance(data, tuple) and len(data) == 2 and hasattr(data[1], "shape"):
         return [data]
     if not isinstance(data, Iterable):
         raise NewtritonError(

@@ -30,6 +30,7 @@ def test_a_curve_begins_before_the_first_epoch() -> None:
     row = trained("Adam", lr=0.01)
     assert row["epoch"] == [0, 1, 2]
     assert row["update"] == [0, 8, 16]
+    assert row["refused"] == [0, 0, 0]
     assert row["seconds"][0] == 0.0 < row["seconds"][1] < row["seconds"][2]
     assert row["loss"][2] == least(row) < row["loss"][0]
     assert most(row) == max(row["accuracy"])
