@@ -4,7 +4,9 @@ Shapes: x is (N, *features), or a tuple or a dictionary of such tensors; y is (N
 or (N, K) of targets.
 """
 
-from collections.abc import Callable, Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,8 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
 from ...compiler.language.trees import Tree, mapped, named, rows
 from .lazy import Lazy
+
+WITHIN = {"batch", "generator"}  # what a state has in the middle of an epoch
 
 
 class Samples(NamedTuple):
@@ -35,6 +39,20 @@ class Samples(NamedTuple):
 
     x: Any
     y: Any
+
+
+class Place(NamedTuple):
+    """Where a pass through samples is.
+
+    Attributes:
+        given: how many batches it has given.
+        generator: what the transform of the coming ones draws from.
+        ends: where each batch of the pass ends.
+    """
+
+    given: int
+    generator: torch.Generator
+    ends: list[int]
 
 
 class Batches:
@@ -97,32 +115,78 @@ class Batches:
         self.drop_last = drop_last
         self.transform = getattr(x, "transform", None) if transform is None else transform
         self.epoch = 0
+        self._place: Place | None = None  # where the pass under way is
+        self._goes_on = False  # whether the next pass is the rest of that one
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.y), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Samples]:
-        order, generator = self._order(self.epoch), self._generator(self.epoch)
-        self.epoch += 1
-        starts = range(0, self._stop, self.batch_size)
-        return (self._take(order, start, generator) for start in starts)
+        place, self._goes_on = self._place if self._goes_on else None, False
+        if place is None:
+            place = Place(0, self._generator(self.epoch), self._ends())
+            self.epoch += 1
+        return self._batches(self._order(self.epoch - 1), place)
 
-    def state_dict(self) -> dict[str, int]:
-        """Returns the number of epochs begun.
+    def _batches(self, order: torch.Tensor | None, place: Place) -> Iterator[Samples]:
+        """Yields the batches of a pass from a place on."""
+        given, generator, ends = place
+        starts = [0, *ends]
+        for batch in range(given, len(ends)):
+            samples = self._take(order, slice(starts[batch], ends[batch]), generator)
+            self._gave(place._replace(given=batch + 1))
+            yield samples
 
-        With the constructor's arguments that is all that the coming orders depend on.
+    def _gave(self, place: Place) -> None:
+        """Keeps where a pass is that has just given a batch."""
+        self._place = place if place.given < len(place.ends) else None
+        self._goes_on = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the number of epochs begun and, in the middle of one, where that is.
+
+        With the constructor's arguments that is all that the coming batches depend on.
         """
-        return {"epoch": self.epoch}
+        if self._place is None:
+            return {"epoch": self.epoch}
+        place = {"batch": self._place.given, "generator": self._place.generator.get_state()}
+        return {"epoch": self.epoch, **place}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues with the orders that follow the saved state."""
-        self.epoch = state["epoch"]
+    def coming(self) -> dict[str, Any]:
+        """Returns the state with which another one's next pass is what the next one is here.
 
-    @property
-    def _stop(self) -> int:
-        """The number behind the last batch's last sample."""
-        return len(self) * self.batch_size
+        It is that of a new epoch, even where a pass has been left, or goes on.
+        """
+        state = self.state_dict()
+        return state if self._goes_on else {n: v for n, v in state.items() if n not in WITHIN}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where the saved state was, with the rest of an epoch or a new one.
+
+        Raises:
+            NewtritonError: the state is of other batches; nothing has changed.
+        """
+        epoch, place = check_count("load_state_dict: epoch", state.get("epoch"), 0), None
+        if "batch" in state:
+            ends = self._ends_of(state)
+            given = check_count("load_state_dict: batch", state["batch"])
+            if given >= len(ends):
+                raise NewtritonError(
+                    f"load_state_dict: {given} batches of an epoch have been given, which has "
+                    f"{len(ends)} here: load the state into batches of the same data and size"
+                )
+            place = Place(given, _generator_of(state), ends)
+        self.epoch, self._place, self._goes_on = epoch, place, place is not None
+
+    def _ends(self) -> list[int]:
+        """Returns where each batch of the coming epoch ends."""
+        whole = range(self.batch_size, len(self) * self.batch_size + 1, self.batch_size)
+        return [min(end, len(self.y)) for end in whole]
+
+    def _ends_of(self, state: Mapping[str, Any]) -> list[int]:
+        """Returns the same of the epoch in the middle of which a state was saved."""
+        return self._ends()
 
     def _order(self, epoch: int) -> torch.Tensor | None:
         """Returns the order of the samples in an epoch, None for the given one."""
@@ -135,14 +199,28 @@ class Batches:
         (seed,) = np.random.default_rng((self.seed, epoch, 1)).integers(2**63, size=1)
         return torch.Generator("cpu").manual_seed(int(seed))
 
-    def _take(self, order: torch.Tensor | None, start: int, generator: torch.Generator) -> Samples:
-        """Returns the batch whose first sample is the one at `start` in the order."""
-        taken = slice(start, start + self.batch_size)
+    def _take(
+        self, order: torch.Tensor | None, taken: slice, generator: torch.Generator
+    ) -> Samples:
+        """Returns the batch of the samples there in the order."""
         index = taken if order is None else order[taken]
         x = rows(self.x, index)
         return Samples(
             x if self.transform is None else self.transform(x, generator), rows(self.y, index)
         )
+
+
+def _generator_of(state: Mapping[str, Any]) -> torch.Generator:
+    """Returns the generator whose state has been saved.
+
+    Raises:
+        NewtritonError: it is none.
+    """
+    generator, saved = torch.Generator("cpu"), state.get("generator")
+    if not isinstance(saved, torch.Tensor) or saved.shape != generator.get_state().shape:
+        raise NewtritonError("load_state_dict: generator is no state of a generator: it is damaged")
+    generator.set_state(saved.cpu())
+    return generator
 
 
 def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, Samples]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, named
+from ..data.sources import own_sources, sources
 
 Batch = tuple[Tree, Tensor]
 Mark = tuple[str, ...]  # sums as text, in which NaN equals NaN
@@ -43,7 +42,7 @@ class Passes:
 
     def __init__(self, data: Iterable[Batch]) -> None:
         self.data = data
-        self._start: list[Any] | None = None
+        self._start: dict[str, Any] | None = None
         self._marks: list[Mark] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -51,10 +50,10 @@ class Passes:
             yield from self.data
             return
         if self._start is None:
-            self._start = [source.get() for source in _sources(self.data)]
+            self._start = {name: source.get() for name, source in sources(self.data).items()}
         else:
-            for source, state in zip(_sources(self.data), self._start, strict=True):
-                source.set(state)
+            for name, source in sources(self.data).items():
+                source.set(self._start[name])
         marks: list[Mark] = []
         for x, y in self.data:
             sums = [float(part.sum(dtype=torch.float64)) for part in named(x).values()]
@@ -85,42 +84,12 @@ def _weighted(y: Tensor) -> float:
     return float((y.double().reshape(len(y), -1).sum(1) * weights).sum())
 
 
-class _Source:
-    """Something that data may draw from.
-
-    Args:
-        get: returns its state.
-        set: restores a state.
-    """
-
-    def __init__(self, get: Any, set: Any) -> None:
-        self.get, self.set = get, set
-
-
 @contextmanager
 def undisturbed(data: Any) -> Iterator[None]:
     """Gives data their own state back after a `with` statement, whatever passes it makes."""
-    states = [(source, source.get()) for source in _own_sources(data)]
+    states = [(source, source.get()) for source in own_sources(data).values()]
     try:
         yield
     finally:
         for source, state in states:
             source.set(state)
-
-
-def _sources(data: Any) -> Iterator[_Source]:
-    """Yields what the data may draw their order and their augmentation from."""
-    yield _Source(torch.get_rng_state, torch.set_rng_state)
-    yield _Source(random.getstate, random.setstate)
-    yield _Source(np.random.get_state, np.random.set_state)
-    yield from _own_sources(data)
-
-
-def _own_sources(data: Any) -> Iterator[_Source]:
-    """Yields those of them that belong to the data."""
-    if hasattr(data, "state_dict") and hasattr(data, "load_state_dict"):
-        yield _Source(data.state_dict, data.load_state_dict)
-    holders = [data, getattr(data, "sampler", None)]
-    for generator in dict.fromkeys(getattr(holder, "generator", None) for holder in holders):
-        if isinstance(generator, torch.Generator):
-            yield _Source(generator.get_state, generator.set_state)

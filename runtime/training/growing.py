@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from ...compiler.graph.options import check_count
 from ...compiler.language.trees import Tree
-from ..data.samples import Batches, Samples
+from ..data.samples import Batches, Place
 
 
 class GrowingBatches(Batches):
@@ -64,36 +64,38 @@ class GrowingBatches(Batches):
         growth = (self.last / self.first) ** (step / (self.steps - 1))
         return min(self.last, math.floor(self.first * growth + 0.5))
 
-    def _ends(self) -> Iterator[int]:
-        """Yields where each of the coming epoch's batches ends."""
-        step, end = self.step, 0
-        while end < len(self.y):
-            end += self.size(step)
+    def _ends(self, step: int | None = None) -> list[int]:
+        """Returns where each batch ends of an epoch that begins at a step, the coming one's."""
+        step, ends = self.step if step is None else step, [0]
+        while ends[-1] < len(self.y):
+            ends.append(min(ends[-1] + self.size(step), len(self.y)))
             step += 1
-            yield min(end, len(self.y))
+        return ends[1:]
+
+    def _ends_of(self, state: Mapping[str, Any]) -> list[int]:
+        """Returns the same of the epoch in the middle of which a state was saved."""
+        step = check_count("load_state_dict: step", state.get("step"), state["batch"])
+        return self._ends(step - state["batch"])
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._ends())
+        return len(self._ends())
 
-    def __iter__(self) -> Iterator[Samples]:
-        order, generator = self._order(self.epoch), self._generator(self.epoch)
-        ends = list(self._ends())
-        self.epoch += 1
-        return self._batches(order, ends, generator)
+    def _gave(self, place: Place) -> None:
+        """Counts a batch, and keeps where its pass is."""
+        super()._gave(place)
+        starts = [0, *place.ends]
+        self.step, self.batch_size = self.step + 1, starts[place.given] - starts[place.given - 1]
 
-    def _batches(
-        self, order: torch.Tensor | None, ends: list[int], generator: torch.Generator
-    ) -> Iterator[Samples]:
-        """Yields the batches that end there, and counts them."""
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            self.step, self.batch_size = self.step + 1, end - start
-            yield self._take(order, start, generator)
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the numbers of epochs begun and batches given, and where an epoch is."""
+        return {**super().state_dict(), "step": self.step}
 
-    def state_dict(self) -> dict[str, int]:
-        """Returns the numbers of epochs begun and batches given."""
-        return {"epoch": self.epoch, "step": self.step}
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues with what follows the saved state.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues with what follows the saved state."""
+        Raises:
+            NewtritonError: the state is of other batches; nothing has changed.
+        """
+        step = check_count("load_state_dict: step", state.get("step"), 0)
         super().load_state_dict(state)
-        self.step = state["step"]
+        self.step = step

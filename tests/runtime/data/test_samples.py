@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.data.samples import Batches, Samples, digits, split
 
@@ -58,6 +59,70 @@ def test_a_saved_state_continues_with_the_next_epoch():
     labels_of(batches)
     resumed.load_state_dict(batches.state_dict())
     assert labels_of(resumed) == labels_of(batches)
+
+
+def noisy(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return x + torch.rand(x.shape, generator=generator)
+
+
+def made(kind: str) -> Batches:
+    x, y = numbered(50)
+    if kind == "growing":
+        return nt.GrowingBatches(x, y, 4, 20, steps=9, seed=3, transform=noisy)
+    if kind == "lazy":
+        return Batches(nt.Lazy(x.float(), transform=noisy), y, 7, seed=3)
+    return Batches(x.float(), y, 7, seed=3, drop_last=kind == "dropped", transform=noisy)
+
+
+@pytest.mark.parametrize("kind", ["dense", "dropped", "lazy", "growing"])
+@pytest.mark.parametrize("left", [False, True])
+def test_a_state_within_an_epoch_continues_there(kind: str, left: bool):
+    whole = made(kind)
+    batches = [batch for _ in range(3) for batch in whole]
+    for given in range(len(batches)):
+        data, taken = made(kind), 0
+        while taken < given:
+            for _ in data:
+                taken += 1
+                if taken == given:
+                    state = data.state_dict()
+                    break
+        state = data.state_dict() if left or not given else state
+        resumed = made(kind)
+        resumed.load_state_dict(state)
+        rest = [batch for _ in range(4) for batch in resumed][: len(batches) - given]
+        assert len(rest) == len(batches) - given
+        for (x, y), (u, v) in zip(rest, batches[given:], strict=True):
+            assert torch.equal(x, u)
+            assert torch.equal(y, v)
+        assert [*resumed.coming()] == [*made(kind).coming()]
+
+
+def test_a_pass_that_is_left_is_followed_by_a_new_epoch_and_so_is_what_is_set_back():
+    data = made("dense")
+    next(iter(data))
+    coming = data.coming()
+    assert coming == {"epoch": 1}
+    second = labels_of(data)
+    data.load_state_dict(coming)
+    assert labels_of(data) == second
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"epoch": -1}, "epoch is -1"),
+        ({}, "epoch is None"),
+        ({"epoch": 1, "batch": 8}, "8 batches of an epoch have been given, which has 8 here"),
+        ({"epoch": 1, "batch": 0.5}, r"batch is 0\.5"),
+        ({"epoch": 1, "batch": 2, "generator": torch.zeros(3)}, "generator is no state"),
+    ],
+)
+def test_a_state_of_other_batches_changes_nothing(state: dict, message: str):
+    data = made("dense")
+    with pytest.raises(NewtritonError, match=message):
+        data.load_state_dict(state)
+    assert data.state_dict() == {"epoch": 0}
 
 
 def test_two_iterations_at_once_do_not_disturb_each_other():

@@ -1,0 +1,63 @@
+"""What data may draw their order and their augmentation from, to be saved and set back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+
+class Source(NamedTuple):
+    """Something that data may draw from.
+
+    Attributes:
+        get: returns its state.
+        set: restores a state.
+    """
+
+    get: Callable[[], Any]
+    set: Callable[[Any], Any]
+
+
+def sources(data: Any) -> dict[str, Source]:
+    """Returns what the data may draw from: the global generators, and what is their own."""
+    return {
+        "torch": Source(torch.get_rng_state, torch.set_rng_state),
+        "python": Source(random.getstate, random.setstate),
+        "numpy": Source(np.random.get_state, np.random.set_state),
+        **own_sources(data),
+    }
+
+
+def own_sources(data: Any) -> dict[str, Source]:
+    """Returns those of them that belong to the data, where a new pass begins."""
+    found: dict[str, Source] = {}
+    if is_stateful(data):
+        found["data"] = Source(getattr(data, "coming", data.state_dict), data.load_state_dict)
+    loader = getattr(data, "batch_sampler", None)
+    holders = [data, getattr(data, "sampler", None), loader, getattr(loader, "sampler", None)]
+    for generator in dict.fromkeys(getattr(holder, "generator", None) for holder in holders):
+        if isinstance(generator, torch.Generator):
+            found[f"generator{len(found)}"] = Source(generator.get_state, generator.set_state)
+    return found
+
+
+def is_stateful(data: Any) -> bool:
+    """Whether data save where they are and go on from there, as `Batches` do."""
+    return hasattr(data, "state_dict") and hasattr(data, "load_state_dict")
+
+
+def not_restored(data: Any) -> str | None:
+    """Returns what of data cannot be restored in the middle of an epoch, None for nothing known."""
+    if is_stateful(data) or isinstance(data, (list, tuple)):
+        return None
+    if getattr(data, "persistent_workers", False):
+        return "what persistent workers draw from"
+    if isinstance(getattr(data, "dataset", None), torch.utils.data.IterableDataset):
+        return "what an IterableDataset keeps to itself"
+    if not isinstance(data, torch.utils.data.DataLoader):
+        return f"what a {type(data).__name__} draws from but the global generators"
+    return None
