@@ -18,15 +18,19 @@ from ..runtime.model.batches import moved
 from ..runtime.model.inputs import check_labels, read_checked
 from ..runtime.model.model import Model
 from ..runtime.training.history import History
-from ..runtime.training.loop import average_of, fit
+from ..runtime.training.loop import fit
 from ..runtime.training.runs import RunFolder
+from ..runtime.training.saving import RESUME
 from .catalogue import DEFAULT, OPTIMIZERS, keywords_for, takers
 from .configuration import Twin, expanded
 from .data import add_data, data
 from .networks import add_network, model_of
 
 # What may change when a run goes on; keywords are compared by their values, not as text.
-FREE = ("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set")
+FREE = (
+    *("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set"),
+    *("checkpoint_every", "keep"),
+)
 VALIDATED = 500  # samples of a batch that is validated
 COLUMNS = {"epoch": 5, "loss": 9, "val. loss": 9, "accuracy": 8, "refused": 7, "seconds": 8}
 
@@ -77,7 +81,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     needed = not isinstance(command, Twin)
     add("--output", type=Path, required=needed, metavar="DIR", help="the folder of the run")
-    add("--resume", action="store_true", help="go on with the run in DIR")
+    add(
+        "--resume", nargs="?", const="last", default="never", choices=RESUME, metavar="WHICH",
+        help="go on with the run in DIR: from what was saved last, or with `previous` before that, "
+        "with `best` at the lowest validation loss; with `auto`, begin it where there is none",
+    )  # fmt: skip
+    add(
+        "--checkpoint-every", metavar="STEPS|TIME",
+        help="save in the middle of an epoch too, every so many steps, or every 30s, 10m, 2h",
+    )  # fmt: skip
+    add("--keep", type=int, default=2, help=f"saved states that are kept, and the best {DEFAULT}")
 
 
 def arguments_with_file(arguments: Sequence[str]) -> list[str]:
@@ -85,9 +98,14 @@ def arguments_with_file(arguments: Sequence[str]) -> list[str]:
     return expanded(arguments, add_options)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Trains, prints a row per epoch, and leaves history, picture and weights in the folder."""
+def run(options: argparse.Namespace) -> int:
+    """Trains, prints a row per epoch, and leaves history, picture and weights in the folder.
+
+    Returns:
+        the exit status: 130 where Ctrl-C ended the run.
+    """
     check_count("--epochs", options.epochs)
+    check_count("--keep", options.keep)
     if options.threads is not None:
         torch.set_num_threads(check_count("--threads", options.threads))
     torch.manual_seed(check_count("--seed", options.seed, 0))  # a user's file may draw weights
@@ -95,38 +113,43 @@ def run(options: argparse.Namespace) -> None:
     train, validation = data(options)
     model = model_of(options, train, weight_decay=options.weight_decay, seed=options.seed)
     optimizer = OPTIMIZERS[options.optimizer](model, **keywords)
-    average = average_of(optimizer) if options.average else None
-    batches = Batches(*train, options.batch_size, seed=options.seed)
-    validated = Batches(*validation, VALIDATED, shuffle=False)
-    folder = RunFolder(options.output, _run_options(options), _run_options(_defaults()))
     for part in (train, validation):
         _check(model, part)
-    history = folder.load(model, optimizer, batches) if options.resume else folder.begin()
-
-    def after_epoch(history: History) -> None:
-        """Keeps the run as it is now, and prints the epoch's row."""
-        folder.save(model, optimizer, batches, history, average)
-        tqdm.write(_row(history))
-
-    print("  ".join(title.rjust(width) for title, width in COLUMNS.items()))
-    remaining = options.epochs - len(history.epochs)
-    if remaining > 0:
-        fit(
-            model,
-            optimizer,
-            batches,
-            validated,
-            remaining,
-            progress=sys.stderr.isatty(),
-            callbacks=[after_epoch],
-            history=history,
-            average=options.average,
-        )
+    history = fit(
+        model,
+        optimizer,
+        Batches(*train, options.batch_size, seed=options.seed),
+        Batches(*validation, VALIDATED, shuffle=False),
+        options.epochs,
+        progress=sys.stderr.isatty(),
+        callbacks=[_Table()],
+        average=options.average,
+        checkpoint=RunFolder(
+            options.output, _run_options(options), _run_options(_defaults()), options.keep
+        ),
+        checkpoint_every=options.checkpoint_every,
+        resume=options.resume,
+    )
     if history.interrupted:
-        print("interrupted: --resume goes on from the last complete epoch")
-    if history.epochs:
-        history.plot(options.output / "plot.png", against=("epochs", "seconds"))
-        print(f"history, picture and weights are in {options.output}")
+        print("interrupted: --resume goes on from here")
+        return 130
+    history.plot(options.output / "plot.png", against=("epochs", "seconds"))
+    print(f"history, picture and weights are in {options.output}")
+    return 0
+
+
+class _Table:
+    """A callback that prints an epoch's row, the first one under a header."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def __call__(self, history: History) -> None:
+        """Prints the last epoch's row."""
+        if not self.begun:
+            tqdm.write("  ".join(title.rjust(width) for title, width in COLUMNS.items()))
+        self.begun = True
+        tqdm.write(_row(history))
 
 
 def _keywords(options: argparse.Namespace) -> dict[str, Any]:

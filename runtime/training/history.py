@@ -59,11 +59,28 @@ class History:
                 return epoch.number
         return None
 
+    def text(self) -> str:
+        """Returns the records as JSON, with Python's NaN and Infinity where a run diverged."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file, with Python's NaN and Infinity where a run diverged."""
+        """Writes `text` into a file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        path.write_text(self.text(), encoding="utf-8")
+
+    @classmethod
+    def parsed(cls, text: str) -> "History":
+        """Returns what `text` was made from.
+
+        Raises:
+            NewtritonError: it is something else.
+        """
+        try:
+            record = json.loads(text)
+            return cls(**record | {"epochs": [Epoch(**epoch) for epoch in record["epochs"]]})
+        except (ValueError, TypeError, KeyError) as error:
+            raise NewtritonError("it is not a history that History.save wrote") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
@@ -73,9 +90,8 @@ class History:
             NewtritonError: the file is another one.
         """
         try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**record | {"epochs": [Epoch(**epoch) for epoch in record["epochs"]]})
-        except (ValueError, TypeError, KeyError) as error:
+            return cls.parsed(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
             raise NewtritonError(f"{path} is not a history that History.save wrote") from error
 
     def plot(

@@ -1,9 +1,10 @@
 """The training loop: epochs of optimizer steps, validation after each, all of it recorded."""
 
 import operator
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from operator import length_hint
@@ -15,14 +16,20 @@ from tqdm.auto import tqdm
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag
+from ..data.sources import is_stateful
 from ..model.batches import Moved, moved
 from ..reading import read
+from .averages import Averaged, average_of
 from .epoch import Epoch
 from .history import History
+from .runs import Resumed, RunFolder, Within, rest_of, states_of
+from .saving import Interval, Saving, folder_of
+from .signals import Noted, noted
 
 Data = Iterable[Any]  # batches (x, y): `Batches`, a DataLoader, a list …
 Callback = Callable[[History], bool | None]
 
+END = object()  # what stands for a batch where there are no more
 SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
 
 
@@ -76,15 +83,6 @@ class StepOptimizer(Protocol):
         ...
 
 
-@runtime_checkable
-class Averaged(Protocol):
-    """An average of the parameters, see `PolyakAverage`."""
-
-    def in_place(self, model: Any) -> AbstractContextManager[None]:
-        """Puts the average in the place of the parameters, inside a `with` statement."""
-        ...
-
-
 def fit(
     model: TrainableModel,
     optimizer: StepOptimizer,
@@ -97,11 +95,17 @@ def fit(
     log_dir: str | Path | None = None,
     history: History | None = None,
     average: bool = False,
+    checkpoint: str | Path | RunFolder | None = None,
+    checkpoint_every: int | str | None = None,
+    resume: str = "never",
+    keep: int = 2,
 ) -> History:
     """Trains for some epochs and records every step.
 
     Ctrl-C ends the training where it stands: model and optimizer keep their state, and the
-    history so far is returned with `interrupted` set.
+    history so far is returned with `interrupted` set. With `checkpoint`, Ctrl-C and SIGTERM let the
+    step be finished and the run be saved first, and SIGTERM then ends the program with status 143;
+    a second one acts at once.
 
     Args:
         model: gets the batches on its device, inputs in its dtype.
@@ -109,13 +113,22 @@ def fit(
             `NewtonCG` and L-BFGS have, `step(data)` once per epoch with all of them.
         train: any iterable of batches (x, y) that can be passed through once per epoch.
         validation: batches to evaluate after each epoch, or a pair (x, y), which is one.
-        epochs: how many passes to make.
+        epochs: how many passes to make; with `checkpoint`, the length of the whole run, of which
+            what is left is made.
         progress: whether to draw a progress bar.
         callbacks: called with the history after each epoch; returning True ends the training.
         log_dir: where to write TensorBoard's event files.
         history: the history of an earlier call, to be continued: its counts and seconds go on.
         average: whether the Polyak average of the parameters that the optimizer keeps is what is
             validated, see `PolyakAverage`; training goes on from the parameters themselves.
+        checkpoint: a folder in which all that the run depends on is saved after each epoch, when
+            its callbacks have been called; each time beside the last one, which stays intact.
+        checkpoint_every: saves in the middle of an epoch too, after so many steps, or so much time
+            as in "30s", "10m" or "2h".
+        resume: "never" begins a run in the folder; "auto" goes on with the one in it, or begins
+            where there is none; "last", "previous" and "best" go on with what was saved last,
+            before, or with the lowest validation loss. A run goes on to the bit.
+        keep: how many of the saved states are kept, besides the best.
 
     Returns:
         the history, which is the one passed in if there was one.
@@ -123,7 +136,9 @@ def fit(
     Raises:
         NewtritonError: `epochs` is no positive integer, data have no batches or cannot be passed
             through as often, a batch is no pair (x, y), the optimizer keeps no average that is
-            asked for, or what the optimizer's step raises.
+            asked for, the folder holds a run that is not to be resumed, or one that is damaged or
+            of another network or optimizer, or cannot be written; or what the optimizer's step
+            raises.
 
     Examples:
         >>> import newtriton as nt
@@ -152,42 +167,32 @@ def fit(
                 f"second of {epochs} epochs: pass a list of batches, Batches or a DataLoader"
             )
     kept = average_of(optimizer) if check_flag("average", average) else None
-    history = History() if history is None else history
-    history.interrupted = False
+    if checkpoint is None and (resume != "never" or checkpoint_every is not None):
+        raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
+    if checkpoint is not None and history is not None:
+        raise NewtritonError("checkpoint keeps the history of its run: leave history out")
     callbacks = [*callbacks, *([] if log_dir is None else [TensorBoard(log_dir)])]
-    first = len(history.epochs) + 1
-    total = epochs if whole else epochs * length_hint(train) or None
-    with tqdm(total=total, unit="step", disable=not progress) as bar:
-        loop = _Loop(model, optimizer, history, bar)
-        try:
-            for epoch in range(first, first + epochs):
-                bar.set_description(f"epoch {epoch}/{first + epochs - 1}")
-                loss = loop.make_step(train, epoch) if whole else loop.make_pass(train, epoch)
-                with nullcontext() if kept is None else kept.in_place(model):
-                    scores = (None, None) if validation is None else evaluate(model, validation)
-                history.epochs.append(
-                    Epoch(epoch, len(history.steps), history.seconds, loss, *scores)
-                )
-                if any([callback(history) for callback in callbacks]):
-                    break
-        except KeyboardInterrupt:
-            history.interrupted = True
+    with nullcontext(Noted()) if checkpoint is None else noted() as ending:
+        saving, resumed = None, Resumed(History() if history is None else history)
+        if checkpoint is not None:
+            parts, every = (model, optimizer, train), Interval.of(checkpoint_every)
+            saving = Saving(folder_of(checkpoint, keep), *parts, kept, every, ending)
+            resumed = saving.begin(resume)
+        history, left = resumed.history, epochs
+        if saving is not None:
+            left = max(0, epochs - len(history.epochs))
+        history.interrupted = False
+        total = left if whole else left * length_hint(train) or None
+        with tqdm(total=total, unit="step", disable=not progress) as bar:
+            loop = _Loop(model, optimizer, history, bar, saving)
+            try:
+                loop.run(train, validation, left, kept, callbacks, resumed.within)
+            except KeyboardInterrupt:
+                history.interrupted = True
+        history.interrupted |= ending.number is not None
+    if ending.number == signal.SIGTERM:
+        raise SystemExit(128 + signal.SIGTERM)
     return history
-
-
-def average_of(optimizer: object) -> Averaged:
-    """Returns the average of the parameters that an optimizer keeps.
-
-    Raises:
-        NewtritonError: it keeps none.
-    """
-    average = getattr(optimizer, "average", None)
-    if not isinstance(average, Averaged):
-        raise NewtritonError(
-            f"{type(optimizer).__name__} keeps no average of the parameters: make it with one, as "
-            "in KFRA(model, average=0.95), or leave average out"
-        )
-    return average
 
 
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
@@ -254,11 +259,19 @@ class _Mean:
         self._counts.append(len(y) if counting is None else counting.count(y))
         self.losses.append(loss)
 
+    def restore(self, losses: list[float], counts: list[float]) -> None:
+        """Takes up the last losses of a run, one for each of the counts."""
+        self.losses, self._counts = losses[len(losses) - len(counts) :], [*counts]
+
+    def counts(self) -> list[float]:
+        """Returns what counts in each batch, brought over from where the labels are."""
+        brought = iter(read(*(c for c in self._counts if isinstance(c, torch.Tensor))))
+        return [float(next(brought)) if isinstance(c, torch.Tensor) else c for c in self._counts]
+
     @property
     def value(self) -> float:
         """The mean."""
-        brought = iter(read(*(c for c in self._counts if isinstance(c, torch.Tensor))))
-        counts = [float(next(brought)) if isinstance(c, torch.Tensor) else c for c in self._counts]
+        counts = self.counts()
         total = sum(map(operator.mul, counts, self.losses))
         return total / sum(counts)
 
@@ -308,21 +321,84 @@ class _Loop:
         optimizer: the optimizer that takes the steps.
         history: the history that gains the steps' records.
         bar: the progress bar.
+        saving: what saves the run, None where it is not saved.
     """
 
     model: TrainableModel
     optimizer: StepOptimizer
     history: History
     bar: tqdm
+    saving: Saving | None
 
-    def make_pass(self, train: Data, epoch: int) -> float:
-        """Steps through the data once; returns the mean loss over all that counts."""
-        mean = _Mean(self.model)
+    def run(
+        self,
+        train: Data,
+        validation: Data | None,
+        epochs: int,
+        average: Averaged | None,
+        callbacks: Iterable[Callback],
+        within: Within | None,
+    ) -> None:
+        """Trains for some epochs, until a callback or a signal ends the run; see `fit`.
+
+        Args:
+            train: the batches to step on.
+            validation: the batches to evaluate after each epoch.
+            epochs: how many epochs are left.
+            average: what is validated, None for the parameters themselves.
+            callbacks: what is called after each epoch.
+            within: where the first of these epochs goes on, None for its beginning.
+        """
+        history = self.history
+        first = len(history.epochs) + 1
+        for epoch in range(first, first + epochs):
+            self.bar.set_description(f"epoch {epoch}/{first + epochs - 1}")
+            if getattr(self.optimizer, "takes_data", False):
+                loss = self.make_step(train, epoch)
+            else:
+                loss = self.make_pass(train, epoch, within if epoch == first else None)
+            if loss is None:
+                return
+            with nullcontext() if average is None else average.in_place(self.model):
+                scores = (None, None) if validation is None else evaluate(self.model, validation)
+            history.epochs.append(Epoch(epoch, len(history.steps), history.seconds, loss, *scores))
+            ended = any([callback(history) for callback in callbacks])
+            if self.saving is not None:
+                self.saving.save(history)
+                ended = ended or self.saving.signal.number is not None
+            if ended:
+                return
+
+    def make_pass(self, train: Data, epoch: int, within: Within | None = None) -> float | None:
+        """Steps through the data once; returns the mean loss over all that counts.
+
+        It is None where a signal has ended the pass before its end.
+
+        Args:
+            train: the batches.
+            epoch: the number of the epoch.
+            within: where the pass goes on, None for its beginning.
+        """
+        mean, begun = _Mean(self.model), {} if within is None else within.start
         start = time.perf_counter() - self.history.seconds
-        for batch in train:
+        if self.saving is not None and within is None and not is_stateful(train):
+            begun = states_of(train)
+        if within is not None:
+            mean.restore([step["loss"] for step in self.history.steps], within.counts)
+        batches = iter(train) if within is None else rest_of(train, within)
+        batch = next(batches, END)
+        while batch is not END:
             x, y = moved(batch, self.model)
             record = self._recorded(self.optimizer.step(x, y), epoch, start)
             mean.add(record["loss"], y)
+            due = self.saving is not None and self.saving.is_due()
+            now = states_of(train) if due else {}
+            batch = next(batches, END)  # with the last one the epoch is saved, not a part of it
+            if self.saving is None or not due or batch is END:
+                continue
+            self.saving.save(self.history, Within(len(mean.losses), mean.counts(), begun, now))
+            if self.saving.signal.number is not None:
+                return None
         if not mean.losses:
             raise NewtritonError(
                 f"the training data have no batches in epoch {epoch}: pass a list of batches, "

@@ -1,29 +1,42 @@
-"""The folder of a training run: what is kept after each epoch, so that the run can go on.
+"""What a training run is, to the bit: what is saved of it in a folder, and restored.
 
-The files are `options.json`, `history.json`, `weights.safetensors`, and `state.pt` with the state
-of the optimizer and the order of the data, which is read as plain data and never as code. Where the
-weights are an average, `state.pt` also has the parameters that training goes on from.
+Weights and the tensors of the state are safetensors, the rest is JSON (`encoding.py`): nothing that
+is read is ever code. `generations.py` says how they lie on disk. Where the weights are an average,
+and in the middle of an epoch, the state has the parameters that training goes on from too.
 """
 
+from __future__ import annotations
+
 import json
-import pickle
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
+from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ..data.sources import Source, is_stateful, sources
+from . import files
+from .averages import Averaged
+from .encoding import Decoder, Encoder
+from .generations import LAST, Generations
 from .history import History
-from .loop import Averaged
+
+FORMAT = 1  # of a generation's files
+WEIGHTS, TENSORS, STATE, HISTORY = (
+    "weights.safetensors", "state.safetensors", "state.json", "history.json",
+)  # fmt: skip
 
 
 class Stateful(Protocol):
-    """A model, an optimizer or batches: what a run saves of them."""
+    """A model or an optimizer: what a run saves of it."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that the next step depends on."""
@@ -32,6 +45,34 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Any) -> Any:
         """Takes up a saved state."""
         ...
+
+
+class Within(NamedTuple):
+    """Where a run is in the middle of an epoch.
+
+    Attributes:
+        batches: how many batches of the epoch have been stepped on.
+        counts: what each of them weighs in the mean loss of the epoch.
+        start: what the data drew from where the epoch began, by name; see `data/sources.py`.
+        now: the same after the last step.
+    """
+
+    batches: int
+    counts: list[float]
+    start: dict[str, Any]
+    now: dict[str, Any]
+
+
+class Resumed(NamedTuple):
+    """What goes on.
+
+    Attributes:
+        history: the records of the run so far.
+        within: where the run is in an epoch; None between two.
+    """
+
+    history: History
+    within: Within | None = None
 
 
 @dataclass(frozen=True)
@@ -43,78 +84,173 @@ class RunFolder:
         options: what the run was started with, except for its length. A run can go on under the
             same options only.
         defaults: what an option was that an older folder does not have; None unless given.
+        keep: how many generations are kept; the best is kept beside them.
     """
 
     path: Path
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    keep: int = 2
+
+    @property
+    def generations(self) -> Generations:
+        """What has been saved."""
+        return Generations(self.path, self.keep)
 
     def begin(self) -> History:
         """Makes the folder for a new run and returns an empty history.
 
         Raises:
-            NewtritonError: the folder holds a run, which is left alone.
+            NewtritonError: the folder holds a run, which is left alone, or cannot be written.
         """
-        if (self.path / "history.json").exists():
+        self._check_age()
+        if self.generations.exist:
             raise NewtritonError(
                 f"{self.path} holds a run already: resume it, or choose another folder"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dict(self.options), indent=1) + "\n"
-        (self.path / "options.json").write_text(text, encoding="utf-8")
+        try:
+            files.make_folder(self.path)
+            files.replace(self.path / "options.json", text.encode())
+        except OSError as error:
+            raise NewtritonError(
+                f"{self.path} cannot be written ({error.strerror or error}): choose another folder"
+            ) from error
         return History()
 
     def save(
         self,
         model: Stateful,
         optimizer: Stateful,
-        batches: Stateful,
+        data: Any,
         history: History,
         average: Averaged | None = None,
+        within: Within | None = None,
     ) -> None:
-        """Keeps everything as it is now; the weights are the average's where one is given."""
-        state = {"optimizer": optimizer.state_dict(), "batches": batches.state_dict()}
-        if average is not None:
-            state["model"] = model.state_dict()
-        with nullcontext() if average is None else average.in_place(model):
-            weights = model.state_dict()
-        on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        save_file(on_host, self.path / "weights.safetensors")
-        torch.save(state, self.path / "state.pt")
-        history.save(self.path / "history.json")
+        """Keeps everything as it is now, or as it was in the middle of an epoch.
 
-    def load(self, model: Stateful, optimizer: Stateful, batches: Stateful) -> History:
-        """Restores what `save` kept, and returns the history.
+        Args:
+            model: the model.
+            optimizer: the optimizer.
+            data: the data that are trained on.
+            history: the records of the run.
+            average: the average that the weights are, None for the parameters themselves.
+            within: where the run is in an epoch; the weights stay those of the last one then.
 
         Raises:
-            NewtritonError: there is no run, it is damaged, or it was started with other options.
+            NewtritonError: a state has what cannot be saved, or the folder cannot be written.
         """
+        state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "within": None}
+        if within is None:
+            state["data"] = states_of(data)
+        else:
+            state["data"], state["within"] = within.now, within._replace(now={})._asdict()
+        if average is not None or within is not None:
+            state["model"] = model.state_dict()
+        encoder = Encoder(*_flat_of(model))
+        described = {"format": FORMAT, "optimizer": _label(optimizer)}
+        described["state"] = {name: encoder(part, name) for name, part in state.items()}
+        parts = {
+            TENSORS: save(encoder.tensors),
+            STATE: json.dumps(described).encode(),
+            HISTORY: history.text().encode(),
+        }
+        if within is None:
+            parts[WEIGHTS] = save(_weights(model, average))
+        shared = () if within is None else (WEIGHTS,)
+        self.generations.write(parts, shared, math.inf if within else _measure(history))
+
+    def load(self, model: Stateful, optimizer: Stateful, data: Any, which: str = LAST) -> Resumed:
+        """Restores what `save` kept.
+
+        Args:
+            model: the model.
+            optimizer: the optimizer.
+            data: the data that are trained on.
+            which: the last generation, the best, or the one before the last that is undamaged.
+
+        Raises:
+            NewtritonError: there is no run, it is damaged, or it is of another network or optimizer
+                or was started with other options; nothing has changed.
+        """
+        self._check_age()
         self._check_options()
-        for name in ("weights.safetensors", "state.pt", "history.json"):
-            if not (self.path / name).exists():
-                raise NewtritonError(
-                    f"{self.path} holds no completed epoch ({name} is missing): start the run "
-                    "again without resuming"
-                )
+        if not self.generations.exist:
+            raise NewtritonError(
+                f"{self.path} holds no completed epoch: start the run again without resuming"
+            )
+        name, parts = self.generations.read(which)
         try:
-            weights = load_file(self.path / "weights.safetensors")
-            state = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
-        except (SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
-            raise NewtritonError(f"{self.path} holds a damaged run: {error}") from error
-        history = History.load(self.path / "history.json")
-        model.load_state_dict(state.get("model", weights))
-        optimizer.load_state_dict(state["optimizer"])
-        batches.load_state_dict(state["batches"])
-        return history
+            state = self._decoded(parts, model, _label(optimizer))
+            history = History.parsed(parts[HISTORY].decode())
+            within = None if state["within"] is None else Within(**state["within"])
+            self._take_over(state, model, optimizer, sources(data))
+        except (NewtritonError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            raise NewtritonError(f"{self.path} cannot be gone on with: {error}") from error
+        self.generations.make_last(name)
+        return Resumed(history, within)
+
+    @staticmethod
+    def _decoded(parts: Mapping[str, bytes], model: Stateful, label: str) -> dict[str, Any]:
+        """Returns the state that a generation's files hold, the model's with it."""
+        described = json.loads(parts[STATE])
+        if described["format"] != FORMAT:
+            raise NewtritonError(
+                f"it was written by another version of newtriton, in format {described['format']}, "
+                f"not {FORMAT}: finish it with that version"
+            )
+        if described["optimizer"] != label:
+            raise NewtritonError(
+                f"it was trained by {described['optimizer']}, not by {label}: resume it with that"
+            )
+        device = getattr(model, "device", torch.device("cpu"))
+        decoder = Decoder(load(parts[TENSORS]), device, *_flat_of(model))
+        state = {name: decoder(part) for name, part in described["state"].items()}
+        return {"model": state["model"] if "model" in state else load(parts[WEIGHTS]), **state}
+
+    @staticmethod
+    def _take_over(
+        state: Mapping[str, Any], model: Stateful, optimizer: Stateful, drawn: Mapping[str, Source]
+    ) -> None:
+        """Restores all parts of a run, or none where one of them refuses."""
+        if state["data"].keys() != drawn.keys():
+            raise NewtritonError(
+                f"its data drew from {', '.join(state['data'])}, these draw from "
+                f"{', '.join(drawn)}: give data of the same kind"
+            )
+        parts = {
+            "model": Source(model.state_dict, model.load_state_dict),
+            "optimizer": Source(optimizer.state_dict, optimizer.load_state_dict),
+            **drawn,
+        }
+        wanted = {"model": state["model"], "optimizer": state["optimizer"], **state["data"]}
+        before = {name: part.get() for name, part in parts.items()}
+        try:
+            for name, part in parts.items():
+                part.set(wanted[name])
+        except BaseException:
+            for name, part in parts.items():
+                part.set(before[name])
+            raise
+
+    def _check_age(self) -> None:
+        """Raises an error where the folder holds a run of an earlier version."""
+        if (self.path / "state.pt").exists():
+            raise NewtritonError(
+                f"{self.path} holds a run of an earlier version of newtriton (state.pt, which is "
+                "pickled and not read any more): finish it with that version, or choose another "
+                "folder"
+            )
 
     def _check_options(self) -> None:
         """Raises an error where the saved options are not the present ones."""
+        path = self.path / "options.json"
         try:
-            saved = json.loads((self.path / "options.json").read_text(encoding="utf-8"))
+            saved = dict(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise NewtritonError(f"{self.path} holds no run to resume") from error
-        except ValueError as error:
-            raise NewtritonError(f"{self.path}/options.json is damaged: {error}") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise NewtritonError(f"{path} is damaged: {error}") from error
         for name, value in self.options.items():
             before = saved.get(name, self.defaults.get(name))
             if before != value:
@@ -122,3 +258,67 @@ class RunFolder:
                     f"{self.path} was started with {name} {before}, not {value}: resume it with "
                     "the same options"
                 )
+
+
+def states_of(data: Any) -> dict[str, Any]:
+    """Returns the states of all that data draw from, those of a pass under way."""
+    own = {"data": data.state_dict()} if is_stateful(data) else {}
+    return {**{name: source.get() for name, source in sources(data).items()}, **own}
+
+
+def rest_of(data: Any, within: Within) -> Iterator[Any]:
+    """Returns the batches that are left of an epoch in the middle of which a run goes on.
+
+    Data with a state of their own have been told where they are. Others pass over the batches that
+    came before, drawing again from where the epoch began.
+
+    Raises:
+        NewtritonError: the data have no batch that is left.
+    """
+    if is_stateful(data):
+        return iter(data)
+    drawn = sources(data)
+    now = {name: source.get() for name, source in drawn.items()}
+    for name, source in drawn.items():
+        source.set(within.start[name])
+    batches = iter(data)
+    passed = sum(1 for _ in islice(batches, within.batches))
+    if passed < within.batches:
+        raise NewtritonError(
+            f"{within.batches} batches of an epoch have been stepped on, which has {passed} here: "
+            "resume the run with the same data"
+        )
+    for name, source in drawn.items():
+        source.set(now[name])
+    return batches
+
+
+def _weights(model: Stateful, average: Averaged | None) -> dict[str, Tensor]:
+    """Returns the weights on the host: the model's, or those of an average."""
+    with nullcontext() if average is None else average.in_place(model):
+        weights = model.state_dict()
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()
+    }
+
+
+def _flat_of(model: Any) -> tuple[Any, ...]:
+    """Returns what is needed to save a flat vector of a model by its parameters' names."""
+    layout = getattr(model, "layout", None)
+    return () if layout is None else (layout.numel, layout.torch_views)
+
+
+def _label(optimizer: Any) -> str:
+    """Returns what an optimizer is called, PyTorch's with it where there is one inside."""
+    inner = getattr(optimizer, "optimizer", None)
+    name = type(optimizer).__name__
+    return name if inner is None else f"{name}({type(inner).__name__})"
+
+
+def _measure(history: History) -> float:
+    """Returns what the best epoch has the least of: loss on validation data, or in training."""
+    if not history.epochs:
+        return math.inf
+    epoch = history.epochs[-1]
+    loss = epoch.loss if epoch.validation_loss is None else epoch.validation_loss
+    return math.inf if math.isnan(loss) else loss

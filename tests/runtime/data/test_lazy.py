@@ -84,7 +84,7 @@ class Run:
 
     def train(self, resume: bool, epochs: int) -> dict[str, torch.Tensor]:
         parts = self.model, self.optimizer, self.batches
-        history = self.folder.load(*parts) if resume else self.folder.begin()
+        history = self.folder.load(*parts).history if resume else self.folder.begin()
         nt.fit(*parts, epochs=epochs, progress=False, history=history)
         self.folder.save(*parts, history)
         return {name: value.clone() for name, value in self.model.state_dict().items()}

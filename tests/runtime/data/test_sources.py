@@ -12,7 +12,7 @@ SET = TensorDataset(torch.arange(9.0), torch.arange(9))
 
 
 def drawn() -> list[float]:
-    return [torch.rand(()).item(), np.random.rand()]  # noqa: NPY002
+    return [torch.rand(()).item(), np.random.rand()]
 
 
 def test_the_generators_of_a_loader_and_its_samplers_are_found() -> None:

@@ -1,0 +1,134 @@
+"""When a run is saved: after each epoch, every so many steps or minutes, and when it has to end."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_count, check_option
+from ..data.sources import not_restored
+from .averages import Averaged
+from .generations import LAST, WHICH
+from .history import History
+from .runs import Resumed, RunFolder, Within
+from .signals import Noted
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+RESUME = ("never", "auto", *WHICH)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How often a run is saved in the middle of an epoch.
+
+    Attributes:
+        steps: after how many steps, None for no number.
+        seconds: after what time, None for none.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, value: object) -> Interval:
+        """Returns the interval that a number of steps, or text such as "500" or "10m", stands for.
+
+        Raises:
+            NewtritonError: it stands for none.
+        """
+        if value is None:
+            return cls()
+        found = (
+            re.fullmatch(r"([0-9]*\.?[0-9]+)([smh]?)", value) if isinstance(value, str) else None
+        )
+        if found and found[2] and float(found[1]) > 0:
+            return cls(seconds=float(found[1]) * UNITS[found[2]])
+        if isinstance(value, str) and not (found and found[1].isdecimal()):
+            raise NewtritonError(
+                f"checkpoint_every is {value!r}: give a number of steps, or a time in seconds, "
+                "minutes or hours, as in 30s, 10m, 2h"
+            )
+        return cls(steps=check_count("checkpoint_every", int(value) if found else value))
+
+
+@dataclass
+class Saving:
+    """Saves a run in its folder while it goes on.
+
+    Attributes:
+        folder: the folder.
+        model: the model that is trained.
+        optimizer: the optimizer that takes the steps.
+        data: the data that are trained on.
+        average: the average that is saved as the weights, None for the parameters themselves.
+        interval: how often it is saved in the middle of an epoch.
+        signal: the signal after which it is saved and ends.
+    """
+
+    folder: RunFolder
+    model: Any
+    optimizer: Any
+    data: Any
+    average: Averaged | None
+    interval: Interval
+    signal: Noted
+    _steps: int = field(default=0, init=False)
+    _saved_at: float = field(default_factory=time.monotonic, init=False)
+    _told: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        for part in (self.model, self.optimizer):
+            if not hasattr(part, "state_dict") or not hasattr(part, "load_state_dict"):
+                raise NewtritonError(
+                    f"checkpoint: a {type(part).__name__} has no state_dict and load_state_dict: "
+                    "give one that has, or leave checkpoint out"
+                )
+
+    def begin(self, resume: str) -> Resumed:
+        """Begins a new run, or goes on with the one in the folder.
+
+        Raises:
+            NewtritonError: `resume` is none of `RESUME`, or what `RunFolder` raises.
+        """
+        check_option("resume", resume, RESUME)
+        there = self.folder.generations.exist
+        if resume == "never" or (resume == "auto" and not there):
+            return Resumed(self.folder.begin())
+        which = LAST if resume == "auto" else resume
+        return self.folder.load(self.model, self.optimizer, self.data, which)
+
+    def is_due(self) -> bool:
+        """Counts a step; whether the run has to be saved after it."""
+        self._steps += 1
+        of_steps = self.interval.steps is not None and self._steps >= self.interval.steps
+        elapsed = time.monotonic() - self._saved_at
+        of_time = self.interval.seconds is not None and elapsed >= self.interval.seconds
+        return of_steps or of_time or self.signal.number is not None
+
+    def save(self, history: History, within: Within | None = None) -> None:
+        """Saves the run; says once what could not be restored in the middle of an epoch."""
+        missing = None if within is None or self._told else not_restored(self.data)
+        if missing is not None:
+            self._told = True
+            warnings.warn(
+                f"{self.folder.path}: {missing} is not restored when the run is resumed in the "
+                "middle of an epoch; the batches before are read again and passed over",
+                stacklevel=2,
+            )
+        parts = self.model, self.optimizer, self.data
+        self.folder.save(*parts, history, self.average, within)
+        self._steps, self._saved_at = 0, time.monotonic()
+
+
+def folder_of(checkpoint: str | Path | RunFolder, keep: int) -> RunFolder:
+    """Returns the folder of a run."""
+    if isinstance(checkpoint, RunFolder):
+        return checkpoint
+    if not isinstance(checkpoint, (str, Path)):
+        raise NewtritonError(f"checkpoint is {checkpoint!r}: give the path of a folder")
+    return RunFolder(Path(checkpoint), keep=check_count("keep", keep))
