@@ -69,8 +69,9 @@ class Generations:
         try:
             self._write(folder, parts, shared, measure)
         except OSError as error:
-            with suppress(OSError):
-                files.remove_folder(folder)
+            if folder.name not in (self._target(LAST), self._target(BEST)):
+                with suppress(OSError):
+                    files.remove_folder(folder)
             raise NewtritonError(
                 f"{folder} cannot be written ({error.strerror or error}): what was saved before is "
                 "intact; make room, or make the folder writable, and resume the run"

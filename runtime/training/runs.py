@@ -30,7 +30,7 @@ from .generations import LAST, Generations
 from .history import History
 
 FORMAT = 1  # of a generation's files
-WEIGHTS, TENSORS, STATE, HISTORY = (
+WEIGHTS, TENSORS, STATE, HISTORY = PARTS = (
     "weights.safetensors", "state.safetensors", "state.json", "history.json",
 )  # fmt: skip
 

@@ -146,6 +146,9 @@ def differing(one: Any, other: Any, place: str = "") -> list[str]:
         if one.keys() != other.keys():
             return [f"{place}: {[*one]} and {[*other]}"]
         return [d for name in one for d in differing(one[name], other[name], f"{place}.{name}")]
+    if isinstance(one, (list, tuple)) and type(one) is type(other) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [d for i, (a, b) in pairs for d in differing(a, b, f"{place}.{i}")]
     if isinstance(one, Tensor):
         same = one.dtype == other.dtype and torch.equal(one, other)
         return [] if same and one.stride() == other.stride() else [place]

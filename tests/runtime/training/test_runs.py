@@ -8,11 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.data.samples import Batches
+from newtriton.runtime.training import runs
 from newtriton.runtime.training.epoch import Epoch
 from newtriton.runtime.training.history import History
 from newtriton.runtime.training.runs import RunFolder
+
+from .kills import differing
 
 OPTIONS = {"net": "cnn", "lr": 0.1, "damping": None}
 
@@ -51,7 +55,7 @@ def test_everything_comes_back(tmp_path: Path):
     model, optimizer, history = saved(tmp_path / "run")
     new_model, new_optimizer, data = Stateful(), Stateful(), batches()
     loaded = RunFolder(tmp_path / "run", OPTIONS).load(new_model, new_optimizer, data)
-    assert loaded == history
+    assert loaded == (history, None)
     assert torch.equal(new_model.state["0.weight"], model.state["0.weight"])
     assert new_optimizer.state["radius"] == optimizer.state["radius"]
     assert new_optimizer.state["rejected"] == optimizer.state["rejected"]
@@ -87,13 +91,102 @@ def test_a_run_goes_on_under_its_own_options_only(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["weights.safetensors", "state.pt", "history.json", "options.json"]
+    "name", ["weights.safetensors", "state.safetensors", "state.json", "history.json"]
 )
-def test_a_damaged_file_is_reported(tmp_path: Path, name: str):
+def test_a_damaged_file_is_reported_and_changes_nothing(tmp_path: Path, name: str):
     saved(tmp_path)
-    (tmp_path / name).write_bytes(b"not what it was")
-    with pytest.raises(NewtritonError):
+    (tmp_path / "last" / name).write_bytes(b"not what it was")
+    parts = Stateful(), Stateful(), batches()
+    with pytest.raises(NewtritonError, match=f"{name} is not what was written"):
+        RunFolder(tmp_path, OPTIONS).load(*parts)
+    assert [part.state_dict() for part in parts] == [{}, {}, {"epoch": 0}]
+
+
+def test_damaged_options_are_reported(tmp_path: Path):
+    saved(tmp_path)
+    for damaged in (b"not what it was", b"[1]", b"\xff"):
+        (tmp_path / "options.json").write_bytes(damaged)
+        with pytest.raises(NewtritonError, match="is damaged"):
+            RunFolder(tmp_path, OPTIONS).load(Stateful(), Stateful(), batches())
+
+
+def test_a_run_of_an_earlier_version_is_refused_and_not_unpickled(tmp_path: Path):
+    for name in ("options.json", "history.json", "weights.safetensors", "state.pt"):
+        (tmp_path / name).write_bytes(b"{}")
+    folder = RunFolder(tmp_path, OPTIONS)
+    with pytest.raises(NewtritonError, match=r"earlier version of newtriton \(state\.pt"):
+        folder.load(Stateful(), Stateful(), batches())
+    with pytest.raises(NewtritonError, match="finish it with that version"):
+        folder.begin()
+
+
+def compiled(width: int = 4) -> nt.Model:
+    net = nt.Sequential(nt.Linear(width), nt.Tanh(), nt.Linear(3))
+    return nt.compile(net, (5,), nt.CrossEntropyLoss(), device="cpu")
+
+
+def adam(model: nt.Model) -> nt.TorchOptimizer:
+    return nt.TorchOptimizer(model, torch.optim.Adam, lr=1e-2)
+
+
+def sgd(model: nt.Model) -> nt.TorchOptimizer:
+    return nt.TorchOptimizer(model, torch.optim.SGD, lr=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("width", "make", "data", "message"),
+    [
+        (5, nt.KFAC, batches, r"0\.weight"),
+        (4, nt.FITRE, batches, "trained by KFAC, not by FITRE"),
+        (4, lambda m: nt.KFAC(m, average=0.5), batches, "average"),
+        (4, sgd, batches, r"trained by KFAC, not by TorchOptimizer\(SGD\)"),
+        (4, nt.KFAC, list, "drew from .*data, these draw from"),
+        (4, nt.KFAC, lambda: nt.GrowingBatches(torch.zeros(4, 1), torch.zeros(4), 2), "step"),
+    ],
+)
+def test_a_run_of_something_else_changes_nothing(tmp_path: Path, width, make, data, message):
+    model = compiled()
+    optimizer = nt.KFAC(model, average=None)
+    optimizer.step(torch.randn(6, 5), torch.arange(6) % 3)
+    folder = RunFolder(tmp_path)
+    folder.begin()
+    folder.save(model, optimizer, batches(), History([Epoch(1, 2, 0.5, 1.0)]))
+    other = compiled(width)
+    others = make(other)
+    before = other.state_dict(), others.state_dict()
+    with pytest.raises(NewtritonError, match=f"cannot be gone on with: .*{message}"):
+        folder.load(other, others, data())
+    assert not differing(before, (other.state_dict(), others.state_dict()))
+
+
+def test_another_format_is_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(runs, "FORMAT", 2)
+    saved(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(NewtritonError, match="another version of newtriton, in format 2, not 1"):
         RunFolder(tmp_path, OPTIONS).load(Stateful(), Stateful(), batches())
+
+
+@pytest.mark.parametrize("make", [adam, sgd, nt.FITRE, nt.KFAC])
+def test_nothing_is_pickled(tmp_path: Path, monkeypatch, make):
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("pickle")
+
+    model = compiled()
+    optimizer = make(model)
+    optimizer.step(torch.randn(6, 5), torch.arange(6) % 3)
+    monkeypatch.setattr(torch, "save", refused)
+    monkeypatch.setattr(torch, "load", refused)
+    folder = RunFolder(tmp_path)
+    folder.begin()
+    folder.save(model, optimizer, batches(), History([Epoch(1, 2, 0.5, 1.0)]))
+    names = {path.name for path in (tmp_path / "last").iterdir()}
+    assert names == {*runs.PARTS, "checksums.json"}
+    other = compiled()
+    resumed = make(other)
+    folder.load(other, resumed, batches())
+    assert not differing(optimizer.state_dict(), resumed.state_dict())
+    assert not differing(model.state_dict(), other.state_dict())
 
 
 class Average:
