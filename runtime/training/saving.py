@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_option
+from ...compiler.graph.options import check_count, check_number, check_option
 from ..data.sources import not_restored
 from .averages import Averaged
 from .generations import LAST, WHICH
@@ -43,17 +43,16 @@ class Interval:
         """
         if value is None:
             return cls()
-        found = (
-            re.fullmatch(r"([0-9]*\.?[0-9]+)([smh]?)", value) if isinstance(value, str) else None
-        )
-        if found and found[2] and float(found[1]) > 0:
-            return cls(seconds=float(found[1]) * UNITS[found[2]])
-        if isinstance(value, str) and not (found and found[1].isdecimal()):
+        text = value if isinstance(value, str) else ""
+        if timed := re.fullmatch(r"([0-9]*\.?[0-9]+)([smh])", text):
+            number = check_number("checkpoint_every", float(timed[1]), above=0.0)
+            return cls(seconds=number * UNITS[timed[2]])
+        if isinstance(value, str) and not text.isdecimal():
             raise NewtritonError(
                 f"checkpoint_every is {value!r}: give a number of steps, or a time in seconds, "
                 "minutes or hours, as in 30s, 10m, 2h"
             )
-        return cls(steps=check_count("checkpoint_every", int(value) if found else value))
+        return cls(steps=check_count("checkpoint_every", int(text) if text else value))
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """`newtriton train`, run in this process on a small network."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from newtriton.command import catalogue
 from newtriton.command import main as cli
 from newtriton.runtime.training.history import History
 from tests.command.test_main import one_line, small_cnn
+from tests.runtime.training.kills import differing
 
 
 def train(folder: Path, *arguments: str) -> int:
@@ -93,19 +96,11 @@ def test_a_file_of_options_trains_a_users_network_and_goes_on(tmp_path: Path, mo
     assert train(tmp_path / "broken", "--config", "run.toml", "--resume", "--set", "every=3") == 2
     assert "was started with set {'every': [2, 4]}" in one_line(capsys.readouterr().err)
     assert train(tmp_path / "broken", "--config", "run.toml", "--resume") == 0
-    for name in ("weights.safetensors", "state.pt"):
-        whole, broken = (torch_file(tmp_path / run / name) for run in ("whole", "broken"))
-        assert len(whole) == len(broken)
-        assert all(torch.equal(w, b) for w, b in zip(whole, broken, strict=True))
+    for name in ("weights.safetensors", "last/state.safetensors"):
+        whole, broken = (load_file(tmp_path / run / name) for run in ("whole", "broken"))
+        assert not differing(whole, broken)
+    assert "optimizer.average.mean.1.weight" in whole
     torch.set_num_threads(threads)
-
-
-def torch_file(path: Path) -> list[torch.Tensor]:
-    """The tensors of a file of weights, or those of the model and the average of a state."""
-    if path.suffix == ".safetensors":
-        return [*load_file(path).values()]
-    state = torch.load(path, weights_only=True)
-    return [*state["model"].values(), state["optimizer"]["average"]["mean"]]
 
 
 def test_the_weights_are_the_average_where_that_is_asked_for(tmp_path: Path, monkeypatch):
@@ -117,11 +112,12 @@ def test_the_weights_are_the_average_where_that_is_asked_for(tmp_path: Path, mon
     assert train(tmp_path / "plain", *options) == 0
     assert train(tmp_path / "mean", *options, "--average") == 0
     plain, mean = (load_file(tmp_path / n / "weights.safetensors") for n in ("plain", "mean"))
-    state = torch.load(tmp_path / "mean" / "state.pt", weights_only=True)
-    assert all(torch.equal(plain[name], state["model"][name]) for name in plain)
+    state = load_file(tmp_path / "mean" / "last" / "state.safetensors")
+    assert all(torch.equal(plain[name], state[f"model.{name}"]) for name in plain)
     model = nt.compile(small_cnn(), (1, 8, 8), nt.CrossEntropyLoss())
     model.load_state_dict(mean)
-    assert torch.equal(model.params, state["optimizer"]["average"]["mean"])
+    for name, mean in model.state_dict().items():
+        assert torch.equal(mean, state[f"optimizer.average.mean.{name}"])
     (last,) = History.load(tmp_path / "mean" / "history.json").epochs[-1:]
     assert nt.evaluate(model, [few[1]]) == (last.validation_loss, last.validation_accuracy)
 
@@ -173,6 +169,8 @@ def test_help_lists_the_keywords_of_the_optimizer(capsys, tmp_path: Path):
         (["--batch-size", "0"], "batch_size is 0"),
         (["--epochs", "0"], "--epochs is 0"),
         (["--resume"], "no run to resume"),
+        (["--checkpoint-every", "often"], "checkpoint_every is 'often': give a number of steps"),
+        (["--keep", "0"], "--keep is 0"),
         (["--threads", "0"], "--threads is 0"),
         (["--set", "dampin=1"], "fitre has no 'dampin'; it takes damping, max_radius"),
         (["--set", "damping=much"], "--set damping=much: give a number, or none"),
@@ -192,6 +190,38 @@ def test_unusable_values_take_one_line(tmp_path: Path, capsys, arguments: list[s
     assert train(tmp_path, *arguments) == 2
     assert message in one_line(capsys.readouterr().err)
     assert not [*tmp_path.iterdir()]  # no run has begun
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_step_and_ends_with_its_status(
+    tmp_path: Path, monkeypatch, number: int, status: int
+):
+    monkeypatch.setattr(History, "plot", lambda *_, **__: None)
+    few = tuple(nt.Samples(part.x[:400], part.y[:400]) for part in nt.digits())
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: few)
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", small_cnn)
+    options = ("--epochs", "2", "--checkpoint-every", "10m", "--keep", "1")
+    assert train(tmp_path / "whole", *options) == 0
+    step, steps = nt.FITRE.step, []
+
+    def signalled(*arguments: object) -> object:
+        steps.append(1)
+        if len(steps) == 6:  # in the second of two epochs of four
+            os.kill(os.getpid(), number)
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nt.FITRE, "step", signalled)
+        try:
+            assert train(tmp_path / "parts", *options) == status
+        except SystemExit as end:
+            assert end.code == status
+    assert len(steps) == 6
+    assert len(History.load(tmp_path / "parts" / "history.json").steps) == 6
+    assert train(tmp_path / "parts", *options, "--resume", "auto") == 0
+    for name in ("weights.safetensors", "last/state.safetensors"):
+        whole, parts = (load_file(tmp_path / run / name) for run in ("whole", "parts"))
+        assert not differing(whole, parts)
 
 
 def test_an_unwritable_folder_takes_one_line(tmp_path: Path, capsys):
