@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 
 # Kept: what a pattern rule makes on the way to another is deleted otherwise.
 .PRECIOUS: build/versions/%/.installed
-.PHONY: demo test quick versions lint types format clean
+.PHONY: demo test quick soak versions lint types format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output runs/demo.png
@@ -27,6 +27,10 @@ test: $(INSTALLED)
 # All that needs no kernel to run in Triton's interpreter.
 quick: $(INSTALLED)
 	$(PYTEST) -m "not interpreter"
+
+# Runs killed a thousand times and resumed; what build/soak.json has already is not tried again.
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.runtime.training.soak
 
 # The tests under each Triton. They are installed into build/versions, up to a gigabyte each.
 versions: $(TRITONS:%=version-%)

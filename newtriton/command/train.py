@@ -84,7 +84,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add(
         "--resume", nargs="?", const="last", default="never", choices=RESUME, metavar="WHICH",
         help="go on with the run in DIR: from what was saved last, or with `previous` before that, "
-        "with `best` at the lowest validation loss; with `auto`, begin it where there is none",
+        "with `best` at the lowest validation loss; with `auto`, begin it where there is none "
+        "(default: never)",
     )  # fmt: skip
     add(
         "--checkpoint-every", metavar="STEPS|TIME",

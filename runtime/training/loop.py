@@ -261,7 +261,8 @@ class _Mean:
 
     def restore(self, losses: list[float], counts: list[float]) -> None:
         """Takes up the last losses of a run, one for each of the counts."""
-        self.losses, self._counts = losses[len(losses) - len(counts) :], [*counts]
+        self.losses = losses[len(losses) - len(counts) :]
+        self._counts = list[float | torch.Tensor](counts)
 
     def counts(self) -> list[float]:
         """Returns what counts in each batch, brought over from where the labels are."""
