@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.language.trees import Tree, named
-from ..data.sources import own_sources, sources
+from ...compiler.language.trees import Tree
+from ..data.sources import Mark, mark_of, own_sources, sources
 
 Batch = tuple[Tree, Tensor]
-Mark = tuple[str, ...]  # sums as text, in which NaN equals NaN
 
 
 class Passes:
@@ -56,8 +54,7 @@ class Passes:
                 source.set(self._start[name])
         marks: list[Mark] = []
         for x, y in self.data:
-            sums = [float(part.sum(dtype=torch.float64)) for part in named(x).values()]
-            marks.append(tuple(number.hex() for number in (float(len(y)), *sums, _weighted(y))))
+            marks.append(mark_of(x, y))
             if self._marks is not None:
                 self._check(marks[-1:], self._marks[len(marks) - 1 : len(marks)])
             yield x, y
@@ -76,12 +73,6 @@ class Passes:
                 "same step: give data whose order and augmentation depend on the generators of "
                 "PyTorch, NumPy or Python alone, without persistent workers, or a list of batches"
             )
-
-
-def _weighted(y: Tensor) -> float:
-    """Returns a sum over labels that tells their order."""
-    weights = torch.arange(1, len(y) + 1, dtype=torch.float64, device=y.device)
-    return float((y.double().reshape(len(y), -1).sum(1) * weights).sum())
 
 
 @contextmanager

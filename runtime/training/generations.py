@@ -50,8 +50,12 @@ class Generations:
 
     @property
     def exist(self) -> bool:
-        """Whether there has been a complete one."""
-        return (self.path / LAST).is_symlink()
+        """Whether there has been a complete one.
+
+        Raises:
+            NewtritonError: there are other files where its links would be.
+        """
+        return bool([self._target(name) for name in (*SHOWN, BEST, LAST)][-1])
 
     def write(self, parts: Mapping[str, bytes], shared: tuple[str, ...], measure: float) -> None:
         """Writes a generation, and makes it the last one.
@@ -64,16 +68,17 @@ class Generations:
         Raises:
             NewtritonError: it cannot be written; the last one is what it was.
         """
+        _ = self.exist
         number = max([0, *map(int, self._names())]) + 1
         folder = self.path / FOLDER / f"{number:06d}"
         try:
             self._write(folder, parts, shared, measure)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if folder.name not in (self._target(LAST), self._target(BEST)):
                 with suppress(OSError):
                     files.remove_folder(folder)
             raise NewtritonError(
-                f"{folder} cannot be written ({error.strerror or error}): what was saved before is "
+                f"{folder} cannot be written ({error}): what was saved before is "
                 "intact; make room, or make the folder writable, and resume the run"
             ) from error
 
@@ -158,8 +163,17 @@ class Generations:
         return math.inf
 
     def _target(self, link: str) -> str:
-        """Returns the name of the generation that a link is to, "" where there is none."""
+        """Returns the name of the generation that a link is to, "" where there is none.
+
+        Raises:
+            NewtritonError: there is something else in its place.
+        """
         path = self.path / link
+        if path.exists() and not path.is_symlink():
+            raise NewtritonError(
+                f"{path} is no link of a run: choose another folder, or copy a run with its links, "
+                "as cp -a does"
+            )
         return path.readlink().name if path.is_symlink() else ""
 
     def _names(self) -> list[str]:

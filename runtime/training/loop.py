@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag
-from ..data.sources import is_stateful
+from ..data.sources import is_stateful, mark_of
 from ..model.batches import Moved, moved
 from ..reading import read
 from .averages import Averaged, average_of
@@ -386,7 +386,7 @@ class _Loop:
             begun = states_of(train)
         if within is not None:
             mean.restore([step["loss"] for step in self.history.steps], within.counts)
-        batches = iter(train) if within is None else rest_of(train, within)
+        batches = iter(train) if within is None else rest_of(train, within, self.model)
         batch = next(batches, END)
         while batch is not END:
             x, y = moved(batch, self.model)
@@ -397,7 +397,9 @@ class _Loop:
             batch = next(batches, END)  # with the last one the epoch is saved, not a part of it
             if self.saving is None or not due or batch is END:
                 continue
-            self.saving.save(self.history, Within(len(mean.losses), mean.counts(), begun, now))
+            mark = mark_of(x, y) if begun else ()
+            within = Within(len(mean.losses), mean.counts(), begun, now, mark)
+            self.saving.save(self.history, within)
             if self.saving.signal.number is not None:
                 return None
         if not mean.losses:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from ..data.sources import Source, is_stateful, sources
+from ..data.sources import Source, is_stateful, mark_of, sources
+from ..model.batches import Placed, moved
 from . import files
 from .averages import Averaged
 from .encoding import Decoder, Encoder
@@ -33,6 +35,12 @@ FORMAT = 1  # of a generation's files
 WEIGHTS, TENSORS, STATE, HISTORY = PARTS = (
     "weights.safetensors", "state.safetensors", "state.json", "history.json",
 )  # fmt: skip
+
+# What a part raises that a state does not fit, NewtritonError among them.
+REFUSALS = (
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
+    SafetensorError,
+)
 
 
 class Stateful(Protocol):
@@ -55,12 +63,15 @@ class Within(NamedTuple):
         counts: what each of them weighs in the mean loss of the epoch.
         start: what the data drew from where the epoch began, by name; see `data/sources.py`.
         now: the same after the last step.
+        mark: what tells the last of the batches from others, see `mark_of`; empty for data that
+            save themselves where they are.
     """
 
     batches: int
     counts: list[float]
     start: dict[str, Any]
     now: dict[str, Any]
+    mark: tuple[str, ...] = ()
 
 
 class Resumed(NamedTuple):
@@ -185,7 +196,7 @@ class RunFolder:
             history = History.parsed(parts[HISTORY].decode())
             within = None if state["within"] is None else Within(**state["within"])
             self._take_over(state, model, optimizer, sources(data))
-        except (NewtritonError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        except REFUSALS as error:
             raise NewtritonError(f"{self.path} cannot be gone on with: {error}") from error
         self.generations.make_last(name)
         return Resumed(history, within)
@@ -266,7 +277,7 @@ def states_of(data: Any) -> dict[str, Any]:
     return {**{name: source.get() for name, source in sources(data).items()}, **own}
 
 
-def rest_of(data: Any, within: Within) -> Iterator[Any]:
+def rest_of(data: Any, within: Within, model: Placed) -> Iterator[Any]:
     """Returns the batches that are left of an epoch in the middle of which a run goes on.
 
     Data with a state of their own have been told where they are. Others pass over the batches that
@@ -282,11 +293,18 @@ def rest_of(data: Any, within: Within) -> Iterator[Any]:
     for name, source in drawn.items():
         source.set(within.start[name])
     batches = iter(data)
-    passed = sum(1 for _ in islice(batches, within.batches))
-    if passed < within.batches:
+    passed = [*islice(batches, within.batches - 1, within.batches)]
+    if not passed:
         raise NewtritonError(
-            f"{within.batches} batches of an epoch have been stepped on, which has {passed} here: "
+            f"{within.batches} batches of an epoch have been stepped on, and the data have fewer: "
             "resume the run with the same data"
+        )
+    if mark_of(*moved(passed[0], model)) != within.mark:
+        warnings.warn(
+            f"batch {within.batches} is not what it was before: the run goes on with other data "
+            "than it would have had; to the bit, it goes on with data that draw from the "
+            "generators of PyTorch, NumPy or Python alone",
+            stacklevel=2,
         )
     for name, source in drawn.items():
         source.set(now[name])

@@ -53,6 +53,16 @@ def test_a_folder_can_be_moved(tmp_path: Path) -> None:
     assert (tmp_path / "two" / "weights.safetensors").read_bytes() == b"0"
 
 
+@pytest.mark.parametrize("name", ["last", "best", "weights.safetensors", "history.json"])
+def test_what_is_no_link_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(NewtritonError, match=f"{name} is no link of a run"):
+        _ = Generations(tmp_path).exist
+    with pytest.raises(NewtritonError, match=f"{name} is no link of a run"):
+        filled(tmp_path, [1.0])
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[data.find(b"es") + 1] ^= 1  # of the word files, where there is one

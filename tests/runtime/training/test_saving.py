@@ -129,6 +129,13 @@ def test_what_cannot_be_restored_is_said_once(tmp_path: Path) -> None:
         Run(DataLoader(Stream(), 8))(tmp_path / "epochs", checkpoint_every=None)
 
 
+def test_other_data_than_before_are_told(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        Run(LOADERS["list"](), stop=2)(tmp_path)
+    with pytest.warns(UserWarning, match="batch 2 is not what it was before"):
+        Run([(x + 1, y) for x, y in LOADERS["list"]()])(tmp_path)
+
+
 def test_fewer_data_than_before_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         Run(LOADERS["list"](), stop=2)(tmp_path)
