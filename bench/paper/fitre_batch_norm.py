@@ -7,11 +7,11 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from ...compiler.layers.models import VGG
-from .experiment import Experiment, Finding, Row, Setting
-from .figures import curves, one_legend, panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting
+from ..protocol.figures import curves, one_legend, panels
+from ..protocol.training import first_below
 from .fitre_convergence import CLOSE, Lines, grouped, number, percent, verdict
 from .fitre_training import CASES, DEFAULTS, FITRE, SGD, Problem, measured
-from .training import first_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

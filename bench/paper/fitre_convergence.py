@@ -9,10 +9,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.layers.models import VGG
-from .experiment import Experiment, Finding, Row, Setting, Verdict
-from .figures import curves, one_legend, panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting, Verdict
+from ..protocol.figures import curves, one_legend, panels
+from ..protocol.training import most
 from .fitre_training import CASES, DEFAULTS, FITRE, L_BFGS, SGD, Problem, measured
-from .training import most
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .experiment import Experiment, Finding, Row, Setting
-from .figures import grid as table
-from .figures import panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting
+from ..protocol.figures import grid as table
+from ..protocol.figures import panels
 from .fitre_training import (
     CASES,
     DAMPINGS,

@@ -20,10 +20,10 @@ from torch.nn.functional import avg_pool2d
 import newtriton as nt
 
 from ..first_order import Adam
-from .data import choose
-from .experiment import Experiment, Finding, Row, Setting, Verdict
-from .figures import curves, panels
-from .training import curve_by_update, first_below, least, marks
+from ..protocol.data import choose
+from ..protocol.experiment import Experiment, Finding, Row, Setting, Verdict
+from ..protocol.figures import curves, panels
+from ..protocol.training import curve_by_update, first_below, least, marks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

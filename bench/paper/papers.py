@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..protocol.experiment import Experiment, Paper
 from . import newton_product, newton_training
-from . import eacg_hessian, eacg_training
-from .experiment import Experiment, Paper
+from .eacg_hessian import HESSIAN
+from .eacg_training import CURVATURE, SOLVER
 from .fitre_batch_norm import BATCH_NORM
 from .fitre_convergence import CONVERGENCE
 from .fitre_robustness import ROBUSTNESS
@@ -32,9 +33,9 @@ PAPERS: dict[str, Paper] = {
         "Chen, Chou & Chang (2018). EA-CG: An Approximate Second-Order Method for Training "
         "Fully-Connected Neural Networks.",
         {
-            "eacg-curvature": eacg_training.CURVATURE,
-            "eacg-solver": eacg_training.SOLVER,
-            "eacg-hessian": eacg_hessian.HESSIAN,
+            "eacg-curvature": CURVATURE,
+            "eacg-solver": SOLVER,
+            "eacg-hessian": HESSIAN,
         },
     ),
     "kfra": Paper(

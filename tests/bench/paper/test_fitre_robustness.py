@@ -6,7 +6,6 @@ from itertools import product
 
 import pytest
 
-from newtriton.bench.paper.experiment import Row, Setting
 from newtriton.bench.paper.fitre_robustness import (
     ROBUSTNESS,
     after_a_decade,
@@ -15,6 +14,7 @@ from newtriton.bench.paper.fitre_robustness import (
     steady,
 )
 from newtriton.bench.paper.fitre_training import CASES, DAMPINGS, RADII, RATES
+from newtriton.bench.protocol.experiment import Row, Setting
 
 
 def made(method: str, accuracy: float | None, **options: float) -> Row:

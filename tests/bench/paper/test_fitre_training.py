@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 import newtriton as nt
-from newtriton.bench.paper.experiment import Setting
 from newtriton.bench.paper.fitre_training import (
     SMOKE,
     Problem,
@@ -14,6 +13,7 @@ from newtriton.bench.paper.fitre_training import (
     network,
     sgd,
 )
+from newtriton.bench.protocol.experiment import Setting
 from newtriton.compiler.layers.models import VGG
 
 SETTING = Setting("smoke", (0,))

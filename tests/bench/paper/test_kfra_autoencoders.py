@@ -10,8 +10,8 @@ import torch
 
 import newtriton as nt
 from newtriton.bench.paper import kfra_autoencoders as experiment
-from newtriton.bench.paper.experiment import Finding, Setting
 from newtriton.bench.paper.kfra_autoencoders import AUTOENCODERS, METHODS, TASKS
+from newtriton.bench.protocol.experiment import Finding, Setting
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import newtriton as nt
-from newtriton.bench.paper.data import choose
-from newtriton.bench.paper.experiment import Setting
-from newtriton.bench.paper.training import (
+from newtriton.bench.protocol.data import choose
+from newtriton.bench.protocol.experiment import Setting
+from newtriton.bench.protocol.training import (
     curve,
     curve_by_update,
     first_below,
