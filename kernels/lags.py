@@ -162,7 +162,7 @@ class PatchGeometry:
         which are numbers of rectangles.
         """
         taps, items, terms = math.prod(self.kernel), [], []
-        pairs = torch.zeros(taps, taps, 3, dtype=torch.int32)
+        pairs = torch.zeros(taps, taps, 3, dtype=torch.int32, device="cpu")
         for lag in lags_of(self.size, self.kernel, self.stride, self.padding, self.dilation):
             first, across = len(items), len(lag.x.segments)
             for y in lag.y.segments:
@@ -176,13 +176,13 @@ class PatchGeometry:
                     for i in range(ys.start, ys.stop)
                     for j in range(xs.start, xs.stop)
                 ]
-                pairs[other, tap] = torch.tensor([len(terms), len(summed), 1])
-                pairs[tap, other] = torch.tensor([len(terms), len(summed), 0])
+                pairs[other, tap] = pairs.new_tensor([len(terms), len(summed), 1])
+                pairs[tap, other] = pairs.new_tensor([len(terms), len(summed), 0])
                 terms += summed
         return (
-            torch.tensor(items, dtype=torch.int32).view(-1, 8),
+            pairs.new_tensor(items).view(-1, 8),
             pairs,
-            torch.tensor(terms, dtype=torch.int32),
+            pairs.new_tensor(terms),
         )
 
     @property

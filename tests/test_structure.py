@@ -53,7 +53,9 @@ ROOMS = (
     "runtime/checking",
     "newtriton",
     "bench",
+    "bench/protocol",
     "bench/paper",
+    "bench/kfac_jax",
     "newtriton/command",
 )
 

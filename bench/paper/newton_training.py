@@ -17,8 +17,8 @@ import newtriton as nt
 from ...compiler.language.network import Layer
 from ...compiler.language.trees import rows as rows_of
 from ...runtime.data.sets import NAMES
-from .experiment import Experiment, Finding, Row, Setting, Verdict
-from .figures import grid, panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting, Verdict
+from ..protocol.figures import grid, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

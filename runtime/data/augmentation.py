@@ -51,8 +51,9 @@ class CropFlip:
             )
         number, _, height, width = x.shape
         padding = height // 8 if self.padding is None else self.padding
-        places = torch.randint(2 * padding + 1, (number, 2), generator=generator).tolist()
-        mirrored = torch.randint(2, (number,), generator=generator).tolist()
+        drawn = {"generator": generator, "device": generator.device}
+        places = torch.randint(2 * padding + 1, (number, 2), **drawn).tolist()
+        mirrored = torch.randint(2, (number,), **drawn).tolist()
         padded, changed = F.pad(x, (padding,) * 4), torch.empty_like(x)
         for n, ((row, column), flip) in enumerate(zip(places, mirrored, strict=True)):
             window = padded[n, :, row : row + height, column : column + width]

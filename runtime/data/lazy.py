@@ -68,7 +68,7 @@ class Lazy:
 
     def __getitem__(self, index: Any) -> Tensor:
         if isinstance(index, int):
-            return self[torch.tensor([range(len(self))[index]])][0]
+            return self[torch.tensor([range(len(self))[index]], device="cpu")][0]
         x = self.rows[index]
         for step in self.steps:
             x = step(x)
@@ -90,7 +90,7 @@ class Lazy:
 
     def in_memory(self) -> Tensor:
         """Returns all samples as a tensor."""
-        x = torch.empty(self.shape, dtype=self.dtype)
+        x = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         for start, chunk in zip(range(0, len(x), CHUNK), self.chunks(), strict=True):
             x[start : start + CHUNK] = chunk
         return x

@@ -3,21 +3,23 @@
 Results are written where the caller wants them, or to new memory; those that are kept for other
 programs live and die together, in one block. Everything else lies in memory that belongs to the
 plan, so that a call allocates nothing besides its results: an arena for what launches tell each
-other, and copies of the batch's data, which lie elsewhere in every call.
+other, and, where launches are recorded, copies of what lies elsewhere in every call: of the batch's
+data, of directions, and of results before they are handed over.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node, concrete
 from ...compiler.lowering.code import Buffer
-from ...compiler.lowering.kernel import Schedule, base, is_data
+from ...compiler.lowering.kernel import Schedule, base, is_data, is_input, is_wide
 from ..backend import Context
 from .call import WIDTH, Memory, aligned
 from .compiling import Job, compile_once
@@ -26,6 +28,7 @@ from .replay import Record, Replays
 from .storage import Storage, dtype_of
 
 TAPE = "tape:"  # the beginning of the names of outputs that are kept for other programs
+SMALL = 1 << 24  # bytes of a direction or a result up to which a copy is shorter than a launch
 STEP = 256  # bytes of whose multiples a value's place in a block is one
 
 
@@ -107,7 +110,8 @@ class Plan:
             return tuple(map(memory.address, plan.apart))
 
         self._replays(addresses, lambda: self._launch(context, memory))
-        return memory
+        handed = handed_over(plan, out)
+        return (lambda b: handed[b] if b in handed else memory(b)) if handed else memory
 
     def jobs(self, name: str, unaligned: Collection[Buffer] = ()) -> Iterator[Job]:
         """Yields every kernel as it will be launched, to compile ahead of time.
@@ -207,7 +211,8 @@ class PlanMemory:
 
     Attributes:
         arena: what launches tell each other.
-        copied: the copies of data, by the buffer they stand for.
+        copied: the copies of data and directions, by the buffer they stand for.
+        returned: where launches write results that are copied to the caller's memory.
         moving: what lies elsewhere, given and results, in the order of their use.
         apart: the same, but of the block its first value alone, which says where all of it is.
         unaligned: what of it may lie at any address; all others are multiples of 16.
@@ -217,16 +222,27 @@ class PlanMemory:
     def __init__(self, storage: Storage, device: torch.device, copies: bool, block: Block) -> None:
         self.storage, self.device, self.block = storage, device, block
         self.arena = torch.empty(storage.arena.size, dtype=torch.uint8, device=device)
-        given = [b for b in storage.addressed if b in storage.given and isinstance(b, Node)]
-        self.copied = {b: self._room(b) for b in given if copies and is_data(b)}
-        self.moving = [b for b in storage.addressed if b not in self.copied]
         inside = set(block.nodes)
+        nodes = [b for b in storage.addressed if copies and isinstance(b, Node)]
+        self.copied = {b: self._room(b) for b in nodes if b in storage.given and self._moves(b)}
+        results = [b for b in nodes if b in storage.results and b not in inside]
+        self.returned = {
+            b: self._room(b) for b in results if b not in storage.given and self._is_small(b)
+        }
+        self.moving = [b for b in storage.addressed if b not in {*self.copied, *self.returned}]
         self.apart = [b for b in self.moving if b not in inside] + block.nodes[:1]
         self.unaligned: frozenset[Buffer] = frozenset()
         self.ready = False
 
+    def _moves(self, node: Node) -> bool:
+        """Whether what is given lies elsewhere in every call, and a copy costs little."""
+        return is_data(node) or (is_input(node) and self._is_small(node))
+
+    def _is_small(self, node: Node) -> bool:
+        return self.storage.size(node) * dtype_of(node).itemsize <= SMALL
+
     def _room(self, node: Node) -> Tensor:
-        dtype = torch.int64 if node.type.kind == "int" else torch.float32
+        dtype = torch.int64 if is_wide(node) else dtype_of(node)
         return torch.empty(
             concrete(node.shape, self.storage.batch), dtype=dtype, device=self.device
         )
@@ -269,6 +285,29 @@ def call_memory(
     memory = Memory(place)  # what it holds is freed with it: nothing above refers to it
     for node, tensor in plan.block.tensors(plan.device):
         memory.put(node, tensor)
-    for buffer, room in plan.copied.items():
-        memory.put(buffer, room.copy_(given(buffer)))
+    _copy((room, given(buffer)) for buffer, room in plan.copied.items())
+    for buffer, room in (*plan.copied.items(), *plan.returned.items()):
+        memory.put(buffer, room)
     return memory
+
+
+def handed_over(plan: PlanMemory, out: Mapping[Node, Tensor]) -> dict[Buffer, Tensor]:
+    """Returns copies, where the caller wants them, of results that lie in memory of the plan."""
+    if not plan.returned:
+        return {}
+    copies: dict[Buffer, Tensor] = {
+        b: out[b].view(room.shape) if b in out else torch.empty_like(room)
+        for b, room in plan.returned.items()
+    }
+    _copy(zip(copies.values(), plan.returned.values(), strict=True))
+    return copies
+
+
+def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copies to the first of each pair, those of one type together: that takes few launches."""
+    by_type: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    for target, source in pairs:
+        by_type.setdefault(target.dtype, []).append((target, source))
+    together: Any = torch.ops.aten._foreach_copy_
+    for found in by_type.values():
+        together(*map(list, zip(*found, strict=True)))

@@ -207,7 +207,7 @@ class TorchOptimizer:
         def closure() -> Tensor:
             loss, self.flat.grad = known.pop() if known else mean_gradient(self.model, batches)[:2]
             losses.append(loss)
-            return torch.tensor(loss, dtype=torch.float64)
+            return torch.tensor(loss, dtype=torch.float64, device="cpu")
 
         self.flat.grad = gradient
         if self.takes_data:

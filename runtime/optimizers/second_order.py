@@ -162,6 +162,7 @@ class SecondOrder:
         found = [program for part in parts for program in part.programs(self.model, batch)]
         return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def bootstrap(self, data: Iterable[Batch]) -> None:
         """Takes batches into the averages of the curvature before the first step; no step is made.
@@ -203,6 +204,7 @@ class SecondOrder:
         if not batches:
             raise NewtritonError("bootstrap got no batches: give at least one")
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; one that is rejected leaves the parameters as they were.

@@ -104,9 +104,9 @@ class Subsets:
 
 def _by_batch(rows: Tensor, lengths: Sequence[int]) -> list[Tensor]:
     """Returns the rows of all batches as rows of each, in their order."""
-    sizes = torch.tensor(lengths)
+    sizes = rows.new_tensor(lengths)
     ends, rows = sizes.cumsum(0), rows.sort().values
-    inside = torch.searchsorted(rows, ends).diff(prepend=torch.tensor([0])).tolist()
+    inside = torch.searchsorted(rows, ends).diff(prepend=rows.new_zeros(1)).tolist()
     return [part - start for part, start in zip(rows.split(inside), ends - sizes, strict=True)]
 
 
