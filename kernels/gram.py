@@ -42,7 +42,7 @@ def gram(
     _write_products(x, result[..., :d, :d])
     if homogeneous:
         result[..., d, :d] = result[..., :d, d] = x.sum(-2)
-        result[..., d, d] = count
+        result[..., d, d].fill_(count)  # a number assigned would come from the CPU
     return result.mul_(scale)
 
 

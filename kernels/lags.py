@@ -1,7 +1,8 @@
 """The patch Gram on a GPU: products of rectangles, then their sums (`patch_gram` has the idea).
 
-Two launches: every rectangle of every lag, tile by tile, and the assembly of the D×D result. A
-column of ones behind the channels gives the sums of pixels that the homogeneous row needs.
+Two launches: every rectangle of every lag, tile by tile, and the assembly of the D×D result. Behind
+the products of a channel with all others lies the sum of its pixels, for the homogeneous row. It is
+not a product with a column of ones, for which 64 channels would need a second tile.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
@@ -22,17 +23,27 @@ from .contraction import Pair, Tiles
 from .patch_gram import lags_of
 
 
+@triton.jit
+def divide(k, by):
+    """Returns k // by and k % by of numbers below 2¹⁶, without a division of integers for each.
+
+    By half a unit the quotient keeps off whole numbers, further than float32 may err.
+    """
+    quotient = ((k.to(tl.float32) + 0.5) * (1.0 / by)).to(tl.int32)
+    return quotient, k - quotient * by
+
+
 @triton.jit(do_not_specialize=["batch"])
 def rectangle_products(
     a, items, products, batch, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     GROUPS: tl.constexpr, PITCH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     BK: tl.constexpr, SPLIT: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """Computes one tile of Σ a(q) [a(q + lag), 1]ᵀ over the pixels q of a rectangle.
+    """Computes one tile of Σ a(q) a(q + lag)ᵀ over the pixels q of a rectangle, and Σ a(q).
 
     The sum goes to products[item, split, group]; an item is a rectangle of a lag.
     """
-    across: tl.constexpr = (C + BN) // BN  # C channels and a one
+    across: tl.constexpr = (C + BN - 1) // BN
     down: tl.constexpr = (C + BM - 1) // BM
     pid = tl.program_id(0)
     item = pid // (SPLIT * GROUPS * down * across)
@@ -52,13 +63,16 @@ def rectangle_products(
     part = (pixels + SPLIT * BK - 1) // (SPLIT * BK)
     shift = (ly * W + lx) * (C * GROUPS)
     acc = tl.zeros((BM, BN), tl.float32)
+    sums = tl.zeros((BM, BK), tl.float32)
     for trip in range(split * part, split * part + part):
-        k = trip * BK + tl.arange(0, BK)
-        real = k < pixels
-        n = k // nx
-        y = y0 + n % ny * sy
-        x = x0 + k % nx * sx
-        pixel = ((n // ny * H + y) * W + x) * (C * GROUPS) + group * C
+        real = trip * BK + tl.arange(0, BK) < pixels
+        row = trip * BK // nx
+        image = row // ny
+        rows, x = divide(trip * BK % nx + tl.arange(0, BK), nx)
+        images, y = divide(row % ny + rows, ny)
+        y = y0 + y * sy
+        x = x0 + x * sx
+        pixel = (((image + images) * H + y) * W + x) * (C * GROUPS) + group * C
         u = tl.load(
             a + pixel[None, :] + i[:, None], mask=real[None, :] & (i < C)[:, None], other=0.0
         )
@@ -67,11 +81,13 @@ def rectangle_products(
             mask=real[:, None] & (j < C)[None, :],
             other=0.0,
         )
-        v = tl.where((j == C)[None, :] & real[:, None], 1.0, v)
         acc = tl.dot(u, v, acc, input_precision=PREC)
+        sums += u
     where = ((item * SPLIT + split) * GROUPS + group) * (C * PITCH)
-    inside = (i < C)[:, None] & (j < PITCH)[None, :]
+    inside = (i < C)[:, None] & (j < C)[None, :]
     tl.store(products + where + i[:, None] * PITCH + j[None, :], acc, mask=inside)
+    if pid % across == 0:
+        tl.store(products + where + i * PITCH + C, tl.sum(sums, axis=1), mask=i < C)
 
 
 @triton.jit
@@ -146,7 +162,7 @@ class PatchGeometry:
         which are numbers of rectangles.
         """
         taps, items, terms = math.prod(self.kernel), [], []
-        pairs = torch.zeros(taps, taps, 3, dtype=torch.int32)
+        pairs = torch.zeros(taps, taps, 3, dtype=torch.int32, device="cpu")
         for lag in lags_of(self.size, self.kernel, self.stride, self.padding, self.dilation):
             first, across = len(items), len(lag.x.segments)
             for y in lag.y.segments:
@@ -160,18 +176,18 @@ class PatchGeometry:
                     for i in range(ys.start, ys.stop)
                     for j in range(xs.start, xs.stop)
                 ]
-                pairs[other, tap] = torch.tensor([len(terms), len(summed), 1])
-                pairs[tap, other] = torch.tensor([len(terms), len(summed), 0])
+                pairs[other, tap] = pairs.new_tensor([len(terms), len(summed), 1])
+                pairs[tap, other] = pairs.new_tensor([len(terms), len(summed), 0])
                 terms += summed
         return (
-            torch.tensor(items, dtype=torch.int32).view(-1, 8),
+            pairs.new_tensor(items).view(-1, 8),
             pairs,
-            torch.tensor(terms, dtype=torch.int32),
+            pairs.new_tensor(terms),
         )
 
     @property
     def pitch(self) -> int:
-        """The length of a row of products: channels and a one, rounded up to 16 bytes."""
+        """The length of a row of products: channels and a sum, rounded up to 16 bytes."""
         return -(-(self.channels + 1) // 4) * 4
 
     @property
@@ -191,7 +207,7 @@ class PatchGeometry:
 
     def instances(self, tiles: Tiles) -> int:
         """Returns the number of program instances of the first launch."""
-        down, across = -(-self.channels // tiles.bm), -(-(self.channels + 1) // tiles.bn)
+        down, across = -(-self.channels // tiles.bm), -(-self.channels // tiles.bn)
         return len(self.tables[0]) * tiles.split * self.groups * down * across
 
     def constants(self) -> dict[str, Any]:

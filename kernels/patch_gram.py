@@ -245,7 +245,7 @@ def _append_ones(
         (n + 2 * p - e * (k - 1) - 1) // s + 1
         for n, k, s, p, e in zip((height, width), kernel, stride, padding, dilation, strict=True)
     ]
-    result[:, -1, -1] = scale * batch * math.prod(count)
+    result[:, -1, -1].fill_(scale * batch * math.prod(count))
 
 
 def _span(axis: Axis, first: int, stop: int) -> slice:

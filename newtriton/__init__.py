@@ -112,8 +112,12 @@ from newtriton.runtime.data.samples import split as split
 from newtriton.runtime.data.sets import available as available
 from newtriton.runtime.data.sets import load as load
 from newtriton.runtime.diagnostics.alignment import alignment as alignment
+from newtriton.runtime.diagnostics.densities import density as density
+from newtriton.runtime.diagnostics.diagonals import diagonal as diagonal
 from newtriton.runtime.diagnostics.errors import layer_errors as layer_errors
+from newtriton.runtime.diagnostics.linearized_data import LinearizedData as LinearizedData
 from newtriton.runtime.diagnostics.spectra import spectrum as spectrum
+from newtriton.runtime.diagnostics.traces import trace as trace
 from newtriton.runtime.model.compile import compile as compile
 from newtriton.runtime.model.factors import DiagonalFactors as DiagonalFactors
 from newtriton.runtime.model.factors import KroneckerFactors as KroneckerFactors

@@ -47,13 +47,20 @@ def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
         found.append(flat[start:stop].reshape(x.shape))
         start = stop
     for tensor, value in zip(largest, found[len(numbers) :], strict=True):
-        if not tensor.is_inference():  # such tensors do not tell when they change
-            _REMEMBERED[tensor] = (tensor._version, float(value))
+        remember(tensor, float(value))
     return found[: len(numbers)]
 
 
+def remember(tensor: Tensor, bound: float) -> None:
+    """Notes a number that no |xᵢ| exceeds, for `largest_of`, until the tensor changes."""
+    if not tensor.is_inference():  # such tensors do not tell when they change
+        _REMEMBERED[tensor] = (tensor._version, bound)
+
+
 def largest_of(tensor: Tensor) -> float:
-    """Returns max |xᵢ|, NaN where an element is; no transfer is made where `read` brought it.
+    """Returns max |xᵢ|, NaN where an element is, or the bound of it that is remembered.
+
+    No transfer is made where `read` brought it along, or a bound is known.
 
     Examples:
         >>> import torch

@@ -67,7 +67,9 @@ def test_the_readmes_first_example_runs(capsys: pytest.CaptureFixture[str]) -> N
     assert float(accuracy) > 0.8
 
 
-@pytest.mark.parametrize(("page", "count"), [("adding", 4), ("modules", 3), ("parts", 3)])
+@pytest.mark.parametrize(
+    ("page", "count"), [("adding", 4), ("data", 6), ("modules", 3), ("parts", 3)]
+)
 def test_the_code_of_a_page_runs(
     page: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ ROOMS = (
     "newtriton",
     "bench",
     "bench/paper",
+    "bench/kfac_jax",
     "newtriton/command",
 )
 

@@ -51,12 +51,21 @@ def curves(
     axes.legend(fontsize="small")
 
 
+def one_legend(line: Sequence[Axes]) -> None:
+    """Leaves pictures with the same curves one legend, beside the last."""
+    for axes in line:
+        if (legend := axes.get_legend()) is not None:
+            legend.remove()
+    line[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
 def grid(
     axes: Axes,
     values: np.ndarray,
     rows: Sequence[object],
     columns: Sequence[object],
     text: str = "{:.2g}",
+    limits: tuple[float, float] | None = None,
 ) -> None:
     """Draws a matrix as colours with its numbers; what is not a number is left white.
 
@@ -66,9 +75,11 @@ def grid(
         rows: the names of its rows.
         columns: the names of its columns.
         text: the format of its numbers.
+        limits: the values of the first and the last colour; the least and the largest unless given.
     """
-    axes.imshow(values, aspect="auto", cmap="viridis")
-    middle = np.nanmean(values) if np.isfinite(values).any() else 0.0
+    low, high = limits or (None, None)
+    image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=high)
+    middle = float(np.mean(image.get_clim())) if np.isfinite(values).any() else 0.0
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if value < middle else "black"

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from . import eacg_hessian, eacg_training
+from . import newton_product, newton_training
+from .eacg_hessian import HESSIAN
+from .eacg_training import CURVATURE, SOLVER
 from .experiment import Experiment, Paper
+from .fitre_batch_norm import BATCH_NORM
+from .fitre_convergence import CONVERGENCE
+from .fitre_robustness import ROBUSTNESS
+from .kfra_alignment import ALIGNMENT
+from .kfra_autoencoders import AUTOENCODERS
+from .kfra_even_odd import EVEN_ODD
+from .kfra_maxima import MAXIMA
+from .kfra_rank import RANK
 
 PAPERS: dict[str, Paper] = {
     "fitre": Paper(
         "Kylasa, Fang, Xu, Roosta, Mahoney & Grama (2020). FITRE: Fisher Informed Trust-region "
         "Method for Training Deep Neural Networks.",
-        {},
+        {
+            "fitre-convergence": CONVERGENCE,
+            "fitre-robustness": ROBUSTNESS,
+            "fitre-batch-norm": BATCH_NORM,
+        },
     ),
     "newton-cnn": Paper(
-        "Wang, Tan & Lin (2020). Newton Methods for Convolutional Neural Networks.", {}
+        "Wang, Tan & Lin (2020). Newton Methods for Convolutional Neural Networks.",
+        newton_training.EXPERIMENTS | newton_product.EXPERIMENTS,
     ),
     "ea-cg": Paper(
         "Chen, Chou & Chang (2018). EA-CG: An Approximate Second-Order Method for Training "
         "Fully-Connected Neural Networks.",
         {
-            "eacg-curvature": eacg_training.CURVATURE,
-            "eacg-solver": eacg_training.SOLVER,
-            "eacg-hessian": eacg_hessian.HESSIAN,
+            "eacg-curvature": CURVATURE,
+            "eacg-solver": SOLVER,
+            "eacg-hessian": HESSIAN,
         },
     ),
     "kfra": Paper(
-        "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.", {}
+        "Botev, Ritter & Barber (2017). Practical Gauss-Newton Optimisation for Deep Learning.",
+        {
+            "kfra-autoencoders": AUTOENCODERS,
+            "kfra-alignment": ALIGNMENT,
+            "kfra-even-odd": EVEN_ODD,
+            "kfra-rank": RANK,
+            "kfra-maxima": MAXIMA,
+        },
     ),
 }
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain, repeat
 from math import isfinite
 from typing import Any
+
+import numpy as np
 
 import newtriton as nt
 
@@ -24,8 +28,8 @@ def curve(
 ) -> Row:
     """Trains a model and returns its curve as lists, one entry per epoch, the first before it.
 
-    `seconds` are those of training alone. A run that diverges, or whose optimizer gives up, ends
-    with a `fault`.
+    `seconds` are those of training alone, `refused` counts the updates that were not taken. A run
+    that diverges, or whose optimizer gives up, ends with a `fault`.
 
     Args:
         model: the model, which is changed.
@@ -37,14 +41,15 @@ def curve(
         stop: looks at the row after each epoch; True ends the run.
     """
     history = nt.History()
-    row: Row = {"epoch": [], "update": [], "seconds": [], "loss": [], "test_loss": []}
-    row["accuracy"] = []
+    fields = ("epoch", "update", "refused", "seconds", "loss", "test_loss", "accuracy")
+    row: Row = {field: [] for field in fields}
     for epoch in range(epochs + 1):
         loss, _ = nt.evaluate(model, train)
         test_loss, accuracy = nt.evaluate(model, test)
-        measured = (epoch, len(history.steps), history.seconds, loss, test_loss, accuracy)
-        for values, value in zip(row.values(), measured, strict=True):
-            values.append(value)
+        refused = sum(not step["accepted"] for step in history.steps)
+        steps = (epoch, len(history.steps), refused, history.seconds)
+        for field, value in zip(fields, (*steps, loss, test_loss, accuracy), strict=True):
+            row[field].append(value)
         if not isfinite(loss) or loss > LARGE * row["loss"][0]:
             return row | {"fault": "diverged"}
         if epoch == epochs or stop(row):
@@ -54,6 +59,50 @@ def curve(
         except nt.NewtritonError as error:
             return row | {"fault": str(error)[:200]}
     return row
+
+
+def curve_by_update(
+    model: nt.Model,
+    optimizer: Any,
+    batches: Iterable[Any],
+    train: Iterable[Any],
+    marks: Collection[int],
+) -> Row:
+    """Trains a model and returns its curve as lists, an entry for each mark.
+
+    A run that diverges, or whose optimizer gives up, ends with a `fault`.
+
+    Args:
+        model: the model, which is changed.
+        optimizer: what trains it.
+        batches: what is trained on, over and over.
+        train: the data whose loss is `loss`.
+        marks: the numbers of updates after which the loss is measured.
+    """
+    row: Row = {"update": [], "seconds": [], "loss": []}
+    seconds, stream = 0.0, chain.from_iterable(repeat(batches))
+    for update in range(max(marks) + 1):
+        if update in marks:
+            loss, _ = nt.evaluate(model, train)
+            for values, value in zip(row.values(), (update, seconds, loss), strict=True):
+                values.append(value)
+            if not isfinite(loss) or loss > LARGE * row["loss"][0]:
+                return row | {"fault": "diverged"}
+        if update == max(marks):
+            break
+        x, y = next(stream)
+        start = time.perf_counter()
+        try:
+            optimizer.step(x.to(model.device), y.to(model.device))
+        except nt.NewtritonError as error:
+            return row | {"fault": str(error)[:200]}
+        seconds += time.perf_counter() - start
+    return row
+
+
+def marks(updates: int, number: int = 40) -> list[int]:
+    """Returns 0 and numbers of updates up to a last one, at about equal ratios."""
+    return [0, *np.unique(np.geomspace(1, updates, min(number, updates)).round().astype(int))]
 
 
 def least(row: Row, of: str = "loss") -> float:

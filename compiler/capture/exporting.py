@@ -31,6 +31,7 @@ from ..graph.errors import NewtritonError
 from ..language.trees import named
 from .calls import RECURRENT, Call
 
+SMALL = 65_535  # samples that cuDNN's batch norm takes in evaluation mode, and more in training
 ROUNDS = 4  # a decomposition may be made of ops that need one themselves
 UNGRADED = torch.ops.higher_order.wrap_with_set_grad_enabled
 
@@ -149,8 +150,11 @@ def arguments(module: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[st
 
 
 def _dynamic(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The first axis of every tensor is the batch."""
-    batch = Dim("N")
+    """The first axis of every tensor is the batch.
+
+    It is traced below the sizes at which batch norm asks how large it is, on a GPU alone.
+    """
+    batch = Dim("N", max=SMALL)
     bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     return pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) else None, dict(bound))
 
@@ -205,6 +209,7 @@ def _traced(module: nn.Module, training: bool) -> Iterator[dict[str, float | Non
     """Prepares the module and PyTorch for a trace; yields the momenta of batch norms."""
     with (
         _quiet(),
+        _without_cudnn(),
         _mode(module, training),
         _own_derivatives_refused(),
         _numbers_for_momenta(module) as momenta,
@@ -231,6 +236,20 @@ def _own_derivatives_refused() -> Iterator[None]:
         yield
     finally:
         function.apply = kept
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Has a trace on a GPU see what one on a CPU does.
+
+    Batch norm becomes another op where cuDNN computes it.
+    """
+    enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
 
 
 @contextmanager

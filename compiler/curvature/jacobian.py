@@ -48,7 +48,7 @@ class Jacobian(Input, Output):
 
 def no_jacobian(traced: Traced) -> str | None:
     """Returns why the samples have no Jacobians of their own; None where they have."""
-    if traced.training and traced.running:
+    if traced.mixes_samples:
         return (
             "batch norm by batch statistics mixes samples, so that none has a Jacobian of its own: "
             "use product='r-operator', or linearize(x, y, training=False)"

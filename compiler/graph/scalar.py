@@ -18,6 +18,7 @@ Examples:
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from weakref import WeakValueDictionary
 
@@ -218,7 +219,18 @@ def _is_nan_with(expr: Expr, condition: Expr) -> bool:
     return False
 
 
+def _nearest(x: float, dropped: int, to_even: bool) -> float:
+    """Returns the nearest float32 whose last bits are 0; halfway as kernels round."""
+    if not math.isfinite(x):
+        return x
+    (bits,) = struct.unpack("<I", struct.pack("<f", x))
+    half = (1 << dropped - 1) - (to_even and not bits >> dropped & 1)
+    return struct.unpack("<f", struct.pack("<I", bits + half >> dropped << dropped))[0]
+
+
 _FOLD = {
+    "tf32": lambda x: _nearest(x, dropped=13, to_even=False),
+    "bf16": lambda x: _nearest(x, dropped=16, to_even=True),
     "exp": math.exp,
     "log": math.log,
     "sqrt": math.sqrt,

@@ -341,6 +341,11 @@ class Traced(DataTerm):
         return found
 
     @property
+    def mixes_samples(self) -> bool:
+        """Whether the outputs of a sample depend on the others of its batch."""
+        return self.training and bool(self.running)
+
+    @property
     def trained(self) -> dict[str, Node]:
         """The nodes of the parameters that are not frozen, by name."""
         return {name: node for name, node in self.nodes.items() if node.op is Op.PARAM}

@@ -168,7 +168,12 @@ def small_cnn(classes: int = 10, *, init: str = "default") -> Sequential:
     )
 
 
-def autoencoder(inputs: int = 784, init: str = "sparse") -> Sequential:
+def autoencoder(
+    inputs: int = 784,
+    init: str = "sparse",
+    *,
+    hidden: tuple[int, ...] = (1000, 500, 250, 30),
+) -> Sequential:
     """Returns the autoencoder D-1000-500-250-30-250-500-1000-D of Botev et al. (2017, section 5).
 
     Its activations are sigmoids, its code of 30 is linear, and its outputs are logits
@@ -179,6 +184,10 @@ def autoencoder(inputs: int = 784, init: str = "sparse") -> Sequential:
         init: the rule for the first weights. The paper does not say; Martens & Grosse (2015), whom
             it follows, take "sparse". Under "xavier" every sigmoid quarters what an image has of
             its own: after six of them all images look alike, and training starts on a plateau.
+        hidden: the widths down to the code, the last of them.
+
+    Raises:
+        NewtritonError: there is no code.
 
     Examples:
         >>> import newtriton as nt
@@ -186,11 +195,11 @@ def autoencoder(inputs: int = 784, init: str = "sparse") -> Sequential:
         >>> [layer.out_features for layer in net.layers if isinstance(layer, nt.Linear)]
         [1000, 500, 250, 30, 250, 500, 1000, 64]
     """
-    layers: list[Layer] = []
-    for width in (1000, 500, 250, 30, 250, 500, 1000):
-        layers.append(Linear(width, init=init))
-        layers += [Sigmoid()] if width != 30 else []
-    return Sequential(*layers, Linear(inputs, init=init))
+    if not hidden:
+        raise NewtritonError("hidden is empty: give at least the width of the code")
+    down = [part for width in hidden[:-1] for part in (Linear(width, init=init), Sigmoid())]
+    up = [part for width in hidden[-2::-1] for part in (Linear(width, init=init), Sigmoid())]
+    return Sequential(*down, Linear(hidden[-1], init=init), *up, Linear(inputs, init=init))
 
 
 def mlp(

@@ -15,9 +15,9 @@ from typing import Protocol, TypeVar
 
 from ..graph import ops
 from ..graph.ir import Node, Op, Shape, is_batched
-from ..graph.scalar import Expr, at_nan, subexpressions
+from ..graph.scalar import Expr, at_nan, const, subexpressions, substitute
 from .indexing import At, regrouped
-from .tile import BATCH, Along, Index, Mask, Term, Value, add, call, number, where
+from .tile import BATCH, Along, Form, Index, Mask, Term, Value, add, call, number, where
 
 LONGEST_ROW = 8192  # columns that one tile takes whole, for sums along a row
 NOTHING = number(0.0)
@@ -250,8 +250,13 @@ SCALARS: dict[str, Callable[..., Value]] = {
 
 
 def expression(read: Reader, expr: Expr, operands: Sequence[Value]) -> Value:
-    """Returns a scalar expression of elements, every subexpression computed once."""
-    values: dict[Expr, Value] = {}
+    """Returns a scalar expression of elements, every subexpression computed once.
+
+    Of numbers it is computed here: functions of Triton's take tensors.
+    """
+    numbers = {i: x.detail for i, x in enumerate(operands) if x.form is Form.CONSTANT}
+    known = {i: const(x) for i, x in numbers.items() if isinstance(x, float)}
+    expr, values = substitute(expr, known) if known else expr, dict[Expr, Value]()
     for e in subexpressions([expr]):
         if e.op == "var":
             values[e] = operands[int(e.value or 0)]

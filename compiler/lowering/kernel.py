@@ -19,10 +19,14 @@ def base(node: Node) -> Node:
     return node
 
 
+def is_input(node: Node) -> bool:
+    """Whether a value is given in a call: it, or an image in the order of its channels last."""
+    return (node.inputs[0] if node.op is Op.TRANSPOSE else node).op is Op.INPUT
+
+
 def is_data(node: Node) -> bool:
-    """Whether a value is given for a batch: it, or an image in the order of its channels last."""
-    leaf = node.inputs[0] if node.op is Op.TRANSPOSE else node
-    return leaf.op is Op.INPUT and batch_axis(leaf.shape) is not None
+    """Whether a value is given for a batch."""
+    return is_input(node) and batch_axis(node.shape) is not None
 
 
 def is_wide(node: Node) -> bool:

@@ -18,13 +18,16 @@ from ..compiler.language.losses import (
 )
 from ..compiler.language.network import Layer
 from ..compiler.layers import models
-from ..compiler.programs import Programs
+from ..compiler.programs import MATRICES, Programs
 from ..runtime.data.samples import Samples
 from ..runtime.data.sets import NAMES, load
 from ..runtime.diagnostics.alignment import alignment
+from ..runtime.diagnostics.densities import density
+from ..runtime.diagnostics.diagonals import diagonal
 from ..runtime.diagnostics.errors import layer_errors
 from ..runtime.diagnostics.spectra import spectrum
-from ..runtime.model.linearization import Linearization
+from ..runtime.diagnostics.traces import trace
+from ..runtime.model.linearized import Linearized
 from ..runtime.optimizers.first_order import TorchOptimizer
 from ..runtime.optimizers.preconditioned import Preconditioned
 from ..runtime.optimizers.presets import EACG, FITRE, KFAC, KFLR, KFRA, NewtonCG
@@ -32,9 +35,14 @@ from ..runtime.optimizers.second_order import SecondOrder
 from .keywords import Entry
 
 
-def _spectra(lin: Linearization) -> str:
-    """Returns both ends of both matrices' spectra as text."""
-    return "\n\n".join(f"{matrix}\n{spectrum(lin, matrix)}" for matrix in ("hessian", "ggn"))
+def _both(diagnosis: Callable[..., object]) -> Callable[[Linearized], str]:
+    """Returns a diagnosis of both matrices, as text."""
+
+    def text(lin: Linearized) -> str:
+        known = [matrix for matrix in MATRICES if lin.programs.offers(matrix)]
+        return "\n\n".join(f"{matrix}\n{diagnosis(lin, matrix)}" for matrix in known)
+
+    return text
 
 
 DATA: dict[str, Callable[..., tuple[Samples, Samples]]] = {
@@ -93,7 +101,10 @@ PROGRAMS: dict[str, Callable[[Programs], Program]] = {
 DIAGNOSES: dict[str, Entry] = {
     "errors": Entry(layer_errors, {"of": "of"}),
     "alignment": Entry(alignment, {"damping": "damping"}),
-    "spectrum": Entry(_spectra),
+    "spectrum": Entry(_both(spectrum)),
+    "trace": Entry(_both(trace)),
+    "diagonal": Entry(_both(diagonal)),
+    "density": Entry(_both(density)),
 }
 
 

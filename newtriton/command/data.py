@@ -13,6 +13,7 @@ from ..compiler.graph.errors import NewtritonError
 from ..compiler.language.trees import is_several
 from ..runtime.data.lazy import Lazy
 from ..runtime.data.samples import Samples
+from ..runtime.data.sets import load
 from .catalogue import DATA, DEFAULT
 from .references import named, users_code
 
@@ -29,7 +30,7 @@ def add_data(command: ArgumentParser, data: str | None, use: str = "the data to 
     command.add_argument(
         "--data", default=data, metavar="NAME",
         help=f"{use}: {', '.join(DATA)}; or module:attribute of yours, a pair (training, "
-        f"validation) of pairs (x, y), or a function that returns one{shown}",
+        f"validation) of pairs (x, y) or of datasets, or a function that returns one{shown}",
     )  # fmt: skip
     add = command.add_argument
     add("--data-dir", type=Path, metavar="DIR", help="the folder of the data's files")
@@ -43,7 +44,7 @@ def data(options: Namespace) -> tuple[Samples, Samples]:
     """Returns the samples for training and those for validation that the options name.
 
     Raises:
-        NewtritonError: there are no such data, or they are no two pairs (x, y).
+        NewtritonError: there are no such data, or they are no two pairs (x, y) or datasets.
     """
     found: Any = named(options.data, DATA, "--data")
     given = {"root": options.data_dir, "preprocessing": _split(options.preprocessing)}
@@ -55,14 +56,16 @@ def data(options: Namespace) -> tuple[Samples, Samples]:
     if callable(found):
         with users_code(f"--data {options.data}"):
             found = found(**given)
-    try:
-        train, validation = found
-        return _samples(train), _samples(validation)
-    except (TypeError, ValueError) as error:
-        raise NewtritonError(
-            f"--data {options.data} gives {type(found).__name__}: give a pair (training, "
-            f"validation) of pairs (x, y) of tensors ({error})"
-        ) from error
+    if not _is_samples(found):
+        return load(found)
+    train, validation = found
+    return _samples(train), _samples(validation)
+
+
+def _is_samples(found: Any) -> bool:
+    """Whether this is two pairs; else `load` makes samples of datasets, or says what is wrong."""
+    several = isinstance(found, (tuple, list)) and len(found) == 2
+    return several and all(isinstance(part, (tuple, list)) and len(part) == 2 for part in found)
 
 
 def _split(names: str | None) -> list[str] | None:
@@ -72,6 +75,5 @@ def _split(names: str | None) -> list[str] | None:
 
 def _samples(part: Any) -> Samples:
     """Returns a pair (x, y) of tensors, or of arrays, as samples."""
-    x, y = part
-    ready = isinstance(x, Lazy) or is_several(x)
-    return Samples(x if ready else torch.as_tensor(x), torch.as_tensor(y))
+    x, y = (v if isinstance(v, Lazy) or is_several(v) else torch.as_tensor(v) for v in part)
+    return Samples(x, y)

@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 from ..compiler.graph.errors import NewtritonError
 from ..runtime.data.samples import Batches
 from ..runtime.diagnostics.errors import OF
+from ..runtime.diagnostics.linearized_data import LinearizedData
+from ..runtime.model.batches import moved
+from ..runtime.model.linearized import Linearized
 from .catalogue import DEFAULT, DIAGNOSES, PROGRAMS, keywords_for, takers
 from .data import add_data, data
 from .networks import add_network, model_of
@@ -30,6 +33,10 @@ def add_to(command: argparse.ArgumentParser) -> None:
     add("--program", choices=PROGRAMS, help="show the graph of this program alone")
     add("--diagnose", choices=DIAGNOSES, help="show this of the curvature on a batch")
     add_data(command, None, "what is diagnosed, for --diagnose")
+    add(
+        "--all", action="store_true",
+        help="diagnose all training data, in batches of --batch, in place of the first one",
+    )  # fmt: skip
     add(
         "--weights", type=Path, metavar="FILE",
         help="the weights.safetensors of a run, for --diagnose (default: the first weights)",
@@ -62,7 +69,10 @@ def run(options: argparse.Namespace) -> None:
 
 def _check_inspect(options: argparse.Namespace) -> None:
     """Raises an error where options do not go together."""
-    needed, unfit = "input", ("data", "data_dir", "preprocessing", "weights", "damping", "of")
+    needed, unfit = (
+        "input",
+        ("data", "data_dir", "preprocessing", "all", "weights", "damping", "of"),
+    )
     if options.diagnose:
         needed, unfit = "data", ("input", "graph", "program", "kernels")
     which = "with" if options.diagnose else "without"
@@ -76,7 +86,7 @@ def _check_inspect(options: argparse.Namespace) -> None:
 
 
 def _diagnose(options: argparse.Namespace) -> None:
-    """Prints a diagnosis on the first batch of the training data, in float64."""
+    """Prints a diagnosis on training data, in float64."""
     keywords = keywords_for(options, "diagnose", DIAGNOSES)
     train, _ = data(options)
     model = model_of(options, train, dtype=torch.float64)
@@ -85,6 +95,9 @@ def _diagnose(options: argparse.Namespace) -> None:
             model.load_state_dict(load_file(options.weights))
         except SafetensorError as error:
             raise NewtritonError(f"{options.weights} holds no weights: {error}") from error
-    x, y = next(iter(Batches(*train, options.batch)))
-    lin = model.linearize(x.to(model.device, model.dtype), y.to(model.device))
+    batches = Batches(*train, options.batch)
+    if options.all:
+        lin: Linearized = LinearizedData(model, batches)
+    else:
+        lin = model.linearize(*moved(next(iter(batches)), model))
     print(DIAGNOSES[options.diagnose](lin, **keywords))

@@ -146,9 +146,12 @@ def _made(make: Any, options: Namespace, samples: Samples | None) -> object:
         given = {n: v for n, v in of_data.items() if n in takes and v is not None} | given
     missing = [n for n, p in takes.items() if _is_needed(p) and n not in given]
     if missing:
+        options_of = [f"--{name.replace('_', '-')}" for name in missing if name in OPTIONS]
         raise NewtritonError(
-            f"--net {options.net} needs {', '.join(missing)}: give a function or class that takes "
-            f"no more than {', '.join(OPTIONS)} and inputs, the number of features"
+            f"--net {options.net} needs {', '.join(missing)}: "
+            + (f"give {', '.join(options_of)}, or " if options_of else "give ")
+            + f"a function or class that needs no more than {', '.join(OPTIONS)} and inputs, the "
+            "number of features"
         )
     torch.manual_seed(vars(options).get("seed", 0))  # nn.Modules draw from it
     with users_code(f"--net {options.net}"):
@@ -174,9 +177,10 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
     return parameter.default is inspect.Parameter.empty and parameter.kind not in several
 
 
-def _classes(y: Tensor) -> int | None:
-    """Returns the number of classes, where labels are classes."""
-    return int(y.max()) + 1 if y.dtype == torch.int64 and y.numel() else None
+def _classes(y: Any) -> int | None:
+    """Returns the number of classes, where labels are classes in memory."""
+    known = isinstance(y, Tensor) and y.dtype == torch.int64 and y.numel() > 0
+    return int(y.max()) + 1 if known else None
 
 
 def _features(x: Any) -> int | None:

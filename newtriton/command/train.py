@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..compiler.graph.errors import NewtritonError
@@ -139,12 +140,13 @@ def _keywords(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(model: Model, samples: Samples) -> None:
-    """Raises an error where labels, or the first inputs, are none that network and loss take."""
+    """Raises an error where the first samples, or labels in memory, are none that are taken."""
     traced, (x, y) = model.programs[True].traced, samples
     few = moved((rows(x, slice(VALIDATED)), rows(y, slice(VALIDATED))), model)
     read_checked(model.check(traced, *few).demands)
-    labels = y.to(model.device, few[1].dtype)
-    read_checked(check_labels(traced, labels, len(y), model.dtype, model.device)[1])
+    if isinstance(y, Tensor):
+        labels = y.to(model.device, few[1].dtype)
+        read_checked(check_labels(traced, labels, len(y), model.dtype, model.device)[1])
 
 
 def _optimizer_in(arguments: Sequence[str]) -> str:

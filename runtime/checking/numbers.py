@@ -92,7 +92,7 @@ Line = Error | Failure
 
 def numbers(name: str, model: Model, batch: int, settings: Settings) -> Iterator[Line]:
     """Yields the error of every kernel of every program of a model, on random data."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     graphs = network_programs(model.programs[True], two_products(settings.precision))
     leaf = partial(_leaf, model=model, batch=batch, generator=generator)
     yield from _compared(name, graphs, leaf, model.context(batch), settings)
@@ -103,7 +103,7 @@ def vector_numbers(length: int, device: torch.device, settings: Settings) -> Ite
 
     Vectors are random, and the ball of a constrained iteration holds them.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def leaf(node: Node) -> Tensor:
         scale = 1.0 if node.shape == vectors.VECTOR else length

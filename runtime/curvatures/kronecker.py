@@ -25,7 +25,7 @@ from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
 from ...compiler.graph.program import Output, Program
 from ..model.factors import Factors
-from ..model.linearization import Linearization
+from ..model.linearized import Linearized
 from ..model.model import Model
 from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
@@ -212,30 +212,45 @@ class KroneckerCurvature:
             return False
         return True
 
-    def update(self, lin: Linearization) -> bool:
+    def update(self, lin: Linearized) -> bool:
         """Gathers factors where that is due; returns False where they are not finite.
 
         Factors that are not finite are left out, and the averages stay as they were.
         """
-        filled = any(block.is_filled for block in self._blocks.values())
-        if self.updates < self.burn_in or self.updates % self.every == 0 or not filled:
-            named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
-            memory = self._memory if filled else None  # the first factors become the averages
-            drawn = self.kind, self.samples, self.generator
-            new = lin.kronecker_factors(*drawn, **named, memory=memory, **self.options)
-            if not all_finite([t for f in new.values() for t in f.tensors.values()]):
-                return False
-            burning_in = self.updates < self.burn_in
-            weight = 1.0 / (self.gathered + 1) if burning_in else 1.0 - self.moving_average
-            anew = burning_in or self.gathered % self.refresh == 0
-            in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
-            self.gathered += 1
-            weight = weight if filled else 1.0
-            self.unseen = (1.0 - weight) ** 2 * self.unseen + weight**2 / lin.batch
-            if self.relative:
-                views = self.model.layout.views(self.model.params)
-                self._measure_in(units([*self._blocks.values()], views))
+        burning_in = self.updates < self.burn_in
+        due = burning_in or self.updates % self.every == 0 or not self._is_filled
+        if due and not self._gather(lin, burning_in):
+            return False
         self.updates += 1
+        return True
+
+    def bootstrap(self, lin: Linearized) -> bool:
+        """Takes a batch into the plain average that the first update will find; see `update`."""
+        return self._gather(lin, plain=True)
+
+    @property
+    def _is_filled(self) -> bool:
+        """Whether factors have been gathered or loaded."""
+        return any(block.is_filled for block in self._blocks.values())
+
+    def _gather(self, lin: Linearized, plain: bool) -> bool:
+        """Gathers factors into the averages, plain or moving; returns False if not finite."""
+        filled = self._is_filled
+        named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
+        memory = self._memory if filled else None  # the first factors become the averages
+        drawn = self.kind, self.samples, self.generator
+        new = lin.kronecker_factors(*drawn, **named, memory=memory, **self.options)
+        if not all_finite([t for f in new.values() for t in f.tensors.values()]):
+            return False
+        weight = 1.0 / (self.gathered + 1) if plain else 1.0 - self.moving_average
+        anew = plain or self.gathered % self.refresh == 0
+        in_rounds([self._blocks[layer].averaging(f, weight, anew) for layer, f in new.items()])
+        self.gathered += 1
+        weight = weight if filled else 1.0
+        self.unseen = (1.0 - weight) ** 2 * self.unseen + weight**2 / lin.batch
+        if self.relative:
+            views = self.model.layout.views(self.model.params)
+            self._measure_in(units([*self._blocks.values()], views))
         return True
 
     def _measure_in(self, found: Mapping[str, float]) -> None:

@@ -14,7 +14,8 @@ from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
 from ...compiler.programs import MATRICES, Programs
-from ..model.linearization import PRODUCTS, Linearization
+from ..model.linearization import PRODUCTS
+from ..model.linearized import Linearized
 from ..parts.protocols import Foreseeing
 from ..parts.state import Attributes, Number, Spec, State
 from ..parts.tags import Tag
@@ -111,7 +112,7 @@ class MatrixFree(Attributes):
         self.by_layer = blocks == "layers"
         self.tags = frozenset({Tag.SEMIDEFINITE} if kind == "ggn" else ())
         self.products = check_count("forecast", forecast)
-        self.lin: Linearization | None = None
+        self.lin: Linearized | None = None
         self.chosen = product
 
     @property
@@ -119,7 +120,7 @@ class MatrixFree(Attributes):
         """The kind of its products, "ggn" or "hessian"."""
         return self.kind
 
-    def update(self, lin: Linearization) -> bool:
+    def update(self, lin: Linearized) -> bool:
         """Moves to another linearization; that its curvature is finite shows in the products."""
         self.lin, self.chosen = lin, self._choice(lin.programs, lin.batch)
         self.products = 0
@@ -195,7 +196,7 @@ class WithPreconditioner:
     def _parts(self) -> dict[str, Curvature]:
         return {"curvature": self.curvature, "preconditioner": self.preconditioner}
 
-    def update(self, lin: Linearization) -> bool:
+    def update(self, lin: Linearized) -> bool:
         """Updates both; returns False where either is not finite."""
         return self.curvature.update(lin) and self.preconditioner.update(lin)
 

@@ -51,13 +51,11 @@ class CropFlip:
             )
         number, _, height, width = x.shape
         padding = height // 8 if self.padding is None else self.padding
-        places = torch.randint(2 * padding + 1, (2, number, 1), generator=generator)
-        mirrored = torch.randint(2, (number, 1), generator=generator).bool()
-        rows = places[0] + torch.arange(height)
-        columns = places[1] + torch.arange(width)
-        columns = torch.where(mirrored, columns.flip(1), columns)
-        samples = torch.arange(number)[:, None, None]
-        index = (i.to(x.device) for i in (samples, rows[:, :, None], columns[:, None, :]))
-        n, i, j = index
-        padded = F.pad(x, (padding,) * 4)
-        return padded.movedim(1, -1)[n, i, j].movedim(-1, 1).contiguous()
+        drawn = {"generator": generator, "device": generator.device}
+        places = torch.randint(2 * padding + 1, (number, 2), **drawn).tolist()
+        mirrored = torch.randint(2, (number,), **drawn).tolist()
+        padded, changed = F.pad(x, (padding,) * 4), torch.empty_like(x)
+        for n, ((row, column), flip) in enumerate(zip(places, mirrored, strict=True)):
+            window = padded[n, :, row : row + height, column : column + width]
+            changed[n] = window.flip(-1) if flip else window
+        return changed

@@ -43,11 +43,11 @@ def curves(count: int = 20000, seed: int = 0) -> Samples:
     generator = np.random.default_rng(seed)
     points = generator.uniform(MARGIN, SIZE - MARGIN, (count, 3, 2))
     start, middle, end = torch.from_numpy(points).float().unsqueeze(2).unbind(1)
-    t = ((torch.arange(TIMES) + 0.5) / TIMES).unsqueeze(-1)
+    t = ((torch.arange(TIMES, device="cpu") + 0.5) / TIMES).unsqueeze(-1)
     slope, bend = 4 * middle - 3 * start - end, 2 * (start - 2 * middle + end)
     at = start + t * (slope + t * bend)  # count × times × (row, column)
     speed = (slope + 2 * t * bend).norm(dim=-1, keepdim=True)
-    pixels = torch.arange(SIZE) + 0.5
+    pixels = torch.arange(SIZE, device="cpu") + 0.5
     rows, columns = (torch.exp(-((pixels - at[..., i, None]) ** 2) / (2 * PEN**2)) for i in (0, 1))
     ink = (rows * speed).mT @ columns / (TIMES * math.sqrt(2 * math.pi) * PEN)
     x = (1 - torch.exp(-2 * ink)).reshape(count, SIZE * SIZE)

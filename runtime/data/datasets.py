@@ -41,7 +41,7 @@ def from_dataset(dataset: Any) -> Samples:
         [((5, 4), 5), ((4, 4), 4)]
     """
     items = _Items(dataset)
-    x, y = items.take(torch.arange(1))
+    x, y = items.take(torch.arange(1, device="cpu"))
     columns = {name: Lazy(_Column(items, name, part)) for name, part in named(x).items()}
     return Samples(rebuilt(x, columns), Lazy(_Column(items, None, y)))
 
@@ -90,7 +90,7 @@ class _Items:
 
     def _at(self, index: Any) -> list[int]:
         """Returns the numbers that an index stands for."""
-        return torch.arange(self.count)[index].tolist()
+        return torch.arange(self.count, device="cpu")[index].tolist()
 
     def _read(self, numbers: list[int]) -> Sequence[Any]:
         """Returns samples by their numbers, at once where the dataset can."""
@@ -172,7 +172,7 @@ def _tensor(value: Any) -> Tensor:
         pixels = np.array(value.convert(COLOURS[value.mode]))
         return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1) / 255
     try:
-        return torch.as_tensor(value)
+        return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (RuntimeError, TypeError, ValueError) as error:
         raise NewtritonError(
             f"a sample holds a {type(value).__name__}, which is no tensor: {error}"

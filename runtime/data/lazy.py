@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError
+
 CHUNK = 1000  # samples that are in memory at once where all are passed through
 
 Step = Callable[[Tensor], Tensor]
@@ -65,13 +67,17 @@ class Lazy:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> Tensor:
+        if isinstance(index, int):
+            return self[torch.tensor([range(len(self))[index]], device="cpu")][0]
         x = self.rows[index]
         for step in self.steps:
             x = step(x)
         return x
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (x for chunk in self.chunks() for x in chunk)
+        raise NewtritonError(
+            "lazy inputs are no batch: pass Batches(*samples, batch_size=…), or x.in_memory()"
+        )
 
     def chunks(self) -> Iterator[Tensor]:
         """Yields all samples in their order, a thousand at a time."""
@@ -84,7 +90,7 @@ class Lazy:
 
     def in_memory(self) -> Tensor:
         """Returns all samples as a tensor."""
-        x = torch.empty(self.shape, dtype=self.dtype)
+        x = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         for start, chunk in zip(range(0, len(x), CHUNK), self.chunks(), strict=True):
             x[start : start + CHUNK] = chunk
         return x

@@ -44,7 +44,8 @@ def _min_max(train: Lazy) -> Step:
 
 def _moments(train: Lazy, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Returns mean and variance of the training values over axes, 0 being the samples."""
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    zero = torch.zeros((), dtype=torch.float64, device=train.device)
+    count, total, squares = 0, zero, zero
     for chunk in train.chunks():
         values = chunk.double()
         total = total + values.sum(axes, keepdim=True)
@@ -71,7 +72,7 @@ def _unit_variance(train: Lazy) -> Step:
     """Each pixel loses its mean; one number makes the mean variance 1 (Hinton & Salakhutdinov)."""
     mean, variance = _moments(train, (0,))
     average = variance.double().mean().float()
-    deviation = average.sqrt() if float(average) > 0 else torch.ones(())
+    deviation = torch.where(average > 0, average.sqrt(), 1)
     return lambda x: (x - mean) / deviation
 
 

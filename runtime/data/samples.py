@@ -133,7 +133,7 @@ class Batches:
     def _generator(self, epoch: int) -> torch.Generator:
         """Returns what the transform of an epoch draws from."""
         (seed,) = np.random.default_rng((self.seed, epoch, 1)).integers(2**63, size=1)
-        return torch.Generator().manual_seed(int(seed))
+        return torch.Generator("cpu").manual_seed(int(seed))
 
     def _take(self, order: torch.Tensor | None, start: int, generator: torch.Generator) -> Samples:
         """Returns the batch whose first sample is the one at `start` in the order."""

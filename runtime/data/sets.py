@@ -74,7 +74,7 @@ def load(
     names = names_of("none" if preprocessing is None else preprocessing, one.papers)
     if folder is None:
         raise NewtritonError(
-            f"the files of {name} may be anywhere: pass root=, the folder that holds them, or set "
+            f"the files of {name} may be anywhere: pass root= (--data-dir), the folder, or set "
             f"the environment variable {VARIABLE}"
         )
     train, test = one.read(*one.files.need(name, folder))

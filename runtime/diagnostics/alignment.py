@@ -13,7 +13,7 @@ from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number
 from ..curvatures.matrix_free import MatrixFree
-from ..model.linearization import Linearization
+from ..model.linearized import Linearized
 from ..optimizers.combinations import check_combination
 from ..optimizers.registry import resolve
 from ..parts.protocols import Curvature
@@ -55,7 +55,7 @@ class Alignment:
 
 
 def alignment(
-    lin: Linearization,
+    lin: Linearized,
     updates: Sequence[str] | Mapping[str, Curvature | Tensor] | None = None,
     *,
     solver: str = "kfi",
@@ -72,7 +72,7 @@ def alignment(
     the whole with that of the whole matrix; both are found by conjugate gradients.
 
     Args:
-        lin: the point and the batch.
+        lin: the point, and the batch or the data, see `LinearizedData`.
         updates: names of curvatures, see `SecondOrder`, solved with `solver`; or by names of your
             own curvatures that have been updated, and flat vectors, which count as updates s. By
             default all kinds of Kronecker factors that the loss has.
@@ -137,7 +137,7 @@ def alignment(
 
 
 def _steps(
-    lin: Linearization,
+    lin: Linearized,
     updates: Sequence[str] | Mapping[str, Curvature | Tensor],
     solver: str,
     strength: float,

@@ -17,7 +17,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_option
 from ..aten.switches import switches
 from ..curvatures.matrix_free import MatrixFree
-from ..model.linearization import Linearization
+from ..model.linearized import Linearized
 from ..optimizers.registry import CURVATURES
 from ..parts.protocols import Curvature
 from .tables import table
@@ -73,7 +73,7 @@ def _share(error: float, norm: float) -> float:
 
 
 def layer_errors(
-    lin: Linearization,
+    lin: Linearized,
     approximations: Sequence[str] | Mapping[str, Curvature] | None = None,
     *,
     of: str = "bias",
@@ -86,7 +86,7 @@ def layer_errors(
     matrices only what lies above a layer is worked through, see `Linearization.block`.
 
     Args:
-        lin: the point and the batch.
+        lin: the point, and the batch or the data, see `LinearizedData`.
         approximations: names, see `SecondOrder`, each made for this batch alone; or curvatures by
             names of your own, as they stand after their last update. By default all kinds of
             Kronecker factors that the loss has, and "ggn".
@@ -150,13 +150,13 @@ def shown(layer: str) -> str:
     return layer or "(net)"
 
 
-def _made(lin: Linearization, name: str) -> Curvature:
+def _made(lin: Linearized, name: str) -> Curvature:
     """Returns the named curvature of this batch alone."""
     check_option("curvature", name, tuple(CURVATURES))
     return updated(CURVATURES[name](lin.model), lin)
 
 
-def updated(curvature: Curvature, lin: Linearization) -> Curvature:
+def updated(curvature: Curvature, lin: Linearized) -> Curvature:
     """Updates the curvature at `lin` and returns it.
 
     Raises:

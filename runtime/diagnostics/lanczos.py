@@ -71,7 +71,7 @@ def _extension(basis: Tensor, new: Tensor, generator: torch.Generator) -> Tensor
 
 def _random(n: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """Returns random columns of norm about 1, n×columns."""
-    drawn = torch.randn(n, columns, generator=generator, dtype=like.dtype)
+    drawn = torch.randn(n, columns, generator=generator, dtype=like.dtype, device="cpu")
     return drawn.to(like.device) / n**0.5
 
 
@@ -104,7 +104,7 @@ def spectrum_edges(
     Raises:
         NewtritonError: a product is not finite.
     """
-    n, generator = len(like), torch.Generator().manual_seed(seed)
+    n, generator = len(like), torch.Generator("cpu").manual_seed(seed)
     size = min(n, max(basis_size, 8 * k))
     basis, image = like.new_empty(n, 0), like.new_empty(n, 0)
     block = _extension(basis, _random(n, k, like, generator), generator)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_number, check_option
-from ...compiler.programs import MATRICES
+from ...compiler.graph.options import check_count, check_number
 from ..aten.switches import switches
-from ..model.linearization import Linearization
+from ..model.linearized import Linearized
 from .lanczos import Spectrum, spectrum_edges
+from .matrices import TrainedMatrix
 
 
 def spectrum(
-    lin: Linearization,
+    lin: Linearized,
     matrix: str = "hessian",
     k: int = 3,
     *,
@@ -30,7 +27,7 @@ def spectrum(
     block Lanczos with thick restarts (Wu & Simon 2000).
 
     Args:
-        lin: the point and the batch.
+        lin: the point, and the batch or the data, see `LinearizedData`.
         matrix: "hessian" or "ggn".
         k: how many eigenvalues at each end; of a multiple one k copies are seen.
         tolerance: the largest residual allowed, as a share of the largest |θ|.
@@ -54,21 +51,13 @@ def spectrum(
         >>> found.converged, [round(value) for value in found.largest]
         (True, [18, 18])
     """
-    check_option("matrix", matrix, MATRICES)
-    model, times = lin.model, lin.hvp if matrix == "hessian" else lin.ggnvp
-    names = [name for of_layer in model.layers.values() for name in of_layer]
-    places = model.layout.places(names).sort().values.to(model.device)
-    if check_count("k", k) > len(places):
-        raise NewtritonError(f"k is {k}: the model has {len(places)} parameters that are trained")
-
-    def product(v: Tensor) -> Tensor:
-        """Returns the product over the parameters that are trained: others have no part in it."""
-        return times(torch.zeros_like(model.params).index_copy_(0, places, v))[places]
-
-    with switches(model.device):
+    a = TrainedMatrix(lin, matrix)
+    if check_count("k", k) > len(a):
+        raise NewtritonError(f"k is {k}: the model has {len(a)} parameters that are trained")
+    with switches(lin.model.device):
         return spectrum_edges(
-            product,
-            model.params[places],
+            a,
+            a.like,
             k,
             tolerance=check_number("tolerance", tolerance, 0.0, below=1.0),
             limit=check_count("limit", limit),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from ...compiler.graph import scalar
-from ...compiler.graph.ir import Graph, Node, Op, concrete
+from ...compiler.graph.ir import Graph, Node, Op
 from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
@@ -106,7 +106,8 @@ class FusedExecutor:
             if node.op is Op.CONST:
                 number = scalar.evaluate(node["value"], context.batch)
                 return torch.tensor(number, dtype=context.dtype, device=context.device)
-            return tensor(base(node)).view(concrete(node.shape, context.batch))
+            found, shape = tensor(base(node)), plan.shape(node)
+            return found if found.shape == shape else found.view(shape)
 
         increment_version(out.values())  # PyTorch does not see what kernels write
         for name, target in out.items():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph import ops, scalar
-from ...compiler.graph.ir import Node, Op, concrete
+from ...compiler.graph.ir import CONTRACTIONS, Node, Op, concrete
 from ...compiler.lowering.code import Code, Overwriting, Part, Tile
 from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
@@ -238,8 +238,9 @@ class PatchGramLaunch(TritonLaunch):
 class VendorLaunch(Launch):
     """A contraction by PyTorch's operator, without bias and scale: another kernel adds them.
 
-    Rounded operands are multiplied as float32: their products are exact in tf32 too. The result
-    stays where the operator puts it.
+    Rounded operands are multiplied as float32: their products are exact in tf32 too. Statistics,
+    whose operands are not rounded, are not taken in tf32. The result stays where the operator puts
+    it.
     """
 
     calls = ()
@@ -249,7 +250,7 @@ class VendorLaunch(Launch):
         (self.node,) = kernel.anchors
         self.kernels, self.batch = slots.kernels, generated.batch
         self.recordable = self.node.op is not Op.SPECTRAL  # eigenvalues are waited for
-        self.rounded = generated.settings.precision in ROUNDED and self.recordable
+        self.rounded = generated.settings.precision in ROUNDED and self.node.op in CONTRACTIONS
         scale = {"scale": scalar.ONE} if "scale" in self.node.attributes else {}
         self.plain = ops.make(
             self.node.op, *self.node.inputs[:2], **{**self.node.attributes, **scale}

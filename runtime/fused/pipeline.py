@@ -18,7 +18,7 @@ from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
 from . import codecache
 from .launch import Generated, Launch, make_launch
-from .plan import Plan
+from .plan import TAPE, Plan
 from .selection import Selection
 from .storage import LIMIT, Count, Storage, check_counts, lay_out
 from .tiles import PatchTiling, Tiling, pointwise_tile
@@ -103,7 +103,7 @@ def keep_values(program: Graph, keep: Iterable[Node]) -> Graph:
     They stand in the order of the program: the same network gives the same code in every run.
     """
     kept = set(keep) - program.given
-    tape = {f"tape:{i}": n for i, n in enumerate(n for n in program.nodes() if n in kept)}
+    tape = {f"{TAPE}{i}": n for i, n in enumerate(n for n in program.nodes() if n in kept)}
     return Graph(program.name, {**program.outputs, **tape}, program.given)
 
 

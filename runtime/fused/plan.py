@@ -1,26 +1,35 @@
 """A graph at a batch size as fused kernels: the memory of a call, and the launches in it.
 
-Results are written where the caller wants them, or to new memory. Everything else lies in memory
-that belongs to the plan, so that a call allocates nothing besides its results: an arena for what
-launches tell each other, and copies of the batch's data, which lie elsewhere in every call.
+Results are written where the caller wants them, or to new memory; those that are kept for other
+programs live and die together, in one block. Everything else lies in memory that belongs to the
+plan, so that a call allocates nothing besides its results: an arena for what launches tell each
+other, and, where launches are recorded, copies of what lies elsewhere in every call: of the batch's
+data, of directions, and of results before they are handed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node, concrete
 from ...compiler.lowering.code import Buffer
-from ...compiler.lowering.kernel import Schedule, is_data
+from ...compiler.lowering.kernel import Schedule, base, is_data, is_input, is_wide
 from ..backend import Context
 from .call import WIDTH, Memory, aligned
 from .compiling import Job, compile_once
 from .launch import Launch
 from .replay import Record, Replays
 from .storage import Storage, dtype_of
+
+TAPE = "tape:"  # the beginning of the names of outputs that are kept for other programs
+SMALL = 1 << 24  # bytes of a direction or a result up to which a copy is shorter than a launch
+STEP = 256  # bytes of whose multiples a value's place in a block is one
 
 
 class Plan:
@@ -51,6 +60,7 @@ class Plan:
         self.schedule, self.source, self.launches = schedule, source, launches
         self.storage, self.made = storage, made
         self._memory: PlanMemory | None = None
+        self._shapes: dict[Node, tuple[int, ...]] = {}
         recordable = all(launch.recordable for launch in launches)
         self._replays = Replays(record if recordable else None)
         self._copies_data = copies_data and self._replays.record is not None
@@ -59,6 +69,19 @@ class Plan:
     def scratch(self) -> int:
         """The bytes of the arena."""
         return self.storage.arena.size
+
+    @property
+    def kept(self) -> list[Node]:
+        """The results that are kept for other programs."""
+        outputs = self.schedule.graph.outputs.items()
+        kept = [*self.made, *(base(n) for name, n in outputs if name.startswith(TAPE))]
+        return [n for n in dict.fromkeys(kept) if n not in self.storage.given]
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """Returns the shape of a node at the batch size."""
+        if node not in self._shapes:
+            self._shapes[node] = concrete(node.shape, self.storage.batch)
+        return self._shapes[node]
 
     def __call__(
         self,
@@ -71,7 +94,8 @@ class Plan:
         Args:
             context: batch size, dtype and device.
             feed: the tensors of given values.
-            out: the memory that results are written to; the others get new memory.
+            out: the memory that results are written to, none that are kept for other programs; the
+                others get new memory.
 
         Returns:
             the tensor of a buffer: those of results belong to the caller.
@@ -83,10 +107,11 @@ class Plan:
         memory = call_memory(plan, feed, out)
 
         def addresses() -> tuple[int, ...]:
-            return tuple(map(memory.address, plan.moving))
+            return tuple(map(memory.address, plan.apart))
 
         self._replays(addresses, lambda: self._launch(context, memory))
-        return memory
+        handed = handed_over(plan, out)
+        return (lambda b: handed[b] if b in handed else memory(b)) if handed else memory
 
     def jobs(self, name: str, unaligned: Collection[Buffer] = ()) -> Iterator[Job]:
         """Yields every kernel as it will be launched, to compile ahead of time.
@@ -119,7 +144,8 @@ class Plan:
         """
         if self._memory is not None:
             return []
-        self._memory = memory = PlanMemory(self.storage, context.device, self._copies_data)
+        block = Block(self.kept, self.storage)
+        self._memory = memory = PlanMemory(self.storage, context.device, self._copies_data, block)
         places: dict[Buffer, Tensor] = {**feed, **out}
         known = [b for b in memory.moving if b in places]
         memory.unaligned = frozenset(b for b in known if places[b].data_ptr() % WIDTH)
@@ -135,6 +161,45 @@ class Plan:
         return self._memory
 
 
+class Block:
+    """Values in one piece of memory, which is new in every call.
+
+    So a call asks the allocator once, and what it gives decides alone whether the call's launches
+    can be replayed.
+
+    Attributes:
+        nodes: the values.
+        size: the bytes of them all.
+
+    Args:
+        storage: what knows their sizes.
+    """
+
+    def __init__(self, nodes: list[Node], storage: Storage) -> None:
+        self.nodes = nodes
+        sizes = [storage.size(n) * dtype_of(n).itemsize for n in nodes]
+        *starts, self.size = accumulate((-(-s // STEP) * STEP for s in sizes), initial=0)
+        shapes = [concrete(n.shape, storage.batch) for n in nodes]
+        self._places = [
+            (n, dtype_of(n), shape, _strides(shape), start // dtype_of(n).itemsize)
+            for n, shape, start in zip(nodes, shapes, starts, strict=True)
+        ]
+
+    def tensors(self, device: torch.device) -> Iterator[tuple[Node, Tensor]]:
+        """Yields the values in new memory."""
+        if not self._places:
+            return
+        block = torch.empty(self.size, dtype=torch.uint8, device=device)
+        typed = {dtype: block.view(dtype) for dtype in {place[1] for place in self._places}}
+        for node, dtype, shape, strides, start in self._places:
+            yield node, typed[dtype].as_strided(shape, strides, start)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the strides of a contiguous tensor."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
 class PlanMemory:
     """The memory that belongs to a plan.
 
@@ -142,26 +207,42 @@ class PlanMemory:
         storage: where every value lies.
         device: where the memory is.
         copies: whether data of the batch are copied into it in every call.
+        block: the results that lie in a block.
 
     Attributes:
         arena: what launches tell each other.
-        copied: the copies of data, by the buffer they stand for.
+        copied: the copies of data and directions, by the buffer they stand for.
+        returned: where launches write results that are copied to the caller's memory.
         moving: what lies elsewhere, given and results, in the order of their use.
+        apart: the same, but of the block its first value alone, which says where all of it is.
         unaligned: what of it may lie at any address; all others are multiples of 16.
         ready: whether kernels have been loaded.
     """
 
-    def __init__(self, storage: Storage, device: torch.device, copies: bool) -> None:
-        self.storage, self.device = storage, device
+    def __init__(self, storage: Storage, device: torch.device, copies: bool, block: Block) -> None:
+        self.storage, self.device, self.block = storage, device, block
         self.arena = torch.empty(storage.arena.size, dtype=torch.uint8, device=device)
-        given = [b for b in storage.addressed if b in storage.given and isinstance(b, Node)]
-        self.copied = {b: self._room(b) for b in given if copies and is_data(b)}
-        self.moving = [b for b in storage.addressed if b not in self.copied]
+        inside = set(block.nodes)
+        nodes = [b for b in storage.addressed if copies and isinstance(b, Node)]
+        self.copied = {b: self._room(b) for b in nodes if b in storage.given and self._moves(b)}
+        results = [b for b in nodes if b in storage.results and b not in inside]
+        self.returned = {
+            b: self._room(b) for b in results if b not in storage.given and self._is_small(b)
+        }
+        self.moving = [b for b in storage.addressed if b not in {*self.copied, *self.returned}]
+        self.apart = [b for b in self.moving if b not in inside] + block.nodes[:1]
         self.unaligned: frozenset[Buffer] = frozenset()
         self.ready = False
 
+    def _moves(self, node: Node) -> bool:
+        """Whether what is given lies elsewhere in every call, and a copy costs little."""
+        return is_data(node) or (is_input(node) and self._is_small(node))
+
+    def _is_small(self, node: Node) -> bool:
+        return self.storage.size(node) * dtype_of(node).itemsize <= SMALL
+
     def _room(self, node: Node) -> Tensor:
-        dtype = torch.int64 if node.type.kind == "int" else torch.float32
+        dtype = torch.int64 if is_wide(node) else dtype_of(node)
         return torch.empty(
             concrete(node.shape, self.storage.batch), dtype=dtype, device=self.device
         )
@@ -202,6 +283,31 @@ def call_memory(
         return plan.part(buffer)
 
     memory = Memory(place)  # what it holds is freed with it: nothing above refers to it
-    for buffer, room in plan.copied.items():
-        memory.put(buffer, room.copy_(given(buffer)))
+    for node, tensor in plan.block.tensors(plan.device):
+        memory.put(node, tensor)
+    _copy((room, given(buffer)) for buffer, room in plan.copied.items())
+    for buffer, room in (*plan.copied.items(), *plan.returned.items()):
+        memory.put(buffer, room)
     return memory
+
+
+def handed_over(plan: PlanMemory, out: Mapping[Node, Tensor]) -> dict[Buffer, Tensor]:
+    """Returns copies, where the caller wants them, of results that lie in memory of the plan."""
+    if not plan.returned:
+        return {}
+    copies: dict[Buffer, Tensor] = {
+        b: out[b].view(room.shape) if b in out else torch.empty_like(room)
+        for b, room in plan.returned.items()
+    }
+    _copy(zip(copies.values(), plan.returned.values(), strict=True))
+    return copies
+
+
+def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copies to the first of each pair, those of one type together: that takes few launches."""
+    by_type: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    for target, source in pairs:
+        by_type.setdefault(target.dtype, []).append((target, source))
+    together: Any = torch.ops.aten._foreach_copy_
+    for found in by_type.values():
+        together(*map(list, zip(*found, strict=True)))

@@ -1,9 +1,9 @@
 """Launches recorded once and replayed, as CUDA graphs.
 
-A recording holds addresses. It stands for a call whose parameters, tape and results lie where they
-lay then; a training loop takes and returns memory in the same order every step, so from its second
-or third step on PyTorch's allocator gives it the same addresses. Data lie elsewhere in every batch:
-they are copied into memory of the plan. What a call returns is the caller's own.
+A recording holds addresses. It stands for a call whose parameters and tape lie where they lay
+then: a tape is one block, of which PyTorch's allocator has few. Data, directions and results lie
+elsewhere in every call: they are copied into memory of the plan and out of it, unless they are so
+large that copies take longer than launches. What a call returns is the caller's own.
 """
 
 from __future__ import annotations

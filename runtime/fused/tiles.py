@@ -25,6 +25,7 @@ from .chips import Chip
 # Columns and depth of the largest tiles that compile without spills.
 WIDEST = {"ieee": 64, "tf32x3": 64, "tf32": 128, "bf16": 128}
 DEPTH = {"ieee": 16, "tf32x3": 32, "tf32": 32, "bf16": 64}
+FEW = 15  # channels of images, of which a tile of tensor cores would be mostly empty
 
 
 @dataclass(frozen=True)
@@ -311,9 +312,11 @@ def _patch_tiles(
     if chip is None:
         side = _between(shapes.channels, 16, 64)
         return Tiles(side, side, 64, 1, 4, 2), (64, 64)
-    tiles = Tiles(_between(shapes.channels, 64, 128), 64, DEPTH[precision], 1, 8)
-    most = -(-batch * math.prod(shapes.size) // 256)
-    split = max(1, min(2 * chip.processors // shapes.instances(tiles), most, 8))
+    tiles, waves = Tiles(_between(shapes.channels, 64, 128), 64, DEPTH[precision], 1, 8), 2
+    if shapes.channels <= FEW:
+        tiles, waves = Tiles(16, 16, 64, 1, 4), 4
+    most = min(-(-batch * math.prod(shapes.size) // 256), 4 * waves)
+    split = max(1, min(waves * chip.processors // shapes.instances(tiles), most))
     return replace(tiles, split=split), (16, 64)
 
 

@@ -36,8 +36,8 @@ def moved(batch: Any, model: Placed) -> tuple[Any, Tensor]:
     """
     try:
         x, y = batch
-        x = mapped(torch.as_tensor, x) if is_several(x) else torch.as_tensor(x)
-        y = torch.as_tensor(y)
+        x = mapped(_tensor, x) if is_several(x) else _tensor(x)
+        y = _tensor(y)
     except (RuntimeError, TypeError, ValueError) as error:
         raise NewtritonError(
             f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y), x being a "
@@ -51,6 +51,11 @@ def moved(batch: Any, model: Placed) -> tuple[Any, Tensor]:
         values[name] = part.to(model.device, part.dtype if keeps else wanted)
     y_dtype = model.dtype if y.is_floating_point() else y.dtype
     return rebuilt(x, values), y.to(model.device, y_dtype)
+
+
+def _tensor(values: Any) -> Tensor:
+    """Returns what an array or a list holds as a tensor; a tensor stays where it is."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
 
 
 class Moved:

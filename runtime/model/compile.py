@@ -80,6 +80,7 @@ def compile(
     )  # fmt: skip
 
 
+@torch.inference_mode(False)
 def compiled(
     kind: type[M],
     net: Layer,

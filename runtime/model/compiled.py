@@ -118,17 +118,18 @@ class Compiled:
     @cached_property
     def programs(self) -> dict[bool, Programs]:
         """The network's programs by `training`: whether batch norm takes batch statistics."""
-        return {
-            training: Programs(
-                trace(self.net, self.input_shape, self.criterion, training, self._frozen)
-            )
-            for training in (True, False)
-        }
+        with torch.device("cpu"):  # of constants, whatever the default is
+            return {
+                training: Programs(
+                    trace(self.net, self.input_shape, self.criterion, training, self._frozen)
+                )
+                for training in (True, False)
+            }
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
         params = torch.empty(self.layout.numel, dtype=self.dtype, device=self.device)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         for name, view in self.layout.torch_views(params).items():
             initialise(traced.parameters[name], view, generator)
         return params

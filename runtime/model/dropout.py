@@ -37,17 +37,22 @@ def _fractions(rows: Tensor, columns: Tensor) -> Tensor:
     return x.bitwise_xor_(x >> 32).mul_(SECOND) >> (64 - BITS)
 
 
-def uniform(place: tuple[int, ...], shape: tuple[int, ...], first: int, like: Tensor) -> Tensor:
+def uniform(
+    place: tuple[int, ...], shape: tuple[int, ...], first: int | Tensor, like: Tensor
+) -> Tensor:
     """Returns numbers in [0, 1) that follow from their place alone.
 
     Args:
         place: the seed, the number of the linearization, that of the place in the network.
         shape: N×(the shape of a sample).
-        first: the number of the first sample.
+        first: the number of the first sample, which others follow; or that of each.
         like: a tensor of the dtype and device that are wanted.
     """
     samples, elements = shape[0], math.prod(shape[1:])
-    rows = torch.arange(first + 1, first + samples + 1, device=like.device)
+    if isinstance(first, int):
+        rows = torch.arange(first + 1, first + samples + 1, device=like.device)
+    else:
+        rows = first.to(like.device) + 1
     for number in place:
         rows = _mixed(_mixed(rows).add_(number % (1 << 62)))
     columns = _mixed(torch.arange(1, elements + 1, device=like.device))
@@ -73,18 +78,20 @@ class DropoutNumbers:
 
     def __init__(self, sites: Mapping[str, Node], seed: int) -> None:
         self.sites, self.seed, self.drawn = sites, seed, 0
-        self._first, self._kept = 0, False
+        self._first: int | Tensor = 0
+        self._kept = False
 
     def draw(self) -> None:
         """Goes on to the seed of a new linearization, where anything drops out."""
         self.drawn += bool(self.sites) and not self._kept
 
     @contextmanager
-    def kept(self, first: int = 0) -> Iterator[None]:
+    def kept(self, first: int | Tensor = 0) -> Iterator[None]:
         """Keeps the seed inside a `with` statement, whatever is linearized there.
 
         Args:
-            first: how many samples of the same step come before those of a batch.
+            first: how many samples of the same step come before those of a batch; or how many
+                before each of them, int64.
         """
         before = self._first, self._kept
         self._first, self._kept = first, True

@@ -20,7 +20,9 @@ from ...compiler.language.network import Parameter
 def initialise(parameter: Parameter, view: Tensor, generator: torch.Generator) -> None:
     """Fills `view`, the parameter in PyTorch's shape, by the parameter's rule."""
     values = torch.empty(
-        view.shape, dtype=torch.float64 if view.dtype == torch.float64 else torch.float32
+        view.shape,
+        dtype=torch.float64 if view.dtype == torch.float64 else torch.float32,
+        device=generator.device,
     )
     first = parameter.init
     if isinstance(first, str):
@@ -38,8 +40,9 @@ def _draw(distribution: Distribution, values: Tensor, generator: torch.Generator
             values.normal_(0.0, deviation, generator=generator)
         case Sparse(connections):
             rows = values.zero_().flatten(1)
-            order = torch.rand(rows.shape, generator=generator).argsort(1)[:, :connections]
-            rows.scatter_(1, order, torch.randn(order.shape, generator=generator).to(rows.dtype))
+            own = {"generator": generator, "device": generator.device}
+            order = torch.rand(rows.shape, **own).argsort(1)[:, :connections]
+            rows.scatter_(1, order, torch.randn(order.shape, **own).to(rows.dtype))
         case Constant(value):
             values.fill_(value)
         case NormalRows(zero):

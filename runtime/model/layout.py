@@ -74,7 +74,8 @@ class Layout:
 
     def places(self, names: Iterable[str]) -> Tensor:
         """Returns the indices of the named parameters' elements in a flat vector."""
-        return torch.cat([torch.arange(self.slices[n].start, self.slices[n].stop) for n in names])
+        parts = [self.slices[name] for name in names]
+        return torch.cat([torch.arange(p.start, p.stop, device="cpu") for p in parts])
 
     def check(self, vector: Tensor, what: str) -> Tensor:
         """Returns the vector itself.
@@ -113,7 +114,7 @@ class Layout:
         views = self.torch_views(flat := torch.empty_like(like))
         raise_faults("flatten", faults({n: tuple(v.shape) for n, v in views.items()}, tensors))
         for name, view in views.items():
-            view.copy_(tensors[name])
+            view.copy_(tensors[name].detach())
         return flat
 
     def _keys(self, key: Callable[[str], Output]) -> list[Output]:

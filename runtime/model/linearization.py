@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.ir import Node, Op, concrete, per_sample
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
-from ...compiler.language.trees import Tree, named
+from ...compiler.language.trees import Tree, mapped, named
 from ...compiler.programs import MATRICES, Programs
 from ...compiler.values import (
     BatchStatistic,
@@ -86,6 +86,7 @@ class Linearization(Generic[M]):
         ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
         traced, program = programs.traced, programs.linearize
+        x, y = mapped(_own, x), _own(y)
         inputs, labels, demands, batch = model.check(traced, x, y)
         if ahead is not None and model.backend.compiles and (others := ahead(batch)):
             model.compile_ahead([program, *others], batch, training)
@@ -94,7 +95,7 @@ class Linearization(Generic[M]):
         watched = [*model.watched(), ("labels", y)]
         watched += [("inputs", values) for values in named(x).values()]
         watched += [] if training else model.buffers.items()
-        self._versions = [(name, tensor, tensor._version) for name, tensor in watched]
+        self._versions = [(name, t, t._version) for name, t in watched if not t.is_inference()]
         self._given = model.feed(inputs, labels)
         if training:
             model.dropout.draw()
@@ -475,3 +476,8 @@ class Linearization(Generic[M]):
         shape = concrete(node.shape, self.batch)
         noise = draw(shape, generator=generator, dtype=self.model.dtype, device=device)
         return noise.to(self.model.device)
+
+
+def _own(x: Any) -> Any:
+    """Returns a tensor of inference mode as a copy: it does not tell when it is changed."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

@@ -101,7 +101,7 @@ class Model(Compiled):
             "load_state_dict", faults({n: tuple(t.shape) for n, t in targets.items()}, state)
         )
         for name, target in targets.items():
-            target.copy_(state[name])
+            target.copy_(state[name].detach())
 
     def update_statistics(self, batch: Mapping[str, Tensor]) -> None:
         """Moves the running statistics towards a batch's, once per accepted step."""

@@ -66,7 +66,10 @@ class PolyakAverage(Attributes):
 
     @contextmanager
     def in_place(self, model: Model) -> Iterator[None]:
-        """Puts the average into `model.params` inside a `with` statement, for an evaluation."""
+        """Puts the average into `model.params` inside a `with` statement, for an evaluation.
+
+        Running statistics of batch norm stay those of the parameters themselves.
+        """
         if self.mean is None:
             yield
             return

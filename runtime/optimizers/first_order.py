@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, is_several
@@ -54,14 +55,19 @@ class TorchOptimizer:
     Args:
         model: the model to be trained.
         cls: a class of torch.optim.
+        schedule: makes one of torch's schedules of learning rates for the optimizer, such as
+            `functools.partial(LambdaLR, lr_lambda=lambda t: 1.0 / (1.0 + 1e-6 * t))`; it goes on
+            after each step that is made. None leaves the rates as they are.
         options: the arguments of the class.
 
     Attributes:
-        optimizer: the optimizer itself, e.g. for a scheduler of learning rates.
+        optimizer: the optimizer itself, e.g. for a schedule that goes on after each epoch.
+        schedule: the schedule, whose state is part of the optimizer's; None if there is none.
         flat: the parameter that it sees.
 
     Raises:
-        NewtritonError: the class is none, or does not take the options.
+        NewtritonError: the class is none, or does not take the options, or `schedule` makes no
+            schedule, or one that waits for a validation loss.
 
     Examples:
         >>> import torch
@@ -74,7 +80,14 @@ class TorchOptimizer:
         True
     """
 
-    def __init__(self, model: Model, cls: type[torch.optim.Optimizer], **options: Any) -> None:
+    def __init__(
+        self,
+        model: Model,
+        cls: type[torch.optim.Optimizer],
+        *,
+        schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        **options: Any,
+    ) -> None:
         if not callable(cls):
             raise NewtritonError(f"cls is {cls!r}: give a class of torch.optim, e.g. SGD")
         self.model, self._frozen = model, model.check_trained()
@@ -85,6 +98,7 @@ class TorchOptimizer:
             raise NewtritonError(
                 f"torch.optim.{cls.__name__} refuses {options}: {error}"
             ) from error
+        self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience = Patience()
         self._before = torch.empty_like(model.params)
         self._snapshot, self._retreat = Snapshot(), Retreat(model)
@@ -118,10 +132,13 @@ class TorchOptimizer:
         what = {"status": "stepped", **start.reported}
         if fault is not None:
             what["status"] = fault
-        return StepReport(
+        report = StepReport(
             start.loss, None, fault is None, norm, lr=self._lr, rejected=self.patience.rejected,
             **what,
         )  # fmt: skip
+        if self.schedule is not None and fault is None:
+            self.schedule.step()
+        return report
 
     @property
     def _lr(self) -> float:
@@ -190,7 +207,7 @@ class TorchOptimizer:
         def closure() -> Tensor:
             loss, self.flat.grad = known.pop() if known else mean_gradient(self.model, batches)[:2]
             losses.append(loss)
-            return torch.tensor(loss, dtype=torch.float64)
+            return torch.tensor(loss, dtype=torch.float64, device="cpu")
 
         self.flat.grad = gradient
         if self.takes_data:
@@ -203,15 +220,20 @@ class TorchOptimizer:
 
     def _state_spec(self) -> Mapping[str, Spec]:
         """Returns what a state must look like, for `state.check_state`."""
-        return {
-            "optimizer": Anything(), "rejected": Number(int, 0), **drawing_spec(self.model),
-        }  # fmt: skip
+        parts = dict.fromkeys(self._parts, Anything())
+        return {**parts, "rejected": Number(int, 0), **drawing_spec(self.model)}
+
+    @property
+    def _parts(self) -> dict[str, torch.optim.Optimizer | LRScheduler]:
+        """What has a state of PyTorch's, by name."""
+        schedule = {} if self.schedule is None else {"schedule": self.schedule}
+        return {"optimizer": self.optimizer, **schedule}
 
     def state_dict(self) -> State:
         """Returns copies of all that the coming steps depend on, besides model and data."""
-        state = copy.deepcopy(self.optimizer.state_dict())
+        parts = {name: copy.deepcopy(part.state_dict()) for name, part in self._parts.items()}
         drawn = {name: part.state_dict() for name, part in drawing(self.model).items()}
-        return {"optimizer": state, "rejected": self.patience.rejected, **drawn}
+        return {**parts, "rejected": self.patience.rejected, **drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave.
@@ -221,12 +243,18 @@ class TorchOptimizer:
         """
         check_state(self._state_spec(), state)
         found = list(self._faults(state["optimizer"]))
+        if (
+            self.schedule is not None
+            and state["schedule"].keys() != self.schedule.state_dict().keys()
+        ):
+            found.append(f"the schedule is no {type(self.schedule).__name__}")
         if found:
             raise NewtritonError(
                 f"load_state_dict: {'; '.join(found)}. Load the state of the same optimizer, made "
                 "for the same network"
             )
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in self._parts.items():
+            part.load_state_dict(copy.deepcopy(state[name]))
         for name, part in drawing(self.model).items():
             part.load_state_dict(state[name])
         self.patience.rejected = state["rejected"]
@@ -252,6 +280,22 @@ class TorchOptimizer:
                 if isinstance(tensor, Tensor) and tensor.numel() not in (1, self.flat.numel()):
                     yield f"{name} has {tensor.numel()} elements, not {self.flat.numel()}"
                     break
+
+
+def _made(schedule: Any, optimizer: torch.optim.Optimizer) -> LRScheduler:
+    """Returns what `schedule` makes for an optimizer.
+
+    Raises:
+        NewtritonError: it is no schedule that goes on after each step.
+    """
+    made = schedule(optimizer) if callable(schedule) else schedule
+    if isinstance(made, ReduceLROnPlateau) or not isinstance(made, LRScheduler):
+        raise NewtritonError(
+            f"schedule is {schedule!r}: give what makes one of torch.optim.lr_scheduler for an "
+            "optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau of "
+            "the attribute `optimizer`, and let it go on with a validation loss"
+        )
+    return made
 
 
 def _differing(saved: Collection[str], own: Collection[str]) -> set[str]:

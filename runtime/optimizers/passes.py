@@ -14,7 +14,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, named
 
 Batch = tuple[Tree, Tensor]
-Mark = tuple[float, ...]
+Mark = tuple[str, ...]  # sums as text, in which NaN equals NaN
 
 
 class Passes:
@@ -57,15 +57,25 @@ class Passes:
         marks: list[Mark] = []
         for x, y in self.data:
             sums = [float(part.sum(dtype=torch.float64)) for part in named(x).values()]
-            marks.append((len(y), *sums, _weighted(y)))
+            marks.append(tuple(number.hex() for number in (float(len(y)), *sums, _weighted(y))))
+            if self._marks is not None:
+                self._check(marks[-1:], self._marks[len(marks) - 1 : len(marks)])
             yield x, y
-        if self._marks is not None and marks != self._marks:
+        self._check(marks, marks if self._marks is None else self._marks)
+        self._marks = marks
+
+    def _check(self, marks: list[Mark], expected: list[Mark]) -> None:
+        """Compares what has come in a pass with what came in the first one.
+
+        Raises:
+            NewtritonError: they differ.
+        """
+        if marks != expected:
             raise NewtritonError(
                 f"the data ({type(self.data).__name__}) gave other samples in another pass of the "
                 "same step: give data whose order and augmentation depend on the generators of "
                 "PyTorch, NumPy or Python alone, without persistent workers, or a list of batches"
             )
-        self._marks = marks
 
 
 def _weighted(y: Tensor) -> float:

@@ -77,7 +77,9 @@ class FITRE(SecondOrder):
         every: steps between two refreshes of the factors, ≥ 1; a pair (gather, invert) sets both
             apart.
         moving_average: θ of the factors, 0 ≤ θ < 1.
-        burn_in: the first steps, each of which gathers and inverts.
+        burn_in: the first steps, each of which gathers and inverts; 10 unless given. Without noise
+            it is 1, the paper's start from the very first mini-batch; its other one, from a larger
+            sample, is `bootstrap` and a burn-in of 0.
         reject_below: ρ below which a step is rejected, 0 ≤ ρ ≤ ¾; FITRE's code uses 1e-4.
         noise: "wiener", see `rules.noise`, or None for the paper's method.
         sharing: what becomes of a layer's positions, "expand" or "reduce", see
@@ -112,7 +114,7 @@ class FITRE(SecondOrder):
         factors: str = "kfac",
         every: Every = 5,
         moving_average: float = 0.9,
-        burn_in: int = 10,
+        burn_in: int | None = None,
         reject_below: float = 0.25,
         noise: str | None = "wiener",
         sharing: str = "expand",
@@ -123,6 +125,8 @@ class FITRE(SecondOrder):
         gather, invert = refresh_intervals(every)
         first, relative = first_damping(damping, noise)
         literal = noise is None
+        if burn_in is None:
+            burn_in = 1 if literal else 10
         curvature = KroneckerCurvature(
             model,
             factors,
@@ -423,8 +427,9 @@ class NewtonCG(SecondOrder):
     """Sub-sampled Newton with CG and a line search (Wang, Tan & Lin 2020).
 
     (G^S + λI)d = −∇h with the gradient of all data and the curvature G^S of a sample; backtracking
-    on all data; λ follows ρ. `step(data)` takes an iterable of batches, each pass in mini-batches
-    (section 3.5).
+    on all data; λ follows ρ. `step(data)` takes an iterable of batches, each pass in mini-batches:
+    function and gradient are sums over subsets S_1, …, S_R, the last of which is the sample, whose
+    forward pass the products start from (section 3.5).
 
     Args:
         model: the model to be trained; the paper's 1/C is its weight decay.

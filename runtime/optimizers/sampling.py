@@ -1,28 +1,32 @@
 """A step's starting point over many batches: h and gradient of all, curvature on a sample.
 
-Function and gradient go through the data in mini-batches, so that the memory is a mini-batch's
-(Wang, Tan & Lin 2020, section 3.5); the curvature is that of a share of the samples (section 3.1).
+Function and gradient go through the data in mini-batches, so that the memory is a mini-batch's, and
+the last one is the sample of the curvature (Wang, Tan & Lin 2020, sections 3.1 and 3.5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Program
-from ...compiler.language.trees import Tree, count, is_several, mapped
-from ...compiler.language.trees import rows as rows_of
+from ...compiler.language.trees import Tree, count, is_several
 from ..model.linearization import Linearization
-from ..reading import read
+from ..reading import largest_of, read, remember
 from .passes import Batch, Passes
+from .subsets import Subset, Subsets
 
 if TYPE_CHECKING:
     from ..model.model import Model
+
+B = TypeVar("B", Batch, Subset)
+Part = tuple[float | Tensor, float, Tensor, Mapping[str, Tensor]]  # share, h, gradient, statistics
 
 
 def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
@@ -42,7 +46,7 @@ def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
     return Passes(x)  # type: ignore[arg-type]
 
 
-def weighted(model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Batch, float | Tensor]]:
+def weighted(model: Model, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:
     """Yields batches, each with its share of what counts in it and in those before it.
 
     A mean over batches moves to each by its share, wholly to the first: a batch alone is exact, and
@@ -50,19 +54,20 @@ def weighted(model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Batch, fl
     """
     first: Tensor | None = None
     total: float | Tensor | None = None
-    for x, y in batches:
+    for batch in batches:
+        y = batch[1]
         if first is None:
             first = y
-            yield (x, y), 1.0
+            yield batch, 1.0
             continue
         counted = model.count(y)
         total = (model.count(first) if total is None else total) + counted
-        yield (x, y), counted / total
+        yield batch, counted / total
 
 
 def mean_gradient(
     model: Model, batches: Iterable[Batch]
-) -> tuple[float, Tensor, list[dict[str, Tensor]]]:
+) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
     """Returns the means of h and its gradient over all that counts in the batches.
 
     Returns:
@@ -71,19 +76,30 @@ def mean_gradient(
     Raises:
         NewtritonError: there are no batches.
     """
-    samples = 0
+
+    def parts() -> Iterator[Part]:
+        samples = 0
+        for (x, y), share in weighted(model, batches):
+            with model.dropout.kept(samples) if samples else nullcontext():
+                found = model.gradient(x, y)
+            yield share, *found
+            samples += count(x)
+
+    return _mean(parts())
+
+
+def _mean(parts: Iterable[Part]) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
+    """Returns the means of h and its gradient over parts, and the statistics of each."""
     loss: float | Tensor = 0.0
     gradient, statistics = None, []
-    for (x, y), share in weighted(model, batches):
-        with model.dropout.kept(samples) if samples else nullcontext():
-            part, slope, of_batch = model.gradient(x, y)
-        samples += count(x)
+    for share, part, slope, of_batch in parts:
         loss = loss + (part - loss) * share
         if gradient is None:
             gradient = slope
         else:
             weight = share.to(slope.dtype) if isinstance(share, Tensor) else share
-            gradient.lerp_(slope, weight)
+            bound = np.maximum(largest_of(gradient), largest_of(slope))  # of all between them
+            remember(gradient.lerp_(slope, weight), float(bound))
         statistics.append(of_batch)
     if gradient is None:
         raise NewtritonError("the data have no batches: give at least one")
@@ -107,42 +123,13 @@ def _number(value: float | Tensor) -> float:
     return float(read(value)[0]) if isinstance(value, Tensor) else value
 
 
-def draw(
-    batches: Iterable[Batch], share: float, generator: torch.Generator, lengths: Sequence[int]
-) -> Batch:
-    """Draws a share of all samples, at least one, without replacement, as one batch.
-
-    Args:
-        batches: the data, of which no more than the sample is kept.
-        share: the share of the sample.
-        generator: what draws it.
-        lengths: how many samples each batch has.
-    """
-    total = sum(lengths)
-    wanted = max(1, round(share * total))
-    rows = torch.randperm(total, generator=generator, device=generator.device)[:wanted]
-    parts = [rows]
-    if len(lengths) > 1:
-        rows = rows.sort().values.cpu()
-        ends = torch.tensor(lengths).cumsum(0)
-        inside = torch.searchsorted(rows, ends).diff(prepend=torch.tensor([0])).tolist()
-        starts = (ends - torch.tensor(lengths)).tolist()
-        parts = [part - a for part, a in zip(rows.split(inside), starts, strict=True)]
-    pairs = zip(parts, batches, strict=True)
-    drawn = [(rows_of(x, part), rows_of(y, part)) for part, (x, y) in pairs if len(part)]
-    xs, ys = zip(*drawn, strict=True)
-    return mapped(lambda *parts: torch.cat(parts), *xs), torch.cat(ys)
-
-
-def _counted(batches: Iterable[Batch], lengths: list[int]) -> Iterator[Batch]:
-    """Yields the batches, and notes how many samples each has."""
-    for x, y in batches:
-        lengths.append(count(x))
-        yield x, y
-
-
 class Sampled:
     """A point with objective and gradient of all batches, and second-order calls on a sample.
+
+    The sample is the last of the subsets that function and gradient go through, see `Subsets`: its
+    forward pass serves the products, and no sample takes part in two. Where batch statistics mix
+    samples, subsets would make another function of the batches: the sample is then linearized
+    besides.
 
     Args:
         model: the model at whose parameters the point is.
@@ -158,7 +145,12 @@ class Sampled:
         statistics: the statistics of each batch, for `Model.update_statistics`.
         vectors: the arithmetic on flat vectors.
         second: the linearization on the sample.
+
+    Raises:
+        NewtritonError: there are no batches.
     """
+
+    second: Linearization
 
     def __init__(
         self,
@@ -168,14 +160,31 @@ class Sampled:
         generator: torch.Generator,
         ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
-        lengths: list[int] = []
-        noted = _counted(batches, lengths)
-        self.objective, self.gradient, self.statistics = mean_gradient(model, noted)
-        self.vectors = model.vectors
-        self.count = float(sum(lengths))
-        sample = draw(batches, share, generator, lengths)
-        with model.dropout.kept():
-            self.second: Linearization = model.linearize(*sample, ahead=ahead)
+        lengths = [count(x) for x, _ in batches]
+        if not lengths:
+            raise NewtritonError("the data have no batches: give at least one")
+        self.vectors, self.count = model.vectors, float(sum(lengths))
+        disjoint = not model.programs[True].traced.mixes_samples
+        subsets = Subsets(batches, lengths, share, generator, disjoint)
+        model.dropout.draw()
+        self.objective, self.gradient, self.statistics = _mean(self._parts(model, subsets, ahead))
+
+    def _parts(
+        self,
+        model: Model,
+        subsets: Subsets,
+        ahead: Callable[[int], Sequence[Program]] | None,
+    ) -> Iterator[Part]:
+        """Yields what the subsets contribute to the means; the last is linearized and kept."""
+        for number, ((x, y, places), share) in enumerate(weighted(model, subsets)):
+            with model.dropout.kept(places):
+                if number < len(subsets.sizes):
+                    found = model.gradient(x, y)
+                else:
+                    second = self.second = model.linearize(x, y, ahead=ahead)
+                    found = second.objective, second.gradient, second.statistics
+            if number < len(subsets.sizes) or subsets.disjoint:
+                yield share, *found
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
         """Returns the forms vᵢᵀ C vⱼ of the sample's curvature, k×k."""

@@ -162,6 +162,49 @@ class SecondOrder:
         found = [program for part in parts for program in part.programs(self.model, batch)]
         return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def bootstrap(self, data: Iterable[Batch]) -> None:
+        """Takes batches into the averages of the curvature before the first step; no step is made.
+
+        So the first step starts from the curvature of a larger sample than its batch, as FITRE's
+        may: of five mini-batches (Kylasa et al. 2020, section 3.1.1). Burn-in comes after that.
+
+        Args:
+            data: the batches (x, y), all with the same weight.
+
+        Raises:
+            NewtritonError: the curvature is no average, a step has been made, there are no batches,
+                or one does not fit the model or has curvature that is not finite.
+
+        Examples:
+            >>> import torch
+            >>> import newtriton as nt
+            >>> model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+            >>> optimizer = nt.FITRE(model, burn_in=0)
+            >>> optimizer.bootstrap(nt.Batches(torch.eye(3), torch.arange(3), batch_size=1))
+            >>> optimizer.curvature.gathered
+            3
+        """
+        curvature, batches = self.curvature, 0
+        if not isinstance(curvature, Averaging):
+            raise NewtritonError(
+                f"bootstrap: curvature {curvature.name!r} is no average over batches, so that "
+                "nothing is gathered before a step: leave the call out"
+            )
+        if self.steps:
+            raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
+        for x, y in data:
+            batches += 1
+            if not curvature.bootstrap(self.model.linearize(x, y)):
+                raise NewtritonError(
+                    f"bootstrap: the curvature of batch {batches} is not finite: look at the data, "
+                    "or start from other parameters"
+                )
+        if not batches:
+            raise NewtritonError("bootstrap got no batches: give at least one")
+
+    @torch.inference_mode(False)
     @torch.no_grad()
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; one that is rejected leaves the parameters as they were.

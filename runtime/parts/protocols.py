@@ -24,7 +24,7 @@ from .state import Spec, State
 from .tags import MISSING, Tag
 
 if TYPE_CHECKING:
-    from ..model.linearization import Linearization
+    from ..model.linearized import Linearized
     from ..model.model import Model
     from ..vectors import Vectors
 
@@ -243,7 +243,7 @@ class Curvature(Part, Protocol):
         """A second curvature that is easy to solve with, with `Tag.PRECONDITIONER`."""
         ...
 
-    def update(self, lin: Linearization) -> bool:
+    def update(self, lin: Linearized) -> bool:
         """Takes in a linearization; returns False where the curvature there is not finite."""
         ...
 
@@ -272,6 +272,10 @@ class Averaging(Protocol):
     @property
     def unseen(self) -> float:
         """The share of the curvature that so many samples may not have seen: 1/N of N samples."""
+        ...
+
+    def bootstrap(self, lin: Linearized) -> bool:
+        """Takes a batch in before the first update; returns False where it is not finite."""
         ...
 
 

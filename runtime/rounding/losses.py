@@ -51,7 +51,7 @@ class LossRounding:
     def _scale(self) -> float:
         """Returns the largest of the losses at outputs and labels of 0 and 1, on the host."""
         z, y = self.program.inputs[GivenOutputs()], self.program.inputs[Labels()]
-        ends = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+        ends = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64, device="cpu")
         outputs, labels = (
             part.expand(4, per_sample(node.shape)).reshape(concrete(node.shape, 4))
             for part, node in ((ends[:, None], z), (ends[[0, 2, 0, 2], None], y))

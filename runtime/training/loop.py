@@ -108,7 +108,7 @@ def fit(
         optimizer: `step(x, y)` is called once per batch; or, where it has `takes_data` set, as
             `NewtonCG` and L-BFGS have, `step(data)` once per epoch with all of them.
         train: any iterable of batches (x, y) that can be passed through once per epoch.
-        validation: batches to evaluate after each epoch.
+        validation: batches to evaluate after each epoch, or a pair (x, y), which is one.
         epochs: how many passes to make.
         progress: whether to draw a progress bar.
         callbacks: called with the history after each epoch; returning True ends the training.
@@ -136,6 +136,8 @@ def fit(
         True
     """
     check_count("epochs", epochs)
+    train = _batches("train", train)
+    validation = None if validation is None else _batches("validation", validation)
     whole = getattr(optimizer, "takes_data", False)
     if whole and isinstance(train, Iterator):
         raise NewtritonError(
@@ -209,7 +211,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
-    mean, classified = _Mean(model), True
+    data, mean, classified = _batches("validation", data), _Mean(model), True
     found: list[torch.Tensor] = []  # how many classes are right, and how many labels count
     for batch in data:
         x, y = moved(batch, model)
@@ -352,6 +354,24 @@ class _Loop:
         self.bar.set_postfix(_shown(record, self.history), refresh=False)
         self.bar.update()
         return record
+
+
+def _batches(name: str, data: Data) -> Data:
+    """Returns data as batches: a pair of tensors is one of them.
+
+    Raises:
+        NewtritonError: it is known that there are none.
+    """
+    if isinstance(data, tuple) and len(data) == 2 and hasattr(data[1], "shape"):
+        return [data]
+    if not isinstance(data, Iterable):
+        raise NewtritonError(
+            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
+            "DataLoader or a list"
+        )
+    if length_hint(data, 1) == 0:
+        raise NewtritonError(f"{name} has no batches: give at least one")
+    return data
 
 
 def _plain(value: Any) -> Any:

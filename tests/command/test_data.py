@@ -25,6 +25,15 @@ def from_files(root="here"):
     from_files.root = root
     return pair
 
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return len(y)
+    def __getitem__(self, i):
+        return x[i], int(y[i])
+
+def datasets():
+    return {"train": Rows(), "test": Rows()}
+
 def broken():
     return torch.zeros(2) @ torch.zeros(3)
 """
@@ -53,6 +62,13 @@ def test_data_of_the_users_are_samples(name: str) -> None:
         assert len(part.x) == len(part.y)
 
 
+def test_datasets_of_the_users_are_read_as_they_come() -> None:
+    for part in data(options("--data", "sets:datasets")):
+        (first, labels), _ = nt.Batches(*part, 3, shuffle=False)
+        assert first.tolist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+        assert labels.tolist() == [0, 1, 0]
+
+
 def test_the_folder_goes_to_a_function_that_reads_files() -> None:
     data(options("--data", "sets:from_files"))
     function = sys.modules["sets_of_a_user"].from_files
@@ -67,8 +83,8 @@ def test_the_folder_goes_to_a_function_that_reads_files() -> None:
         (["--data", "digit"], "--data is 'digit': one of digits"),
         (["--data", "sets:pair", "--data-dir", "x"], "--data-dir is not for sets_of_a_user.py:p"),
         (["--data", "sets:arrays", "--preprocessing", "x"], "--preprocessing is not for sets_"),
-        (["--data", "sets:y"], "gives Tensor: give a pair (training, validation)"),
-        (["--data", "sets:x"], "give a pair"),
+        (["--data", "sets:y"], "Tensor: give a name, or a pair of datasets"),
+        (["--data", "sets:x"], "give a name, or a pair of datasets"),
         (["--data", "sets:broken"], "failed with RuntimeError"),
     ],
 )

@@ -61,6 +61,38 @@ def test_inspect_prints_diagnoses(
     assert capsys.readouterr().out != first
 
 
+@pytest.mark.parametrize("diagnosis", ["trace", "diagonal", "density"])
+def test_inspect_diagnoses_both_matrices_on_all_data(
+    diagnosis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = nt.Samples(*(part[:40] for part in nt.digits()[0]))
+    net = nt.Sequential(nt.AdaptiveAvgPool2d(2), nt.Flatten(), nt.Linear(10))
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: (few, few))
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", lambda: net)
+    shown = set[str]()
+    for batch in ("40", "13"):
+        command = ["inspect", "--net", "cnn", "--data", "digits", "--batch", batch, "--all"]
+        assert cli.main([*command, "--diagnose", diagnosis]) == 0
+        shown.add(capsys.readouterr().out)
+    (text,) = shown
+    assert text.startswith("hessian\n")
+    assert "\n\nggn\n" in text
+
+
+def test_inspect_takes_networks_of_the_users(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "inspected_net.py").write_text("import newtriton as nt\nnet = nt.Linear(3)")
+    assert cli.main(["inspect", "--net", "inspected_net:net", "--input", "4"]) == 0
+    assert "hvp" in capsys.readouterr().out
+    module = "import torch\nnet = torch.nn.Linear(4, 3)"
+    (tmp_path / "inspected_module.py").write_text(module)
+    path = f"{tmp_path / 'inspected_module.py'}:net"
+    assert cli.main(["inspect", "--net", path, "--input", "4", "--program", "hvp"]) == 0
+    assert capsys.readouterr().out.startswith("hvp: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -68,6 +100,7 @@ def test_inspect_prints_diagnoses(
         ([], "--input is needed without --diagnose"),
         (["--input", "1x8x8", "--data", "digits"], "--data means nothing without --diagnose"),
         (["--input", "1x8x8", "--damping", "0"], "--damping means nothing without --diagnose"),
+        (["--input", "1x8x8", "--all"], "--all means nothing without --diagnose"),
         (["--diagnose", "errors", "--graph"], "--graph means nothing with --diagnose"),
         ([*INSPECT[3:], "spectrum", "--damping", "1"], "--damping is not for spectrum"),
         ([*INSPECT[3:], "errors", "--of", "weight"], "above the limit of 4096"),

@@ -87,6 +87,12 @@ def test_a_function_gets_what_it_takes() -> None:
     assert given.given == (3, 5, "default", True)
 
 
+def test_classes_that_data_do_not_tell_are_asked_for() -> None:
+    targets = nt.Samples(torch.rand(3, 5), torch.rand(3, 5))
+    with pytest.raises(NewtritonError, match="needs classes: give --classes, or a function"):
+        network(options("--net", "nets:sized"), targets)
+
+
 def test_the_catalogues_networks_take_options() -> None:
     net = network(options("--net", "vgg11", "--batch-norm", "--classes", "3"), IMAGES)
     assert any(isinstance(layer, nt.BatchNorm2d) for layer in net.layers)
@@ -113,7 +119,7 @@ def test_a_loss_is_named_or_the_users(name: str) -> None:
         (["--net", "nets:Module", "--classes", "3"], "--classes is not for"),
         (["--net", "cnn", "--classes", "0"], "--classes is 0: give a positive integer"),
         (["--net", "nets:number"], "gives 3: give a layer of newtriton, an nn.Module, or"),
-        (["--net", "nets:deep"], "needs depth, width: give a function or class that takes"),
+        (["--net", "nets:deep"], "needs depth, width: give a function or class that needs"),
         (["--net", "nets:broken"], "failed with ZeroDivisionError: division by zero"),
         (["--loss", "nets:number"], "gives 3: give an nt.Loss"),
         (["--loss", "nets:layer"], "give an nt.Loss"),

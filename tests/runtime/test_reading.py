@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from newtriton.runtime.reading import all_finite, finite, largest_of, read, upload
+from newtriton.runtime.reading import all_finite, finite, largest_of, read, remember, upload
 
 from .transfers import counted
 
@@ -48,6 +48,15 @@ def test_the_largest_element_is_remembered_until_the_tensor_changes() -> None:
         x[0] = math.nan
         assert math.isnan(largest_of(x))
         assert sum(transfers.reads.values()) == 3
+
+
+def test_a_bound_is_remembered_in_place_of_the_largest_element() -> None:
+    x = torch.tensor([1.0, -3.0])
+    with counted() as transfers:
+        remember(x, 4.0)
+        assert largest_of(x) == 4.0
+        assert not sum(transfers.reads.values())
+    assert largest_of(x.neg_()) == 3.0
 
 
 def test_a_tensor_that_does_not_tell_when_it_changes_is_read_again() -> None:

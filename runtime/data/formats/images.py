@@ -41,11 +41,11 @@ class Images:
         self.paths, self._side = paths, side
         self.shape = (len(paths), *_decoded(side, None, paths[0]).shape)
         keeps = int(np.prod(self.shape)) <= KEPT
-        self._pixels = torch.empty(self.shape, dtype=torch.uint8) if keeps else None
-        self._known = torch.zeros(len(paths), dtype=torch.bool)
+        self._pixels = torch.empty(self.shape, dtype=torch.uint8, device="cpu") if keeps else None
+        self._known = torch.zeros(len(paths), dtype=torch.bool, device="cpu")
 
     def __getitem__(self, index: Any) -> Tensor:
-        numbers = torch.arange(len(self.paths))[index]
+        numbers = torch.arange(len(self.paths), device="cpu")[index]
         if self._pixels is None:
             return self._read(numbers)
         missing = numbers[~self._known[numbers]].unique()
@@ -59,7 +59,11 @@ class Images:
         decode = partial(_decoded, self._side, self.shape[1:])
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
             found = list(pool.map(decode, [self.paths[i] for i in numbers.tolist()]))
-        return torch.from_numpy(np.stack(found)) if found else torch.empty(0, *self.shape[1:])
+        return (
+            torch.from_numpy(np.stack(found))
+            if found
+            else torch.empty(0, *self.shape[1:], device="cpu")
+        )
 
 
 def _decoded(side: int | None, shape: tuple[int, ...] | None, path: Path) -> np.ndarray:

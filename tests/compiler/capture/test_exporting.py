@@ -1,5 +1,6 @@
 """What an export keeps and leaves: high-level ops, functions without writes, the module itself."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -54,3 +55,29 @@ def test_functions_of_autograd_work_again_after_an_export() -> None:
     Twice.apply(x).sum().backward()
     assert x.grad is not None
     assert x.grad.tolist() == [2.0, 2.0]
+
+
+def test_a_trace_is_that_of_a_cpu_and_leaves_cudnn_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.enabled)
+            return self.linear(x)
+
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
+    of(Watching(), torch.zeros(3, 2))
+    assert seen and not any(seen)
+    assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize("most", [880_801, 65_535])
+def test_a_batch_may_be_compared_with_what_cudnn_takes(most: int) -> None:
+    """As batch norm does on a GPU (aten/src/ATen/native/Normalization.cpp)."""
+    module = Written(lambda m, x: m.f(x) if x.shape[0] <= most else x, f=nn.Linear(2, 2))
+    found = of(module, torch.zeros(3, 2))
+    assert any(name_of(n) == "linear" for n in found.nodes)

@@ -119,6 +119,18 @@ def test_substitution_keeps_the_canonical_form() -> None:
     assert scalar.substitute(x + y, {0: y, 1: y}) is 2.0 * y
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_numbers_are_rounded_as_pytorch_rounds_tensors(precision: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    halfway = 1.0 + torch.arange(8.0) / 2**11, 1.0 + torch.arange(8.0) / 2**8
+    random = torch.randn(50, generator=generator)
+    values = torch.cat([*halfway, random, -random, torch.tensor([torch.inf, 0.0, 3e38])])
+    rounding = scalar.unary(precision, x)
+    for value, expected in zip(values, run(rounding, values), strict=True):
+        number = scalar.substitute(rounding, {0: const(float(value))})
+        assert number is const(float(expected))
+
+
 def test_the_batch_size_is_a_number() -> None:
     assert scalar.evaluate(scalar.reciprocal(BATCH * 4.0), 8) == 1 / 32
     assert math.isclose(scalar.evaluate(scalar.sqrt(BATCH + 1.0), 8), 3.0)

@@ -46,6 +46,10 @@ def test_an_autoencoder_returns_to_its_inputs_through_a_linear_code() -> None:
     linear = [i for i, layer in enumerate(layers) if isinstance(layer, nt.Linear)]
     assert linear[code + 1] == linear[code] + 1  # no sigmoid between
     assert sum(isinstance(layer, nt.Sigmoid) for layer in layers) == 6
+    small = models.autoencoder(9, hidden=(5, 3)).layers
+    assert [layer.out_features for layer in small if isinstance(layer, nt.Linear)] == [5, 3, 5, 9]
+    with pytest.raises(nt.NewtritonError, match="hidden is empty"):
+        models.autoencoder(9, hidden=())
 
 
 def test_a_perceptron_takes_images_and_needs_a_hidden_layer() -> None:

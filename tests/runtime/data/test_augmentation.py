@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import newtriton as nt
+from newtriton.runtime.optimizers.passes import Passes
 
 IMAGES = torch.rand(40, 2, 8, 6)
 
@@ -63,6 +64,14 @@ def test_batches_draw_anew_in_each_epoch_and_as_before_when_resumed() -> None:
     assert sorted(order.tolist()) == list(range(40))
     torch.manual_seed(1)  # the global generator has no part in it
     assert torch.equal(first, torch.cat([x for x, _ in batches()]))
+
+
+def test_all_passes_of_one_step_see_the_same_images() -> None:
+    batches = nt.Batches(IMAGES, torch.arange(40), 16, transform=nt.CropFlip(2))
+    passes = Passes(batches)
+    first, second = ([x for x, _ in passes] for _ in range(2))
+    assert all(map(torch.equal, first, second))
+    assert not torch.equal(first[0], next(iter(batches)).x)  # the next epoch goes on
 
 
 def test_a_transform_leaves_the_order_as_it_is() -> None:

@@ -46,4 +46,4 @@ def test_the_folder_is_given_or_in_the_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("NEWTRITON_DATA", "")
     assert root_of(None) is None
     with pytest.raises(NewtritonError, match="root is 3: give the path of a folder"):
-        root_of(3)  # pyright: ignore[reportArgumentType]
+        root_of(3)

@@ -16,7 +16,7 @@ ROWS = torch.arange(120, dtype=torch.uint8).reshape(30, 1, 2, 2)
 
 
 def halved(rows: torch.Tensor = ROWS, **options: object) -> nt.Lazy:
-    return nt.Lazy(rows, [lambda x: x.float() / 2], **options)  # pyright: ignore[reportArgumentType]
+    return nt.Lazy(rows, [lambda x: x.float() / 2], **options)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,17 @@ def test_it_has_the_shape_dtype_and_length_of_what_it_gives() -> None:
     x = nt.Lazy(ROWS, [lambda rows: rows.double().flatten(1)])
     assert (x.shape, x.dtype, len(x)) == (torch.Size((30, 4)), torch.float64, 30)
     assert torch.equal(x.in_memory(), ROWS.double().flatten(1))
-    assert [part.shape for part in x][29] == (4,)
+    assert torch.equal(x[-1], ROWS[29].double().flatten())
+    with pytest.raises(IndexError):
+        x[30]
+    assert x[0].shape == (4,)
+
+
+def test_it_is_no_batch() -> None:
+    model = nt.compile(nt.models.mlp((4,), 3), (1, 2, 2), nt.CrossEntropyLoss())
+    test = nt.Samples(halved(), torch.zeros(30).long())
+    with pytest.raises(nt.NewtritonError, match=r"no batch: pass Batches\(\*samples, batch_size"):
+        nt.evaluate(model, [test])
 
 
 def test_a_subset_and_a_split_stay_lazy() -> None:
@@ -49,7 +59,7 @@ def test_batches_are_those_of_the_tensor(growing: bool) -> None:
     y = torch.arange(30)
 
     def batches(x: nt.Lazy | torch.Tensor) -> nt.Batches:
-        return nt.GrowingBatches(x, y, 4) if growing else nt.Batches(x, y, 7, seed=3)  # pyright: ignore[reportArgumentType]
+        return nt.GrowingBatches(x, y, 4) if growing else nt.Batches(x, y, 7, seed=3)
 
     lazy, dense = batches(halved()), batches(ROWS.float() / 2)
     assert len(lazy) == len(dense)
@@ -89,7 +99,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(growing: bool, tmp_path: Path) ->
     Run(tmp_path / "parts", train, growing).train(False, 1)
     resumed = Run(tmp_path / "parts", train, growing)
     assert all(map(torch.equal, whole.values(), resumed.train(True, 2).values()))
-    assert 0 <= nt.evaluate(resumed.model, nt.Batches(*test, 2, shuffle=False))[1] <= 1  # pyright: ignore[reportOperatorIssue]
+    assert 0 <= nt.evaluate(resumed.model, nt.Batches(*test, 2, shuffle=False))[1] <= 1
 
 
 def test_a_folder_of_classes_is_lazy(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_datasets_are_loaded_too() -> None:
         assert torch.equal(train.x[:], test.x[:])
     assert torch.equal(nt.load((dataset, dataset))[0].x[:], x)
     with pytest.raises(nt.NewtritonError, match="a pair of datasets"):
-        nt.load(dataset)  # pyright: ignore[reportArgumentType]
+        nt.load(dataset)
     with pytest.raises(nt.NewtritonError, match="the datasets are train: give 'train' and one of"):
         nt.load({"train": dataset})
 

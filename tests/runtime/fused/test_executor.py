@@ -7,7 +7,7 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler.graph import ops
-from newtriton.compiler.graph.ir import Graph, N, made_at
+from newtriton.compiler.graph.ir import Graph, N, Op, made_at
 from newtriton.compiler.graph.memory import arena
 from newtriton.runtime.backend import Context
 from newtriton.runtime.fused.executor import FusedExecutor
@@ -162,6 +162,18 @@ def test_factors_of_tokens(name: str, kind: str):
 def test_who_computes_contractions_makes_no_difference(contractions: str):
     net = nt.Sequential(nt.Conv2d(8, 3, stride=2, groups=2), nt.SiLU(), nt.Flatten(), nt.Linear(3))
     both(net, (4, 9, 9), 3, "ce", 4, contractions=contractions)
+
+
+@pytest.mark.interpreter
+def test_numbers_are_rounded_before_they_are_written():
+    w = ops.param("w", (3, 1, 1, 1))
+    ones = ops.broadcast(ops.const(1.0 + 2.0**-11), (N, 2, 2, 1))
+    window = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    graph = Graph("ones", {"out": ops.make(Op.CONV, ones, w, **window)})
+    executor = FusedExecutor(graph, (), Selection(Settings("tf32", "fused", interpreted=True)))
+    context = Context(2, torch.float32, torch.device("cpu"))
+    (found,) = executor(context, {w: torch.ones(3, 1, 1, 1)}).values()
+    assert found.eq(1.0 + 2.0**-10).all()
 
 
 @pytest.mark.interpreter

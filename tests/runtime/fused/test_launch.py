@@ -4,10 +4,11 @@ from typing import get_args
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
-from newtriton.compiler.graph.ir import Graph, N, Op
+from newtriton.compiler.graph.ir import CONTRACTIONS, Graph, N, Op, concrete
 from newtriton.compiler.lowering.code import Part
 from newtriton.kernels.patch_gram import patch_gram_reference
 from newtriton.runtime.backend import Context
@@ -31,10 +32,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # masked elem
 CPU = torch.device("cpu")
 
 
-def plans(contractions: str) -> list[Plan]:
+def plans(contractions: str, precision: str = "ieee") -> list[Plan]:
     net = nt.Sequential(nt.Conv2d(8, 3), nt.SiLU(), nt.Conv2d(8, 3), nt.Flatten(), nt.Linear(5))
     model = nt.compile(net, (3, 8, 8), nt.CrossEntropyLoss(), backend="aten", device="cpu")
-    selection, p = Selection(Settings("ieee", contractions)), model.programs[True]
+    selection, p = Selection(Settings(precision, contractions)), model.programs[True]
     programs = (p.linearize, p.hvp, p.factors("kfac"))
     return [FusedExecutor(program.graph, (), selection).plan(16) for program in programs]
 
@@ -83,6 +84,32 @@ def test_the_vendors_kernels_are_not_compiled():
     for plan in plans("fused"):
         two = sum(isinstance(launch, PatchGramLaunch) for launch in plan.launches)
         assert len(list(plan.jobs(""))) == len(plan.launches) + two
+
+
+class WithoutNumbers(TorchDispatchMode):
+    """Refuses tensors made of numbers: they lie on the CPU, and no recording copies from there."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten.scalar_tensor.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_vendors_operators_can_be_recorded():
+    called = set()
+    for plan in plans("vendor"):
+        for launch in (x for x in plan.launches if isinstance(x, VendorLaunch)):
+            shapes = [concrete(x.shape, 16) for x in launch.plain.inputs]
+            operands = [torch.empty(shape, device="meta") for shape in shapes]
+            with WithoutNumbers():
+                launch.operator(Context(16, torch.float32, torch.device("meta")), *operands)
+            called.add(launch.node.op)
+    assert called >= {Op.CONV, Op.CONV_WEIGHT_GRAD, Op.MATMUL, Op.GRAM, Op.PATCH_GRAM}
+
+
+def test_statistics_are_never_taken_in_tf32():
+    for plan in plans("vendor", "tf32"):
+        for launch in (x for x in plan.launches if isinstance(x, VendorLaunch)):
+            assert launch.rounded is (launch.node.op in CONTRACTIONS)
 
 
 @pytest.mark.interpreter

@@ -40,6 +40,8 @@ def test_numbers_are_uniform_and_independent() -> None:
 def test_a_number_follows_from_its_place_alone() -> None:
     whole = uniform((3, 1), (9, 5, 2), 0, LIKE)
     assert torch.equal(uniform((3, 1), (4, 5, 2), 5, LIKE), whole[5:])
+    places = torch.tensor([7, 0, 3])
+    assert torch.equal(uniform((3, 1), (3, 5, 2), places, LIKE), whole[places])
     assert torch.equal(uniform((3, 1), (9, 10), 0, LIKE), whole.view(9, 10))
     assert torch.equal(uniform((3, 1), (9, 10), 0, LIKE.float()).double(), whole.view(9, 10))
     assert torch.equal(uniform((3, 1), (9, 20000), 0, LIKE)[:, :10], whole.view(9, 10))

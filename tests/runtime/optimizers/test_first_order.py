@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -177,6 +178,41 @@ def test_a_schedule_may_be_made_after_the_state_that_it_left_options_in():
     assert again.get_last_lr() == [0.025]
     with pytest.raises(NewtritonError, match="only one of the two has: initial_lr"):
         other.load_state_dict(TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1).state_dict())
+
+
+def falling(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1.0 / (1.0 + 0.5 * t))
+
+
+def test_a_schedule_goes_on_after_each_step_that_is_made_and_is_resumed():
+    """The rate η₀/(1 + γt) of Wang, Tan & Lin (2020), Algorithm 2."""
+    options = {"lr": 0.1, "momentum": 0.9, "schedule": falling}
+    models = [MLP(), MLP()]
+    optimizer, other = (TorchOptimizer(model, torch.optim.SGD, **options) for model in models)
+    assert optimizer.step(*batch()).lr == 0.1
+    assert not optimizer.step(*broken()).accepted
+    assert [optimizer.step(*batch(n)).lr for n in (1, 2)] == [0.1 / 1.5, 0.1 / 2.0]
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    models[1].params.copy_(models[0].params)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for n in range(3, 6):
+        report = optimizer.step(*batch(n))
+        assert report == other.step(*batch(n)) and report.lr == 0.1 * (1.0 / (1.0 + 0.5 * n))
+    assert torch.equal(models[0].params, models[1].params)
+    with pytest.raises(NewtritonError, match="unexpected schedule"):
+        TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1).load_state_dict(other.state_dict())
+    stepped = partial(torch.optim.lr_scheduler.StepLR, step_size=3)
+    another = TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1, momentum=0.9, schedule=stepped)
+    with pytest.raises(NewtritonError, match="the schedule is no StepLR"):
+        another.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("schedule", ["StepLR", torch.optim.lr_scheduler.ReduceLROnPlateau, repr])
+def test_refuses_what_is_no_schedule(schedule):
+    with pytest.raises(NewtritonError, match=r"give what makes one of torch\.optim"):
+        TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1, schedule=schedule)
 
 
 def test_lbfgs_steps_on_the_mean_over_all_batches() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -106,3 +107,28 @@ def test_newton_cg_makes_the_step_of_the_batches_it_has_seen_first(name: str) ->
     report = nt.NewtonCG(one, sample=0.5).step(DATA[name]())
     assert report == nt.NewtonCG(other, sample=0.5).step(batches)
     assert torch.equal(one.params, other.params)
+
+
+def test_batches_of_other_lengths_are_told_as_they_come() -> None:
+    lengths = iter([(6, 4), (6, 2), (6, 4, 2)])
+
+    class Changing:
+        def __iter__(self):
+            return iter([(X[:n], Y[:n]) for n in next(lengths)])
+
+    data = Passes(Changing())
+    assert [len(y) for _, y in data] == [6, 4]
+    for good in (1, 2):
+        passed = iter(data)
+        for _ in range(good):
+            next(passed)
+        with pytest.raises(nt.NewtritonError, match="other samples in another pass"):
+            next(passed)
+
+
+def test_data_with_nan_are_the_same_data_in_each_pass() -> None:
+    x = X.clone()
+    x[3, 1] = math.nan
+    model = nt.compile(nt.Linear(3), (4,), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    with pytest.raises(nt.NewtritonError, match="inputs have NaN"):
+        nt.NewtonCG(model).step(nt.Batches(x, Y, 16))

@@ -1,12 +1,16 @@
-"""Means over batches of any sizes, and samples drawn from them."""
+"""Means over batches of any sizes, and the point of a step on a sample of them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 import newtriton as nt
-from newtriton.runtime.optimizers.sampling import Sampled, draw, mean_gradient, mean_objective
+from newtriton.runtime.optimizers.sampling import Sampled, mean_gradient, mean_objective
+from newtriton.runtime.optimizers.subsets import Subsets
 
 from ...tolerances import assert_close
 from ..problems import problem
@@ -75,39 +79,48 @@ def test_what_counts_comes_over_with_the_loss() -> None:
     assert found[:2] == found[2:]
 
 
-@pytest.mark.parametrize("cuts", [(), (30, 32), (1, 2, 3, 4, 49)])
-def test_a_sample_has_its_share_of_all_samples_and_none_twice(cuts: tuple[int, ...]) -> None:
-    x, y = torch.arange(50.0)[:, None], torch.arange(50)
-    data = [*zip(x.tensor_split(cuts), y.tensor_split(cuts), strict=True)]
-    lengths, generator = [len(part) for _, part in data], torch.Generator().manual_seed(0)
-    xs, ys = draw(data, 0.2, generator, lengths)
-    assert len(ys.unique()) == len(ys) == 10
-    assert torch.equal(xs[:, 0].long(), ys)
-    assert not torch.equal(draw(data, 0.2, generator, lengths)[1], ys)
-    assert torch.equal(draw(data, 1.0, generator, lengths)[1].sort().values, y)
-    assert len(draw(data, 1e-3, generator, lengths)[1]) == 1
-    times = torch.zeros(50)
-    for _ in range(500):
-        times[draw(data, 0.2, generator, lengths)[1]] += 1
-    assert times.min() > 60 and times.max() < 140, "each sample a hundred times"
-
-
-def test_a_share_is_of_the_whole_set_and_not_of_batches() -> None:
-    x = torch.arange(12800.0)
-    data, lengths = [(part, part) for part in x.split(128)], [128] * 100
-    _, drawn = draw(data, 0.01, torch.Generator().manual_seed(0), lengths)
-    assert len(drawn) == 128
-    counts = drawn.div(128).long().bincount(minlength=100)
-    assert counts.min() == 0 and counts.max() > 1
-
-
 def test_a_point_has_the_gradient_of_all_and_the_curvature_of_the_sample() -> None:
     model, [(x, y)] = problem("mlp")
-    data = [(x[:10], y[:10]), (x[10:], y[10:])]
+    data, lengths = [(x[:10], y[:10]), (x[10:], y[10:])], [10, len(x) - 10]
     point = Sampled(model, data, 0.5, torch.Generator().manual_seed(4))
-    rows = draw(data, 0.5, torch.Generator().manual_seed(4), [10, len(x) - 10])
+    *_, (rows, labels, _) = Subsets(data, lengths, 0.5, torch.Generator().manual_seed(4))
     v = torch.randn_like(model.params)
-    assert_close(point.gradient, model.linearize(x, y).gradient)
+    lin = model.linearize(x, y)
+    assert point.objective == pytest.approx(lin.objective, rel=1e-13)
+    assert_close(point.gradient, lin.gradient)
     for curvature in ("hessian", "ggn"):
-        expected = model.linearize(*rows).quadratic_forms([v], curvature)
+        expected = model.linearize(rows, labels).quadratic_forms([v], curvature)
         assert torch.equal(point.quadratic_forms([v], curvature), expected)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+def test_no_sample_is_passed_through_twice(
+    whole: bool, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sample of the curvature is the last subset of function and gradient (section 3.5)."""
+    model, [(x, y)] = problem("mlp")
+    passed = list[int]()
+    for name in ("gradient", "linearize"):
+        call = getattr(model, name)
+
+        def counting(x: Tensor, *rest: Any, call: Any = call, **options: Any) -> Any:
+            passed.append(len(x))
+            return call(x, *rest, **options)
+
+        monkeypatch.setattr(model, name, counting)
+    optimizer = nt.NewtonCG(model, sample=share)
+    report = optimizer.step(x, y) if whole else optimizer.step([(x[:9], y[:9]), (x[9:], y[9:])])
+    assert report.accepted
+    assert sum(passed) == len(x) and passed[-1] == max(1, round(share * len(x)))
+
+
+def test_where_a_batch_mixes_samples_its_gradient_is_that_of_the_batch() -> None:
+    net = nt.Sequential(nt.Linear(5), nt.BatchNorm1d(), nt.Tanh(), nt.Linear(3))
+    model = nt.compile(net, (4,), nt.CrossEntropyLoss(), dtype=torch.float64)
+    x, y = torch.randn(12, 4, dtype=torch.float64), torch.arange(12) % 3
+    point = Sampled(model, [(x, y)], 0.5, torch.Generator().manual_seed(0))
+    lin = model.linearize(x, y)
+    assert point.objective == pytest.approx(lin.objective, rel=1e-13)
+    assert_close(point.gradient, lin.gradient)
+    assert (len(point.statistics), point.second.batch) == (1, 6)

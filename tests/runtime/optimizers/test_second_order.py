@@ -12,6 +12,7 @@ import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.rules.trust_region import CASES
 
+from ..problems import problem
 from ..stand_in import assert_identical
 
 OPTIONS = {"damping": 0.1, "max_radius": 0.5, "every": 2, "burn_in": 2, "noise": None}
@@ -244,3 +245,52 @@ def test_a_loss_without_a_bound_ends_in_a_sentence_at_finite_parameters(make, dt
         except nt.NewtritonError as error:
             assert "steps in a row were refused" in str(error)
         assert math.isfinite(model.objective(x, targets))
+
+
+# --- before the first step ------------------------------------------------------------------------
+
+
+def test_the_first_factors_may_be_those_of_a_larger_sample() -> None:
+    """Five mini-batches in place of one (Kylasa et al. 2020, section 3.1.1)."""
+    model, [(x, y)] = problem("mlp")
+    options = {"factors": "kflr", "burn_in": 0, "every": 2, "moving_average": 0.75, "noise": None}
+    optimizer, before = nt.FITRE(model, **options), model.params.clone()  # type: ignore[arg-type]
+    optimizer.bootstrap([*zip(x.split(6), y.split(6), strict=True)])
+    assert torch.equal(model.params, before) and optimizer.steps == 0
+    larger = model.linearize(x, y).kronecker_factors("kflr")
+    of_batch = model.linearize(x[:6], y[:6]).kronecker_factors("kflr")
+    curvature = optimizer.curvature
+    assert curvature.unseen == pytest.approx(1 / len(x))  # type: ignore[attr-defined]
+    for layer, factors in curvature.factors.items():  # type: ignore[attr-defined]
+        for name, found in factors.tensors.items():
+            torch.testing.assert_close(found, larger[layer].tensors[name])
+    optimizer.step(x[:6], y[:6])
+    for layer, factors in curvature.factors.items():  # type: ignore[attr-defined]
+        for name, found in factors.tensors.items():
+            mean = torch.lerp(larger[layer].tensors[name], of_batch[layer].tensors[name], 0.25)
+            torch.testing.assert_close(found, mean)
+
+
+def test_the_papers_fitre_starts_from_the_first_batch_alone() -> None:
+    model, _ = problem("mlp")
+    burn_ins = [
+        nt.FITRE(model, **options).curvature.burn_in  # type: ignore[attr-defined, arg-type]
+        for options in ({}, {"noise": None}, {"noise": None, "burn_in": 5})
+    ]
+    assert burn_ins == [10, 1, 5]
+
+
+def test_what_cannot_be_gathered_before_a_step_is_refused() -> None:
+    model, [(x, y)] = problem("mlp")
+    for make in (nt.NewtonCG, lambda m: nt.SecondOrder(m, "ggn", "steihaug")):
+        with pytest.raises(NewtritonError, match="'ggn' is no average over batches"):
+            make(model).bootstrap([(x, y)])
+    optimizer = nt.FITRE(model)
+    with pytest.raises(NewtritonError, match="no batches"):
+        optimizer.bootstrap([])
+    optimizer.curvature.bootstrap = lambda lin: False  # type: ignore[attr-defined]
+    with pytest.raises(NewtritonError, match="curvature of batch 1 is not finite"):
+        optimizer.bootstrap([(x, y)])
+    optimizer.step(x, y)
+    with pytest.raises(NewtritonError, match="before the first step"):
+        optimizer.bootstrap([(x, y)])

@@ -157,9 +157,24 @@ def test_a_one_shot_iterator_serves_one_epoch_only(role: str):
 
 
 @pytest.mark.parametrize("role", ["train", "validation"])
-def test_empty_data_are_refused(role: str):
-    with pytest.raises(NewtritonError, match="no batches"):
-        train(**{role: []})
+def test_empty_data_are_refused_before_the_first_step(role: str):
+    history = History()
+    with pytest.raises(NewtritonError, match=f"{role} has no batches"):
+        train(**{role: []}, history=history)
+    assert not history.steps
+
+
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_a_pair_of_tensors_is_a_batch(role: str):
+    pair = train(**{role: data()}, epochs=2)
+    listed = train(**{role: [data()]}, epochs=2)
+    assert [epoch.loss for epoch in pair.epochs] == [epoch.loss for epoch in listed.epochs]
+    assert pair.epochs[-1].validation_loss == listed.epochs[-1].validation_loss
+
+
+def test_what_is_no_data_is_refused():
+    with pytest.raises(NewtritonError, match="validation is a int: give batches"):
+        train(validation=3)
 
 
 @pytest.mark.parametrize("batch", [data()[0], (*data(), data()[1]), ("x", "y"), 3])

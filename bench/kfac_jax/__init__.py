@@ -1,0 +1,1 @@
+"""K-FAC, KFRA and FITRE beside kfac-jax on CURVES: `python -m newtriton.bench.kfac_jax`."""

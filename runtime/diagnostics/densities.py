@@ -1,0 +1,164 @@
+"""The density of a spectrum by stochastic Lanczos quadrature."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ...compiler.graph.options import check_count, check_number
+from ..aten.switches import switches
+from ..model.linearized import Linearized
+from .matrices import TrainedMatrix, signs
+from .tables import table
+
+REACH = 6.0  # standard deviations beyond the outermost nodes, where a Gaussian has ended
+BINS = 12  # rows of the table
+
+
+@dataclass(frozen=True)
+class Density:
+    """What `density` found: φ(t) = mean over v of Σ_i w_i N(t; θ_i, σ²), which integrates to 1.
+
+    Attributes:
+        nodes: θ, a row for each random vector v; the eigenvalues where they are exact.
+        weights: w, likewise; each row sums to 1.
+        width: σ, the standard deviation of a Gaussian.
+        products: how many products with the matrix it took.
+        exact: whether the nodes are all eigenvalues.
+    """
+
+    nodes: Tensor
+    weights: Tensor
+    width: float
+    products: int
+    exact: bool
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The interval outside of which there is nothing."""
+        beyond = REACH * self.width
+        return float(self.nodes.min()) - beyond, float(self.nodes.max()) + beyond
+
+    def grid(self, points: int = 1000) -> Tensor:
+        """Returns points at equal distances over the range, at which to look at the density."""
+        return torch.linspace(*self.range, check_count("points", points, 2), dtype=torch.float64)
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the density at points t, and its standard error, which is 0 where it is exact."""
+        scale = self.width * math.sqrt(2.0 * math.pi)
+        z = (t.double().reshape(-1, 1, 1) - self.nodes) / self.width
+        return _mean((self.weights * torch.exp(-0.5 * z.square()) / scale).sum(2), t.shape)
+
+    def share(self, low: float, high: float) -> tuple[float, float]:
+        """Returns the share of the spectrum in an interval, and its standard error."""
+        ends = torch.tensor([low, high], dtype=torch.float64).reshape(-1, 1, 1)
+        below = torch.special.ndtr((ends - self.nodes) / self.width)
+        share, error = _mean((self.weights * (below[1] - below[0])).sum(1)[None], torch.Size())
+        return float(share), float(error)
+
+    def __str__(self) -> str:
+        """Returns a table of the share of the eigenvalues in equal intervals."""
+        ends = torch.linspace(*self.range, BINS + 1, dtype=torch.float64).tolist()
+        rows = [["from", "to", "share", "error"]]
+        for low, high in pairwise(ends):
+            share, error = self.share(low, high)
+            rows.append([f"{low:.3g}", f"{high:.3g}", f"{share:.2%}", f"{error:.0e}"])
+        kind = "exact" if self.exact else f"{len(self.nodes)} random vectors"
+        return f"{table(rows)}\n{kind}, σ = {self.width:.2g}, {self.products} products"
+
+
+def _mean(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Returns the mean over random vectors, the last axis, and its standard error."""
+    count = values.shape[-1]
+    error = values.std(-1) / math.sqrt(count) if count > 1 else torch.zeros_like(values[..., 0])
+    return values.mean(-1).reshape(shape), error.reshape(shape)
+
+
+def density(
+    lin: Linearized,
+    matrix: str = "hessian",
+    *,
+    vectors: int = 10,
+    steps: int = 60,
+    width: float | None = None,
+    seed: int = 0,
+) -> Density:
+    """Computes the density of the spectrum of the Hessian or the Gauss–Newton matrix of h.
+
+    Weight decay is in them, as in `hvp` and `ggnvp`, and frozen parameters are not. Each random
+    vector v gives by Lanczos' method, orthogonalised against all it has found, the Gauss quadrature
+    of vᵀf(A)v/‖v‖², whose nodes are smoothed by Gaussians (Lin, Saad & Yang 2016; Ghorbani,
+    Krishnan & Xiao 2019). A matrix of no more rows than there may be products is made, and its
+    eigenvalues are exact.
+
+    Args:
+        lin: the point, and the batch or the data, see `LinearizedData`.
+        matrix: "hessian" or "ggn".
+        vectors: how many random vectors, ≥ 2, whose spread tells the error.
+        steps: the products for each, ≥ 2.
+        width: σ > 0 of the Gaussians; a hundredth of the spectrum's width unless given.
+        seed: the seed of the random signs.
+
+    Returns:
+        the density, to be called at points; `print` shows shares of the spectrum as a table.
+
+    Raises:
+        NewtritonError: an option is unknown or none that there can be, the loss has no Gauss–Newton
+            matrix, or a product is not finite.
+
+    Examples:
+        >>> import newtriton as nt
+        >>> import torch
+        >>> model = nt.compile(nt.Linear(2, bias=False), input_shape=(1,), loss=nt.MSELoss())
+        >>> lin = model.linearize(torch.full((4, 1), 3.0), torch.zeros(4, 2))
+        >>> found = nt.density(lin, width=0.1)  # of 2 x² I
+        >>> share, error = found.share(17.0, 19.0)
+        >>> round(share, 6), found.exact
+        (1.0, True)
+    """
+    check_count("vectors", vectors, 2)
+    check_count("steps", steps, 2)
+    if width is not None:
+        check_number("width", width, above=0.0)
+    a = TrainedMatrix(lin, matrix)
+    exact = len(a) <= vectors * steps
+    with switches(a.like.device):
+        if exact:
+            nodes = torch.linalg.eigvalsh(a.dense()).double().cpu()[None]
+            weights = torch.full_like(nodes, 1.0 / len(a))
+        else:
+            starts = signs(a.like, vectors, torch.Generator().manual_seed(seed))
+            found = [_quadrature(a, v, steps) for v in starts.unbind(1)]
+            nodes, weights = (torch.stack(each) for each in zip(*found, strict=True))
+    if width is None:
+        largest = float(nodes.abs().max())
+        width = 0.01 * (float(nodes.max() - nodes.min()) or largest or 1.0)
+    return Density(nodes, weights, float(width), a.products, exact)
+
+
+def _quadrature(a: TrainedMatrix, v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Returns nodes and weights of the Gauss quadrature of v; nodes of weight 0 fill them up."""
+    eps = torch.finfo(v.dtype).eps
+    basis = (v / v.norm())[:, None]
+    projected = torch.zeros(steps, steps, dtype=torch.float64)
+    for i in range(steps):
+        w = a(basis[:, i])
+        projected[i, i] = float(torch.dot(basis[:, i], w))
+        before = float(w.norm())
+        for _ in range(2):
+            w = w - basis @ (basis.mT @ w)
+        length = float(w.norm())
+        if i + 1 == steps or length <= 100 * eps * before:  # v spans no more of the space
+            break
+        projected[i, i + 1] = projected[i + 1, i] = length
+        basis = torch.cat([basis, (w / length)[:, None]], 1)
+    size = basis.shape[1]
+    values, rotated = torch.linalg.eigh(projected[:size, :size])
+    nodes = values[-1].repeat(steps)
+    weights = torch.zeros_like(nodes)
+    nodes[:size], weights[:size] = values, rotated[0].square()
+    return nodes, weights
