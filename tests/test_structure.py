@@ -53,6 +53,7 @@ ROOMS = (
     "runtime/checking",
     "newtriton",
     "bench",
+    "bench/protocol",
     "bench/paper",
     "bench/kfac_jax",
     "newtriton/command",

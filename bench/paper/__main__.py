@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
+from ..protocol.experiment import Setting
+from ..protocol.results import paragraphs, run
 from . import pages
-from .experiment import Setting
 from .papers import EXPERIMENTS, PAPERS
-from .results import paragraphs, run
 
 RESULTS = Path("bench/results/papers")
 

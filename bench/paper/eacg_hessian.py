@@ -19,10 +19,10 @@ from torch import Tensor
 
 import newtriton as nt
 
-from .data import Chosen, choose
+from ..protocol.data import Chosen, choose
+from ..protocol.experiment import Experiment, Finding, Row, Setting
+from ..protocol.figures import curves, panels
 from .eacg_training import CRITERIA, KINDS, WIDTHS, Method, judged
-from .experiment import Experiment, Finding, Row, Setting
-from .figures import curves, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,10 +22,10 @@ from ...runtime.curvatures.kronecker import KroneckerCurvature
 from ...runtime.rules.fixed import Fixed
 from ...runtime.solvers.block_cg import BlockCG
 from ...runtime.solvers.direct import KFI
-from .data import Chosen, choose
-from .experiment import Experiment, Finding, Row, Setting, Verdict
-from .figures import curves, panels
-from .training import curve, first_below, least
+from ..protocol.data import Chosen, choose
+from ..protocol.experiment import Experiment, Finding, Row, Setting, Verdict
+from ..protocol.figures import curves, panels
+from ..protocol.training import curve, first_below, least
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,11 +7,11 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from ...compiler.layers.models import VGG
-from .experiment import Experiment, Finding, Row, Setting
-from .figures import curves, one_legend, panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting
+from ..protocol.figures import curves, one_legend, panels
+from ..protocol.training import first_below
 from .fitre_convergence import CLOSE, Lines, grouped, number, percent, verdict
 from .fitre_training import CASES, DEFAULTS, FITRE, SGD, Problem, measured
-from .training import first_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,19 +116,19 @@ def figure(rows: list[Row]) -> Figure:
             for lines in pair
             for row in lines.of(method)
         ]
-        curves(line[0], named, "epoch", "loss", by="line")
-        curves(line[1], named, "epoch", "accuracy", by="line", log=False)
-        one_legend(line[:2])
+        curves(line[1], named, "epoch", "loss", by="line")
+        curves(line[2], named, "epoch", "accuracy", by="line", log=False)
+        one_legend(line[1:])
         for lines, what in zip(pair, ("SGD", "SGD, batch norm"), strict=True):
             found = sorted(
                 (row["rate"], row["best_accuracy"])
                 for row in lines.searched
                 if row["method"] == SGD and row["seed"] == lines.searched[0]["seed"]
             )
-            line[2].plot(*zip(*found, strict=True), "o-", label=what)
-        line[2].set(xscale="log", xlabel="learning rate", ylabel="best accuracy")
-        line[2].grid(alpha=0.3)
-        line[2].legend(fontsize="small")
+            line[0].plot(*zip(*found, strict=True), "o-", label=what)
+        line[0].set(xscale="log", xlabel="learning rate", ylabel="best accuracy")
+        line[0].grid(alpha=0.3)
+        line[0].legend(fontsize="small")
         for ax in line:
             ax.set_title(name)
     return made

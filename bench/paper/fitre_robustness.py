@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .experiment import Experiment, Finding, Row, Setting
-from .figures import grid as table
-from .figures import panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting
+from ..protocol.figures import grid as table
+from ..protocol.figures import panels
 from .fitre_training import (
     CASES,
     DAMPINGS,
@@ -111,11 +111,20 @@ def share(found: Scores, best: float, within: float = WELL) -> str:
     return f"{good(found, best, within)} of {len(found)}"
 
 
-def decade_away(found: Scores) -> float:
-    """Returns what the worst neighbour of the best point, ten times off in one option, loses."""
-    best = max(found, key=lambda point: found[point])
-    neighbours = [p for p in found if sum(decades(p, best)) == 1]
-    return max((found[best] - found[point] for point in neighbours), default=0.0)
+def after_a_decade(found: Scores, best: float) -> list[float]:
+    """Returns the accuracies ten times off, in one option, from points that train well."""
+    return [
+        value
+        for point in found
+        if found[point] >= best - WELL
+        for other, value in found.items()
+        if sum(decades(point, other)) == 1
+    ]
+
+
+def steady(accuracies: Sequence[float], best: float) -> float:
+    """Returns the share of accuracies that are those of points that train well."""
+    return mean([value >= best - WELL for value in accuracies] or [0.0])
 
 
 def decades(point: Point, other: Point) -> list[int]:
@@ -147,16 +156,21 @@ def found_of(name: str, rows: list[Row]) -> Iterator[Finding]:
         + unfinished(rows, region, best),
     )
     fewer = good(rates, best) * len(grid) < good(grid, best) * len(rates)
-    steep = decade_away(rates) > WELL >= decade_away(grid)
+    beside = {
+        option: after_a_decade(values, best) for option, values in (("γ", grid), ("rate", rates))
+    }
+    steeper = steady(beside["rate"], best) < steady(beside["γ"], best)
+    least = {option: min(values, default=0.0) for option, values in beside.items()}
     yield Finding(
         'SGD\'s "behavior changes significantly with slight changes in learning rate", which '
         "FITRE's does not (section 4 and Table 10).",
         f"{name}: {share(rates, best)} rates end within {100 * WELL:g} points of the best, and "
-        f"{share(grid, best)} γ × Δ_max. Ten times off the best rate is worth "
-        f"{100 * decade_away(rates):.1f} points at worst, ten times off the best γ or Δ_max "
-        f"{100 * decade_away(grid):.1f}. Newtriton's defaults, with nothing to choose, end at "
+        f"{share(grid, best)} γ × Δ_max. From such a rate a step of ten times leads to another in "
+        f"{steady(beside['rate'], best):.0%} of cases, and to {least['rate']:.1%} at worst; from "
+        f"such a point a step of ten times in γ or Δ_max in {steady(beside['γ'], best):.0%}, and "
+        f"to {least['γ']:.1%} at worst. Newtriton's defaults, with nothing to choose, end at "
         f"{scores(rows, DEFAULTS, ())[()]:.1%}.",
-        "agrees" if fewer and steep else "open" if fewer or steep else "contradicts",
+        "agrees" if fewer and steeper else "open" if fewer or steeper else "contradicts",
         f"the radius follows ρ: {refusals(rows)}. What it cannot mend is a Δ_max that is too "
         f"small: {travel(rows)}.",
     )

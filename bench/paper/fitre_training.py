@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,12 +18,9 @@ import newtriton as nt
 
 from ...compiler.layers.models import VGG
 from ...runtime.model.factors import KroneckerFactors
-from .data import Chosen, choose
-from .experiment import Row, Setting
-from .training import curve, most
-
-if TYPE_CHECKING:
-    pass
+from ..protocol.data import Chosen, choose
+from ..protocol.experiment import Row, Setting
+from ..protocol.training import curve, most
 
 CASES = ("kfac", "kfac+gradient", "subspace")  # the last is beyond the paper's Algorithm 1
 # Section 4, "Hyperparameter Tuning".

@@ -15,8 +15,8 @@ import newtriton as nt
 from ...runtime.curvatures.kronecker import KroneckerCurvature
 from ...runtime.diagnostics.alignment import Alignment
 from ...runtime.solvers.direct import KFI, Eigen
-from .experiment import Experiment, Finding, Row, Setting, Verdict
-from .figures import curves, panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting, Verdict
+from ..protocol.figures import curves, panels
 from .kfra_autoencoders import LAST, TASKS, hidden, images, of
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 import newtriton as nt
 
-from .data import choose
-from .experiment import Experiment, Finding, Row, Setting, Verdict
-from .figures import curves, panels
+from ..protocol.data import choose
+from ..protocol.experiment import Experiment, Finding, Row, Setting, Verdict
+from ..protocol.figures import curves, panels
+from ..protocol.training import first_below, least
 from .kfra_autoencoders import (
     AVERAGED,
     FIRST,
@@ -29,7 +30,6 @@ from .kfra_autoencoders import (
     ranking,
     trained,
 )
-from .training import first_below, least
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

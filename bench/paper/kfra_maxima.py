@@ -11,8 +11,8 @@ from torch import Tensor
 
 import newtriton as nt
 
-from .experiment import Experiment, Finding, Row, Setting
-from .figures import panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting
+from ..protocol.figures import panels
 from .kfra_autoencoders import of
 
 if TYPE_CHECKING:

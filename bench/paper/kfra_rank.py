@@ -13,8 +13,8 @@ from torch import Tensor
 
 import newtriton as nt
 
-from .experiment import Experiment, Finding, Row, Setting, Verdict
-from .figures import curves, panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting, Verdict
+from ..protocol.figures import curves, panels
 from .kfra_autoencoders import AVERAGED, hidden, of
 from .kfra_even_odd import classifier, digits, minus_log_likelihood, output_matrices
 

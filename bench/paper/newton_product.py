@@ -15,8 +15,9 @@ import newtriton as nt
 
 from ...runtime.curvatures.matrix_free import cheaper_product
 from ...runtime.model.linearization import PRODUCTS
-from .experiment import Experiment, Finding, Row, Setting, Verdict
-from .figures import curves, panels
+from ..protocol.experiment import Experiment, Finding, Row, Setting, Verdict
+from ..protocol.figures import curves, panels
+from ..protocol.training import curve
 from .newton_training import (
     BATCH,
     NETWORKS,
@@ -27,7 +28,6 @@ from .newton_training import (
     problems,
     stochastic,
 )
-from .training import curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

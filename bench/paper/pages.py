@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from .experiment import Paper
+from ..protocol.experiment import Paper
+from ..protocol.results import Result, paragraphs
 from .papers import PAPERS
-from .results import Result, paragraphs
 
 
 def write(results: Path, pages: Path) -> None:

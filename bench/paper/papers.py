@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ..protocol.experiment import Experiment, Paper
 from . import newton_product, newton_training
 from .eacg_hessian import HESSIAN
 from .eacg_training import CURVATURE, SOLVER
-from .experiment import Experiment, Paper
 from .fitre_batch_norm import BATCH_NORM
 from .fitre_convergence import CONVERGENCE
 from .fitre_robustness import ROBUSTNESS

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..compiler.graph.errors import NewtritonError
+from .references import named
 
 WORDS = {"true": True, "false": False, "none": None}
 EXPECTED = {
@@ -57,6 +58,8 @@ class Keyword:
             fits, taken = _as(kind, value, text)
             if fits:
                 return taken
+        if any(map(_is_function, self.kinds)) and ":" in text:
+            return named(text, {}, f"--set {self.name}")
         raise NewtritonError(f"--set {self.name}={text}: give {self.expected}")
 
 
@@ -133,7 +136,7 @@ def _keywords(make: Callable[..., Any]) -> Iterable[Keyword]:
     for parameter in inspect.signature(make).parameters.values():
         if parameter.default is inspect.Parameter.empty:
             continue
-        kinds = tuple(_kinds(_annotation(make, parameter), parameter.default))
+        kinds = tuple(_kinds(_annotation(make, parameter)))
         if kinds:
             text = _documented(make).get(parameter.name, "")
             yield Keyword(parameter.name, parameter.default, kinds, text)
@@ -151,10 +154,14 @@ def _annotation(make: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     return type(parameter.default) if annotation is inspect.Parameter.empty else annotation
 
 
-def _kinds(annotation: Any, default: object) -> Iterable[Any]:
+def _kinds(annotation: Any) -> Iterable[Any]:
     """Yields the types that text can stand for, text itself last."""
     parts = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
-    known = [part for part in parts if part in EXPECTED or _elements(part) or _is_list(part)]
+    known = [
+        part
+        for part in parts
+        if part in EXPECTED or _elements(part) or _is_list(part) or _is_function(part)
+    ]
     if not any(part is not type(None) for part in known):
         return []
     return sorted(known, key=lambda part: part is str)
@@ -170,11 +177,16 @@ def _is_list(kind: Any) -> bool:
     return typing.get_origin(kind) in LISTS and typing.get_args(kind) == (str,)
 
 
+def _is_function(kind: Any) -> bool:
+    """Whether it is a function, which is named as module:attribute."""
+    return typing.get_origin(kind) is Callable
+
+
 def _elements(kind: Any) -> list[tuple[Any, ...]]:
     """Returns the kinds of each element of a tuple of numbers; nothing of what is none."""
     if typing.get_origin(kind) is not tuple:
         return []
-    found = [tuple(_kinds(part, None)) for part in typing.get_args(kind)]
+    found = [tuple(_kinds(part)) for part in typing.get_args(kind)]
     return found if all(found) else []
 
 
@@ -182,6 +194,8 @@ def _expected(kind: Any) -> str:
     """Says what a value of this type is."""
     if _is_list(kind):
         return "names separated by commas"
+    if _is_function(kind):
+        return "a function of yours, module:attribute"
     if elements := _elements(kind):
         return f"{len(elements)} values separated by commas, each {_expected(elements[0][0])}"
     return EXPECTED[kind]
@@ -206,6 +220,8 @@ def _as(kind: Any, value: object, text: str) -> tuple[bool, object]:
             return False, None
         found = [_as(k[0], part, str(part)) for k, part in zip(elements, value, strict=True)]
         return all(fits for fits, _ in found), tuple(part for _, part in found)
+    if _is_function(kind):
+        return False, None
     if kind is str:
         return True, value if isinstance(value, str) else text
     if kind is float and type(value) in (int, float):

@@ -47,7 +47,8 @@ def parser(arguments: Sequence[str] = ()) -> Parser:
     """
     top = Parser(prog="newtriton", description=DESCRIPTION)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    training = commands.add_parser("train", help="train a network, and keep the run in a folder")
+    about = "train a network, and keep the run in a folder"
+    training = commands.add_parser("train", help=about, allow_abbrev=False)
     train.add_to(training, arguments)
     inspect.add_to(commands.add_parser("inspect", help="show what a network compiles to"))
     _add_check(commands.add_parser("check", help="hold the kernels to account"))

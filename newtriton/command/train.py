@@ -25,6 +25,7 @@ from .configuration import Twin, expanded
 from .data import add_data, data
 from .networks import add_network, model_of
 
+# What may change when a run goes on; keywords are compared by their values, not as text.
 FREE = ("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set")
 VALIDATED = 500  # samples of a batch that is validated
 COLUMNS = {"epoch": 5, "loss": 9, "val. loss": 9, "accuracy": 8, "refused": 7, "seconds": 8}
@@ -177,7 +178,9 @@ def _run_options(options: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value as JSON has it."""
+    """Returns a value as JSON has it, a function by its name."""
+    if callable(value):
+        return getattr(value, "__qualname__", repr(value))
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -20,7 +20,7 @@ from ..model.factors import DiagonalFactors, Factors, KroneckerFactors, MeanFact
 from ..model.linearization import Linearization
 from ..model.model import Model
 from ..model.moments import SampledFactors
-from ..optimizers.passes import Passes
+from ..optimizers.passes import Passes, undisturbed
 
 OF_INPUTS = ("A", "mean")  # factors of which labels say nothing: samples alone weigh them
 
@@ -36,8 +36,9 @@ class LinearizedData:
 
     Args:
         model: the model, whose parameters must stay as they are.
-        data: any iterable of batches (x, y) that can be passed through often, in this order each
-            time: `Batches`, a DataLoader, a list.
+        data: any iterable of batches (x, y) that can be passed through often: `Batches`, a
+            DataLoader, a list. Each pass has the order and the augmentation of the first one, and
+            the data's own state is afterwards what it was.
         training: as in `Model.linearize`.
         keep: whether the linearizations of all batches are kept, which saves a forward and a
             backward pass in each call and needs the memory of all data at once. Products from a
@@ -119,11 +120,12 @@ class LinearizedData:
             yield from self._kept
             return
         samples = 0
-        for x, y in self._data:
-            with self._dropped_out(samples):
-                lin = self.model.linearize(x, y, self.training)
-            samples += count(x)
-            yield lin
+        with undisturbed(self._data.data):
+            for x, y in self._data:
+                with self._dropped_out(samples):
+                    lin = self.model.linearize(x, y, self.training)
+                samples += count(x)
+                yield lin
 
     @contextmanager
     def _dropped_out(self, first: int) -> Iterator[None]:

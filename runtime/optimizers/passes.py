@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -96,11 +97,27 @@ class _Source:
         self.get, self.set = get, set
 
 
+@contextmanager
+def undisturbed(data: Any) -> Iterator[None]:
+    """Gives data their own state back after a `with` statement, whatever passes it makes."""
+    states = [(source, source.get()) for source in _own_sources(data)]
+    try:
+        yield
+    finally:
+        for source, state in states:
+            source.set(state)
+
+
 def _sources(data: Any) -> Iterator[_Source]:
     """Yields what the data may draw their order and their augmentation from."""
     yield _Source(torch.get_rng_state, torch.set_rng_state)
     yield _Source(random.getstate, random.setstate)
     yield _Source(np.random.get_state, np.random.set_state)
+    yield from _own_sources(data)
+
+
+def _own_sources(data: Any) -> Iterator[_Source]:
+    """Yields those of them that belong to the data."""
     if hasattr(data, "state_dict") and hasattr(data, "load_state_dict"):
         yield _Source(data.state_dict, data.load_state_dict)
     holders = [data, getattr(data, "sampler", None)]

@@ -1,7 +1,8 @@
 """Keywords as text: every one of every optimizer, checked by its type, and listed."""
 
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import pytest
@@ -26,6 +27,7 @@ def example(  # noqa: D417 - some arguments are not documented
     layers: Sequence[str] = (),
     part: "nt.Solver | str" = "kfi",
     average: nt.PolyakAverage | None = None,
+    schedule: Callable[[object], object] | None = None,
     untyped=3,
 ) -> dict[str, object]:
     """Gives its arguments.
@@ -72,6 +74,8 @@ def test_every_keyword_that_can_be_text_is_there() -> None:
         ("layers=", []),
         ("part=eigen", "eigen"),
         ("untyped=4", 4),
+        ("schedule=none", None),
+        ("schedule=math:floor", math.floor),
     ],
 )
 def test_text_becomes_a_value(setting: str, expected: object) -> None:
@@ -102,6 +106,8 @@ def test_the_last_value_of_a_name_counts() -> None:
         ("old=x", "give a number, or none"),
         ("every=1,2,3", "give a whole number, or 2 values separated by commas, each a whole num"),
         ("every=1,x", "give a whole number, or 2 values"),
+        ("schedule=cosine", "give a function of yours, module:attribute, or none"),
+        ("schedule=math:cosine", "--set schedule: math has no 'cosine'"),
         ("betas=0.9", "give 2 values separated by commas, each a number"),
     ],
 )

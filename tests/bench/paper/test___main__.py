@@ -11,8 +11,8 @@ import pytest
 import newtriton as nt
 from newtriton.bench.paper import __main__ as command
 from newtriton.bench.paper import pages, papers
-from newtriton.bench.paper.experiment import Experiment, Finding, Paper, Row, Setting
-from newtriton.bench.paper.figures import curves, panels
+from newtriton.bench.protocol.experiment import Experiment, Finding, Paper, Row, Setting
+from newtriton.bench.protocol.figures import curves, panels
 
 
 def measure(setting: Setting) -> list[Row]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from newtriton.bench.paper.data import choose
 from newtriton.bench.paper.eacg_hessian import HESSIAN, Trajectory, batches, enlarged
 from newtriton.bench.paper.eacg_training import WIDTHS
-from newtriton.bench.paper.experiment import Setting
+from newtriton.bench.protocol.data import choose
+from newtriton.bench.protocol.experiment import Setting
 
 
 def test_it_runs_and_is_judged() -> None:

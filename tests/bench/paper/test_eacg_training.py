@@ -20,7 +20,7 @@ from newtriton.bench.paper.eacg_training import (
     measured,
     ratios,
 )
-from newtriton.bench.paper.experiment import Experiment, Row, Setting
+from newtriton.bench.protocol.experiment import Experiment, Row, Setting
 
 SMOKE = Setting("smoke", (0,))
 

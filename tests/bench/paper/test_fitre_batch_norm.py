@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from newtriton.bench.paper.experiment import Setting
 from newtriton.bench.paper.fitre_batch_norm import BATCH_NORM
+from newtriton.bench.protocol.experiment import Setting
 
 
 def test_batch_norm_is_on_and_off() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from newtriton.bench.paper.experiment import Row, Setting
 from newtriton.bench.paper.fitre_convergence import (
     CONVERGENCE,
     Lines,
@@ -15,7 +14,8 @@ from newtriton.bench.paper.fitre_convergence import (
     tables,
 )
 from newtriton.bench.paper.fitre_training import CASES, PAPER
-from newtriton.bench.paper.training import most
+from newtriton.bench.protocol.experiment import Row, Setting
+from newtriton.bench.protocol.training import most
 
 SETTING = Setting("smoke", (0,))
 

@@ -6,9 +6,15 @@ from itertools import product
 
 import pytest
 
-from newtriton.bench.paper.experiment import Row, Setting
-from newtriton.bench.paper.fitre_robustness import ROBUSTNESS, decade_away, good, scores
+from newtriton.bench.paper.fitre_robustness import (
+    ROBUSTNESS,
+    after_a_decade,
+    good,
+    scores,
+    steady,
+)
 from newtriton.bench.paper.fitre_training import CASES, DAMPINGS, RADII, RATES
+from newtriton.bench.protocol.experiment import Row, Setting
 
 
 def made(method: str, accuracy: float | None, **options: float) -> Row:
@@ -37,8 +43,11 @@ def test_a_score_is_the_median_and_a_failure_counts_as_no_accuracy() -> None:
 def test_points_are_good_near_the_best_and_neighbours_are_a_decade_away() -> None:
     found = {(1e-3, 1.0): 0.6, (1e-2, 1.0): 0.9, (1e-2, 10.0): 0.89, (1e-3, 10.0): 0.1}
     assert good(found, 0.9, 0.02) == 2
-    assert decade_away(found) == pytest.approx(0.3)
-    assert decade_away({(1.0,): 0.5}) == 0.0
+    beside = after_a_decade(found, 0.9)
+    assert sorted(beside) == [0.1, 0.6, 0.89, 0.9]
+    assert steady(beside, 0.9) == 0.5
+    assert after_a_decade({(1.0,): 0.5}, 0.5) == []
+    assert steady([], 0.5) == 0.0
 
 
 @pytest.mark.parametrize(

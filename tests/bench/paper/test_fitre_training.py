@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 import newtriton as nt
-from newtriton.bench.paper.experiment import Setting
 from newtriton.bench.paper.fitre_training import (
     SMOKE,
     Problem,
     Task,
+    first_layer,
     network,
     sgd,
 )
+from newtriton.bench.protocol.experiment import Setting
 from newtriton.compiler.layers.models import VGG
 
 SETTING = Setting("smoke", (0,))
@@ -47,3 +48,14 @@ def test_the_best_point_is_run_with_all_seeds_and_others_are_brief() -> None:
     ]  # fmt: skip
     assert rows[0]["data"] == "100 samples of digits in place of cifar100"
     assert "fault" in rows[1]
+
+
+def test_default_weights_leave_the_first_layer_no_gradient_without_batch_norm() -> None:
+    train = nt.load("digits")[0]
+    found = []
+    for batch_norm in (False, True):
+        net = network(16, 8, 10, batch_norm=batch_norm, init="default", thin=16)
+        model = nt.compile(net, (1, 8, 8), nt.CrossEntropyLoss(), device="cpu")
+        found.append(first_layer(model, train, 100))
+    for field in ("first_gradient", "first_curvature"):
+        assert 0.0 < found[0][field] < 1e-6 * found[1][field]

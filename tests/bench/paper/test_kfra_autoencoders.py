@@ -10,8 +10,8 @@ import torch
 
 import newtriton as nt
 from newtriton.bench.paper import kfra_autoencoders as experiment
-from newtriton.bench.paper.experiment import Finding, Setting
 from newtriton.bench.paper.kfra_autoencoders import AUTOENCODERS, METHODS, TASKS
+from newtriton.bench.protocol.experiment import Finding, Setting
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def row(method: str, seed: int, last: float, seconds: float = 1.0) -> dict[str, 
     return {
         "set": "FACES", "data": "faces", "method": method, "seed": seed, "update": [0, 4, 8],
         "seconds": [0.0, seconds / 2, seconds], "loss": [9.0, 5.0, last],
+        "refused": 0,
     }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ import torch
 
 import newtriton as nt
 from newtriton.bench.paper import kfra_even_odd as experiment
-from newtriton.bench.paper.experiment import Setting
 from newtriton.bench.paper.kfra_even_odd import EVEN_ODD, METHODS
+from newtriton.bench.protocol.experiment import Setting
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from newtriton.bench.paper import kfra_maxima as experiment
-from newtriton.bench.paper.experiment import Setting
 from newtriton.bench.paper.kfra_maxima import ACTIVATIONS, MAXIMA, PLANES
+from newtriton.bench.protocol.experiment import Setting
 
 
 def test_only_a_curved_activation_has_indefinite_blocks() -> None:

@@ -6,7 +6,7 @@ import math
 
 import newtriton as nt
 from newtriton.bench.paper import newton_product as product
-from newtriton.bench.paper.experiment import Setting
+from newtriton.bench.protocol.experiment import Setting
 
 
 def test_the_experiment_runs_to_its_findings() -> None:

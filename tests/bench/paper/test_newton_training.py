@@ -9,7 +9,7 @@ import torch
 
 import newtriton as nt
 from newtriton.bench.paper import newton_training as newton
-from newtriton.bench.paper.experiment import Row, Setting
+from newtriton.bench.protocol.experiment import Row, Setting
 
 SMOKE = Setting("smoke", seeds=(0,))
 

@@ -137,6 +137,14 @@ def test_a_loader_in_random_order_gives_the_same_batches_each_time() -> None:
     assert_close(data.hvp(v), model.linearize(x, y).hvp(v))
 
 
+def test_data_go_on_as_if_nothing_had_been_diagnosed() -> None:
+    model, [(x, y)] = problem("mlp")
+    batches, others = (nt.Batches(x, y, 5, seed=3) for _ in range(2))
+    data = nt.LinearizedData(model, batches)
+    data.hvp(torch.ones_like(model.params))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(batches, others, strict=True))
+
+
 def test_batches_come_in_the_models_dtype() -> None:
     train, _ = nt.digits()
     model = nt.compile(nt.models.mlp((4,)), (1, 8, 8), nt.CrossEntropyLoss(), dtype=F64)

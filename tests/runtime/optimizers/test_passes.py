@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 import newtriton as nt
-from newtriton.runtime.optimizers.passes import Passes
+from newtriton.runtime.optimizers.passes import Passes, undisturbed
 
 X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(40) % 3
@@ -132,3 +132,16 @@ def test_data_with_nan_are_the_same_data_in_each_pass() -> None:
     model = nt.compile(nt.Linear(3), (4,), nt.CrossEntropyLoss(), backend="aten", device="cpu")
     with pytest.raises(nt.NewtritonError, match="inputs have NaN"):
         nt.NewtonCG(model).step(nt.Batches(x, Y, 16))
+
+
+@pytest.mark.parametrize("kind", ["batches", "loader"])
+def test_data_have_their_own_state_back_even_after_an_error(kind: str) -> None:
+    loader = DataLoader(SAMPLES, 7, shuffle=True, generator=torch.Generator())
+    data = loader if kind == "loader" else nt.Batches(X, Y, 7, seed=1)
+    with pytest.raises(ValueError, match="midway"), undisturbed(data):
+        for _ in data:
+            raise ValueError("midway")
+    with undisturbed(data):
+        inside = [y.tolist() for _, y in data]
+    assert [y.tolist() for _, y in data] == inside
+    assert [y.tolist() for _, y in data] != inside

@@ -70,7 +70,8 @@ def curve_by_update(
 ) -> Row:
     """Trains a model and returns its curve as lists, an entry for each mark.
 
-    A run that diverges, or whose optimizer gives up, ends with a `fault`.
+    `refused` is how many steps were not made. A run that diverges, or whose optimizer gives up,
+    ends with a `fault`.
 
     Args:
         model: the model, which is changed.
@@ -79,12 +80,13 @@ def curve_by_update(
         train: the data whose loss is `loss`.
         marks: the numbers of updates after which the loss is measured.
     """
-    row: Row = {"update": [], "seconds": [], "loss": []}
+    row: Row = {"update": [], "seconds": [], "loss": [], "refused": 0}
+    lists = (row["update"], row["seconds"], row["loss"])
     seconds, stream = 0.0, chain.from_iterable(repeat(batches))
     for update in range(max(marks) + 1):
         if update in marks:
             loss, _ = nt.evaluate(model, train)
-            for values, value in zip(row.values(), (update, seconds, loss), strict=True):
+            for values, value in zip(lists, (update, seconds, loss), strict=True):
                 values.append(value)
             if not isfinite(loss) or loss > LARGE * row["loss"][0]:
                 return row | {"fault": "diverged"}
@@ -93,7 +95,7 @@ def curve_by_update(
         x, y = next(stream)
         start = time.perf_counter()
         try:
-            optimizer.step(x.to(model.device), y.to(model.device))
+            row["refused"] += not optimizer.step(x.to(model.device), y.to(model.device)).accepted
         except nt.NewtritonError as error:
             return row | {"fault": str(error)[:200]}
         seconds += time.perf_counter() - start

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import newtriton as nt
-from newtriton.bench.paper.data import choose
-from newtriton.bench.paper.experiment import Setting
-from newtriton.bench.paper.training import (
+from newtriton.bench.protocol.data import choose
+from newtriton.bench.protocol.experiment import Setting
+from newtriton.bench.protocol.training import (
     curve,
     curve_by_update,
     first_below,
@@ -61,7 +61,7 @@ def by_update(rate: float, at: list[int]) -> dict:
 
 def test_a_curve_by_update_has_an_entry_for_each_mark() -> None:
     row = by_update(0.1, [0, 3, 20])  # beyond an epoch of 8
-    assert row["update"] == [0, 3, 20]
+    assert (row["update"], row["refused"]) == ([0, 3, 20], 0)
     assert row["seconds"][0] == 0.0 < row["seconds"][1] < row["seconds"][2]
     assert row["loss"][2] < row["loss"][0]
     assert "fault" not in row

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import newtriton as nt
-from newtriton.bench.paper.results import Result, rounded
+from newtriton.bench.protocol.results import Result, rounded
 
 
 def test_numbers_have_five_digits_and_what_is_not_finite_is_none() -> None:
