@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,12 +29,21 @@ class Source(NamedTuple):
 
 def sources(data: Any) -> dict[str, Source]:
     """Returns what the data may draw from: the global generators, and what is their own."""
+    cuda = Source(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
     return {
+        **({"cuda": cuda} if torch.cuda.is_initialized() else {}),
         "torch": Source(torch.get_rng_state, torch.set_rng_state),
         "python": Source(random.getstate, random.setstate),
         "numpy": Source(np.random.get_state, np.random.set_state),
         **own_sources(data),
     }
+
+
+def set_back(data: Any, states: Mapping[str, Any]) -> None:
+    """Sets what the data may draw from to saved states; what has none is left as it is."""
+    for name, source in sources(data).items():
+        if name in states:
+            source.set(states[name])
 
 
 def own_sources(data: Any) -> dict[str, Source]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree
-from ..data.sources import Mark, mark_of, own_sources, sources
+from ..data.sources import Mark, mark_of, own_sources, set_back, sources
 
 Batch = tuple[Tree, Tensor]
 
@@ -50,8 +50,7 @@ class Passes:
         if self._start is None:
             self._start = {name: source.get() for name, source in sources(self.data).items()}
         else:
-            for name, source in sources(self.data).items():
-                source.set(self._start[name])
+            set_back(self.data, self._start)
         marks: list[Mark] = []
         for x, y in self.data:
             marks.append(mark_of(x, y))

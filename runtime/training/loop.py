@@ -153,19 +153,7 @@ def fit(
     check_count("epochs", epochs)
     train = _batches("train", train)
     validation = None if validation is None else _batches("validation", validation)
-    whole = getattr(optimizer, "takes_data", False)
-    if whole and isinstance(train, Iterator):
-        raise NewtritonError(
-            f"train is a one-shot iterator ({type(train).__name__}), and a step of "
-            f"{type(optimizer).__name__} passes through it several times: pass a list of batches, "
-            "Batches or a DataLoader"
-        )
-    for name, data in (("train", train), ("validation", validation)):
-        if epochs > 1 and isinstance(data, Iterator):
-            raise NewtritonError(
-                f"{name} is a one-shot iterator ({type(data).__name__}) and would be empty in the "
-                f"second of {epochs} epochs: pass a list of batches, Batches or a DataLoader"
-            )
+    _check_passes(optimizer, train, validation, epochs)
     kept = average_of(optimizer) if check_flag("average", average) else None
     if checkpoint is None and (resume != "never" or checkpoint_every is not None):
         raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
@@ -182,7 +170,8 @@ def fit(
         if saving is not None:
             left = max(0, epochs - len(history.epochs))
         history.interrupted = False
-        total = left if whole else left * length_hint(train) or None
+        takes_data = getattr(optimizer, "takes_data", False)
+        total = left if takes_data else left * length_hint(train) or None
         with tqdm(total=total, unit="step", disable=not progress) as bar:
             loop = _Loop(model, optimizer, history, bar, saving)
             try:
@@ -193,6 +182,24 @@ def fit(
     if ending.number == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     return history
+
+
+def _check_passes(
+    optimizer: StepOptimizer, train: Data, validation: Data | None, epochs: int
+) -> None:
+    """Raises an error where data cannot be passed through as often as it takes."""
+    if getattr(optimizer, "takes_data", False) and isinstance(train, Iterator):
+        raise NewtritonError(
+            f"train is a one-shot iterator ({type(train).__name__}), and a step of "
+            f"{type(optimizer).__name__} passes through it several times: pass a list of batches, "
+            "Batches or a DataLoader"
+        )
+    for name, data in (("train", train), ("validation", validation)):
+        if epochs > 1 and isinstance(data, Iterator):
+            raise NewtritonError(
+                f"{name} is a one-shot iterator ({type(data).__name__}) and would be empty in the "
+                f"second of {epochs} epochs: pass a list of batches, Batches or a DataLoader"
+            )
 
 
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from ..data.sources import Source, is_stateful, mark_of, sources
+from ..data.sources import Source, is_stateful, mark_of, set_back, sources
 from ..model.batches import Placed, moved
 from . import files
 from .averages import Averaged
@@ -224,7 +224,7 @@ class RunFolder:
         state: Mapping[str, Any], model: Stateful, optimizer: Stateful, drawn: Mapping[str, Source]
     ) -> None:
         """Restores all parts of a run, or none where one of them refuses."""
-        if state["data"].keys() != drawn.keys():
+        if (state["data"].keys() ^ drawn.keys()) - {"cuda"}:  # which may not have been in use
             raise NewtritonError(
                 f"its data drew from {', '.join(state['data'])}, these draw from "
                 f"{', '.join(drawn)}: give data of the same kind"
@@ -238,7 +238,8 @@ class RunFolder:
         before = {name: part.get() for name, part in parts.items()}
         try:
             for name, part in parts.items():
-                part.set(wanted[name])
+                if name in wanted:
+                    part.set(wanted[name])
         except BaseException:
             for name, part in parts.items():
                 part.set(before[name])
@@ -288,10 +289,8 @@ def rest_of(data: Any, within: Within, model: Placed) -> Iterator[Any]:
     """
     if is_stateful(data):
         return iter(data)
-    drawn = sources(data)
-    now = {name: source.get() for name, source in drawn.items()}
-    for name, source in drawn.items():
-        source.set(within.start[name])
+    now = states_of(data)
+    set_back(data, within.start)
     batches = iter(data)
     passed = [*islice(batches, within.batches - 1, within.batches)]
     if not passed:
@@ -306,8 +305,7 @@ def rest_of(data: Any, within: Within, model: Placed) -> Iterator[Any]:
             "generators of PyTorch, NumPy or Python alone",
             stacklevel=2,
         )
-    for name, source in drawn.items():
-        source.set(now[name])
+    set_back(data, now)
     return batches
 
 

@@ -13,9 +13,10 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number, check_option
 from ..data.sources import not_restored
 from .averages import Averaged
+from .encoding import Encoder
 from .generations import LAST, WHICH
 from .history import History
-from .runs import Resumed, RunFolder, Within
+from .runs import Resumed, RunFolder, Within, states_of
 from .signals import Noted
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -92,9 +93,11 @@ class Saving:
         """Begins a new run, or goes on with the one in the folder.
 
         Raises:
-            NewtritonError: `resume` is none of `RESUME`, or what `RunFolder` raises.
+            NewtritonError: `resume` is none of `RESUME`, optimizer or data have a state that cannot
+                be saved, or what `RunFolder` raises.
         """
         check_option("resume", resume, RESUME)
+        Encoder()([self.optimizer.state_dict(), states_of(self.data)], "the state")
         there = self.folder.generations.exist
         if resume == "never" or (resume == "auto" and not there):
             return Resumed(self.folder.begin())

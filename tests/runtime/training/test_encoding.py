@@ -66,6 +66,12 @@ def test_numbers_of_numpy_and_ordered_dictionaries_become_plain_ones() -> None:
     assert repr((name, keys, *rest)) == repr(np.random.get_state())
 
 
+def test_what_was_on_a_device_goes_to_the_models() -> None:
+    decoder = Decoder({"t": torch.ones(2)}, torch.device("meta"))
+    assert decoder({"$tensor": "t", "placed": True}).device.type == "meta"
+    assert decoder({"$tensor": "t"}).device.type == "cpu"
+
+
 def test_a_vector_of_the_parameters_is_saved_by_their_names() -> None:
     model = nt.compile(nt.Sequential(nt.Conv2d(2, 3), nt.Flatten(), nt.Linear(2)), (1, 5, 5),
                        nt.CrossEntropyLoss(), device="cpu")  # fmt: skip

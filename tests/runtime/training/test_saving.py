@@ -233,6 +233,14 @@ def test_what_has_no_state_is_refused(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+def test_a_state_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    run = Run(LOADERS["batches"]())
+    run.optimizer.state_dict = lambda: {"made": object()}
+    with pytest.raises(NewtritonError, match=r"the state\.0\.made is a object, which"):
+        run(tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [(None, Interval()), (3, Interval(3)), ("20", Interval(20)), (np.int64(2), Interval(2)),
