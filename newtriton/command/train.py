@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
         resume=options.resume,
     )
     if history.interrupted:
-        print("interrupted: --resume goes on from here")
+        print("interrupted: --resume goes on with it")
         return 130
     history.plot(options.output / "plot.png", against=("epochs", "seconds"))
     print(f"history, picture and weights are in {options.output}")

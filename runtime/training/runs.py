@@ -7,6 +7,7 @@ and in the middle of an epoch, the state has the parameters that training goes o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import warnings
@@ -23,8 +24,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.ir import Node, topological
 from ..data.sources import Source, is_stateful, mark_of, set_back, sources
 from ..model.batches import Placed, moved
+from ..model.compiled import Compiled
 from . import files
 from .averages import Averaged
 from .encoding import Decoder, Encoder
@@ -159,7 +162,7 @@ class RunFolder:
         if average is not None or within is not None:
             state["model"] = model.state_dict()
         encoder = Encoder(*_flat_of(model))
-        described = {"format": FORMAT, "optimizer": _label(optimizer)}
+        described = {"format": FORMAT, "optimizer": _label(optimizer), "network": _network(model)}
         described["state"] = {name: encoder(part, name) for name, part in state.items()}
         parts = {
             TENSORS: save(encoder.tensors),
@@ -217,6 +220,11 @@ class RunFolder:
         device = getattr(model, "device", torch.device("cpu"))
         decoder = Decoder(load(parts[TENSORS]), device, *_flat_of(model))
         state = {name: decoder(part) for name, part in described["state"].items()}
+        if described["network"] != _network(model):
+            raise NewtritonError(
+                "it is of another network or loss, or was written by another version of newtriton, "
+                "which makes another graph of it: resume it with the same"
+            )
         return {"model": state["model"] if "model" in state else load(parts[WEIGHTS]), **state}
 
     @staticmethod
@@ -322,6 +330,19 @@ def _flat_of(model: Any) -> tuple[Any, ...]:
     """Returns what is needed to save a flat vector of a model by its parameters' names."""
     layout = getattr(model, "layout", None)
     return () if layout is None else (layout.numel, layout.torch_views)
+
+
+def _network(model: Any) -> str:
+    """Returns a digest of the graph of a model's loss; "" for what is no compiled model."""
+    if not isinstance(model, Compiled):
+        return ""
+    digest, numbers = hashlib.sha256(), dict[Node, int]()
+    for node in topological([model.programs[True].traced.loss]):
+        numbers[node] = len(numbers)
+        inputs = [numbers[operand] for operand in node.inputs]
+        attributes = sorted((name, repr(value)) for name, value in node.attributes.items())
+        digest.update(repr((node.op.value, inputs, attributes, str(node.type))).encode())
+    return digest.hexdigest()[:16]
 
 
 def _label(optimizer: Any) -> str:

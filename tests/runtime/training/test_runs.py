@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -157,6 +158,23 @@ def test_a_run_of_something_else_changes_nothing(tmp_path: Path, width, make, da
     with pytest.raises(NewtritonError, match=f"cannot be gone on with: .*{message}"):
         folder.load(other, others, data())
     assert not differing(before, (other.state_dict(), others.state_dict()))
+
+
+def test_a_network_of_the_same_shapes_is_another_one(tmp_path: Path):
+    def made(activation: Any, loss: nt.Loss) -> nt.Model:
+        net = nt.Sequential(nt.Linear(4), activation, nt.Linear(3))
+        return nt.compile(net, (5,), loss, device="cpu")
+
+    model = made(nt.Tanh(), nt.CrossEntropyLoss())
+    folder = RunFolder(tmp_path)
+    folder.begin()
+    folder.save(model, nt.KFAC(model), batches(), History([Epoch(1, 2, 0.5, 1.0)]))
+    same = made(nt.Tanh(), nt.CrossEntropyLoss())
+    folder.load(same, nt.KFAC(same), batches())
+    smooth = nt.CrossEntropyLoss(label_smoothing=0.1)
+    for other in (made(nt.ReLU(), nt.CrossEntropyLoss()), made(nt.Tanh(), smooth)):
+        with pytest.raises(NewtritonError, match="it is of another network or loss"):
+            folder.load(other, nt.KFAC(other), batches())
 
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch):
