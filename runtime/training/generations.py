@@ -55,7 +55,13 @@ class Generations:
         Raises:
             NewtritonError: there are other files where its links would be.
         """
-        return bool([self._target(name) for name in (*SHOWN, BEST, LAST)][-1])
+        self._check_links()
+        return bool(self._target(LAST))
+
+    def _check_links(self) -> None:
+        """Raises an error where there is something else in the place of a link."""
+        for name in (LAST, BEST, *SHOWN):
+            self._target(name)
 
     def write(self, parts: Mapping[str, bytes], shared: tuple[str, ...], measure: float) -> None:
         """Writes a generation, and makes it the last one.
@@ -68,7 +74,7 @@ class Generations:
         Raises:
             NewtritonError: it cannot be written; the last one is what it was.
         """
-        _ = self.exist
+        self._check_links()
         number = max([0, *map(int, self._names())]) + 1
         folder = self.path / FOLDER / f"{number:06d}"
         try:
