@@ -35,6 +35,7 @@ from ...compiler.values import (
     RunningValue,
 )
 from ..backend import Backend, Context, Executor, Expected
+from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
 from .dropout import DropoutNumbers
@@ -63,7 +64,7 @@ class Checked(NamedTuple):
     batch: int
 
 
-class Compiled:
+class Compiled(Remade):
     """A network with its loss, on a backend.
 
     Attributes:
@@ -144,6 +145,28 @@ class Compiled:
             zero = torch.zeros((), dtype=torch.int64, device=self.device)
             buffers[f"{layer}.{TRACKED}"] = zero
         return buffers
+
+    # --- copies ---------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what has become of the model since it was compiled; see `Remade`."""
+        return {
+            "params": self.params.detach().clone(),
+            "buffers": {name: values.clone() for name, values in self.buffers.items()},
+            "dropout": self.dropout.state_dict(),
+            "frozen": self.frozen,
+            "weight_decay": self.weight_decay,
+        }
+
+    @torch.inference_mode(False)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes over what `__getstate__` gave; nothing of it is shared."""
+        self.params.copy_(state["params"])
+        for name, values in state["buffers"].items():
+            self.buffers[name].copy_(values)
+        self.dropout.load_state_dict(state["dropout"])
+        self._hold(state["frozen"])
+        self.weight_decay = state["weight_decay"]
 
     @cached_property
     def blocks(self) -> list[KroneckerLayer | DiagonalLayer]:

@@ -16,6 +16,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
 from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
+from ..remaking import Remade
 from .passes import Batch
 from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
@@ -45,7 +46,7 @@ class Start:
     reported: Mapping[str, Any] = field(default_factory=dict)
 
 
-class TorchOptimizer:
+class TorchOptimizer(Remade):
     """An optimizer of torch.optim on a compiled model.
 
     It sees one flat parameter that shares its memory with `model.params`. Weight decay is the

@@ -43,6 +43,7 @@ from ..parts.state import (
 )
 from ..parts.tags import Tag
 from ..reading import largest_of
+from ..remaking import Remade
 from ..rules.noise import Noise
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
@@ -65,7 +66,7 @@ SMALL = 10**8  # operations of factorisations that are not waited for
 SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
 
 
-class SecondOrder:
+class SecondOrder(Remade):
     """An optimizer θ ← θ + s, with s proposed by a step rule along the solver's direction.
 
     The direction is x ≈ (C + (γ + η)I)⁻¹∇h with curvature C and weight decay η; the rule proposes s

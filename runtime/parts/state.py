@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
+from ..remaking import Remade
 
 if TYPE_CHECKING:
     from ..model.dropout import DropoutNumbers
@@ -176,7 +177,7 @@ def copied(value: T) -> T:
     return value
 
 
-class Attributes:
+class Attributes(Remade):
     """A base for parts whose state is plain attributes.
 
     Attributes:

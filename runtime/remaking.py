@@ -1,0 +1,115 @@
+"""Objects that are copied and pickled by what they were made of, and made again where they arrive.
+
+Graphs, executors and caches stay behind: they follow from an object's arguments, and a graph may be
+deeper than Python's recursion.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..compiler.graph.errors import NewtritonError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PLAIN = (bool, int, float, str)  # attributes that a user may have set since
+
+Recipe = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class Remade:
+    """A base for what is copied and pickled by the arguments that it was made of, and its state.
+
+    A class says in `state_dict` and `load_state_dict` what its state is.
+    """
+
+    _made_of: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:  # noqa: D102
+        new = super().__new__(cls)
+        new._made_of = args, options
+        return new
+
+    def _recipe(self) -> Recipe:
+        """Returns a function and the arguments with which it makes the object again."""
+        return _made, (type(self), *self._made_of)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what has become of the object since it was made."""
+        plain = {n: v for n, v in vars(self).items() if n[0] != "_" and isinstance(v, PLAIN)}
+        return {"plain": plain, "state": self.state_dict()}  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes over what `__getstate__` gave; nothing of it is shared."""
+        vars(self).update(state["plain"])
+        self.load_state_dict(state["state"])  # type: ignore[attr-defined]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Returns what pickle keeps.
+
+        Raises:
+            NewtritonError: a part of it cannot be pickled, which the error names.
+        """
+        recipe = self._recipe()
+        _check_picklable(type(self).__name__, recipe)
+        return (*recipe, self.__getstate__())
+
+    def __copy__(self) -> Self:
+        return self._again(lambda value: value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = self._again(lambda value: copy.deepcopy(value, memo))
+        memo[id(self)] = new
+        return new
+
+    def _again(self, copied: Callable[[Any], Any]) -> Self:
+        function, args = copied(self._recipe())
+        new = function(*args)
+        new.__setstate__(self.__getstate__())
+        return new
+
+
+@torch.inference_mode(False)
+def _made(kind: type[Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return kind(*args, **options)
+
+
+class _Trial(pickle.Pickler):
+    """Pickles all but tensors and what is remade, and keeps in mind the last function."""
+
+    last: FunctionType | None = None
+
+    def persistent_id(self, value: object) -> int | None:
+        """Returns a number that stands for what need not be tried."""
+        return id(value) if isinstance(value, (Tensor, Remade)) else None
+
+    def reducer_override(self, value: object) -> Any:
+        """Returns that the value is pickled as ever."""
+        if isinstance(value, FunctionType):
+            self.last = value
+        return NotImplemented
+
+
+def _check_picklable(owner: str, parts: object) -> None:
+    """Raises an error that names what keeps an object from being pickled."""
+    trial = _Trial(io.BytesIO())
+    try:
+        trial.dump(parts)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        place, way = "", "leave it out"
+        if trial.last is not None:
+            code = trial.last.__code__
+            place = f" ({trial.last.__qualname__}, {code.co_filename}:{code.co_firstlineno})"
+            way = "define the function with def at the top of a module"
+        raise NewtritonError(
+            f"this {owner} cannot be pickled: {error}{place}: {way}; copy.deepcopy takes it"
+        ) from error
