@@ -10,6 +10,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -32,16 +33,22 @@ class Remade:
     A class says in `state_dict` and `load_state_dict` what its state is.
     """
 
-    _made_of: tuple[tuple[Any, ...], dict[str, Any]]
+    _made_of: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
 
-    def __new__(cls, *args: Any, **options: Any) -> Self:  # noqa: D102
-        new = super().__new__(cls)
-        new._made_of = args, options
-        return new
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
 
     def _recipe(self) -> Recipe:
         """Returns a function and the arguments with which it makes the object again."""
         return _made, (type(self), *self._made_of)
+
+    def __repr__(self) -> str:
+        """Returns the class with the arguments as they were given."""
+        args, options = self._made_of
+        given = [*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what has become of the object since it was made."""
@@ -78,13 +85,25 @@ class Remade:
         return new
 
 
+def _recorded(init: Callable[..., None]) -> Callable[..., None]:
+    """Returns a constructor that keeps the arguments of the outermost one, a subclass's or its."""
+
+    @wraps(init)
+    def recording(self: Remade, *args: Any, **options: Any) -> None:
+        if "_made_of" not in vars(self):
+            self._made_of = args, options
+        init(self, *args, **options)
+
+    return recording
+
+
 @torch.inference_mode(False)
 def _made(kind: type[Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return kind(*args, **options)
 
 
 class _Trial(pickle.Pickler):
-    """Pickles all but tensors and what is remade, and keeps in mind the last function."""
+    """Pickles all but tensors and what is remade, and keeps in mind the last local function."""
 
     last: FunctionType | None = None
 
@@ -94,7 +113,7 @@ class _Trial(pickle.Pickler):
 
     def reducer_override(self, value: object) -> Any:
         """Returns that the value is pickled as ever."""
-        if isinstance(value, FunctionType):
+        if isinstance(value, FunctionType) and "<" in value.__qualname__:
             self.last = value
         return NotImplemented
 
@@ -105,11 +124,11 @@ def _check_picklable(owner: str, parts: object) -> None:
     try:
         trial.dump(parts)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        place, way = "", "leave it out"
+        sentence = f"{error}: leave it out"
         if trial.last is not None:
             code = trial.last.__code__
-            place = f" ({trial.last.__qualname__}, {code.co_filename}:{code.co_firstlineno})"
-            way = "define the function with def at the top of a module"
-        raise NewtritonError(
-            f"this {owner} cannot be pickled: {error}{place}: {way}; copy.deepcopy takes it"
-        ) from error
+            sentence = (
+                f"{trial.last.__qualname__} of {code.co_filename}, line {code.co_firstlineno}, is no "
+                "function that a module has by name: define it with def at the top of one"
+            )
+        raise NewtritonError(f"this {owner} cannot be pickled: {sentence}") from error

@@ -17,6 +17,7 @@ from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
 from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
 from ..remaking import Remade
+from ..summary import summary
 from .passes import Batch
 from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
@@ -65,6 +66,7 @@ class TorchOptimizer(Remade):
         optimizer: the optimizer itself, e.g. for a schedule that goes on after each epoch.
         schedule: the schedule, whose state is part of the optimizer's; None if there is none.
         flat: the parameter that it sees.
+        steps: how many steps have been asked for.
 
     Raises:
         NewtritonError: the class is none, or does not take the options, or `schedule` makes no
@@ -100,7 +102,7 @@ class TorchOptimizer(Remade):
                 f"torch.optim.{cls.__name__} refuses {options}: {error}"
             ) from error
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
-        self.patience = Patience()
+        self.patience, self.steps = Patience(), 0
         self._before = torch.empty_like(model.params)
         self._snapshot, self._retreat = Snapshot(), Retreat(model)
 
@@ -127,6 +129,7 @@ class TorchOptimizer(Remade):
         fault, norm = start.fault, 0.0
         if fault is None:
             fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
+        self.steps += 1
         self._count(fault, batches)
         for of_batch in start.statistics if fault is None else ():
             self.model.update_statistics(of_batch)
@@ -223,6 +226,26 @@ class TorchOptimizer(Remade):
         """Returns what a state must look like, for `state.check_state`."""
         parts = dict.fromkeys(self._parts, Anything())
         return {**parts, "rejected": Number(int, 0), **drawing_spec(self.model)}
+
+    def __str__(self) -> str:
+        """Returns the optimizer, its options as they are now and how far it has come."""
+        (group,) = self.optimizer.param_groups
+        options = {name: value for name, value in group.items() if name != "params"}
+        kind, schedule = type(self.optimizer), self.schedule
+        return summary(
+            f"{type(self).__name__} of {self.model!r}",
+            {
+                "class": f"{kind.__module__.partition('._')[0]}.{kind.__name__}",
+                "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
+                "schedule": None if schedule is None else type(schedule).__name__,
+                **self._described(),
+                "steps": f"{self.steps} since it was made, {self.patience.rejected} refused in a row",
+            },
+        )
+
+    def _described(self) -> Mapping[str, object]:
+        """Returns what there is besides, in words."""
+        return {}
 
     @property
     def _parts(self) -> dict[str, torch.optim.Optimizer | LRScheduler]:
