@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.graph.errors import NewtritonError
-from ..compiler.language.described import check_names
+from ..compiler.language.described import check_call
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -92,7 +92,7 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
     @wraps(init)
     def recording(self: Remade, *args: Any, **options: Any) -> None:
         if "_made_of" not in vars(self):
-            check_names(type(self), options)
+            check_call(type(self), args, options)
             self._made_of = args, options
         init(self, *args, **options)
 

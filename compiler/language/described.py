@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from ..graph.errors import NewtritonError
@@ -33,14 +33,20 @@ def unknown(kind: type, name: str, sizes: Iterable[str] = ()) -> NewtritonError:
     return NewtritonError(f"{kind.__name__}() has no option {name!r}: its arguments are {known}")
 
 
-def check_names(kind: type, options: Iterable[str]) -> None:
-    """Raises an error where a constructor is given a name that it does not have."""
-    known = signature_of(kind).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        return
+def check_call(kind: type, args: Sequence[Any], options: Mapping[str, Any]) -> None:
+    """Raises an error where a constructor is given a name that it does not have, or too much."""
+    taken = signature_of(kind)
+    known = taken.parameters
     for name in options:
-        if name not in known:
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             raise unknown(kind, name)
+    try:
+        taken.bind_partial(*args, **options)
+    except TypeError as error:
+        names = ", ".join(known) or "none"
+        raise NewtritonError(
+            f"{kind.__name__}({', '.join(map(repr, args))}): {error}; its arguments are {names}"
+        ) from None
 
 
 class _Signature:
@@ -64,9 +70,7 @@ class Described:
     __signature__ = _Signature()
 
     def __new__(cls, *args: Any, **options: Any) -> Any:  # noqa: D102
-        check_names(cls, options)
-        if args and cls.__init__ is object.__init__:
-            raise NewtritonError(f"{cls.__name__}() takes no arguments, and has {args}")
+        check_call(cls, args, options)
         return super().__new__(cls)
 
     def freeze(self: L) -> L:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_number, check_option
+from ...compiler.graph.options import check_number, check_option, check_seed
 from ...compiler.language.inputs import InputSpec, specifications
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer
@@ -110,7 +110,7 @@ def compiled(
     alone = isinstance(specs, InputSpec) and specs.kind == "float"
     decay = check_number("weight_decay", weight_decay, 0.0)
     shape = specs.shape if alone else specs
-    return kind(net, shape, loss, where, dtype, decay, seed)
+    return kind(net, shape, loss, where, dtype, decay, check_seed(seed))
 
 
 def _backend(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node
+from ...compiler.graph.options import check_count
 from ...compiler.graph.program import Output, Program
 from ...compiler.language.trees import Tree
 from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
@@ -278,7 +279,7 @@ class Model(Compiled):
             batch: the batch size.
             kernels: whether each program's schedule and source follow.
         """
-        programs = self.programs[True]
+        programs, batch = self.programs[True], check_count("batch", batch)
 
         def plan(program: Program, made: Sequence[Node]) -> Planned | None:
             return self.executor(program, tape=program is programs.linearize).plan(batch, made)
