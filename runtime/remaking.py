@@ -28,6 +28,32 @@ PLAIN = (bool, int, float, str)  # attributes that a user may have set since
 Recipe = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
+class Saved:
+    """A value that is pickled as bytes, tensors too.
+
+    Other processes get a tensor as a handle of its memory, which must live until they have it; what
+    is made for a pickle alone does not.
+
+    Args:
+        value: the value.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Saved], tuple[bytes]]:
+        file = io.BytesIO()
+        torch.save(self.value, file)
+        return _loaded, (file.getvalue(),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Saved:
+        return Saved(copy.deepcopy(self.value, memo))
+
+
+def _loaded(saved: bytes) -> Saved:
+    return Saved(torch.load(io.BytesIO(saved), weights_only=False))
+
+
 class Remade:
     """A base for what is copied and pickled by the arguments that it was made of, and its state.
 
@@ -51,15 +77,19 @@ class Remade:
         given = [*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())]
         return f"{type(self).__name__}({', '.join(given)})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns what has become of the object since it was made."""
+    def _became(self) -> dict[str, Any]:
+        """Returns copies of what has become of the object since it was made."""
         plain = {n: v for n, v in vars(self).items() if n[0] != "_" and isinstance(v, PLAIN)}
         return {"plain": plain, "state": self.state_dict()}  # type: ignore[attr-defined]
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes over what `__getstate__` gave; nothing of it is shared."""
+    def _become(self, state: dict[str, Any]) -> None:
+        """Takes over what `_became` gave; nothing of it is shared."""
         vars(self).update(state["plain"])
         self.load_state_dict(state["state"])  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: Saved) -> None:
+        """Takes over what was pickled."""
+        self._become(state.value)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Returns what pickle keeps.
@@ -69,7 +99,7 @@ class Remade:
         """
         recipe = self._recipe()
         _check_picklable(type(self).__name__, recipe)
-        return (*recipe, self.__getstate__())
+        return (*recipe, Saved(self._became()))
 
     def __copy__(self) -> Self:
         return self._again(lambda value: value)
@@ -82,7 +112,7 @@ class Remade:
     def _again(self, copied: Callable[[Any], Any]) -> Self:
         function, args = copied(self._recipe())
         new = function(*args)
-        new.__setstate__(self.__getstate__())
+        new._become(self._became())
         return new
 
 

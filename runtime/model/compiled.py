@@ -148,8 +148,8 @@ class Compiled(Remade):
 
     # --- copies ---------------------------------------------------------------------------------
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns what has become of the model since it was compiled; see `Remade`."""
+    def _became(self) -> dict[str, Any]:
+        """Returns copies of what has become of the model since it was compiled; see `Remade`."""
         return {
             "params": self.params.detach().clone(),
             "buffers": {name: values.clone() for name, values in self.buffers.items()},
@@ -159,8 +159,8 @@ class Compiled(Remade):
         }
 
     @torch.inference_mode(False)
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes over what `__getstate__` gave; nothing of it is shared."""
+    def _become(self, state: dict[str, Any]) -> None:
+        """Takes over what `_became` gave; nothing of it is shared."""
         self.params.copy_(state["params"])
         for name, values in state["buffers"].items():
             self.buffers[name].copy_(values)

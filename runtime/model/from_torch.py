@@ -21,7 +21,7 @@ from ...compiler.language.loss import Loss
 from ...compiler.language.network import Traced
 from ...compiler.language.trees import mapped, named
 from ..backend import Backend
-from ..remaking import Recipe
+from ..remaking import Recipe, Saved
 from .compile import DTYPES, compiled
 from .compiled import Checked
 from .layout import faults, raise_faults
@@ -108,12 +108,9 @@ class CapturedModel(Model):
         return self._given
 
     def _recipe(self) -> Recipe:
-        """Returns how the model is made again: of a copy of the module, captured again.
-
-        In a copy each parameter has memory of its own; pickle keeps all of a view's.
-        """
+        """Returns how the model is made again: of a copy of the module, captured again."""
         self.check_module()
-        copied = copy.deepcopy(self._given)
+        copied = Saved(copy.deepcopy(self._given))
         samples, output = self._traced_by
         of_model = self.criterion, self.backend, self.dtype, self.weight_decay, self.dropout.seed
         return _captured_again, (copied, samples, output, self.input_shape, *of_model)
@@ -296,7 +293,7 @@ def from_torch(
 
 @torch.inference_mode(False)
 def _captured_again(
-    module: nn.Module,
+    saved: Saved,
     samples: int,
     output: str | int | None,
     input_shape: Any,
@@ -306,10 +303,9 @@ def _captured_again(
     weight_decay: float,
     seed: int,
 ) -> CapturedModel:
-    """Returns the model of a copy of a module, whose tensors become its own."""
+    """Returns the model of a copy of a module."""
+    module = saved.value
     inner = _unwrapped(module)
-    for buffer in inner.buffers():  # another process may have them too
-        buffer.data = buffer.detach().clone()
     batch = _batch(samples, specifications(input_shape), backend.device, dtype)
     captured = capture(inner, batch, output)
     model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed)
