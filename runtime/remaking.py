@@ -158,9 +158,9 @@ def _check_picklable(owner: str, parts: object) -> None:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         sentence = f"{error}: leave it out"
         if trial.last is not None:
-            code = trial.last.__code__
+            name, code = trial.last.__qualname__, trial.last.__code__
             sentence = (
-                f"{trial.last.__qualname__} of {code.co_filename}, line {code.co_firstlineno}, is no "
-                "function that a module has by name: define it with def at the top of one"
+                f"{name} of {code.co_filename}, line {code.co_firstlineno}, is no function that a "
+                "module has by name: define it with def at the top of one"
             )
         raise NewtritonError(f"this {owner} cannot be pickled: {sentence}") from error

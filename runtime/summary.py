@@ -1,4 +1,4 @@
-"""What is printed of a model, an optimizer or a history: a title, fields and a table, one screen."""
+"""What is printed of a model, an optimizer or a history: a title, fields and a table."""
 
 from __future__ import annotations
 

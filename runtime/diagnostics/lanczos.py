@@ -135,6 +135,7 @@ def spectrum_edges(
         if converged or products >= limit:
             low, high = (tuple(x.tolist()) for x in theta.split(k))
             low_residuals, high_residuals = (tuple(x.tolist()) for x in residuals.split(k))
-            return Spectrum(low, high, low_residuals, high_residuals, products, converged, like.dtype)
+            ends = low, high, low_residuals, high_residuals
+            return Spectrum(*ends, products, converged, like.dtype)
         outermost = torch.cat([vectors[:, : size // 4], vectors[:, -(size // 4) :]], 1)
         basis, image = basis @ outermost, image @ outermost

@@ -263,7 +263,7 @@ class TorchOptimizer(Remade):
         """Returns the optimizer, its options as they are now and how far it has come."""
         group = self.optimizer.param_groups[0]
         options = {name: value for name, value in group.items() if name != "params"}
-        schedule = self.schedule
+        schedule, rejected = self.schedule, self.patience.rejected
         return summary(
             f"{type(self).__name__} of {self.model!r}",
             {
@@ -271,7 +271,7 @@ class TorchOptimizer(Remade):
                 "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
                 "schedule": None if schedule is None else type(schedule).__name__,
                 **self._described(),
-                "steps": f"{self.steps} since it was made, {self.patience.rejected} refused in a row",
+                "steps": f"{self.steps} since it was made, {rejected} refused in a row",
             },
         )
 

@@ -1,4 +1,4 @@
-"""What is printed of models, optimizers and histories: what they are, where, and how far, a screen."""
+"""Models, optimizers and histories print what they are, where, and how far: a screen at most."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_a_model_prints_layers_sizes_and_options() -> None:
     model.freeze("0")
     check(
         str(model), "Model of 63 parameters, 30 of them frozen", "Sequential(Linear(6)",
-        "CrossEntropyLoss()", "input: (4,)", "cpu, backend aten, torch.float32", "weight 6×4, bias 6",
-        "running statistics: 13 numbers",
+        "CrossEntropyLoss()", "input: (4,)", "cpu, backend aten", "torch.float32, precision ieee",
+        "weight 6×4, bias 6", "running statistics: 13 numbers",
     )  # fmt: skip
     row = next(line for line in str(model).splitlines() if line.startswith("  0 "))
     assert row.split() == ["0", "weight", "6×4,", "bias", "6", "30", "weight,", "bias"]

@@ -1,8 +1,10 @@
 """Where a model lives is decided once, when it is compiled."""
 
+import numpy as np
 import pytest
 import torch
 
+import newtriton as nt
 import newtriton.runtime.model.compile as compiling
 
 
@@ -14,3 +16,14 @@ def test_a_gpu_has_its_number(monkeypatch: pytest.MonkeyPatch):
     assert compiling._place("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert compiling._place(None) == torch.device("cuda", 2)
+
+
+def test_seeds_are_integers() -> None:
+    def made(seed: object) -> torch.Tensor:
+        net, loss = nt.Linear(3), nt.CrossEntropyLoss()
+        return nt.compile(net, (4,), loss, device="cpu", seed=seed).params  # type: ignore[arg-type]
+
+    assert torch.equal(made(np.int64(3)), made(3))
+    for seed in ("3", 1.5, -1, True, 1 << 63):
+        with pytest.raises(nt.NewtritonError, match="seed is"):
+            made(seed)

@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -295,3 +296,12 @@ def test_schedules_of_gathering_and_inverting() -> None:
         (1, 20),
         (5, 3),
     ]
+
+
+def test_intervals_are_numpys_integers_too() -> None:
+    two, four = np.int64(2), np.int32(4)
+    assert refresh_intervals(two) == refresh_intervals(2) == (2, 1)
+    assert refresh_intervals((two, four)) == refresh_intervals((2, 4)) == (2, 2)
+    for every in (0, True, "2", (1, 2, 3), (2, 0), [2, 4]):
+        with pytest.raises(nt.NewtritonError, match=r"every is .*: give steps"):
+            refresh_intervals(every)

@@ -104,7 +104,7 @@ def test_a_state_of_other_shapes_is_refused() -> None:
     optimizer = nt.TorchOptimizer(model, torch.optim.Adafactor)
     optimizer.step(torch.randn(12, 5, dtype=torch.float64), Y)
     other = nt.TorchOptimizer(images(biases=True)[0], torch.optim.Adafactor)
-    with pytest.raises(nt.NewtritonError, match="has shape .*, of a parameter of shape"):
+    with pytest.raises(nt.NewtritonError, match=r"has shape .*, of a parameter of shape"):
         other.load_state_dict(optimizer.state_dict())
     fewer = nt.TorchOptimizer(
         nt.compile(nt.Linear(3), (5,), nt.CrossEntropyLoss(), device="cpu"), torch.optim.Adafactor
