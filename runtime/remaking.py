@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from ..compiler.language.described import check_call
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PLAIN = (bool, int, float, str)  # attributes that a user may have set since
+PLAIN = (bool, int, float, str)
 
 Recipe = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -79,13 +79,29 @@ class Remade:
 
     def _became(self) -> dict[str, Any]:
         """Returns copies of what has become of the object since it was made."""
-        plain = {n: v for n, v in vars(self).items() if n[0] != "_" and isinstance(v, PLAIN)}
-        return {"plain": plain, "state": self.state_dict()}  # type: ignore[attr-defined]
+        return {"set": self._settings(), "state": self.state_dict()}  # type: ignore[attr-defined]
 
     def _become(self, state: dict[str, Any]) -> None:
         """Takes over what `_became` gave; nothing of it is shared."""
-        vars(self).update(state["plain"])
+        self._set(state["set"])
         self.load_state_dict(state["state"])  # type: ignore[attr-defined]
+
+    def _settings(self) -> dict[str, Any]:
+        """Returns the plain public attributes, and those of the parts: a user may have set them."""
+        public = ((name, value) for name, value in vars(self).items() if name[0] != "_")
+        return {
+            name: value._settings() if isinstance(value, Remade) else value
+            for name, value in public
+            if isinstance(value, (*PLAIN, Remade))
+        }
+
+    def _set(self, settings: Mapping[str, Any]) -> None:
+        """Sets what `_settings` gave."""
+        for name, value in settings.items():
+            if isinstance(value, Mapping):
+                getattr(self, name)._set(value)
+            else:
+                vars(self)[name] = value
 
     def __setstate__(self, state: Saved) -> None:
         """Takes over what was pickled."""

@@ -44,9 +44,7 @@ def check_call(kind: type, args: Sequence[Any], options: Mapping[str, Any]) -> N
         taken.bind_partial(*args, **options)
     except TypeError as error:
         names = ", ".join(known) or "none"
-        raise NewtritonError(
-            f"{kind.__name__}({', '.join(map(repr, args))}): {error}; its arguments are {names}"
-        ) from None
+        raise NewtritonError(f"{kind.__name__}() has {error}: its arguments are {names}") from None
 
 
 class _Signature:

@@ -107,13 +107,13 @@ def test_a_captured_model_copies_its_module(copied: Callable[[Any], Any]) -> Non
 
 def test_what_has_been_set_since_is_copied() -> None:
     model = compiled()
-    optimizer = nt.SecondOrder(model, rule=nt.Fixed(0.1), average=nt.PolyakAverage())
-    model.weight_decay, optimizer.damping = 0.5, 0.25
+    model.weight_decay = 0.5
     model.freeze("4")
     optimizer = nt.SecondOrder(model, rule=nt.Fixed(0.1))
     optimizer.damping = 0.25
+    optimizer.rule.most = 0.75  # type: ignore[attr-defined]
     other = copy.deepcopy(optimizer)
-    assert (other.damping, other.model.weight_decay) == (0.25, 0.5)
+    assert (other.rule.most, other.damping, other.model.weight_decay) == (0.75, 0.25, 0.5)
     assert other.model.frozen == {"4.weight", "4.bias"}
 
 
@@ -123,6 +123,13 @@ def test_a_copy_of_an_optimizer_alone_has_a_model_of_its_own() -> None:
     assert other.model is not optimizer.model
     assert other.curvature.model is other.model
     assert copy.copy(optimizer).model is optimizer.model
+
+
+def test_a_linearization_says_what_is_copied_in_its_place() -> None:
+    lin = compiled().linearize(X, Y)
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(nt.NewtritonError, match="copy the model, and linearize there"):
+            copied(lin)
 
 
 def test_no_graph_is_pickled() -> None:
