@@ -16,6 +16,7 @@ from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, 
 from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, per_sample
+from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
@@ -358,6 +359,7 @@ class Compiled(Remade):
             >>> sorted(model.frozen)
             ['0.bias', '0.weight']
         """
+        check_flag("frozen", frozen)
         meant = set[str]()
         for name in names:
             found = {p for p in self.layout.parameters if p == name or p.startswith(f"{name}.")}

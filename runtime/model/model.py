@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node
-from ...compiler.graph.options import check_count
+from ...compiler.graph.options import check_count, check_flag
 from ...compiler.graph.program import Output, Program
 from ...compiler.language.trees import Tree
 from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
@@ -168,7 +168,7 @@ class Model(Compiled):
         If `training`, batch norm takes batch statistics, and elements drop out as they did in the
         last linearization or gradient.
         """
-        found, demands = self._evaluate(x, y, training)
+        found, demands = self._evaluate(x, y, check_flag("training", training))
         broken, (total, *_) = self.measured(found)
         return float(read_checked(demands + broken, total)[0])
 
@@ -230,7 +230,8 @@ class Model(Compiled):
             >>> lin.loss, lin.gradient
             (tensor(9.), tensor([-6., -6., -6.]))
         """
-        return Linearization(self, self.programs[training], x, y, training, ahead)
+        programs = self.programs[check_flag("training", training)]
+        return Linearization(self, programs, x, y, training, ahead)
 
     # --- in words -------------------------------------------------------------------------------
 
