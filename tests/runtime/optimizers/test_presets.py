@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -305,3 +306,15 @@ def test_intervals_are_numpys_integers_too() -> None:
     for every in (0, True, "2", (1, 2, 3), (2, 0), [2, 4]):
         with pytest.raises(nt.NewtritonError, match=r"every is .*: give steps"):
             refresh_intervals(every)
+
+
+@pytest.mark.parametrize("preset", [nt.FITRE, nt.KFAC, nt.EACG, nt.NewtonCG])
+@pytest.mark.parametrize("noise", ["wiener", None])
+def test_batches_of_loss_zero_change_no_radius_and_no_damping(preset: Any, noise: Any) -> None:
+    model = nt.compile(nt.Linear(1), (4,), nt.MSELoss(), backend="aten", device="cpu")
+    model.params.zero_()
+    options = {"noise": noise} if preset in (nt.FITRE, nt.KFAC) else {}
+    optimizer, x = preset(model, **options), torch.eye(4)
+    before = optimizer.rule.radius, optimizer.rule.lr, optimizer.damping
+    assert all(optimizer.step(x, torch.zeros(4, 1)).loss == 0.0 for _ in range(12))
+    assert (optimizer.rule.radius, optimizer.rule.lr, optimizer.damping) == before
