@@ -38,6 +38,8 @@ PAPER = {  # the totals of Tables 2 and 4
     "eq. 14": {"Fisher": 0.1198, "PCH-1": 0.0349, "PCH-2": 0.0853},
 }
 
+PLACES = {"cross entropy": "Table 2", "eq. 14": "Table 4"}
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -144,34 +146,31 @@ def runs_of(rows: list[Row], criterion: str) -> Runs:
     return [*found.values()]
 
 
-def totals(runs: Runs) -> str:
-    """Returns the median totals of every network."""
-    parts = []
-    for network in dict.fromkeys(run["PCH-1"]["network"] for run in runs):
-        own = [run for run in runs if run["PCH-1"]["network"] == network]
-        shown = (f"{name} {median(run[name]['total'] for run in own):.3g}" for name in own[0])
-        norm = median(run["PCH-1"]["norm"] for run in own)
-        parts.append(f"{', '.join(shown)} of ‖|H|‖ = {norm:.3g} on {network}")
-    return "; ".join(parts)
-
-
-def order(runs: Runs, criterion: str, place: str) -> Finding:
-    """Returns whether the totals stand in the paper's order."""
+def order(runs: Runs, criterion: str, network: str) -> Finding:
+    """Returns whether the totals of a network stand in the paper's order."""
     paper = PAPER[criterion]
+    runs = [run for run in runs if run["PCH-1"]["network"] == network]
     names = sorted(paper, key=lambda name: paper[name])
-    pairs = [*pairwise(names)]
-    holds = [run[a]["total"] < run[b]["total"] for run in runs for a, b in pairs]
-    each = (
-        f"{a} < {b} in {sum(run[a]['total'] < run[b]['total'] for run in runs)} of {len(runs)}"
-        for a, b in pairs
-    )
+    holds = {
+        f"{a} < {b}": [run[a]["total"] < run[b]["total"] for run in runs]
+        for a, b in pairwise(names)
+    }
+    medians = {name: median(run[name]["total"] for run in runs) for name in runs[0]}
+    norm = median(run["PCH-1"]["norm"] for run in runs)
+    first, last = (median(run["PCH-1"][f"{x}_loss"] for run in runs) for x in ("first", "last"))
     return Finding(
-        f"with {criterion}, totals {', '.join(f'{name} {paper[name]}' for name in names)} "
-        f"({place}).",
-        f"medians {totals(runs)}.",
-        judged(holds),
-        f"of the runs {', '.join(each)}.",
+        f"with {criterion} on CIFAR-10, totals {listed({name: paper[name] for name in names})} "
+        f"({PLACES[criterion]}).",
+        f"on {network} {listed(medians)}, of ‖|H|‖ = {norm:.3g} (medians over seeds).",
+        judged([each for found in holds.values() for each in found]),
+        f"by seeds, {', '.join(f'{pair} in {sum(h)} of {len(h)}' for pair, h in holds.items())}, "
+        f"on the way from a loss of {first:.2g} to {last:.2g}.",
     )
+
+
+def listed(numbers: dict[str, float]) -> str:
+    """Returns numbers with their names."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
 
 def nearer(runs: Runs, criterion: str) -> Finding:
@@ -181,13 +180,17 @@ def nearer(runs: Runs, criterion: str) -> Finding:
         run[pch]["total"] < run[other]["total"]
         for run in runs for pch in ("PCH-1", "PCH-2") for other in others
     ]  # fmt: skip
+    first = {
+        name: median(run[name]["error"][0] / run[name]["norms"][0] for run in runs)
+        for name in (*others, "PCH-1", "PCH-2")
+    }
     return Finding(
         f"with {criterion}, PCH-1 and PCH-2 are closer to the true Hessian than "
-        f"{' and '.join(others)}.",
+        f"{' and '.join(others)} (Tables 2–5).",
         f"so it is in {sum(holds)} of {len(holds)} comparisons.",
         judged(holds),
-        "the diagonal E[φ''⊙ā] that Gauss–Newton and Fisher matrices leave out is most of the "
-        "Hessian in lower layers, where gradients are still large.",
+        "they have the diagonal E[φ''⊙ā], which the others leave out and which matters most far "
+        f"from the outputs: in the first layer errors are {listed(first)} of ‖|H|‖ (medians).",
     )
 
 
@@ -201,7 +204,7 @@ def accumulated(runs: Runs) -> Finding:
         f"the first layer's error is at most {max(shares):.2g} of a total, its median "
         f"{median(shares):.1g}; it is the largest in {len(holds) - sum(holds)} of {len(holds)}.",
         judged(holds),
-        "every step down multiplies the curvature by φ'² ≤ 1/16, and its error too.",
+        "a step down multiplies the curvature, and its error, by W and by φ'² ≤ 1/16.",
     )
 
 
@@ -241,12 +244,12 @@ def clipped(runs: Runs) -> Finding:
 
 def findings(rows: list[Row]) -> list[Finding]:
     """Returns what the rows say of Tables 2–5."""
-    places = {"cross entropy": "Table 2, CIFAR-10", "eq. 14": "Table 4, CIFAR-10"}
-    runs = {criterion: runs_of(rows, criterion) for criterion in places}
+    runs = {criterion: runs_of(rows, criterion) for criterion in PAPER}
+    networks = dict.fromkeys(row["network"] for row in rows)
     both = [run for each in runs.values() for run in each]
     return [
-        *(order(runs[criterion], criterion, place) for criterion, place in places.items()),
-        *(nearer(runs[criterion], criterion) for criterion in places),
+        *(order(runs[criterion], criterion, n) for criterion, n in product(PAPER, networks)),
+        *(nearer(runs[criterion], criterion) for criterion in PAPER),
         accumulated(both),
         last(both),
         clipped(runs["eq. 14"]),

@@ -192,6 +192,10 @@ def figure(rows: list[Row]) -> Figure:
 
 # --- what the rows say ----------------------------------------------------------------------------
 
+GIVEN_UP = (  # 1/(1 + e^{−δε}) and 1/(1 + e^{δ(1−ε)}) for δ = 5, ε = 0.2
+    "A sample that is wrong for certain costs 0.731 and has no gradient, one that is right 0.018: "
+    "a run that ends near 0.09 has given up one class of ten, and some leave that sooner."
+)
 SIMILAR = 1.5  # the ratio of epochs to a level up to which curves count as similar
 Measure = Callable[[list[Row]], list[float]]  # a number for each row, the smaller the better
 
@@ -285,8 +289,9 @@ def chosen(rows: list[Row], criterion: str) -> str:
 
 def control(rows: list[Row], criterion: str) -> str:
     """Says how SGD at the rate η/α does, which is EA-CG without any curvature."""
-    values = measured(rows, criterion, [CONTROL], losses)[CONTROL.name]
-    return f"plain SGD at the best rate η/α of the grid ends at a loss of {median(values):.2g}"
+    own = [r for r in rows if r["method"] == CONTROL.name and r["criterion"] == criterion]
+    rate, end = own[0]["lr"] / own[0]["alpha"], median(losses(own))
+    return f"plain SGD at the grid's best rate η/α, {rate:g}, ends at a loss of {end:.2g}"
 
 
 # --- curvatures -----------------------------------------------------------------------------------
@@ -305,9 +310,10 @@ def similar(rows: list[Row]) -> Finding:
         f"smallest {min(found):.2g} to {max(found):.2g} by seed; losses at the end "
         f"{medians(ends, '')}.",
         judged([ratio <= SIMILAR for ratio in found]),
-        f"alike means a ratio of at most {SIMILAR}. E[h]E[h]ᵀ has rank one, so that all steps are "
-        f"those of SGD at η/α but along the mean input; {control(rows, criterion)}. "
-        f"{chosen(rows, criterion)}",
+        f"alike means a ratio of at most {SIMILAR}. E[h]E[h]ᵀ has rank one, so that but for the "
+        "mean input's direction steps are those of SGD at the rate η/α, whatever the curvature: "
+        f"{control(rows, criterion)}. What curvature gives is that rates above it are stable, and "
+        f"how far differs. {chosen(rows, criterion)}",
     )
 
 
@@ -317,15 +323,14 @@ def fastest(rows: list[Row]) -> Finding:
     methods = [Method("KFI", curvature) for curvature in ("Fisher", "GN", "PCH-1")]
     numbers = measured(rows, criterion, methods, epochs)
     fisher, *others = (method.name for method in methods)
-    holds = beats(numbers, fisher, others)
+    holds, spread = beats(numbers, fisher, others), ratios(numbers)
     return Finding(
         "with cross entropy on CIFAR-10, KFI converges faster with the Fisher matrix than with GN "
         "and PCH (Figure 1).",
         f"epochs until the loss is as low as all become: {medians(numbers, '')}.",
         judged(holds),
-        f"it is ahead in {sum(holds)} of {len(holds)} pairs. The Fisher matrix of given labels "
-        "fades with the loss, and α is then all of the damped curvature, in the paper as here; "
-        "the others keep what B has.",
+        f"it is ahead in {sum(holds)} of {len(holds)} pairs, and the slowest takes "
+        f"{min(spread):.2g} to {max(spread):.2g} times the epochs of the fastest, by seed.",
     )
 
 
@@ -340,8 +345,8 @@ def best(rows: list[Row]) -> Finding:
         "(Figures 5 and 7).",
         f"losses at the end {medians(numbers, '')}.",
         judged(holds),
-        f"it is ahead in {sum(holds)} of {len(holds)} pairs; {control(rows, criterion)}. "
-        f"{chosen(rows, criterion)}",
+        f"it is ahead in {sum(holds)} of {len(holds)} pairs. {GIVEN_UP} And "
+        f"{control(rows, criterion)}. {chosen(rows, criterion)}",
     )
 
 
@@ -396,8 +401,7 @@ class Claim:
         """Returns what the rows say of it."""
         pair = self.better, self.worse
         ours, holds = of_solvers(rows, self.criterion, *pair, self.measure, self.unit)
-        why = f"{self.why} {chosen(rows, self.criterion)}"
-        return Finding(self.paper, ours, judged(holds), why)
+        return Finding(self.paper, ours, judged(holds), self.why)
 
 
 CLAIMS = (
@@ -405,34 +409,42 @@ CLAIMS = (
         "cross entropy", "EA-CG", "KFI", seconds, " s",
         "with cross entropy on CIFAR-10, EA-CG converges faster by the clock than KFI (Figure 1).",
         "seconds until the loss is as low as all become. On so small a network a step's time is "
-        "the host's; on the paper's it is the arithmetic's, see the last finding.",
+        "not that of its arithmetic, as it is on the paper's: see the last finding.",
     ),
     Claim(
         "cross entropy", "KFI", "EA-CG", epochs, "",
         "with cross entropy on CIFAR-10, KFI's loss decreases faster by epochs (Figure 3).",
         "epochs until the loss is as low as all become. KFI divides by all of E[hhᵀ] ⊗ G, EA-CG by "
-        "what lies along E[h].",
-    ),
-    Claim(
-        "cross entropy", "EA-CG", "KFI", wrong, " %",
-        "with cross entropy on CIFAR-10, EA-CG has better test accuracy (Figures 1 and 3).",
-        "test samples that are wrong after the last epoch. CIFAR-10's networks overfit, those here "
-        "reach the level of digits; one sample is 0.28 %.",
+        "what lies along E[h]; elsewhere EA-CG's steps are the gradient's at the long rate η/α.",
     ),
     Claim(
         "eq. 14", "EA-CG", "KFI", losses, "",
         "with eq. 14 on CIFAR-10, EA-CG outperforms KFI in training loss by the clock (Figure 5), "
         "and by epochs they can hardly be told apart (Figure 7).",
-        "losses after the last epoch. Eq. 14 is flat where a sample is wrong with certainty, and "
-        "what decides is how soon a run leaves such places.",
+        f"losses after the last epoch. {GIVEN_UP}",
     ),
     Claim(
         "eq. 14", "EA-CG", "KFI", wrong, " %",
         "with eq. 14 on CIFAR-10, EA-CG has better test accuracy than KFI (Figures 5 and 7).",
-        "test samples that are wrong after the last epoch: with this criterion they follow the "
-        "training loss, class by class.",
+        "test samples that are wrong after the last epoch: a class that was given up decides.",
     ),
 )  # fmt: skip
+
+
+def accurate(rows: list[Row]) -> Finding:
+    """Returns whether EA-CG has better test accuracy than KFI on cross entropy."""
+    criterion = "cross entropy"
+    ours, holds = of_solvers(rows, criterion, "EA-CG", "KFI", wrong, " %")
+    full = measured(rows, criterion, [Method("CG", curvature) for curvature in SOLVED], wrong)
+    return Finding(
+        "with cross entropy on CIFAR-10, EA-CG has better test accuracy than KFI (Figures 1 and "
+        "3).",
+        ours,
+        judged(holds),
+        "test samples that are wrong after the last epoch; one sample of digits is 0.28 %. With "
+        f"all of E[hhᵀ] in place of E[h]E[h]ᵀ, that is with eq. 11a, it is {medians(full, ' %')}: "
+        "what lies between is the approximation, what is left the form of the damping.",
+    )
 
 
 def against_sgd(rows: list[Row]) -> Finding:
@@ -448,9 +460,8 @@ def against_sgd(rows: list[Row]) -> Finding:
         f"until the loss is as low as both become: {medians(by_epoch, ' epochs')}; "
         f"{medians(by_second, ' s')}.",
         judged(holds),
-        "it agrees where EA-CG is ahead by epochs and SGD by the clock, for every seed. "
-        f"Further, {control(rows, criterion)}: of what EA-CG gains on SGD with momentum, much is "
-        "its long steps.",
+        "it agrees where EA-CG is ahead by epochs and SGD by the clock, for every seed. Besides, "
+        f"{control(rows, criterion)}: long steps alone bring some of it. {chosen(rows, criterion)}",
     )
 
 
@@ -471,7 +482,8 @@ def costs(rows: list[Row]) -> Finding:
 
 def solver_findings(rows: list[Row]) -> list[Finding]:
     """Returns what the rows say of KFI, CG, EA-CG and SGD."""
-    return [*(claim.finding(rows) for claim in CLAIMS), against_sgd(rows), costs(rows)]
+    found = [claim.finding(rows) for claim in CLAIMS]
+    return [*found, accurate(rows), against_sgd(rows), costs(rows)]
 
 
 CURVATURE = Experiment(

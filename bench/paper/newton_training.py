@@ -90,6 +90,13 @@ class Problem:
         name = f"{self.name}, each pixel as four"
         return Problem(name, larger(self.train), larger(self.test), self.size)
 
+    def shifted(self) -> Problem:
+        """Returns the same with nine times as many samples: images moved by a pixel each way."""
+        x, y = self.train
+        moves = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        train = nt.Samples(torch.cat([x.roll(move, (2, 3)) for move in moves]), y.repeat(9))
+        return Problem(f"{self.name}, each at nine places", train, self.test, self.size)
+
 
 def problems(setting: Setting) -> list[Problem]:
     """Returns the paper's data sets that are at hand at full size, and else the digits."""

@@ -74,6 +74,8 @@ def _given(path: Path, key: str, value: Any) -> list[str]:
     """Returns an entry as arguments; an option that is off gives none."""
     if key == KEYWORDS and isinstance(value, dict):
         return [f"--{KEYWORDS}={name}={_text(path, name, v)}" for name, v in value.items()]
+    if key == KEYWORDS and isinstance(value, list):
+        return [f"--{KEYWORDS}={_text(path, key, setting)}" for setting in value]
     if isinstance(value, bool):
         return [f"--{key}"] if value else []
     return [f"--{key}={_text(path, key, value)}"]

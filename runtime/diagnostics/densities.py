@@ -132,33 +132,64 @@ def density(
             weights = torch.full_like(nodes, 1.0 / len(a))
         else:
             starts = signs(a.like, vectors, torch.Generator().manual_seed(seed))
-            found = [_quadrature(a, v, steps) for v in starts.unbind(1)]
-            nodes, weights = (torch.stack(each) for each in zip(*found, strict=True))
+            nodes, weights = _quadratures(a, starts, steps)
     if width is None:
         largest = float(nodes.abs().max())
         width = 0.01 * (float(nodes.max() - nodes.min()) or largest or 1.0)
     return Density(nodes, weights, float(width), a.products, exact)
 
 
-def _quadrature(a: TrainedMatrix, v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Returns nodes and weights of the Gauss quadrature of v; nodes of weight 0 fill them up."""
-    eps = torch.finfo(v.dtype).eps
-    basis = (v / v.norm())[:, None]
-    projected = torch.zeros(steps, steps, dtype=torch.float64)
-    for i in range(steps):
-        w = a(basis[:, i])
-        projected[i, i] = float(torch.dot(basis[:, i], w))
-        before = float(w.norm())
+def _quadratures(a: TrainedMatrix, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Returns nodes and weights of each column's Gauss quadrature; all go on side by side."""
+    spaces = [_Krylov(v) for v in starts.unbind(1)]
+    while going := [space for space in spaces if not space.ends and space.size < steps]:
+        products = a.columns(torch.stack([space.last for space in going], 1))
+        for space, product in zip(going, products.unbind(1), strict=True):
+            space.extend(product)
+    found = [space.quadrature(steps) for space in spaces]
+    return torch.stack([nodes for nodes, _ in found]), torch.stack([w for _, w in found])
+
+
+class _Krylov:
+    """A Krylov space in the making, by Lanczos' method.
+
+    Args:
+        v: the vector that it starts from.
+
+    Attributes:
+        last: the last vector of its orthonormal basis, whose product is wanted.
+        ends: whether products lead no further.
+    """
+
+    def __init__(self, v: Tensor) -> None:
+        self.last, self.ends = v / v.norm(), False
+        self._basis = self.last[:, None]
+        self._diagonal, self._beside = list[float](), list[float]()
+
+    @property
+    def size(self) -> int:
+        """How many products have been taken in."""
+        return len(self._diagonal)
+
+    def extend(self, product: Tensor) -> None:
+        """Takes in the product with the last vector, orthogonalised twice against all."""
+        self._diagonal.append(float(torch.dot(self.last, product)))
+        before, basis = float(product.norm()), self._basis
         for _ in range(2):
-            w = w - basis @ (basis.mT @ w)
-        length = float(w.norm())
-        if i + 1 == steps or length <= 100 * eps * before:  # v spans no more of the space
-            break
-        projected[i, i + 1] = projected[i + 1, i] = length
-        basis = torch.cat([basis, (w / length)[:, None]], 1)
-    size = basis.shape[1]
-    values, rotated = torch.linalg.eigh(projected[:size, :size])
-    nodes = values[-1].repeat(steps)
-    weights = torch.zeros_like(nodes)
-    nodes[:size], weights[:size] = values, rotated[0].square()
-    return nodes, weights
+            product = product - basis @ (basis.mT @ product)
+        length = float(product.norm())
+        self.ends = length <= 100 * torch.finfo(product.dtype).eps * before
+        if not self.ends:
+            self._beside.append(length)
+            self.last = product / length
+            self._basis = torch.cat([basis, self.last[:, None]], 1)
+
+    def quadrature(self, count: int) -> tuple[Tensor, Tensor]:
+        """Returns nodes and weights; `count` of them, nodes of weight 0 filling them up."""
+        size, beside = self.size, torch.tensor(self._beside[: self.size - 1], dtype=torch.float64)
+        projected = torch.tensor(self._diagonal, dtype=torch.float64).diag()
+        projected += beside.diag(1) + beside.diag(-1) if size > 1 else 0.0
+        values, rotated = torch.linalg.eigh(projected)
+        nodes, weights = values[-1].repeat(count), torch.zeros(count, dtype=torch.float64)
+        nodes[:size], weights[:size] = values, rotated[0].square()
+        return nodes, weights

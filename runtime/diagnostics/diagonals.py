@@ -21,7 +21,6 @@ from ..model.factors import Factors
 from ..model.linearized import Linearized
 from ..model.moments import SampledFactors
 from ..parts.block import Block, BlockDiagonal
-from .linearized_data import LinearizedData
 from .matrices import TrainedMatrix, signs
 from .tables import table
 
@@ -102,15 +101,14 @@ def diagonal(
         if len(a) <= products:
             values[a.places] = a.dense().diagonal()
         elif matrix == "ggn" and _squares(lin):
-            squared = lin.mean(_squared) if isinstance(lin, LinearizedData) else _squared(lin)
-            values[a.places] = squared[a.places] + model.weight_decay
+            values[a.places] = lin.mean(_squared)[a.places] + model.weight_decay
         else:
             v = signs(a.like, products, torch.Generator().manual_seed(seed))
             drawn = v * a.columns(v)
             values[a.places] = drawn.mean(1)
             errors[a.places] = drawn.std(1) / math.sqrt(products)
     if not bool(torch.isfinite(values).all()):
-        raise NewtritonError("the diagonal is not finite: take smaller steps")
+        raise NewtritonError("the diagonal is not finite at these parameters")
     return Diagonal(model, values, errors, a.products)
 
 

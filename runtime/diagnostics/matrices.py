@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -32,11 +34,12 @@ class TrainedMatrix:
 
     def __init__(self, lin: Linearized, matrix: str) -> None:
         check_option("matrix", matrix, MATRICES)
-        model = lin.model
-        self.times = lin.hvp if matrix == "hessian" else lin.ggnvp
-        names = [name for of_layer in model.layers.values() for name in of_layer]
-        self.places = model.layout.places(names).sort().values.to(model.device)
-        self.full, self.like = model.params, model.params[self.places]
+        self.lin, self.matrix = lin, matrix
+        names = [name for of_layer in lin.model.layers.values() for name in of_layer]
+        if not names:
+            raise NewtritonError("the model has no parameters that are trained: thaw some")
+        self.places = lin.model.layout.places(names).sort().values.to(lin.model.device)
+        self.like = lin.model.params[self.places]
         self.products = 0
 
     def __len__(self) -> int:
@@ -48,17 +51,27 @@ class TrainedMatrix:
         Raises:
             NewtritonError: it is not finite.
         """
-        self.products += 1
-        with switches(v.device):
-            full = torch.zeros_like(self.full).index_copy_(0, self.places, v)
-            product = self.times(full)[self.places]
-        if not bool(torch.isfinite(product).all()):
-            raise NewtritonError("a product with the matrix was not finite: take smaller steps")
-        return product
+        return self.columns(v[:, None])[:, 0]
 
     def columns(self, vs: Tensor) -> Tensor:
-        """Returns the products with the columns of a matrix, as columns."""
-        return torch.stack([self(v) for v in vs.unbind(1)], 1)
+        """Returns the products with vectors, columns of a matrix: of data in one pass.
+
+        Raises:
+            NewtritonError: they are not finite.
+        """
+        self.products += vs.shape[1]
+        with switches(vs.device):
+            found = self.lin.mean(partial(self._columns, vs))
+        if not bool(torch.isfinite(found).all()):
+            raise NewtritonError("a product with the matrix was not finite at these parameters")
+        return found
+
+    def _columns(self, vs: Tensor, lin: Linearized) -> Tensor:
+        """Returns the products with columns at a linearization."""
+        times = lin.hvp if self.matrix == "hessian" else lin.ggnvp
+        like, places = lin.model.params, self.places
+        full = (torch.zeros_like(like).index_copy_(0, places, v) for v in vs.unbind(1))
+        return torch.stack([times(v)[places] for v in full], 1)
 
     def dense(self) -> Tensor:
         """Returns the matrix, a product for each column."""

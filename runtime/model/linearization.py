@@ -138,6 +138,10 @@ class Linearization(Generic[M]):
         bound = float(read(rounding(self.outputs, self._given[Labels()]))[0])
         return change <= 2.0 * bound
 
+    def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:
+        """Returns a value of this linearization, as if of data that have one batch."""
+        return value(self)
+
     # --- running programs on the tape -----------------------------------------------------------
 
     def _run(

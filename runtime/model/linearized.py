@@ -56,6 +56,10 @@ class Linearized(Protocol):
         """The gradient of h, a flat vector."""
         ...
 
+    def mean(self, value: Callable[[Linearized], Tensor]) -> Tensor:
+        """Returns the mean over all that counts of a value that each batch's linearization has."""
+        ...
+
     def hvp(self, v: Tensor) -> Tensor:
         """Returns H v, for H the Hessian of h."""
         ...

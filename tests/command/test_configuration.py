@@ -40,6 +40,7 @@ def test_keywords_are_a_table(tmp_path: Path) -> None:
     text = '[set]\nevery = [1, 20]\nnoise = "none"\nflag = true\n'
     found = parsed(tmp_path, text, "--set", "every=3")
     assert found.set == ["every=1,20", "noise=none", "flag=true", "every=3"]
+    assert parsed(tmp_path, 'set = ["every=1,20", "a=1"]').set == ["every=1,20", "a=1"]
 
 
 def test_without_a_file_nothing_changes() -> None:

@@ -12,7 +12,7 @@ from newtriton.bench.protocol.experiment import Setting
 def test_the_experiment_runs_to_its_findings() -> None:
     experiment = product.EXPERIMENTS["newton-product"]
     rows = experiment.measure(Setting("smoke", seeds=(0,)))
-    assert [row["kind"] for row in rows] == ["curve"] * 3 + ["step"] + ["product"] * 2
+    assert [row["kind"] for row in rows] == ["curve"] * 6 + ["step"] + ["product"] * 2
     assert len(experiment.findings(rows)) == 4
     assert experiment.findings(rows)[2].verdict == "agrees", "the formula counts what is stored"
     assert experiment.figure(rows).axes

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.diagnostics.matrices import TrainedMatrix, signs
 from tests.tolerances import assert_close
 
-from ..problems import dense, problem
+from ..problems import dense, parts_of, problem
 
 
 @pytest.mark.parametrize("matrix", ["hessian", "ggn"])
@@ -24,6 +26,21 @@ def test_is_the_matrix_of_h_without_frozen_parameters(matrix: str) -> None:
     assert len(found) == model.layout.numel - 5
     assert_close(found.dense(), whole[found.places][:, found.places])
     assert found.products == len(found)
+
+
+def test_many_columns_take_one_pass_through_data() -> None:
+    model, [(x, y)] = problem("mlp")
+    passes = list[int]()
+
+    class Counted:
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            passes.append(1)
+            return iter(parts_of(x, y))
+
+    found = TrainedMatrix(nt.LinearizedData(model, Counted()), "ggn")
+    passes.clear()
+    assert_close(found.dense(), TrainedMatrix(model.linearize(x, y), "ggn").dense())
+    assert len(passes) == 1
 
 
 def test_products_that_are_not_finite_are_told() -> None:
