@@ -10,7 +10,6 @@ import copy
 import io
 import pickle
 from collections.abc import Callable, Mapping
-from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.graph.errors import NewtritonError
-from ..compiler.language.described import check_call
+from ..compiler.language.described import ConstructorSignature, check_call
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,12 +59,14 @@ class Remade:
     A class says in `state_dict` and `load_state_dict` what its state is.
     """
 
-    _made_of: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    __signature__ = ConstructorSignature()
+    _made_of: tuple[tuple[Any, ...], dict[str, Any]]
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "__init__" in vars(cls):
-            cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
+    def __new__(cls, *args: Any, **options: Any) -> Self:  # noqa: D102
+        check_call(cls, args, options)
+        new = super().__new__(cls)
+        object.__setattr__(new, "_made_of", (args, options))
+        return new
 
     def _recipe(self) -> Recipe:
         """Returns a function and the arguments with which it makes the object again."""
@@ -130,19 +131,6 @@ class Remade:
         new = function(*args)
         new._become(self._became())
         return new
-
-
-def _recorded(init: Callable[..., None]) -> Callable[..., None]:
-    """Returns a constructor that keeps the arguments of the outermost one, a subclass's or its."""
-
-    @wraps(init)
-    def recording(self: Remade, *args: Any, **options: Any) -> None:
-        if "_made_of" not in vars(self):
-            check_call(type(self), args, options)
-            self._made_of = args, options
-        init(self, *args, **options)
-
-    return recording
 
 
 @torch.inference_mode(False)

@@ -47,7 +47,7 @@ def check_call(kind: type, args: Sequence[Any], options: Mapping[str, Any]) -> N
         raise NewtritonError(f"{kind.__name__}() has {error}: its arguments are {names}") from None
 
 
-class _Signature:
+class ConstructorSignature:
     """What `inspect.signature` finds at a class: `__init__` alone, whatever `__new__` takes."""
 
     def __get__(self, instance: object, owner: type) -> inspect.Signature:
@@ -65,7 +65,7 @@ class Described:
     """
 
     frozen: ClassVar[bool] = False
-    __signature__ = _Signature()
+    __signature__ = ConstructorSignature()
 
     def __new__(cls, *args: Any, **options: Any) -> Any:  # noqa: D102
         check_call(cls, args, options)

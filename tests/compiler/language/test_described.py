@@ -127,3 +127,4 @@ def test_too_many_arguments_are_refused(call: Callable[[], object]) -> None:
 def test_signatures_are_those_of_the_constructors() -> None:
     assert list(inspect.signature(nt.Dropout).parameters) == ["p"]
     assert not inspect.signature(nt.ReLU).parameters
+    assert list(inspect.signature(nt.PolyakAverage).parameters) == ["decay"]
