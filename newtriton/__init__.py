@@ -14,6 +14,16 @@ Examples:
     True
 """
 
+# ruff: noqa: E402
+
+import pathlib as _pathlib
+
+# In a clone the other rooms lie beside this folder. An editable installation names the clone alone,
+# so that in the folder above, too, Python finds this package before the folder of the clone.
+_clone = _pathlib.Path(__file__).parents[1]
+if (_clone / "pyproject.toml").is_file() and (_clone / "compiler").is_dir():
+    __path__.append(str(_clone))
+
 from newtriton.compiler.graph import ops as ops
 from newtriton.compiler.graph import scalar as scalar
 from newtriton.compiler.graph.errors import MissingRule as MissingRule

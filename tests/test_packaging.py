@@ -103,3 +103,32 @@ def test_the_wheel_installs_the_command(said: str):
     _, _, shown = said.partition("\n")
     assert shown.startswith("usage: newtriton")
     assert all(name in shown for name in ("train", "inspect", "check", "bench"))
+
+
+def test_the_package_is_found_in_the_folder_above_a_clone(tmp_path: Path) -> None:
+    (tmp_path / "newtriton").symlink_to(ROOT, target_is_directory=True)
+    command = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)];"
+        "import newtriton as nt, newtriton.runtime, newtriton.command.main;"
+        "print(nt.Linear(3), nt.runtime.__file__)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # as compat's .pth file says it
+    found = subprocess.run(
+        [sys.executable, "-c", command], cwd=tmp_path, env=environment, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.stdout.split() == ["Linear(3)", str(ROOT / "runtime" / "__init__.py")]
+
+
+def test_an_editable_installation_names_the_clone(tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        (tmp_path / folder).symlink_to(ROOT / folder, target_is_directory=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    code = "import sys; from setuptools import build_meta; build_meta.build_editable(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        (path,) = (name for name in packed.namelist() if name.endswith(".pth"))
+        assert packed.read(path).decode().split() == [str(tmp_path)]

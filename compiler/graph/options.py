@@ -54,6 +54,18 @@ def check_count(what: str, value: object, least: int = 1) -> int:
     raise NewtritonError(f"{what} is {value!r}: give {wanted}")
 
 
+def check_seed(value: object) -> int:
+    """Returns a seed, an integer from 0 to 2⁶³ − 1.
+
+    Raises:
+        NewtritonError: the value is no such integer.
+    """
+    seed = check_count("seed", value, 0)
+    if seed >= 1 << 63:
+        raise NewtritonError(f"seed is {value!r}: give an integer below 2⁶³")
+    return seed
+
+
 def check_flag(what: str, value: object) -> bool:
     """Returns a value that is True or False.
 

@@ -10,7 +10,7 @@ from itertools import accumulate, product
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError
 from ..graph.ir import Node
-from ..graph.options import check_number
+from ..graph.options import check_flag, check_number
 from ..graph.scalar import Expr, derivative, var
 from .loss import Loss
 
@@ -66,6 +66,7 @@ class Criterion(Loss):
     distribution: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
+        check_flag("convex", self.convex)
         _traced("function", self.function)
         finite = self.values is not None
         object.__setattr__(self, "distribution", finite or self.draw is not None)

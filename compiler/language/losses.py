@@ -90,6 +90,7 @@ class CrossEntropyLoss(Loss):
         ignored, smoothing = self.ignore_index, self.label_smoothing
         if ignored is not None and (not isinstance(ignored, Integral) or isinstance(ignored, bool)):
             raise NewtritonError(f"ignore_index is {ignored!r}: give an integer, or None")
+        object.__setattr__(self, "ignore_index", None if ignored is None else int(ignored))
         smoothing = check_number("label_smoothing", smoothing, 0.0, 1.0)
         object.__setattr__(self, "label_smoothing", smoothing)
 
@@ -103,7 +104,7 @@ class CrossEntropyLoss(Loss):
     def ignored(self, z: Node) -> int | None:
         """Returns the label that does not count; None where all have to."""
         if self.ignore_index is not None:
-            return int(self.ignore_index)
+            return self.ignore_index
         optional = self.weight is not None or self.label_smoothing
         return IGNORED if optional or z.shape[0] is not N else None
 

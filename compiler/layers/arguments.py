@@ -15,6 +15,7 @@ from ..graph import ops
 from ..graph.errors import NewtritonError, ShapeError
 from ..graph.ir import Node
 from ..graph.options import check_count
+from ..language.described import unknown
 from ..language.initial import WEIGHTS
 
 Size = int | Sequence[int]
@@ -22,7 +23,7 @@ Check = Callable[[str, Any], Any]
 
 
 def arranged(
-    layer: str,
+    owner: object,
     names: Mapping[str, Check],
     inferred: str,
     given: Sequence[Any],
@@ -31,7 +32,7 @@ def arranged(
     """Returns the sizes of a layer by name, None for the one that is to be inferred.
 
     Args:
-        layer: the layer's class.
+        owner: the layer.
         names: the sizes in PyTorch's order, each with what checks it.
         inferred: the one that may be left out.
         given: the positional arguments.
@@ -40,9 +41,9 @@ def arranged(
     Raises:
         NewtritonError: there are too few or too many, or one is no size.
     """
-    for name in named:
-        if name not in names:
-            raise NewtritonError(f"{layer}() has no option {name!r}: its sizes are {_list(names)}")
+    layer = type(owner).__name__
+    for name in named.keys() - names:
+        raise unknown(type(owner), name, names)
     free = [name for name in names if name not in named]
     if len(given) == len(free) - 1 and inferred in free:
         free.remove(inferred)

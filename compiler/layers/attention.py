@@ -95,7 +95,7 @@ class SelfAttention(Described):
         **named: int,
     ) -> None:
         names = {"embed_dim": check_count, "num_heads": check_count}
-        found = arranged("SelfAttention", names, "embed_dim", sizes, named)
+        found = arranged(self, names, "embed_dim", sizes, named)
         self.embed_dim: int | None = found["embed_dim"]
         self.num_heads: int = found["num_heads"]
         self.sizes = stated(found)

@@ -53,7 +53,7 @@ class _Windowed(Described):
         """Checks and keeps what both have."""
         check = axes(self.spatial)
         names = {"in_channels": check_count, "out_channels": check_count, "kernel_size": check}
-        found = arranged(type(self).__name__, names, "in_channels", given, named)
+        found = arranged(self, names, "in_channels", given, named)
         self.in_channels: int | None = found["in_channels"]
         self.out_channels: int = found["out_channels"]
         self.kernel_size: Size = found["kernel_size"]

@@ -41,7 +41,7 @@ class Linear(Described):
 
     def __init__(self, *sizes: int, bias: bool = True, init: str = "default", **named: int) -> None:
         names = {"in_features": check_count, "out_features": check_count}
-        found = arranged("Linear", names, "in_features", sizes, named)
+        found = arranged(self, names, "in_features", sizes, named)
         self.in_features: int | None = found["in_features"]
         self.out_features: int = found["out_features"]
         self.sizes = stated(found)

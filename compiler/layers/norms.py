@@ -58,8 +58,7 @@ class _BatchNorm(Described):
         affine: bool = True,
         **named: int,
     ) -> None:
-        layer = type(self).__name__
-        found = arranged(layer, {"num_features": check_count}, "num_features", sizes, named)
+        found = arranged(self, {"num_features": check_count}, "num_features", sizes, named)
         self.num_features: int | None = found["num_features"]
         self.sizes = stated(found)
         self.eps = check_number("eps", eps, above=0.0)
@@ -151,8 +150,7 @@ class _InstanceNorm(Described):
     ranks: ClassVar[tuple[int, str]]
 
     def __init__(self, *sizes: int, eps: float = 1e-5, affine: bool = False, **named: int) -> None:
-        layer = type(self).__name__
-        found = arranged(layer, {"num_features": check_count}, "num_features", sizes, named)
+        found = arranged(self, {"num_features": check_count}, "num_features", sizes, named)
         self.num_features: int | None = found["num_features"]
         self.sizes = stated(found)
         self.eps = check_number("eps", eps, above=0.0)
@@ -236,7 +234,7 @@ class GroupNorm(Described):
 
     def __init__(self, *sizes: int, eps: float = 1e-5, affine: bool = True, **named: int) -> None:
         names = {"num_groups": check_count, "num_channels": check_count}
-        found = arranged("GroupNorm", names, "num_channels", sizes, named)
+        found = arranged(self, names, "num_channels", sizes, named)
         self.num_groups: int = found["num_groups"]
         self.num_channels: int | None = found["num_channels"]
         self.sizes = stated(found)
@@ -268,7 +266,7 @@ class _TrailingNorm(Described):
     def _given(self, given: Sequence[Any], named: dict[str, Any]) -> None:
         """Checks and keeps the shape."""
         names = {"normalized_shape": _trailing}
-        found = arranged(type(self).__name__, names, "normalized_shape", given, named)
+        found = arranged(self, names, "normalized_shape", given, named)
         self.normalized_shape = found["normalized_shape"]
         self.sizes = stated(found)
 

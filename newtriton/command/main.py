@@ -1,6 +1,7 @@
 """The command line: `newtriton train | inspect | check | bench`.
 
-What cannot be done is said in one line on stderr, with exit status 2.
+What cannot be done is said in one line on stderr, with exit status 2. Where nobody reads the output
+to its end, as under `| head -1`, the program ends like others: quietly, with status 141.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from ..compiler.graph.errors import NewtritonError
 from ..runtime.model.compile import PRECISIONS
 from . import bench, inspect, train
 
+CANNOT, CLOSED = 2, 141  # exit statuses; the second is a shell's for SIGPIPE
 DESCRIPTION = "A compiler for second-order neural-network training."
 
 
@@ -23,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with status 2."""
-        self.exit(2, f"error: {message}\n")
+        self.exit(CANNOT, f"error: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,10 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["train"]:
             given[1:] = train.arguments_with_file(given[1:])
         options = parser(given).parse_args(given)
-        return options.run(options) or 0
+        status = options.run(options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - flushed at the end
+        return CLOSED
     except (NewtritonError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return CANNOT
 
 
 def parser(arguments: Sequence[str] = ()) -> Parser:
@@ -87,7 +94,11 @@ def _check(options: argparse.Namespace) -> int:
     halves = ("numbers", "code") if options.only is None else (options.only,)
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if not options.gpu and (len(halves) > 1 or (halves == ("numbers",) and not interpreted)):
-        return max(_half(options, half) for half in halves)
+        worst = 0
+        for half in halves:
+            if worst != CANNOT:  # the second half would say the same again
+                worst = max(worst, _half(options, half))
+        return worst
     from . import check  # noqa: PLC0415 - Triton only where it is used
 
     return check.run(options)

@@ -32,6 +32,7 @@ from ..parts.eigen import REFRESHES
 from ..parts.state import Maybe, Number, Random, Spec, State, copied, seeded
 from ..parts.tags import Tag
 from ..reading import all_finite
+from ..remaking import Remade
 from .ekfac import EKFAC, EigenbasisBlock
 from .kronecker_block import KroneckerBlock, MeanBlock
 from .units import units
@@ -40,7 +41,7 @@ STRUCTURES = (*KINDS, *EKFAC)
 INPUTS = ("gram", "mean", "mean-first")
 
 
-class KroneckerCurvature:
+class KroneckerCurvature(Remade):
     """The curvature C ≈ blockdiag(A ⊗ G), diagonal where parameters have no Kronecker rule.
 
     Of kind "ekfac" its blocks are diagonal in the eigenbasis of A ⊗ G, with the second moments of

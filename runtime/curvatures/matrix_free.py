@@ -19,6 +19,7 @@ from ..model.linearized import Linearized
 from ..parts.protocols import Foreseeing
 from ..parts.state import Attributes, Number, Spec, State
 from ..parts.tags import Tag
+from ..remaking import Remade
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -159,7 +160,7 @@ class MatrixFree(Attributes):
         return {"products": Number(int, 0)}
 
 
-class WithPreconditioner:
+class WithPreconditioner(Remade):
     """A curvature with a second one beside it, for a solver that preconditions with it.
 
     Args:

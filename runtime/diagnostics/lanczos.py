@@ -31,6 +31,7 @@ class Spectrum:
         largest_residuals: ‖Av − θv‖ of the largest.
         products: how many products with A it took.
         converged: whether all residuals are within the tolerance.
+        dtype: of the products.
     """
 
     smallest: tuple[float, ...]
@@ -39,6 +40,7 @@ class Spectrum:
     largest_residuals: tuple[float, ...]
     products: int
     converged: bool
+    dtype: torch.dtype = torch.float64
 
     def __str__(self) -> str:
         """Returns a table with a row for each pair of eigenvalues, and the state below."""
@@ -46,8 +48,12 @@ class Spectrum:
         ends = (self.smallest, self.smallest_residuals, self.largest, self.largest_residuals)
         for i, (low, r_low, high, r_high) in enumerate(zip(*ends, strict=True), 1):
             rows.append([str(i), f"{low:.6g}", f"{r_low:.0e}", f"{high:.6g}", f"{r_high:.0e}"])
-        state = "converged" if self.converged else "not converged"
-        return f"{table(rows)}\n{state} after {self.products} products"
+        state = f"converged after {self.products} products"
+        if not self.converged:
+            finer = "" if self.dtype is torch.float64 else "compile with dtype=torch.float64, "
+            way = f"{finer}allow more products by limit=, or larger residuals by tolerance="
+            state = f"not {state}: {way}"
+        return f"{table(rows)}\n{state}"
 
 
 def _extension(basis: Tensor, new: Tensor, generator: torch.Generator) -> Tensor:
@@ -129,6 +135,7 @@ def spectrum_edges(
         if converged or products >= limit:
             low, high = (tuple(x.tolist()) for x in theta.split(k))
             low_residuals, high_residuals = (tuple(x.tolist()) for x in residuals.split(k))
-            return Spectrum(low, high, low_residuals, high_residuals, products, converged)
+            ends = low, high, low_residuals, high_residuals
+            return Spectrum(*ends, products, converged, like.dtype)
         outermost = torch.cat([vectors[:, : size // 4], vectors[:, -(size // 4) :]], 1)
         basis, image = basis @ outermost, image @ outermost

@@ -77,6 +77,7 @@ class LinearizedData:
                 "through often, as a list, Batches or a DataLoader"
             )
         self.model, self.training = model, check_flag("training", training)
+        check_flag("keep", keep)
         self.programs, self.vectors = model.programs[training], model.vectors
         self._data = Passes(Moved(data, model))
         self._kept: list[Linearization] | None = None

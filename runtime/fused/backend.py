@@ -36,6 +36,10 @@ class TritonBackend:
             partial(FusedExecutor, keep=(), selection=self.selection, copies_data=False)
         )
 
+    def __reduce__(self) -> tuple[type[TritonBackend], tuple[Settings, torch.device]]:
+        """Returns what a backend is copied and pickled by: nothing that it has chosen or made."""
+        return TritonBackend, (self.selection.settings, self.device)
+
     @property
     def compiles(self) -> bool:
         """Whether kernels are compiled, not interpreted."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_number, check_option
+from ...compiler.graph.options import check_flag, check_number, check_option, check_seed
 from ...compiler.language.inputs import InputSpec, specifications
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer
@@ -100,6 +100,7 @@ def compiled(
     check_option("backend", backend, BACKENDS)
     check_option("precision", precision, PRECISIONS)
     check_option("contractions", contractions, CONTRACTED_BY)
+    check_flag("cuda_graphs", cuda_graphs)
     if dtype not in DTYPES:
         raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
     place = _place(device)
@@ -110,7 +111,7 @@ def compiled(
     alone = isinstance(specs, InputSpec) and specs.kind == "float"
     decay = check_number("weight_decay", weight_decay, 0.0)
     shape = specs.shape if alone else specs
-    return kind(net, shape, loss, where, dtype, decay, seed)
+    return kind(net, shape, loss, where, dtype, decay, check_seed(seed))
 
 
 def _backend(

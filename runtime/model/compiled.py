@@ -16,6 +16,7 @@ from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, 
 from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, per_sample
+from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
@@ -35,6 +36,7 @@ from ...compiler.values import (
     RunningValue,
 )
 from ..backend import Backend, Context, Executor, Expected
+from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
 from .dropout import DropoutNumbers
@@ -63,7 +65,7 @@ class Checked(NamedTuple):
     batch: int
 
 
-class Compiled:
+class Compiled(Remade):
     """A network with its loss, on a backend.
 
     Attributes:
@@ -144,6 +146,28 @@ class Compiled:
             zero = torch.zeros((), dtype=torch.int64, device=self.device)
             buffers[f"{layer}.{TRACKED}"] = zero
         return buffers
+
+    # --- copies ---------------------------------------------------------------------------------
+
+    def _became(self) -> dict[str, Any]:
+        """Returns copies of what has become of the model since it was compiled; see `Remade`."""
+        return {
+            "params": self.params.detach().clone(),
+            "buffers": {name: values.clone() for name, values in self.buffers.items()},
+            "dropout": self.dropout.state_dict(),
+            "frozen": self.frozen,
+            "weight_decay": self.weight_decay,
+        }
+
+    @torch.inference_mode(False)
+    def _become(self, state: dict[str, Any]) -> None:
+        """Takes over what `_became` gave; nothing of it is shared."""
+        self.params.copy_(state["params"])
+        for name, values in state["buffers"].items():
+            self.buffers[name].copy_(values)
+        self.dropout.load_state_dict(state["dropout"])
+        self._hold(state["frozen"])
+        self.weight_decay = state["weight_decay"]
 
     @cached_property
     def blocks(self) -> list[KroneckerLayer | DiagonalLayer]:
@@ -335,6 +359,7 @@ class Compiled:
             >>> sorted(model.frozen)
             ['0.bias', '0.weight']
         """
+        check_flag("frozen", frozen)
         meant = set[str]()
         for name in names:
             found = {p for p in self.layout.parameters if p == name or p.startswith(f"{name}.")}

@@ -6,6 +6,7 @@ every step the module is the trained network.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...compiler.capture.captured import Captured, capture
+from ...compiler.capture.captured import capture
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.inputs import InputSpec, specifications
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Traced
 from ...compiler.language.trees import mapped, named
+from ..backend import Backend
+from ..remaking import Recipe, Saved
 from .compile import DTYPES, compiled
 from .compiled import Checked
 from .layout import faults, raise_faults
@@ -72,16 +75,20 @@ class CapturedModel(Model):
     _buffers: list[Entry]
     _fixed: dict[str, tuple[Tensor, int]]
     _used: frozenset[str]
+    _traced_by: tuple[int, str | int | None]
 
-    def bind(self, module: nn.Module, given: nn.Module, captured: Captured) -> None:
+    def bind(
+        self, module: nn.Module, given: nn.Module, samples: int, output: str | int | None
+    ) -> None:
         """Takes over the module's values and makes its parameters views of the model's.
 
         Args:
             module: the module.
             given: it as it was given, perhaps in a wrapper.
-            captured: it as a layer.
+            samples: of how many the batch was by which it was traced.
+            output: which part of its output counts.
         """
-        self.module, self._given = module, given
+        self.module, self._given, self._traced_by = module, given, (samples, output)
         parameters = dict(module.named_parameters())
         with torch.no_grad():
             for name, view in self.layout.torch_views(self.params).items():
@@ -93,12 +100,20 @@ class CapturedModel(Model):
         self._buffers = [_entry(module, name, buffer) for name, buffer in buffers.items()]
         fixed = {name: b for name, b in buffers.items() if name not in self.buffers}
         self._fixed = {name: (b, b._version) for name, b in fixed.items()}
-        self._used = captured.used
+        self._used = self.net.used  # type: ignore[attr-defined]
 
     def to_torch(self) -> nn.Module:
         """Returns the module that was given, with the model's parameters and running statistics."""
         self.check_module()
         return self._given
+
+    def _recipe(self) -> Recipe:
+        """Returns how the model is made again: of a copy of the module, captured again."""
+        self.check_module()
+        copied = Saved(copy.deepcopy(self._given))
+        samples, output = self._traced_by
+        of_model = self.criterion, self.backend, self.dtype, self.weight_decay, self.dropout.seed
+        return _captured_again, (copied, samples, output, self.input_shape, *of_model)
 
     # --- what the module does meanwhile -----------------------------------------------------------
 
@@ -265,13 +280,36 @@ def from_torch(
     place, kind = _place(inner, device, dtype)
     specs = _specifications(example, input_shape)
     inner.to(device=place, dtype=kind)
-    captured = capture(inner, _batch(example, specs, place, kind), output)
+    samples = _samples(example)
+    captured = capture(inner, _batch(samples, specs, place, kind), output)
     model = compiled(
         CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
         precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
         weight_decay=weight_decay, seed=seed,
     )  # fmt: skip
-    model.bind(inner, module, captured)
+    model.bind(inner, module, samples, output)
+    return model
+
+
+@torch.inference_mode(False)
+def _captured_again(
+    saved: Saved,
+    samples: int,
+    output: str | int | None,
+    input_shape: Any,
+    loss: Loss,
+    backend: Backend,
+    dtype: torch.dtype,
+    weight_decay: float,
+    seed: int,
+) -> CapturedModel:
+    """Returns the model of a copy of a module."""
+    module = saved.value
+    inner = _unwrapped(module)
+    batch = _batch(samples, specifications(input_shape), backend.device, dtype)
+    captured = capture(inner, batch, output)
+    model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed)
+    model.bind(inner, module, samples, output)
     return model
 
 
@@ -334,14 +372,18 @@ def _specification(x: Any) -> InputSpec:
     raise NewtritonError(f"the example has a tensor of {x.dtype}: give floats or int64")
 
 
-def _batch(example: Any, specs: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Returns a batch by which the module is traced, with at least `SAMPLES` samples."""
+def _samples(example: Any) -> int:
+    """Returns of how many samples the batch is by which the module is traced."""
     counts = {} if example is None else {name: len(x) for name, x in named(example).items()}
     if len({*counts.values()}) > 1:
         raise NewtritonError(
             f"the example has {counts} samples: the first axis of every input is the batch"
         )
-    samples = max(*counts.values(), SAMPLES) if counts else SAMPLES
+    return max(*counts.values(), SAMPLES) if counts else SAMPLES
+
+
+def _batch(samples: int, specs: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Returns a batch by which the module is traced."""
 
     def values(spec: InputSpec) -> Tensor:
         kind = dtype if spec.kind == "float" else torch.int64

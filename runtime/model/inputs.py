@@ -205,7 +205,17 @@ def _classes_hint(traced: Traced, y: Tensor, batch: int) -> str:
     outputs = concrete(traced.output.shape, batch)
     if traced.class_axis != 1 and tuple(y.shape) == (batch, *outputs[2:]):
         return ": classes lie last, end the network in z.movedim(1, -1)"
-    return ": end the network in Flatten()" if y.ndim == 1 and len(outputs) > 2 else ""
+    if y.ndim == 1 and len(outputs) > 2:
+        return ": end the network in Flatten()"
+    shape, whole = label_shape(traced, batch), not (y.is_floating_point() or y.is_complex())
+    if whole and tuple(y.shape) == shape:
+        return ": give y.long()"
+    if whole and tuple(y.shape) == (*shape, 1):
+        return ": give y.squeeze(-1).long()"
+    if tuple(y.shape) == outputs:
+        axis = traced.class_axis
+        return f": give y.argmax({axis}) for one-hot rows; several classes need BCEWithLogitsLoss"
+    return ""
 
 
 def _classes(traced: Traced, y: Tensor) -> tuple[Tensor, list[Demand]]:

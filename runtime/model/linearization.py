@@ -121,6 +121,12 @@ class Linearization(Generic[M]):
             key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
         }
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Raises an error: programs and their tape are of this model."""
+        raise NewtritonError(
+            "a linearization is not copied or pickled: copy the model, and linearize there"
+        )
+
     def hides(self, change: float) -> bool:
         """Whether rounding, of both losses, may be all of a change of `objective`.
 

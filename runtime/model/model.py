@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node
+from ...compiler.graph.options import check_count, check_flag
 from ...compiler.graph.program import Output, Program
 from ...compiler.language.trees import Tree
 from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
 from ..backend import Planned
+from ..summary import summary
 from .compiled import TRACKED, Compiled
 from .explain import explain
 from .inputs import Demand, label_shape, read_checked
@@ -166,7 +168,7 @@ class Model(Compiled):
         If `training`, batch norm takes batch statistics, and elements drop out as they did in the
         last linearization or gradient.
         """
-        found, demands = self._evaluate(x, y, training)
+        found, demands = self._evaluate(x, y, check_flag("training", training))
         broken, (total, *_) = self.measured(found)
         return float(read_checked(demands + broken, total)[0])
 
@@ -228,7 +230,45 @@ class Model(Compiled):
             >>> lin.loss, lin.gradient
             (tensor(9.), tensor([-6., -6., -6.]))
         """
-        return Linearization(self, self.programs[training], x, y, training, ahead)
+        programs = self.programs[check_flag("training", training)]
+        return Linearization(self, programs, x, y, training, ahead)
+
+    # --- in words -------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """Returns what the model is, in a phrase."""
+        return f"<{type(self).__name__} of {self.layout.numel:,} parameters on {self.device}>"
+
+    def __str__(self) -> str:
+        """Returns network, loss, options and the parameters of each layer, a screen at most."""
+        views, frozen = self.layout.torch_views(self.params), self.frozen
+        sizes = {n: view.numel() for n, view in views.items()}
+        shapes = {n: "×".join(map(str, view.shape)) for n, view in views.items()}
+
+        def row(layer: str, names: list[str]) -> tuple[str, str, str, str]:
+            listed = ", ".join(f"{n.rpartition('.')[2]} {shapes[n]}" for n in names)
+            held = [n.rpartition(".")[2] for n in names if n in frozen]
+            count = f"{sum(sizes[n] for n in names):,}"
+            return layer or "(network)", listed, count, ", ".join(held)
+
+        total, held = self.layout.numel, sum(sizes[n] for n in frozen)
+        statistics = sum(values.numel() for values in self.buffers.values())
+        rows = [row(layer, names) for layer, names in self.layout.layers.items()]
+        backend = type(self.backend).__name__.removesuffix("Backend").lower()
+        return summary(
+            f"{type(self).__name__} of {total:,} parameters, {held:,} of them frozen",
+            {
+                "network": self.net,
+                "input": self.input_shape,
+                "loss": self.criterion,
+                "where": f"{self.device}, backend {backend}",
+                "numbers": f"{self.dtype}, precision {self.backend.precision}",
+                "weight decay": self.weight_decay,
+                "running statistics": f"{statistics:,} numbers",
+                "memory": f"{total * self.dtype.itemsize / 1e6:.3g} MB of parameters",
+            },
+            [("layer", "parameters", "count", "frozen"), *rows],
+        )
 
     # --- what it costs --------------------------------------------------------------------------
 
@@ -241,7 +281,7 @@ class Model(Compiled):
             batch: the batch size.
             kernels: whether each program's schedule and source follow.
         """
-        programs = self.programs[True]
+        programs, batch = self.programs[True], check_count("batch", batch)
 
         def plan(program: Program, made: Sequence[Node]) -> Planned | None:
             return self.executor(program, tape=program is programs.linearize).plan(batch, made)

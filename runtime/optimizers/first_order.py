@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,21 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
 from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
+from ..remaking import Remade
+from ..summary import summary
 from .passes import Batch
 from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
 from .sampling import as_batches, mean_gradient
 from .snapshot import Snapshot
+
+# Optimizers to which one flat vector is what all parameters are: each element, or a sum over all
+# elements, is what they look at. Others may look at shapes.
+FLAT = frozenset({
+    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam,
+    torch.optim.RAdam, torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.RMSprop,
+    torch.optim.Rprop, torch.optim.ASGD, torch.optim.LBFGS,
+})  # fmt: skip
 
 # What PyTorch's schedules of learning rates keep among the options of an optimizer.
 SCHEDULED = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
@@ -45,16 +56,18 @@ class Start:
     reported: Mapping[str, Any] = field(default_factory=dict)
 
 
-class TorchOptimizer:
+class TorchOptimizer(Remade):
     """An optimizer of torch.optim on a compiled model.
 
-    It sees one flat parameter that shares its memory with `model.params`. Weight decay is the
-    model's; a `weight_decay` given here comes on top. L-BFGS gets a closure. A step that leads to
-    what is not finite is taken back, together with the optimizer's state, bit for bit.
+    What it sees shares its memory with `model.params`: one flat parameter where PyTorch's class is
+    known to work by element, and else each trained parameter in its shape, since Adafactor, Muon
+    and classes of others look at it. Weight decay is the model's; a `weight_decay` given here comes
+    on top. L-BFGS gets a closure. A step that leads to what is not finite is taken back, together
+    with the optimizer's state, bit for bit.
 
     Args:
         model: the model to be trained.
-        cls: a class of torch.optim.
+        cls: a class of torch.optim, or one of others that is made alike.
         schedule: makes one of torch's schedules of learning rates for the optimizer, such as
             `functools.partial(LambdaLR, lr_lambda=lambda t: 1.0 / (1.0 + 1e-6 * t))`; it goes on
             after each step that is made. None leaves the rates as they are.
@@ -63,7 +76,9 @@ class TorchOptimizer:
     Attributes:
         optimizer: the optimizer itself, e.g. for a schedule that goes on after each epoch.
         schedule: the schedule, whose state is part of the optimizer's; None if there is none.
-        flat: the parameter that it sees.
+        flat: `model.params` as a parameter.
+        seen: the parameters that it sees: `flat` alone, or those that are trained.
+        steps: how many steps have been asked for.
 
     Raises:
         NewtritonError: the class is none, or does not take the options, or `schedule` makes no
@@ -89,17 +104,18 @@ class TorchOptimizer:
         **options: Any,
     ) -> None:
         if not callable(cls):
-            raise NewtritonError(f"cls is {cls!r}: give a class of torch.optim, e.g. SGD")
+            raise _no_class(cls)
         self.model, self._frozen = model, model.check_trained()
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
-        try:
-            self.optimizer = cls([self.flat], **options)
-        except (TypeError, ValueError) as error:
-            raise NewtritonError(
-                f"torch.optim.{cls.__name__} refuses {options}: {error}"
-            ) from error
+        kind = cls.func if isinstance(cls, partial) else cls
+        self._shaped = kind not in FLAT
+        self.seen = [self.flat]
+        if self._shaped:
+            views = self._views(model.params)
+            self.seen = [torch.nn.Parameter(view, requires_grad=False) for view in views]
+        self.optimizer = _optimizer(cls, self.seen, options)
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
-        self.patience = Patience()
+        self.patience, self.steps = Patience(), 0
         self._before = torch.empty_like(model.params)
         self._snapshot, self._retreat = Snapshot(), Retreat(model)
 
@@ -126,6 +142,7 @@ class TorchOptimizer:
         fault, norm = start.fault, 0.0
         if fault is None:
             fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
+        self.steps += 1
         self._count(fault, batches)
         for of_batch in start.statistics if fault is None else ():
             self.model.update_statistics(of_batch)
@@ -174,7 +191,7 @@ class TorchOptimizer:
         """
         params = self.model.params
         self._before.copy_(params)
-        self._snapshot.take(self.optimizer.state[self.flat])
+        self._snapshot.take({i: self.optimizer.state[p] for i, p in enumerate(self.seen)})
         self._retreat.keep()
         moved = False
         try:
@@ -185,7 +202,7 @@ class TorchOptimizer:
                 params[run].copy_(self._before[run])
             if not moved:
                 params.copy_(self._before)
-                self.optimizer.state[self.flat] = self._snapshot.restore()
+                self._restore()
             self._retreat.moved()
         return fault, float(torch.sub(params, self._before, out=self._before).norm())
 
@@ -195,8 +212,26 @@ class TorchOptimizer:
             self.patience.count(fault)
         except NewtritonError:
             if self._retreat.go_back(batches):
-                self.optimizer.state[self.flat] = self._snapshot.restore()
+                self._restore()
             raise
+
+    def _restore(self) -> None:
+        """Makes the optimizer's state be what it was before the last step."""
+        for i, state in self._snapshot.restore().items():
+            self.optimizer.state[self.seen[i]] = state  # type: ignore[assignment]
+
+    def _views(self, vector: Tensor) -> list[Tensor]:
+        """Returns the parts of a flat vector that the optimizer sees."""
+        if not self._shaped:
+            return [vector]
+        views = self.model.layout.torch_views(vector).items()
+        return [view for name, view in views if name not in self._frozen]
+
+    def _give(self, gradient: Tensor | None) -> None:
+        """Makes a flat vector be the gradient that the optimizer sees; None for no gradient."""
+        views = [None] * len(self.seen) if gradient is None else self._views(gradient)
+        for parameter, view in zip(self.seen, views, strict=True):
+            parameter.grad = view
 
     def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
         """Lets the optimizer change the parameters; returns what is not finite afterwards."""
@@ -205,23 +240,44 @@ class TorchOptimizer:
 
         @torch.no_grad()
         def closure() -> Tensor:
-            loss, self.flat.grad = known.pop() if known else mean_gradient(self.model, batches)[:2]
+            loss, slope = known.pop() if known else mean_gradient(self.model, batches)[:2]
+            self._give(slope)
             losses.append(loss)
             return torch.tensor(loss, dtype=torch.float64, device="cpu")
 
-        self.flat.grad = gradient
+        self._give(gradient)
         if self.takes_data:
             with self.model.dropout.kept():
                 self.optimizer.step(closure)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
-        self.flat.grad = None
+        self._give(None)
         return not_finite(losses[-1], self.model.params) and "a step that is not finite"
 
     def _state_spec(self) -> Mapping[str, Spec]:
         """Returns what a state must look like, for `state.check_state`."""
         parts = dict.fromkeys(self._parts, Anything())
         return {**parts, "rejected": Number(int, 0), **drawing_spec(self.model)}
+
+    def __str__(self) -> str:
+        """Returns the optimizer, its options as they are now and how far it has come."""
+        group = self.optimizer.param_groups[0]
+        options = {name: value for name, value in group.items() if name != "params"}
+        schedule, rejected = self.schedule, self.patience.rejected
+        return summary(
+            f"{type(self).__name__} of {self.model!r}",
+            {
+                "class": _name_of(type(self.optimizer)),
+                "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
+                "schedule": None if schedule is None else type(schedule).__name__,
+                **self._described(),
+                "steps": f"{self.steps} since it was made, {rejected} refused in a row",
+            },
+        )
+
+    def _described(self) -> Mapping[str, object]:
+        """Returns what there is besides, in words."""
+        return {}
 
     @property
     def _parts(self) -> dict[str, torch.optim.Optimizer | LRScheduler]:
@@ -271,15 +327,59 @@ class TorchOptimizer:
         elif differing := _differing(groups[0].keys(), own["param_groups"][0].keys()):
             yield f"options that only one of the two has: {', '.join(sorted(differing))}"
         elif groups[0]["params"] != own["param_groups"][0]["params"]:
-            yield "the group does not hold the one flat parameter"
-        if not isinstance(state["state"], Mapping) or set(state["state"]) - {0}:
-            yield "the state is not of the one flat parameter"
+            yield f"the group does not hold {len(self.seen)} parameters, as the optimizer's does"
+        known = dict(enumerate(self.seen))
+        if not isinstance(state["state"], Mapping) or state["state"].keys() - known.keys():
+            yield f"the state is not of {len(self.seen)} parameters, as the optimizer's is"
             return
-        for name, value in state["state"].get(0, {}).items():
-            for tensor in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(tensor, Tensor) and tensor.numel() not in (1, self.flat.numel()):
-                    yield f"{name} has {tensor.numel()} elements, not {self.flat.numel()}"
-                    break
+        if type(self.optimizer).__module__.startswith("torch."):
+            for i, values in state["state"].items():
+                yield from _misshapen(values, known[i])
+
+
+def _optimizer(
+    cls: Any, parameters: list[torch.nn.Parameter], options: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """Returns what a class makes for parameters.
+
+    Raises:
+        NewtritonError: it is no optimizer's, or does not take the options.
+    """
+    try:
+        made = cls(parameters, **options)
+    except (TypeError, ValueError) as error:
+        raise NewtritonError(f"{_name_of(cls)} refuses {dict(options)}: {error}") from error
+    if isinstance(made, torch.optim.SparseAdam):
+        raise NewtritonError("SparseAdam takes sparse gradients, and these are dense: take Adam")
+    if not isinstance(made, torch.optim.Optimizer):
+        raise _no_class(cls)
+    return made
+
+
+def _name_of(cls: Any) -> str:
+    """Returns what a user calls a class, or what stands for one."""
+    name = getattr(cls, "__qualname__", " ".join(repr(cls).split()))
+    return f"torch.optim.{name}" if getattr(torch.optim, name, None) is cls else name
+
+
+def _no_class(cls: object) -> NewtritonError:
+    return NewtritonError(
+        f"cls is {_name_of(cls)}: give a class of torch.optim itself, e.g. torch.optim.Adam or "
+        "torch.optim.SGD, and its options by name, e.g. lr=0.001"
+    )
+
+
+def _misshapen(values: Mapping[str, Any], parameter: Tensor) -> Iterator[str]:
+    """Yields what of a parameter's state cannot be its: a size is its own or 1 in each axis."""
+    for name, value in values.items():
+        for tensor in value if isinstance(value, (list, tuple)) else [value]:
+            if not isinstance(tensor, Tensor) or tensor.numel() == 1:
+                continue
+            pairs = zip(tensor.shape, parameter.shape, strict=False)
+            if tensor.dim() != parameter.dim() or any(a not in (1, b) for a, b in pairs):
+                shape, own = tuple(tensor.shape), tuple(parameter.shape)
+                yield f"{name} has shape {shape}, of a parameter of shape {own}"
+                break
 
 
 def _made(schedule: Any, optimizer: torch.optim.Optimizer) -> LRScheduler:

@@ -166,6 +166,11 @@ class Preconditioned(TorchOptimizer):
             direction[at] = gradient[at]
         return direction
 
+    def _described(self) -> Mapping[str, object]:
+        clip = {} if self.clip is None else {"clip": self.clip}
+        parts = {"curvature": self.curvature, "solver": self.solver}
+        return {**parts, "damping": f"{self.damping:g}", **clip}
+
     def _state_spec(self) -> Mapping[str, Spec]:
         return {
             **super()._state_spec(),

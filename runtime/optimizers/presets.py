@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...compiler.curvature.adjoints import MAX_COPIES
 from ...compiler.curvature.blocks import MAX_FACTOR
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_count
 from ..curvatures.kronecker import KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree, WithPreconditioner
 from ..parts.protocols import Curvature, StepRule
@@ -36,10 +37,13 @@ def refresh_intervals(every: object) -> tuple[int, int]:
     Raises:
         NewtritonError: `every` is neither.
     """
-    pair = (every, every) if isinstance(every, int) else every
-    if not (isinstance(pair, tuple) and [type(k) for k in pair] == [int, int] and min(pair) > 0):
-        raise NewtritonError(f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)")
-    gather, invert = pair
+    pair = every if isinstance(every, tuple) and len(every) == 2 else (every, every)
+    try:
+        gather, invert = (check_count("every", steps) for steps in pair)
+    except NewtritonError:
+        raise NewtritonError(
+            f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)"
+        ) from None
     return gather, max(1, -(-invert // gather))
 
 

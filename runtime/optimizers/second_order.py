@@ -43,7 +43,9 @@ from ..parts.state import (
 )
 from ..parts.tags import Tag
 from ..reading import largest_of
+from ..remaking import Remade
 from ..rules.noise import Noise
+from ..summary import summary
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
 from .passes import Batch
@@ -65,7 +67,7 @@ SMALL = 10**8  # operations of factorisations that are not waited for
 SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
 
 
-class SecondOrder:
+class SecondOrder(Remade):
     """An optimizer θ ← θ + s, with s proposed by a step rule along the solver's direction.
 
     The direction is x ≈ (C + (γ + η)I)⁻¹∇h with curvature C and weight decay η; the rule proposes s
@@ -389,6 +391,27 @@ class SecondOrder:
         damping += self.model.weight_decay
         solution = self.solver.solve(self.curvature, damping, g, self.rule.radius)
         return replace(solution, x=solution.x * scale) if scale != 1.0 else solution
+
+    def __str__(self) -> str:
+        """Returns the parts, the options and how far it has come, a screen at most."""
+        rule, given = self.rule, self._made_of[1]
+        numbers = {"damping": self.damping, "radius": rule.radius, "learning rate": rule.lr}
+        known = {name: f"{value:g}" for name, value in numbers.items() if value is not None}
+        return summary(
+            f"{type(self).__name__} of {self.model!r}",
+            {
+                "curvature": self.curvature,
+                "solver": self.solver,
+                "rule": rule,
+                **known,
+                "form": self.form,
+                "sample": f"{self.sample:g} of a step's samples for curvature",
+                "average": self.average,
+                "noise": None if self.noise is None else "wiener",
+                "given": ", ".join(f"{name}={value!r}" for name, value in given.items()) or None,
+                "steps": f"{self.steps}, {self.patience.rejected} refused in a row",
+            },
+        )
 
     def _parts(self) -> dict[str, Stateful]:
         """Returns everything that has a state of its own, by name."""

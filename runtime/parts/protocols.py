@@ -19,6 +19,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
+from ..remaking import Remade
 from .block import BlockDiagonal
 from .state import Spec, State
 from .tags import MISSING, Tag
@@ -442,7 +443,7 @@ class StepRule(Part, Stepper, Protocol):
         ...
 
 
-class LinearSolver(ABC):
+class LinearSolver(Remade, ABC):
     """The base of solvers: what a solve is, given `prepare`; docs/adding.md writes one.
 
     Examples:

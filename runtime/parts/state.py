@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count
+from ...compiler.graph.options import check_seed
+from ..remaking import Remade
 
 if TYPE_CHECKING:
     from ..model.dropout import DropoutNumbers
@@ -127,7 +128,7 @@ class Random:
 
 def seeded(model: Model, seed: int) -> torch.Generator:
     """Returns a new generator on the model's device, started from a seed."""
-    return torch.Generator(device=model.device).manual_seed(check_count("seed", seed, 0))
+    return torch.Generator(device=model.device).manual_seed(check_seed(seed))
 
 
 def drawing(model: Model) -> dict[str, DropoutNumbers]:
@@ -176,7 +177,7 @@ def copied(value: T) -> T:
     return value
 
 
-class Attributes:
+class Attributes(Remade):
     """A base for parts whose state is plain attributes.
 
     Attributes:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.graph.errors import NewtritonError
+from ..summary import summary
 from .epoch import Epoch
 from .plots import Measure, plot_histories
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """The records of a training run.
 
@@ -41,6 +42,24 @@ class History:
     epochs: list[Epoch] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
+
+    def __str__(self) -> str:
+        """Returns how far the run has come and a line for each epoch, a screen at most."""
+        names = [field.name for field in fields(Epoch)]
+        rows = [[_shown(getattr(epoch, name)) for name in names] for epoch in self.epochs]
+        refused = sum(not step.get("accepted", True) for step in self.steps)
+        last = {n: v for n, v in (self.steps[-1] if self.steps else {}).items() if v is not None}
+        return summary(
+            f"History of {len(self.epochs)} epochs, {len(self.steps)} steps, {self.seconds:.3g} s"
+            + (", interrupted" if self.interrupted else ""),
+            {
+                "refused": f"{refused} steps",
+                "last step": ", ".join(f"{n} {_shown(v)}" for n, v in last.items()) or None,
+            },
+            [[name.replace("_", " ") for name in names], *rows] if rows else (),
+        )
+
+    __repr__ = __str__
 
     @property
     def seconds(self) -> float:
@@ -99,3 +118,10 @@ class History:
     ) -> "Figure":
         """Draws losses and accuracies of this history alone; see `plot_histories`."""
         return plot_histories({"": self}, path, against)
+
+
+def _shown(value: object) -> str:
+    """Returns a value of a record in a few characters."""
+    if value is None:
+        return "–"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

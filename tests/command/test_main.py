@@ -1,7 +1,9 @@
 """The parser: what cannot be parsed takes one line, and every option says what it is for."""
 
 import argparse
+import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -82,3 +84,26 @@ def test_help_texts_say_whose_an_option_is(command: str, table: dict[str, Entry]
             assert (f"{name} (default: " in owners) == (option in entry.keywords)
             if option in entry.keywords:
                 assert f"{name} (default: {entry.default(option)})" in owners
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    arguments = ["inspect", "--net", "mlp", "--input", "784"]
+    command = [sys.executable, "-m", cli.__name__, *arguments]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writing)
+    assert ended.stderr == b""
+    assert ended.returncode == cli.CLOSED
+
+
+def test_what_both_halves_of_a_check_refuse_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    command = [sys.executable, "-m", cli.__name__, "check", "--nets", "nosuch"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == cli.CANNOT
+    assert "--nets is 'nosuch'" in one_line(ended.stderr)

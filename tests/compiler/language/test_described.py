@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import pytest
 
 import newtriton as nt
@@ -90,3 +93,38 @@ def test_an_error_names_the_layer_with_its_options() -> None:
     net = nt.Sequential(nt.ReLU(), nt.Conv2d(4, 9, padding=(0, 1)))
     with pytest.raises(nt.ShapeError, match=r"Conv2d\(4, 9, padding=\(0, 1\)\) at layer 1 got"):
         nt.compile(net, (1, 6, 6), nt.CrossEntropyLoss())
+
+
+CONSTRUCTORS = [
+    value
+    for name in sorted(dir(nt))
+    if isinstance(value := getattr(nt, name), type)
+    and issubclass(value, Described)
+    and value not in (nt.Loss, nt.Criterion)
+]
+
+
+@pytest.mark.parametrize("kind", CONSTRUCTORS, ids=lambda kind: kind.__name__)
+def test_an_unknown_option_names_the_known_ones(kind: type) -> None:
+    with pytest.raises(nt.NewtritonError, match=r"\(\) has no option 'dropuot'") as raised:
+        kind(dropuot=0.5)
+    for name, option in inspect.signature(kind).parameters.items():
+        packed = option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
+        assert packed or name in str(raised.value).partition("arguments are")[2]
+
+
+def test_a_size_is_named_among_the_known_ones() -> None:
+    with pytest.raises(nt.NewtritonError, match=r"are in_features, out_features, bias, init$"):
+        nt.Linear(3, biass=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("call", [lambda: nt.ReLU(True), lambda: nt.Permute(0, 2, 1)])  # type: ignore[call-arg]
+def test_too_many_arguments_are_refused(call: Callable[[], object]) -> None:
+    with pytest.raises(nt.NewtritonError, match="has too many positional arguments: its arguments"):
+        call()
+
+
+def test_signatures_are_those_of_the_constructors() -> None:
+    assert list(inspect.signature(nt.Dropout).parameters) == ["p"]
+    assert not inspect.signature(nt.ReLU).parameters
+    assert list(inspect.signature(nt.PolyakAverage).parameters) == ["decay"]

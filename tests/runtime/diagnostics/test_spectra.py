@@ -33,7 +33,11 @@ def test_a_limit_that_is_too_low_is_told() -> None:
     found = nt.spectrum(model.linearize(x, y), limit=20, tolerance=1e-10)
     assert not found.converged
     assert found.products == 21
-    assert "not converged after 21 products" in str(found)
+    assert "not converged after 21 products: allow more products by limit=" in str(found)
+    assert "float64" not in str(found)  # it is that already
+    single = nt.compile(nt.models.small_cnn(), (1, 8, 8), nt.CrossEntropyLoss(), device="cpu")
+    lin = single.linearize(torch.randn(8, 1, 8, 8), torch.arange(8))
+    assert "compile with dtype=torch.float64" in str(nt.spectrum(lin, limit=20, tolerance=1e-10))
     assert len(str(found).splitlines()) == 1 + 3 + 1
 
 

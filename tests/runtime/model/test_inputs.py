@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -265,3 +266,19 @@ def test_flatten_lists_all_faults() -> None:
         model.flatten(named)
     with refused(model, "the vector is (3,)"):
         model.unflatten(torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("y", "way"),
+    [
+        (torch.eye(3)[[0, 1, 2, 0]], "argmax(1)"),
+        (torch.eye(3)[[0, 1, 2, 0]].long(), "argmax(1)"),
+        (torch.tensor([[0], [1], [2], [0]]), "y.squeeze(-1).long()"),
+        (torch.tensor([0, 1, 2, 0], dtype=torch.int32), "y.long()"),
+        (torch.tensor([0, 1, 1, 0], dtype=torch.bool), "y.long()"),
+    ],
+)
+def test_targets_of_another_kind_say_what_to_give(y: torch.Tensor, way: str) -> None:
+    model = nt.compile(nt.Linear(3), (4,), nt.CrossEntropyLoss(), device="cpu")
+    with pytest.raises(nt.NewtritonError, match=re.escape(way)):
+        model.loss(torch.ones(4, 4), y)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -295,3 +297,24 @@ def test_schedules_of_gathering_and_inverting() -> None:
         (1, 20),
         (5, 3),
     ]
+
+
+def test_intervals_are_numpys_integers_too() -> None:
+    two, four = np.int64(2), np.int32(4)
+    assert refresh_intervals(two) == refresh_intervals(2) == (2, 1)
+    assert refresh_intervals((two, four)) == refresh_intervals((2, 4)) == (2, 2)
+    for every in (0, True, "2", (1, 2, 3), (2, 0), [2, 4]):
+        with pytest.raises(nt.NewtritonError, match=r"every is .*: give steps"):
+            refresh_intervals(every)
+
+
+@pytest.mark.parametrize("preset", [nt.FITRE, nt.KFAC, nt.EACG, nt.NewtonCG])
+@pytest.mark.parametrize("noise", ["wiener", None])
+def test_batches_of_loss_zero_change_no_radius_and_no_damping(preset: Any, noise: Any) -> None:
+    model = nt.compile(nt.Linear(1), (4,), nt.MSELoss(), backend="aten", device="cpu")
+    model.params.zero_()
+    options = {"noise": noise} if preset in (nt.FITRE, nt.KFAC) else {}
+    optimizer, x = preset(model, **options), torch.eye(4)
+    before = optimizer.rule.radius, optimizer.rule.lr, optimizer.damping
+    assert all(optimizer.step(x, torch.zeros(4, 1)).loss == 0.0 for _ in range(12))
+    assert (optimizer.rule.radius, optimizer.rule.lr, optimizer.damping) == before
