@@ -165,7 +165,9 @@ class Sampled:
             raise NewtritonError("the data have no batches: give at least one")
         self.vectors, self.count = model.vectors, float(sum(lengths))
         disjoint = not model.programs[True].traced.mixes_samples
-        subsets = Subsets(batches, lengths, share, generator, disjoint)
+        subsets = Subsets(
+            batches, lengths, share, generator, disjoint, lambda y: _number(model.count(y)) > 0.0
+        )
         model.dropout.draw()
         self.objective, self.gradient, self.statistics = _mean(self._parts(model, subsets, ahead))
 
@@ -176,14 +178,15 @@ class Sampled:
         ahead: Callable[[int], Sequence[Program]] | None,
     ) -> Iterator[Part]:
         """Yields what the subsets contribute to the means; the last is linearized and kept."""
-        for number, ((x, y, places), share) in enumerate(weighted(model, subsets)):
+        for subset, share in weighted(model, subsets):
+            x, y, places = subset
             with model.dropout.kept(places):
-                if number < len(subsets.sizes):
+                if subset is not subsets.sample:
                     found = model.gradient(x, y)
                 else:
                     second = self.second = model.linearize(x, y, ahead=ahead)
                     found = second.objective, second.gradient, second.statistics
-            if number < len(subsets.sizes) or subsets.disjoint:
+            if subset is not subsets.sample or subsets.disjoint:
                 yield share, *found
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:

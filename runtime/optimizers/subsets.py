@@ -6,7 +6,7 @@ forward pass keeps serves the products as well (Wang, Tan & Lin 2020, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,9 +47,12 @@ class Subsets:
         share: the share of S_R in all samples; it has one at least.
         generator: what draws it, without replacement.
         disjoint: whether S_R is left out of the others; without it these are the batches as given.
+        counts: whether any of some labels counts; of the others those in which none does have no
+            part in a mean, and are left out.
 
     Attributes:
         sizes: how many samples each of the others has.
+        sample: S_R, when it has been gone through.
 
     Examples:
         >>> import torch
@@ -66,8 +69,11 @@ class Subsets:
         share: float,
         generator: torch.Generator,
         disjoint: bool = True,
+        counts: Callable[[Tensor], bool] = lambda y: True,
     ) -> None:
         self.batches, self.lengths, self.disjoint = batches, lengths, disjoint
+        self.counts = counts
+        self.sample: Subset | None = None
         total = sum(lengths)
         wanted = max(1, round(share * total))
         order = torch.randperm(total, generator=generator, device=generator.device)
@@ -87,8 +93,11 @@ class Subsets:
 
     def __iter__(self) -> Iterator[Subset]:
         drawn = list[Subset]()
-        yield from _regrouped(self._passed(drawn), self.sizes)
-        yield _joined(drawn)
+        for subset in _regrouped(self._passed(drawn), self.sizes):
+            if not self.disjoint or self.counts(subset.y):
+                yield subset
+        self.sample = _joined(drawn)
+        yield self.sample
 
     def _passed(self, drawn: list[Subset]) -> Iterator[Subset]:
         """Yields what the other subsets get of each batch, and collects what S_R gets."""

@@ -62,3 +62,15 @@ def test_subsets_that_are_not_disjoint_are_the_batches_and_a_sample_of_them() ->
     *others, last = subsets(30, 32, disjoint=False)
     assert [y.tolist() for _, y, _ in others] == [y.tolist() for _, y in cut(30, 32)[0]]
     assert torch.equal(last.places, subsets(30, 32)[-1].places)
+
+
+def test_subsets_in_which_nothing_counts_are_left_out() -> None:
+    y = torch.tensor([0, 0, 1, 1, 1, 1])
+    data = [(y[:, None].double(), y)]
+    generator = torch.Generator().manual_seed(0)
+    everything = Subsets(data * 2, [6, 6], 0.5, generator)
+    some = Subsets(data * 2, [6, 6], 0.5, generator, counts=lambda labels: bool(labels.sum() > 3))
+    assert len(list(everything)) == 2
+    *others, sample = some
+    assert all(subset.y.sum() > 3 for subset in others)
+    assert sample is some.sample
