@@ -127,7 +127,7 @@ def trained(
 
 def training(setting: Setting, methods: Iterable[Method]) -> list[Row]:
     """Returns the rows of methods on both criteria, from all seeds, at their best points."""
-    data = choose(setting, "cifar10")
+    data = choose(setting, "cifar10").at_most(setting.of(smoke=1500, default=1500, full=None))
     widths = setting.of(smoke=(16,), default=(64, 32, 16), full=WIDTHS)
     tries, epochs = setting.of(smoke=(1, 1), default=(10, 40), full=(200, 200))
     rows: list[Row] = []

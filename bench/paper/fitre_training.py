@@ -180,9 +180,7 @@ class Task:
     @classmethod
     def of(cls, problem: Problem, scale: Scale, setting: Setting) -> Task:
         """Returns a problem with its data."""
-        data = choose(setting, problem.data, "fitre")
-        if scale.samples is not None and scale.samples < len(data.train.y):
-            data = fewer(data, scale.samples)
+        data = choose(setting, problem.data, "fitre").at_most(scale.samples)
         return cls(problem, scale, data, setting.seeds)
 
     @property
@@ -279,15 +277,6 @@ def first_layer(model: nt.Model, train: nt.Samples, batch_size: int) -> dict[str
     assert isinstance(found, KroneckerFactors)
     a, g = (side.diagonal(dim1=-2, dim2=-1).mean() for side in (found.A, found.G))
     return {"first_gradient": float(first.norm()), "first_curvature": float(a * g)}
-
-
-def fewer(data: Chosen, samples: int) -> Chosen:
-    """Returns data with so many samples at most in each part, of every class its share."""
-    parts = [
-        nt.split(part, samples / len(part.y))[1] if samples < len(part.y) else part
-        for part in (data.train, data.test)
-    ]
-    return Chosen(f"{samples} samples of {data.name}", *parts)
 
 
 def brief(row: Row) -> Row:

@@ -221,7 +221,7 @@ def seen(
         chosen = order[:size]
         z, met = outputs(model, net, x[chosen])
         root = problem.root(z, y[chosen])
-        if root.shape[0] * root.shape[2] > limit:
+        if row["batch"] and root.shape[0] * root.shape[2] > limit:
             break
         columns = uses(model, net, met, root)
         gram = sum((u.gram for u in columns), torch.zeros(()))

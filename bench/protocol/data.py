@@ -24,6 +24,20 @@ class Chosen:
     train: nt.Samples
     test: nt.Samples
 
+    def at_most(self, samples: int | None) -> Chosen:
+        """Returns it with so many samples at most in each part, of every class its share.
+
+        Args:
+            samples: the number; None for all.
+        """
+        if samples is None or samples >= len(self.train.y):
+            return self
+        train, test = (
+            nt.split(part, samples / len(part.y))[1] if samples < len(part.y) else part
+            for part in (self.train, self.test)
+        )
+        return Chosen(f"{samples} samples of {self.name}", train, test)
+
 
 def choose(
     setting: Setting, name: str, preprocessing: str | None = None, instead: str = "digits"

@@ -35,17 +35,19 @@ def curves(
         by: the field whose values are the groups, which the legend names.
         log: whether the vertical axis is logarithmic.
     """
+    positive = False
     for index, name in enumerate(dict.fromkeys(row[by] for row in rows)):
         found = [row for row in rows if row[by] == name]
         shortest = min(len(row[y]) for row in found)
         at = np.median([row[x][:shortest] for row in found], axis=0)
         values = np.array([row[y][:shortest] for row in found], dtype=float)
+        positive = positive or bool((values > 0).any())
         axes.plot(at, np.median(values, axis=0), color=f"C{index % 10}", label=str(name))
         axes.fill_between(
             at, values.min(axis=0), values.max(axis=0), color=f"C{index % 10}", alpha=0.15
         )
     axes.set(xlabel=x, ylabel=y.replace("_", " "))
-    if log:
+    if log and positive:
         axes.set_yscale("log", nonpositive="mask")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

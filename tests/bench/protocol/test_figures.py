@@ -30,3 +30,10 @@ def test_a_grid_has_its_numbers_and_leaves_out_what_is_none() -> None:
     assert [text.get_text() for text in axes[0, 0].texts] == ["1.0", "3.0"]
     assert [label.get_text() for label in axes[0, 0].get_xticklabels()] == ["a", "b", "c"]
     figure.draw_without_rendering()
+
+
+def test_what_is_nowhere_positive_has_no_logarithm() -> None:
+    figure, axes = panels(1, 1)
+    curves(axes[0, 0], [{"method": "A", "batch": [1, 2], "rank": [0, 0]}], "batch", "rank")
+    assert axes[0, 0].get_yscale() == "linear"
+    figure.draw_without_rendering()

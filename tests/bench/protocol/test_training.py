@@ -79,3 +79,12 @@ def test_marks_begin_at_nothing_and_end_at_the_last_update() -> None:
     found = marks(5000)
     assert (found[:2], found[-1]) == ([0, 1], 5000)
     assert len(found) == len(set(found)) <= 41
+
+
+def test_data_have_at_most_so_many_samples_and_say_so() -> None:
+    data = choose(Setting("smoke"), "cifar10")
+    assert data.at_most(None) is data.at_most(2000) is data
+    fewer = data.at_most(400)
+    assert fewer.name == "400 samples of digits in place of cifar10"
+    assert (len(fewer.train.y), len(fewer.test.y)) == (400, 360)
+    assert set(fewer.train.y.tolist()) == set(range(10))
