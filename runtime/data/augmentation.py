@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
 
 
-class CropFlip:
+class CropFlip(Checked):
     """Pads images with zeros, crops them to their size at a random place, and mirrors every other.
 
     What it draws comes from the generator that `Batches` makes for each epoch from its seed.

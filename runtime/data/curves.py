@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.options import check_count
 from .samples import Samples
 
@@ -16,6 +17,7 @@ PEN = 0.7  # standard deviation of the stroke, in pixels
 TIMES = 64  # points that stand for the curve: less than a pixel apart
 
 
+@checked
 def curves(count: int = 20000, seed: int = 0) -> Samples:
     """Draws images of smooth curves through three random points, for autoencoders.
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
 
 CHUNK = 1000  # samples that are in memory at once where all are passed through
@@ -29,7 +30,7 @@ class Rows(Protocol):
         ...
 
 
-class Lazy:
+class Lazy(Checked):
     """Inputs (N, *features) of which every batch is read and preprocessed when it is asked for.
 
     They stand where a tensor of inputs does, in `Samples`, `Batches`, `GrowingBatches` and `split`.

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ...compiler.graph.calls import Checked, checked
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_number
+from ...compiler.graph.options import check_count, check_flag, check_number, check_seed
 from ...compiler.language.trees import Tree, mapped, named, rows
 from .lazy import Lazy
 
@@ -55,7 +56,7 @@ class Place(NamedTuple):
     ends: list[int]
 
 
-class Batches:
+class Batches(Checked):
     """Batches (x, y) of samples in memory or read lazily, in a new order each epoch.
 
     The order depends on the seed and the number of the epoch alone, so that training repeats, and
@@ -99,19 +100,18 @@ class Batches:
                 raise NewtritonError(
                     f"{len(values)} inputs but {len(y)} labels: pass one label per input"
                 )
-        check_count("batch_size", batch_size)
+        batch_size = check_count("batch_size", batch_size)
         if len(y) == 0:
             raise NewtritonError("there are no samples: pass tensors with at least one row")
-        if drop_last and len(y) < batch_size:
+        if check_flag("drop_last", drop_last) and len(y) < batch_size:
             raise NewtritonError(
                 f"batch_size {batch_size} is more than the {len(y)} samples, and drop_last leaves "
                 "no batch: use a smaller batch_size or drop_last=False"
             )
-        check_count("seed", seed, 0)
         self.x, self.y = x, y
         self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
+        self.shuffle = check_flag("shuffle", shuffle)
+        self.seed = check_seed(seed)
         self.drop_last = drop_last
         self.transform = getattr(x, "transform", None) if transform is None else transform
         self.epoch = 0
@@ -223,6 +223,7 @@ def _generator_of(state: Mapping[str, Any]) -> torch.Generator:
     return generator
 
 
+@checked
 def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, Samples]:
     """Splits samples at random; every class, where labels are classes, has its share in both parts.
 
@@ -260,6 +261,7 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     return _rows(samples, np.asarray(kept)), _rows(samples, np.asarray(held_out))
 
 
+@checked
 def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
     """Returns the 1,797 handwritten digits that come with scikit-learn, split by `split`.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number
 from ..curvatures.matrix_free import MatrixFree
@@ -54,6 +55,7 @@ class Alignment:
         return table(rows)
 
 
+@checked
 def alignment(
     lin: Linearized,
     updates: Sequence[str] | Mapping[str, Curvature | Tensor] | None = None,

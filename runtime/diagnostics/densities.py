@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.options import check_count, check_number
 from ..aten.switches import switches
 from ..model.linearized import Linearized
@@ -78,6 +79,7 @@ def _mean(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     return values.mean(-1).reshape(shape), error.reshape(shape)
 
 
+@checked
 def density(
     lin: Linearized,
     matrix: str = "hessian",

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...compiler.curvature.adjoints import MAX_COPIES
 from ...compiler.curvature.blocks import MAX_FACTOR, KroneckerLayer, faults
 from ...compiler.curvature.jacobian import no_jacobian
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import per_sample
 from ...compiler.graph.options import check_count
@@ -59,6 +60,7 @@ class Diagonal:
         return table(rows)
 
 
+@checked
 def diagonal(
     lin: Linearized, matrix: str = "hessian", *, products: int = 100, seed: int = 0
 ) -> Diagonal:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_option
 from ..aten.switches import switches
@@ -72,6 +73,7 @@ def _share(error: float, norm: float) -> float:
     return error / norm if norm else math.nan
 
 
+@checked
 def layer_errors(
     lin: Linearized,
     approximations: Sequence[str] | Mapping[str, Curvature] | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Output
@@ -25,7 +26,7 @@ from ..optimizers.passes import Passes, undisturbed
 OF_INPUTS = ("A", "mean")  # factors of which labels say nothing: samples alone weigh them
 
 
-class LinearizedData:
+class LinearizedData(Checked):
     """Loss, gradient, products and factors of a network on all batches of some data.
 
     It stands where a `Linearization` does: in every diagnosis, and in a curvature's `update`. Each

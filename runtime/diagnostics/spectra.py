@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
 from ..aten.switches import switches
@@ -10,6 +11,7 @@ from .lanczos import Spectrum, spectrum_edges
 from .matrices import TrainedMatrix
 
 
+@checked
 def spectrum(
     lin: Linearized,
     matrix: str = "hessian",

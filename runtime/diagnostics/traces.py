@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.options import check_count
 from ..aten.switches import switches
 from ..model.linearized import Linearized
@@ -36,6 +37,7 @@ class Trace:
         )
 
 
+@checked
 def trace(lin: Linearized, matrix: str = "hessian", *, products: int = 90, seed: int = 0) -> Trace:
     """Computes the trace of the Hessian or the Gauss–Newton matrix of h.
 

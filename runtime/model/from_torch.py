@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compiler.capture.captured import capture
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.inputs import InputSpec, specifications
 from ...compiler.language.loss import Loss
@@ -218,6 +219,7 @@ def _fault(name: str, tensor: Tensor, known: Tensor | None, tied: str | None) ->
         yield f"{name} is a constant of the model and has other values"
 
 
+@checked
 def from_torch(
     module: nn.Module,
     example: Any = None,

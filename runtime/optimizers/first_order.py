@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ...compiler.graph.calls import names_of, takes_any, unknown
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
@@ -113,6 +114,7 @@ class TorchOptimizer(Remade):
         if self._shaped:
             views = self._views(model.params)
             self.seen = [torch.nn.Parameter(view, requires_grad=False) for view in views]
+        _check_options(type(self), cls, options)
         self.optimizer = _optimizer(cls, self.seen, options)
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
@@ -335,6 +337,16 @@ class TorchOptimizer(Remade):
         if type(self.optimizer).__module__.startswith("torch."):
             for i, values in state["state"].items():
                 yield from _misshapen(values, known[i])
+
+
+def _check_options(owner: type, cls: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises an error where neither what takes the options nor the class has one of a name."""
+    if takes_any(cls):
+        return
+    known = [*names_of(owner), *names_of(cls)[1:]]  # without the parameters
+    for name in options:
+        if name not in known:
+            raise unknown(f"{owner.__name__} with {_name_of(cls)}", name, known)
 
 
 def _optimizer(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
 from ..summary import summary
 from .epoch import Epoch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(repr=False)
-class History:
+class History(Checked):
     """The records of a training run.
 
     Attributes:

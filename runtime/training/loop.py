@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from tqdm.auto import tqdm
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag
 from ..data.sources import is_stateful, mark_of
@@ -83,6 +84,7 @@ class StepOptimizer(Protocol):
         ...
 
 
+@checked
 def fit(
     model: TrainableModel,
     optimizer: StepOptimizer,
@@ -150,7 +152,8 @@ def fit(
         >>> history.epochs[-1].validation_accuracy > 0.9
         True
     """
-    check_count("epochs", epochs)
+    epochs = check_count("epochs", epochs)
+    check_flag("progress", progress)
     train = _batches("train", train)
     validation = None if validation is None else _batches("validation", validation)
     _check_passes(optimizer, train, validation, epochs)
@@ -202,6 +205,7 @@ def _check_passes(
             )
 
 
+@checked
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     """Returns the mean loss over all batches, and the share of right classes.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from .epoch import Epoch
 
@@ -23,6 +24,7 @@ class Recorded(Protocol):
         ...
 
 
+@checked
 def plot_histories(
     histories: Mapping[str, Recorded | Sequence[Recorded]],
     path: str | Path | None = None,
