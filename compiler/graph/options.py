@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from numbers import Integral, Real
 
-from .errors import NewtritonError
+from .errors import NewtritonError, quoted
 
 
 def check_option(what: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises an error that lists the choices where the value is none of them."""
     if not isinstance(value, str) or value not in choices:
-        raise NewtritonError(f"{what} is {value!r}: one of {', '.join(map(repr, choices))}")
+        raise NewtritonError(f"{what} is {quoted(value)}: one of {', '.join(map(repr, choices))}")
 
 
 def check_number(
@@ -38,7 +38,7 @@ def check_number(
     bounds = ((least, "≥"), (above, ">"), (most, "≤"), (below, "<"))
     limits = [f"{sign} {bound:g}" for bound, sign in bounds if math.isfinite(bound)]
     raise NewtritonError(
-        f"{what} is {value!r}: give a number {' and '.join(limits) or 'that is finite'}"
+        f"{what} is {quoted(value)}: give a number {' and '.join(limits) or 'that is finite'}"
     )
 
 
@@ -51,7 +51,7 @@ def check_count(what: str, value: object, least: int = 1) -> int:
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
     wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
-    raise NewtritonError(f"{what} is {value!r}: give {wanted}")
+    raise NewtritonError(f"{what} is {quoted(value)}: give {wanted}")
 
 
 def check_seed(value: object) -> int:
@@ -62,7 +62,7 @@ def check_seed(value: object) -> int:
     """
     seed = check_count("seed", value, 0)
     if seed >= 1 << 63:
-        raise NewtritonError(f"seed is {value!r}: give an integer below 2⁶³")
+        raise NewtritonError(f"seed is {quoted(value)}: give an integer below 2⁶³")
     return seed
 
 
@@ -74,4 +74,4 @@ def check_flag(what: str, value: object) -> bool:
     """
     if isinstance(value, bool):
         return value
-    raise NewtritonError(f"{what} is {value!r}: give True or False")
+    raise NewtritonError(f"{what} is {quoted(value)}: give True or False")
