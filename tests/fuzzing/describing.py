@@ -73,7 +73,9 @@ _layer("SelfAttention", SEQUENCE, 6, 2, dropout=0.1, bias=True, causal=True)
 _layer("Linear", FEATURES, 6, 5, bias=True, init="xavier")
 _layer("Embedding", (4,), 7, 3, padding_idx=1, kind="int")
 _layer("Conv1d", SEQUENCE, 4, 2, 3, stride=1, padding=1, dilation=1, groups=2, padding_mode="zeros")
-_layer("Conv2d", IMAGE, 4, 2, (3, 3), stride=1, padding=(1, 1), dilation=1, groups=2, init="kaiming")
+_layer(
+    "Conv2d", IMAGE, 4, 2, (3, 3), stride=1, padding=(1, 1), dilation=1, groups=2, init="kaiming"
+)
 _layer("ConvTranspose1d", SEQUENCE, 4, 2, 3, stride=2, padding=1, output_padding=1, groups=2)
 _layer("ConvTranspose2d", IMAGE, 4, 2, (3, 3), stride=2, padding=1, output_padding=1, dilation=1)
 _layer("BatchNorm1d", SEQUENCE, 4, eps=1e-4, momentum=0.2, affine=True)

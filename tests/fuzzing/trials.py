@@ -196,7 +196,11 @@ def _hangs(*signalled: Any) -> None:
 
 def _state(call: Call) -> Any:
     """Returns what a refused call leaves as it is: the object's, and PyTorch's own."""
-    settings = [str(torch.get_default_dtype()), torch.is_grad_enabled(), str(torch.get_default_device())]
+    settings = [
+        str(torch.get_default_dtype()),
+        torch.is_grad_enabled(),
+        str(torch.get_default_device()),
+    ]
     return [call.state(), torch.get_rng_state(), settings]
 
 

@@ -264,9 +264,11 @@ def _same_tensors(rng: Random, x: Tensor) -> Spoiled:
             lambda: Spoiled(_in_inference(x), "a tensor of inference mode", "same"),
             lambda: Spoiled(x.clone().as_subclass(Marked), "a subclass of tensors", "same"),
             lambda: Spoiled(x.mT.contiguous().mT if x.ndim > 1 else x, "other strides", "same"),
-            lambda: Spoiled(x.neg()._neg_view(), "a negated view", "same")
-            if x.is_floating_point()
-            else Spoiled(x, "itself", "same"),
+            lambda: (
+                Spoiled(x.neg()._neg_view(), "a negated view", "same")
+                if x.is_floating_point()
+                else Spoiled(x, "itself", "same")
+            ),
         ]
     )()
 
