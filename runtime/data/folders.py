@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 
 VARIABLE = "NEWTRITON_DATA"
 
@@ -81,4 +81,4 @@ def root_of(root: str | os.PathLike[str] | None) -> Path | None:
     try:
         return None if given is None else Path(given).expanduser()
     except (TypeError, RuntimeError) as error:
-        raise NewtritonError(f"root is {given!r}: give the path of a folder") from error
+        raise NewtritonError(f"root is {quoted(given)}: give the path of a folder") from error

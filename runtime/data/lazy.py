@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.calls import Checked
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_callable, check_kind
 
 CHUNK = 1000  # samples that are in memory at once where all are passed through
 
@@ -59,7 +60,15 @@ class Lazy(Checked):
         steps: tuple[Step, ...] | list[Step] = (),
         transform: Transform | None = None,
     ) -> None:
-        self.rows, self.steps, self.transform = rows, tuple(steps), transform
+        self.rows, self.transform = rows, transform
+        self.steps = tuple(check_kind("steps", steps, (tuple, list), "a list of functions"))
+        for function in (*self.steps, *([] if transform is None else [transform])):
+            check_callable("a step or the transform", function)
+        if not hasattr(rows, "__getitem__") or not getattr(rows, "shape", None):
+            raise NewtritonError(
+                f"rows is {quoted(rows)}: give a tensor of samples, or what has `shape` and gives "
+                "tensors for slices"
+            )
         first = self[:1]
         self.shape = torch.Size((rows.shape[0], *first.shape[1:]))
         self.dtype, self.device = first.dtype, first.device

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.calls import checked
-from ...compiler.graph.options import check_count, check_number
+from ...compiler.graph.options import check_count, check_number, check_seed
 from ..aten.switches import switches
 from ..model.linearized import Linearized
 from .matrices import TrainedMatrix, signs
@@ -126,6 +126,7 @@ def density(
     check_count("steps", steps, 2)
     if width is not None:
         check_number("width", width, above=0.0)
+    seed = check_seed(seed)
     a = TrainedMatrix(lin, matrix)
     exact = len(a) <= vectors * steps
     with switches(a.like.device):

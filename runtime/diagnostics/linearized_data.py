@@ -13,15 +13,15 @@ from torch import Tensor
 
 from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_flag
+from ...compiler.graph.options import check_flag, check_kind
 from ...compiler.graph.program import Output
 from ...compiler.language.trees import count
 from ..model.batches import Moved
 from ..model.factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
 from ..model.linearization import Linearization
-from ..model.model import Model
+from ..model.model import Model, check_model
 from ..model.moments import SampledFactors
-from ..optimizers.passes import Passes, undisturbed
+from ..optimizers.passes import Passes, check_batches, undisturbed
 
 OF_INPUTS = ("A", "mean")  # factors of which labels say nothing: samples alone weigh them
 
@@ -72,7 +72,9 @@ class LinearizedData(Checked):
     def __init__(
         self, model: Model, data: Iterable[Any], *, training: bool = True, keep: bool = False
     ) -> None:
-        if isinstance(data, (Iterator, Tensor)):
+        check_model(model)
+        check_batches(data)
+        if isinstance(data, Iterator):
             raise NewtritonError(
                 f"the data are a {type(data).__name__}: give batches (x, y) that can be passed "
                 "through often, as a list, Batches or a DataLoader"
@@ -217,6 +219,14 @@ class LinearizedData(Checked):
             parts = {layer: _part(factors, *shares) for layer, factors in found.items()}
             total = {n: _sum(total[n], part) for n, part in parts.items()} if total else parts
         return total
+
+
+def check_linearized(lin: object) -> None:
+    """Raises an error where a value is no linearization."""
+    check_kind(
+        "lin", lin, (Linearization, LinearizedData),
+        "model.linearize(x, y), or LinearizedData(model, data)",
+    )  # fmt: skip
 
 
 def _part(factors: Factors, of_samples: float, of_labels: float) -> Factors:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Node
-from ...compiler.graph.options import check_count, check_flag
+from ...compiler.graph.options import check_count, check_flag, check_kind
 from ...compiler.graph.program import Output, Program
 from ...compiler.language.trees import Tree
 from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
@@ -288,3 +288,12 @@ class Model(Compiled):
 
         two = self.two_products(batch)
         return explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
+
+
+def check_model(model: object) -> Model:
+    """Returns a model.
+
+    Raises:
+        NewtritonError: it is something else.
+    """
+    return check_kind("model", model, Model, "what newtriton.compile or newtriton.from_torch gave")

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ...compiler.graph.calls import names_of, takes_any, unknown
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.language.trees import Tree, is_several
-from ..model.model import Model
+from ..model.model import Model, check_model
 from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
 from ..remaking import Remade
 from ..summary import summary
@@ -104,9 +104,9 @@ class TorchOptimizer(Remade):
         schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
         **options: Any,
     ) -> None:
+        self.model, self._frozen = check_model(model), model.check_trained()
         if not callable(cls):
             raise _no_class(cls)
-        self.model, self._frozen = model, model.check_trained()
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         kind = cls.func if isinstance(cls, partial) else cls
         self._shaped = kind not in FLAT
@@ -403,9 +403,9 @@ def _made(schedule: Any, optimizer: torch.optim.Optimizer) -> LRScheduler:
     made = schedule(optimizer) if callable(schedule) else schedule
     if isinstance(made, ReduceLROnPlateau) or not isinstance(made, LRScheduler):
         raise NewtritonError(
-            f"schedule is {schedule!r}: give what makes one of torch.optim.lr_scheduler for an "
-            "optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau of "
-            "the attribute `optimizer`, and let it go on with a validation loss"
+            f"schedule is {quoted(schedule)}: give what makes one of torch.optim.lr_scheduler for "
+            "an optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau "
+            "of the attribute `optimizer`, and let it go on with a validation loss"
         )
     return made
 

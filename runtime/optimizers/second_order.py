@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.cost import flops
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_flag, check_number, check_option
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_flag, check_kind, check_number, check_option
 from ...compiler.graph.program import Program
 from ...compiler.language.trees import Tree
 from ...kernels.memory import empty_like
 from ..aten.switches import switches
+from ..model.model import Model, check_model
 from ..parts.protocols import (
     Averaging,
     Curvature,
@@ -48,7 +51,7 @@ from ..rules.noise import Noise
 from ..summary import summary
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
-from .passes import Batch
+from .passes import Batch, check_batches, pair
 from .registry import resolve
 from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
@@ -56,12 +59,11 @@ from .sampling import Sampled, as_batches, mean_objective
 
 if TYPE_CHECKING:
     from ..model.linearization import Linearization
-    from ..model.model import Model
 
 SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
-NOISES = (None, "wiener")
+NOISES = ("wiener",)
 OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
 SMALL = 10**8  # operations of factorisations that are not waited for
 SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
@@ -133,14 +135,17 @@ class SecondOrder(Remade):
         convex = form == "convex"
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
-        self.model, self._frozen = model, model.check_trained()
+        self.model, self._frozen = check_model(model), model.check_trained()
         self.curvature, self.solver, self.rule = resolve(
             model, curvature, solver, rule, self.damping
         )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
-        if noise not in NOISES:
-            raise NewtritonError(f"noise is {noise!r}: 'wiener', or None for the papers' methods")
-        self.form, self.average = form, average
+        if noise is not None and not (isinstance(noise, str) and noise in NOISES):
+            raise NewtritonError(
+                f"noise is {quoted(noise)}: 'wiener', or None for the papers' methods"
+            )
+        self.form = form
+        self.average = check_kind("average", average, (PolyakAverage, NoneType), "a PolyakAverage")
         self.noise = None if noise is None else Noise()
         if self.noise is not None:
             self.rule.watch(None)
@@ -164,6 +169,7 @@ class SecondOrder(Remade):
         found = [program for part in parts for program in part.programs(self.model, batch)]
         return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
 
+    @checked
     @torch.inference_mode(False)
     @torch.no_grad()
     def bootstrap(self, data: Iterable[Batch]) -> None:
@@ -196,7 +202,8 @@ class SecondOrder(Remade):
             )
         if self.steps:
             raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
-        for x, y in data:
+        check_batches(data)
+        for x, y in map(pair, data):
             batches += 1
             if not curvature.bootstrap(self.model.linearize(x, y)):
                 raise NewtritonError(
@@ -206,6 +213,7 @@ class SecondOrder(Remade):
         if not batches:
             raise NewtritonError("bootstrap got no batches: give at least one")
 
+    @checked
     @torch.inference_mode(False)
     @torch.no_grad()
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_kind
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
 from ..remaking import Remade
@@ -212,6 +213,7 @@ class Point(Protocol):
         ...
 
 
+@runtime_checkable
 class Curvature(Part, Protocol):
     """An approximation C of the data term's curvature, as a linear operator.
 
@@ -293,6 +295,7 @@ class Inverse(Protocol):
         ...
 
 
+@runtime_checkable
 class Solver(Part, Protocol):
     """A way to x ≈ (C + damping·I)⁻¹ g.
 
@@ -353,6 +356,7 @@ class Stepper(Protocol):
         ...
 
 
+@runtime_checkable
 class StepRule(Part, Stepper, Protocol):
     """A way from a direction to a step, and the judgement of it.
 
@@ -462,6 +466,21 @@ class LinearSolver(Remade, ABC):
         """Prepares and solves once, see `Inverse.solve`."""
         with switches(g.device):
             return self.prepare(curvature, damping).solve(g, radius)
+
+
+def check_curvature(what: str, value: object) -> Curvature:
+    """Returns a curvature; raises an error where the value is something else."""
+    return check_kind(what, value, Curvature, "a curvature, e.g. KroneckerCurvature(model)")
+
+
+def check_solver(what: str, value: object) -> Solver:
+    """Returns a solver; raises an error where the value is something else."""
+    return check_kind(what, value, Solver, "a solver, e.g. KFI()")
+
+
+def check_rule(what: str, value: object) -> StepRule:
+    """Returns a step rule; raises an error where the value is something else."""
+    return check_kind(what, value, StepRule, "a step rule, e.g. TrustRegion()")
 
 
 def no_solution(g: Tensor, status: Status, **statistics: int) -> Solution:
