@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from .errors import NewtritonError
+from .errors import NewtritonError, quoted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +53,7 @@ def unknown(owner: str, name: str, known: Sequence[str]) -> NewtritonError:
     """
     names = ", ".join(known) or "none"
     return NewtritonError(
-        f"{owner}() has no option {name!r}: its arguments are {names}{nearest(name, known)}"
+        f"{owner}() has no option {quoted(name)}: its arguments are {names}{nearest(name, known)}"
     )
 
 

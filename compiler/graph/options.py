@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from .errors import NewtritonError, quoted
 
+LONGEST = (1 << 63) - 1  # the largest integer that PyTorch takes
+
 T = TypeVar("T")
 
 
@@ -54,15 +56,18 @@ def _float(value: Real) -> float:
         return math.inf
 
 
-def check_count(what: str, value: object, least: int = 1) -> int:
-    """Returns an integer of at least `least`.
+def check_count(what: str, value: object, least: int = 1, most: int = LONGEST) -> int:
+    """Returns an integer from `least` to `most`.
 
     Raises:
         NewtritonError: the value is no such integer.
     """
-    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if whole and least <= int(value) <= most:
         return int(value)
     wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
+    if whole and int(value) > most:
+        wanted = f"one up to {most}"
     raise NewtritonError(f"{what} is {quoted(value)}: give {wanted}")
 
 

@@ -18,9 +18,11 @@ class Described(Checked):
 
     Attributes:
         frozen: whether its parameters, and those of all layers in it, stay as they are.
+        several: whether it takes several inputs at once.
     """
 
     frozen: ClassVar[bool] = False
+    several: ClassVar[bool] = False
 
     def freeze(self: L) -> L:
         """Freezes a layer: its parameters keep their values, whatever steps are made.

@@ -27,6 +27,8 @@ class Sequential(Described):
         ['0.weight', '0.bias', '2.weight', '2.bias']
     """
 
+    several = True
+
     def __init__(self, *layers: Layer) -> None:
         self.layers = layers
 
@@ -54,6 +56,8 @@ class Add(Described):
         >>> [name for name, _ in model.named_parameters() if name.endswith("weight")]
         ['0.weight', '1.0.weight', '1.2.weight']
     """
+
+    several = True
 
     def __init__(self, *branches: Layer) -> None:
         if not branches:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..functions.padding import pad
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node
 from ..graph.options import check_number
 from ..language.described import Described
@@ -28,7 +28,9 @@ class _Padding(Described):
         count = 2 * self.spatial
         given = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,) * count
         if len(given) != count:
-            raise NewtritonError(f"padding is {padding!r}: give an integer or {count} of them")
+            raise NewtritonError(
+                f"padding is {quoted(padding)}: give an integer or {count} of them"
+            )
         self.widths = tuple(check_integer("padding", width) for width in given)
         self.padding = self.widths if isinstance(padding, (tuple, list)) else self.widths[0]
 

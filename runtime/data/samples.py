@@ -22,8 +22,8 @@ from ...compiler.graph.options import (
     check_number,
     check_seed,
 )
-from ...compiler.language.trees import Tree, mapped, named, rows
 from ...compiler.graph.tensors import check_tensor
+from ...compiler.language.trees import Tree, mapped, named, rows
 from .lazy import Lazy
 
 WITHIN = {"batch", "generator"}  # what a state has in the middle of an epoch
@@ -271,7 +271,8 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow to import)
 
     check_number("validation", validation, above=0.0, below=1.0)
-    _check_seed(seed)
+    if check_seed(seed) >= 1 << 32:
+        raise NewtritonError(f"seed is {seed}: give an integer below 2³², as NumPy takes it here")
     if not isinstance(samples, tuple) or len(samples) != 2:
         raise NewtritonError(f"samples are {quoted(samples)}: give a pair Samples(x, y)")
     samples = Samples(*samples)
@@ -281,7 +282,7 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     classes = labels.cpu().numpy() if labels.dtype == torch.int64 and labels.dim() == 1 else None
     try:
         kept, held_out = train_test_split(
-            np.arange(number), test_size=validation, random_state=seed, stratify=classes
+            np.arange(number), test_size=validation, random_state=int(seed), stratify=classes
         )
     except ValueError as error:  # too few samples, or of a class, for a share in both parts
         raise NewtritonError(f"cannot hold out {validation} of {number}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
+from types import NoneType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -15,9 +16,9 @@ from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
 from ...compiler.curvature.factors import KINDS
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.curvature.recursion import check_pos_eig
-from ...compiler.graph.errors import MissingRule, NewtritonError
+from ...compiler.graph.errors import MissingRule, NewtritonError, quoted
 from ...compiler.graph.ir import Node, Op, concrete, per_sample
-from ...compiler.graph.options import check_count, check_option
+from ...compiler.graph.options import check_count, check_flag, check_kind, check_names, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped, named
 from ...compiler.programs import MATRICES, Programs
@@ -252,6 +253,7 @@ class Linearization(Generic[M]):
         """
         check_option("curvature", curvature, MATRICES)
         check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
+        check_flag("by_layer", by_layer)
         v = self._vector(v)
         if product == "stored-jacobian":
             return self._product(Ggnvp, self.programs.stored_ggnvp(by_layer), v, self.jacobian)
@@ -310,7 +312,8 @@ class Linearization(Generic[M]):
                     [2., 2.]])
         """
         check_option("curvature", curvature, MATRICES)
-        names, trained = tuple(parameters), self.programs.traced.trained
+        check_count("memory", memory)
+        names, trained = check_names("parameters", parameters), self.programs.traced.trained
         for name in names:
             check_option("a parameter", name, tuple(trained))
         views = self.model.layout.views(self.model.params)
@@ -387,10 +390,13 @@ class Linearization(Generic[M]):
                     [ 0.,  0.]])
         """
         check_option("curvature", curvature, MATRICES)
-        vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
-        if not vs:
-            raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        two = self.model.two_products(self.batch) if two_products is None else two_products
+        given = [vs] if isinstance(vs, Tensor) else vs
+        if not isinstance(given, (tuple, list)) or not given:
+            raise NewtritonError(f"vs is {quoted(vs)}: give a list of at least one vector")
+        vs = [self._vector(v) for v in given]
+        if two_products is None:
+            two_products = self.model.two_products(self.batch)
+        two = check_flag("two_products", two_products)
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
         places = range(len(vs))
         result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
@@ -464,9 +470,12 @@ class Linearization(Generic[M]):
         limits = {"max_factor": check_count("max_factor", max_factor)}
         limits["max_copies"] = check_count("max_copies", max_copies)
         gamma = check_pos_eig(kind, pos_eig)
-        wanted = None if layers is None else frozenset(layers)
+        check_kind("generator", generator, (torch.Generator, NoneType), "a torch.Generator")
+        check_kind("memory", memory, (dict, NoneType), "a dictionary, empty at first")
+        wanted = None if layers is None else frozenset(self._layers("layers", layers))
+        means = frozenset(self._layers("means", means))
         program = self.programs.factors(
-            kind, samples, frozenset(means), wanted, per_sample,
+            kind, samples, means, wanted, check_flag("per_sample", per_sample),
             sharing=sharing, pos_eig=gamma, **limits,
         )  # fmt: skip
         node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
@@ -478,6 +487,12 @@ class Linearization(Generic[M]):
         described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
         weight = self.batch / (samples if kind == "kfac" else 1)
         return factors_of(described, found, weight)
+
+    def _layers(self, what: str, names: object) -> tuple[str, ...]:
+        """Returns the names of layers with parameters."""
+        found = check_names(what, names)
+        self.model.layout.check_layers(what, found)
+        return found
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""

@@ -33,7 +33,7 @@ class Call:
         state: returns what a refused call must leave as it is, bit for bit.
         pure: whether an accepted call, too, leaves the state as it is.
         taken: what this call takes although values of its kind are refused elsewhere, pairs of an
-            argument and a phrase of `values.py`; "" stands for every argument.
+            argument, "" for any, and the beginning of a phrase of `values.py`.
     """
 
     function: Callable[..., Any]
@@ -54,18 +54,90 @@ Maker = Callable[[Random], Call]
 # By these methods parts, layers and losses speak to each other: their arguments are nodes, scopes
 # and parts that newtriton makes.
 BETWEEN = frozenset(
-    "build check classes counts drawn ignored labels losses scores square_root weights "
-    "prepare solve mv update programs state_spec adapt dampings energy judge propose seen shorten "
-    "survey tighten watch forms measured span bootstrap "
-    "blocks_of check_trained compile_ahead context count decay_ executor feed run total "
-    "two_products watched update_statistics hides mean index chunks in_memory coming size "
-    "in_place parsed text refused epochs_to times_inputs".split()
+    [
+        "build",
+        "check",
+        "classes",
+        "counts",
+        "drawn",
+        "ignored",
+        "labels",
+        "losses",
+        "scores",
+        "square_root",
+        "weights",
+        "prepare",
+        "solve",
+        "mv",
+        "update",
+        "programs",
+        "state_spec",
+        "adapt",
+        "dampings",
+        "energy",
+        "judge",
+        "propose",
+        "seen",
+        "shorten",
+        "survey",
+        "tighten",
+        "watch",
+        "forms",
+        "measured",
+        "span",
+        "bootstrap",
+        "blocks_of",
+        "check_trained",
+        "compile_ahead",
+        "context",
+        "count",
+        "decay_",
+        "executor",
+        "feed",
+        "run",
+        "total",
+        "two_products",
+        "watched",
+        "update_statistics",
+        "hides",
+        "mean",
+        "index",
+        "chunks",
+        "in_memory",
+        "coming",
+        "size",
+        "in_place",
+        "parsed",
+        "text",
+        "refused",
+        "epochs_to",
+        "times_inputs",
+    ]
 )
 # What is raised, returned, or stands for a promise alone; and the languages of graphs.
 NO_CALLS = frozenset(
-    "NewtritonError ShapeError MissingRule Solution Status StepReport Tag Curvature LinearSolver "
-    "Solver StepRule Loss DiagonalFactors KroneckerFactors MeanFactors Linearization Model "
-    "Samples History LinearizedData".split()
+    [
+        "NewtritonError",
+        "ShapeError",
+        "MissingRule",
+        "Solution",
+        "Status",
+        "StepReport",
+        "Tag",
+        "Curvature",
+        "LinearSolver",
+        "Solver",
+        "StepRule",
+        "Loss",
+        "DiagonalFactors",
+        "KroneckerFactors",
+        "MeanFactors",
+        "Linearization",
+        "Model",
+        "Samples",
+        "History",
+        "LinearizedData",
+    ]
 )
 LANGUAGES = frozenset({"ops", "scalar"})
 FOLDERS = frozenset({"compiler", "kernels", "runtime", "bench", "command"})
@@ -98,7 +170,7 @@ def _methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
         yield f"{'Described' if shared else name}.{inner}", method
 
 
-PROMISES = frozenset("Curvature LinearSolver Solver StepRule Status Tag Loss".split())
+PROMISES = frozenset(["Curvature", "LinearSolver", "Solver", "StepRule", "Status", "Tag", "Loss"])
 DESCRIBING_ROOMS = ("newtriton.compiler.", "newtriton.runtime.model.")
 
 

@@ -51,10 +51,21 @@ def _layer(name: str, shape: tuple[int, ...], *args: Any, kind: str = "float", *
 
 FEATURES, SEQUENCE, IMAGE = (6,), (4, 6), (4, 6, 6)
 
-for _name in (
-    "ReLU ReLU6 SiLU Sigmoid Tanh Tanhshrink LogSigmoid Mish SELU Softsign Hardsigmoid Hardswish "
-    "Identity"
-).split():
+for _name in [
+    "ReLU",
+    "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "Tanh",
+    "Tanhshrink",
+    "LogSigmoid",
+    "Mish",
+    "SELU",
+    "Softsign",
+    "Hardsigmoid",
+    "Hardswish",
+    "Identity",
+]:
     _layer(_name, FEATURES)
 _layer("CELU", FEATURES, alpha=0.5)
 _layer("ELU", FEATURES, alpha=0.5)
@@ -276,6 +287,10 @@ DESCRIBING["InputSpec"] = lambda rng: Call(nt.InputSpec, ((4, 6), "float"), {}, 
 DESCRIBING["InputSpec.of"] = lambda rng: Call(nt.InputSpec.of, (_batch((4,)),), {}, repr)
 
 
+# A vector may have any numbers: those of products follow from them.
+NUMBERS = frozenset({("", "nan in it"), ("", "inf in it"), ("", "-inf in it")})
+
+
 # --- calls of a model -----------------------------------------------------------------------------
 
 
@@ -290,6 +305,7 @@ def _of_model(
     arguments: Callable[[nt.Model, Any, Any, Random], tuple[Any, ...]],
     use: Callable[[Any], Any] = lambda found: found,
     pure: bool = True,
+    taken: frozenset[tuple[str, str]] = frozenset(),
     **options: Any,
 ) -> None:
     """Registers a method of `Model`."""
@@ -297,7 +313,7 @@ def _of_model(
     def make(rng: Random) -> Call:
         model, x, y = _model(rng)
         call, args = getattr(model, name), arguments(model, x, y, rng)
-        return Call(call, args, options, use, lambda: state_of(model), pure)
+        return Call(call, args, options, use, lambda: state_of(model), pure, taken)
 
     DESCRIBING[f"Model.{name}"] = make
 
@@ -322,10 +338,10 @@ _of_model("objective", lambda m, x, y, rng: (x, y), training=False)
 _of_model("gradient", lambda m, x, y, rng: (x, y), list)
 _of_model(
     "linearize", lambda m, x, y, rng: (x, y), lambda lin: [lin.objective, lin.gradient],
-    pure=False, training=True,
+    pure=False, taken=frozenset({("ahead", "")}), training=True,
 )  # fmt: skip
 _of_model("flatten", _parts)
-_of_model("unflatten", lambda m, x, y, rng: (m.params.clone(),))
+_of_model("unflatten", lambda m, x, y, rng: (m.params.clone(),), taken=NUMBERS)
 _of_model("load_state_dict", _state, pure=False)
 _of_model("state_dict", lambda m, x, y, rng: ())
 _of_model("named_parameters", lambda m, x, y, rng: (), lambda found: [n for n, _ in found])
@@ -351,8 +367,14 @@ def _of_linearization(
     def make(rng: Random) -> Call:
         model, x, y = _model(rng)
         lin = model.linearize(x, y, training=False)
-        held = lambda: [*state_of(model), lin.gradient, lin.outputs]  # noqa: E731
-        return Call(getattr(lin, name), arguments(model), options(model), use, held)
+        named = options(model)
+
+        def held() -> Any:
+            drawn = [g.get_state() for g in named.values() if isinstance(g, torch.Generator)]
+            return [*state_of(model), lin.gradient, lin.outputs, drawn]
+
+        pure = "generator" not in named
+        return Call(getattr(lin, name), arguments(model), named, use, held, pure, NUMBERS)
 
     DESCRIBING[f"Linearization.{name}"] = make
 

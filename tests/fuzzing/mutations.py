@@ -70,7 +70,10 @@ def _replaced(rng: Random, call: Call, names: list[str], place: int | str) -> Mu
         good = options.get(place, default)
         found = Spoiled(*spoiled(rng, name, good))
         options[name] = found.value
-    taken = {(name, found.phrase), ("", found.phrase), (name, "")} & call.taken
+    taken = any(
+        argument in ("", name) and found.phrase.startswith(phrase)
+        for argument, phrase in call.taken
+    )
     outcome = "any" if taken and found.outcome == "refused" else found.outcome
     return Mutation(args, options, name, found.phrase, found.value, outcome)
 

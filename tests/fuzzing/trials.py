@@ -124,7 +124,7 @@ def _made(call: Call, mutation: Mutation, said: str) -> tuple[str, Any]:
         except TypeError as error:
             assert _of_the_call(error), f"{said}: {_last(error)}"
             outcome, result = "refused", error
-        except Exception as error:  # noqa: BLE001 - that is what is looked for
+        except Exception as error:
             raise AssertionError(f"{said}: {_last(error)}") from error
     heard = [w for w in heard if w.category is not ResourceWarning]
     assert not heard, f"{said}: a warning from inside: {heard[0].message}"
@@ -156,7 +156,7 @@ def _last(error: BaseException) -> str:
     near = inside[-1] if inside else place
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - of hostile objects
+    except Exception:
         text = "…"
     return f"{type(error).__name__} at {near.filename}:{near.lineno}: {text[:300]}"
 
@@ -262,6 +262,6 @@ def _finite(value: Any) -> bool:
 def _short(value: Any) -> str:
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # noqa: BLE001 - of hostile objects
+    except Exception:
         return f"<{type(value).__name__}>"
     return text if len(text) < 160 else f"{text[:160]}…"

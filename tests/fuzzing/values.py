@@ -121,6 +121,8 @@ def integers(rng: Random, value: int) -> Spoiled:
             Spoiled(-value, "its negative"),
             Spoiled(HUGE, "2⁴⁰"),
             Spoiled(-HUGE, "−2⁴⁰"),
+            Spoiled(1 << 20, "2²⁰"),
+            Spoiled((1 << 31) - 1, "2³¹ − 1"),
             Spoiled(1 << 70, "2⁷⁰"),
             Spoiled(value + 1, "one more"),
             Spoiled(str(value), "its text", "refused"),
@@ -320,7 +322,9 @@ def tensors(rng: Random, name: str, x: Tensor) -> Spoiled:
     if share < 0.4:
         if not x.is_floating_point():
             number = rng.choice([-1, -100, HUGE, -HUGE, 1 << 20, 1000])
-            return Spoiled(_with(x, number), f"{number} in it", "refused")
+            # Of some losses −100 is the label that does not count.
+            outcome = "any" if number == -100 else "refused"
+            return Spoiled(_with(x, number), f"{number} in it", outcome)
         number = rng.choice([math.nan, math.inf, -math.inf, 1e30, -1e38])
         bad = not math.isfinite(number)
         return Spoiled(_with(x, number), f"{number} in it", "refused" if bad else "any")
