@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -154,10 +154,11 @@ class LinearizedData(Checked):
             >>> torch.allclose(lin.mean(lambda one: one.gradient), lin.gradient)
             True
         """
-        parts = (value(lin).mul(lin.count / self.count) for lin in self._linearizations())
-        total = next(parts)
-        for part in parts:
-            total += part
+        with closing(self._linearizations()) as passed:  # an error, too, ends the pass
+            parts = (value(lin).mul(lin.count / self.count) for lin in passed)
+            total = next(parts)
+            for part in parts:
+                total += part
         return total
 
     # --- products -------------------------------------------------------------------------------
@@ -213,11 +214,12 @@ class LinearizedData(Checked):
         """
         given = (kind, samples, generator, means, layers, per_sample)
         total = dict[str, Factors]()
-        for lin in self._linearizations():
-            shares = lin.batch / self.batch, lin.count / self.count
-            found = lin.kronecker_factors(*given, **options)
-            parts = {layer: _part(factors, *shares) for layer, factors in found.items()}
-            total = {n: _sum(total[n], part) for n, part in parts.items()} if total else parts
+        with closing(self._linearizations()) as passed:
+            for lin in passed:
+                shares = lin.batch / self.batch, lin.count / self.count
+                found = lin.kronecker_factors(*given, **options)
+                parts = {layer: _part(factors, *shares) for layer, factors in found.items()}
+                total = {n: _sum(total[n], part) for n, part in parts.items()} if total else parts
         return total
 
 

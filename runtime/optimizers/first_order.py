@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ...compiler.graph.calls import names_of, takes_any, unknown
+from ...compiler.graph.calls import names_of, signature_of, takes_any, unknown
 from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_number
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model, check_model
 from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
@@ -340,13 +341,16 @@ class TorchOptimizer(Remade):
 
 
 def _check_options(owner: type, cls: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises an error where neither what takes the options nor the class has one of a name."""
+    """Raises an error where an option has no name that there is, or is no number and must be."""
     if takes_any(cls):
         return
     known = [*names_of(owner), *names_of(cls)[1:]]  # without the parameters
-    for name in options:
+    defaults = {name: p.default for name, p in signature_of(cls).parameters.items()}
+    for name, value in options.items():
         if name not in known:
             raise unknown(f"{owner.__name__} with {_name_of(cls)}", name, known)
+        if isinstance(defaults.get(name), float) and not isinstance(value, Tensor):
+            check_number(name, value)
 
 
 def _optimizer(
@@ -359,8 +363,8 @@ def _optimizer(
     """
     try:
         made = cls(parameters, **options)
-    except (TypeError, ValueError) as error:
-        raise NewtritonError(f"{_name_of(cls)} refuses {dict(options)}: {error}") from error
+    except Exception as error:  # PyTorch compares and converts whatever it is given
+        raise NewtritonError(f"{_name_of(cls)} refuses {quoted(dict(options))}: {error}") from error
     if isinstance(made, torch.optim.SparseAdam):
         raise NewtritonError("SparseAdam takes sparse gradients, and these are dense: take Adam")
     if not isinstance(made, torch.optim.Optimizer):

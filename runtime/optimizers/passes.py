@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.language.trees import Tree
-from ..data.sources import Mark, mark_of, own_sources, set_back, sources
+from ..data.sources import Mark, mark_of, set_back, sources
 
 Batch = tuple[Tree, Tensor]
 
@@ -95,8 +95,8 @@ class Passes:
 
 @contextmanager
 def undisturbed(data: Any) -> Iterator[None]:
-    """Gives data their own state back after a `with` statement, whatever passes it makes."""
-    states = [(source, source.get()) for source in own_sources(data).values()]
+    """Gives what data may draw from its state back after a `with` statement."""
+    states = [(source, source.get()) for source in sources(data).values()]
     try:
         yield
     finally:
