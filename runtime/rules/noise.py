@@ -115,7 +115,7 @@ class Noise(Attributes):
         self.newest = weight
         if self.mean is None:
             self.mean = torch.zeros_like(gradient)
-        self.mean.lerp_(gradient, weight)
+        self.mean = self.mean.lerp(gradient, weight)
         self.weight += weight * (1.0 - self.weight)
         return self.mean / self.weight
 
