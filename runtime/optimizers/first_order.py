@@ -234,20 +234,17 @@ class TorchOptimizer(Remade):
         """
         params = self.model.params
         self._before.copy_(params)
-        self._snapshot.take({i: self.optimizer.state[p] for i, p in enumerate(self.seen)})
+        known = self.optimizer.state
+        self._snapshot.take({i: known[p] for i, p in enumerate(self.seen) if p in known})
         self._retreat.keep()
-        moved = False
-        try:
+        with undone(self._go_back):
             fault = self._move(loss, gradient, batches)
-            moved = fault is None
-        finally:
+            if fault is not None:
+                self._go_back()
             for run in self.model.held:  # an optimizer's own weight decay has moved them
                 params[run].copy_(self._before[run])
-            if not moved:
-                params.copy_(self._before)
-                self._restore()
             self._retreat.moved()
-        return fault, float(torch.sub(params, self._before, out=self._before).norm())
+            return fault, float(torch.sub(params, self._before, out=self._before).norm())
 
     def _count(self, fault: str | None, batches: Iterable[Batch]) -> None:
         """Counts a step that was refused; with the last one model and state may go back."""
@@ -265,6 +262,7 @@ class TorchOptimizer(Remade):
 
     def _restore(self) -> None:
         """Makes the optimizer's state be what it was before the last step."""
+        self.optimizer.state.clear()
         for i, state in self._snapshot.restore().items():
             self.optimizer.state[self.seen[i]] = state  # type: ignore[assignment]
 

@@ -33,6 +33,7 @@ class Retreat:
 
     def keep(self) -> None:
         """Copies the model's values, before it moves from them."""
+        self._version = None  # until `moved`: a copy that is interrupted is none
         self._good.take(self._values())
 
     def restore(self) -> None:

@@ -181,7 +181,8 @@ class Noise(Attributes):
         taken = proposal.times(self.gain * part)
         if part > 0.0 and not hides(taken.predicted):
             return taken
-        return Proposal(torch.zeros_like(proposal.step), 0.0, 0.0)
+        nothing = torch.zeros_like(proposal.step)
+        return Proposal(nothing, 0.0, 0.0, bounded=proposal.bounded)
 
     def _bent(self, proposal: Proposal, energy: float) -> float:
         """Returns the share of a step that the usual curvature allows, and takes its own in."""
