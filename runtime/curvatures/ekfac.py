@@ -74,7 +74,7 @@ class EigenbasisBlock(MatrixBlock):
             if a is not None and g is not None:  # otherwise the basis stays: any will do
                 self._turn(a.vectors, g.vectors)
         moments = new.second_moments(mine["basis_A"], mine["basis_G"])
-        mine["S"].lerp_(moments, 1.0 if first else weight)
+        mine["S"] = torch.lerp(mine["S"], moments, 1.0 if first else weight)
 
     def _turn(self, basis_a: Tensor, basis_g: Tensor) -> None:
         """Moves to another basis, in which S becomes the diagonal of what the block has been."""

@@ -18,7 +18,7 @@ from ..model.linearization import PRODUCTS
 from ..model.linearized import Linearized
 from ..model.model import check_model
 from ..parts.protocols import Foreseeing, check_curvature
-from ..parts.state import Attributes, Number, Spec, State
+from ..parts.state import Attributes, Number, Spec, State, Undo, all_of, held
 from ..parts.tags import Tag
 from ..remaking import Remade
 
@@ -221,6 +221,10 @@ class WithPreconditioner(Remade):
     def state_dict(self) -> State:
         """Returns the states of both."""
         return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def hold(self) -> Undo:
+        """Returns what puts both back to what they are now."""
+        return all_of([held(part) for part in self._parts.values()])
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""

@@ -15,7 +15,7 @@ from ...compiler.graph.options import check_number
 from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
 from ..parts.protocols import Curvature, Foreseeing, Solver
-from ..parts.state import Number, Spec, State
+from ..parts.state import Number, Spec, State, Undo, all_of, held
 from ..parts.tags import MISSING, Tag
 from .combinations import check_combination
 from .first_order import Start, TorchOptimizer
@@ -145,6 +145,9 @@ class Preconditioned(TorchOptimizer):
             fault = sentence if solution.status.failed else None
             gradient = self._direction(solution.x, gradient)
         return Start(lin.objective, gradient, [lin.statistics], fault, reported)
+
+    def _hold(self) -> Undo:
+        return all_of([super()._hold(), held(self.curvature), held(self.solver)])
 
     def _ahead(self, batch: int) -> Sequence[Program]:
         """Returns the programs that will run on a batch of this size, when first asked for."""

@@ -33,7 +33,13 @@ class Retreat:
 
     def keep(self) -> None:
         """Copies the model's values, before it moves from them."""
+        self._version = None  # until `moved`: a copy that is interrupted is none
         self._good.take(self._values())
+
+    def restore(self) -> None:
+        """Makes the model what it was when it was kept."""
+        self._good.restore()
+        self.moved()
 
     def moved(self) -> None:
         """Notes that all changes since `keep` are the optimizer's."""
@@ -49,8 +55,11 @@ class Retreat:
             return False
         here = Snapshot()
         here.take(self._values())
-        self._good.restore()
-        helps = math.isfinite(mean_objective(self.model, batches))
-        if not helps:
-            here.restore()
+        helps = False
+        try:
+            self._good.restore()
+            helps = math.isfinite(mean_objective(self.model, batches))
+        finally:
+            if not helps:
+                here.restore()
         return helps
