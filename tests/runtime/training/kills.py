@@ -15,7 +15,7 @@ import newtriton as nt
 from newtriton.runtime.training import files
 from newtriton.runtime.training.loop import fit
 
-CHANGING = ("open", "write", "fsync", "mkdir", "replace", "symlink", "link", "unlink", "rmdir")
+CHANGING = ("open", "write", "fsync", "mkdir", "replace", "symlink", "unlink", "rmdir")
 
 
 class Killed(BaseException):

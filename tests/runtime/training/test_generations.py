@@ -10,6 +10,7 @@ from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.training import files
 from newtriton.runtime.training.generations import CHECKSUMS, Generations
 
+from .damage import reseal
 from .kills import CHANGING, Dying
 
 
@@ -85,7 +86,7 @@ def test_damage_is_found_and_the_one_before_is_used_if_asked(tmp_path: Path, nam
     damage(tmp_path / "generations" / "000003" / name)
     with pytest.raises(NewtritonError, match=r"damaged run, of which 'last' .* resume 'previous'"):
         generations.read()
-    name, parts = generations.read("previous")
+    name, parts, _ = generations.read("previous")
     assert (name, parts["state"]) == ("000002", b"s")
     generations.make_last(name)
     generations.write({"state": b"on"}, (), 5.0)
@@ -97,6 +98,7 @@ def test_a_hostile_name_does_not_leave_the_folder(tmp_path: Path) -> None:
     generations = filled(tmp_path, [1.0])
     path = tmp_path / "generations" / "000001" / CHECKSUMS
     path.write_text(path.read_text().replace("state", "../../../etc/passwd"))
+    reseal(path.parent)
     with pytest.raises(NewtritonError, match="is no name of a file"):
         generations.read()
 
