@@ -52,6 +52,11 @@ class CropFlip(Checked):
             )
         number, _, height, width = x.shape
         padding = height // 8 if self.padding is None else self.padding
+        if padding > max(height, width):
+            raise NewtritonError(
+                f"padding is {padding}, more than images of {height}×{width} have: they would be "
+                "cropped to nothing but zeros"
+            )
         drawn = {"generator": generator, "device": generator.device}
         places = torch.randint(2 * padding + 1, (number, 2), **drawn).tolist()
         mirrored = torch.randint(2, (number,), **drawn).tolist()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
 from ..disk import TEXT, parsed, read
+from ..paths import path_of
 from ..summary import summary
 from . import files
 from .epoch import Epoch
@@ -93,7 +94,7 @@ class History(Checked):
         Raises:
             NewtritonError: it cannot be written.
         """
-        path = Path(path)
+        path = path_of("path", path)
         try:
             files.make_folder(path.parent)
             files.replace(path, self.text().encode())
@@ -123,7 +124,7 @@ class History(Checked):
         Raises:
             NewtritonError: the file is another one.
         """
-        data = read(Path(path), TEXT)
+        data = read(path_of("path", path), TEXT)
         try:
             return cls.parsed(data.decode())
         except ValueError as error:

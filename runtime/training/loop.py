@@ -3,23 +3,27 @@
 import operator
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import partial
 from operator import length_hint
 from pathlib import Path
+from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tqdm.auto import tqdm
 
 from ...compiler.graph.calls import checked
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_flag
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_callable, check_count, check_flag, check_kind
 from ..data.sources import is_stateful, mark_of
 from ..model.batches import Moved, moved
+from ..model.inputs import read_checked
+from ..model.model import Model
+from ..paths import path_of
 from ..reading import read
 from .averages import Averaged, average_of
 from .epoch import Epoch
@@ -35,6 +39,7 @@ END = object()  # what stands for a batch where there are no more
 SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
 
 
+@runtime_checkable
 class TrainableModel(Protocol):
     """What the loop needs of a model."""
 
@@ -74,6 +79,7 @@ class Counting(Protocol):
         ...
 
 
+@runtime_checkable
 class StepOptimizer(Protocol):
     """What the loop needs of an optimizer.
 
@@ -155,15 +161,21 @@ def fit(
     """
     epochs = check_count("epochs", epochs)
     check_flag("progress", progress)
+    _check_model(model)
+    check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
+    check_kind("history", history, (History, NoneType), "an nt.History")
+    callbacks = [check_callable("a callback", callback) for callback in _listed(callbacks)]
     train = _batches("train", train)
     validation = None if validation is None else _batches("validation", validation)
+    for data in (train, validation):
+        _check_first(model, data)
     _check_passes(optimizer, train, validation, epochs)
     kept = average_of(optimizer) if check_flag("average", average) else None
     if checkpoint is None and (resume != "never" or checkpoint_every is not None):
         raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
     if checkpoint is not None and history is not None:
         raise NewtritonError("checkpoint keeps the history of its run: leave history out")
-    board = None if log_dir is None else TensorBoard(log_dir)
+    board = None if log_dir is None else TensorBoard(path_of("log_dir", log_dir))
     with ExitStack() as stack:
         ending = Noted() if checkpoint is None else stack.enter_context(noted())
         saving, resumed = None, Resumed(History() if history is None else history)
@@ -232,6 +244,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
+    _check_model(model)
     data, mean, classified = _batches("validation", data), _Mean(model), True
     found: list[torch.Tensor] = []  # how many classes are right, and how many labels count
     for batch in data:
@@ -460,6 +473,27 @@ class _Loop:
         return record
 
 
+def _check_model(model: object) -> None:
+    """Raises an error where a value is no model."""
+    check_kind("model", model, TrainableModel, "what nt.compile or nt.from_torch gave")
+
+
+def _listed(callbacks: object) -> list[Any]:
+    """Returns callbacks as a list."""
+    if isinstance(callbacks, Iterable):
+        return list(callbacks)
+    raise NewtritonError(f"callbacks are {quoted(callbacks)}: give a list of functions")
+
+
+def _check_first(model: TrainableModel, data: Any) -> None:
+    """Raises an error where the first batch of a list is none that the model takes."""
+    if not isinstance(data, (list, tuple)):
+        return
+    batch = moved(data[0], model)
+    if isinstance(model, Model):
+        read_checked(model.check(model.programs[True].traced, *batch).demands)
+
+
 def _batches(name: str, data: Data) -> Data:
     """Returns data as batches: a pair of tensors is one of them.
 
@@ -468,9 +502,9 @@ def _batches(name: str, data: Data) -> Data:
     """
     if isinstance(data, tuple) and len(data) == 2 and hasattr(data[1], "shape"):
         return [data]
-    if not isinstance(data, Iterable):
+    if isinstance(data, (Mapping, str, bytes, torch.Tensor)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
+            f"{name} is {quoted(data)}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
     if length_hint(data, 1) == 0:

@@ -18,6 +18,7 @@ import newtriton as nt
 from .calls import Call, Maker
 
 TRAINING: dict[str, Maker] = {}
+RESTORED = set[str]()  # methods that optimizers alone call, with states that they have checked
 
 SAMPLES = 6
 WHERE: dict[str, Any] = {"backend": "aten", "device": "cpu"}
@@ -282,24 +283,13 @@ def _curvature_makers(name: str) -> None:
         return getattr(nt, name)(model, **options)
 
     TRAINING[name] = made
-    _with_state(name, part, lambda curvature: curvature.update(curvature.model.linearize(*_data())))
+    _of_part(name, part)
 
 
-def _with_state(name: str, made: Callable[[Random], Any], change: Callable[[Any], object]) -> None:
-    """Registers what saves and restores the state of a part."""
-
-    def loading(rng: Random) -> Call:
-        chosen = rng.getrandbits(32)
-        part, other = (made(Random(chosen)) for _ in range(2))
-        change(other)
-        saved = other.state_dict()
-        return Call(
-            part.load_state_dict, (saved,), {}, lambda _: part.state_dict(), part.state_dict,
-            pure=False,
-        )  # fmt: skip
-
-    TRAINING[f"{name}.load_state_dict"] = loading
+def _of_part(name: str, made: Callable[[Random], Any]) -> None:
+    """Registers what saves the state of a part; the optimizer checks one that is restored."""
     TRAINING[f"{name}.state_dict"] = lambda rng: Call(made(rng).state_dict)
+    RESTORED.add(f"{name}.load_state_dict")
 
 
 for _name in CURVATURES:
@@ -323,7 +313,7 @@ def _joining(rng: Random) -> Call:
 
 
 TRAINING["WithPreconditioner"] = _joining
-_with_state("WithPreconditioner", _preconditioner, lambda c: c.update(c.model.linearize(*_data())))
+_of_part("WithPreconditioner", _preconditioner)
 
 
 def _solver_makers(name: str) -> None:
@@ -339,7 +329,7 @@ def _solver_makers(name: str) -> None:
         return _with(curvature=held, solver=solver, rule=rule)
 
     TRAINING[name] = lambda rng: Call(getattr(nt, name), (), options, use)
-    _with_state(name, lambda rng: getattr(nt, name)(**options), lambda solver: None)
+    _of_part(name, lambda rng: getattr(nt, name)(**options))
 
 
 def _rule_makers(name: str) -> None:
@@ -349,7 +339,7 @@ def _rule_makers(name: str) -> None:
         return _with(curvature=curvature, solver=solver, rule=rule)
 
     TRAINING[name] = lambda rng: Call(getattr(nt, name), (), options, use)
-    _with_state(name, lambda rng: getattr(nt, name)(**options), lambda rule: None)
+    _of_part(name, lambda rng: getattr(nt, name)(**options))
 
 
 for _name in SOLVERS:
@@ -365,18 +355,7 @@ def _averaged(average: Any) -> Any:
 
 
 TRAINING["PolyakAverage"] = lambda rng: Call(nt.PolyakAverage, (0.9,), {}, _averaged)
-_with_state("PolyakAverage", lambda rng: nt.PolyakAverage(0.9), _averaged)
-
-
-def _average_update(rng: Random) -> Call:
-    average = nt.PolyakAverage(0.9)
-    average.update(torch.ones(4))
-    return Call(
-        average.update, (torch.zeros(4),), {}, lambda _: average.mean, average.state_dict, False
-    )
-
-
-TRAINING["PolyakAverage.update"] = _average_update
+_of_part("PolyakAverage", lambda rng: nt.PolyakAverage(0.9))
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -413,12 +392,28 @@ TRAINING["Batches"] = _batching
 TRAINING["GrowingBatches"] = lambda rng: Call(
     nt.GrowingBatches, (*_data(), 1, 4), {**BATCHES, "steps": 3}, _passed
 )
-_with_state("Batches", lambda rng: nt.Batches(*_data(), 2, **BATCHES), lambda b: next(iter(b)))
-_with_state(
-    "GrowingBatches",
-    lambda rng: nt.GrowingBatches(*_data(), 1, 4, steps=3),
-    lambda b: next(iter(b)),
-)
+
+
+def _resuming(name: str, *args: int, **options: Any) -> None:
+    """Registers what saves and restores where batches are."""
+
+    def made() -> Any:
+        return getattr(nt, name)(*_data(), *args, **options)
+
+    def resuming(rng: Random) -> Call:
+        batches, other = made(), made()
+        next(iter(other))
+        return Call(
+            batches.load_state_dict, (other.state_dict(),), {}, lambda _: _passed(batches),
+            batches.state_dict, pure=False,
+        )  # fmt: skip
+
+    TRAINING[f"{name}.load_state_dict"] = resuming
+    TRAINING[f"{name}.state_dict"] = lambda rng: Call(made().state_dict)
+
+
+_resuming("Batches", 2, **BATCHES)
+_resuming("GrowingBatches", 1, 4, steps=3)
 TRAINING["Lazy"] = lambda rng: Call(
     nt.Lazy, (_data()[0], [_halved]), {"transform": _doubled},
     lambda lazy: [lazy[1:3], list(lazy.shape)],
@@ -444,7 +439,12 @@ def _pairs() -> list[tuple[torch.Tensor, int]]:
     return list(zip(x, y.tolist(), strict=True))
 
 
-TRAINING["from_dataset"] = lambda rng: Call(nt.from_dataset, (_pairs(),), {}, list)
+def _shown(samples: nt.Samples) -> Any:
+    """Returns samples as what two equal calls agree in."""
+    return [part.in_memory() if isinstance(part, nt.Lazy) else part for part in samples]
+
+
+TRAINING["from_dataset"] = lambda rng: Call(nt.from_dataset, (_pairs(),), {}, _shown)
 
 
 def _set(rng: Random) -> Call:
@@ -452,7 +452,7 @@ def _set(rng: Random) -> Call:
     preprocessing = ["min-max", "standard"] if name == "digits" else "none"
     return Call(
         nt.load, (name,), {"root": ".", "preprocessing": preprocessing},
-        lambda parts: list(parts[0]),
+        lambda parts: _shown(parts[0]),
     )  # fmt: skip
 
 
@@ -495,7 +495,7 @@ def _of_data(name: str, arguments: Callable[[nt.Model], tuple[Any, ...]], **opti
         lin = nt.LinearizedData(model, [(x.double()[:2], y[:2]), (x.double()[2:], y[2:])])
         return Call(
             getattr(lin, name), arguments(model), options,
-            lambda found: list(found.items()) if name == "kronecker_factors" else found,
+            lambda found: str(found) if name == "kronecker_factors" else found,
             lambda: state_of(model),
         )  # fmt: skip
 
@@ -536,7 +536,7 @@ def _nothing(history: nt.History) -> None:
 def _fitting(rng: Random) -> Call:
     model = _model()
     optimizer: Any = nt.FITRE(model, burn_in=1) if rng.random() < 0.5 else nt.NewtonCG(model)
-    train: Any = nt.Batches(*_data(), 3) if rng.random() < 0.5 else [_data(3), _data(2)]
+    train: Any = nt.Batches(*_data(), 3) if rng.random() < 0.5 else [_data(3)]
     options: dict[str, Any] = {"progress": False, "callbacks": [_nothing], "average": False}
     if rng.random() < 0.5:
         folder = tempfile.mkdtemp(dir=".")
@@ -550,7 +550,7 @@ def _fitting(rng: Random) -> Call:
     def use(history: nt.History) -> Any:
         return [[epoch.loss for epoch in history.epochs], model.params]
 
-    return Call(nt.fit, (model, optimizer, train, _data(2), 2), options, use, state, pure=False)
+    return Call(nt.fit, (model, optimizer, train, _data(2), 1), options, use, state, pure=False)
 
 
 def _evaluating(rng: Random) -> Call:
