@@ -73,11 +73,18 @@ def check_call(called: Callable[..., Any], args: Sequence[Any], options: Mapping
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns a function whose calls are checked by `check_call`."""
+    """Returns a function whose calls are checked by `check_call`, and for what is missing."""
+    taken = signature_of(function)
 
     @wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> R:
-        check_call(function, args, options)
+        try:
+            taken.bind(*args, **options)
+        except TypeError as error:
+            check_call(function, args, options)
+            raise NewtritonError(
+                f"{function.__name__}() is {error}: its arguments are {', '.join(names_of(call))}"
+            ) from None
         return function(*args, **options)
 
     return call

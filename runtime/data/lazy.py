@@ -11,6 +11,7 @@ from torch import Tensor
 from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_callable, check_kind
+from ...compiler.graph.tensors import check_tensor
 
 CHUNK = 1000  # samples that are in memory at once where all are passed through
 
@@ -95,7 +96,19 @@ class Lazy(Checked):
             yield self[start : start + CHUNK]
 
     def subset(self, index: Tensor) -> Lazy:
-        """Returns the samples at an index, as lazy as these."""
+        """Returns the samples at an index, as lazy as these.
+
+        Args:
+            index: their numbers, int64.
+
+        Raises:
+            NewtritonError: the index is something else, or one is of no sample.
+        """
+        check_tensor("the numbers of samples", index)
+        if index.dtype != torch.int64 or index.dim() != 1:
+            raise NewtritonError(f"index is {quoted(index)}: give the numbers of samples, int64")
+        if len(index) == 0 or not -len(self) <= int(index.min()) <= int(index.max()) < len(self):
+            raise NewtritonError(f"index has numbers of none of the {len(self)} samples, or none")
         return Lazy(Subset(self.rows, index), self.steps, self.transform)
 
     def in_memory(self) -> Tensor:

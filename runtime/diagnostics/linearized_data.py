@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...compiler.graph.calls import Checked
+from ...compiler.graph.calls import Checked, check_call
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_flag, check_kind
 from ...compiler.graph.program import Output
@@ -213,6 +213,7 @@ class LinearizedData(Checked):
         Those of inputs are means over samples, those of adjoints over all that counts.
         """
         given = (kind, samples, generator, means, layers, per_sample)
+        check_call(Linearization.kronecker_factors, (self, *given), options)
         total = dict[str, Factors]()
         with closing(self._linearizations()) as passed:
             for lin in passed:

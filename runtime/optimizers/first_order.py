@@ -129,7 +129,7 @@ class TorchOptimizer(Remade):
         if self._shaped:
             views = self._views(model.params)
             self.seen = [torch.nn.Parameter(view, requires_grad=False) for view in views]
-        _check_options(type(self), cls, options)
+        _check_options(type(self), cls, options, model.dtype)
         self.optimizer = _optimizer(cls, self.seen, options)
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
@@ -386,7 +386,9 @@ class TorchOptimizer(Remade):
                 yield from _misshapen(values, known[i])
 
 
-def _check_options(owner: type, cls: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def _check_options(
+    owner: type, cls: Callable[..., Any], options: Mapping[str, Any], dtype: torch.dtype
+) -> None:
     """Raises an error where an option has no name that there is, or is no number and must be."""
     if takes_any(cls):
         return
@@ -396,7 +398,7 @@ def _check_options(owner: type, cls: Callable[..., Any], options: Mapping[str, A
         if name not in known:
             raise unknown(f"{owner.__name__} with {_name_of(cls)}", name, known)
         if isinstance(defaults.get(name), float) and not isinstance(value, Tensor):
-            check_number(name, value)
+            check_number(name, value, most=torch.finfo(dtype).max)
 
 
 def _optimizer(
@@ -420,7 +422,7 @@ def _optimizer(
 
 def _name_of(cls: Any) -> str:
     """Returns what a user calls a class, or what stands for one."""
-    name = getattr(cls, "__qualname__", " ".join(repr(cls).split()))
+    name = getattr(cls, "__qualname__", quoted(cls))
     return f"torch.optim.{name}" if getattr(torch.optim, name, None) is cls else name
 
 
@@ -450,7 +452,12 @@ def _made(schedule: Any, optimizer: torch.optim.Optimizer) -> LRScheduler:
     Raises:
         NewtritonError: it is no schedule that goes on after each step.
     """
-    made = schedule(optimizer) if callable(schedule) else schedule
+    try:
+        made = schedule(optimizer) if callable(schedule) else schedule
+    except Exception as error:
+        raise NewtritonError(
+            f"schedule is {quoted(schedule)}, which failed with {type(error).__name__}: {error}"
+        ) from error
     if isinstance(made, ReduceLROnPlateau) or not isinstance(made, LRScheduler):
         raise NewtritonError(
             f"schedule is {quoted(schedule)}: give what makes one of torch.optim.lr_scheduler for "

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.language.trees import Tree
+from ...compiler.language.trees import Tree, named
 from ..data.sources import Mark, mark_of, set_back, sources
 
 Batch = tuple[Tree, Tensor]
@@ -21,8 +21,10 @@ def pair(batch: Any) -> Batch:
     Raises:
         NewtritonError: it is no such pair.
     """
-    if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        return batch[0], batch[1]
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        x, y = batch
+        if all(isinstance(part, Tensor) for part in (y, *named(x).values())):
+            return x, y
     raise NewtritonError(f"a batch is {quoted(batch)}: give pairs of tensors (x, y)")
 
 

@@ -11,13 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_kind
+from ...compiler.graph.options import check_members
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
 from ..remaking import Remade
@@ -215,7 +215,6 @@ class Point(Protocol):
         ...
 
 
-@runtime_checkable
 class Curvature(Part, Protocol):
     """An approximation C of the data term's curvature, as a linear operator.
 
@@ -297,7 +296,6 @@ class Inverse(Protocol):
         ...
 
 
-@runtime_checkable
 class Solver(Part, Protocol):
     """A way to x ≈ (C + damping·I)⁻¹ g.
 
@@ -358,7 +356,6 @@ class Stepper(Protocol):
         ...
 
 
-@runtime_checkable
 class StepRule(Part, Stepper, Protocol):
     """A way from a direction to a step, and the judgement of it.
 
@@ -470,19 +467,19 @@ class LinearSolver(Remade, ABC):
             return self.prepare(curvature, damping).solve(g, radius)
 
 
-def check_curvature(what: str, value: object) -> Curvature:
+def check_curvature(what: str, value: Any) -> Curvature:
     """Returns a curvature; raises an error where the value is something else."""
-    return check_kind(what, value, Curvature, "a curvature, e.g. KroneckerCurvature(model)")
+    return check_members(what, value, ("tags", "mv"), "a curvature, e.g. KroneckerCurvature(model)")
 
 
-def check_solver(what: str, value: object) -> Solver:
+def check_solver(what: str, value: Any) -> Solver:
     """Returns a solver; raises an error where the value is something else."""
-    return check_kind(what, value, Solver, "a solver, e.g. KFI()")
+    return check_members(what, value, ("needs", "prepare"), "a solver, e.g. KFI()")
 
 
-def check_rule(what: str, value: object) -> StepRule:
+def check_rule(what: str, value: Any) -> StepRule:
     """Returns a step rule; raises an error where the value is something else."""
-    return check_kind(what, value, StepRule, "a step rule, e.g. TrustRegion()")
+    return check_members(what, value, ("needs", "propose"), "a step rule, e.g. TrustRegion()")
 
 
 def no_solution(g: Tensor, status: Status, **statistics: int) -> Solution:

@@ -362,7 +362,10 @@ _of_part("PolyakAverage", lambda rng: nt.PolyakAverage(0.9))
 
 
 def _passed(batches: Any) -> Any:
-    return [[x, y] for x, y in copy.copy(batches)]
+    try:
+        return [[x, y] for x, y in copy.copy(batches)]
+    except RuntimeError as error:  # of a transform, which is the user's
+        raise nt.NewtritonError(str(error)) from error
 
 
 def _doubled(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -452,7 +455,7 @@ def _set(rng: Random) -> Call:
     preprocessing = ["min-max", "standard"] if name == "digits" else "none"
     return Call(
         nt.load, (name,), {"root": ".", "preprocessing": preprocessing},
-        lambda parts: _shown(parts[0]),
+        lambda parts: _shown(parts[0]), taken=frozenset({("name", "an integer for a key")}),
     )  # fmt: skip
 
 
