@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -73,12 +73,12 @@ class LinearizedData(Checked):
         self, model: Model, data: Iterable[Any], *, training: bool = True, keep: bool = False
     ) -> None:
         check_model(model)
-        check_batches(data)
-        if isinstance(data, Iterator):
+        if isinstance(data, (Iterator, Tensor)):
             raise NewtritonError(
                 f"the data are a {type(data).__name__}: give batches (x, y) that can be passed "
                 "through often, as a list, Batches or a DataLoader"
             )
+        check_batches(data)
         self.model, self.training = model, check_flag("training", training)
         check_flag("keep", keep)
         self.programs, self.vectors = model.programs[training], model.vectors
@@ -107,7 +107,7 @@ class LinearizedData(Checked):
 
     # --- passing through the data ---------------------------------------------------------------
 
-    def _linearizations(self) -> Iterator[Linearization]:
+    def _linearizations(self) -> Generator[Linearization, None, None]:
         """Yields the linearization of each batch, with what dropped out in the first pass."""
         changed = [
             name

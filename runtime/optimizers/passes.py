@@ -32,7 +32,8 @@ def check_batches(data: object) -> None:
     """Raises an error where data are something that has no batches."""
     if isinstance(data, (Mapping, Tensor, str, bytes)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"data are {quoted(data)}: give batches (x, y), such as Batches, a DataLoader or a list"
+            f"data are {quoted(data)}: give an iterable of batches (x, y), such as Batches, a "
+            "DataLoader or a list"
         )
 
 

@@ -45,7 +45,7 @@ def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
             f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
         )
     check_batches(x)
-    return Passes(x)
+    return Passes(x)  # type: ignore[arg-type]
 
 
 def weighted(model: Model, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:
