@@ -375,11 +375,14 @@ class Programs:
             per_sample: whether the samples' inputs and adjoints are wanted too.
             options: the other fields of `curvature.factors.Wanted`.
         """
-        wanted = Wanted(kind, samples, means, layers, per_sample, **options)
+        return self.statistics(Wanted(kind, samples, means, layers, per_sample, **options))
+
+    def statistics(self, wanted: Wanted) -> Program:
+        """Returns the program of the statistics that are wanted."""
         key = ("factors", wanted)
         if key not in self._made:
             outputs = factors(self.traced, self.adjoints, wanted)
-            inputs = random_numbers(self.traced, kind, samples)
-            name = f"factors({kind}, {samples})"
+            inputs = random_numbers(self.traced, wanted.kind, wanted.samples)
+            name = f"factors({wanted.kind}, {wanted.samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)
         return self._made[key]
