@@ -29,7 +29,6 @@ from ...compiler.values import (
     Ggnvp,
     Gradient,
     Hvp,
-    Labels,
     Outputs,
 )
 from ..reading import read
@@ -94,7 +93,8 @@ class Linearization(Generic[M]):
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch, model.vectors
         self._watch = Watch(watched(model, x, y, training))
-        self._given = model.feed(inputs, labels)
+        assert labels is not None
+        self._labels, self._given = labels, model.feed(inputs, labels)
         if training:
             model.dropout.draw()
             self._given |= model.dropout(model.context(batch))
@@ -133,7 +133,7 @@ class Linearization(Generic[M]):
         rounding = self.model.loss_rounding
         if change > SMALL * max(rounding.scale, abs(self.objective)):
             return False
-        bound = float(read(rounding(self.outputs, self._given[Labels()]))[0])
+        bound = float(read(rounding(self.outputs, self._labels))[0])
         return change <= 2.0 * bound
 
     def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:

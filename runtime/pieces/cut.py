@@ -34,6 +34,7 @@ class CutBatch:
     Attributes:
         model: the model.
         programs: the programs of parts.
+        labels: the labels, as the loss takes them.
         batch: the number of samples.
         count: what the sum of their losses is divided by; on the device where labels decide that.
         demands: what the values of inputs and labels must be.
@@ -49,9 +50,9 @@ class CutBatch:
         self.model, self.programs, self.size = model, model.part_programs(training), size
         checked = model.check(model.programs[training].traced, x, y)
         assert checked.labels is not None
-        self._inputs, self._labels = checked.inputs, checked.labels
+        self._inputs, self.labels = checked.inputs, checked.labels
         self.demands, self.batch, self.passes = checked.demands, checked.batch, 0
-        self.count = model.counted(self._labels, self.batch)
+        self.count = model.counted(self.labels, self.batch)
         if draw:
             model.dropout.draw()
         self._drawn = model.dropout.now
@@ -115,7 +116,7 @@ class CutBatch:
         """Returns a program's outputs on the piece that begins at a sample, see `run`."""
         model, leaves = self.model, program.inputs
         inputs = {name: x.narrow(0, start, count) for name, x in self._inputs.items()}
-        labels = _rows(self.programs.traced.y, self._labels, start, count)
+        labels = _rows(self.programs.traced.y, self.labels, start, count)
         feed = model.feed(inputs, labels) | self.numbers
         feed |= columns_of(program, count, model.device)
         if any(isinstance(key, RandomNumbers) for key in leaves):

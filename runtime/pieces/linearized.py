@@ -62,7 +62,7 @@ class LinearizedPieces(Linearization[Model]):
         found = cut.run(program, given, out)
         if self._ready is not None:
             self._ready.take(found)
-        self.outputs = found[Outputs()]
+        self.outputs, self._labels = found[Outputs()], cut.labels
         model.decay_(self.gradient, model.params)
         broken, (total, *counted) = cut.measured(found[Losses()])
         largest = self.gradient, model.params
