@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from .curvature.adjoints import random_numbers
 from .curvature.factors import LayerAdjoints, LayerInputs, Wanted, factors
@@ -21,7 +22,7 @@ from .graph.program import Input, Output, Program, simplified
 from .graph.sums import Sum, in_stages, mixing, with_samples
 from .language.network import Traced, layer_of
 from .programs import NOTHING, Programs
-from .values import Gradient, Losses, Normaliser, Samples
+from .values import Form, Ggnvp, Gradient, Hvp, Losses, Normaliser, Samples
 
 SAMPLES = ops.input_(str(Samples()), ())
 
@@ -79,6 +80,43 @@ class PartPrograms(Programs):
         outputs: dict[Output, Node] = {Losses(): self.traced.losses}
         outputs |= self._by_parameter(Gradient, self.adjoints)
         return self._program("slopes", outputs, NOTHING)
+
+    def spans(self, widths: tuple[int, ...], curvature: str, two_products: bool) -> Program:
+        """Returns the program of every `Form` inside each of several spans of directions.
+
+        Args:
+            widths: how many directions each span has; they are numbered through.
+            curvature: "hessian" or "ggn".
+            two_products: as in `quadratic`.
+        """
+        key = ("spans", widths, curvature, two_products)
+        if key not in self._made:
+            found, ends = self._forms(sum(widths), curvature, two_products), accumulate(widths)
+            inside = [
+                Form(i, j)
+                for width, end in zip(widths, ends, strict=True)
+                for j in range(end - width, end)
+                for i in range(end - width, j + 1)
+            ]
+            outputs: dict[Output, Node] = {form: found[form] for form in inside}
+            name, inputs = f"spans({widths}, {curvature})", self._directions(sum(widths))
+            self._made[key] = self._program(name, outputs, NOTHING, inputs)
+        return self._made[key]
+
+    def by_layer(self, curvature: str) -> Program:
+        """Returns the program of a block diagonal matrix, a block per layer, times direction 0."""
+        key = ("by layer", curvature)
+        if key not in self._made:
+            layers: dict[str, dict[Node, Node]] = {}
+            for p, tangent in self.direction().items():
+                layers.setdefault(layer_of(p["name"]), {})[p] = tangent
+            products = dict[Node, Node]()
+            for tangents in layers.values():
+                products |= self._own_product(curvature, tangents)
+            outputs = self._by_parameter(Hvp if curvature == "hessian" else Ggnvp, products)
+            name = f"by layer({curvature})"
+            self._made[key] = self._program(name, outputs, NOTHING, self._directions(1))
+        return self._made[key]
 
     def staged(self, wanted: Wanted) -> Staged:
         """Returns the programs of the statistics that `curvature.factors` names."""

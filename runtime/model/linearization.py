@@ -387,7 +387,13 @@ class Linearization(Generic[M]):
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
         two = self.model.two_products(self.batch) if two_products is None else two_products
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
-        places = range(len(vs))
+        return self._matrix(found, vs)
+
+    def _matrix(
+        self, found: Mapping[Output, Tensor], vs: Sequence[Tensor], first: int = 0
+    ) -> Tensor:
+        """The k×k matrix of the forms of directions that are numbered from `first`."""
+        places = range(first, first + len(vs))
         result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
         result = result.view(len(vs), len(vs))
         if self.model.weight_decay:

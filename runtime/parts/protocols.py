@@ -277,6 +277,15 @@ class Asking(Protocol):
 
 
 @runtime_checkable
+class Spanning(Protocol):
+    """A point that takes the forms of several spans of directions in one pass."""
+
+    def forms_of_each(self, spans: Sequence[Sequence[Tensor]], curvature: str) -> list[Tensor]:
+        """Returns for each span the matrix of its forms, see `Point.quadratic_forms`."""
+        ...
+
+
+@runtime_checkable
 class Averaging(Protocol):
     """A curvature that is an average over batches."""
 

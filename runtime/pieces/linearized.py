@@ -6,7 +6,8 @@ from. A later call is another pass, which runs the network again on each piece.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch import Tensor
 from ...compiler.curvature.factors import Wanted
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped
-from ...compiler.values import Gradient, Losses, Outputs
+from ...compiler.parts import PartPrograms
+from ...compiler.values import Gradient, Hvp, Losses, Outputs
 from ..model.factors import Factors
 from ..model.inputs import read_checked
 from ..model.linearization import Linearization, own, watched
@@ -39,6 +41,8 @@ class LinearizedPieces(Linearization[Model]):
         NewtritonError: data or labels are not what the network and its loss take, or samples are
             mixed.
     """
+
+    programs: PartPrograms
 
     def __init__(
         self,
@@ -92,6 +96,20 @@ class LinearizedPieces(Linearization[Model]):
         stored = curvature == "ggn" and product == "stored-jacobian"
         product = "r-operator" if stored else product
         return super().data_product(v, curvature, product, by_layer=by_layer)
+
+    def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
+        """Σ_l P_l C P_l v, in one pass."""
+        curvature = "hessian" if key is Hvp else "ggn"
+        return self._product(key, self.programs.by_layer(curvature), v)
+
+    def forms_of_each(self, spans: Sequence[Sequence[Tensor]], curvature: str) -> list[Tensor]:
+        """Returns the forms of each span of directions, see `quadratic_forms`, in one pass."""
+        vs = [self._vector(v) for span in spans for v in span]
+        widths = tuple(map(len, spans))
+        two = self.model.two_products(self.batch)
+        found = self._run(self.programs.spans(widths, curvature, two), self._directions(vs))
+        ends = accumulate(widths, initial=0)
+        return [self._matrix(found, span, first) for span, first in zip(spans, ends, strict=False)]
 
     def _factors(
         self,
