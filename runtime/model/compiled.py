@@ -66,6 +66,22 @@ class Checked(NamedTuple):
     batch: int
 
 
+class Watch:
+    """Notes tensors on which a linearization rests, and finds those that have changed since.
+
+    Args:
+        tensors: the tensors with what they are.
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        # Tensors of inference mode do not tell when they change.
+        self._seen = [(name, t, t._version) for name, t in tensors if not t.is_inference()]
+
+    def changed(self) -> list[str]:
+        """Returns what has changed in place."""
+        return [name for name, tensor, version in self._seen if tensor._version != version]
+
+
 class Compiled(Remade):
     """A network with its loss, on a backend.
 

@@ -32,10 +32,9 @@ from ...compiler.values import (
     Outputs,
 )
 from ..reading import read
-from .compiled import Compiled
+from .compiled import Compiled, Watch
 from .factors import Factors
 from .inputs import read_checked
-from .linearized import Watch
 from .statistics import factors_of
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
@@ -75,6 +74,8 @@ class Linearization(Generic[M]):
         >>> lin.objective, lin.outputs.shape, lin.gradient
         (9.0, torch.Size([4, 1]), tensor([-6., -6., -6.]))
     """
+
+    _together: int | None = None  # samples that are looked at together; None for all
 
     def __init__(
         self,
@@ -133,7 +134,7 @@ class Linearization(Generic[M]):
         rounding = self.model.loss_rounding
         if change > SMALL * max(rounding.scale, abs(self.objective)):
             return False
-        bound = float(read(rounding(self.outputs, self._labels))[0])
+        bound = float(read(rounding(self.outputs, self._labels, self._together))[0])
         return change <= 2.0 * bound
 
     def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:

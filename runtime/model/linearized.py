@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -13,22 +13,6 @@ from .factors import Factors
 if TYPE_CHECKING:
     from ..vectors import Vectors
     from .model import Model
-
-
-class Watch:
-    """Notes tensors on which a linearization rests, and finds those that have changed since.
-
-    Args:
-        tensors: the tensors with what they are.
-    """
-
-    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        # Tensors of inference mode do not tell when they change.
-        self._seen = [(name, t, t._version) for name, t in tensors if not t.is_inference()]
-
-    def changed(self) -> list[str]:
-        """Returns what has changed in place."""
-        return [name for name, tensor, version in self._seen if tensor._version != version]
 
 
 class Linearized(Protocol):

@@ -17,10 +17,10 @@ from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped
 from ...compiler.parts import PartPrograms
 from ...compiler.values import Gradient, Hvp, Losses, Outputs
+from ..model.compiled import Watch
 from ..model.factors import Factors
 from ..model.inputs import read_checked
 from ..model.linearization import Linearization, own, watched
-from ..model.linearized import Watch
 from ..model.model import Model
 from .cut import CutBatch
 from .gathering import Asked, Gathering
@@ -57,6 +57,7 @@ class LinearizedPieces(Linearization[Model]):
         self._cut = cut = CutBatch(model, x, y, size, training, draw=training)
         self.model, self.programs, self.training = model, cut.programs, training
         self.batch, self.vectors, self.statistics = cut.batch, model.vectors, {}
+        self._together = size
         self._watch = Watch(watched(model, x, y, training))
         self._ready = None if asked is None else Gathering(cut, asked)
         program, given = cut.programs.linearize, dict[Input, Tensor]()
