@@ -36,7 +36,7 @@ from ...compiler.values import (
 from ..reading import read
 from .compiled import Compiled
 from .factors import Factors
-from .inputs import read_checked
+from .inputs import check_device, read_checked
 from .statistics import factors_of
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
@@ -178,6 +178,7 @@ class Linearization(Generic[M]):
     def _vector(self, v: Tensor) -> Tensor:
         """The vector itself, or an error where its shape or dtype is not that of the parameters."""
         v = self.model.layout.check(v, "v")
+        check_device("v is", v, self.model.device)
         if v.dtype != self.model.dtype:
             raise NewtritonError(
                 f"v is {v.dtype}, the model computes in {self.model.dtype}: use v.to(model.dtype)"
@@ -392,7 +393,7 @@ class Linearization(Generic[M]):
         check_option("curvature", curvature, MATRICES)
         given = [vs] if isinstance(vs, Tensor) else vs
         if not isinstance(given, (tuple, list)) or not given:
-            raise NewtritonError(f"vs is {quoted(vs)}: give a list of at least one vector")
+            raise NewtritonError(f"vs is {quoted(vs)}, no vectors: give a list of at least one")
         vs = [self._vector(v) for v in given]
         if two_products is None:
             two_products = self.model.two_products(self.batch)

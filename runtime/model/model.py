@@ -100,7 +100,7 @@ class Model(Compiled):
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        state = check_mapping("the state", state)
+        state = check_mapping("the entries", state)
         raise_faults("load_state_dict", faults(targets, state))
         for name, target in targets.items():
             target.copy_(state[name].detach())
