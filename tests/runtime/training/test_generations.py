@@ -11,7 +11,7 @@ from newtriton.runtime.training import files
 from newtriton.runtime.training.generations import CHECKSUMS, Generations
 
 from .damage import reseal
-from .kills import CHANGING, Dying
+from .kills import CHANGING, Dying, Full
 
 
 def filled(path: Path, measures: list[float], keep: int = 2) -> Generations:
@@ -107,18 +107,6 @@ def test_a_hostile_name_does_not_leave_the_folder(tmp_path: Path) -> None:
 def test_nothing_to_read_is_an_error(tmp_path: Path, which: str) -> None:
     with pytest.raises(NewtritonError, match=r"damaged|no undamaged"):
         Generations(tmp_path).read(which)
-
-
-class Full(Dying):
-    """A disk that is full at a call, or a folder that cannot be written."""
-
-    def __init__(self, at: int, code: int) -> None:
-        super().__init__(at, end=self._full)
-        self.code = code
-
-    def _full(self) -> None:
-        self.at = 0
-        raise OSError(self.code, os.strerror(self.code))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS])
