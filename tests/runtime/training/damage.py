@@ -44,11 +44,11 @@ class Parts:
         self.optimizer = nt.KFAC(self.model, every=(1, 2))
         self.data = nt.Batches(x, y, 4, seed=2)
 
-    def train(self, folder: Path, epochs: int, resume: str) -> nt.History:
+    def train(self, folder: Path, epochs: int, resume: str, **options: Any) -> nt.History:
         run = RunFolder(folder, OPTIONS)
         return nt.fit(
             self.model, self.optimizer, self.data, epochs=epochs, progress=False,
-            checkpoint=run, checkpoint_every=1, resume=resume,
+            checkpoint=run, checkpoint_every=1, resume=resume, **options,
         )  # fmt: skip
 
     def load(self, folder: Path, which: str) -> nt.History:
