@@ -141,7 +141,7 @@ class History:
         ):
             return False
         return all(
-            isinstance(step, dict) and all(_is_number(step.get(name, 0)) for name in COUNTED)
+            isinstance(step, dict) and all(_is_number(step.get(name)) for name in COUNTED)
             for step in self.steps
         )
 

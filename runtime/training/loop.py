@@ -299,7 +299,7 @@ class TensorBoard:
         log_dir: the folder of the event files.
 
     Attributes:
-        writer: TensorBoard's writer, once the run has begun.
+        writer: TensorBoard's writer, once there is something to write.
         written: how many steps and epochs of the history have been written.
     """
 
@@ -316,11 +316,13 @@ class TensorBoard:
         self.written = (0, 0)
 
     def begin(self, history: History) -> None:
-        """Begins to write a run that is new, or goes on from where a history ends."""
-        self.writer = self._make(purge_step=0) if history.steps else self._make()
+        """Prepares for a run that is new, or goes on from where a history ends."""
+        if history.steps:
+            self._make = partial(self._make, purge_step=0)
 
     def __call__(self, history: History) -> None:
         """Writes what the history has gained since the last call."""
+        self.writer = self.writer or self._make()
         steps, epochs = self.written
         for step in history.steps[steps:]:
             for name, value in step.items():

@@ -283,6 +283,8 @@ def test_tensorboard_hides_what_a_run_wrote_that_goes_on_from_before(monkeypatch
     ]
     assert [at for name, at in written if name == "epoch/loss"] == [1, 2]
     assert len(written) == len({*written}), "nothing twice"
+    parts.train(tmp_path / "run", 2, "last", log_dir="events")
+    assert len(Writer.last.scalars) == len(written), "nothing is hidden where nothing comes after"
 
 
 def test_without_tensorboard_log_dir_is_refused(monkeypatch):
