@@ -154,6 +154,7 @@ class TorchOptimizer(Remade):
         """
         batches = self._batches(x, y)
         self.model.check_trained(self._frozen)
+        self._retreat.begin()
         with undone(self._hold()):
             report, fault = self._attempt(batches)
         self._count(fault, batches)
@@ -355,6 +356,7 @@ class TorchOptimizer(Remade):
                 f"load_state_dict: {'; '.join(found)}. Load the state of the same optimizer, made "
                 "for the same network"
             )
+        self._retreat.forget()
         for name, part in self._parts.items():
             part.load_state_dict(copy.deepcopy(state[name]))
         for name, part in drawing(self.model).items():

@@ -23,6 +23,7 @@ from .passes import Batch
 from .presets import Every, refresh_intervals
 from .registry import FACTORED, resolve_curvature, resolve_solver
 from .report import not_finite
+from .retreat import Retreat
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -123,6 +124,7 @@ class Preconditioned(TorchOptimizer):
             )
         means = by_name and Tag.MEANS in self.solver.needs
         self.curvature = resolve_curvature(model, curvature, means, **of_factors)
+        self._retreat = Retreat(model, [self.curvature, self.solver])
         rule = Delegated(type(self.optimizer).__name__)
         check_combination(self.curvature, self.solver, rule, "additive", model.criterion)
         self._preconditioned, self._plain = _places(self.curvature, plain)

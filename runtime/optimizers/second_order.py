@@ -151,7 +151,8 @@ class SecondOrder(Remade):
         self.generator = seeded(model, seed)
         self.patience = Patience()
         self._foreseen = set[int]()
-        self._retreat = Retreat(model)
+        noises = [] if self.noise is None else [self.noise]
+        self._retreat = Retreat(model, [self.curvature, self.solver, *noises])
 
     @property
     def takes_data(self) -> bool:
@@ -233,6 +234,7 @@ class SecondOrder(Remade):
         """
         batches = as_batches(x, y)
         self.model.check_trained(self._frozen)
+        self._retreat.begin()
         with undone(self._hold()):
             report, fault = self._attempt(x, y, batches)
         self._count(fault, batches)
@@ -478,6 +480,7 @@ class SecondOrder(Remade):
             NewtritonError: the state does not fit, in every way listed; nothing has changed.
         """
         check_state(self._state_spec(), state)
+        self._retreat.forget()
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())

@@ -291,6 +291,10 @@ def check_refused(before: dict[str, Any], after: dict[str, Any], report: StepRep
     moved = differing(after["model"], before["model"])
     assert not moved, f"a refused step has moved {moved}: {report}"
     assert report.status not in {s.value for s in nt.Status if not s.failed}, report
+    if report.status.startswith("loss ") or "that is not finite" in report.status:
+        moved = differing(after, before)
+        moved = [place for place in moved if not place.startswith(CAREFUL)]
+        assert not moved, f"{report.status} has moved {moved}"
 
 
 def check_report(training: Training, before: dict[str, Any], report: StepReport) -> None:
