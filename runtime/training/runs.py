@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -63,7 +64,7 @@ class Within(NamedTuple):
 
     Attributes:
         batches: how many batches of the epoch have been stepped on.
-        counts: what each of them weighs in the mean loss of the epoch.
+        sums: the weighed sum of their losses, and that of their weights, for the epoch's mean.
         start: what the data drew from where the epoch began, by name; see `data/sources.py`.
         now: the same after the last step.
         mark: what tells the last of the batches from others, see `mark_of`; empty for data that
@@ -71,7 +72,7 @@ class Within(NamedTuple):
     """
 
     batches: int
-    counts: list[float]
+    sums: tuple[float, float]
     start: dict[str, Any]
     now: dict[str, Any]
     mark: tuple[str, ...] = ()
@@ -197,7 +198,7 @@ class RunFolder:
         try:
             state = self._decoded(parts, model, _label(optimizer))
             history = History.parsed(parts[HISTORY].decode())
-            within = None if state["within"] is None else Within(**state["within"])
+            within = _within(state["within"], history)
             self._take_over(state, model, optimizer, sources(data))
         except REFUSALS as error:
             raise NewtritonError(f"{self.path} cannot be gone on with: {error}") from error
@@ -315,6 +316,16 @@ def rest_of(data: Any, within: Within, model: Placed) -> Iterator[Any]:
         )
     set_back(data, now)
     return batches
+
+
+def _within(saved: dict[str, Any] | None, history: History) -> Within | None:
+    """Returns where a run is in an epoch; of earlier runs each batch's weight was saved."""
+    if saved is None:
+        return None
+    if (counts := saved.pop("counts", None)) is not None:
+        losses = [step["loss"] for step in history.steps[-len(counts) :]]
+        saved["sums"] = sum(map(operator.mul, counts, losses)), sum(counts)
+    return Within(**saved | {"sums": tuple(saved["sums"])})
 
 
 def _weights(model: Stateful, average: Averaged | None) -> dict[str, Tensor]:

@@ -242,7 +242,7 @@ class Writer:
     """Stands in for TensorBoard's writer."""
 
     def __init__(self, log_dir: str) -> None:
-        self.log_dir, self.scalars = log_dir, []
+        self.log_dir, self.scalars, self.closed = log_dir, [], False
         Writer.last = self
 
     def add_scalar(self, name: str, value: float, at: int) -> None:
@@ -250,6 +250,9 @@ class Writer:
 
     def flush(self) -> None:
         """Does nothing, since nothing is held back."""
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_tensorboard_gets_every_step_and_epoch_once(monkeypatch):
@@ -263,6 +266,7 @@ def test_tensorboard_gets_every_step_and_epoch_once(monkeypatch):
         step["loss"] for step in history.steps
     ]
     assert [at for name, _, at in written if name == "epoch/loss"] == [1, 2]
+    assert Writer.last.closed
 
 
 def test_without_tensorboard_log_dir_is_refused(monkeypatch):
