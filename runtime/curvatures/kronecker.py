@@ -29,7 +29,19 @@ from ..model.linearized import Linearized
 from ..model.model import Model
 from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
-from ..parts.state import Maybe, Number, Random, Spec, State, copied, seeded
+from ..parts.state import (
+    Maybe,
+    Number,
+    Random,
+    Spec,
+    State,
+    Undo,
+    all_of,
+    copied,
+    held_attributes,
+    held_generator,
+    seeded,
+)
 from ..parts.tags import Tag
 from ..pieces.gathering import Asked
 from ..reading import all_finite
@@ -312,6 +324,14 @@ class KroneckerCurvature(Remade):
             "unseen": self.unseen,
             "generator": self.generator.get_state(),
         }
+
+    def hold(self) -> Undo:
+        """Returns what puts averages, counts and the generator back to what they are now."""
+        return all_of([
+            held_attributes(self, "updates", "gathered", "unseen"),
+            held_generator(self.generator),
+            *(block.hold() for block in self._blocks.values()),
+        ])  # fmt: skip
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""

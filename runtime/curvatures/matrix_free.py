@@ -17,7 +17,7 @@ from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS
 from ..model.linearized import Linearized
 from ..parts.protocols import Asking, Foreseeing
-from ..parts.state import Attributes, Number, Spec, State
+from ..parts.state import Attributes, Number, Spec, State, Undo, all_of, held
 from ..parts.tags import Tag
 from ..remaking import Remade
 
@@ -223,6 +223,10 @@ class WithPreconditioner(Remade):
     def state_dict(self) -> State:
         """Returns the states of both."""
         return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def hold(self) -> Undo:
+        """Returns what puts both back to what they are now."""
+        return all_of([held(part) for part in self._parts.values()])
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""

@@ -1,4 +1,4 @@
-"""A graph as fused Triton kernels: one plan per batch size, made when it is first asked for."""
+"""A graph as fused Triton kernels: a plan per batch size, made when it is first asked for."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from .compiling import Job
 from .plan import Plan
 from .selection import Selection
 from .storage import dtype_of
+
+PLANS = 64  # batch sizes whose plans are kept, the last ones used
 
 
 class FusedExecutor:
@@ -57,9 +59,10 @@ class FusedExecutor:
             batch: the batch size.
             given: the nodes that will be fed besides the graph's own.
         """
-        if batch not in self.plans:
+        plan = self.plans.pop(batch, None)
+        if plan is None:
             known = (self.lowered.became.get(n, n) for n in given)
-            self.plans[batch] = pipeline.plan(
+            plan = pipeline.plan(
                 self.lowered.graph,
                 batch,
                 self.selection,
@@ -67,7 +70,10 @@ class FusedExecutor:
                 self.keep_made,
                 copies_data=self.copies_data,
             )
-        return self.plans[batch]
+        self.plans[batch] = plan  # the last one used is the last one
+        if len(self.plans) > PLANS:
+            del self.plans[next(iter(self.plans))]
+        return plan
 
     def prepared(
         self, context: Context, places: Mapping[Node, Tensor], out: Mapping[str, Tensor]

@@ -15,7 +15,7 @@ from ...compiler.graph.options import check_number
 from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
 from ..parts.protocols import Asking, Curvature, Foreseeing, Solver
-from ..parts.state import Number, Spec, State
+from ..parts.state import Number, Spec, State, Undo, all_of, held
 from ..parts.tags import MISSING, Tag
 from ..pieces.gathering import Asked
 from .combinations import check_combination
@@ -24,6 +24,7 @@ from .passes import Batch
 from .presets import Every, refresh_intervals
 from .registry import FACTORED, resolve_curvature, resolve_solver
 from .report import not_finite
+from .retreat import Retreat
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -124,6 +125,7 @@ class Preconditioned(TorchOptimizer):
             )
         means = by_name and Tag.MEANS in self.solver.needs
         self.curvature = resolve_curvature(model, curvature, means, **of_factors)
+        self._retreat = Retreat(model, [self.curvature, self.solver], self._taken)
         rule = Delegated(type(self.optimizer).__name__)
         check_combination(self.curvature, self.solver, rule, "additive", model.criterion)
         self._preconditioned, self._plain = _places(self.curvature, plain)
@@ -150,6 +152,9 @@ class Preconditioned(TorchOptimizer):
     def _asks(self) -> Asked | None:
         """Returns what the curvature will ask of the next linearization."""
         return self.curvature.asks() if isinstance(self.curvature, Asking) else None
+
+    def _hold(self) -> Undo:
+        return all_of([super()._hold(), held(self.curvature), held(self.solver)])
 
     def _ahead(self, batch: int) -> Sequence[Program]:
         """Returns the programs that will run on a batch of this size, when first asked for."""

@@ -37,9 +37,14 @@ from ..parts.state import (
     Random,
     Spec,
     State,
+    Undo,
+    all_of,
     check_state,
     drawing,
     drawing_spec,
+    held,
+    held_attributes,
+    held_generator,
     seeded,
 )
 from ..parts.tags import Tag
@@ -53,16 +58,14 @@ from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
 from .passes import Batch
 from .registry import resolve
-from .report import Patience, StepReport, not_finite
+from .report import SEARCH_FAILED, Patience, StepReport, not_finite, refusal
 from .retreat import Retreat
 from .sampling import Sampled, as_batches, mean_objective
+from .undoing import undone
 
 if TYPE_CHECKING:
     from ..model.linearization import Linearization
     from ..model.model import Model
-
-SEARCH_FAILED = "the line search found no step that lowers the loss enough"
-
 
 NOISES = (None, "wiener")
 OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
@@ -155,7 +158,8 @@ class SecondOrder(Remade):
         self.patience = Patience()
         self._foreseen = set[int]()
         self._taken = taken(model, micro_batch, self._asks)
-        self._retreat = Retreat(model, self._taken)
+        noises = [] if self.noise is None else [self.noise]
+        self._retreat = Retreat(model, [self.curvature, self.solver, *noises], self._taken)
 
     @property
     def takes_data(self) -> bool:
@@ -222,6 +226,8 @@ class SecondOrder(Remade):
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; one that is rejected leaves the parameters as they were.
 
+        One that ends in an error, of the data's or by an interrupt, leaves everything as it was.
+
         `step(data)` takes an iterable of batches: loss and gradient are those of all of them,
         taken batch by batch, and curvature is that of a sample.
 
@@ -238,8 +244,18 @@ class SecondOrder(Remade):
                 where the last step was made from, if the loss is finite there.
         """
         batches = as_batches(x, y)
+        self.model.check_trained(self._frozen)
+        self._retreat.begin()
+        with undone(self._hold()):
+            report, fault = self._attempt(x, y, batches)
+        self._count(fault, batches)
+        return replace(report, rejected=self.patience.rejected)
+
+    def _attempt(
+        self, x: Tree | Iterable[Batch], y: Tensor | None, batches: Iterable[Batch]
+    ) -> tuple[StepReport, str | None]:
+        """Makes a step; returns its report, and why none could be made, None where one could."""
         model, rule = self.model, self.rule
-        model.check_trained(self._frozen)
         if y is not None and self.sample == 1.0:
             point = second = self._taken.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
         else:
@@ -249,7 +265,7 @@ class SecondOrder(Remade):
         def report(status: str, **what: Any) -> StepReport:
             return StepReport(
                 point.objective, status=status, radius=rule.radius, damping=self.damping,
-                lr=rule.lr, rejected=self.patience.rejected, **what,
+                lr=rule.lr, **what,
             )  # fmt: skip
 
         noise = None if y is None else self.noise
@@ -258,31 +274,41 @@ class SecondOrder(Remade):
         if isinstance(found, str):
             rule.tighten()
             self.damping = rule.adapt(self.damping, -math.inf)
-            self._count(found, batches)
-            return report(found, new_loss=None, accepted=False, step_norm=0.0)
-        self.patience.count(None)
+            return report(found, new_loss=None, accepted=False, step_norm=0.0), found
         self._retreat.keep()
         solution, proposal = found
-        new_loss, proposal, accepted, rho = self._take(point, proposal, batches)
-        if noise is not None:
-            noise.record(proposal, point.objective, new_loss, accepted)
-        self._retreat.moved()
-        if accepted:
-            passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
-            for statistics in passed:
-                model.update_statistics(statistics)
-        self.damping = rule.adapt(self.damping, rho)
-        if self.average is not None:
-            self.average.update(model.params)
-        searched = bool(proposal.halvings) and not accepted
+        with undone(self._retreat.restore):
+            new_loss, proposal, accepted, rho = self._take(point, proposal, batches)
+            if noise is not None:
+                noise.record(proposal, point.objective, new_loss, accepted)
+            self._retreat.moved()
+            if accepted:
+                passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
+                for statistics in passed:
+                    model.update_statistics(statistics)
+            self.damping = rule.adapt(self.damping, rho)
+            if self.average is not None:
+                self.average.update(model.params)
+        status = solution.status.value
+        if not accepted:
+            searched = proposal.halvings > 0
+            status = SEARCH_FAILED if searched else refusal(point.objective, new_loss, proposal)
         return report(
-            SEARCH_FAILED if searched else solution.status.value, new_loss=new_loss,
+            status, new_loss=new_loss,
             accepted=accepted, step_norm=proposal.norm, rho=rho, predicted=proposal.predicted,
             damping_retries=solution.statistics.get("retries", 0),
             cg_iterations=solution.statistics.get("cg_iterations", 0), halvings=proposal.halvings,
-        )  # fmt: skip
+        ), None  # fmt: skip
 
-    def _count(self, fault: str, batches: Iterable[Batch]) -> None:
+    def _hold(self) -> Undo:
+        """Returns what puts all but the model's tensors back to what it is now."""
+        return all_of([
+            *map(held, self._parts().values()),
+            held_generator(self.generator),
+            held_attributes(self, "damping", "steps", "followed"),
+        ])  # fmt: skip
+
+    def _count(self, fault: str | None, batches: Iterable[Batch]) -> None:
         """Counts a step that could not be made; with the last one the model may go back."""
         try:
             self.patience.count(fault)
@@ -465,6 +491,7 @@ class SecondOrder(Remade):
             NewtritonError: the state does not fit, in every way listed; nothing has changed.
         """
         check_state(self._state_spec(), state)
+        self._retreat.forget()
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())

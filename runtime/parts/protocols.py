@@ -142,6 +142,7 @@ class Proposal:
         along: α where s = −αx + …, x being the solver's direction.
         uphill: whether −x leads uphill, gᵀx < 0, where other directions may lead s downhill.
         halvings: how often a line search has shortened the step.
+        bounded: whether it ends where a trust region does.
     """
 
     step: Tensor
@@ -151,6 +152,7 @@ class Proposal:
     along: float = 0.0
     uphill: bool = False
     halvings: int = 0
+    bounded: bool = False
 
     def times(self, factor: float) -> Proposal:
         """Returns the step times a factor, with what the quadratic model says of it."""
