@@ -43,6 +43,7 @@ ROOMS = (
     "runtime/data/formats",
     "runtime/data",
     "runtime/model",
+    "runtime/pieces",
     "runtime/parts",
     "runtime/curvatures",
     "runtime/solvers",

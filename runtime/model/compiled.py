@@ -14,13 +14,15 @@ from torch import Tensor
 
 from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, per_sample
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.language.trees import named
+from ...compiler.parts import PartPrograms
 from ...compiler.programs import Programs
 from ...compiler.values import (
     Constant,
@@ -65,6 +67,22 @@ class Checked(NamedTuple):
     batch: int
 
 
+class Watch:
+    """Notes tensors on which a linearization rests, and finds those that have changed since.
+
+    Args:
+        tensors: the tensors with what they are.
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        # Tensors of inference mode do not tell when they change.
+        self._seen = [(name, t, t._version) for name, t in tensors if not t.is_inference()]
+
+    def changed(self) -> list[str]:
+        """Returns what has changed in place."""
+        return [name for name, tensor, version in self._seen if tensor._version != version]
+
+
 class Compiled(Remade):
     """A network with its loss, on a backend.
 
@@ -98,9 +116,11 @@ class Compiled(Remade):
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._parts: dict[bool, PartPrograms] = {}
         self._two_products: dict[int, bool] = {}
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
+        self._check_range(topological([traced.loss, traced.z]))
         self._frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self._positions = per_sample(traced.z.shape[:1])
         self.loss_rounding = LossRounding(
@@ -113,7 +133,12 @@ class Compiled(Remade):
         self._constants: dict[Input, Tensor] = {}
         for name, values in (c for p in self.programs.values() for c in p.traced.constants.items()):
             kept = dtype if values.is_floating_point() else values.dtype
-            self._constants[Constant(name)] = values.to(self.device, kept)
+            self._constants[Constant(name)] = fitted = values.to(self.device, kept)
+            if not torch.isfinite(fitted).all():
+                raise NewtritonError(
+                    f"a constant of the network or its loss is too large for {dtype}: give smaller "
+                    "numbers, or dtype=torch.float64"
+                )
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
 
@@ -127,6 +152,23 @@ class Compiled(Remade):
                 )
                 for training in (True, False)
             }
+
+    def part_programs(self, training: bool = True) -> PartPrograms:
+        """Returns the programs of parts of batches.
+
+        Raises:
+            NewtritonError: samples are mixed, so that there are none.
+        """
+        if training not in self._parts:
+            with torch.device("cpu"):
+                given = self.net, self.input_shape, self.criterion, training, self._frozen
+                self._parts[training] = PartPrograms(trace(*given, part=True))
+        return self._parts[training]
+
+    def is_current(self, programs: Programs) -> bool:
+        """Whether programs are those of the parameters that are trained now."""
+        known = (*self.programs.values(), *self._parts.values())
+        return any(programs is each for each in known)
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -208,21 +250,30 @@ class Compiled(Remade):
         """
         key = (program, tape)
         if key not in self._executors:
+            self._check_range(program.graph.nodes())
             keep = self.programs[training].tape if tape else ()
             self._executors[key] = self.backend.executor(program.graph, keep)
         return self._executors[key]
+
+    def _check_range(self, nodes: Iterable[Node]) -> None:
+        """Raises an error where the model's dtype does not hold the numbers in a graph."""
+        check_range(nodes, torch.finfo(self.dtype).max, self.dtype)
 
     def context(self, batch: int) -> Context:
         """Returns the context of a call at a batch size."""
         return Context(batch, self.dtype, self.device)
 
-    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
-        """Returns data, parameters, running statistics and constants, as programs read them."""
+    def standing(self) -> dict[Input, Tensor]:
+        """Returns parameters, running statistics and constants, as programs read them."""
         views = self.layout.views(self.params)
         feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
         for key in self._running:
             feed[key] = self.buffers[key.statistic]
-        feed |= self._constants
+        return feed | self._constants
+
+    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
+        """Returns data and what stands beside them, as programs read them."""
+        feed = self.standing()
         for name, values in named(x).items():
             images = values.dim() == 4
             feed[Data(name)] = (
@@ -366,7 +417,7 @@ class Compiled(Remade):
             if not found:
                 known = ", ".join(self.layout.parameters)
                 raise NewtritonError(
-                    f"freeze names {name!r}: give parameters or layers, of {known}"
+                    f"freeze names {quoted(name)}: give parameters or layers, of {known}"
                 )
             meant |= found
         self._hold(self.frozen | meant if frozen else self.frozen - meant)
@@ -376,6 +427,7 @@ class Compiled(Remade):
         before, self._frozen = self._frozen, names
         if names != before:
             self._executors.clear()
+            self._parts.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 
@@ -409,8 +461,15 @@ class Compiled(Remade):
         if not programs.counted.outputs:
             return float(len(y) * self._positions)
         labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+        return self.counted(labels, len(y))
+
+    def counted(self, labels: Tensor, batch: int) -> float | Tensor:
+        """Returns the same of labels that have been checked."""
+        programs = self.programs[True]
+        if not programs.counted.outputs:
+            return float(batch * self._positions)
         given = {**self._constants, Labels(): labels}
-        return self.run(programs.counted, len(y), given)[Counted()].double()
+        return self.run(programs.counted, batch, given)[Counted()].double()
 
     def counts(self, y: Tensor) -> Tensor:
         """Returns which int labels count."""
@@ -444,8 +503,8 @@ class Compiled(Remade):
         if counted is None:
             return [], [total]
         sentence = (
-            f"no label of the batch counts for {self.criterion!r}: leave out batches in which all "
-            "labels are ignored or of classes of weight 0"
+            f"no label of the batch counts for {quoted(self.criterion)}: leave out batches in "
+            "which all labels are ignored or of classes of weight 0"
         )
         return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
 
