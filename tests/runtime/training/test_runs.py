@@ -277,7 +277,5 @@ def test_a_format_of_another_version_is_refused_in_a_sentence(tmp_path: Path):
     path = tmp_path / "last" / "state.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 7'))
     reseal(tmp_path / "last")
-    with pytest.raises(
-        NewtritonError, match=r"another version of newtriton, in format 7, not 1: f"
-    ):
+    with pytest.raises(NewtritonError, match="another version of newtriton, in format 7, not 1"):
         RunFolder(tmp_path, OPTIONS).load(Stateful(), Stateful(), batches())
