@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any, TypeVar
 
 from ..compiler.graph.errors import NewtritonError
 
 T = TypeVar("T")
 PATIENCE = 5.0  # seconds that a process which is told to end has for it
+WATCH = 0.25  # seconds between looks at the process that waits
 
 
 class Lost(NewtritonError):
@@ -79,7 +83,8 @@ def _started(
     """Returns a new process that makes calls by their numbers, and the pipe to it."""
     context = multiprocessing.get_context("fork")
     pipe, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, (pipe, *others), calls), daemon=True)
+    arguments = theirs, (pipe, *others), calls, os.getpid()
+    process = context.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     theirs.close()
     return pipe, process
@@ -103,16 +108,27 @@ def _ended(pipe: Connection, process: BaseProcess) -> str:
 
 
 def _serve(
-    pipe: Connection, inherited: Sequence[Connection], calls: Sequence[Callable[[], Any]]
+    pipe: Connection,
+    inherited: Sequence[Connection],
+    calls: Sequence[Callable[[], Any]],
+    parent: int,
 ) -> None:
-    """Makes calls until the other end of the pipe is closed, as it is when that process dies."""
+    """Makes calls until the other end of the pipe is closed, or the process there has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # what is begun is undone
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
     for other in inherited:
         other.close()
     with suppress(EOFError, OSError):
         while True:
             pipe.send_bytes(_made(calls[pipe.recv()]))
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process after another one: pipes stay open in those that were forked later."""
+    while os.getppid() == parent:
+        time.sleep(WATCH)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _made(call: Callable[[], Any]) -> bytes:

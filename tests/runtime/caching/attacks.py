@@ -85,6 +85,7 @@ class Kept(Protocol):
     """Something that is kept in a folder."""
 
     folder: Path
+    right: Any
 
     def used(self) -> Any:
         """What a process that starts now makes of it."""
@@ -107,7 +108,8 @@ class Code:
         self.feed = {x: torch.linspace(-2.0, 2.0, 15).view(3, 5)}
         out = self.graph.outputs["out"]
         expected = AtenExecutor(self.graph)(self.context, self.feed)[out]
-        torch.testing.assert_close(self.used(), expected)
+        self.right = self.used()
+        torch.testing.assert_close(self.right, expected)
 
     def used(self) -> Tensor:
         for name in [n for n in sys.modules if n.startswith("nt_")]:
@@ -125,13 +127,14 @@ class Measured:
     """Text that is read again."""
 
     def __init__(self, folder: Path, factor: float) -> None:
-        self.folder, self.text = folder / "code", f'{{"fastest": {factor}}}\n'
+        self.name = f"measured-{factor}"
+        self.folder, self.right = folder / "code", f'{{"fastest": {factor}}}\n'
 
     def used(self) -> str:
-        found = codecache.stored("measured")
+        found = codecache.stored(self.name)
         if found is None:
-            codecache.store("measured", self.text)
-        return self.text if found is None else found
+            codecache.store(self.name, self.right)
+        return self.right if found is None else found
 
     def wrong(self, path: Path) -> bytes:
         codecache.store("another", "{}\n")
@@ -277,17 +280,18 @@ def trial(seed: int, folder: Path) -> str:
     folder.mkdir(mode=0o700)
     with surroundings(folder) as caught:
         kept = draw.choice([Code, Measured, Compiled])(folder, 1.0 + seed % 1000)
-        expected = kept.used()
+        check(kept.used(), kept.right, f"seed {seed}")
         before = contents(kept.folder)
         assert before and not caught, f"seed {seed}: {type(kept).__name__} is not kept: {caught}"
         attack = draw.choice([_damaged, _damaged, _faulty, _ended, _between, _misplaced])
         done, killed = attack(kept, draw)
         what = f"seed {seed}: {type(kept).__name__}, {done}"
-        _check(kept.used(), expected, what)
+        check(kept.used(), kept.right, what)
         return _outcome(kept, before, caught, killed, what)
 
 
-def _check(found: Any, expected: Any, what: str) -> None:
+def check(found: Any, expected: Any, what: str) -> None:
+    """Asserts that what is found is right, bit for bit."""
     same = torch.equal(found, expected) if isinstance(found, Tensor) else found == expected
     assert same, f"{what}: {found!s:.200} instead of {expected!s:.200}"
 
@@ -329,13 +333,13 @@ def _emptied(kept: Kept, draw: random.Random) -> None:
 
 def _faulty(kept: Kept, draw: random.Random) -> tuple[str, bool]:
     """Lets calls fail while it is used."""
-    expected, number, at = kept.used(), draw.choice(ERRORS), draw.randrange(1, 30)
+    number, at = draw.choice(ERRORS), draw.randrange(1, 30)
     _emptied(kept, draw)
     lasting = draw.random() < 0.5
     what = f"call {at} failed: {errno.errorcode[number]}"
     with patch.object(entries, "os", Attacked(at, fails(number), lasting)):
         try:
-            _check(kept.used(), expected, what)
+            check(kept.used(), kept.right, what)
         except nt.NewtritonError as error:  # the temporary folder fails as well
             assert lasting and isinstance(kept, Compiled) and "put nowhere" in str(error), what
     return what, False
@@ -357,13 +361,13 @@ def _between(kept: Kept, draw: random.Random) -> tuple[str, bool]:
     """Damages files while they are read or written."""
     if isinstance(kept, Compiled):  # Triton reads again, after the checksum has been taken
         return _ended(kept, draw)
-    expected, at = kept.used(), draw.randrange(1, 30)
+    at = draw.randrange(1, 30)
     _emptied(kept, draw)
 
     with patch.object(entries, "os", Attacked(at, lambda: _damage(kept, draw))):
         found = kept.used()
     what = f"damaged at call {at}"
-    _check(found, expected, what)
+    check(found, kept.right, what)
     return what, False
 
 
