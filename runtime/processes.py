@@ -79,7 +79,7 @@ def _as_connection(pipe: Any) -> Connection:
 
 def _started(
     calls: Sequence[Callable[[], Any]], others: Sequence[Connection]
-) -> tuple[Connection, BaseProcess]:
+) -> tuple[Any, BaseProcess]:
     """Returns a new process that makes calls by their numbers, and the pipe to it."""
     context = multiprocessing.get_context("fork")
     pipe, theirs = context.Pipe()

@@ -17,7 +17,8 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
-import triton
+from triton.knobs import cache as settings
+from triton.knobs import compilation
 from triton.runtime.cache import CacheManager
 
 from ...compiler.graph.errors import NewtritonError
@@ -36,16 +37,15 @@ def verified() -> Iterator[None]:
 
     Whoever has told Triton to keep, dump or override kernels in a way of their own has that.
     """
-    knobs: Any = triton.knobs
-    if knobs.cache.manager_class or knobs.compilation.override or knobs.compilation.dump_ir:
+    if settings.manager_class or compilation.override or compilation.dump_ir:
         yield
         return
     with PROCESS:
-        knobs.cache.manager_class = VerifiedKernels
+        settings.manager_class = VerifiedKernels
         try:
             yield
         finally:
-            knobs.cache.manager_class = None
+            settings.manager_class = None
 
 
 class VerifiedKernels(CacheManager):
@@ -53,7 +53,7 @@ class VerifiedKernels(CacheManager):
 
     def __init__(self, key: str, override: bool = False, dump: bool = False) -> None:
         self.key = key
-        root = private(Path(triton.knobs.cache.dir), *WHAT)
+        root = private(Path(settings.dir), *WHAT)
         try:
             self.folder = _made((root or temporary()) / key)
         except OSError as error:
@@ -61,7 +61,7 @@ class VerifiedKernels(CacheManager):
 
     def _move(self, error: OSError) -> None:
         """Goes on in the temporary folder."""
-        warn(Path(triton.knobs.cache.dir), *WHAT, reason(error))
+        warn(Path(settings.dir), *WHAT, reason(error))
         self.folder = _made(temporary() / self.key)
 
     def _checksum(self, filename: str, data: bytes) -> bytes:
@@ -106,9 +106,9 @@ class VerifiedKernels(CacheManager):
         entries.replace(self.folder / f"{filename}{SEAL}", self._checksum(filename, data))
         return str(self.folder / filename)
 
-    def put_group(self, filename: str, group: Mapping[str, str]) -> str:
+    def put_group(self, filename: str, group: Mapping[str, str]) -> None:
         """Writes which files are a kernel's, when they all have been written."""
-        return self.put(json.dumps({"child_paths": dict(group)}), GROUP + filename)
+        self.put(json.dumps({"child_paths": dict(group)}), GROUP + filename)
 
 
 def _made(folder: Path) -> Path:

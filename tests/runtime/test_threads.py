@@ -6,7 +6,6 @@ Threads switch every 10 µs here, and values are compared bit by bit with those 
 from __future__ import annotations
 
 import faulthandler
-import gc
 import logging
 import sys
 import threading
@@ -20,9 +19,6 @@ import torch
 from torch import Tensor, nn
 
 import newtriton as nt
-from newtriton.compiler.graph import ops
-from newtriton.compiler.graph.ir import Batched, N
-from newtriton.compiler.lowering.tile import Form, Index
 from newtriton.runtime.aten.executor import AtenBackend
 
 from ..tolerances import assert_close
@@ -183,16 +179,3 @@ def test_modules_are_captured_in_threads():
     for outputs, module in zip(found, modules, strict=True):
         assert_close(outputs, module(X).detach())
     assert switches() == before
-
-
-@pytest.mark.parametrize("make", [
-    lambda i: nt.scalar.sigmoid(nt.scalar.var(0) * (1.5 + i)),
-    lambda i: ops.input_(f"leaf {i}", (N, 3)),
-    lambda i: Index(Form.NAME, detail=f"name {i}"),
-    lambda i: N * (1000 + i),
-])  # fmt: skip
-def test_equal_values_of_threads_are_one_object(make: Callable[[int], object]):
-    gc.collect()
-    found = at_once([lambda: [make(i) for i in range(300)]] * 4)
-    assert all(len({id(x) for x in each}) == 1 for each in zip(*found, strict=True))
-    assert all(isinstance(x.times, int) for x in found[0] if isinstance(x, Batched))
