@@ -37,6 +37,7 @@ ROOMS = (
     "compiler",
     "kernels",
     "runtime",
+    "runtime/caching",
     "runtime/aten",
     "runtime/fused",
     "runtime/rounding",

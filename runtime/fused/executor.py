@@ -10,6 +10,7 @@ from torch.autograd.graph import increment_version
 
 from ...compiler.graph import scalar
 from ...compiler.graph.ir import Graph, Node, Op
+from ...compiler.graph.locks import PROCESS
 from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
@@ -28,6 +29,9 @@ class FusedExecutor:
 
     With `keep`, operands that were made for contractions (rounded, transposed) are returned as
     well, under their own nodes: fed to another program of the network, they are not made again.
+
+    Programs of all threads run one at a time: a plan has one memory, and the process one compiler,
+    one interpreter and one set of switches.
 
     Args:
         graph: what to compute.
@@ -59,21 +63,23 @@ class FusedExecutor:
             batch: the batch size.
             given: the nodes that will be fed besides the graph's own.
         """
-        plan = self.plans.pop(batch, None)
-        if plan is None:
-            known = (self.lowered.became.get(n, n) for n in given)
-            plan = pipeline.plan(
-                self.lowered.graph,
-                batch,
-                self.selection,
-                known,
-                self.keep_made,
-                copies_data=self.copies_data,
-            )
-        self.plans[batch] = plan  # the last one used is the last one
-        if len(self.plans) > PLANS:
-            del self.plans[next(iter(self.plans))]
-        return plan
+        with PROCESS:
+            plan = self.plans.pop(batch, None) or self._planned(batch, given)
+            self.plans[batch] = plan  # the last one used is the last one
+            if len(self.plans) > PLANS:
+                del self.plans[next(iter(self.plans))]
+            return plan
+
+    def _planned(self, batch: int, given: Iterable[Node]) -> Plan:
+        known = (self.lowered.became.get(n, n) for n in given)
+        return pipeline.plan(
+            self.lowered.graph,
+            batch,
+            self.selection,
+            known,
+            self.keep_made,
+            copies_data=self.copies_data,
+        )
 
     def prepared(
         self, context: Context, places: Mapping[Node, Tensor], out: Mapping[str, Tensor]
@@ -103,7 +109,7 @@ class FusedExecutor:
         they are copied to where something else shares theirs.
         """
         out, became = out or {}, self.lowered.became
-        with on_device(context.device), switches(context.device):
+        with PROCESS, on_device(context.device), switches(context.device):
             plan = self.plan(context.batch, feed)
             known = {became.get(n, n): x for n, x in feed.items()}
             tensor = plan(context, known, self.in_place(plan, out))
