@@ -13,15 +13,13 @@ from ...compiler.graph.ir import Graph, Node, Op
 from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
+from ..recent import Recent
 from . import pipeline
 from .chips import on_device
 from .compiling import Job
 from .plan import Plan
 from .selection import Selection
 from .storage import dtype_of
-
-
-PLANS = 64  # batch sizes whose plans are kept, the last ones used
 
 
 class FusedExecutor:
@@ -51,7 +49,7 @@ class FusedExecutor:
         self.lowered = pipeline.lower(graph, keep, selection.settings.precision)
         self.outputs = self.lowered.outputs
         self.keep_made = keep_made or len(self.outputs) > len(graph.outputs)
-        self.plans: dict[int, Plan] = {}
+        self.plans = Recent[int, Plan]()
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> Plan:
         """Returns the plan for a batch size.
@@ -60,21 +58,18 @@ class FusedExecutor:
             batch: the batch size.
             given: the nodes that will be fed besides the graph's own.
         """
-        plan = self.plans.pop(batch, None)
-        if plan is None:
-            known = (self.lowered.became.get(n, n) for n in given)
-            plan = pipeline.plan(
+
+        def made() -> Plan:
+            return pipeline.plan(
                 self.lowered.graph,
                 batch,
                 self.selection,
-                known,
+                (self.lowered.became.get(n, n) for n in given),
                 self.keep_made,
                 copies_data=self.copies_data,
             )
-        self.plans[batch] = plan  # the last one used is the last one
-        if len(self.plans) > PLANS:
-            del self.plans[next(iter(self.plans))]
-        return plan
+
+        return self.plans.made(batch, made)
 
     def prepared(
         self, context: Context, places: Mapping[Node, Tensor], out: Mapping[str, Tensor]

@@ -325,7 +325,8 @@ def _within(saved: dict[str, Any] | None, history: History) -> Within | None:
     if (counts := saved.pop("counts", None)) is not None:
         losses = [step["loss"] for step in history.steps[-len(counts) :]]
         saved["sums"] = sum(map(operator.mul, counts, losses)), sum(counts)
-    return Within(**saved | {"sums": tuple(saved["sums"])})
+    weighed, weight = saved.pop("sums")
+    return Within(**saved, sums=(weighed, weight))
 
 
 def _weights(model: Stateful, average: Averaged | None) -> dict[str, Tensor]:

@@ -342,9 +342,7 @@ def trial(seed: int, folder: Path) -> str:
     return outcome
 
 
-def _undone(
-    training: Training, error: type[BaseException], counted: Counted | None = None
-) -> str:
+def _undone(training: Training, error: type[BaseException], counted: Counted | None = None) -> str:
     """Makes a step that has to raise an error and to leave nothing."""
     before = training.state()
     try:
