@@ -14,14 +14,13 @@ from ...compiler.graph.locks import PROCESS
 from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
+from ..recent import Recent
 from . import pipeline
 from .chips import on_device
 from .compiling import Job
 from .plan import Plan
 from .selection import Selection
 from .storage import dtype_of
-
-PLANS = 64  # batch sizes whose plans are kept, the last ones used
 
 
 class FusedExecutor:
@@ -54,7 +53,7 @@ class FusedExecutor:
         self.lowered = pipeline.lower(graph, keep, selection.settings.precision)
         self.outputs = self.lowered.outputs
         self.keep_made = keep_made or len(self.outputs) > len(graph.outputs)
-        self.plans: dict[int, Plan] = {}
+        self.plans = Recent[int, Plan]()
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> Plan:
         """Returns the plan for a batch size.
@@ -63,23 +62,19 @@ class FusedExecutor:
             batch: the batch size.
             given: the nodes that will be fed besides the graph's own.
         """
-        with PROCESS:
-            plan = self.plans.pop(batch, None) or self._planned(batch, given)
-            self.plans[batch] = plan  # the last one used is the last one
-            if len(self.plans) > PLANS:
-                del self.plans[next(iter(self.plans))]
-            return plan
 
-    def _planned(self, batch: int, given: Iterable[Node]) -> Plan:
-        known = (self.lowered.became.get(n, n) for n in given)
-        return pipeline.plan(
-            self.lowered.graph,
-            batch,
-            self.selection,
-            known,
-            self.keep_made,
-            copies_data=self.copies_data,
-        )
+        def made() -> Plan:
+            return pipeline.plan(
+                self.lowered.graph,
+                batch,
+                self.selection,
+                (self.lowered.became.get(n, n) for n in given),
+                self.keep_made,
+                copies_data=self.copies_data,
+            )
+
+        with PROCESS:
+            return self.plans.made(batch, made)
 
     def prepared(
         self, context: Context, places: Mapping[Node, Tensor], out: Mapping[str, Tensor]

@@ -2,6 +2,7 @@
 
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -444,6 +445,7 @@ class _Loop:
                 f"the training data have no batches in epoch {epoch}: pass a list of batches, "
                 "Batches or a DataLoader with at least one batch"
             )
+        _check_whole(train, mean.batches, epoch)
         return mean.value
 
     def make_step(self, train: Data, epoch: int) -> float:
@@ -488,6 +490,20 @@ def _batches(name: str, data: Data) -> Data:
     if length_hint(data, 1) == 0:
         raise NewtritonError(f"{name} has no batches: give at least one")
     return data
+
+
+def _check_whole(train: Data, batches: int, epoch: int) -> None:
+    """Warns where data have ended before the number of batches that they say they have.
+
+    A StopIteration inside of them looks like their end.
+    """
+    said = length_hint(train, 0)
+    if batches < said:
+        warnings.warn(
+            f"train ({type(train).__name__}) gave {batches} of its {said} batches in epoch "
+            f"{epoch}: look for what ends it, or mend its length",
+            stacklevel=2,
+        )
 
 
 def _plain(value: Any) -> Any:
