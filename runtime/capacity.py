@@ -16,11 +16,21 @@ from typing import NamedTuple
 
 import torch
 
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
+
 from ..compiler.graph.errors import NewtritonError
 from ..kernels.memory import keep_at_most
 
 VARIABLE = "NEWTRITON_MEMORY"
 SHOWN = 3  # items that a refusal names
+# The files of a control group's limit and use, and the names of its file cache.
+UNIFIED = "memory.max", "memory.current", "inactive_file", "active_file"
+OLDER = (
+    "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file",
+)  # fmt: skip
 MICRO = "take the batch in pieces: micro_batch=K"
 
 
@@ -105,32 +115,29 @@ def _left_in_groups(root: Path) -> Iterator[int]:
         return
     for line in lines:
         number, controllers, path = line.split(":", 2)
-        unified = number == "0" and not controllers
-        if not unified and "memory" not in controllers.split(","):
+        if number == "0" and not controllers:
+            mount, names = root / "sys/fs/cgroup", UNIFIED
+        elif "memory" in controllers.split(","):
+            mount, names = root / "sys/fs/cgroup/memory", OLDER
+        else:
             continue
-        mount = root / "sys/fs/cgroup" / ("" if unified else "memory")
-        names = [name for name in path.split("/") if name not in ("", "..")]
-        for depth in range(len(names), -1, -1):
-            group = mount.joinpath(*names[:depth])
-            limit, used = (("max", "current"), ("limit_in_bytes", "usage_in_bytes"))[not unified]
-            yield from _left(group, f"memory.{limit}", f"memory.{used}", "" if unified else "total_")
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield from _left(mount.joinpath(*parts[:depth]), *names)
 
 
-def _left(group: Path, limit: str, used: str, prefix: str) -> Iterator[int]:
+def _left(group: Path, limit: str, used: str, *cache: str) -> Iterator[int]:
     """Yields what a control group leaves, if it has a limit: its file cache makes room."""
     most, now = _number(group / limit), _number(group / used)
     if most is None or now is None:
         return
-    cache = _table(group / "memory.stat")
-    files = sum(cache.get(f"{prefix}{name}", 0) for name in ("inactive_file", "active_file"))
-    yield max(0, most - now + files)
+    known = _table(group / "memory.stat")
+    yield max(0, most - now + sum(known.get(name, 0) for name in cache))
 
 
 def _left_of_limits(root: Path) -> Iterator[int]:
     """Yields what the process's own limits leave: of its addresses, and of its data."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
+    if resource is None:
         return
     known = _table(root / "proc/self/status")
     for name, limit in (("VmSize", resource.RLIMIT_AS), ("VmData", resource.RLIMIT_DATA)):
@@ -139,9 +146,7 @@ def _left_of_limits(root: Path) -> Iterator[int]:
             yield max(0, most - 1024 * known[name])
 
 
-def check(
-    what: str, need: Need, batch: int, device: torch.device, in_pieces: bool = False
-) -> None:
+def check(what: str, need: Need, batch: int, device: torch.device, in_pieces: bool = False) -> None:
     """Checks that what is needed is free.
 
     Args:
@@ -169,11 +174,13 @@ def check(
         return sum(item.size for item in need(n)) > available
 
     most = bisect_left(range(batch), True, lo=1, key=overflows) - 1
-    largest = sorted(items, key=lambda item: -item.size)[:SHOWN]
+    avoidable = most == 0 and any(item.way_out for item in items)
+    named = [item for item in items if item.way_out or not avoidable]
+    largest = sorted(named, key=lambda item: -item.size)[:SHOWN]
     listed = ", ".join(f"{item.what} {size(item.size)}" for item in largest if item.size)
     ways = [f"give at most {most:,} samples at once"] if most else ["not even one sample fits"]
     ways += [MICRO] if most and in_pieces else []
-    ways += dict.fromkeys(item.way_out for item in largest if item.way_out and not most)
+    ways += dict.fromkeys(item.way_out for item in largest if avoidable)
     raise NewtritonError(
         f"{what} on {batch:,} samples needs {size(needed)}, {size(available)} are free (the most "
         f"of it: {listed}): {', or '.join(ways)}"

@@ -202,7 +202,9 @@ class KroneckerCurvature(Remade):
         views = layout.views(torch.empty_like(self.model.params, device=META))
         for block in blocks.values():
             shapes = block.spec(views, self.model.dtype).items()
-            block.load({n: torch.empty(spec.shape, dtype=spec.dtype, device=META) for n, spec in shapes})
+            block.load(
+                {n: torch.empty(spec.shape, dtype=spec.dtype, device=META) for n, spec in shapes}
+            )
         return self._operator(blocks)
 
     @property

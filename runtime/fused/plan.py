@@ -134,7 +134,9 @@ class Plan:
         """Returns where values would lie at another batch size."""
         uses = [launch.use.at(batch / self.storage.batch) for launch in self.launches]
         leaves = self.schedule.leaves
-        return lay_out(uses, [b for b in self.storage.results if isinstance(b, Node)], leaves, batch)
+        return lay_out(
+            uses, [b for b in self.storage.results if isinstance(b, Node)], leaves, batch
+        )
 
     def jobs(self, name: str, unaligned: Collection[Buffer] = ()) -> Iterator[Job]:
         """Yields every kernel as it will be launched, to compile ahead of time.

@@ -297,7 +297,9 @@ class Compiled(Remade):
 
     def note_fitting(self, programs: Iterable[Program], batch: int) -> None:
         """Notes that programs have been found to fit together, with a tape or without."""
-        self._fitting.update((program, tape, batch) for program in programs for tape in (False, True))
+        self._fitting.update(
+            (program, tape, batch) for program in programs for tape in (False, True)
+        )
 
     def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
         """Returns data, parameters, running statistics and constants, as programs read them."""

@@ -18,8 +18,8 @@ from ..parts.protocols import Curvature, Foreseeing, Solver
 from ..parts.state import Number, Spec, State
 from ..parts.tags import MISSING, Tag
 from .combinations import check_combination
-from .needs import check_step
 from .first_order import Start, TorchOptimizer
+from .needs import check_step
 from .passes import Batch
 from .presets import Every, refresh_intervals
 from .registry import FACTORED, resolve_curvature, resolve_solver
