@@ -191,6 +191,7 @@ class Model(Compiled):
         programs = self.programs[True]
         inputs, labels, demands, batch = self.check(programs.traced, x, y)
         program = programs.linearize
+        self.fit(program, batch, program.inputs.values())
         self.dropout.draw()
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         feed = self.feed(inputs, labels) | self.dropout(self.context(batch))

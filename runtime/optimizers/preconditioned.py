@@ -20,6 +20,7 @@ from ..parts.tags import MISSING, Tag
 from ..pieces.gathering import Asked
 from .combinations import check_combination
 from .first_order import Start, TorchOptimizer
+from .needs import check_step
 from .passes import Batch
 from .presets import Every, refresh_intervals
 from .registry import FACTORED, resolve_curvature, resolve_solver
@@ -158,11 +159,13 @@ class Preconditioned(TorchOptimizer):
 
     def _ahead(self, batch: int) -> Sequence[Program]:
         """Returns the programs that will run on a batch of this size, when first asked for."""
-        curvature = self.curvature
-        if batch in self._foreseen or not isinstance(curvature, Foreseeing):
+        if batch in self._foreseen:
             return []
+        curvature, linearize = self.curvature, self.model.programs[True].linearize
+        found = curvature.programs(self.model, batch) if isinstance(curvature, Foreseeing) else []
+        check_step(self.model, curvature, self.solver, [linearize, *found], batch)
         self._foreseen.add(batch)
-        return curvature.programs(self.model, batch)
+        return found
 
     def _direction(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Returns νx where there is curvature, and the gradient elsewhere."""

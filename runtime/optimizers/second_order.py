@@ -56,6 +56,7 @@ from ..rules.noise import Noise
 from ..summary import summary
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
+from .needs import check_step
 from .passes import Batch
 from .registry import resolve
 from .report import SEARCH_FAILED, Patience, StepReport, not_finite, refusal
@@ -171,13 +172,21 @@ class SecondOrder(Remade):
         return self.curvature.asks() if isinstance(self.curvature, Asking) else None
 
     def _ahead(self, batch: int) -> list[Program]:
-        """Returns the programs that will run on a batch of this size, when first asked for."""
+        """Returns the programs that will run on a batch of this size, when first asked for.
+
+        Raises:
+            NewtritonError: they do not fit into the memory that is free.
+        """
         if batch in self._foreseen:
             return []
-        self._foreseen.add(batch)
         parts = [part for part in (self.curvature, self.rule) if isinstance(part, Foreseeing)]
         found = [program for part in parts for program in part.programs(self.model, batch)]
-        return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
+        known = self.model.programs[True]
+        if self.sample == 1.0:
+            found.append(known.evaluate)
+        check_step(self.model, self.curvature, self.solver, [known.linearize, *found], batch)
+        self._foreseen.add(batch)
+        return found
 
     @torch.inference_mode(False)
     @torch.no_grad()
