@@ -23,12 +23,18 @@ from ...compiler.curvature.blocks import (
 from ...compiler.curvature.factors import KINDS, Wanted
 from ...compiler.curvature.recursion import RECURSIVE, check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError
-from ...compiler.graph.options import check_count, check_flag, check_number, check_option
+from ...compiler.graph.options import (
+    check_count,
+    check_flag,
+    check_names,
+    check_number,
+    check_option,
+)
 from ...compiler.graph.program import Output, Program
 from ..footprint import META
 from ..model.factors import Factors
 from ..model.linearized import Linearized
-from ..model.model import Model
+from ..model.model import Model, check_model
 from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
 from ..parts.state import (
@@ -137,6 +143,7 @@ class KroneckerCurvature(Remade):
         max_copies: int = MAX_COPIES,
         pos_eig: float | None = None,
     ) -> None:
+        check_model(model)
         check_option("kind", kind, STRUCTURES)
         check_option("inputs", inputs, INPUTS if kind in KINDS else INPUTS[:1])
         check_option("basis", basis, REFRESHES)
@@ -159,7 +166,7 @@ class KroneckerCurvature(Remade):
                 "it out"
             )
         self.generator = seeded(model, seed)
-        self.layers = None if layers is None else frozenset(layers)
+        self.layers = None if layers is None else frozenset(check_names("layers", layers))
         if self.layers is not None:
             model.layout.check_layers("layers", self.layers)
             if frozen := self.layers - model.layers.keys():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.blocks import KroneckerLayer
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_number
 from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
@@ -121,8 +121,8 @@ class Preconditioned(TorchOptimizer):
             of_factors = {**refreshes, "seed": seed, "layers": layers}
         elif every is not None:
             raise NewtritonError(
-                f"every is {every!r}: it is of factors that are given by name, and the curvature "
-                "is not; give it to the curvature and the solver, or leave it out"
+                f"every is {quoted(every)}: it is of factors that are given by name, and the "
+                "curvature is not; give it to the curvature and the solver, or leave it out"
             )
         means = by_name and Tag.MEANS in self.solver.needs
         self.curvature = resolve_curvature(model, curvature, means, **of_factors)
@@ -253,7 +253,7 @@ def _places(curvature: Curvature, plain: Collection[str]) -> tuple[list[slice], 
     layout, blocks = curvature.model.layout, curvature.blocks
     if blocks is None:
         if plain:
-            raise NewtritonError(f"plain is {plain!r}: {MISSING[Tag.BLOCKS]}")
+            raise NewtritonError(f"plain is {quoted(plain)}: {MISSING[Tag.BLOCKS]}")
         return [slice(0, layout.numel)], []
     factored = [name for b in blocks.blocks if Tag.DIAGONAL not in b.tags for name in b.names]
     names = {name for name in factored if layer_of(name) not in plain}
