@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ...compiler.graph.locks import PROCESS
+
 
 @contextmanager
 def switches(device: torch.device, tf32: bool = False) -> Iterator[None]:
@@ -25,6 +27,7 @@ def switches(device: torch.device, tf32: bool = False) -> Iterator[None]:
         return
     with torch.autocast(device.type, enabled=False), ExitStack() as stack:
         if device.type == "cuda":
+            stack.enter_context(PROCESS)  # other threads have the same switches, but for autocast
             set_precision(stack, "tf32" if tf32 else "ieee")
             set_repeatable(stack)
         yield

@@ -22,6 +22,7 @@ from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.language.trees import named
+from ...compiler.parts import PartPrograms
 from ...compiler.programs import Programs
 from ...compiler.values import (
     Constant,
@@ -66,6 +67,22 @@ class Checked(NamedTuple):
     batch: int
 
 
+class Watch:
+    """Notes tensors on which a linearization rests, and finds those that have changed since.
+
+    Args:
+        tensors: the tensors with what they are.
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        # Tensors of inference mode do not tell when they change.
+        self._seen = [(name, t, t._version) for name, t in tensors if not t.is_inference()]
+
+    def changed(self) -> list[str]:
+        """Returns what has changed in place."""
+        return [name for name, tensor, version in self._seen if tensor._version != version]
+
+
 class Compiled(Remade):
     """A network with its loss, on a backend.
 
@@ -99,6 +116,7 @@ class Compiled(Remade):
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._parts: dict[bool, PartPrograms] = {}
         self._two_products: dict[int, bool] = {}
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
@@ -134,6 +152,23 @@ class Compiled(Remade):
                 )
                 for training in (True, False)
             }
+
+    def part_programs(self, training: bool = True) -> PartPrograms:
+        """Returns the programs of parts of batches.
+
+        Raises:
+            NewtritonError: samples are mixed, so that there are none.
+        """
+        if training not in self._parts:
+            with torch.device("cpu"):
+                given = self.net, self.input_shape, self.criterion, training, self._frozen
+                self._parts[training] = PartPrograms(trace(*given, part=True))
+        return self._parts[training]
+
+    def is_current(self, programs: Programs) -> bool:
+        """Whether programs are those of the parameters that are trained now."""
+        known = (*self.programs.values(), *self._parts.values())
+        return any(programs is each for each in known)
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -228,13 +263,17 @@ class Compiled(Remade):
         """Returns the context of a call at a batch size."""
         return Context(batch, self.dtype, self.device)
 
-    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
-        """Returns data, parameters, running statistics and constants, as programs read them."""
+    def standing(self) -> dict[Input, Tensor]:
+        """Returns parameters, running statistics and constants, as programs read them."""
         views = self.layout.views(self.params)
         feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
         for key in self._running:
             feed[key] = self.buffers[key.statistic]
-        feed |= self._constants
+        return feed | self._constants
+
+    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
+        """Returns data and what stands beside them, as programs read them."""
+        feed = self.standing()
         for name, values in named(x).items():
             images = values.dim() == 4
             feed[Data(name)] = (
@@ -388,6 +427,7 @@ class Compiled(Remade):
         before, self._frozen = self._frozen, names
         if names != before:
             self._executors.clear()
+            self._parts.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 
@@ -421,8 +461,15 @@ class Compiled(Remade):
         if not programs.counted.outputs:
             return float(len(y) * self._positions)
         labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+        return self.counted(labels, len(y))
+
+    def counted(self, labels: Tensor, batch: int) -> float | Tensor:
+        """Returns the same of labels that have been checked."""
+        programs = self.programs[True]
+        if not programs.counted.outputs:
+            return float(batch * self._positions)
         given = {**self._constants, Labels(): labels}
-        return self.run(programs.counted, len(y), given)[Counted()].double()
+        return self.run(programs.counted, batch, given)[Counted()].double()
 
     def counts(self, y: Tensor) -> Tensor:
         """Returns which int labels count."""

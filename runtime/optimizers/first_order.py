@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,22 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
-from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
+from ..parts.state import (
+    Anything,
+    Number,
+    Spec,
+    State,
+    Undo,
+    all_of,
+    check_state,
+    copied,
+    drawing,
+    drawing_spec,
+    held,
+    held_attributes,
+)
+from ..pieces.gathering import Asked
+from ..pieces.taken import taken
 from ..remaking import Remade
 from ..summary import summary
 from .passes import Batch
@@ -24,6 +39,7 @@ from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
 from .sampling import as_batches, mean_gradient
 from .snapshot import Snapshot
+from .undoing import undone
 
 # Optimizers to which one flat vector is what all parameters are: each element, or a sum over all
 # elements, is what they look at. Others may look at shapes.
@@ -71,6 +87,8 @@ class TorchOptimizer(Remade):
         schedule: makes one of torch's schedules of learning rates for the optimizer, such as
             `functools.partial(LambdaLR, lr_lambda=lambda t: 1.0 / (1.0 + 1e-6 * t))`; it goes on
             after each step that is made. None leaves the rates as they are.
+        micro_batch: the most samples that are taken at once: a larger batch is taken in pieces,
+            whose gradients are summed exactly; None for no such bound.
         options: the arguments of the class.
 
     Attributes:
@@ -82,7 +100,7 @@ class TorchOptimizer(Remade):
 
     Raises:
         NewtritonError: the class is none, or does not take the options, or `schedule` makes no
-            schedule, or one that waits for a validation loss.
+            schedule, or one that waits for a validation loss; or batches cannot be taken in pieces.
 
     Examples:
         >>> import torch
@@ -101,6 +119,7 @@ class TorchOptimizer(Remade):
         cls: type[torch.optim.Optimizer],
         *,
         schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        micro_batch: int | None = None,
         **options: Any,
     ) -> None:
         if not callable(cls):
@@ -117,10 +136,13 @@ class TorchOptimizer(Remade):
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
         self._before = torch.empty_like(model.params)
-        self._snapshot, self._retreat = Snapshot(), Retreat(model)
+        self._taken = taken(model, micro_batch, self._asks)
+        self._snapshot, self._retreat = Snapshot(), Retreat(model, taken=self._taken)
 
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
+
+        Nor does it where the step ends in an error, of the data's or the schedule's.
 
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
 
@@ -138,24 +160,52 @@ class TorchOptimizer(Remade):
         """
         batches = self._batches(x, y)
         self.model.check_trained(self._frozen)
+        self._retreat.begin()
+        with undone(self._hold()):
+            report, fault = self._attempt(batches)
+        self._count(fault, batches)
+        return replace(report, rejected=self.patience.rejected)
+
+    def _attempt(self, batches: Iterable[Batch]) -> tuple[StepReport, str | None]:
+        """Makes a step; returns its report, and why none could be made, None where one could."""
         start = self._start(batches)
         fault, norm = start.fault, 0.0
+        what = {"status": "stepped", **start.reported, "lr": self._lr}
         if fault is None:
             fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
         self.steps += 1
-        self._count(fault, batches)
-        for of_batch in start.statistics if fault is None else ():
-            self.model.update_statistics(of_batch)
-        what = {"status": "stepped", **start.reported}
         if fault is not None:
-            what["status"] = fault
-        report = StepReport(
-            start.loss, None, fault is None, norm, lr=self._lr, rejected=self.patience.rejected,
-            **what,
-        )  # fmt: skip
-        if self.schedule is not None and fault is None:
-            self.schedule.step()
-        return report
+            return StepReport(start.loss, None, False, norm, **what | {"status": fault}), fault
+        with undone(self._go_back):
+            for of_batch in start.statistics:
+                self.model.update_statistics(of_batch)
+            if self.schedule is not None:
+                self.schedule.step()
+                self._check_rates()
+        return StepReport(start.loss, None, True, norm, **what), None
+
+    def _hold(self) -> Undo:
+        """Returns what puts all but the moved tensors back to what it is now."""
+        groups = self.optimizer.param_groups
+        rates = [*map(copied, groups)]
+        drawn = [*map(held, drawing(self.model).values())]
+        schedule = [] if self.schedule is None else [held(self.schedule)]
+
+        def undo() -> None:
+            for group, before in zip(groups, rates, strict=True):
+                group.update(before)
+
+        return all_of([held_attributes(self, "steps"), *drawn, *schedule, undo])
+
+    def _check_rates(self) -> None:
+        """Raises an error where the schedule has set what is no learning rate."""
+        for group in self.optimizer.param_groups:
+            rate = float(group.get("lr", 0.0))
+            if not 0.0 <= rate < math.inf:
+                raise NewtritonError(
+                    f"the schedule gives the learning rate {rate} after step {self.steps}: its "
+                    "rates have to be finite and not negative"
+                )
 
     @property
     def _lr(self) -> float:
@@ -164,7 +214,7 @@ class TorchOptimizer(Remade):
 
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns loss and gradient of the batches."""
-        loss, gradient, statistics = mean_gradient(self.model, batches)
+        loss, gradient, statistics = mean_gradient(self._taken, batches)
         return Start(loss, gradient, statistics, not_finite(loss, gradient))
 
     def _batches(self, x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
@@ -175,6 +225,10 @@ class TorchOptimizer(Remade):
                 f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
             )
         return as_batches(x, y)
+
+    def _asks(self) -> Asked | None:
+        """Returns None: no factors are asked for."""
+        return None
 
     @property
     def takes_data(self) -> bool:
@@ -191,20 +245,17 @@ class TorchOptimizer(Remade):
         """
         params = self.model.params
         self._before.copy_(params)
-        self._snapshot.take({i: self.optimizer.state[p] for i, p in enumerate(self.seen)})
+        known = self.optimizer.state
+        self._snapshot.take({i: known[p] for i, p in enumerate(self.seen) if p in known})
         self._retreat.keep()
-        moved = False
-        try:
+        with undone(self._go_back):
             fault = self._move(loss, gradient, batches)
-            moved = fault is None
-        finally:
+            if fault is not None:
+                self._go_back()
             for run in self.model.held:  # an optimizer's own weight decay has moved them
                 params[run].copy_(self._before[run])
-            if not moved:
-                params.copy_(self._before)
-                self._restore()
             self._retreat.moved()
-        return fault, float(torch.sub(params, self._before, out=self._before).norm())
+            return fault, float(torch.sub(params, self._before, out=self._before).norm())
 
     def _count(self, fault: str | None, batches: Iterable[Batch]) -> None:
         """Counts a step that was refused; with the last one model and state may go back."""
@@ -215,8 +266,14 @@ class TorchOptimizer(Remade):
                 self._restore()
             raise
 
+    def _go_back(self) -> None:
+        """Makes model and optimizer what they were before the last step."""
+        self._retreat.restore()
+        self._restore()
+
     def _restore(self) -> None:
         """Makes the optimizer's state be what it was before the last step."""
+        self.optimizer.state.clear()
         for i, state in self._snapshot.restore().items():
             self.optimizer.state[self.seen[i]] = state  # type: ignore[assignment]
 
@@ -240,7 +297,7 @@ class TorchOptimizer(Remade):
 
         @torch.no_grad()
         def closure() -> Tensor:
-            loss, slope = known.pop() if known else mean_gradient(self.model, batches)[:2]
+            loss, slope = known.pop() if known else mean_gradient(self._taken, batches)[:2]
             self._give(slope)
             losses.append(loss)
             return torch.tensor(loss, dtype=torch.float64, device="cpu")
@@ -309,6 +366,7 @@ class TorchOptimizer(Remade):
                 f"load_state_dict: {'; '.join(found)}. Load the state of the same optimizer, made "
                 "for the same network"
             )
+        self._retreat.forget()
         for name, part in self._parts.items():
             part.load_state_dict(copy.deepcopy(state[name]))
         for name, part in drawing(self.model).items():

@@ -6,9 +6,10 @@ A specification is a mapping of names to specifications, or one of the leaves be
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ T = TypeVar("T")
 # Tensors, numbers and None by name, nested. What it holds is data from a file: `check_state` looks
 # at its types when it is read, a type checker cannot.
 State: TypeAlias = dict[str, Any]
+Undo: TypeAlias = Callable[[], None]  # puts something back to what it was
 
 
 class Leaf(Protocol):
@@ -177,8 +179,46 @@ def copied(value: T) -> T:
     return value
 
 
+@runtime_checkable
+class Holding(Protocol):
+    """A part that replaces what it changes, so that what it was need not be copied."""
+
+    def hold(self) -> Undo:
+        """Returns what puts the part back to what it is now."""
+        ...
+
+
+def held(part: Any) -> Undo:
+    """Returns what puts a part back to what it is now: as it says itself, or from its state."""
+    if isinstance(part, Holding):
+        return part.hold()
+    return partial(part.load_state_dict, part.state_dict())
+
+
+def held_attributes(owner: object, *names: str) -> Undo:
+    """Returns what puts attributes back to the very values that they have now."""
+    return partial(vars(owner).update, {name: getattr(owner, name) for name in names})
+
+
+def held_generator(generator: torch.Generator) -> Undo:
+    """Returns what puts a generator back to where it is now."""
+    return partial(generator.set_state, generator.get_state())
+
+
+def all_of(undone: Sequence[Undo]) -> Undo:
+    """Returns what puts several things back."""
+
+    def undo() -> None:
+        for each in undone:
+            each()
+
+    return undo
+
+
 class Attributes(Remade):
     """A base for parts whose state is plain attributes.
+
+    A step that raises an error is undone: tensors among them are replaced, not changed in place.
 
     Attributes:
         STATE: the names of those attributes; the class's `state_spec` describes them.
@@ -189,6 +229,10 @@ class Attributes(Remade):
     def state_dict(self) -> State:
         """Returns copies of the attributes by name."""
         return {name: copied(getattr(self, name)) for name in self.STATE}
+
+    def hold(self) -> Undo:
+        """Returns what puts the attributes back to what they are now."""
+        return held_attributes(self, *self.STATE)
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""

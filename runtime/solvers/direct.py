@@ -13,7 +13,7 @@ from ...compiler.graph.options import check_count, check_flag, check_option
 from ..parts.block import RETRIES, Block, BlockDiagonal, Damped, Factorisation, in_rounds
 from ..parts.eigen import REFRESHES
 from ..parts.protocols import Inverse, LinearSolver, Solution, Status, blocks_of, no_solution
-from ..parts.state import Maybe, Number, Spec, State, copied
+from ..parts.state import Maybe, Number, Spec, State, Undo, copied, held_attributes
 from ..parts.tags import Tag
 from ..reading import read
 
@@ -143,6 +143,10 @@ class Direct(LinearSolver):
         made_at = {"refreshes": refreshes, "damping": damping} if refreshes >= 0 else None
         counts = {"factorisations": self.factorisations, "retries": self.retries}
         return {"kept": kept, "made_at": made_at, **counts}
+
+    def hold(self) -> Undo:
+        """Returns what puts factorisations and counts back to what they are now."""
+        return held_attributes(self, "_kept", "_made_at", "factorisations", "retries")
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""
