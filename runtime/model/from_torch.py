@@ -299,13 +299,16 @@ def from_torch(
 @contextmanager
 def _moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Moves and casts a module; where an error follows, it gets back what it had."""
-    before = [(x, x.data) for x in (*module.parameters(), *module.buffers())]
+    parameters = [(parameter, parameter.data) for parameter in module.parameters()]
+    buffers = [(part, dict(part._buffers)) for part in module.modules()]
     try:
         module.to(device=device, dtype=dtype)
         yield
     except BaseException:
-        for tensor, data in before:
-            tensor.data = data
+        for parameter, values in parameters:
+            parameter.data = values
+        for part, kept in buffers:
+            part._buffers.update(kept)
         raise
 
 
