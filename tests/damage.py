@@ -72,7 +72,7 @@ def dropped(draw: Draw, data: bytes) -> bytes:
 
 def doubled(draw: Draw, data: bytes) -> bytes:
     start = place(draw, data)
-    end = start + int(draw.integers(1, 1 + len(data)))
+    end = start + int(draw.integers(1, 2 + len(data)))
     return data[:end] + data[start:]
 
 

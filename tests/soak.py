@@ -144,6 +144,15 @@ def soak(record: Record, goals: dict[str, int], minutes: float, processes: int) 
         list(pool.map(make, record.left(goals)))
 
 
+def table(parts: dict[str, Any]) -> str:
+    """Returns what came of the trials, as the page on reliability shows it."""
+    lines = ["| part | trials | what came of them |", "|---|---|---|"]
+    for name, part in parts.items():
+        found = ", ".join(f"{outcome} {count:,}" for outcome, count in part["outcomes"].items())
+        lines.append(f"| {name} | {part['trials']:,} | {found} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Makes the trials, and prints and writes what came of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -164,10 +173,7 @@ def main() -> int:
     record = Record(options.record, options.seed)
     soak(record, {name: PARTS[name][1] for name in options.only}, options.minutes,
          options.processes)  # fmt: skip
-    for name, part in record.summary().items():
-        print(f"{name}: {part['trials']:,} of {PARTS[name][1]:,} trials, {part['seconds']:.0f} s")
-        for outcome, count in part["outcomes"].items():
-            print(f"{count:8,}  {outcome}")
+    print(table(record.summary()))
     for where, why in record.faults.items():
         print(f"{where}: {why}")
     if options.summary:

@@ -71,6 +71,17 @@ def check_count(what: str, value: object, least: int = 1, most: int = LONGEST) -
     raise NewtritonError(f"{what} is {quoted(value)}: give {wanted}")
 
 
+def check_integer(what: str, value: object, most: int = LONGEST) -> int:
+    """Returns an integer of either sign, from −most to most.
+
+    Raises:
+        NewtritonError: the value is none.
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) <= most:
+        return int(value)
+    raise NewtritonError(f"{what} is {quoted(value)}: give an integer up to {most}")
+
+
 def check_counts(what: str, values: object, example: str) -> tuple[int, ...]:
     """Returns positive integers, at least one, in a tuple or a list.
 
@@ -136,14 +147,16 @@ def check_mapping(what: str, value: object) -> dict[str, Any]:
         NewtritonError: the value is none, a key is no text, or it cannot be read.
     """
     if not isinstance(value, Mapping):
-        raise NewtritonError(f"{what} is {quoted(value)}: give a dictionary by name")
+        raise NewtritonError(f"{what} are {quoted(value)}: give a dictionary by name")
     try:
         found = dict(value)
     except Exception as error:  # of a user's own class
-        raise NewtritonError(f"{what} is {quoted(value)}, which cannot be read: {error}") from error
+        raise NewtritonError(
+            f"{what} are {quoted(value)}, which cannot be read: {error}"
+        ) from error
     for key in found:
         if not isinstance(key, str):
-            raise NewtritonError(f"{what} has the key {quoted(key)}: give texts for keys")
+            raise NewtritonError(f"{what} have a key {quoted(key)}: give strings")
     return found
 
 

@@ -148,7 +148,7 @@ class Loss(Described):
         """Raises an error where an attribute is none that this loss can have."""
         check_option("noise", self.noise, NOISES)
         check_number("dispersion", self.dispersion, above=0.0)
-        if self.root not in (None, *ROOTS):
+        if self.root is not None and not (isinstance(self.root, str) and self.root in ROOTS):
             raise NewtritonError(f"root is {quoted(self.root)}: 'fisher', 'clip' or None")
         if self.root == "fisher" and not self.distribution:
             raise NewtritonError(

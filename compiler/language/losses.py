@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 
 from ..graph import ops, scalar
-from ..graph.errors import NewtritonError, ShapeError, quoted
+from ..graph.errors import ShapeError, quoted
 from ..graph.ir import N, Node, Op
-from ..graph.options import check_number
+from ..graph.options import check_integer, check_number
 from ..graph.scalar import var
 from .constants import Numbers, check_numbers, constant
 from .loss import Loss, log_likelihoods
@@ -88,9 +87,8 @@ class CrossEntropyLoss(Loss):
         if self.weight is not None:
             object.__setattr__(self, "weight", check_numbers("weight", self.weight))
         ignored, smoothing = self.ignore_index, self.label_smoothing
-        if ignored is not None and (not isinstance(ignored, Integral) or isinstance(ignored, bool)):
-            raise NewtritonError(f"ignore_index is {quoted(ignored)}: give an integer, or None")
-        object.__setattr__(self, "ignore_index", None if ignored is None else int(ignored))
+        if ignored is not None:
+            object.__setattr__(self, "ignore_index", check_integer("ignore_index", ignored))
         smoothing = check_number("label_smoothing", smoothing, 0.0, 1.0)
         object.__setattr__(self, "label_smoothing", smoothing)
 

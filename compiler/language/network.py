@@ -378,6 +378,7 @@ def trace(
     criterion: Loss,
     training: bool = True,
     frozen: Collection[str] | None = None,
+    part: bool = False,
 ) -> Traced:
     """Builds the forward graph.
 
@@ -389,6 +390,7 @@ def trace(
         criterion: the loss.
         training: whether batch norm takes batch statistics instead of running ones.
         frozen: the names of the frozen parameters; None leaves it to the layers.
+        part: whether a batch is a part of a larger one, see `data_term`.
 
     Raises:
         ShapeError: names the layer at which the shapes do not fit.
@@ -415,7 +417,7 @@ def trace(
     running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
         image = ops.rank(value) == 4 and not getattr(net, "torch_order", False)
-        term = data_term(criterion, value, image)
+        term = data_term(criterion, value, image, part)
     return Traced(
         **vars(term), inputs=leaves, criterion=criterion, parameters=record.parameters,
         nodes=record.nodes, running=running, momenta=record.momenta,

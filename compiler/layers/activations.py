@@ -13,12 +13,12 @@ from ..functions.shapes import copied, cut
 from ..graph import ops, scalar
 from ..graph.errors import ShapeError
 from ..graph.ir import Node
-from ..graph.options import check_number, check_option
+from ..graph.options import check_integer, check_number, check_option
 from ..graph.scalar import Expr, var
 from ..language.described import Described
 from ..language.initial import Constant
 from ..language.network import Scope
-from .arguments import axis_of, check_integer, check_size
+from .arguments import axis_of, check_size
 
 
 class Activation(Described):

@@ -8,7 +8,6 @@ mean what they say. Everything else has a name; NumPy's integers are integers, b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 from ..graph import ops
@@ -117,23 +116,12 @@ def axes(count: int, least: int = 1) -> Check:
 
 def _wrong(what: str, value: object, least: int, count: int) -> str:
     several = {1: "", 2: " or a pair of them"}.get(count, f" or {count} of them")
-    return f"{what} is {quoted(value)}: give an integer from {least} to {LARGEST}{several}"
+    return f"{what} is {quoted(value)}: give an integer ≥ {least}{several}, below 2³¹"
 
 
 def each(value: Size, count: int) -> tuple[int, ...]:
     """Returns the size along each axis: one integer stands for all."""
     return tuple(value) if isinstance(value, Sequence) else (value,) * count
-
-
-def check_integer(what: str, value: object) -> int:
-    """Returns an integer of either sign.
-
-    Raises:
-        NewtritonError: the value is none.
-    """
-    if isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) <= LARGEST:
-        return int(value)
-    raise NewtritonError(f"{what} is {quoted(value)}: give an integer up to {LARGEST}")
 
 
 def check_init(value: str) -> None:

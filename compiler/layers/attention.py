@@ -8,7 +8,7 @@ from ..functions.shapes import cut
 from ..graph import ops
 from ..graph.errors import ShapeError
 from ..graph.ir import Node
-from ..graph.options import check_flag, check_number
+from ..graph.options import check_flag, check_integer, check_number
 from ..language.described import Described
 from ..language.network import Scope
 from .arguments import (
@@ -16,7 +16,6 @@ from .arguments import (
     axis_of,
     check_divides,
     check_inferred,
-    check_integer,
     check_size,
     stated,
 )

@@ -8,9 +8,10 @@ from ..functions.shapes import joined
 from ..graph import ops
 from ..graph.errors import NewtritonError, ShapeError
 from ..graph.ir import Node
+from ..graph.options import check_integer
 from ..language.described import Described
 from ..language.network import Layer, Scope, describe
-from .arguments import axis_of, check_integer
+from .arguments import axis_of
 
 
 class Sequential(Described):

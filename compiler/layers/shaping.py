@@ -10,11 +10,10 @@ from ..functions.resampling import interpolate
 from ..graph import ops
 from ..graph.errors import NewtritonError, ShapeError, quoted
 from ..graph.ir import Node
-from ..graph.options import check_flag, check_number, check_option
+from ..graph.options import check_flag, check_integer, check_number, check_option
 from ..language.described import Described
 from ..language.network import Scope
 from .arguments import (
-    check_integer,
     check_size,
     graph_order,
     restored,

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.language.trees import named
+from ...compiler.parts import PartPrograms
 from ...compiler.programs import Programs
 from ...compiler.values import (
     Constant,
@@ -36,7 +37,10 @@ from ...compiler.values import (
     ParameterValue,
     RunningValue,
 )
+from .. import capacity
 from ..backend import Backend, Context, Executor, Expected
+from ..capacity import Item
+from ..footprint import Footprint
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
@@ -45,6 +49,7 @@ from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
 
+AMPLE = 32  # times all values of a program: no operator takes so much
 TRACKED = "num_batches_tracked"
 OF_PARAMETER = ParameterValue, Direction  # inputs that lie like a parameter
 BY_PARAMETER = Gradient, Hvp, Ggnvp  # outputs that do
@@ -64,6 +69,22 @@ class Checked(NamedTuple):
     labels: Tensor | None
     demands: list[Demand]
     batch: int
+
+
+class Watch:
+    """Notes tensors on which a linearization rests, and finds those that have changed since.
+
+    Args:
+        tensors: the tensors with what they are.
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        # Tensors of inference mode do not tell when they change.
+        self._seen = [(name, t, t._version) for name, t in tensors if not t.is_inference()]
+
+    def changed(self) -> list[str]:
+        """Returns what has changed in place."""
+        return [name for name, tensor, version in self._seen if tensor._version != version]
 
 
 class Compiled(Remade):
@@ -99,7 +120,9 @@ class Compiled(Remade):
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._parts: dict[bool, PartPrograms] = {}
         self._two_products: dict[int, bool] = {}
+        self._fitting = set[tuple[Program, bool, int]]()  # what has been found to fit
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
         self._check_range(topological([traced.loss, traced.z]))
@@ -134,6 +157,23 @@ class Compiled(Remade):
                 )
                 for training in (True, False)
             }
+
+    def part_programs(self, training: bool = True) -> PartPrograms:
+        """Returns the programs of parts of batches.
+
+        Raises:
+            NewtritonError: samples are mixed, so that there are none.
+        """
+        if training not in self._parts:
+            with torch.device("cpu"):
+                given = self.net, self.input_shape, self.criterion, training, self._frozen
+                self._parts[training] = PartPrograms(trace(*given, part=True))
+        return self._parts[training]
+
+    def is_current(self, programs: Programs) -> bool:
+        """Whether programs are those of the parameters that are trained now."""
+        known = (*self.programs.values(), *self._parts.values())
+        return any(programs is each for each in known)
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -228,13 +268,97 @@ class Compiled(Remade):
         """Returns the context of a call at a batch size."""
         return Context(batch, self.dtype, self.device)
 
-    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
-        """Returns data, parameters, running statistics and constants, as programs read them."""
+    # --- the memory that they take --------------------------------------------------------------
+
+    def footprints(
+        self, programs: Iterable[Program], batch: int, training: bool = True
+    ) -> dict[Program, Callable[[int], Footprint]]:
+        """Returns what counts the bytes that programs take which are called one after another.
+
+        Parameters, data and what a program finds on the tape are not counted.
+
+        Args:
+            programs: some of `programs`; `linearize` will keep its tape.
+            batch: the batch size for which kernels are planned; it is counted at any.
+            training: which of `programs` they are of.
+        """
+        found, made = dict[Program, Callable[[int], Footprint]](), list[Node]()
+        for program in dict.fromkeys(programs):
+            call = self._expected(program, training)
+            given = [*call.given, *made] if call.on_tape else call.given
+            found[program] = partial(self._footprint, program, call.executor, given)
+            if (plan := call.executor.plan(batch, given)) is not None:
+                made += plan.made
+        return found
+
+    def _footprint(
+        self, program: Program, executor: Executor, given: Collection[Node], batch: int
+    ) -> Footprint:
+        """The bytes that a program takes, with what data are copied to."""
+        peak, kept = executor.footprint(self.context(batch), given)
+        images = (n for key, n in program.inputs.items() if isinstance(key, Data))
+        copies = sum(n.type.numel(batch) for n in images if len(n.shape) == 4) * self.dtype.itemsize
+        if program.graph.given:  # the linearization has made them
+            return Footprint(peak, kept)
+        kept += copies if any(isinstance(key, Gradient) for key in program.outputs) else 0
+        return Footprint(peak + copies, kept)
+
+    def plenty(self, programs: Iterable[Program], batch: int, more: int = 0) -> bool:
+        """Whether so much is free that nothing is counted: many times what all values take.
+
+        Args:
+            programs: some of `programs`.
+            batch: the batch size.
+            more: numbers that are held besides.
+        """
+        sizes = (n.type.numel(batch) for p in programs for n in p.graph.nodes())
+        available = capacity.free(self.device)
+        return available is None or AMPLE * self.dtype.itemsize * (more + sum(sizes)) < available
+
+    def fit(
+        self, program: Program, batch: int, given: Collection[Node], tape: bool = False,
+        training: bool = True,
+    ) -> None:  # fmt: skip
+        """Checks, once, that a program's values fit into the memory that is free.
+
+        Args:
+            program: one of `programs`.
+            batch: the batch size.
+            given: the nodes that will be fed.
+            tape: whether the tape is kept.
+            training: which of `programs` the tape is of.
+
+        Raises:
+            NewtritonError: they do not; the error says how many samples fit.
+        """
+        if (program, tape, batch) in self._fitting:
+            return
+        if not self.plenty([program], batch):
+            executor = self.executor(program, tape, training)
+
+            def need(n: int) -> list[Item]:
+                return [Item("values", self._footprint(program, executor, given, n).peak)]
+
+            capacity.check(program.name, need, batch, self.device)
+        self._fitting.add((program, tape, batch))
+
+    def note_fitting(self, programs: Iterable[Program], batch: int) -> None:
+        """Notes that programs have been found to fit together, with a tape or without."""
+        self._fitting.update(
+            (program, tape, batch) for program in programs for tape in (False, True)
+        )
+
+    def standing(self) -> dict[Input, Tensor]:
+        """Returns parameters, running statistics and constants, as programs read them."""
         views = self.layout.views(self.params)
         feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
         for key in self._running:
             feed[key] = self.buffers[key.statistic]
-        feed |= self._constants
+        return feed | self._constants
+
+    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
+        """Returns data and what stands beside them, as programs read them."""
+        feed = self.standing()
         for name, values in named(x).items():
             images = values.dim() == 4
             feed[Data(name)] = (
@@ -264,6 +388,7 @@ class Compiled(Remade):
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
+        self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
         return program.results(self.executor(program)(self.context(batch), feed, places))
 
@@ -388,6 +513,8 @@ class Compiled(Remade):
         before, self._frozen = self._frozen, names
         if names != before:
             self._executors.clear()
+            self._parts.clear()
+            self._fitting.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 
@@ -421,8 +548,15 @@ class Compiled(Remade):
         if not programs.counted.outputs:
             return float(len(y) * self._positions)
         labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+        return self.counted(labels, len(y))
+
+    def counted(self, labels: Tensor, batch: int) -> float | Tensor:
+        """Returns the same of labels that have been checked."""
+        programs = self.programs[True]
+        if not programs.counted.outputs:
+            return float(batch * self._positions)
         given = {**self._constants, Labels(): labels}
-        return self.run(programs.counted, len(y), given)[Counted()].double()
+        return self.run(programs.counted, batch, given)[Counted()].double()
 
     def counts(self, y: Tensor) -> Tensor:
         """Returns which int labels count."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,7 +195,7 @@ class CapturedModel(Model):
             NewtritonError: lists every fault at once.
         """
         self.check_module()
-        state = check_mapping("the state", state)
+        state = check_mapping("the entries", state)
         given = {_without_wrappers(name): tensor for name, tensor in state.items()}
         present = self.module.state_dict(keep_vars=True)
         first = {id(entry.tensor): name for name, entry in self._parameters.items()}
@@ -283,16 +284,32 @@ def from_torch(
     inner = _unwrapped(module)
     place, kind = _place(inner, device, dtype)
     specs = _specifications(example, input_shape)
-    inner.to(device=place, dtype=kind)
     samples = _samples(example)
-    captured = capture(inner, _batch(samples, specs, place, kind), output)
-    model = compiled(
-        CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
-        precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
-        weight_decay=weight_decay, seed=seed,
-    )  # fmt: skip
-    model.bind(inner, module, samples, output)
+    with _moved(inner, place, kind):
+        captured = capture(inner, _batch(samples, specs, place, kind), output)
+        model = compiled(
+            CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
+            precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
+            weight_decay=weight_decay, seed=seed,
+        )  # fmt: skip
+        model.bind(inner, module, samples, output)
     return model
+
+
+@contextmanager
+def _moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Moves and casts a module; where an error follows, it gets back what it had."""
+    parameters = [(parameter, parameter.data) for parameter in module.parameters()]
+    buffers = [(part, dict(part._buffers)) for part in module.modules()]
+    try:
+        module.to(device=device, dtype=dtype)
+        yield
+    except BaseException:
+        for parameter, values in parameters:
+            parameter.data = values
+        for part, kept in buffers:
+            part._buffers.update(kept)
+        raise
 
 
 @torch.inference_mode(False)

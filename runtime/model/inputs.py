@@ -101,7 +101,7 @@ def _check_input(
         raise NewtritonError(f"{what} are {x.dtype}, the network takes int64: use .long()")
     if node.type.kind == "float" and x.dtype != dtype:
         raise NewtritonError(f"{what} are {x.dtype}, the model computes in {dtype}: x.to({dtype})")
-    _check_device(what, x, device)
+    check_device(f"{what} are", x, device)
 
 
 def _finite(what: str, x: Tensor) -> Demand:
@@ -163,7 +163,7 @@ def check_labels(
         NewtritonError: labels of another dtype or device.
     """
     y = check_tensor("labels", y)
-    _check_device("labels", y, device)
+    check_device("labels are", y, device)
     criterion, name = traced.criterion, traced.criterion.title
     if y.shape[:1] != (batch,):
         raise ShapeError(f"{batch} inputs but labels of shape {tuple(y.shape)}")
@@ -283,11 +283,11 @@ def _one_hot(traced: Traced, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, lis
     return hot.reshape(concrete(traced.y.shape, len(y))), [_in_range(traced, y)]
 
 
-def _check_device(what: str, x: Tensor, device: torch.device) -> None:
+def check_device(what: str, x: Tensor, device: torch.device) -> None:
     """Raises an error where a tensor is on another device."""
     if x.device.type != device.type or (
         device.index is not None and x.device.index != device.index
     ):
         raise NewtritonError(
-            f"{what} are on {x.device}, the model is on {device}: use .to({str(device)!r})"
+            f"{what} on {x.device}, the model is on {device}: use .to({str(device)!r})"
         )

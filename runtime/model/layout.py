@@ -162,6 +162,8 @@ def faults(expected: Mapping[str, Tensor], given: Mapping[str, object]) -> list[
             found.append(f"{name} is {type(tensor).__name__}, not a tensor")
         elif (fault := fault_of(tensor)) is not None:
             found.append(f"{name} is {fault}")
+        elif tensor.is_meta:
+            found.append(f"{name} is on the device 'meta', which has no numbers")
         elif tensor.shape != (shape := expected[name].shape):
             found.append(f"{name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
         elif not torch.isfinite(tensor.to(expected[name].dtype)).all():

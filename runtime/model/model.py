@@ -101,7 +101,7 @@ class Model(Compiled):
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        state = check_mapping("the state", state)
+        state = check_mapping("the entries", state)
         raise_faults("load_state_dict", faults(targets, state))
         for name, target in targets.items():
             target.copy_(state[name].detach())
@@ -192,6 +192,7 @@ class Model(Compiled):
         programs = self.programs[True]
         inputs, labels, demands, batch = self.check(programs.traced, x, y)
         program = programs.linearize
+        self.fit(program, batch, program.inputs.values())
         self.dropout.draw()
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         feed = self.feed(inputs, labels) | self.dropout(self.context(batch))

@@ -25,6 +25,7 @@ from ...kernels.memory import empty_like
 from ..aten.switches import switches
 from ..model.model import Model, check_model
 from ..parts.protocols import (
+    Asking,
     Averaging,
     Curvature,
     Foreseeing,
@@ -50,12 +51,15 @@ from ..parts.state import (
     seeded,
 )
 from ..parts.tags import Tag
+from ..pieces.gathering import Asked
+from ..pieces.taken import taken
 from ..reading import largest_of
 from ..remaking import Remade
 from ..rules.noise import Noise
 from ..summary import summary
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
+from .needs import check_step
 from .passes import Batch, check_batches, pair
 from .registry import resolve
 from .report import SEARCH_FAILED, Patience, StepReport, not_finite, refusal
@@ -97,6 +101,8 @@ class SecondOrder(Remade):
         follow: whether γ follows what the model of its step promises: the best of γ and its
             neighbours ωγ, γ/ω, ω = 0.95²⁰, at steps that lie ever farther apart; with noise no
             less than (1 − φ)/N, see `rules.noise`.
+        micro_batch: the most samples that are taken at once: a larger batch is taken in pieces,
+            whose gradients, products and factors are summed exactly; None for no such bound.
         seed: the seed of the samples that are drawn.
 
     Attributes:
@@ -106,8 +112,8 @@ class SecondOrder(Remade):
         rule: the step rule, likewise.
 
     Raises:
-        NewtritonError: an option is unknown or out of its range, or the parts do not go together;
-            the error says what to take instead.
+        NewtritonError: an option is unknown or out of its range, the parts do not go together, or
+            batches cannot be taken in pieces; the error says what to take instead.
 
     Examples:
         >>> import torch
@@ -132,6 +138,7 @@ class SecondOrder(Remade):
         average: PolyakAverage | None = None,
         noise: str | None = None,
         follow: bool = False,
+        micro_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         check_option("form", form, tuple(FORMS))
@@ -156,21 +163,35 @@ class SecondOrder(Remade):
         self.generator = seeded(model, seed)
         self.patience = Patience()
         self._foreseen = set[int]()
-        self._retreat = Retreat(model)
+        self._taken = taken(model, micro_batch, self._asks)
+        noises = [] if self.noise is None else [self.noise]
+        self._retreat = Retreat(model, [self.curvature, self.solver, *noises], self._taken)
 
     @property
     def takes_data(self) -> bool:
         """Whether a step is meant for all data, `step(data)`: curvature is that of a sample."""
         return self.sample < 1.0
 
+    def _asks(self) -> Asked | None:
+        """Returns what the curvature will ask of the next linearization."""
+        return self.curvature.asks() if isinstance(self.curvature, Asking) else None
+
     def _ahead(self, batch: int) -> list[Program]:
-        """Returns the programs that will run on a batch of this size, when first asked for."""
+        """Returns the programs that will run on a batch of this size, when first asked for.
+
+        Raises:
+            NewtritonError: they do not fit into the memory that is free.
+        """
         if batch in self._foreseen:
             return []
-        self._foreseen.add(batch)
         parts = [part for part in (self.curvature, self.rule) if isinstance(part, Foreseeing)]
         found = [program for part in parts for program in part.programs(self.model, batch)]
-        return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
+        known = self.model.programs[True]
+        if self.sample == 1.0:
+            found.append(known.evaluate)
+        check_step(self.model, self.curvature, self.solver, [known.linearize, *found], batch)
+        self._foreseen.add(batch)
+        return found
 
     @checked
     @torch.inference_mode(False)
@@ -208,7 +229,7 @@ class SecondOrder(Remade):
         check_batches(data)
         for x, y in map(pair, data):
             batches += 1
-            if not curvature.bootstrap(self.model.linearize(x, y)):
+            if not curvature.bootstrap(self._taken.linearize(x, y)):
                 raise NewtritonError(
                     f"bootstrap: the curvature of batch {batches} is not finite: look at the data, "
                     "or start from other parameters"
@@ -241,6 +262,7 @@ class SecondOrder(Remade):
         """
         batches = as_batches(x, y)
         self.model.check_trained(self._frozen)
+        self._retreat.begin()
         with undone(self._hold()):
             report, fault = self._attempt(x, y, batches)
         self._count(fault, batches)
@@ -252,9 +274,9 @@ class SecondOrder(Remade):
         """Makes a step; returns its report, and why none could be made, None where one could."""
         model, rule = self.model, self.rule
         if y is not None and self.sample == 1.0:
-            point = second = model.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
+            point = second = self._taken.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
         else:
-            point = Sampled(model, batches, self.sample, self.generator, self._ahead)
+            point = Sampled(self._taken, batches, self.sample, self.generator, self._ahead)
             second = point.second
 
         def report(status: str, **what: Any) -> StepReport:
@@ -333,7 +355,7 @@ class SecondOrder(Remade):
                 torch.add(before, proposal.step, out=params)
                 inside = farthest + proposal.norm < 0.5 * limits.max  # no overflow: ‖s‖∞ ≤ ‖s‖
                 finite = inside or math.isfinite(largest_of(params))
-                new_loss = mean_objective(self.model, batches) if finite else math.inf
+                new_loss = mean_objective(self._taken, batches) if finite else math.inf
                 shorter = self.rule.shorten(point.objective, new_loss, proposal)
                 if shorter is None:
                     break
@@ -486,6 +508,7 @@ class SecondOrder(Remade):
             NewtritonError: the state does not fit, in every way listed; nothing has changed.
         """
         check_state(self._state_spec(), state)
+        self._retreat.forget()
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())

@@ -1,10 +1,10 @@
 """The training loop: epochs of optimizer steps, validation after each, all of it recorded."""
 
-import operator
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import partial
@@ -36,6 +36,7 @@ Data = Iterable[Any]  # batches (x, y): `Batches`, a DataLoader, a list …
 Callback = Callable[[History], bool | None]
 
 END = object()  # what stands for a batch where there are no more
+TOGETHER = 256  # batches whose counts are read in one transfer
 SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
 
 
@@ -175,8 +176,10 @@ def fit(
         raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
     if checkpoint is not None and history is not None:
         raise NewtritonError("checkpoint keeps the history of its run: leave history out")
-    board = None if log_dir is None else TensorBoard(path_of("log_dir", log_dir))
     with ExitStack() as stack:
+        board = None
+        if log_dir is not None:
+            board = stack.enter_context(closing(TensorBoard(path_of("log_dir", log_dir))))
         ending = Noted() if checkpoint is None else stack.enter_context(noted())
         saving, resumed = None, Resumed(History() if history is None else history)
         if checkpoint is not None:
@@ -246,7 +249,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     """
     _check_model(model)
     data, mean, classified = _batches("validation", data), _Mean(model), True
-    found: list[torch.Tensor] = []  # how many classes are right, and how many labels count
+    found: torch.Tensor | None = None  # how many classes are right, and how many labels count
     for batch in data:
         x, y = moved(batch, model)
         mean.add(float(model.loss(x, y)), y)
@@ -257,67 +260,71 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         counts = model.counts(y) if isinstance(model, Counting) else torch.ones_like(y).bool()
         classified = classes.shape == y.shape
         if classified:
-            found.append(torch.stack([((classes == y) & counts).sum(), counts.sum()]))
-    if not mean.losses:
+            both = torch.stack([((classes == y) & counts).sum(), counts.sum()])
+            found = both if found is None else found + both
+    if not mean.batches:
         raise NewtritonError("the validation data have no batches: pass at least one")
-    if not classified:
+    if not classified or found is None:
         return mean.value, None
-    ((right, labels),) = read(torch.stack(found).sum(0))
+    ((right, labels),) = read(found)
     return mean.value, float(right) / float(labels)
 
 
 class _Mean:
     """A mean of losses over batches, each weighed by what counts in it.
 
-    What counts stays where the labels are until the mean is asked for.
+    What counts stays where the labels are until many batches are read together.
 
     Args:
         model: whose losses they are.
+        sums: the weighed sum of the losses, and that of the weights, of batches that came before.
 
     Attributes:
-        losses: the mean loss of each batch.
+        batches: how many batches it has.
     """
 
-    def __init__(self, model: TrainableModel) -> None:
-        self.model, self.losses = model, list[float]()
-        self._counts: list[float | torch.Tensor] = []
+    def __init__(self, model: TrainableModel, sums: tuple[float, float] = (0.0, 0.0)) -> None:
+        self.model, self.batches, self._sums = model, 0, sums
+        self._unread: list[tuple[float, float | torch.Tensor]] = []
 
     def add(self, loss: float, y: torch.Tensor) -> None:
         """Takes in the loss of a batch with the labels y."""
         counting = self.model if isinstance(self.model, Counting) else None
-        self._counts.append(len(y) if counting is None else counting.count(y))
-        self.losses.append(loss)
+        self._unread.append((loss, len(y) if counting is None else counting.count(y)))
+        self.batches += 1
+        if len(self._unread) == TOGETHER:
+            self.sums()
 
-    def restore(self, losses: list[float], counts: list[float]) -> None:
-        """Takes up the last losses of a run, one for each of the counts."""
-        self.losses = losses[len(losses) - len(counts) :]
-        self._counts = list[float | torch.Tensor](counts)
-
-    def counts(self) -> list[float]:
-        """Returns what counts in each batch, brought over from where the labels are."""
-        brought = iter(read(*(c for c in self._counts if isinstance(c, torch.Tensor))))
-        return [float(next(brought)) if isinstance(c, torch.Tensor) else c for c in self._counts]
+    def sums(self) -> tuple[float, float]:
+        """Returns the weighed sum of the losses and that of the weights."""
+        brought = iter(read(*(c for _, c in self._unread if isinstance(c, torch.Tensor))))
+        weighed, weight = self._sums
+        for loss, unread in self._unread:
+            count = float(next(brought)) if isinstance(unread, torch.Tensor) else unread
+            weighed, weight = weighed + count * loss, weight + count
+        self._sums, self._unread = (weighed, weight), []
+        return self._sums
 
     @property
     def value(self) -> float:
         """The mean."""
-        counts = self.counts()
-        total = sum(map(operator.mul, counts, self.losses))
-        return total / sum(counts)
+        weighed, weight = self.sums()
+        return weighed / weight
 
 
 class TensorBoard:
     """A callback that writes losses, accuracies and the steps' reports as TensorBoard events.
 
     A run that goes on hides what it wrote before and writes all of it again: it may have come
-    further than where it goes on, and steps and epochs count differently.
+    further than where it goes on, and steps and epochs count differently. Of more than 10,000 steps
+    it writes every second, fourth, …, as the history keeps them.
 
     Args:
         log_dir: the folder of the event files.
 
     Attributes:
-        writer: TensorBoard's writer, once the run has begun.
-        written: how many steps and epochs of the history have been written.
+        writer: TensorBoard's writer, once there is something to write.
+        written: the last step, and how many epochs have been written.
     """
 
     def __init__(self, log_dir: str | Path) -> None:
@@ -333,13 +340,17 @@ class TensorBoard:
         self.written = (0, 0)
 
     def begin(self, history: History) -> None:
-        """Begins to write a run that is new, or goes on from where a history ends."""
-        self.writer = self._make(purge_step=0) if history.steps else self._make()
+        """Prepares for a run that is new, or goes on from where a history ends."""
+        if history.steps:
+            self._make = partial(self._make, purge_step=0)
 
     def __call__(self, history: History) -> None:
         """Writes what the history has gained since the last call."""
-        steps, epochs = self.written
-        for step in history.steps[steps:]:
+        self.writer = self.writer or self._make()
+        last, epochs = self.written
+        for step in history.steps:
+            if step["step"] <= last or step["step"] % history.stride:
+                continue
             for name, value in step.items():
                 if isinstance(value, int | float) and name not in ("step", "epoch"):
                     self.writer.add_scalar(f"step/{name}", value, step["step"])
@@ -347,8 +358,13 @@ class TensorBoard:
             for name, value in asdict(epoch).items():
                 if value is not None and name != "number":
                     self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
-        self.written = len(history.steps), len(history.epochs)
+        self.written = history.count, len(history.epochs)
         self.writer.flush()
+
+    def close(self) -> None:
+        """Ends the writer's thread, and closes its file."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 @dataclass(frozen=True)
@@ -400,7 +416,7 @@ class _Loop:
                 return
             with nullcontext() if average is None else average.in_place(self.model):
                 scores = (None, None) if validation is None else evaluate(self.model, validation)
-            history.epochs.append(Epoch(epoch, len(history.steps), history.seconds, loss, *scores))
+            history.epochs.append(Epoch(epoch, history.count, history.seconds, loss, *scores))
             ended = any([callback(history) for callback in callbacks])
             if self.saving is not None:
                 self.saving.save(history)
@@ -418,12 +434,13 @@ class _Loop:
             epoch: the number of the epoch.
             within: where the pass goes on, None for its beginning.
         """
-        mean, begun = _Mean(self.model), {} if within is None else within.start
+        mean, begun = _Mean(self.model), {}
+        if within is not None:
+            mean, begun = _Mean(self.model, within.sums), within.start
+            mean.batches = within.batches
         start = time.perf_counter() - self.history.seconds
         if self.saving is not None and within is None and not is_stateful(train):
             begun = states_of(train)
-        if within is not None:
-            mean.restore([step["loss"] for step in self.history.steps], within.counts)
         batches = iter(train) if within is None else rest_of(train, within, self.model)
         batch = next(batches, END)
         while batch is not END:
@@ -436,15 +453,16 @@ class _Loop:
             if self.saving is None or not due or batch is END:
                 continue
             mark = mark_of(x, y) if begun else ()
-            within = Within(len(mean.losses), mean.counts(), begun, now, mark)
+            within = Within(mean.batches, mean.sums(), begun, now, mark)
             self.saving.save(self.history, within)
             if self.saving.signal.number is not None:
                 return None
-        if not mean.losses:
+        if not mean.batches:
             raise NewtritonError(
                 f"the training data have no batches in epoch {epoch}: pass a list of batches, "
                 "Batches or a DataLoader with at least one batch"
             )
+        _check_whole(train, mean.batches, epoch)
         return mean.value
 
     def make_step(self, train: Data, epoch: int) -> float:
@@ -462,12 +480,12 @@ class _Loop:
             start: when training would have started, had it gone on all the time.
         """
         record = {
-            "step": len(self.history.steps) + 1,
+            "step": self.history.count + 1,
             "epoch": epoch,
             "seconds": time.perf_counter() - start,
             **{field.name: _plain(getattr(report, field.name)) for field in fields(report)},
         }
-        self.history.steps.append(record)
+        self.history.record(record)
         self.bar.set_postfix(_shown(record, self.history), refresh=False)
         self.bar.update()
         return record
@@ -510,6 +528,20 @@ def _batches(name: str, data: Data) -> Data:
     if length_hint(data, 1) == 0:
         raise NewtritonError(f"{name} has no batches: give at least one")
     return data
+
+
+def _check_whole(train: Data, batches: int, epoch: int) -> None:
+    """Warns where data have ended before the number of batches that they say they have.
+
+    A StopIteration inside of them looks like their end.
+    """
+    said = length_hint(train, 0)
+    if batches < said:
+        warnings.warn(
+            f"train ({type(train).__name__}) gave {batches} of its {said} batches in epoch "
+            f"{epoch}: look for what ends it, or mend its length",
+            stacklevel=2,
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,8 @@ import newtriton as nt
 from .calls import Call, Maker
 
 SAMPLES = 3
+# A vector may have any numbers: those of products follow from them.
+NUMBERS = frozenset({("", "nan in it"), ("", "inf in it"), ("", "-inf in it")})
 DESCRIBING: dict[str, Maker] = {}
 
 
@@ -274,21 +276,20 @@ def _capturing(rng: Random) -> Call:
     module = _module()
 
     def use(model: Any) -> Any:
-        return [model.loss(_batch((6,)), CLASSES), model.params]
+        return [model.loss(_batch((6,)).to(model.dtype), CLASSES), model.params]
 
-    options = {"backend": "aten", "device": "cpu", "dtype": torch.float32, "weight_decay": 0.01}
+    options = {"backend": "aten", "device": "cpu", "weight_decay": 0.01}
+    options["dtype"] = rng.choice([torch.float32, torch.float64])
     args = (module, _batch((6,)), nt.CrossEntropyLoss())
-    return Call(nt.from_torch, args, options, use, lambda: dict(module.state_dict()))
+    return Call(nt.from_torch, args, options, use, lambda: dict(module.state_dict()), False)
 
 
 DESCRIBING["compile"] = _compiling
 DESCRIBING["from_torch"] = _capturing
 DESCRIBING["InputSpec"] = lambda rng: Call(nt.InputSpec, ((4, 6), "float"), {}, repr)
-DESCRIBING["InputSpec.of"] = lambda rng: Call(nt.InputSpec.of, (_batch((4,)),), {}, repr)
-
-
-# A vector may have any numbers: those of products follow from them.
-NUMBERS = frozenset({("", "nan in it"), ("", "inf in it"), ("", "-inf in it")})
+DESCRIBING["InputSpec.of"] = lambda rng: Call(
+    nt.InputSpec.of, (_batch((4,)),), {}, repr, taken=NUMBERS
+)
 
 
 # --- calls of a model -----------------------------------------------------------------------------

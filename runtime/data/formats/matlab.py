@@ -77,4 +77,4 @@ def _whole(contents: Contents) -> bytes:
                 raise contents.damaged(start, "what is zipped there is no whole array")
         parts.append(part)
         start = end
-    return b"".join(parts)
+    return np.concatenate(parts).tobytes()

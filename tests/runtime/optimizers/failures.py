@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.model.linearization import Linearization
 from newtriton.runtime.model.model import Model
-from newtriton.runtime.optimizers import sampling, second_order
+from newtriton.runtime.optimizers import second_order
 from newtriton.runtime.optimizers.report import PATIENCE, StepReport
 
 from ..training.kills import differing
@@ -291,6 +291,10 @@ def check_refused(before: dict[str, Any], after: dict[str, Any], report: StepRep
     moved = differing(after["model"], before["model"])
     assert not moved, f"a refused step has moved {moved}: {report}"
     assert report.status not in {s.value for s in nt.Status if not s.failed}, report
+    if report.status.startswith("loss ") or "that is not finite" in report.status:
+        moved = differing(after, before)
+        moved = [place for place in moved if not place.startswith(CAREFUL)]
+        assert not moved, f"{report.status} has moved {moved}"
 
 
 def check_report(training: Training, before: dict[str, Any], report: StepReport) -> None:
