@@ -225,7 +225,7 @@ class KroneckerCurvature(Remade):
             shapes = block.spec(views, self.model.dtype).items()
             block.load(
                 {
-                    name: torch.empty(spec.shape, dtype=spec.dtype, device=META)  # of sizes alone
+                    name: torch.empty([n or 0 for n in spec.shape], dtype=spec.dtype, device=META)
                     for name, spec in shapes
                     if isinstance(spec, Shaped)
                 }
