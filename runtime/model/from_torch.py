@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compiler.capture.captured import capture
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_mapping
 from ...compiler.language.inputs import InputSpec, specifications
@@ -221,6 +222,7 @@ def _fault(name: str, tensor: Tensor, known: Tensor | None, tied: str | None) ->
         yield f"{name} is a constant of the model and has other values"
 
 
+@checked
 def from_torch(
     module: nn.Module,
     example: Any = None,
@@ -297,13 +299,16 @@ def from_torch(
 @contextmanager
 def _moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Moves and casts a module; where an error follows, it gets back what it had."""
-    before = [(x, x.data) for x in (*module.parameters(), *module.buffers())]
+    parameters = [(parameter, parameter.data) for parameter in module.parameters()]
+    buffers = [(part, dict(part._buffers)) for part in module.modules()]
     try:
         module.to(device=device, dtype=dtype)
         yield
     except BaseException:
-        for tensor, data in before:
-            tensor.data = data
+        for parameter, values in parameters:
+            parameter.data = values
+        for part, kept in buffers:
+            part._buffers.update(kept)
         raise
 
 
