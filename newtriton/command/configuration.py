@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found]
 
-LARGEST = 1 << 14  # bytes of a file of options: tomllib takes a minute for a key of 100,000
+LARGEST = 1 << 14  # bytes of a file of options: for a key of 60,000 tomllib takes 20 seconds
 KEYWORDS = "set"  # the table of a file, and the option, whose values are name=value
 
 
