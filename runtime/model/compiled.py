@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, per_sample
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.language.trees import named
@@ -36,7 +37,10 @@ from ...compiler.values import (
     ParameterValue,
     RunningValue,
 )
+from .. import capacity
 from ..backend import Backend, Context, Executor, Expected
+from ..capacity import Item
+from ..footprint import Footprint
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
@@ -45,6 +49,7 @@ from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
 
+AMPLE = 32  # times all values of a program: no operator takes so much
 TRACKED = "num_batches_tracked"
 OF_PARAMETER = ParameterValue, Direction  # inputs that lie like a parameter
 BY_PARAMETER = Gradient, Hvp, Ggnvp  # outputs that do
@@ -117,8 +122,10 @@ class Compiled(Remade):
         self._executors: dict[tuple[Program, bool], Executor] = {}
         self._parts: dict[bool, PartPrograms] = {}
         self._two_products: dict[int, bool] = {}
+        self._fitting = set[tuple[Program, bool, int]]()  # what has been found to fit
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
+        self._check_range(topological([traced.loss, traced.z]))
         self._frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self._positions = per_sample(traced.z.shape[:1])
         self.loss_rounding = LossRounding(
@@ -131,7 +138,12 @@ class Compiled(Remade):
         self._constants: dict[Input, Tensor] = {}
         for name, values in (c for p in self.programs.values() for c in p.traced.constants.items()):
             kept = dtype if values.is_floating_point() else values.dtype
-            self._constants[Constant(name)] = values.to(self.device, kept)
+            self._constants[Constant(name)] = fitted = values.to(self.device, kept)
+            if not torch.isfinite(fitted).all():
+                raise NewtritonError(
+                    f"a constant of the network or its loss is too large for {dtype}: give smaller "
+                    "numbers, or dtype=torch.float64"
+                )
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
 
@@ -243,13 +255,98 @@ class Compiled(Remade):
         """
         key = (program, tape)
         if key not in self._executors:
+            self._check_range(program.graph.nodes())
             keep = self.programs[training].tape if tape else ()
             self._executors[key] = self.backend.executor(program.graph, keep)
         return self._executors[key]
 
+    def _check_range(self, nodes: Iterable[Node]) -> None:
+        """Raises an error where the model's dtype does not hold the numbers in a graph."""
+        check_range(nodes, torch.finfo(self.dtype).max, self.dtype)
+
     def context(self, batch: int) -> Context:
         """Returns the context of a call at a batch size."""
         return Context(batch, self.dtype, self.device)
+
+    # --- the memory that they take --------------------------------------------------------------
+
+    def footprints(
+        self, programs: Iterable[Program], batch: int, training: bool = True
+    ) -> dict[Program, Callable[[int], Footprint]]:
+        """Returns what counts the bytes that programs take which are called one after another.
+
+        Parameters, data and what a program finds on the tape are not counted.
+
+        Args:
+            programs: some of `programs`; `linearize` will keep its tape.
+            batch: the batch size for which kernels are planned; it is counted at any.
+            training: which of `programs` they are of.
+        """
+        found, made = dict[Program, Callable[[int], Footprint]](), list[Node]()
+        for program in dict.fromkeys(programs):
+            call = self._expected(program, training)
+            given = [*call.given, *made] if call.on_tape else call.given
+            found[program] = partial(self._footprint, program, call.executor, given)
+            if (plan := call.executor.plan(batch, given)) is not None:
+                made += plan.made
+        return found
+
+    def _footprint(
+        self, program: Program, executor: Executor, given: Collection[Node], batch: int
+    ) -> Footprint:
+        """The bytes that a program takes, with what data are copied to."""
+        peak, kept = executor.footprint(self.context(batch), given)
+        images = (n for key, n in program.inputs.items() if isinstance(key, Data))
+        copies = sum(n.type.numel(batch) for n in images if len(n.shape) == 4) * self.dtype.itemsize
+        if program.graph.given:  # the linearization has made them
+            return Footprint(peak, kept)
+        kept += copies if any(isinstance(key, Gradient) for key in program.outputs) else 0
+        return Footprint(peak + copies, kept)
+
+    def plenty(self, programs: Iterable[Program], batch: int, more: int = 0) -> bool:
+        """Whether so much is free that nothing is counted: many times what all values take.
+
+        Args:
+            programs: some of `programs`.
+            batch: the batch size.
+            more: numbers that are held besides.
+        """
+        sizes = (n.type.numel(batch) for p in programs for n in p.graph.nodes())
+        available = capacity.free(self.device)
+        return available is None or AMPLE * self.dtype.itemsize * (more + sum(sizes)) < available
+
+    def fit(
+        self, program: Program, batch: int, given: Collection[Node], tape: bool = False,
+        training: bool = True,
+    ) -> None:  # fmt: skip
+        """Checks, once, that a program's values fit into the memory that is free.
+
+        Args:
+            program: one of `programs`.
+            batch: the batch size.
+            given: the nodes that will be fed.
+            tape: whether the tape is kept.
+            training: which of `programs` the tape is of.
+
+        Raises:
+            NewtritonError: they do not; the error says how many samples fit.
+        """
+        if (program, tape, batch) in self._fitting:
+            return
+        if not self.plenty([program], batch):
+            executor = self.executor(program, tape, training)
+
+            def need(n: int) -> list[Item]:
+                return [Item("values", self._footprint(program, executor, given, n).peak)]
+
+            capacity.check(program.name, need, batch, self.device)
+        self._fitting.add((program, tape, batch))
+
+    def note_fitting(self, programs: Iterable[Program], batch: int) -> None:
+        """Notes that programs have been found to fit together, with a tape or without."""
+        self._fitting.update(
+            (program, tape, batch) for program in programs for tape in (False, True)
+        )
 
     def standing(self) -> dict[Input, Tensor]:
         """Returns parameters, running statistics and constants, as programs read them."""
@@ -291,6 +388,7 @@ class Compiled(Remade):
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
+        self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
         return program.results(self.executor(program)(self.context(batch), feed, places))
 
@@ -405,7 +503,7 @@ class Compiled(Remade):
             if not found:
                 known = ", ".join(self.layout.parameters)
                 raise NewtritonError(
-                    f"freeze names {name!r}: give parameters or layers, of {known}"
+                    f"freeze names {quoted(name)}: give parameters or layers, of {known}"
                 )
             meant |= found
         self._hold(self.frozen | meant if frozen else self.frozen - meant)
@@ -416,6 +514,7 @@ class Compiled(Remade):
         if names != before:
             self._executors.clear()
             self._parts.clear()
+            self._fitting.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 
@@ -491,8 +590,8 @@ class Compiled(Remade):
         if counted is None:
             return [], [total]
         sentence = (
-            f"no label of the batch counts for {self.criterion!r}: leave out batches in which all "
-            "labels are ignored or of classes of weight 0"
+            f"no label of the batch counts for {quoted(self.criterion)}: leave out batches in "
+            "which all labels are ignored or of classes of weight 0"
         )
         return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
 
