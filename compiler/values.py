@@ -30,6 +30,20 @@ class Labels(Input):
 
 
 @dataclass(frozen=True, eq=False)
+class Samples(Input):
+    """The number of samples of the whole batch of which a rank has a part: a scalar."""
+
+    kind = "samples"
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser(Input):
+    """What the sum of that whole batch's losses is divided by: a scalar."""
+
+    kind = "normaliser"
+
+
+@dataclass(frozen=True, eq=False)
 class GivenOutputs(Input):
     """The network's outputs, where they are known already."""
 

@@ -37,6 +37,7 @@ ROOMS = (
     "compiler",
     "kernels",
     "runtime",
+    "runtime/parallel",
     "runtime/aten",
     "runtime/fused",
     "runtime/rounding",

@@ -30,7 +30,8 @@ class DataTerm:
         z: what the loss sees: the rows, or N×(all the rest).
         y: the labels, as the loss takes them.
         losses: the losses of the N samples.
-        normaliser: M, a number of the batch size or a node.
+        counted: what the samples count, a number of the batch size or a node.
+        normaliser: M, the same; where the batch is a part of a whole one, that of the whole.
         loss: h without weight decay.
     """
 
@@ -40,17 +41,21 @@ class DataTerm:
     z: Node
     y: Node
     losses: Node
+    counted: Node
     normaliser: Node
     loss: Node
 
 
-def data_term(criterion: Loss, value: Node, image: bool) -> DataTerm:
+def data_term(
+    criterion: Loss, value: Node, image: bool, normaliser: Node | None = None
+) -> DataTerm:
     """Returns the data term of a network.
 
     Args:
         criterion: the loss.
         value: the network's output in the graph.
         image: whether its channels lie last in the graph, and second for users.
+        normaliser: M where it is that of a whole batch; None for that of the samples.
 
     Raises:
         ShapeError: the samples are not on the first axis, or the loss gives other values than one a
@@ -67,11 +72,12 @@ def data_term(criterion: Loss, value: Node, image: bool) -> DataTerm:
     y = criterion.labels(z)
     losses, counts = _per_sample(criterion, z, y), criterion.counts(z, y)
     if counts is None:
-        normaliser = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
+        counted = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
     else:
-        normaliser = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
+        counted = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
+    normaliser = counted if normaliser is None else normaliser
     loss = over(ops.reduce_sum(losses), normaliser)
-    return DataTerm(output, class_axis, rows, z, y, losses, normaliser, loss)
+    return DataTerm(output, class_axis, rows, z, y, losses, counted, normaliser, loss)
 
 
 def losses_of(criterion: Loss, term: DataTerm, output: Node) -> Node:

@@ -24,6 +24,7 @@ from .initial import INITIAL, Distribution
 from .inputs import InputSpec, specifications
 from .loss import Loss
 from .trees import ALONE, named, rebuilt
+from .whole import normaliser, of_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -311,6 +312,7 @@ class Traced(DataTerm):
         constants: the constant tensors by name, float64 or int64.
         random: the leaves of random numbers by the name of their site.
         training: whether batch statistics are used.
+        part: what sums over samples go over where the batch is a part of a whole one, see `trace`.
     """
 
     inputs: Mapping[str, Node]
@@ -322,6 +324,7 @@ class Traced(DataTerm):
     constants: Mapping[str, Tensor]
     random: Mapping[str, Node]
     training: bool
+    part: str | None = None
 
     @cached_property
     def lookups(self) -> dict[str, list[Lookup]]:
@@ -367,6 +370,7 @@ def trace(
     criterion: Loss,
     training: bool = True,
     frozen: Collection[str] | None = None,
+    part: str | None = None,
 ) -> Traced:
     """Builds the forward graph.
 
@@ -378,6 +382,8 @@ def trace(
         criterion: the loss.
         training: whether batch norm takes batch statistics instead of running ones.
         frozen: the names of the frozen parameters; None leaves it to the layers.
+        part: where a batch is the part of a whole one that a rank has, what sums over samples in
+            the network go over: "whole", or the "rank"'s samples alone. None for a batch by itself.
 
     Raises:
         ShapeError: names the layer at which the shapes do not fit.
@@ -399,14 +405,17 @@ def trace(
     if not record.parameters:
         raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
     simple = simplify({"z": value, **{name: r.now for name, r in record.running.items()}})
+    if part == "whole":
+        whole = of_whole(simple.values(), summed=True)
+        simple = {name: whole[node] for name, node in simple.items()}
     value = simple.pop("z")
     running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
         image = ops.rank(value) == 4 and not getattr(net, "torch_order", False)
-        term = data_term(criterion, value, image)
+        term = data_term(criterion, value, image, None if part is None else normaliser())
     return Traced(
         **vars(term), inputs=leaves, criterion=criterion, parameters=record.parameters,
         nodes=record.nodes, running=running, momenta=record.momenta,
         constants=record.constants | constants(topological([term.loss])),
-        random=record.random, training=training,
+        random=record.random, training=training, part=part,
     )  # fmt: skip

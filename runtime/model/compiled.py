@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.language.trees import named
 from ...compiler.programs import Programs
 from ...compiler.values import (
+    BatchStatistic,
     Constant,
     Counted,
     Data,
@@ -32,10 +33,15 @@ from ...compiler.values import (
     Hvp,
     Labels,
     Losses,
+    Normaliser,
     ParameterValue,
     RunningValue,
+    Samples,
 )
 from ..backend import Backend, Context, Executor, Expected
+from ..parallel.data_parallel import DataParallel
+from ..parallel.ranks import Ranks
+from ..parallel.share import Share, refusing, share_of
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
@@ -82,6 +88,8 @@ class Compiled(Remade):
         buffers: running statistics under PyTorch's names.
         dropout: the random numbers of what drops out in training.
         loss_rounding: finds how far rounding may move a mean loss.
+        parallel: how several processes train the model; None where one does.
+        ranks: these processes, or this one alone.
     """
 
     def __init__(
@@ -93,7 +101,10 @@ class Compiled(Remade):
         dtype: torch.dtype,
         weight_decay: float,
         seed: int,
+        parallel: DataParallel | None = None,
     ) -> None:
+        self.parallel = parallel
+        self.ranks = Ranks(None) if parallel is None else parallel.ranks
         self.net, self.criterion, self.backend = net, criterion, backend
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
@@ -123,7 +134,14 @@ class Compiled(Remade):
         with torch.device("cpu"):  # of constants, whatever the default is
             return {
                 training: Programs(
-                    trace(self.net, self.input_shape, self.criterion, training, self._frozen)
+                    trace(
+                        self.net,
+                        self.input_shape,
+                        self.criterion,
+                        training,
+                        self._frozen,
+                        None if self.parallel is None else self.parallel.batch_norm,
+                    )
                 )
                 for training in (True, False)
             }
@@ -214,7 +232,7 @@ class Compiled(Remade):
 
     def context(self, batch: int) -> Context:
         """Returns the context of a call at a batch size."""
-        return Context(batch, self.dtype, self.device)
+        return Context(batch, self.dtype, self.device, self.ranks.all_sum)
 
     def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
         """Returns data, parameters, running statistics and constants, as programs read them."""
@@ -295,15 +313,61 @@ class Compiled(Remade):
         """
         inputs, demands = check_inputs(traced, x, self.dtype, self.device)
         batch = len(next(iter(inputs.values())))
-        for name, running in traced.running.items():
-            if traced.training and batch * running.positions == 1:
-                raise NewtritonError(
-                    f"{name}: one value per channel has no variance: give at least 2 samples"
-                )
+        if traced.part is None:
+            self._check_statistics(traced, None, batch)
         if y is None:
             return Checked(inputs, None, demands, batch)
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
+
+    def shared(
+        self, traced: Traced, x: Any, y: Tensor | None
+    ) -> tuple[Checked, Share | None, dict[Input, Tensor]]:
+        """Returns what `check` does, this rank's share of the batch, and what that gives programs.
+
+        The share is None where the model is no data-parallel one.
+
+        Raises:
+            NewtritonError: as `check` raises it, or another rank has refused its part.
+        """
+        if self.parallel is None:
+            return self.check(traced, x, y), None, {}
+        with refusing(self.ranks, self.device):
+            checked = self.check(traced, x, y)
+            labels, batch = checked.labels, checked.batch
+            counted = float(batch * self._positions)
+            if labels is not None and self.programs[True].counted.outputs:
+                given = {**self._constants, Labels(): labels}
+                counted = self.run(self.programs[True].counted, batch, given)[Counted()]
+        share = share_of(self.ranks, batch, counted, self.device)
+        self._check_statistics(traced, share)
+        numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}
+        like = self.params
+        return checked, share, {k: like.new_full((), number) for k, number in numbers.items()}
+
+    def _check_statistics(self, traced: Traced, share: Share | None, batch: int = 0) -> None:
+        """Raises an error where batch norm cannot take statistics of a batch."""
+        count = batch
+        if share is not None:
+            count = share.samples if traced.part == "whole" else share.least
+        for name, running in traced.running.items():
+            if traced.training and count * running.positions == 1:
+                raise NewtritonError(
+                    f"{name}: one value per channel has no variance: give at least 2 samples"
+                )
+
+    def of_ranks(self, programs: Programs) -> bool:
+        """Whether batch statistics are those of each rank's part of a batch."""
+        return programs.traced.part == "rank"
+
+    def batch_statistics(
+        self, programs: Programs, found: Mapping[Output, Tensor], share: Share | None
+    ) -> dict[str, Tensor]:
+        """Returns a batch's statistics; those of a rank's part times its share of the samples."""
+        given = {k.statistic: x for k, x in found.items() if isinstance(k, BatchStatistic)}
+        if share is None or not self.of_ranks(programs):
+            return given
+        return {name: x * share.weight for name, x in given.items()}
 
     def watched(self) -> Iterator[tuple[str, Tensor]]:
         """Yields what makes a linearization stale when it is changed in place."""
@@ -429,6 +493,10 @@ class Compiled(Remade):
         else:
             mean = losses.double().mean()
             mean = mean if self._positions == 1 else mean / self._positions
+        return self._with_decay(mean)
+
+    def _with_decay(self, mean: Tensor) -> Tensor:
+        """Returns a mean loss plus λ/2 ‖θ‖²."""
         if not self.weight_decay:
             return mean
         squares = [inner_products([self.params[run]])[0] for run in self.trained]
@@ -449,6 +517,31 @@ class Compiled(Remade):
         )
         return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
 
+    def summed(
+        self,
+        found: Mapping[Output, Tensor],
+        demands: Sequence[Demand],
+        share: Share | None,
+        *flat: Tensor,
+    ) -> tuple[list[Demand], list[Tensor]]:
+        """Returns all demands, and h as `measured` does, of the batch of which ranks have parts.
+
+        Args:
+            found: the results of a program.
+            demands: what the values of this rank's part must be.
+            share: this rank's share of the batch; None for all of it.
+            flat: what is summed over ranks besides, in place.
+        """
+        if share is None:
+            broken, numbers = self.measured(found)
+            return [*demands, *broken], numbers
+        flags = [demand.broken.reshape(1).double() for demand in demands]
+        numbers = torch.cat([found[Losses()].double().sum().reshape(1), *flags])
+        self.ranks.sum_(*flat, numbers)
+        total = self._with_decay(numbers[0] / share.normaliser)
+        everywhere = zip(demands, numbers[1:], strict=True)
+        return [_of_all(demand, flag > 0.0) for demand, flag in everywhere], [total]
+
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
         """Adds λ times `point` to a product or gradient of the data term, in place.
 
@@ -457,3 +550,13 @@ class Compiled(Remade):
         for run in self.trained if self.weight_decay else ():
             vector[run].add_(point[run], alpha=self.weight_decay)
         return vector
+
+
+def _of_all(demand: Demand, broken: Tensor) -> Demand:
+    """Returns the demand that no rank's values break a demand."""
+
+    def sentence() -> str:
+        own = bool(demand.broken)
+        return demand.sentence() if own else "another rank's part of the batch: its error says why"
+
+    return Demand(broken, sentence)

@@ -100,12 +100,17 @@ class DropoutNumbers:
         finally:
             self._first, self._kept = before
 
-    def __call__(self, context: Context) -> dict[Input, Tensor]:
-        """Returns the numbers of all places for a batch."""
+    def __call__(self, context: Context, before: int = 0) -> dict[Input, Tensor]:
+        """Returns the numbers of all places for a batch, or for the part of it that a rank has.
+
+        Args:
+            context: the batch size, dtype and device.
+            before: how many samples of the batch other ranks have in front of these.
+        """
         like, found = context.empty(()), dict[Input, Tensor]()
         for site, (name, node) in enumerate(self.sites.items()):
             shape, shared = concrete(node.shape, context.batch), batch_axis(node.shape) is None
-            rows, first = ((1, *shape), 0) if shared else (shape, self._first)
+            rows, first = ((1, *shape), 0) if shared else (shape, self._first + before)
             numbers = uniform((self.seed, self.drawn, site), rows, first, like)
             found[RandomNumbers(name)] = numbers.view(shape)
         return found

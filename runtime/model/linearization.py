@@ -16,13 +16,12 @@ from ...compiler.curvature.factors import KINDS
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError
-from ...compiler.graph.ir import Node, Op, concrete, per_sample
+from ...compiler.graph.ir import Node, Op, batch_axis, concrete, per_sample
 from ...compiler.graph.options import check_count, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped, named
 from ...compiler.programs import MATRICES, Programs
 from ...compiler.values import (
-    BatchStatistic,
     Columns,
     Direction,
     Form,
@@ -36,7 +35,7 @@ from ..reading import read
 from .compiled import Compiled
 from .factors import Factors
 from .inputs import read_checked
-from .statistics import factors_of
+from .statistics import factors_of, is_symmetric
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
 GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
@@ -87,19 +86,22 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(_own, x), _own(y)
-        inputs, labels, demands, batch = model.check(traced, x, y)
+        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y)
         if ahead is not None and model.backend.compiles and (others := ahead(batch)):
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training
-        self.batch, self.vectors = batch, model.vectors
+        self.batch, self.vectors = batch if share is None else share.samples, model.vectors
+        self._here, self._share = batch, share
+        self._most = batch if share is None else share.most  # which all ranks decide by
         watched = [*model.watched(), ("labels", y)]
         watched += [("inputs", values) for values in named(x).values()]
         watched += [] if training else model.buffers.items()
         self._versions = [(name, t, t._version) for name, t in watched if not t.is_inference()]
-        self._given = model.feed(inputs, labels)
+        self._given = model.feed(inputs, labels) | numbers
         if training:
             model.dropout.draw()
-            self._given |= model.dropout(model.context(batch))
+            before = 0 if share is None else share.first
+            self._given |= model.dropout(model.context(batch), before)
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
             model.context(batch),
@@ -109,17 +111,19 @@ class Linearization(Generic[M]):
         found = program.results(values)
         results = set(program.outputs.values()) - programs.tape
         self._tape = {node: x for node, x in values.items() if node not in results}
-        broken, (total, *counted) = model.measured(found)
+        self.statistics = model.batch_statistics(programs, found, share)
+        flat = self.gradient, *(self.statistics.values() if model.of_ranks(programs) else ())
+        demands, (total, *counted) = model.summed(found, demands, share, *flat)
         self.loss = total.to(model.dtype)
         self.outputs = found[Outputs()].clone()  # the tape has them too
         model.decay_(self.gradient, model.params)
         largest = (self.gradient, model.params)
-        numbers = read_checked(demands + broken, total, *counted, largest=largest)
-        self.objective = float(numbers[0])
-        self.count = float(numbers[1]) if counted else float(model.count(y))
-        self.statistics = {
-            key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
-        }
+        values = read_checked(demands, total, *counted, largest=largest)
+        self.objective = float(values[0])
+        if share is not None:
+            self.count = share.normaliser
+        else:
+            self.count = float(values[1]) if counted else float(model.count(y))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raises an error: programs and their tape are of this model."""
@@ -135,7 +139,12 @@ class Linearization(Generic[M]):
         rounding = self.model.loss_rounding
         if change > SMALL * max(rounding.scale, abs(self.objective)):
             return False
-        bound = float(read(rounding(self.outputs, self._given[Labels()]))[0])
+        bound = self.model.loss_rounding(self.outputs, self._given[Labels()])
+        if self._share is not None:
+            weight = self._share.mean_weight
+            own = bound * weight if weight else torch.zeros_like(bound)
+            bound = self.model.ranks.all_sum(own)
+        bound = float(read(bound)[0])
         return change <= 2.0 * bound
 
     def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:
@@ -159,7 +168,7 @@ class Linearization(Generic[M]):
                 f"the {changed[0]} have changed since this linearization was made: linearize again"
             )
         inputs = {**self._given, **self._columns(program), **(given or {})}
-        return self.model.run(program, self.batch, inputs, self._tape, out)
+        return self.model.run(program, self._here, inputs, self._tape, out)
 
     def _columns(self, program: Program) -> dict[Input, Tensor]:
         """The numbers of the outputs, where a program reads them."""
@@ -167,7 +176,7 @@ class Linearization(Generic[M]):
         if node is None:
             return {}
         columns = torch.arange(node.shape[0], device=self.model.device)
-        return {Columns(): columns[:, None].expand(concrete(node.shape, self.batch))}
+        return {Columns(): columns[:, None].expand(concrete(node.shape, self._here))}
 
     def _directions(self, vs: Sequence[Tensor]) -> dict[Input, Tensor]:
         """Flat vectors as directions, by parameter."""
@@ -269,6 +278,7 @@ class Linearization(Generic[M]):
         """A program's flat result in the direction v; `key` is the class of its outputs."""
         flat, out = self.model.layout.target(key, program.outputs, self.model.params)
         self._run(program, {**self._directions([v]), **(given or {})}, out)
+        self.model.ranks.sum_(flat)
         return flat
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
@@ -332,6 +342,7 @@ class Linearization(Generic[M]):
             for name, part in zip(names, found.split_with_sizes(sizes, 1), strict=True):
                 if key(name) in products:
                     part.copy_(products[key(name)].reshape(part.shape))
+        self.model.ranks.sum_(result)
         return result[: sum(sizes)]
 
     def _columns_program(
@@ -339,7 +350,7 @@ class Linearization(Generic[M]):
     ) -> tuple[Program, int | None]:
         """Returns the program of columns, and how many it takes at once; None for one alone."""
         single = self.programs.columns(names, curvature)
-        largest = max((n.type.numel(self.batch) for n in single.graph.computed()), default=1)
+        largest = max((n.type.numel(self._most) for n in single.graph.computed()), default=1)
         count = min(columns, memory // (largest * self.model.params.itemsize))
         if count <= 1:
             return single, None
@@ -357,8 +368,8 @@ class Linearization(Generic[M]):
         z = self.programs.traced.z.shape
         outputs = per_sample(z)
         basis = torch.eye(outputs, dtype=self.model.dtype, device=self.model.device)
-        basis = basis.unsqueeze(1).expand(outputs, self.batch, outputs)
-        basis = basis.reshape(outputs, *concrete(z, self.batch))
+        basis = basis.unsqueeze(1).expand(outputs, self._here, outputs)
+        basis = basis.reshape(outputs, *concrete(z, self._here))
         found = self._run(self.programs.jacobian, {Basis(): basis})
         return {key: x for key, x in found.items() if isinstance(key, Input)}
 
@@ -390,11 +401,11 @@ class Linearization(Generic[M]):
         vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
         if not vs:
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        two = self.model.two_products(self.batch) if two_products is None else two_products
+        two = self.model.two_products(self._most) if two_products is None else two_products
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
         places = range(len(vs))
         result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
-        result = result.view(len(vs), len(vs))
+        result = self.model.ranks.all_sum(result.view(len(vs), len(vs)))
         if self.model.weight_decay:
             for run in self.model.trained:
                 products = torch.stack([torch.dot(v[run], w[run]) for v in vs for w in vs])
@@ -473,11 +484,25 @@ class Linearization(Generic[M]):
         if node is not None:
             noise[Noise()] = self._noise(node, generator)
         found = self._run(program, noise, memory)
+        self._sum_factors(program, found)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
         weight = self.batch / (samples if kind == "kfac" else 1)
-        return factors_of(described, found, weight)
+        return factors_of(described, found, weight, self.model.ranks, self.batch)
+
+    def _sum_factors(self, program: Program, found: Mapping[Output, Tensor]) -> None:
+        """Sums over ranks, in place, what each contributes to statistics; no tensor twice."""
+        if self.model.parallel is None:
+            return
+        parts = self.programs.parts(program)
+        known = {id(found[key]): (key, found[key]) for key in parts}
+        order = [key for key in program.outputs if key in parts and known[id(found[key])][0] is key]
+        blocks = {block.layer: block for block in self.model.known_blocks}
+        symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
+        matrices = [found[key] for key in symmetric]
+        flat = [found[key] for key in order if key not in symmetric]
+        self.model.ranks.sum_(*flat, symmetric=matrices, dtype=self.model.parallel.dtype)
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""
@@ -485,6 +510,11 @@ class Linearization(Generic[M]):
         device = self.model.device if generator is None else generator.device
         shape = concrete(node.shape, self.batch)
         noise = draw(shape, generator=generator, dtype=self.model.dtype, device=device)
+        if self._share is not None:  # all ranks draw what one would, and take their samples' part
+            axis = batch_axis(node.shape)
+            assert axis is not None
+            times = node.shape[axis].times
+            noise = noise.narrow(axis, times * self._share.first, times * self._here)
         return noise.to(self.model.device)
 
 
