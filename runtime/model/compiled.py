@@ -230,9 +230,10 @@ class Compiled(Remade):
             self._executors[key] = self.backend.executor(program.graph, keep)
         return self._executors[key]
 
-    def context(self, batch: int) -> Context:
-        """Returns the context of a call at a batch size."""
-        return Context(batch, self.dtype, self.device, self.ranks.all_sum)
+    def context(self, batch: int, share: Share | None = None) -> Context:
+        """Returns the context of a call at a batch size, or on a share of a batch."""
+        ranks = self.ranks if share is None else share.ranks
+        return Context(batch, self.dtype, self.device, ranks.all_sum)
 
     def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
         """Returns data, parameters, running statistics and constants, as programs read them."""
@@ -257,6 +258,7 @@ class Compiled(Remade):
         given: Mapping[Input, Tensor],
         tape: Mapping[Node, Tensor] | None = None,
         out: Mapping[Output, Tensor] | None = None,
+        share: Share | None = None,
     ) -> dict[Output, Tensor]:
         """Returns a program's outputs.
 
@@ -266,12 +268,13 @@ class Compiled(Remade):
             given: its inputs; there may be more.
             tape: the values that it starts from, if any.
             out: memory that outputs are written to.
+            share: the share of the batch that a rank has, where ranks do.
         """
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
-        return program.results(self.executor(program)(self.context(batch), feed, places))
+        return program.results(self.executor(program)(self.context(batch, share), feed, places))
 
     def compile_ahead(self, programs: Iterable[Program], batch: int, training: bool = True) -> None:
         """Compiles programs that will be called one after another together.
@@ -311,7 +314,7 @@ class Compiled(Remade):
             NewtritonError: another dtype or device, or a batch of which batch norm cannot take
                 statistics.
         """
-        inputs, demands = check_inputs(traced, x, self.dtype, self.device)
+        inputs, demands = check_inputs(traced, x, self.dtype, self.device, traced.part is not None)
         batch = len(next(iter(inputs.values())))
         if traced.part is None:
             self._check_statistics(traced, None, batch)
@@ -336,13 +339,14 @@ class Compiled(Remade):
             checked = self.check(traced, x, y)
             labels, batch = checked.labels, checked.batch
             counted = float(batch * self._positions)
-            if labels is not None and self.programs[True].counted.outputs:
+            if batch and labels is not None and self.programs[True].counted.outputs:
                 given = {**self._constants, Labels(): labels}
                 counted = self.run(self.programs[True].counted, batch, given)[Counted()]
         share = share_of(self.ranks, batch, counted, self.device)
         self._check_statistics(traced, share)
         numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}
         like = self.params
+        checked = checked if batch else _one_sample(checked)
         return checked, share, {k: like.new_full((), number) for k, number in numbers.items()}
 
     def _check_statistics(self, traced: Traced, share: Share | None, batch: int = 0) -> None:
@@ -537,7 +541,7 @@ class Compiled(Remade):
             return [*demands, *broken], numbers
         flags = [demand.broken.reshape(1).double() for demand in demands]
         numbers = torch.cat([found[Losses()].double().sum().reshape(1), *flags])
-        self.ranks.sum_(*flat, numbers)
+        share.ranks.sum_(*flat, numbers)
         total = self._with_decay(numbers[0] / share.normaliser)
         everywhere = zip(demands, numbers[1:], strict=True)
         return [_of_all(demand, flag > 0.0) for demand, flag in everywhere], [total]
@@ -560,3 +564,14 @@ def _of_all(demand: Demand, broken: Tensor) -> Demand:
         return demand.sentence() if own else "another rank's part of the batch: its error says why"
 
     return Demand(broken, sentence)
+
+
+def _one_sample(empty: Checked) -> Checked:
+    """Returns a batch of one sample that does not count, where there is none."""
+
+    def zeros(values: Tensor) -> Tensor:
+        return values.new_zeros(1, *values.shape[1:])
+
+    inputs = {name: zeros(values) for name, values in empty.inputs.items()}
+    labels = None if empty.labels is None else zeros(empty.labels)
+    return Checked(inputs, labels, empty.demands, 1)

@@ -92,6 +92,7 @@ class Linearization(Generic[M]):
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch if share is None else share.samples, model.vectors
         self._here, self._share = batch, share
+        self._ranks = model.ranks if share is None else share.ranks
         self._most = batch if share is None else share.most  # which all ranks decide by
         watched = [*model.watched(), ("labels", y)]
         watched += [("inputs", values) for values in named(x).values()]
@@ -104,7 +105,7 @@ class Linearization(Generic[M]):
             self._given |= model.dropout(model.context(batch), before)
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
-            model.context(batch),
+            model.context(batch, share),
             program.feed(self._given),
             {program.names[key]: view for key, view in out.items()},
         )
@@ -116,6 +117,8 @@ class Linearization(Generic[M]):
         demands, (total, *counted) = model.summed(found, demands, share, *flat)
         self.loss = total.to(model.dtype)
         self.outputs = found[Outputs()].clone()  # the tape has them too
+        if share is not None:
+            self.outputs = self.outputs[: share.here]
         model.decay_(self.gradient, model.params)
         largest = (self.gradient, model.params)
         values = read_checked(demands, total, *counted, largest=largest)
@@ -143,7 +146,7 @@ class Linearization(Generic[M]):
         if self._share is not None:
             weight = self._share.mean_weight
             own = bound * weight if weight else torch.zeros_like(bound)
-            bound = self.model.ranks.all_sum(own)
+            bound = self._ranks.all_sum(own)
         bound = float(read(bound)[0])
         return change <= 2.0 * bound
 
@@ -168,7 +171,7 @@ class Linearization(Generic[M]):
                 f"the {changed[0]} have changed since this linearization was made: linearize again"
             )
         inputs = {**self._given, **self._columns(program), **(given or {})}
-        return self.model.run(program, self._here, inputs, self._tape, out)
+        return self.model.run(program, self._here, inputs, self._tape, out, self._share)
 
     def _columns(self, program: Program) -> dict[Input, Tensor]:
         """The numbers of the outputs, where a program reads them."""
@@ -278,7 +281,7 @@ class Linearization(Generic[M]):
         """A program's flat result in the direction v; `key` is the class of its outputs."""
         flat, out = self.model.layout.target(key, program.outputs, self.model.params)
         self._run(program, {**self._directions([v]), **(given or {})}, out)
-        self.model.ranks.sum_(flat)
+        self._ranks.sum_(flat)
         return flat
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
@@ -342,7 +345,7 @@ class Linearization(Generic[M]):
             for name, part in zip(names, found.split_with_sizes(sizes, 1), strict=True):
                 if key(name) in products:
                     part.copy_(products[key(name)].reshape(part.shape))
-        self.model.ranks.sum_(result)
+        self._ranks.sum_(result)
         return result[: sum(sizes)]
 
     def _columns_program(
@@ -405,7 +408,7 @@ class Linearization(Generic[M]):
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
         places = range(len(vs))
         result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
-        result = self.model.ranks.all_sum(result.view(len(vs), len(vs)))
+        result = self._ranks.all_sum(result.view(len(vs), len(vs)))
         if self.model.weight_decay:
             for run in self.model.trained:
                 products = torch.stack([torch.dot(v[run], w[run]) for v in vs for w in vs])
@@ -489,7 +492,7 @@ class Linearization(Generic[M]):
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
         weight = self.batch / (samples if kind == "kfac" else 1)
-        return factors_of(described, found, weight, self.model.ranks, self.batch)
+        return factors_of(described, found, weight, self._ranks, self.batch)
 
     def _sum_factors(self, program: Program, found: Mapping[Output, Tensor]) -> None:
         """Sums over ranks, in place, what each contributes to statistics; no tensor twice."""
@@ -502,7 +505,7 @@ class Linearization(Generic[M]):
         symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
         matrices = [found[key] for key in symmetric]
         flat = [found[key] for key in order if key not in symmetric]
-        self.model.ranks.sum_(*flat, symmetric=matrices, dtype=self.model.parallel.dtype)
+        self._ranks.sum_(*flat, symmetric=matrices, dtype=self.model.parallel.dtype)
 
     def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
         """Uniform or normal random numbers of the shape of a leaf."""
@@ -514,7 +517,8 @@ class Linearization(Generic[M]):
             axis = batch_axis(node.shape)
             assert axis is not None
             times = node.shape[axis].times
-            noise = noise.narrow(axis, times * self._share.first, times * self._here)
+            first = self._share.first if self._share.here else 0
+            noise = noise.narrow(axis, times * first, times * self._here)
         return noise.to(self.model.device)
 
 

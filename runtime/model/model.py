@@ -184,7 +184,7 @@ class Model(Compiled):
         feed = self.feed(inputs, labels) | numbers
         if training:
             feed |= self.dropout(self.context(batch), before=share.first if share else 0)
-        return self.run(program, batch, feed), demands, share
+        return self.run(program, batch, feed, share=share), demands, share
 
     # --- derivatives ----------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Model(Compiled):
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         feed = self.feed(inputs, labels) | numbers
         feed |= self.dropout(self.context(batch), before=share.first if share else 0)
-        found = self.run(program, batch, feed, out=out)
+        found = self.run(program, batch, feed, out=out, share=share)
         statistics = self.batch_statistics(programs, found, share)
         flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())
         demands, (total, *_) = self.summed(found, demands, share, *flat)

@@ -94,3 +94,33 @@ class Ranks:
         """Begins to sum contiguous memory over all ranks."""
         self.traffic.note("all_reduce", flat.numel() * flat.itemsize)
         return dist.all_reduce(flat, group=self.group, async_op=True)
+
+
+class Listening(Ranks):
+    """The same ranks, for one that has nothing to give: whatever it sums, its own part is zero.
+
+    A rank without samples runs its programs on one that does not count, so that it takes part in
+    every call.
+
+    Args:
+        ranks: the ranks.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.group, self.bucket, self.traffic = ranks.group, ranks.bucket, ranks.traffic
+        self.rank, self.size = ranks.rank, ranks.size
+
+    def all_sum(self, x: Tensor) -> Tensor:
+        """Returns the sum of a tensor over all other ranks."""
+        return super().all_sum(torch.zeros_like(x))
+
+    def sum_(
+        self,
+        *tensors: Tensor,
+        symmetric: Sequence[Tensor] = (),
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Makes tensors the sums over all other ranks."""
+        for x in (*tensors, *symmetric):
+            x.zero_()
+        super().sum_(*tensors, symmetric=symmetric, dtype=dtype)

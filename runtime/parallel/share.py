@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from .ranks import Ranks
+from .ranks import Listening, Ranks
 
 REFUSED = -1.0
 
@@ -23,10 +23,11 @@ class Share:
         here: how many samples it has.
         first: how many come before them.
         samples: how many the whole batch has.
-        least: how many the smallest part has.
+        least: how many the smallest part has that is not empty.
         most: how many the largest part has.
         counted: what the samples here count.
         normaliser: the same of all, by which the sum of the whole batch's losses is divided.
+        ranks: the ranks, as one takes part that has so many samples.
     """
 
     here: int
@@ -36,6 +37,12 @@ class Share:
     most: int
     counted: float
     normaliser: float
+    ranks: Ranks
+
+    @property
+    def run(self) -> int:
+        """The batch size of programs here: one, where there are no samples, see `Listening`."""
+        return max(1, self.here)
 
     @property
     def weight(self) -> float:
@@ -69,8 +76,10 @@ def share_of(ranks: Ranks, batch: int, counted: float | Tensor, device: torch.de
             "or of classes of weight 0"
         )
     before = sizes[: ranks.rank]
-    ends = int(min(sizes)), int(max(sizes))
-    return Share(batch, int(sum(before)), int(sum(sizes)), *ends, counts[ranks.rank], sum(counts))
+    ends = int(min(filter(None, sizes))), int(max(sizes))
+    known = ranks if batch else Listening(ranks)
+    own, total = counts[ranks.rank], sum(counts)
+    return Share(batch, int(sum(before)), int(sum(sizes)), *ends, own, total, known)
 
 
 def _heard(ranks: Ranks, said: Tensor) -> tuple[list[float], list[float]]:
