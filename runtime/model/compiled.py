@@ -20,7 +20,7 @@ from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
-from ...compiler.language.trees import named
+from ...compiler.language.trees import count, named
 from ...compiler.programs import Programs
 from ...compiler.values import (
     BatchStatistic,
@@ -471,14 +471,25 @@ class Compiled(Remade):
         """Returns what weighs a batch in a mean of h over batches, by its labels.
 
         It is what the sum of its losses is divided by: a scalar on the model's device where labels
-        decide that.
+        decide that, or where ranks have parts of the batch.
         """
         programs = self.programs[True]
-        if not programs.counted.outputs:
-            return float(len(y) * self._positions)
-        labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
-        given = {**self._constants, Labels(): labels}
-        return self.run(programs.counted, len(y), given)[Counted()].double()
+        counted: float | Tensor = float(len(y) * self._positions)
+        if programs.counted.outputs and len(y):
+            labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+            given = {**self._constants, Labels(): labels}
+            counted = self.run(programs.counted, len(y), given)[Counted()].double()
+        if self.parallel is None:
+            return counted
+        number = torch.zeros((), dtype=torch.float64, device=self.device).add_(counted)
+        return self.ranks.all_sum(number)
+
+    def samples(self, x: Any) -> int:
+        """Returns how many samples a batch has, with those that other ranks have."""
+        here = count(x)
+        if self.parallel is None:
+            return here
+        return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))
 
     def counts(self, y: Tensor) -> Tensor:
         """Returns which int labels count."""

@@ -105,12 +105,18 @@ class DropoutNumbers:
 
         Args:
             context: the batch size, dtype and device.
-            before: how many samples of the batch other ranks have in front of these.
+            before: how many samples of the batch other ranks have in front of these, where it is
+                not known of each sample how many come before it.
         """
         like, found = context.empty(()), dict[Input, Tensor]()
+        start = self._first
+        if isinstance(start, int):
+            start += before
+        elif not len(start):
+            start = 0  # of a sample that does not count
         for site, (name, node) in enumerate(self.sites.items()):
             shape, shared = concrete(node.shape, context.batch), batch_axis(node.shape) is None
-            rows, first = ((1, *shape), 0) if shared else (shape, self._first + before)
+            rows, first = ((1, *shape), 0) if shared else (shape, start)
             numbers = uniform((self.seed, self.drawn, site), rows, first, like)
             found[RandomNumbers(name)] = numbers.view(shape)
         return found

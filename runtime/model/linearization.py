@@ -139,16 +139,17 @@ class Linearization(Generic[M]):
 
         One transfer where the change is small beside the loss and what the loss is at 0 and 1.
         """
-        rounding = self.model.loss_rounding
+        rounding, share = self.model.loss_rounding, self._share
         if change > SMALL * max(rounding.scale, abs(self.objective)):
             return False
-        bound = self.model.loss_rounding(self.outputs, self._given[Labels()])
-        if self._share is not None:
-            weight = self._share.mean_weight
-            own = bound * weight if weight else torch.zeros_like(bound)
+        if share is None:
+            bound = rounding(self.outputs, self._given[Labels()])
+        else:
+            own = torch.zeros((), dtype=torch.float64, device=self.model.device)
+            if share.counted:
+                own = rounding(self.outputs, self._given[Labels()]) * share.mean_weight
             bound = self._ranks.all_sum(own)
-        bound = float(read(bound)[0])
-        return change <= 2.0 * bound
+        return change <= 2.0 * float(read(bound)[0])
 
     def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:
         """Returns a value of this linearization, as if of data that have one batch."""
