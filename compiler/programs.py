@@ -110,7 +110,8 @@ class Programs:
         leaves |= {ParameterValue(name): node for name, node in traced.nodes.items()}
         leaves |= {Constant(n): constant_leaf(n, x) for n, x in traced.constants.items()}
         leaves |= {RandomNumbers(site): node for site, node in traced.random.items()}
-        leaves |= {Samples(): whole.samples(), Normaliser(): whole.normaliser()}
+        if traced.part is not None:
+            leaves |= {Samples(): whole.SAMPLES, Normaliser(): traced.normaliser}
         return leaves | {RunningValue(name): r.node for name, r in traced.running.items()}
 
     def _by_parameter(
@@ -338,23 +339,27 @@ class Programs:
         """
         key = ("quadratic", directions, curvature, two_products)
         if key not in self._made:
-            if curvature == "hessian":
-                forms = quadratic_forms(
-                    self.traced.loss,
-                    self.adjoints,
-                    [self.direction(i) for i in range(directions)],
-                    two_products=two_products,
-                )
-            elif curvature == "ggn":
-                z_dots = [self._outputs_tangent(i) for i in range(directions)]
-                forms = self._output_forms(z_dots)
-            else:
-                raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(MATRICES)}")
-            outputs: dict[Output, Node] = {Form(i, j): node for (i, j), node in forms.items()}
+            outputs = self._forms(directions, curvature, two_products)
             name, inputs = f"quadratic({directions}, {curvature})", self._directions(directions)
             known = self._linearized if key == TAPED_FORM else self.tape
             self._made[key] = self._program(name, outputs, known, inputs)
         return self._made[key]
+
+    def _forms(self, directions: int, curvature: str, two_products: bool) -> dict[Output, Node]:
+        """Every `Form` of so many directions."""
+        if curvature == "hessian":
+            forms = quadratic_forms(
+                self.traced.loss,
+                self.adjoints,
+                [self.direction(i) for i in range(directions)],
+                two_products=two_products,
+            )
+        elif curvature == "ggn":
+            z_dots = [self._outputs_tangent(i) for i in range(directions)]
+            forms = self._output_forms(z_dots)
+        else:
+            raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(MATRICES)}")
+        return {Form(i, j): node for (i, j), node in forms.items()}
 
     @cached_property
     def jacobian(self) -> Program:
@@ -421,11 +426,14 @@ class Programs:
             per_sample: whether the samples' inputs and adjoints are wanted too.
             options: the other fields of `curvature.factors.Wanted`.
         """
-        wanted = Wanted(kind, samples, means, layers, per_sample, **options)
+        return self.statistics(Wanted(kind, samples, means, layers, per_sample, **options))
+
+    def statistics(self, wanted: Wanted) -> Program:
+        """Returns the program of the statistics that are wanted."""
         key = ("factors", wanted)
         if key not in self._made:
-            outputs = self._of_whole(kind, factors(self.traced, self.adjoints, wanted))
-            inputs = random_numbers(self.traced, kind, samples)
-            name = f"factors({kind}, {samples})"
+            outputs = self._of_whole(wanted.kind, factors(self.traced, self.adjoints, wanted))
+            inputs = random_numbers(self.traced, wanted.kind, wanted.samples)
+            name = f"factors({wanted.kind}, {wanted.samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)
         return self._made[key]

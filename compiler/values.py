@@ -30,24 +30,24 @@ class Labels(Input):
 
 
 @dataclass(frozen=True, eq=False)
-class Samples(Input):
-    """The number of samples of the whole batch of which a rank has a part: a scalar."""
+class GivenOutputs(Input):
+    """The network's outputs, where they are known already."""
 
-    kind = "samples"
+    kind = "z"
 
 
 @dataclass(frozen=True, eq=False)
 class Normaliser(Input):
-    """What the sum of that whole batch's losses is divided by: a scalar."""
+    """What the sum of the losses is divided by, where a program is of a part of a batch."""
 
     kind = "normaliser"
 
 
 @dataclass(frozen=True, eq=False)
-class GivenOutputs(Input):
-    """The network's outputs, where they are known already."""
+class Samples(Input):
+    """How many samples the whole batch has, where a program is of a part of it."""
 
-    kind = "z"
+    kind = "samples"
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,6 +44,7 @@ ROOMS = (
     "runtime/data/formats",
     "runtime/data",
     "runtime/model",
+    "runtime/pieces",
     "runtime/parts",
     "runtime/curvatures",
     "runtime/solvers",

@@ -46,16 +46,15 @@ class DataTerm:
     loss: Node
 
 
-def data_term(
-    criterion: Loss, value: Node, image: bool, normaliser: Node | None = None
-) -> DataTerm:
+def data_term(criterion: Loss, value: Node, image: bool, part: bool = False) -> DataTerm:
     """Returns the data term of a network.
 
     Args:
         criterion: the loss.
         value: the network's output in the graph.
         image: whether its channels lie last in the graph, and second for users.
-        normaliser: M where it is that of a whole batch; None for that of the samples.
+        part: whether a batch is a part of a larger one: M is then a leaf of the graph, and h of
+            the larger batch is the sum of its parts'.
 
     Raises:
         ShapeError: the samples are not on the first axis, or the loss gives other values than one a
@@ -75,7 +74,7 @@ def data_term(
         counted = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
     else:
         counted = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
-    normaliser = counted if normaliser is None else normaliser
+    normaliser = ops.input_("normaliser", ()) if part else counted
     loss = over(ops.reduce_sum(losses), normaliser)
     return DataTerm(output, class_axis, rows, z, y, losses, counted, normaliser, loss)
 

@@ -24,7 +24,7 @@ from .initial import INITIAL, Distribution
 from .inputs import InputSpec, specifications
 from .loss import Loss
 from .trees import ALONE, named, rebuilt
-from .whole import normaliser, of_whole
+from .whole import of_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -382,8 +382,9 @@ def trace(
         criterion: the loss.
         training: whether batch norm takes batch statistics instead of running ones.
         frozen: the names of the frozen parameters; None leaves it to the layers.
-        part: where a batch is the part of a whole one that a rank has, what sums over samples in
-            the network go over: "whole", or the "rank"'s samples alone. None for a batch by itself.
+        part: where a batch is a part of a larger one, see `data_term`: what sums over samples in
+            the network go over, the part's "own" samples or those of the "whole" batch. None for a
+            batch by itself.
 
     Raises:
         ShapeError: names the layer at which the shapes do not fit.
@@ -412,7 +413,7 @@ def trace(
     running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
         image = ops.rank(value) == 4 and not getattr(net, "torch_order", False)
-        term = data_term(criterion, value, image, None if part is None else normaliser())
+        term = data_term(criterion, value, image, part is not None)
     return Traced(
         **vars(term), inputs=leaves, criterion=criterion, parameters=record.parameters,
         nodes=record.nodes, running=running, momenta=record.momenta,

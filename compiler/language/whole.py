@@ -7,26 +7,15 @@ over samples sums over those of the part: where other values depend on it, ranks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 
-from ..graph import ops, scalar
+from ..graph import ops
 from ..graph.errors import NewtritonError
 from ..graph.ir import LEAVES, Node, Op, batch_axis, made_at, topological
-from ..graph.scalar import BATCH, Expr, var
+from ..graph.scalar import BATCH, var
+from ..graph.sums import SUMMING, is_sum, with_number
 
-SUMS = frozenset(
-    {Op.REDUCE_SUM, Op.MATMUL, Op.CONV_WEIGHT_GRAD, Op.GRAM, Op.PATCH_GRAM, Op.SCATTER_ROWS}
-)
-
-
-def samples() -> Node:
-    """Returns the leaf of the number of samples of the whole batch."""
-    return ops.input_("samples", ())
-
-
-def normaliser() -> Node:
-    """Returns the leaf of what the sum of the whole batch's losses is divided by."""
-    return ops.input_("normaliser", ())
+SAMPLES = ops.input_("samples", ())  # the leaf of how many samples the whole batch has
 
 
 def of_whole(
@@ -53,68 +42,39 @@ def of_whole(
             continue
         with made_at(node.place):
             inputs = tuple(new[x] for x in node.inputs)
-            goes_over = summed and _goes_over_samples(node)
-            new[node] = _total(node, inputs) if goes_over else _counted(node, inputs)
+            if summed:
+                new[node] = _total(node, inputs)
+            elif node.op is Op.CONCAT:
+                parts = _parts(node, inputs)
+                new[node] = ops.remake(node, parts)
+            else:
+                new[node] = with_number(node, inputs, SAMPLES)
     return new
 
 
-def _goes_over_samples(node: Node) -> bool:
-    """Whether an op sums over the samples."""
-    batched = any(batch_axis(x.shape) is not None for x in node.inputs)
-    if not batched or batch_axis(node.shape) is not None:
-        return False
-    if node.op not in SUMS:
+def _total(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """Returns a node of which sums over samples are those of all ranks."""
+    if not is_sum(node):
+        return with_number(node, inputs, SAMPLES)
+    if node.op not in SUMMING:
         raise NewtritonError(
             f"{node!r} mixes the samples of a batch, and is no sum over them: a batch cannot be "
             "taken in parts"
         )
-    return True
+    total = ops.all_sum(with_number(ops.remake(node, node.inputs[:2]), inputs[:2], SAMPLES))
+    return ops.total([total, *(ops.broadcast(bias, node.shape) for bias in inputs[2:])])
 
 
-def _total(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """Returns a sum over samples of all ranks."""
-    bias = inputs[2:]
-    found, factor = _without_scale(ops.remake(node, inputs[:2]))
-    total = ops.all_sum(found)
-    total = total if factor is None else _times(total, factor)
-    return ops.total([total, *(ops.broadcast(b, node.shape) for b in bias)])
-
-
-def _counted(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """Returns a node whose numbers of the batch size are the whole's."""
-    if node.op is Op.CONST and _reads_batch(node["value"]):
-        return _times(ops.const(1.0), node["value"])
-    if node.op is Op.MAP and _reads_batch(node["expr"]):
-        size = ops.broadcast(samples(), node.shape)
-        return ops.map_(_given(node["expr"], len(inputs)), *inputs, size)
-    found, factor = _without_scale(ops.remake(node, inputs))
-    return found if factor is None else _times(found, factor)
-
-
-def _without_scale(node: Node) -> tuple[Node, Expr | None]:
-    """Returns a node and a factor in the batch size that was part of it; None for none."""
-    factor = node.attributes.get("scale")
-    if factor is None or not _reads_batch(factor):
-        return node, None
-    return ops.make(node.op, *node.inputs, **{**node.attributes, "scale": scalar.ONE}), factor
-
-
-def _times(x: Node, factor: Expr) -> Node:
-    """Returns x times a number of the whole batch's size."""
-    return ops.map_(var(0) * _given(factor, 1), x, ops.broadcast(samples(), x.shape))
-
-
-def _reads_batch(expr: Expr) -> bool:
-    """Whether an expression has the batch size in it."""
-    return BATCH in scalar.subexpressions([expr])
-
-
-def _given(expr: Expr, place: int) -> Expr:
-    """Returns an expression with an operand in place of the batch size."""
-    new: dict[Expr, Expr] = {}
-    for e in scalar.subexpressions([expr]):
-        new[e] = var(place) if e is BATCH else scalar.rebuild(e, [new[a] for a in e.args])
-    return new[expr]
+def _parts(node: Node, inputs: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Returns what is joined: what is no sum over samples is contributed in proportion to them."""
+    sums = [any(map(is_sum, topological([x]))) for x in node.inputs]
+    if not any(sums):
+        return inputs
+    share = var(0) * BATCH / var(1)
+    return tuple(
+        x if is_part else ops.map_(share, x, ops.broadcast(SAMPLES, x.shape))
+        for x, is_part in zip(inputs, sums, strict=True)
+    )
 
 
 def is_whole(node: Node, given: Collection[Node]) -> bool:
@@ -124,14 +84,12 @@ def is_whole(node: Node, given: Collection[Node]) -> bool:
         node: the value.
         given: the leaves that all ranks are given alike.
     """
-    alike: Mapping[Node, bool]
     found: dict[Node, bool] = {}
     for n in topological([node], stop=lambda n: n.op is Op.ALL_SUM):
-        if n.op is Op.ALL_SUM or n.op in (Op.PARAM, Op.CONST):
-            found[n] = True
-        elif n.op is Op.INPUT:
+        if n.op is Op.INPUT:
             found[n] = n in given
+        elif n.op in LEAVES or n.op is Op.ALL_SUM:
+            found[n] = True
         else:
             found[n] = batch_axis(n.shape) is None and all(found[x] for x in n.inputs)
-    alike = found
-    return alike[node]
+    return found[node]

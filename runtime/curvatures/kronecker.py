@@ -19,7 +19,7 @@ from ...compiler.curvature.blocks import (
     KroneckerLayer,
     blocks,
 )
-from ...compiler.curvature.factors import KINDS
+from ...compiler.curvature.factors import KINDS, Wanted
 from ...compiler.curvature.recursion import RECURSIVE, check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.options import check_count, check_flag, check_number, check_option
@@ -31,6 +31,7 @@ from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
 from ..parts.state import Maybe, Number, Random, Spec, State, copied, seeded
 from ..parts.tags import Tag
+from ..pieces.gathering import Asked
 from ..reading import all_finite
 from ..remaking import Remade
 from .ekfac import EKFAC, EigenbasisBlock
@@ -218,12 +219,26 @@ class KroneckerCurvature(Remade):
 
         Factors that are not finite are left out, and the averages stay as they were.
         """
-        burning_in = self.updates < self.burn_in
-        due = burning_in or self.updates % self.every == 0 or not self._is_filled
-        if due and not self._gather(lin, burning_in):
+        if self._is_due and not self._gather(lin, self.updates < self.burn_in):
             return False
         self.updates += 1
         return True
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether the next update gathers."""
+        burning_in = self.updates < self.burn_in
+        return burning_in or self.updates % self.every == 0 or not self._is_filled
+
+    def asks(self) -> Asked | None:
+        """Returns what the next update asks of a linearization; None where nothing is due."""
+        return Asked(self._wanted, self.generator) if self._is_due else None
+
+    @property
+    def _wanted(self) -> Wanted:
+        """The statistics that are gathered."""
+        means, per_sample = frozenset(self.means), self.name in EKFAC
+        return Wanted(self.kind, self.samples, means, self.layers, per_sample, **self.options)
 
     def bootstrap(self, lin: Linearized) -> bool:
         """Takes a batch into the plain average that the first update will find; see `update`."""
@@ -261,9 +276,7 @@ class KroneckerCurvature(Remade):
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
-        known, means, per_sample = model.programs[True], frozenset(self.means), self.name in EKFAC
-        wanted = self.kind, self.samples, means, self.layers, per_sample
-        return [known.factors(*wanted, **self.options)]
+        return [model.programs[True].statistics(self._wanted)]
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns C v for a flat vector, block by block: G V A, or d ⊙ v on diagonal ones.

@@ -16,7 +16,7 @@ from ...compiler.language.network import layer_of
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS
 from ..model.linearized import Linearized
-from ..parts.protocols import Foreseeing
+from ..parts.protocols import Asking, Foreseeing
 from ..parts.state import Attributes, Number, Spec, State
 from ..parts.tags import Tag
 from ..remaking import Remade
@@ -24,6 +24,7 @@ from ..remaking import Remade
 if TYPE_CHECKING:
     from ..model.model import Model
     from ..parts.protocols import Curvature
+    from ..pieces.gathering import Asked
 
 BLOCKS = ("whole", "layers")
 BALANCE = 5  # floating-point operations that take as long as a byte of memory traffic, on CPUs
@@ -200,6 +201,11 @@ class WithPreconditioner(Remade):
     def update(self, lin: Linearized) -> bool:
         """Updates both; returns False where either is not finite."""
         return self.curvature.update(lin) and self.preconditioner.update(lin)
+
+    def asks(self) -> Asked | None:
+        """Returns what the first of both that asks for factors asks for."""
+        parts = [part for part in self._parts.values() if isinstance(part, Asking)]
+        return next((asked for part in parts if (asked := part.asks())), None)
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the programs of both."""

@@ -21,6 +21,7 @@ from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.language.trees import count, named
+from ...compiler.parts import PartPrograms
 from ...compiler.programs import Programs
 from ...compiler.values import (
     BatchStatistic,
@@ -45,7 +46,7 @@ from ..parallel.share import Share, refusing, share_of
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
-from .dropout import DropoutNumbers
+from .dropout import Drawn, DropoutNumbers
 from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
@@ -69,6 +70,22 @@ class Checked(NamedTuple):
     labels: Tensor | None
     demands: list[Demand]
     batch: int
+
+
+class Watch:
+    """Notes tensors on which a linearization rests, and finds those that have changed since.
+
+    Args:
+        tensors: the tensors with what they are.
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        # Tensors of inference mode do not tell when they change.
+        self._seen = [(name, t, t._version) for name, t in tensors if not t.is_inference()]
+
+    def changed(self) -> list[str]:
+        """Returns what has changed in place."""
+        return [name for name, tensor, version in self._seen if tensor._version != version]
 
 
 class Compiled(Remade):
@@ -109,6 +126,7 @@ class Compiled(Remade):
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._parts: dict[bool, PartPrograms] = {}
         self._two_products: dict[int, bool] = {}
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
@@ -128,6 +146,13 @@ class Compiled(Remade):
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
 
+    @property
+    def _part(self) -> str | None:
+        """What sums over samples in the network go over, see `trace`; None for a whole batch's."""
+        if self.parallel is None:
+            return None
+        return "own" if self.parallel.batch_norm == "rank" else "whole"
+
     @cached_property
     def programs(self) -> dict[bool, Programs]:
         """The network's programs by `training`: whether batch norm takes batch statistics."""
@@ -140,11 +165,28 @@ class Compiled(Remade):
                         self.criterion,
                         training,
                         self._frozen,
-                        None if self.parallel is None else self.parallel.batch_norm,
+                        self._part,
                     )
                 )
                 for training in (True, False)
             }
+
+    def part_programs(self, training: bool = True) -> PartPrograms:
+        """Returns the programs of parts of batches.
+
+        Raises:
+            NewtritonError: samples are mixed, so that there are none.
+        """
+        if training not in self._parts:
+            with torch.device("cpu"):
+                given = self.net, self.input_shape, self.criterion, training, self._frozen
+                self._parts[training] = PartPrograms(trace(*given, part="own"))
+        return self._parts[training]
+
+    def is_current(self, programs: Programs) -> bool:
+        """Whether programs are those of the parameters that are trained now."""
+        known = (*self.programs.values(), *self._parts.values())
+        return any(programs is each for each in known)
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -235,13 +277,17 @@ class Compiled(Remade):
         ranks = self.ranks if share is None else share.ranks
         return Context(batch, self.dtype, self.device, ranks.all_sum)
 
-    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
-        """Returns data, parameters, running statistics and constants, as programs read them."""
+    def standing(self) -> dict[Input, Tensor]:
+        """Returns parameters, running statistics and constants, as programs read them."""
         views = self.layout.views(self.params)
         feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
         for key in self._running:
             feed[key] = self.buffers[key.statistic]
-        feed |= self._constants
+        return feed | self._constants
+
+    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
+        """Returns data and what stands beside them, as programs read them."""
+        feed = self.standing()
         for name, values in named(x).items():
             images = values.dim() == 4
             feed[Data(name)] = (
@@ -339,9 +385,8 @@ class Compiled(Remade):
             checked = self.check(traced, x, y)
             labels, batch = checked.labels, checked.batch
             counted = float(batch * self._positions)
-            if batch and labels is not None and self.programs[True].counted.outputs:
-                given = {**self._constants, Labels(): labels}
-                counted = self.run(self.programs[True].counted, batch, given)[Counted()]
+            if batch and labels is not None:
+                counted = self.counted(labels, batch)
         share = share_of(self.ranks, batch, counted, self.device)
         self._check_statistics(traced, share)
         numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}
@@ -362,7 +407,7 @@ class Compiled(Remade):
 
     def of_ranks(self, programs: Programs) -> bool:
         """Whether batch statistics are those of each rank's part of a batch."""
-        return programs.traced.part == "rank"
+        return programs.traced.part == "own"
 
     def batch_statistics(
         self, programs: Programs, found: Mapping[Output, Tensor], share: Share | None
@@ -372,6 +417,10 @@ class Compiled(Remade):
         if share is None or not self.of_ranks(programs):
             return given
         return {name: x * share.weight for name, x in given.items()}
+
+    def drawn(self, share: Share | None) -> Drawn:
+        """Returns which random numbers a batch, or a share of it, has now."""
+        return self.dropout.now if share is None else self.dropout.now.behind(share.first)
 
     def watched(self) -> Iterator[tuple[str, Tensor]]:
         """Yields what makes a linearization stale when it is changed in place."""
@@ -444,6 +493,7 @@ class Compiled(Remade):
         before, self._frozen = self._frozen, names
         if names != before:
             self._executors.clear()
+            self._parts.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 
@@ -474,11 +524,10 @@ class Compiled(Remade):
         decide that, or where ranks have parts of the batch.
         """
         programs = self.programs[True]
-        counted: float | Tensor = float(len(y) * self._positions)
-        if programs.counted.outputs and len(y):
+        counted: float | Tensor = 0.0
+        if len(y):
             labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
-            given = {**self._constants, Labels(): labels}
-            counted = self.run(programs.counted, len(y), given)[Counted()].double()
+            counted = self.counted(labels, len(y))
         if self.parallel is None:
             return counted
         number = torch.zeros((), dtype=torch.float64, device=self.device).add_(counted)
@@ -490,6 +539,14 @@ class Compiled(Remade):
         if self.parallel is None:
             return here
         return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))
+
+    def counted(self, labels: Tensor, batch: int) -> float | Tensor:
+        """Returns what labels that have been checked count here."""
+        programs = self.programs[True]
+        if not programs.counted.outputs:
+            return float(batch * self._positions)
+        given = {**self._constants, Labels(): labels}
+        return self.run(programs.counted, batch, given)[Counted()].double()
 
     def counts(self, y: Tensor) -> Tensor:
         """Returns which int labels count."""

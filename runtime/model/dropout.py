@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,6 +64,35 @@ def uniform(
     return found.add_(float(1 << (BITS - 1))).mul_(2.0**-BITS).view(shape)
 
 
+class Drawn(NamedTuple):
+    """Which random numbers the samples of a batch have.
+
+    Attributes:
+        seed: the seed of the model.
+        number: the number of the linearization.
+        first: how many samples come before those of the batch; or how many before each, int64.
+    """
+
+    seed: int
+    number: int
+    first: int | Tensor
+
+    def behind(self, others: int) -> Drawn:
+        """Returns those of samples in front of which others of the batch are, on other ranks.
+
+        Where it is known of each sample how many come before it, others are among them.
+        """
+        if isinstance(self.first, int):
+            return self._replace(first=self.first + others)
+        return self if len(self.first) else self._replace(first=0)
+
+    def at(self, start: int, count: int) -> Drawn:
+        """Returns those of some samples of the batch that follow each other."""
+        if isinstance(self.first, int):
+            return self._replace(first=self.first + start)
+        return self._replace(first=self.first[start : start + count])
+
+
 class DropoutNumbers:
     """The random numbers of a network's dropout.
 
@@ -100,24 +130,19 @@ class DropoutNumbers:
         finally:
             self._first, self._kept = before
 
-    def __call__(self, context: Context, before: int = 0) -> dict[Input, Tensor]:
-        """Returns the numbers of all places for a batch, or for the part of it that a rank has.
+    @property
+    def now(self) -> Drawn:
+        """Which numbers a batch has now."""
+        return Drawn(self.seed, self.drawn, self._first)
 
-        Args:
-            context: the batch size, dtype and device.
-            before: how many samples of the batch other ranks have in front of these, where it is
-                not known of each sample how many come before it.
-        """
+    def __call__(self, context: Context, drawn: Drawn | None = None) -> dict[Input, Tensor]:
+        """Returns the numbers of all places for a batch: those of now unless others are given."""
+        seed, number, start = self.now if drawn is None else drawn
         like, found = context.empty(()), dict[Input, Tensor]()
-        start = self._first
-        if isinstance(start, int):
-            start += before
-        elif not len(start):
-            start = 0  # of a sample that does not count
         for site, (name, node) in enumerate(self.sites.items()):
             shape, shared = concrete(node.shape, context.batch), batch_axis(node.shape) is None
             rows, first = ((1, *shape), 0) if shared else (shape, start)
-            numbers = uniform((self.seed, self.drawn, site), rows, first, like)
+            numbers = uniform((seed, number, site), rows, first, like)
             found[RandomNumbers(name)] = numbers.view(shape)
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...compiler.curvature.adjoints import MAX_COPIES, Noise
-from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
-from ...compiler.curvature.factors import KINDS
+from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS, DiagonalLayer, KroneckerLayer
+from ...compiler.curvature.factors import KINDS, Wanted
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError
@@ -28,11 +28,10 @@ from ...compiler.values import (
     Ggnvp,
     Gradient,
     Hvp,
-    Labels,
     Outputs,
 )
 from ..reading import read
-from .compiled import Compiled
+from .compiled import Compiled, Watch
 from .factors import Factors
 from .inputs import read_checked
 from .statistics import factors_of, is_symmetric
@@ -75,6 +74,8 @@ class Linearization(Generic[M]):
         (9.0, torch.Size([4, 1]), tensor([-6., -6., -6.]))
     """
 
+    _together: int | None = None  # samples that are looked at together; None for all
+
     def __init__(
         self,
         model: M,
@@ -85,7 +86,7 @@ class Linearization(Generic[M]):
         ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
         traced, program = programs.traced, programs.linearize
-        x, y = mapped(_own, x), _own(y)
+        x, y = mapped(own, x), own(y)
         (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y)
         if ahead is not None and model.backend.compiles and (others := ahead(batch)):
             model.compile_ahead([program, *others], batch, training)
@@ -94,15 +95,12 @@ class Linearization(Generic[M]):
         self._here, self._share = batch, share
         self._ranks = model.ranks if share is None else share.ranks
         self._most = batch if share is None else share.most  # which all ranks decide by
-        watched = [*model.watched(), ("labels", y)]
-        watched += [("inputs", values) for values in named(x).values()]
-        watched += [] if training else model.buffers.items()
-        self._versions = [(name, t, t._version) for name, t in watched if not t.is_inference()]
-        self._given = model.feed(inputs, labels) | numbers
+        self._watch = Watch(watched(model, x, y, training))
+        assert labels is not None
+        self._labels, self._given = labels, model.feed(inputs, labels) | numbers
         if training:
             model.dropout.draw()
-            before = 0 if share is None else share.first
-            self._given |= model.dropout(model.context(batch), before)
+            self._given |= model.dropout(model.context(batch), model.drawn(share))
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
             model.context(batch, share),
@@ -143,12 +141,12 @@ class Linearization(Generic[M]):
         if change > SMALL * max(rounding.scale, abs(self.objective)):
             return False
         if share is None:
-            bound = rounding(self.outputs, self._given[Labels()])
+            bound = rounding(self.outputs, self._labels, self._together)
         else:
-            own = torch.zeros((), dtype=torch.float64, device=self.model.device)
+            own_part = torch.zeros((), dtype=torch.float64, device=self.model.device)
             if share.counted:
-                own = rounding(self.outputs, self._given[Labels()]) * share.mean_weight
-            bound = self._ranks.all_sum(own)
+                own_part = rounding(self.outputs, self._labels) * share.mean_weight
+            bound = self._ranks.all_sum(own_part)
         return change <= 2.0 * float(read(bound)[0])
 
     def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:
@@ -164,23 +162,20 @@ class Linearization(Generic[M]):
         out: Mapping[Output, Tensor] | None = None,
     ) -> dict[Output, Tensor]:
         """A program's outputs, from the tape and from what the call gives."""
-        changed = [name for name, tensor, version in self._versions if tensor._version != version]
-        if self.model.programs[self.training] is not self.programs:
+        self._check_fresh()
+        columns = columns_of(program, self._here, self.model.device)
+        inputs = {**self._given, **columns, **(given or {})}
+        return self.model.run(program, self._here, inputs, self._tape, out, self._share)
+
+    def _check_fresh(self) -> None:
+        """Raises an error where something has changed in place since."""
+        changed = self._watch.changed()
+        if not self.model.is_current(self.programs):
             changed.append("frozen parameters")
         if changed:
             raise NewtritonError(
                 f"the {changed[0]} have changed since this linearization was made: linearize again"
             )
-        inputs = {**self._given, **self._columns(program), **(given or {})}
-        return self.model.run(program, self._here, inputs, self._tape, out, self._share)
-
-    def _columns(self, program: Program) -> dict[Input, Tensor]:
-        """The numbers of the outputs, where a program reads them."""
-        node = program.inputs.get(Columns())
-        if node is None:
-            return {}
-        columns = torch.arange(node.shape[0], device=self.model.device)
-        return {Columns(): columns[:, None].expand(concrete(node.shape, self._here))}
 
     def _directions(self, vs: Sequence[Tensor]) -> dict[Input, Tensor]:
         """Flat vectors as directions, by parameter."""
@@ -407,7 +402,13 @@ class Linearization(Generic[M]):
             raise NewtritonError("quadratic_forms got no vectors: give at least one")
         two = self.model.two_products(self._most) if two_products is None else two_products
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
-        places = range(len(vs))
+        return self._matrix(found, vs)
+
+    def _matrix(
+        self, found: Mapping[Output, Tensor], vs: Sequence[Tensor], first: int = 0
+    ) -> Tensor:
+        """The k×k matrix of the forms of directions that are numbered from `first`."""
+        places = range(first, first + len(vs))
         result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
         result = self._ranks.all_sum(result.view(len(vs), len(vs)))
         if self.model.weight_decay:
@@ -479,50 +480,83 @@ class Linearization(Generic[M]):
         limits = {"max_factor": check_count("max_factor", max_factor)}
         limits["max_copies"] = check_count("max_copies", max_copies)
         gamma = check_pos_eig(kind, pos_eig)
-        wanted = None if layers is None else frozenset(layers)
-        program = self.programs.factors(
-            kind, samples, frozenset(means), wanted, per_sample,
+        named = None if layers is None else frozenset(layers)
+        wanted = Wanted(
+            kind, samples, frozenset(means), named, per_sample,
             sharing=sharing, pos_eig=gamma, **limits,
         )  # fmt: skip
-        node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
-        if node is not None:
-            noise[Noise()] = self._noise(node, generator)
+        return self._factors(wanted, generator, memory)
+
+    def _factors(
+        self,
+        wanted: Wanted,
+        generator: torch.Generator | None,
+        memory: dict[Output, Tensor] | None,
+    ) -> dict[str, Factors]:
+        """Returns the factors that are wanted."""
+        program, noise = self.programs.statistics(wanted), dict[Input, Tensor]()
+        if (node := program.inputs.get(Noise())) is not None:
+            noise[Noise()] = self._own(node, drawn(self.model, node, self.batch, generator))
         found = self._run(program, noise, memory)
         self._sum_factors(program, found)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
-        described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
-        weight = self.batch / (samples if kind == "kfac" else 1)
-        return factors_of(described, found, weight, self._ranks, self.batch)
+        weight = wanted.weight(self.batch)
+        return factors_of(described(self.model, wanted), found, weight, self._ranks, self.batch)
+
+    def _own(self, node: Node, drawn: Tensor) -> Tensor:
+        """Returns the random numbers of the samples that are here, of those of the whole batch."""
+        axis = batch_axis(node.shape)
+        if self._share is None or axis is None:
+            return drawn
+        times = node.shape[axis].times
+        first = self._share.first if self._share.here else 0
+        return drawn.narrow(axis, times * first, times * self._here)
 
     def _sum_factors(self, program: Program, found: Mapping[Output, Tensor]) -> None:
         """Sums over ranks, in place, what each contributes to statistics; no tensor twice."""
         if self.model.parallel is None:
             return
         parts = self.programs.parts(program)
-        known = {id(found[key]): (key, found[key]) for key in parts}
-        order = [key for key in program.outputs if key in parts and known[id(found[key])][0] is key]
+        known = {id(found[key]): key for key in program.outputs if key in parts}
+        order = [*known.values()]
         blocks = {block.layer: block for block in self.model.known_blocks}
         symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
         matrices = [found[key] for key in symmetric]
         flat = [found[key] for key in order if key not in symmetric]
         self._ranks.sum_(*flat, symmetric=matrices, dtype=self.model.parallel.dtype)
 
-    def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
-        """Uniform or normal random numbers of the shape of a leaf."""
-        draw = torch.rand if self.model.criterion.noise == "uniform" else torch.randn
-        device = self.model.device if generator is None else generator.device
-        shape = concrete(node.shape, self.batch)
-        noise = draw(shape, generator=generator, dtype=self.model.dtype, device=device)
-        if self._share is not None:  # all ranks draw what one would, and take their samples' part
-            axis = batch_axis(node.shape)
-            assert axis is not None
-            times = node.shape[axis].times
-            first = self._share.first if self._share.here else 0
-            noise = noise.narrow(axis, times * first, times * self._here)
-        return noise.to(self.model.device)
+
+def described(model: Compiled, wanted: Wanted) -> list[KroneckerLayer | DiagonalLayer]:
+    """Returns the blocks of which there are factors."""
+    return model.blocks if wanted.layers is None else model.blocks_of(wanted.layers)
 
 
-def _own(x: Any) -> Any:
+def drawn(model: Compiled, node: Node, batch: int, generator: torch.Generator | None) -> Tensor:
+    """Returns the uniform or normal random numbers that a leaf stands for."""
+    draw = torch.rand if model.criterion.noise == "uniform" else torch.randn
+    device = model.device if generator is None else generator.device
+    shape = concrete(node.shape, batch)
+    return draw(shape, generator=generator, dtype=model.dtype, device=device).to(model.device)
+
+
+def watched(model: Compiled, x: Tree, y: Tensor, training: bool) -> Iterator[tuple[str, Tensor]]:
+    """Yields what makes a linearization on a batch stale when it is changed in place."""
+    yield from model.watched()
+    yield "labels", y
+    yield from (("inputs", values) for values in named(x).values())
+    yield from () if training else model.buffers.items()
+
+
+def columns_of(program: Program, batch: int, device: torch.device) -> dict[Input, Tensor]:
+    """Returns the numbers of the outputs, where a program reads them."""
+    node = program.inputs.get(Columns())
+    if node is None:
+        return {}
+    columns = torch.arange(node.shape[0], device=device)
+    return {Columns(): columns[:, None].expand(concrete(node.shape, batch))}
+
+
+def own(x: Any) -> Any:
     """Returns a tensor of inference mode as a copy: it does not tell when it is changed."""
     return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

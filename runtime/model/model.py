@@ -183,7 +183,7 @@ class Model(Compiled):
         inputs, labels, demands, batch = checked
         feed = self.feed(inputs, labels) | numbers
         if training:
-            feed |= self.dropout(self.context(batch), before=share.first if share else 0)
+            feed |= self.dropout(self.context(batch), self.drawn(share))
         return self.run(program, batch, feed, share=share), demands, share
 
     # --- derivatives ----------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Model(Compiled):
         self.dropout.draw()
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         feed = self.feed(inputs, labels) | numbers
-        feed |= self.dropout(self.context(batch), before=share.first if share else 0)
+        feed |= self.dropout(self.context(batch), self.drawn(share))
         found = self.run(program, batch, feed, out=out, share=share)
         statistics = self.batch_statistics(programs, found, share)
         flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())

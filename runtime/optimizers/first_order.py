@@ -17,6 +17,8 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model
 from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
+from ..pieces.gathering import Asked
+from ..pieces.taken import taken
 from ..remaking import Remade
 from ..summary import summary
 from .passes import Batch
@@ -71,6 +73,8 @@ class TorchOptimizer(Remade):
         schedule: makes one of torch's schedules of learning rates for the optimizer, such as
             `functools.partial(LambdaLR, lr_lambda=lambda t: 1.0 / (1.0 + 1e-6 * t))`; it goes on
             after each step that is made. None leaves the rates as they are.
+        micro_batch: the most samples that are taken at once: a larger batch is taken in pieces,
+            whose gradients are summed exactly; None for no such bound.
         options: the arguments of the class.
 
     Attributes:
@@ -82,7 +86,7 @@ class TorchOptimizer(Remade):
 
     Raises:
         NewtritonError: the class is none, or does not take the options, or `schedule` makes no
-            schedule, or one that waits for a validation loss.
+            schedule, or one that waits for a validation loss; or batches cannot be taken in pieces.
 
     Examples:
         >>> import torch
@@ -101,6 +105,7 @@ class TorchOptimizer(Remade):
         cls: type[torch.optim.Optimizer],
         *,
         schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        micro_batch: int | None = None,
         **options: Any,
     ) -> None:
         if not callable(cls):
@@ -117,7 +122,8 @@ class TorchOptimizer(Remade):
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
         self._before = torch.empty_like(model.params)
-        self._snapshot, self._retreat = Snapshot(), Retreat(model)
+        self._taken = taken(model, micro_batch, self._asks)
+        self._snapshot, self._retreat = Snapshot(), Retreat(model, self._taken)
 
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
@@ -164,7 +170,7 @@ class TorchOptimizer(Remade):
 
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns loss and gradient of the batches."""
-        loss, gradient, statistics = mean_gradient(self.model, batches)
+        loss, gradient, statistics = mean_gradient(self._taken, batches)
         return Start(loss, gradient, statistics, not_finite(loss, gradient))
 
     def _batches(self, x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
@@ -175,6 +181,10 @@ class TorchOptimizer(Remade):
                 f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
             )
         return as_batches(x, y)
+
+    def _asks(self) -> Asked | None:
+        """Returns None: no factors are asked for."""
+        return None
 
     @property
     def takes_data(self) -> bool:
@@ -240,7 +250,7 @@ class TorchOptimizer(Remade):
 
         @torch.no_grad()
         def closure() -> Tensor:
-            loss, slope = known.pop() if known else mean_gradient(self.model, batches)[:2]
+            loss, slope = known.pop() if known else mean_gradient(self._taken, batches)[:2]
             self._give(slope)
             losses.append(loss)
             return torch.tensor(loss, dtype=torch.float64, device="cpu")

@@ -14,9 +14,10 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number
 from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
-from ..parts.protocols import Curvature, Foreseeing, Solver
+from ..parts.protocols import Asking, Curvature, Foreseeing, Solver
 from ..parts.state import Number, Spec, State
 from ..parts.tags import MISSING, Tag
+from ..pieces.gathering import Asked
 from .combinations import check_combination
 from .first_order import Start, TorchOptimizer
 from .passes import Batch
@@ -58,7 +59,7 @@ class Preconditioned(TorchOptimizer):
         clip: κ > 0; None for no bound.
         plain: the names of layers that keep their plain gradient.
         seed: the seed of labels, where factors that are given by name draw some.
-        options: the arguments of the class.
+        options: the arguments of the class, and `schedule` and `micro_batch` of `TorchOptimizer`.
 
     Attributes:
         optimizer: the optimizer itself, e.g. for a scheduler of learning rates.
@@ -131,7 +132,7 @@ class Preconditioned(TorchOptimizer):
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns the loss of the batch, and x in place of its gradient."""
         ((x, y),) = batches
-        lin = self.model.linearize(x, y, ahead=self._ahead)
+        lin = self._taken.linearize(x, y, ahead=self._ahead)
         gradient, reported = lin.gradient, dict[str, Any](damping=self.damping)
         fault = not_finite(lin.objective, gradient)
         if fault is None and not self.curvature.update(lin):
@@ -145,6 +146,10 @@ class Preconditioned(TorchOptimizer):
             fault = sentence if solution.status.failed else None
             gradient = self._direction(solution.x, gradient)
         return Start(lin.objective, gradient, [lin.statistics], fault, reported)
+
+    def _asks(self) -> Asked | None:
+        """Returns what the curvature will ask of the next linearization."""
+        return self.curvature.asks() if isinstance(self.curvature, Asking) else None
 
     def _ahead(self, batch: int) -> Sequence[Program]:
         """Returns the programs that will run on a batch of this size, when first asked for."""

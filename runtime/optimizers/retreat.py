@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..pieces.taken import Taken
 from .passes import Batch
 from .sampling import mean_objective
 from .snapshot import Snapshot
@@ -21,10 +22,11 @@ class Retreat:
 
     Args:
         model: the model that is trained.
+        taken: what takes its batches; the model itself unless given.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, taken: Taken | None = None) -> None:
+        self.model, self._taken = model, model if taken is None else taken
         self._good = Snapshot()
         self._version: int | None = None
 
@@ -50,7 +52,7 @@ class Retreat:
         here = Snapshot()
         here.take(self._values())
         self._good.restore()
-        helps = math.isfinite(mean_objective(self.model, batches))
+        helps = math.isfinite(mean_objective(self._taken, batches))
         if not helps:
             here.restore()
         return helps

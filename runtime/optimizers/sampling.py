@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,10 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Program
 from ...compiler.language.trees import Tree, count, is_several
 from ..model.linearization import Linearization
+from ..pieces.taken import Taken
 from ..reading import largest_of, read, remember
 from .passes import Batch, Passes
 from .subsets import Part, Subset, Subsets
-
-if TYPE_CHECKING:
-    from ..model.model import Model
 
 B = TypeVar("B", Batch, Subset)
 Piece = tuple[float | Tensor, float, Tensor, Mapping[str, Tensor]]  # share, h, gradient, statistics
@@ -46,7 +44,7 @@ def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
     return Passes(x)  # type: ignore[arg-type]
 
 
-def weighted(model: Model, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:
+def weighted(model: Taken, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:
     """Yields batches, each with its share of what counts in it and in those before it.
 
     A mean over batches moves to each by its share, wholly to the first: a batch alone is exact, and
@@ -66,7 +64,7 @@ def weighted(model: Model, batches: Iterable[B]) -> Iterator[tuple[B, float | Te
 
 
 def mean_gradient(
-    model: Model, batches: Iterable[Batch]
+    model: Taken, batches: Iterable[Batch]
 ) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
     """Returns the means of h and its gradient over all that counts in the batches.
 
@@ -107,7 +105,7 @@ def _mean(parts: Iterable[Piece]) -> tuple[float, Tensor, list[Mapping[str, Tens
     return _number(loss), gradient, statistics
 
 
-def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
+def mean_objective(model: Taken, batches: Iterable[Batch]) -> float:
     """Returns the mean of h over all that counts in the batches."""
     before, last = 0, None
     loss: float | Tensor = 0.0
@@ -120,7 +118,7 @@ def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
     return _number(loss)
 
 
-def _samples(model: Model, x: Tree | None) -> int:
+def _samples(model: Taken, x: Tree | None) -> int:
     """Returns how many samples a batch has, 0 without one; nobody asks where nothing drops out."""
     return 0 if x is None or not model.dropout.sites else model.samples(x)
 
@@ -130,15 +128,15 @@ def _number(value: float | Tensor) -> float:
     return float(read(value)[0]) if isinstance(value, Tensor) else value
 
 
-def _of_all(model: Model, lengths: list[int]) -> tuple[list[int], list[Part] | None]:
+def _of_all(model: Taken, lengths: list[int]) -> tuple[list[int], list[Part] | None]:
     """Returns how many samples batches have, and where in them are those that this rank has.
 
     Raises:
         NewtritonError: ranks have different numbers of batches.
     """
-    if model.parallel is None:
-        return lengths, None
     ranks, device = model.ranks, model.device
+    if ranks.alone:
+        return lengths, None
     batches = ranks.gather(torch.tensor([len(lengths)], device=device)).flatten().tolist()
     if len(set(batches)) > 1:
         raise NewtritonError(
@@ -159,7 +157,7 @@ class Sampled:
     besides.
 
     Args:
-        model: the model at whose parameters the point is.
+        model: the model at whose parameters the point is, or what takes its batches in pieces.
         batches: all data, passed through twice.
         share: the share of the samples that curvature is taken on.
         generator: what draws them.
@@ -181,7 +179,7 @@ class Sampled:
 
     def __init__(
         self,
-        model: Model,
+        model: Taken,
         batches: Iterable[Batch],
         share: float,
         generator: torch.Generator,
@@ -203,7 +201,7 @@ class Sampled:
 
     def _parts(
         self,
-        model: Model,
+        model: Taken,
         subsets: Subsets,
         ahead: Callable[[int], Sequence[Program]] | None,
     ) -> Iterator[Piece]:

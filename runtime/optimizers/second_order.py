@@ -22,6 +22,7 @@ from ...compiler.language.trees import Tree
 from ...kernels.memory import empty_like
 from ..aten.switches import switches
 from ..parts.protocols import (
+    Asking,
     Averaging,
     Curvature,
     Foreseeing,
@@ -42,6 +43,8 @@ from ..parts.state import (
     seeded,
 )
 from ..parts.tags import Tag
+from ..pieces.gathering import Asked
+from ..pieces.taken import taken
 from ..reading import largest_of
 from ..remaking import Remade
 from ..rules.noise import Noise
@@ -92,6 +95,8 @@ class SecondOrder(Remade):
         follow: whether γ follows what the model of its step promises: the best of γ and its
             neighbours ωγ, γ/ω, ω = 0.95²⁰, at steps that lie ever farther apart; with noise no
             less than (1 − φ)/N, see `rules.noise`.
+        micro_batch: the most samples that are taken at once: a larger batch is taken in pieces,
+            whose gradients, products and factors are summed exactly; None for no such bound.
         seed: the seed of the samples that are drawn.
 
     Attributes:
@@ -101,8 +106,8 @@ class SecondOrder(Remade):
         rule: the step rule, likewise.
 
     Raises:
-        NewtritonError: an option is unknown or out of its range, or the parts do not go together;
-            the error says what to take instead.
+        NewtritonError: an option is unknown or out of its range, the parts do not go together, or
+            batches cannot be taken in pieces; the error says what to take instead.
 
     Examples:
         >>> import torch
@@ -127,6 +132,7 @@ class SecondOrder(Remade):
         average: PolyakAverage | None = None,
         noise: str | None = None,
         follow: bool = False,
+        micro_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         check_option("form", form, tuple(FORMS))
@@ -148,12 +154,17 @@ class SecondOrder(Remade):
         self.generator = seeded(model, seed)
         self.patience = Patience()
         self._foreseen = set[int]()
-        self._retreat = Retreat(model)
+        self._taken = taken(model, micro_batch, self._asks)
+        self._retreat = Retreat(model, self._taken)
 
     @property
     def takes_data(self) -> bool:
         """Whether a step is meant for all data, `step(data)`: curvature is that of a sample."""
         return self.sample < 1.0
+
+    def _asks(self) -> Asked | None:
+        """Returns what the curvature will ask of the next linearization."""
+        return self.curvature.asks() if isinstance(self.curvature, Asking) else None
 
     def _ahead(self, batch: int) -> list[Program]:
         """Returns the programs that will run on a batch of this size, when first asked for."""
@@ -198,7 +209,7 @@ class SecondOrder(Remade):
             raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
         for x, y in data:
             batches += 1
-            if not curvature.bootstrap(self.model.linearize(x, y)):
+            if not curvature.bootstrap(self._taken.linearize(x, y)):
                 raise NewtritonError(
                     f"bootstrap: the curvature of batch {batches} is not finite: look at the data, "
                     "or start from other parameters"
@@ -230,9 +241,9 @@ class SecondOrder(Remade):
         model, rule = self.model, self.rule
         model.check_trained(self._frozen)
         if y is not None and self.sample == 1.0:
-            point = second = model.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
+            point = second = self._taken.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
         else:
-            point = Sampled(model, batches, self.sample, self.generator, self._ahead)
+            point = Sampled(self._taken, batches, self.sample, self.generator, self._ahead)
             second = point.second
 
         def report(status: str, **what: Any) -> StepReport:
@@ -301,7 +312,7 @@ class SecondOrder(Remade):
                 torch.add(before, proposal.step, out=params)
                 inside = farthest + proposal.norm < 0.5 * limits.max  # no overflow: ‖s‖∞ ≤ ‖s‖
                 finite = inside or math.isfinite(largest_of(params))
-                new_loss = mean_objective(self.model, batches) if finite else math.inf
+                new_loss = mean_objective(self._taken, batches) if finite else math.inf
                 shorter = self.rule.shorten(point.objective, new_loss, proposal)
                 if shorter is None:
                     break

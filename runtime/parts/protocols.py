@@ -27,6 +27,7 @@ from .tags import MISSING, Tag
 if TYPE_CHECKING:
     from ..model.linearized import Linearized
     from ..model.model import Model
+    from ..pieces.gathering import Asked
     from ..vectors import Vectors
 
 Hides = Callable[[float], bool]  # says whether rounding hides a change of h, see `Point.hides`
@@ -263,6 +264,24 @@ class Foreseeing(Protocol):
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the programs that will run on batches of this size, to compile them ahead."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A curvature that can say which factors it will ask of the next linearization."""
+
+    def asks(self) -> Asked | None:
+        """Returns what the next update asks for; None for nothing."""
+        ...
+
+
+@runtime_checkable
+class Spanning(Protocol):
+    """A point that takes the forms of several spans of directions in one pass."""
+
+    def forms_of_each(self, spans: Sequence[Sequence[Tensor]], curvature: str) -> list[Tensor]:
+        """Returns for each span the matrix of its forms, see `Point.quadratic_forms`."""
         ...
 
 
