@@ -101,3 +101,16 @@ def refusing(ranks: Ranks, device: torch.device) -> Iterator[None]:
         if not ranks.alone:
             ranks.gather(torch.tensor([REFUSED, 0.0], dtype=torch.float64, device=device))
         raise
+
+
+def own_part(ranks: Ranks, whole: slice) -> slice:
+    """Returns this rank's part of some samples: all parts are of equal sizes, or one apart.
+
+    Examples:
+        >>> from newtriton.runtime.parallel.ranks import Ranks
+        >>> own_part(Ranks(None), slice(10, 14))
+        slice(10, 14, None)
+    """
+    count = whole.stop - whole.start
+    start, stop = (whole.start + count * r // ranks.size for r in (ranks.rank, ranks.rank + 1))
+    return slice(start, stop)

@@ -18,6 +18,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_flag
 from ..data.sources import is_stateful, mark_of
 from ..model.batches import Moved, moved
+from ..parallel.ranks import Ranks
 from ..reading import read
 from .averages import Averaged, average_of
 from .epoch import Epoch
@@ -159,7 +160,8 @@ def fit(
         raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
     if checkpoint is not None and history is not None:
         raise NewtritonError("checkpoint keeps the history of its run: leave history out")
-    callbacks = [*callbacks, *([] if log_dir is None else [TensorBoard(log_dir)])]
+    first = _ranks_of(model).rank == 0  # what is shown and written is so by one rank
+    callbacks = [*callbacks, *([TensorBoard(log_dir)] if log_dir is not None and first else [])]
     with nullcontext(Noted()) if checkpoint is None else noted() as ending:
         saving, resumed = None, Resumed(History() if history is None else history)
         if checkpoint is not None:
@@ -172,7 +174,7 @@ def fit(
         history.interrupted = False
         takes_data = getattr(optimizer, "takes_data", False)
         total = left if takes_data else left * length_hint(train) or None
-        with tqdm(total=total, unit="step", disable=not progress) as bar:
+        with tqdm(total=total, unit="step", disable=not (progress and first)) as bar:
             loop = _Loop(model, optimizer, history, bar, saving)
             try:
                 loop.run(train, validation, left, kept, callbacks, resumed.within)
@@ -229,7 +231,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         x, y = moved(batch, model)
         mean.add(float(model.loss(x, y)), y)
         classified = classified and y.dtype == torch.int64
-        if not classified:
+        if not classified or not len(y):
             continue
         classes = model.classes(x)
         counts = model.counts(y) if isinstance(model, Counting) else torch.ones_like(y).bool()
@@ -240,8 +242,14 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         raise NewtritonError("the validation data have no batches: pass at least one")
     if not classified:
         return mean.value, None
-    ((right, labels),) = read(torch.stack(found).sum(0))
+    none = torch.zeros(2, dtype=torch.int64, device=model.device)
+    ((right, labels),) = read(_ranks_of(model).all_sum(torch.stack([none, *found]).sum(0)))
     return mean.value, float(right) / float(labels)
+
+
+def _ranks_of(model: TrainableModel) -> Ranks:
+    """Returns the ranks that train a model."""
+    return getattr(model, "ranks", None) or Ranks(None)
 
 
 class _Mean:
