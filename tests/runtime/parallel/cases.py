@@ -65,12 +65,19 @@ def part(parallel: nt.DataParallel | None, tensor: Tensor, cuts: Sequence[int]) 
     return tensor[cuts[rank] : cuts[rank + 1]]
 
 
-def values(parallel: nt.DataParallel | None, name: str, cuts: Sequence[int], count: int) -> Values:
-    """Returns all that a model and its linearization say of a batch."""
+def values(
+    parallel: nt.DataParallel | None, name: str, cuts: Sequence[Sequence[int]], count: int
+) -> list[Values]:
+    """Returns all that a model and its linearizations say of a batch, for each way to cut it."""
     model = compiled(name, parallel)
-    x, y = (part(parallel, t, cuts) for t in samples(name, count))
+    batches = [[part(parallel, t, cut) for t in samples(name, count)] for cut in cuts]
+    return [_values(model, name, *batch) for batch in batches]
+
+
+def _values(model: nt.Model, name: str, x: Tensor, y: Tensor) -> Values:
     generator = torch.Generator().manual_seed(3)
     v, w = torch.randn(2, model.params.numel(), generator=generator, dtype=torch.float64)
+    model.dropout.drawn = 0
     lin = model.linearize(x, y)
     found = {
         "loss": lin.loss, "count": torch.tensor(lin.count), "gradient": lin.gradient,
@@ -129,7 +136,7 @@ PRESETS: dict[str, tuple[str, Make]] = {
     "NewtonCG": ("chain", lambda m: nt.NewtonCG(m, sample=0.3)),
     "NewtonCG with batch norm": ("perceptron", lambda m: nt.NewtonCG(m, sample=0.3)),
     "Steihaug": ("convolutional", lambda m: nt.SecondOrder(m, "ggn", "steihaug", "trust-region")),
-    "preconditioned": ("convolutional", lambda m: nt.Preconditioned(m, torch.optim.SGD, lr=0.05)),
+    "preconditioned": ("perceptron", lambda m: nt.Preconditioned(m, torch.optim.SGD, lr=0.05)),
     "Adam": ("convolutional", lambda m: nt.TorchOptimizer(m, torch.optim.Adam, lr=0.01)),
     "L-BFGS": ("chain", lambda m: nt.TorchOptimizer(m, torch.optim.LBFGS, max_iter=3, lr=0.5)),
 }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -21,14 +23,36 @@ CUTS = {2: ((0, 4, 11), (0, 0, 11)), 3: ((0, 3, 5, 11), (0, 0, 5, 5 + 6))}
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_are_those_of_the_whole_batch(size: int, name: str) -> None:
     """Uneven parts, and empty ones."""
-    expected = values(None, name, (), COUNT)
-    for cut in CUTS[size]:
-        found = workers(size)(values, name, cut, COUNT)
+    (expected,) = values(None, name, [()], COUNT)
+    by_rank = workers(size)(values, name, CUTS[size], COUNT)
+    for cut, *found in zip(CUTS[size], *by_rank, strict=True):
         for of_rank in found:
             assert of_rank.keys() == expected.keys()
             for what, value in expected.items():
                 assert_close(of_rank[what], value, f"{what} cut at {cut}")
         assert all(torch.equal(found[0][n], each[n]) for each in found for n in found[0])
+
+
+def on_kernels(parallel: nt.DataParallel | None, backend: str) -> tuple[torch.Tensor, ...]:
+    net = nt.Sequential(nt.Linear(4), nt.BatchNorm1d(), nt.Tanh(), nt.Linear(3))
+    loss = nt.CrossEntropyLoss()
+    model = nt.compile(net, (3,), loss, backend=backend, device="cpu", parallel=parallel)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    x, y = (part(parallel, t, (0, 2, 5)) for t in (x, torch.arange(5) % 3))
+    lin = model.linearize(x, y)
+    v = torch.ones_like(model.params)
+    pair = lin.kronecker_factors("empirical")["0"]
+    return lin.gradient, lin.hvp(v), pair.A, pair.G
+
+
+@pytest.mark.interpreter
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
+def test_fused_kernels_are_cut_where_ranks_are_summed() -> None:
+    expected = on_kernels(None, "aten")
+    first, second = workers(2)(on_kernels, "triton")
+    for one, other, value in zip(first, second, expected, strict=True):
+        assert_close(one, value)
+        assert torch.equal(one, other)
 
 
 def of_ranks(parallel: nt.DataParallel, cut: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
