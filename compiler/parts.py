@@ -176,11 +176,11 @@ def check_apart(traced: Traced) -> None:
         NewtritonError: they do not; it names the layer that mixes samples.
     """
     if traced.training and traced.running:
-        layers = ", ".join(dict.fromkeys(map(layer_of, traced.running)))
+        first, *others = dict.fromkeys(map(layer_of, traced.running))
+        more = f" (and {len(others)} more)" if others else ""
         raise NewtritonError(
-            f"layer {layers} takes statistics of a whole batch, which pieces of it do not have: "
-            "leave micro_batch out, or take GroupNorm or LayerNorm in its place; with statistics "
-            "that stay as they are, linearize(x, y, training=False), there is nothing to refuse"
+            f"layer {first}{more} normalises by statistics of a whole batch, which its pieces do "
+            "not have: leave micro_batch out, or take GroupNorm or LayerNorm instead"
         )
     node = mixing([traced.losses])
     if node is not None:

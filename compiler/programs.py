@@ -28,7 +28,7 @@ from .derivatives.jvp import jvp
 from .derivatives.quadratic import quadratic_forms
 from .derivatives.transpose import vjp
 from .graph import ops
-from .graph.errors import NewtritonError
+from .graph.errors import NewtritonError, quoted
 from .graph.ir import LEAVES, VIEWS, Node, topological
 from .graph.program import Input, Output, Program, declared, simplified
 from .graph.simplify import simplify
@@ -358,7 +358,7 @@ class Programs:
             z_dots = [self._outputs_tangent(i) for i in range(directions)]
             forms = self._output_forms(z_dots)
         else:
-            raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(MATRICES)}")
+            raise NewtritonError(f"curvature is {quoted(curvature)}: one of {', '.join(MATRICES)}")
         return {Form(i, j): node for (i, j), node in forms.items()}
 
     @cached_property

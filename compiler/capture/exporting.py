@@ -256,7 +256,7 @@ def _without_cudnn() -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Keeps back what PyTorch logs about its own tracing, and its inference-only fast paths."""
     disabled, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # what fails is raised, too
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings(), torch.enable_grad():

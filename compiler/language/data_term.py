@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..graph import ops, scalar
-from ..graph.errors import ShapeError
+from ..graph.errors import ShapeError, quoted
 from ..graph.ir import Dim, N, Node, per_sample, show
 from .loss import Loss
 from .normaliser import over
@@ -103,7 +103,8 @@ def _one_a_row(criterion: Loss, what: str, values: Node, z: Node) -> Node:
     """Returns values of a loss, or raises an error where there is not one for each row."""
     if values.shape != z.shape[:1]:
         raise ShapeError(
-            f"{criterion!r} gave {what} of shape {show(values.shape)}: give one number a sample"
+            f"{quoted(criterion)} gave {what} of shape {show(values.shape)}: "
+            "give one number a sample"
         )
     return values
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 
 L = TypeVar("L", bound="Described")
 
@@ -30,7 +30,9 @@ def unknown(kind: type, name: str, sizes: Iterable[str] = ()) -> NewtritonError:
     packed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     named = [n for n, p in signature_of(kind).parameters.items() if p.kind not in packed]
     known = ", ".join([*sizes, *named]) or "none"
-    return NewtritonError(f"{kind.__name__}() has no option {name!r}: its arguments are {known}")
+    return NewtritonError(
+        f"{kind.__name__}() has no option {quoted(name)}: its arguments are {known}"
+    )
 
 
 def check_call(kind: type, args: Sequence[Any], options: Mapping[str, Any]) -> None:
@@ -62,9 +64,11 @@ class Described:
 
     Attributes:
         frozen: whether its parameters, and those of all layers in it, stay as they are.
+        several: whether it takes several inputs at once.
     """
 
     frozen: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     __signature__ = ConstructorSignature()
 
     def __new__(cls, *args: Any, **options: Any) -> Any:  # noqa: D102

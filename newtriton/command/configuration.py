@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..compiler.graph.errors import NewtritonError
+from ..runtime.disk import read
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # type: ignore[import-not-found]
 
+LARGEST = 1 << 20  # bytes of a file of options
 KEYWORDS = "set"  # the table of a file, and the option, whose values are name=value
 
 
@@ -50,8 +52,10 @@ def expanded(
 def _arguments(path: Path, add_options: Callable[[argparse.ArgumentParser], None]) -> Iterator[str]:
     """Yields the arguments that a file stands for."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(read(path, LARGEST).decode())
+    except NewtritonError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise NewtritonError(f"{path} is no TOML file: {error}") from error
     twin = Twin()
     add_options(twin)

@@ -49,7 +49,9 @@ class Files:
         hints = [hint for folder in self._folders(root) for hint in self._hints(folder)]
         expected = ", ".join(names[0] for names in self.names)
         folders = " or ".join(self.folders)
-        state = "has not all files of" if root.is_dir() else "is no folder with"
+        state = "has not all files of" if os.path.isdir(root) else "is no folder with"
+        if os.path.isdir(root) and not os.access(root, os.R_OK | os.X_OK):
+            state = "may not be looked into for"
         raise NewtritonError(
             f"{root} {state} {name}: it expects {expected} in that folder or in {folders} there; "
             f"they come from {self.source}{hints[0] if hints else ''}"
@@ -58,7 +60,7 @@ class Files:
     def _hints(self, folder: Path) -> Iterator[str]:
         """Yields what a folder holds that may explain why files are missing."""
         for other, hint in self.instead:
-            if (folder / other).exists():
+            if os.path.exists(folder / other):
                 yield f"; {folder / other} is there: {hint}"
         missing = [names[0] for names in self.names if self._found(folder, names) is None]
         if len(missing) < len(self.names):
@@ -72,7 +74,7 @@ class Files:
     @staticmethod
     def _found(folder: Path, names: Sequence[str]) -> Path | None:
         """Returns the path of a file under one of its names."""
-        return next((folder / name for name in names if (folder / name).exists()), None)
+        return next((folder / name for name in names if os.path.exists(folder / name)), None)
 
 
 def root_of(root: str | os.PathLike[str] | None) -> Path | None:

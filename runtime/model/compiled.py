@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, per_sample
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.language.trees import count, named
@@ -130,6 +131,7 @@ class Compiled(Remade):
         self._two_products: dict[int, bool] = {}
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
+        self._check_range(topological([traced.loss, traced.z]))
         self._frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self._positions = per_sample(traced.z.shape[:1])
         self.loss_rounding = LossRounding(
@@ -142,7 +144,12 @@ class Compiled(Remade):
         self._constants: dict[Input, Tensor] = {}
         for name, values in (c for p in self.programs.values() for c in p.traced.constants.items()):
             kept = dtype if values.is_floating_point() else values.dtype
-            self._constants[Constant(name)] = values.to(self.device, kept)
+            self._constants[Constant(name)] = fitted = values.to(self.device, kept)
+            if not torch.isfinite(fitted).all():
+                raise NewtritonError(
+                    f"a constant of the network or its loss is too large for {dtype}: give smaller "
+                    "numbers, or dtype=torch.float64"
+                )
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
 
@@ -268,9 +275,14 @@ class Compiled(Remade):
         """
         key = (program, tape)
         if key not in self._executors:
+            self._check_range(program.graph.nodes())
             keep = self.programs[training].tape if tape else ()
             self._executors[key] = self.backend.executor(program.graph, keep)
         return self._executors[key]
+
+    def _check_range(self, nodes: Iterable[Node]) -> None:
+        """Raises an error where the model's dtype does not hold the numbers in a graph."""
+        check_range(nodes, torch.finfo(self.dtype).max, self.dtype)
 
     def context(self, batch: int, share: Share | None = None) -> Context:
         """Returns the context of a call at a batch size, or on a share of a batch."""
@@ -483,7 +495,7 @@ class Compiled(Remade):
             if not found:
                 known = ", ".join(self.layout.parameters)
                 raise NewtritonError(
-                    f"freeze names {name!r}: give parameters or layers, of {known}"
+                    f"freeze names {quoted(name)}: give parameters or layers, of {known}"
                 )
             meant |= found
         self._hold(self.frozen | meant if frozen else self.frozen - meant)
@@ -584,8 +596,8 @@ class Compiled(Remade):
         if counted is None:
             return [], [total]
         sentence = (
-            f"no label of the batch counts for {self.criterion!r}: leave out batches in which all "
-            "labels are ignored or of classes of weight 0"
+            f"no label of the batch counts for {quoted(self.criterion)}: leave out batches in "
+            "which all labels are ignored or of classes of weight 0"
         )
         return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import NoneType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -15,9 +16,9 @@ from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS, DiagonalLayer, Kr
 from ...compiler.curvature.factors import KINDS, Wanted
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.curvature.recursion import check_pos_eig
-from ...compiler.graph.errors import MissingRule, NewtritonError
+from ...compiler.graph.errors import MissingRule, NewtritonError, quoted
 from ...compiler.graph.ir import Node, Op, batch_axis, concrete, per_sample
-from ...compiler.graph.options import check_count, check_option
+from ...compiler.graph.options import check_count, check_flag, check_kind, check_names, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped, named
 from ...compiler.programs import MATRICES, Programs
@@ -33,7 +34,7 @@ from ...compiler.values import (
 from ..reading import read
 from .compiled import Compiled, Watch
 from .factors import Factors
-from .inputs import read_checked
+from .inputs import check_device, read_checked
 from .statistics import factors_of, is_symmetric
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
@@ -185,6 +186,7 @@ class Linearization(Generic[M]):
     def _vector(self, v: Tensor) -> Tensor:
         """The vector itself, or an error where its shape or dtype is not that of the parameters."""
         v = self.model.layout.check(v, "v")
+        check_device("v is", v, self.model.device)
         if v.dtype != self.model.dtype:
             raise NewtritonError(
                 f"v is {v.dtype}, the model computes in {self.model.dtype}: use v.to(model.dtype)"
@@ -260,6 +262,7 @@ class Linearization(Generic[M]):
         """
         check_option("curvature", curvature, MATRICES)
         check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
+        check_flag("by_layer", by_layer)
         v = self._vector(v)
         if product == "stored-jacobian":
             return self._product(Ggnvp, self.programs.stored_ggnvp(by_layer), v, self.jacobian)
@@ -319,7 +322,8 @@ class Linearization(Generic[M]):
                     [2., 2.]])
         """
         check_option("curvature", curvature, MATRICES)
-        names, trained = tuple(parameters), self.programs.traced.trained
+        check_count("memory", memory)
+        names, trained = check_names("parameters", parameters), self.programs.traced.trained
         for name in names:
             check_option("a parameter", name, tuple(trained))
         views = self.model.layout.views(self.model.params)
@@ -397,10 +401,13 @@ class Linearization(Generic[M]):
                     [ 0.,  0.]])
         """
         check_option("curvature", curvature, MATRICES)
-        vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
-        if not vs:
-            raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        two = self.model.two_products(self._most) if two_products is None else two_products
+        given = [vs] if isinstance(vs, Tensor) else vs
+        if not isinstance(given, (tuple, list)) or not given:
+            raise NewtritonError(f"vs is {quoted(vs)}, no vectors: give a list of at least one")
+        vs = [self._vector(v) for v in given]
+        if two_products is None:
+            two_products = self.model.two_products(self._most)
+        two = check_flag("two_products", two_products)
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
         return self._matrix(found, vs)
 
@@ -480,11 +487,18 @@ class Linearization(Generic[M]):
         limits = {"max_factor": check_count("max_factor", max_factor)}
         limits["max_copies"] = check_count("max_copies", max_copies)
         gamma = check_pos_eig(kind, pos_eig)
-        named = None if layers is None else frozenset(layers)
+        check_kind("generator", generator, (torch.Generator, NoneType), "a torch.Generator")
+        check_kind("memory", memory, (dict, NoneType), "a dictionary, empty at first")
         wanted = Wanted(
-            kind, samples, frozenset(means), named, per_sample,
-            sharing=sharing, pos_eig=gamma, **limits,
-        )  # fmt: skip
+            kind,
+            samples,
+            frozenset(self._layers("means", means)),
+            None if layers is None else frozenset(self._layers("layers", layers)),
+            check_flag("per_sample", per_sample),
+            sharing=sharing,
+            pos_eig=gamma,
+            **limits,
+        )
         return self._factors(wanted, generator, memory)
 
     def _factors(
@@ -525,6 +539,12 @@ class Linearization(Generic[M]):
         matrices = [found[key] for key in symmetric]
         flat = [found[key] for key in order if key not in symmetric]
         self._ranks.sum_(*flat, symmetric=matrices, dtype=self.model.parallel.dtype)
+
+    def _layers(self, what: str, names: object) -> tuple[str, ...]:
+        """Returns the names of layers with parameters."""
+        found = check_names(what, names)
+        self.model.layout.check_layers(what, found)
+        return found
 
 
 def described(model: Compiled, wanted: Wanted) -> list[KroneckerLayer | DiagonalLayer]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
-from ...compiler.graph.options import check_count, check_flag
+from ...compiler.graph.options import check_count, check_flag, check_mapping
 from ...compiler.graph.program import Output, Program
 from ...compiler.language.trees import Tree
 from ...compiler.values import Gradient, Outputs, Scores
@@ -100,9 +101,8 @@ class Model(Compiled):
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        raise_faults(
-            "load_state_dict", faults({n: tuple(t.shape) for n, t in targets.items()}, state)
-        )
+        state = check_mapping("the entries", state)
+        raise_faults("load_state_dict", faults(targets, state))
         for name, target in targets.items():
             target.copy_(state[name].detach())
 
@@ -235,6 +235,8 @@ class Model(Compiled):
             (tensor(9.), tensor([-6., -6., -6.]))
         """
         programs = self.programs[check_flag("training", training)]
+        if ahead is not None and not callable(ahead):
+            raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
         return Linearization(self, programs, x, y, training, ahead)
 
     # --- in words -------------------------------------------------------------------------------
@@ -286,6 +288,7 @@ class Model(Compiled):
             kernels: whether each program's schedule and source follow.
         """
         programs, batch = self.programs[True], check_count("batch", batch)
+        check_flag("kernels", kernels)
 
         def plan(program: Program, made: Sequence[Node]) -> Planned | None:
             return self.executor(program, tape=program is programs.linearize).plan(batch, made)

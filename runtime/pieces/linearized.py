@@ -75,6 +75,11 @@ class LinearizedPieces(Linearization[Model]):
         self.loss, self.objective = total.to(model.dtype), float(numbers[0])
         self.count = float(numbers[1] if counted else cut.count)
 
+    @property
+    def passes(self) -> int:
+        """How often all pieces have been gone through."""
+        return self._cut.passes
+
     def _run(
         self,
         program: Program,

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.graph.errors import NewtritonError
+from ..disk import TEXT, parsed, read
 from ..summary import summary
+from . import files
 from .epoch import Epoch
 from .plots import Measure, plot_histories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+COUNTED = ("step", "epoch", "seconds", "loss")  # of a step's record
 
 
 @dataclass(repr=False)
@@ -83,10 +87,17 @@ class History:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Writes `text` into a file."""
+        """Writes `text` into a file, at once in the place of what was there.
+
+        Raises:
+            NewtritonError: it cannot be written.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.text(), encoding="utf-8")
+        try:
+            files.make_folder(path.parent)
+            files.replace(path, self.text().encode())
+        except OSError as error:
+            raise files.unwritable(path, error) from error
 
     @classmethod
     def parsed(cls, text: str) -> "History":
@@ -96,10 +107,13 @@ class History:
             NewtritonError: it is something else.
         """
         try:
-            record = json.loads(text)
-            return cls(**record | {"epochs": [Epoch(**epoch) for epoch in record["epochs"]]})
-        except (ValueError, TypeError, KeyError) as error:
+            record = parsed(text)
+            found = cls(**record | {"epochs": [Epoch(**epoch) for epoch in record["epochs"]]})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NewtritonError("it is not a history that History.save wrote") from error
+        if not found._is_whole():
+            raise NewtritonError("it is not a history that History.save wrote: a value is none")
+        return found
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
@@ -108,16 +122,39 @@ class History:
         Raises:
             NewtritonError: the file is another one.
         """
+        data = read(Path(path), TEXT)
         try:
-            return cls.parsed(Path(path).read_text(encoding="utf-8"))
+            return cls.parsed(data.decode())
         except ValueError as error:
             raise NewtritonError(f"{path} is not a history that History.save wrote") from error
+
+    def _is_whole(self) -> bool:
+        """Whether epochs and steps hold the numbers that are counted and drawn."""
+        optional = ("validation_loss", "validation_accuracy")
+        epochs = [
+            _is_number(value) or (value is None and name in optional)
+            for epoch in self.epochs
+            for name, value in asdict(epoch).items()
+        ]
+        if not (
+            all(epochs) and isinstance(self.steps, list) and isinstance(self.interrupted, bool)
+        ):
+            return False
+        return all(
+            isinstance(step, dict) and all(_is_number(step.get(name)) for name in COUNTED)
+            for step in self.steps
+        )
 
     def plot(
         self, path: str | Path | None = None, against: Measure | Sequence[Measure] = "epochs"
     ) -> "Figure":
         """Draws losses and accuracies of this history alone; see `plot_histories`."""
         return plot_histories({"": self}, path, against)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number of JSON."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _shown(value: object) -> str:

@@ -4,9 +4,10 @@ import operator
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
+from functools import partial
 from operator import length_hint
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -161,14 +162,18 @@ def fit(
     if checkpoint is not None and history is not None:
         raise NewtritonError("checkpoint keeps the history of its run: leave history out")
     first = _ranks_of(model).rank == 0  # what is shown and written is so by one rank
-    callbacks = [*callbacks, *([TensorBoard(log_dir)] if log_dir is not None and first else [])]
-    with nullcontext(Noted()) if checkpoint is None else noted() as ending:
+    board = TensorBoard(log_dir) if log_dir is not None and first else None
+    with ExitStack() as stack:
+        ending = Noted() if checkpoint is None else stack.enter_context(noted())
         saving, resumed = None, Resumed(History() if history is None else history)
         if checkpoint is not None:
             parts, every = (model, optimizer, train), Interval.of(checkpoint_every)
             saving = Saving(folder_of(checkpoint, keep), *parts, kept, every, ending)
-            resumed = saving.begin(resume)
+            resumed = stack.enter_context(saving.begun(resume))
         history, left = resumed.history, epochs
+        if board is not None:
+            board.begin(history)
+            callbacks = [*callbacks, board]
         if saving is not None:
             left = max(0, epochs - len(history.epochs))
         history.interrupted = False
@@ -295,12 +300,15 @@ class _Mean:
 class TensorBoard:
     """A callback that writes losses, accuracies and the steps' reports as TensorBoard events.
 
+    A run that goes on hides what it wrote before and writes all of it again: it may have come
+    further than where it goes on, and steps and epochs count differently.
+
     Args:
         log_dir: the folder of the event files.
 
     Attributes:
-        writer: TensorBoard's writer.
-        written: how many steps of the history have been written.
+        writer: TensorBoard's writer, once there is something to write.
+        written: how many steps and epochs of the history have been written.
     """
 
     def __init__(self, log_dir: str | Path) -> None:
@@ -311,20 +319,28 @@ class TensorBoard:
                 f"log_dir={str(log_dir)!r} needs TensorBoard: pip install tensorboard, or leave "
                 "log_dir out"
             ) from error
-        self.writer = SummaryWriter(str(log_dir))
-        self.written = 0
+        self._make: Callable[..., Any] = partial(SummaryWriter, str(log_dir))
+        self.writer: Any = None
+        self.written = (0, 0)
+
+    def begin(self, history: History) -> None:
+        """Prepares for a run that is new, or goes on from where a history ends."""
+        if history.steps:
+            self._make = partial(self._make, purge_step=0)
 
     def __call__(self, history: History) -> None:
         """Writes what the history has gained since the last call."""
-        for step in history.steps[self.written :]:
+        self.writer = self.writer or self._make()
+        steps, epochs = self.written
+        for step in history.steps[steps:]:
             for name, value in step.items():
                 if isinstance(value, int | float) and name not in ("step", "epoch"):
                     self.writer.add_scalar(f"step/{name}", value, step["step"])
-        self.written = len(history.steps)
-        epoch = history.epochs[-1]
-        for name, value in asdict(epoch).items():
-            if value is not None and name != "number":
-                self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
+        for epoch in history.epochs[epochs:]:
+            for name, value in asdict(epoch).items():
+                if value is not None and name != "number":
+                    self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
+        self.written = len(history.steps), len(history.epochs)
         self.writer.flush()
 
 

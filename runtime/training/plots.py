@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...compiler.graph.errors import NewtritonError
+from . import files
 from .epoch import Epoch
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def plot_histories(
         Matplotlib's figure, which belongs to no window.
 
     Raises:
-        NewtritonError: `against` is unknown, or there is no completed epoch.
+        NewtritonError: `against` is unknown, there is no completed epoch, or the file cannot be
+            written.
 
     Examples:
         >>> import newtriton as nt
@@ -78,8 +80,11 @@ def plot_histories(
                 axes.legend(once.values(), once.keys())
         losses.set_yscale("log", nonpositive="mask")
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        try:
+            files.make_folder(Path(path).parent)
+            figure.savefig(path)
+        except OSError as error:
+            raise files.unwritable(Path(path), error) from error
     return figure
 
 

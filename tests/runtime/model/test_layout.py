@@ -77,7 +77,8 @@ def test_a_vector_has_the_length_of_the_parameters(vector: Tensor) -> None:
 
 def test_every_fault_is_named_in_one_error() -> None:
     given = {"b": torch.zeros(3), "c": 1.0, "d": torch.tensor([float("nan")]), "e": torch.zeros(1)}
-    found = faults({"a": (2,), "b": (2,), "c": (), "d": (1,)}, given)
+    shapes: dict[str, tuple[int, ...]] = {"a": (2,), "b": (2,), "c": (), "d": (1,)}
+    found = faults({n: torch.zeros(s) for n, s in shapes.items()}, given)
     assert found == [
         "missing a",
         "b has shape (3,), not (2,)",

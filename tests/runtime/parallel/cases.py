@@ -126,13 +126,13 @@ def moments(lin: nt.Linearization) -> Values:
 
 Make = Callable[[nt.Model], Any]
 PRESETS: dict[str, tuple[str, Make]] = {
-    "FITRE": ("convolutional", lambda m: nt.FITRE(m)),
+    "FITRE": ("convolutional", nt.FITRE),
     "FITRE of the paper": ("convolutional", lambda m: nt.FITRE(m, noise=None)),
     "EKFAC": ("convolutional", lambda m: nt.FITRE(m, factors="ekfac")),
-    "KFAC": ("perceptron", lambda m: nt.KFAC(m)),
-    "KFRA": ("chain", lambda m: nt.KFRA(m)),
-    "KFLR": ("weighted", lambda m: nt.KFLR(m)),
-    "EACG": ("chain", lambda m: nt.EACG(m)),
+    "KFAC": ("perceptron", nt.KFAC),
+    "KFRA": ("chain", nt.KFRA),
+    "KFLR": ("weighted", nt.KFLR),
+    "EACG": ("chain", nt.EACG),
     "NewtonCG": ("chain", lambda m: nt.NewtonCG(m, sample=0.3)),
     "NewtonCG with batch norm": ("perceptron", lambda m: nt.NewtonCG(m, sample=0.3)),
     "Steihaug": ("convolutional", lambda m: nt.SecondOrder(m, "ggn", "steihaug", "trust-region")),
@@ -144,7 +144,7 @@ SIZES = (23, 24, 20, 7)
 
 
 def cuts(count: int, size: int) -> list[int]:
-    """Returns where the ranks' parts of a batch begin and end: uneven, some of a small one empty."""
+    """Returns where ranks' parts of a batch begin and end: uneven, some of a small one empty."""
     if count == min(SIZES):
         return [0] * size + [count]
     return [count * r // size for r in range(size + 1)]

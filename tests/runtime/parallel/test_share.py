@@ -70,9 +70,7 @@ def test_batch_norm_may_take_the_statistics_of_each_part() -> None:
     alone = [model.linearize(x[a:b], y[a:b]) for a, b in ((0, 4), (4, 11))]
     weights = torch.tensor([lin.count for lin in alone]).double()
     gradient = sum(lin.gradient * c for lin, c in zip(alone, weights, strict=True))
-    mean = sum(
-        lin.statistics["2.running_mean"] * n for lin, n in zip(alone, (4, 7), strict=True)
-    )
+    mean = sum(lin.statistics["2.running_mean"] * n for lin, n in zip(alone, (4, 7), strict=True))
     for loss, found, statistic in workers(2)(of_ranks, cut):
         assert_close(found - 0.01 * model.params, gradient / weights.sum())
         assert_close(statistic, mean / COUNT)

@@ -1,4 +1,4 @@
-"""Processes that stand for ranks: started once for each number of them, and asked again and again."""
+"""Processes that stand for ranks: started once for each number of them, and asked often."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def saved(path: Path) -> tuple[Stateful, Stateful, History]:
     model = Stateful(**{"0.weight": torch.arange(6.0).reshape(2, 3).T})
     generator = torch.Generator().manual_seed(3).get_state()
     optimizer = Stateful(radius=0.5, generator=generator, velocity=None, rejected=[1, 2])
-    history = History([Epoch(1, 2, 0.5, 1.0)], [{"step": 1, "seconds": 0.5, "loss": 1.0}])
+    history = History(
+        [Epoch(1, 2, 0.5, 1.0)], [{"step": 1, "epoch": 1, "seconds": 0.5, "loss": 1.0}]
+    )
     folder = RunFolder(path, OPTIONS)
     assert folder.begin() == History()
     data = batches()
