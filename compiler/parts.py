@@ -48,14 +48,20 @@ class PartPrograms(Programs):
         NewtritonError: samples are mixed in the network or by its loss.
     """
 
-    tape = NOTHING
-    _linearized = NOTHING
-
     def __init__(self, traced: Traced) -> None:
         super().__init__(traced)
         check_apart(traced)
         self._staged: dict[Wanted, Staged] = {}
         self._joint: dict[Program, Program] = {}
+
+    @cached_property
+    def tape(self) -> frozenset[Node]:
+        """Nothing: no value is kept."""
+        return NOTHING
+
+    @cached_property
+    def _linearized(self) -> frozenset[Node]:
+        return NOTHING
 
     @cached_property
     def _leaves(self) -> dict[Input, Node]:
@@ -140,9 +146,8 @@ class PartPrograms(Programs):
         key = ("samples", wanted)
         if key not in self._made:
             found = self._statistics(wanted)
-            outputs = {
-                k: n for k, n in found.items() if isinstance(k, (LayerInputs, LayerAdjoints))
-            }
+            kept = LayerInputs, LayerAdjoints
+            outputs: dict[Output, Node] = {k: n for k, n in found.items() if isinstance(k, kept)}
             noise = random_numbers(self.traced, wanted.kind, wanted.samples)
             self._made[key] = self._program(f"samples of {wanted.kind}", outputs, NOTHING, noise)
         return self._made[key]

@@ -6,7 +6,7 @@ NumPy's scalars are numbers too: they are taken, and become Python's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -104,6 +104,28 @@ def check_kind(what: str, value: object, kind: type[T] | tuple[type[T], ...], ex
     if isinstance(value, kind):
         return value
     raise NewtritonError(f"{what} is {quoted(value)}: give {example}")
+
+
+def check_members(what: str, value: T, names: Iterable[str], example: str) -> T:
+    """Returns an object, of whatever class, that has attributes of some names.
+
+    Raises:
+        NewtritonError: it lacks one.
+    """
+    if not isinstance(value, type) and all(hasattr(value, name) for name in names):
+        return value
+    raise NewtritonError(f"{what} is {quoted(value)}: give {example}")
+
+
+def check_callable(what: str, value: T) -> T:
+    """Returns a value that can be called.
+
+    Raises:
+        NewtritonError: it cannot.
+    """
+    if callable(value):
+        return value
+    raise NewtritonError(f"{what} is {quoted(value)}: give a function")
 
 
 def check_names(what: str, values: object) -> tuple[str, ...]:

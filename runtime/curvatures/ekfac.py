@@ -75,7 +75,7 @@ class EigenbasisBlock(MatrixBlock):
                 self._turn(a.vectors, g.vectors)
         moments = new.moments(mine["basis_A"], mine["basis_G"])
         yield []  # until every layer has its basis
-        mine["S"].lerp_(moments(), 1.0 if first else weight)
+        mine["S"] = torch.lerp(mine["S"], moments(), 1.0 if first else weight)
 
     def _turn(self, basis_a: Tensor, basis_g: Tensor) -> None:
         """Moves to another basis, in which S becomes the diagonal of what the block has been."""

@@ -123,3 +123,8 @@ class DataParallel:
 def _made(batch_norm: str, factors: str, bucket: int, timeout: float | None) -> DataParallel:
     options: dict[str, Any] = {"batch_norm": batch_norm, "factors": factors}
     return DataParallel(None, **options, bucket=bucket, timeout=timeout)
+
+
+def launched() -> DataParallel | None:
+    """Returns what trains on the ranks that torchrun has started; None where it has not."""
+    return DataParallel() if all(name in os.environ for name in LAUNCHED) else None

@@ -81,6 +81,17 @@ class Ranks:
             work.wait()
             bucket.unpack()
 
+    @property
+    def device(self) -> torch.device:
+        """Where numbers lie that the group's library gathers."""
+        if self.alone or dist.get_backend(self.group) != "nccl":
+            return torch.device("cpu")
+        return torch.device("cuda", torch.cuda.current_device())
+
+    def most(self, number: int) -> int:
+        """Returns the largest of the numbers that the ranks have."""
+        return int(self.gather(torch.tensor([number], device=self.device)).max())
+
     def gather(self, numbers: Tensor) -> Tensor:
         """Returns the numbers of all ranks, a row for each."""
         if self.alone:

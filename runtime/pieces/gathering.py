@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.adjoints import Noise, random_numbers
+from ...compiler.curvature.blocks import KroneckerLayer
 from ...compiler.curvature.factors import LayerInputs, Wanted
 from ...compiler.graph.program import Input, Output, Program
 from ..model.factors import Factors, KroneckerFactors
@@ -86,11 +87,11 @@ class Gathering:
         """Returns factors that bring their samples, which a pass of its own goes through."""
         model, wanted = self.cut.model, self.asked.wanted
         program = self.cut.programs.samples(wanted)
-        noise = {key: x for key, x in self.given.items() if isinstance(key, Noise)}
+        noise: dict[Input, Tensor] = {k: x for k, x in self.given.items() if isinstance(k, Noise)}
         moments = Moments(self.cut, program, noise, wanted.weight(self.cut.batch))
         for block in described(model, wanted):
-            pair = pairs[block.layer]
-            if LayerInputs(block.layer) in program.outputs and isinstance(pair, KroneckerFactors):
+            pair, sampled = pairs[block.layer], LayerInputs(block.layer) in program.outputs
+            if sampled and isinstance(block, KroneckerLayer) and isinstance(pair, KroneckerFactors):
                 pairs[block.layer] = PiecewiseFactors(pair, block, moments)
         return pairs
 

@@ -47,10 +47,10 @@ class Moments:
         asked, self._asked = self._asked, {}
         for start, count in self.cut.pieces():
             found = self.cut.run_on(self.program, start, count, self.noise)
-            for layer, (factors, *bases) in asked.items():
+            for layer, (factors, basis_a, basis_g) in asked.items():
                 samples = found[LayerInputs(layer)], found[LayerAdjoints(layer)]
                 part = SampledFactors(factors.pair, factors.described, *samples, self.weight)
-                moments = part.second_moments(*bases)
+                moments = part.second_moments(basis_a, basis_g)
                 self._found[layer] = self._found[layer].add_(moments) if start else moments
 
 

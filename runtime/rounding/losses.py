@@ -79,8 +79,8 @@ class LossRounding:
             places = torch.arange(some.numel(), device=z.device) + start * outputs
             signs = places.double().cos().sign().view_as(some)
             found.append(self._errors(some, labels, moved * signs))
-        errors, counted = (sum(each) for each in zip(*found, strict=True))
-        return errors / counted
+        errors = torch.stack([each for each, _ in found]).sum()
+        return errors / sum(counted for _, counted in found)
 
     def _errors(self, z: Tensor, y: Tensor, moved: Tensor) -> tuple[Tensor, float | Tensor]:
         """Returns the sum of the losses' errors where outputs are moved, and what divides it."""

@@ -260,3 +260,11 @@ def reduction_ratio(loss: float, new_loss: float, predicted: float, hides: Hides
     if hides(max(abs(decrease), abs(predicted))):
         return None
     return decrease / predicted if predicted else math.copysign(math.inf, decrease)
+
+
+def recovers(rho: float | None) -> bool:
+    """Whether a step that was taken allows what refusals have raised to be lowered.
+
+    Rounding hides what very short steps do. Those would be all that comes, were they not good.
+    """
+    return rho is None or rho > GOOD

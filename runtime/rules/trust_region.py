@@ -223,7 +223,10 @@ class TrustRegion(ModelRule):
             carried *= min(1.0, radius / (length(carried) or radius))
             c = carried if model(carried) < 0 else c
         step, along = point.vectors.combination(c, units), -float(c[0] / norms[0])
-        return Proposal(step, length(c), -model(c), float(slope @ c), along, bool(slope[0] < 0.0))
+        return Proposal(
+            step, length(c), -model(c), float(slope @ c), along, bool(slope[0] < 0.0),
+            bounded=length(c) > 0.99 * radius,
+        )  # fmt: skip
 
     def _search(
         self,
@@ -252,10 +255,14 @@ class TrustRegion(ModelRule):
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
     ) -> tuple[bool, float | None]:
-        """Accepts a step where ρ is high enough or says nothing; the radius follows ρ."""
+        """Accepts a step where ρ is high enough or says nothing; the radius follows ρ.
+
+        It doubles too where rounding hides what a step of its length does: refusals have made it
+        too short to be judged by.
+        """
         rho = reduction_ratio(loss, new_loss, proposal.predicted, hides)
         accepted = rho is None or rho >= self.reject_below
-        if rho is not None and rho >= GOOD:
+        if proposal.bounded if rho is None else rho >= GOOD:
             self.radius = min(2 * self.radius, self.max_radius)
         elif rho is not None and rho < POOR:
             share = abs(proposal.along)

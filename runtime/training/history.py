@@ -1,13 +1,16 @@
 """What a training run recorded, as numbers, as a file and as a picture."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
 from ..disk import TEXT, parsed, read
+from ..paths import path_of
 from ..summary import summary
 from . import files
 from .epoch import Epoch
@@ -19,15 +22,19 @@ if TYPE_CHECKING:
 COUNTED = ("step", "epoch", "seconds", "loss")  # of a step's record
 
 
+MOST, RECENT = 10_000, 5_000  # records of steps, and those of the last steps among them
+
+
 @dataclass(repr=False)
-class History:
+class History(Checked):
     """The records of a training run.
 
     Attributes:
         epochs: one `Epoch` per completed epoch: number, steps, seconds, loss, validation_loss and
             validation_accuracy.
         steps: one dictionary per optimizer step: `step` and `epoch` (from 1), `seconds` of training
-            so far, and the fields of the optimizer's report.
+            so far, and the fields of the optimizer's report. Of more than 10,000 steps the last
+            5,000 are kept at least, and of the others every second, fourth, eighth, ….
         interrupted: whether a KeyboardInterrupt ended the run.
 
     Examples:
@@ -51,13 +58,15 @@ class History:
         """Returns how far the run has come and a line for each epoch, a screen at most."""
         names = [field.name for field in fields(Epoch)]
         rows = [[_shown(getattr(epoch, name)) for name in names] for epoch in self.epochs]
-        refused = sum(not step.get("accepted", True) for step in self.steps)
+        refused, recorded = sum(not step.get("accepted", True) for step in self.steps), ""
+        if self.count > len(self.steps):
+            recorded = f" of the {len(self.steps)} recorded"
         last = {n: v for n, v in (self.steps[-1] if self.steps else {}).items() if v is not None}
         return summary(
-            f"History of {len(self.epochs)} epochs, {len(self.steps)} steps, {self.seconds:.3g} s"
+            f"History of {len(self.epochs)} epochs, {self.count} steps, {self.seconds:.3g} s"
             + (", interrupted" if self.interrupted else ""),
             {
-                "refused": f"{refused} steps",
+                "refused": f"{refused} steps{recorded}",
                 "last step": ", ".join(f"{n} {_shown(v)}" for n, v in last.items()) or None,
             },
             [[name.replace("_", " ") for name in names], *rows] if rows else (),
@@ -66,12 +75,30 @@ class History:
     __repr__ = __str__
 
     @property
+    def count(self) -> int:
+        """How many steps have been made."""
+        return self.steps[-1]["step"] if self.steps else 0
+
+    @property
+    def stride(self) -> int:
+        """Of how many early steps one is recorded: 1, 2, 4, …"""
+        early = self.count - RECENT
+        return 1 if self.count <= MOST else 1 << math.ceil(math.log2(2 * early / RECENT))
+
+    def record(self, step: dict[str, Any]) -> None:
+        """Appends the record of a step; early ones are thinned out where there are too many."""
+        self.steps.append(step)
+        if len(self.steps) > MOST:
+            last, stride = self.count - RECENT, self.stride
+            self.steps[:] = [s for s in self.steps if s["step"] > last or s["step"] % stride == 0]
+
+    @property
     def seconds(self) -> float:
         """The time spent training, in seconds."""
         return self.steps[-1]["seconds"] if self.steps else 0.0
 
     def refused(self, epoch: int) -> int:
-        """Returns how many steps of an epoch were not accepted."""
+        """Returns how many recorded steps of an epoch were not accepted."""
         of_epoch = [step for step in self.steps if step.get("epoch") == epoch]
         return sum(not step.get("accepted", True) for step in of_epoch)
 
@@ -83,8 +110,14 @@ class History:
         return None
 
     def text(self) -> str:
-        """Returns the records as JSON, with Python's NaN and Infinity where a run diverged."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """Returns the records as JSON, with Python's NaN and Infinity where a run diverged.
+
+        Each has a line of its own.
+        """
+        lists = {"epochs": [*map(asdict, self.epochs)], "steps": self.steps}
+        lines = {name: ",\n".join(map(json.dumps, rows)) for name, rows in lists.items()}
+        parts = [f'"{name}": [\n{text}\n]' for name, text in lines.items()]
+        return "{" + ",\n".join([*parts, f'"interrupted": {json.dumps(self.interrupted)}']) + "}\n"
 
     def save(self, path: str | Path) -> None:
         """Writes `text` into a file, at once in the place of what was there.
@@ -92,7 +125,7 @@ class History:
         Raises:
             NewtritonError: it cannot be written.
         """
-        path = Path(path)
+        path = path_of("path", path)
         try:
             files.make_folder(path.parent)
             files.replace(path, self.text().encode())
@@ -122,7 +155,7 @@ class History:
         Raises:
             NewtritonError: the file is another one.
         """
-        data = read(Path(path), TEXT)
+        data = read(path_of("path", path), TEXT)
         try:
             return cls.parsed(data.decode())
         except ValueError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,7 @@ class Within(NamedTuple):
 
     Attributes:
         batches: how many batches of the epoch have been stepped on.
-        counts: what each of them weighs in the mean loss of the epoch.
+        sums: the weighed sum of their losses, and that of their weights, for the epoch's mean.
         start: what the data drew from where the epoch began, by name; see `data/sources.py`.
         now: the same after the last step.
         mark: what tells the last of the batches from others, see `mark_of`; empty for data that
@@ -66,21 +67,26 @@ class Within(NamedTuple):
     """
 
     batches: int
-    counts: list[float]
+    sums: tuple[float, float]
     start: dict[str, Any]
     now: dict[str, Any]
     mark: tuple[str, ...] = ()
 
     @classmethod
-    def parsed(cls, state: Mapping[str, Any]) -> Within:
-        """Returns what has been saved.
+    def parsed(cls, state: Mapping[str, Any], history: History) -> Within:
+        """Returns what has been saved; earlier runs saved each batch's weight.
 
         Raises:
             ValueError: it is something else.
         """
-        within = cls(**state)
-        counted = isinstance(within.batches, int) and 0 <= len(within.counts) <= within.batches
-        if not counted or not within.batches or not {*map(type, within.counts)} <= {int, float}:
+        saved: dict[str, Any] = dict(state)
+        if (counts := saved.pop("counts", None)) is not None:
+            losses = [step["loss"] for step in history.steps[-len(counts) :]]
+            saved["sums"] = sum(map(operator.mul, counts, losses)), sum(counts)
+        saved["sums"] = tuple(saved["sums"])
+        within = cls(**saved)
+        numbers = len(within.sums) == 2 and {*map(type, within.sums)} <= {int, float}
+        if not numbers or not isinstance(within.batches, int) or within.batches < 1:
             raise ValueError(f"{within.batches!r} batches of an epoch are none")
         return within
 
@@ -228,7 +234,7 @@ class RunFolder:
         try:
             state = self._decoded(parts, model, _label(optimizer))
             history = History.parsed(parts[HISTORY].decode())
-            within = None if state["within"] is None else Within.parsed(state["within"])
+            within = None if state["within"] is None else Within.parsed(state["within"], history)
             with self._taken_over(state, model, optimizer, sources(data)):
                 self.generations.make_last(name)
         except OSError as error:

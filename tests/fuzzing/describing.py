@@ -281,7 +281,7 @@ def _capturing(rng: Random) -> Call:
     options = {"backend": "aten", "device": "cpu", "weight_decay": 0.01}
     options["dtype"] = rng.choice([torch.float32, torch.float64])
     args = (module, _batch((6,)), nt.CrossEntropyLoss())
-    return Call(nt.from_torch, args, options, use, lambda: dict(module.state_dict()))
+    return Call(nt.from_torch, args, options, use, lambda: dict(module.state_dict()), False)
 
 
 DESCRIBING["compile"] = _compiling

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from random import Random
 from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from .calls import Call
 from .values import Spoiled, kinds, spoiled
@@ -20,6 +25,7 @@ class Mutation(NamedTuple):
         phrase: what is wrong.
         value: what stands in place of a good value.
         outcome: what has to come of it, as in `values.py`.
+        around: makes what stands around the call.
     """
 
     args: tuple[Any, ...]
@@ -28,6 +34,30 @@ class Mutation(NamedTuple):
     phrase: str
     value: Any
     outcome: str
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+@contextmanager
+def _default_dtype() -> Iterator[None]:
+    """Another default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+AROUND: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no grad": torch.no_grad,
+    "another default device": lambda: torch.device("meta"),
+    "another default dtype": _default_dtype,
+    "a count of operators": lambda: FlopCounterMode(display=False),
+    "saved tensors on the host": torch.autograd.graph.save_on_cpu,
+    "anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
+}
 
 
 def mutated(rng: Random, call: Call) -> Mutation:
@@ -38,6 +68,9 @@ def mutated(rng: Random, call: Call) -> Mutation:
     share = rng.random()
     if share < 0.8 and places:
         return _replaced(rng, call, names, rng.choice(places))
+    if share < 0.87:
+        around = rng.choice(list(AROUND))
+        return Mutation(args, options, "", f"{around} around", None, "same", AROUND[around])
     kind = rng.choice(["unknown", "missing", "surplus", "swapped"])
     if kind == "missing" and len(args) + len(options):
         place = rng.choice([*range(len(args)), *options])

@@ -111,7 +111,9 @@ def _made(call: Call, mutation: Mutation, said: str) -> tuple[str, Any]:
     with warnings.catch_warnings(record=True) as heard, _limited():
         warnings.simplefilter("always")
         try:
-            result = call.use(call.function(*mutation.args, **mutation.options))
+            with mutation.around():
+                result = call.function(*mutation.args, **mutation.options)
+            result = call.use(result)
             outcome = "accepted"
         except nt.NewtritonError as error:
             _check_message(str(error), said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from functools import cache
@@ -34,6 +35,7 @@ class Dying:
         half: whether that call has been made, to half of its bytes where it writes.
         lost: whether what has not been flushed to the disk is lost, as when the power fails.
         end: ends the process; raises `Killed` unless given.
+        linkless: whether the file system has no links.
 
     Attributes:
         calls: how many have been made.
@@ -45,7 +47,9 @@ class Dying:
         half: bool = False,
         lost: bool = False,
         end: Callable[[], Any] | None = None,
+        linkless: bool = False,
     ) -> None:
+        self.linkless = linkless
         self.at, self.half, self.lost, self.calls = at, half, lost, 0
         self.end = end or self._raise
         self.unflushed: dict[int, Path] = {}
@@ -73,6 +77,8 @@ class Dying:
 
     def _made(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Makes a call, and notes which files are not on the disk."""
+        if name == "symlink" and self.linkless:
+            raise OSError(errno.EPERM, "no links")
         result = call(*arguments)
         if name == "open" and arguments[1] & os.O_WRONLY:
             self.unflushed[result] = Path(arguments[0])
@@ -187,20 +193,23 @@ def in_child(folder: Path, dying: Dying) -> int:
 def trial(seed: int, folder: Path) -> str:
     """Kills a run at one to three calls, really, and compares what is resumed bit for bit.
 
-    Half of a call may have been made, and what was not flushed may be lost.
+    Half of a call may have been made, and what was not flushed may be lost. Every fourth run dies
+    where there are no links.
     """
+    linkless = seed % 4 == 3
     torch.set_num_threads(1)  # a forked process has no others
     draw, (whole, calls), done = np.random.default_rng(seed), unbroken(), list[str]()
     for _ in range(int(draw.integers(1, 4))):
         at, half, lost = int(draw.integers(1, calls + 1)), draw.random() < 0.5, draw.random() < 0.5
-        dying = Dying(at, half, lost, end=lambda: os._exit(DIED))
+        dying = Dying(at, half, lost, end=lambda: os._exit(DIED), linkless=linkless)
         status = in_child(folder / "run", dying)
         assert status in (0, DIED), f"seed {seed}: status {status} after {done}, then call {at}"
         if status == DIED:
             done.append(f"call {at}{', half of it' * half}{', unflushed lost' * lost}")
     found = differing(whole, Run(folder / "run")())
     assert not found, f"seed {seed}: killed at {done}, resumed with another {found[0]}"
-    return f"resumed after {len(done)} kill{'s' * (len(done) != 1)}"
+    where = ", without links" if linkless else ""
+    return f"resumed after {len(done)} kill{'s' * (len(done) != 1)}{where}"
 
 
 def differing(one: Any, other: Any, place: str = "") -> list[str]:

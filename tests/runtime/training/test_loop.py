@@ -244,7 +244,8 @@ class Writer:
     """Stands in for TensorBoard's writer."""
 
     def __init__(self, log_dir: str, purge_step: int | None = None) -> None:
-        self.log_dir, self.purge_step, self.scalars = log_dir, purge_step, []
+        self.log_dir, self.purge_step = log_dir, purge_step
+        self.scalars, self.closed = [], False
         Writer.last = self
 
     def add_scalar(self, name: str, value: float, at: int) -> None:
@@ -252,6 +253,9 @@ class Writer:
 
     def flush(self) -> None:
         """Does nothing, since nothing is held back."""
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_tensorboard_gets_every_step_and_epoch_once(monkeypatch):
@@ -266,6 +270,7 @@ def test_tensorboard_gets_every_step_and_epoch_once(monkeypatch):
         step["loss"] for step in history.steps
     ]
     assert [at for name, _, at in written if name == "epoch/loss"] == [1, 2]
+    assert Writer.last.closed
 
 
 def test_tensorboard_hides_what_a_run_wrote_that_goes_on_from_before(monkeypatch, tmp_path):
