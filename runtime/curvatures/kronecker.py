@@ -41,6 +41,7 @@ from ..parts.state import (
     Maybe,
     Number,
     Random,
+    Shaped,
     Spec,
     State,
     Undo,
@@ -223,7 +224,11 @@ class KroneckerCurvature(Remade):
         for block in blocks.values():
             shapes = block.spec(views, self.model.dtype).items()
             block.load(
-                {n: torch.empty(spec.shape, dtype=spec.dtype, device=META) for n, spec in shapes}
+                {
+                    name: torch.empty([n or 0 for n in spec.shape], dtype=spec.dtype, device=META)
+                    for name, spec in shapes
+                    if isinstance(spec, Shaped)
+                }
             )
         return self._operator(blocks)
 
@@ -271,7 +276,7 @@ class KroneckerCurvature(Remade):
     def _is_due(self) -> bool:
         """Whether the next update gathers."""
         burning_in = self.updates < self.burn_in
-        return burning_in or self.updates % self.every == 0 or not self._is_filled
+        return burning_in or self.updates % self.every == 0 or not self.is_filled
 
     def asks(self) -> Asked | None:
         """Returns what the next update asks of a linearization; None where nothing is due."""

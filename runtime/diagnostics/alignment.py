@@ -148,7 +148,7 @@ def _steps(
 ) -> dict[str, Tensor]:
     """Returns the updates as flat vectors, by name."""
     if isinstance(updates, Mapping):
-        given = updates
+        given: Mapping[str, Curvature | Tensor | str] = updates
     else:
         given = {name: name for name in check_names("updates", updates)}
     steps: dict[str, Tensor] = {}
