@@ -306,4 +306,4 @@ def check_model(model: Any) -> Model:
         NewtritonError: it is something else.
     """
     made = "what newtriton.compile or newtriton.from_torch gave"
-    return check_members("model", model, ("params", "layout"), made)
+    return check_members("model", model, ("layout", "weight_decay"), made)
