@@ -191,14 +191,15 @@ class Model(Compiled):
         programs = self.programs[True]
         inputs, labels, demands, batch = self.check(programs.traced, x, y)
         program = programs.linearize
-        self.dropout.draw()
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
-        feed = self.feed(inputs, labels) | self.dropout(self.context(batch))
-        found = self.run(program, batch, feed, out=out)
-        self.decay_(gradient, self.params)
+        with self.dropout.undone():
+            self.dropout.draw()
+            feed = self.feed(inputs, labels) | self.dropout(self.context(batch))
+            found = self.run(program, batch, feed, out=out)
+            self.decay_(gradient, self.params)
+            largest, (broken, (total, *_)) = (gradient, self.params), self.measured(found)
+            h = float(read_checked(demands + broken, total, largest=largest)[0])
         statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
-        largest, (broken, (total, *_)) = (gradient, self.params), self.measured(found)
-        h = float(read_checked(demands + broken, total, largest=largest)[0])
         return h, gradient, statistics
 
     def linearize(
@@ -233,7 +234,8 @@ class Model(Compiled):
         programs = self.programs[check_flag("training", training)]
         if ahead is not None and not callable(ahead):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
-        return Linearization(self, programs, x, y, training, ahead)
+        with self.dropout.undone():
+            return Linearization(self, programs, x, y, training, ahead)
 
     # --- in words -------------------------------------------------------------------------------
 
