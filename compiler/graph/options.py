@@ -6,7 +6,7 @@ NumPy's scalars are numbers too: they are taken, and become Python's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -64,10 +64,10 @@ def check_count(what: str, value: object, least: int = 1, most: int = LONGEST) -
     """
     wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
     if isinstance(value, Integral) and not isinstance(value, bool):
-        number = int(value)
-        if least <= number <= most:
-            return number
-        wanted = wanted if number < least else f"one up to {most}"
+        if least <= int(value) <= most:
+            return int(value)
+        if int(value) > most:
+            wanted = f"one up to {most}"
     raise NewtritonError(f"{what} is {quoted(value)}: give {wanted}")
 
 
@@ -106,16 +106,38 @@ def check_kind(what: str, value: object, kind: type[T] | tuple[type[T], ...], ex
     raise NewtritonError(f"{what} is {quoted(value)}: give {example}")
 
 
+def check_members(what: str, value: T, names: Iterable[str], example: str) -> T:
+    """Returns an object, of whatever class, that has attributes of some names.
+
+    Raises:
+        NewtritonError: it lacks one.
+    """
+    if not isinstance(value, type) and all(hasattr(value, name) for name in names):
+        return value
+    raise NewtritonError(f"{what} is {quoted(value)}: give {example}")
+
+
+def check_callable(what: str, value: T) -> T:
+    """Returns a value that can be called.
+
+    Raises:
+        NewtritonError: it cannot.
+    """
+    if callable(value):
+        return value
+    raise NewtritonError(f"{what} is {quoted(value)}: give a function")
+
+
 def check_names(what: str, values: object) -> tuple[str, ...]:
     """Returns texts that are given in a tuple, a list or a set.
 
     Raises:
         NewtritonError: the values are something else, a text alone among them.
     """
-    given = tuple(values) if isinstance(values, (tuple, list, Set)) else (None,)
-    names = tuple(value for value in given if isinstance(value, str))
-    if len(names) == len(given):
-        return names
+    if isinstance(values, (tuple, list, Set)):
+        names = tuple(value for value in values if isinstance(value, str))
+        if len(names) == len(values):
+            return names
     raise NewtritonError(f"{what} is {quoted(values)}: give a list of names")
 
 

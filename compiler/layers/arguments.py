@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..graph import ops
+from ..graph.calls import names_of, unknown
 from ..graph.errors import NewtritonError, ShapeError, quoted
 from ..graph.ir import Node
 from ..graph.options import check_count
-from ..language.described import unknown
 from ..language.initial import WEIGHTS
 
 LARGEST = (1 << 31) - 1  # elements along an axis
@@ -43,7 +43,7 @@ def arranged(
     """
     layer = type(owner).__name__
     for name in named.keys() - names:
-        raise unknown(type(owner), name, names)
+        raise unknown(layer, name, [*names, *names_of(type(owner))])
     free = [name for name in names if name not in named]
     if len(given) == len(free) - 1 and inferred in free:
         free.remove(inferred)

@@ -16,7 +16,8 @@ from ...compiler.language.network import layer_of
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS
 from ..model.linearized import Linearized
-from ..parts.protocols import Asking, Foreseeing
+from ..model.model import check_model
+from ..parts.protocols import Asking, Foreseeing, check_curvature
 from ..parts.state import Attributes, Number, Spec, State, Undo, all_of, held
 from ..parts.tags import Tag
 from ..remaking import Remade
@@ -102,6 +103,7 @@ class MatrixFree(Attributes):
         product: str = "auto",
         forecast: int = 20,
     ) -> None:
+        check_model(model)
         check_option("kind", kind, MATRICES)
         check_option("blocks", blocks, BLOCKS)
         check_option("product", product, ("auto", *PRODUCTS))
@@ -185,6 +187,8 @@ class WithPreconditioner(Remade):
     blocks = None
 
     def __init__(self, curvature: Curvature, preconditioner: Curvature) -> None:
+        check_curvature("curvature", curvature)
+        check_curvature("preconditioner", preconditioner)
         if Tag.BLOCKS not in preconditioner.tags:
             raise NewtritonError(
                 f"{preconditioner.name!r} cannot precondition: give Kronecker factors, e.g. "

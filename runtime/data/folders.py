@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
+from ..paths import path_of
 
 VARIABLE = "NEWTRITON_DATA"
 
@@ -81,6 +82,6 @@ def root_of(root: str | os.PathLike[str] | None) -> Path | None:
     """Returns the folder of the data sets: the given one, or that of the environment."""
     given = root if root is not None else os.environ.get(VARIABLE) or None
     try:
-        return None if given is None else Path(given).expanduser()
-    except (TypeError, RuntimeError) as error:
-        raise NewtritonError(f"root is {given!r}: give the path of a folder") from error
+        return None if given is None else path_of("root", given).expanduser()
+    except RuntimeError as error:
+        raise NewtritonError(f"root is {quoted(given)}: give the path of a folder") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ...compiler.graph.locks import PROCESS
 from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
+from ..footprint import Footprint
 from ..recent import Recent
 from . import pipeline
 from .chips import on_device
@@ -75,6 +76,14 @@ class FusedExecutor:
 
         with PROCESS:
             return self.plans.made(batch, made)
+
+    def footprint(self, context: Context, given: Collection[Node] = ()) -> Footprint:
+        """Returns the bytes that a call takes, its results and the plan's memory included.
+
+        The first batch size that is asked for is planned, others are estimated from its plan.
+        """
+        plan = self.plans.get(context.batch) or next(iter(self.plans.values()), None)
+        return (plan or self.plan(context.batch, given)).footprint(context.batch)
 
     def prepared(
         self, context: Context, places: Mapping[Node, Tensor], out: Mapping[str, Tensor]

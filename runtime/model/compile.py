@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_flag, check_number, check_option, check_seed
 from ...compiler.language.inputs import InputSpec, specifications
@@ -25,6 +26,7 @@ DTYPES = (torch.float32, torch.float64)
 M = TypeVar("M", bound=Model)
 
 
+@checked
 def compile(
     net: Layer,
     input_shape: Any,

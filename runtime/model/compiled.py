@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -37,7 +37,10 @@ from ...compiler.values import (
     ParameterValue,
     RunningValue,
 )
+from .. import capacity
 from ..backend import Backend, Context, Executor, Expected
+from ..capacity import Item
+from ..footprint import Footprint
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
@@ -46,6 +49,7 @@ from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
 
+AMPLE = 32  # times all values of a program: no operator takes so much
 TRACKED = "num_batches_tracked"
 OF_PARAMETER = ParameterValue, Direction  # inputs that lie like a parameter
 BY_PARAMETER = Gradient, Hvp, Ggnvp  # outputs that do
@@ -118,6 +122,7 @@ class Compiled(Remade):
         self._executors: dict[tuple[Program, bool], Executor] = {}
         self._parts: dict[bool, PartPrograms] = {}
         self._two_products: dict[int, bool] = {}
+        self._fitting = set[tuple[Program, bool, int]]()  # what has been found to fit
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
         self._check_range(topological([traced.loss, traced.z]))
@@ -263,6 +268,86 @@ class Compiled(Remade):
         """Returns the context of a call at a batch size."""
         return Context(batch, self.dtype, self.device)
 
+    # --- the memory that they take --------------------------------------------------------------
+
+    def footprints(
+        self, programs: Iterable[Program], batch: int, training: bool = True
+    ) -> dict[Program, Callable[[int], Footprint]]:
+        """Returns what counts the bytes that programs take which are called one after another.
+
+        Parameters, data and what a program finds on the tape are not counted.
+
+        Args:
+            programs: some of `programs`; `linearize` will keep its tape.
+            batch: the batch size for which kernels are planned; it is counted at any.
+            training: which of `programs` they are of.
+        """
+        found, made = dict[Program, Callable[[int], Footprint]](), list[Node]()
+        for program in dict.fromkeys(programs):
+            call = self._expected(program, training)
+            given = [*call.given, *made] if call.on_tape else call.given
+            found[program] = partial(self._footprint, program, call.executor, given)
+            if (plan := call.executor.plan(batch, given)) is not None:
+                made += plan.made
+        return found
+
+    def _footprint(
+        self, program: Program, executor: Executor, given: Collection[Node], batch: int
+    ) -> Footprint:
+        """The bytes that a program takes, with what data are copied to."""
+        peak, kept = executor.footprint(self.context(batch), given)
+        images = (n for key, n in program.inputs.items() if isinstance(key, Data))
+        copies = sum(n.type.numel(batch) for n in images if len(n.shape) == 4) * self.dtype.itemsize
+        if program.graph.given:  # the linearization has made them
+            return Footprint(peak, kept)
+        kept += copies if any(isinstance(key, Gradient) for key in program.outputs) else 0
+        return Footprint(peak + copies, kept)
+
+    def plenty(self, programs: Iterable[Program], batch: int, more: int = 0) -> bool:
+        """Whether so much is free that nothing is counted: many times what all values take.
+
+        Args:
+            programs: some of `programs`.
+            batch: the batch size.
+            more: numbers that are held besides.
+        """
+        sizes = (n.type.numel(batch) for p in programs for n in p.graph.nodes())
+        available = capacity.free(self.device)
+        return available is None or AMPLE * self.dtype.itemsize * (more + sum(sizes)) < available
+
+    def fit(
+        self, program: Program, batch: int, given: Collection[Node], tape: bool = False,
+        training: bool = True,
+    ) -> None:  # fmt: skip
+        """Checks, once, that a program's values fit into the memory that is free.
+
+        Args:
+            program: one of `programs`.
+            batch: the batch size.
+            given: the nodes that will be fed.
+            tape: whether the tape is kept.
+            training: which of `programs` the tape is of.
+
+        Raises:
+            NewtritonError: they do not; the error says how many samples fit.
+        """
+        if (program, tape, batch) in self._fitting:
+            return
+        if not self.plenty([program], batch):
+            executor = self.executor(program, tape, training)
+
+            def need(n: int) -> list[Item]:
+                return [Item("values", self._footprint(program, executor, given, n).peak)]
+
+            capacity.check(program.name, need, batch, self.device)
+        self._fitting.add((program, tape, batch))
+
+    def note_fitting(self, programs: Iterable[Program], batch: int) -> None:
+        """Notes that programs have been found to fit together, with a tape or without."""
+        self._fitting.update(
+            (program, tape, batch) for program in programs for tape in (False, True)
+        )
+
     def standing(self) -> dict[Input, Tensor]:
         """Returns parameters, running statistics and constants, as programs read them."""
         views = self.layout.views(self.params)
@@ -303,6 +388,7 @@ class Compiled(Remade):
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
+        self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
         return program.results(self.executor(program)(self.context(batch), feed, places))
 
@@ -428,6 +514,7 @@ class Compiled(Remade):
         if names != before:
             self._executors.clear()
             self._parts.clear()
+            self._fitting.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compiler.capture.captured import capture
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_mapping
 from ...compiler.language.inputs import InputSpec, specifications
@@ -221,6 +222,7 @@ def _fault(name: str, tensor: Tensor, known: Tensor | None, tied: str | None) ->
         yield f"{name} is a constant of the model and has other values"
 
 
+@checked
 def from_torch(
     module: nn.Module,
     example: Any = None,

@@ -90,7 +90,9 @@ class Linearization(Generic[M]):
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
         inputs, labels, demands, batch = model.check(traced, x, y)
-        if ahead is not None and model.backend.compiles and (others := ahead(batch)):
+        others = [] if ahead is None else ahead(batch)
+        model.fit(program, batch, program.inputs.values(), tape=True, training=training)
+        if others and model.backend.compiles:
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch, model.vectors

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
-from ...compiler.graph.options import check_count, check_flag, check_mapping
+from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
 from ...compiler.language.trees import Tree
 from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
@@ -191,6 +192,7 @@ class Model(Compiled):
         programs = self.programs[True]
         inputs, labels, demands, batch = self.check(programs.traced, x, y)
         program = programs.linearize
+        self.fit(program, batch, program.inputs.values())
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         with self.dropout.undone():
             self.dropout.draw()
@@ -293,3 +295,13 @@ class Model(Compiled):
 
         two = self.two_products(batch)
         return explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
+
+
+def check_model(model: Any) -> Model:
+    """Returns a model, or what stands for one.
+
+    Raises:
+        NewtritonError: it is something else.
+    """
+    made = "what newtriton.compile or newtriton.from_torch gave"
+    return check_members("model", model, ("params", "layout"), made)

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.calls import names_of, signature_of, takes_any, unknown
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_number
 from ...compiler.language.trees import Tree, is_several
-from ..model.model import Model
+from ..model.model import Model, check_model
 from ..parts.state import (
     Anything,
     Number,
@@ -122,9 +124,9 @@ class TorchOptimizer(Remade):
         micro_batch: int | None = None,
         **options: Any,
     ) -> None:
+        self.model, self._frozen = check_model(model), model.check_trained()
         if not callable(cls):
             raise _no_class(cls)
-        self.model, self._frozen = model, model.check_trained()
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         kind = cls.func if isinstance(cls, partial) else cls
         self._shaped = kind not in FLAT
@@ -132,6 +134,7 @@ class TorchOptimizer(Remade):
         if self._shaped:
             views = self._views(model.params)
             self.seen = [torch.nn.Parameter(view, requires_grad=False) for view in views]
+        _check_options(type(self), cls, options, model.dtype)
         self.optimizer = _optimizer(cls, self.seen, options)
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
@@ -170,12 +173,12 @@ class TorchOptimizer(Remade):
         """Makes a step; returns its report, and why none could be made, None where one could."""
         start = self._start(batches)
         fault, norm = start.fault, 0.0
-        what = {"status": "stepped", **start.reported, "lr": self._lr}
+        what: dict[str, Any] = {"status": "stepped", **start.reported, "lr": self._lr}
         if fault is None:
             fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
         self.steps += 1
         if fault is not None:
-            return StepReport(start.loss, None, False, norm, **what | {"status": fault}), fault
+            return StepReport(start.loss, None, False, norm, **{**what, "status": fault}), fault
         with undone(self._go_back):
             for of_batch in start.statistics:
                 self.model.update_statistics(of_batch)
@@ -395,6 +398,21 @@ class TorchOptimizer(Remade):
                 yield from _misshapen(values, known[i])
 
 
+def _check_options(
+    owner: type, cls: Callable[..., Any], options: Mapping[str, Any], dtype: torch.dtype
+) -> None:
+    """Raises an error where an option has no name that there is, or is no number and must be."""
+    if takes_any(cls):
+        return
+    known = [*names_of(owner), *names_of(cls)[1:]]  # without the parameters
+    defaults = {name: p.default for name, p in signature_of(cls).parameters.items()}
+    for name, value in options.items():
+        if name not in known:
+            raise unknown(f"{owner.__name__} with {_name_of(cls)}", name, known)
+        if isinstance(defaults.get(name), float) and not isinstance(value, Tensor):
+            check_number(name, value, most=torch.finfo(dtype).max)
+
+
 def _optimizer(
     cls: Any, parameters: list[torch.nn.Parameter], options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
@@ -405,8 +423,8 @@ def _optimizer(
     """
     try:
         made = cls(parameters, **options)
-    except (TypeError, ValueError) as error:
-        raise NewtritonError(f"{_name_of(cls)} refuses {dict(options)}: {error}") from error
+    except Exception as error:  # PyTorch compares and converts whatever it is given
+        raise NewtritonError(f"{_name_of(cls)} refuses {quoted(dict(options))}: {error}") from error
     if isinstance(made, torch.optim.SparseAdam):
         raise NewtritonError("SparseAdam takes sparse gradients, and these are dense: take Adam")
     if not isinstance(made, torch.optim.Optimizer):
@@ -416,7 +434,7 @@ def _optimizer(
 
 def _name_of(cls: Any) -> str:
     """Returns what a user calls a class, or what stands for one."""
-    name = getattr(cls, "__qualname__", " ".join(repr(cls).split()))
+    name = getattr(cls, "__qualname__", quoted(cls))
     return f"torch.optim.{name}" if getattr(torch.optim, name, None) is cls else name
 
 
@@ -446,12 +464,17 @@ def _made(schedule: Any, optimizer: torch.optim.Optimizer) -> LRScheduler:
     Raises:
         NewtritonError: it is no schedule that goes on after each step.
     """
-    made = schedule(optimizer) if callable(schedule) else schedule
+    try:
+        made = schedule(optimizer) if callable(schedule) else schedule
+    except Exception as error:
+        raise NewtritonError(
+            f"schedule is {quoted(schedule)}, which failed with {type(error).__name__}: {error}"
+        ) from error
     if isinstance(made, ReduceLROnPlateau) or not isinstance(made, LRScheduler):
         raise NewtritonError(
-            f"schedule is {schedule!r}: give what makes one of torch.optim.lr_scheduler for an "
-            "optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau of "
-            "the attribute `optimizer`, and let it go on with a validation loss"
+            f"schedule is {quoted(schedule)}: give what makes one of torch.optim.lr_scheduler for "
+            "an optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau "
+            "of the attribute `optimizer`, and let it go on with a validation loss"
         )
     return made
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.blocks import KroneckerLayer
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_number
 from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
@@ -20,6 +20,7 @@ from ..parts.tags import MISSING, Tag
 from ..pieces.gathering import Asked
 from .combinations import check_combination
 from .first_order import Start, TorchOptimizer
+from .needs import check_step
 from .passes import Batch
 from .presets import Every, refresh_intervals
 from .registry import FACTORED, resolve_curvature, resolve_solver
@@ -120,8 +121,8 @@ class Preconditioned(TorchOptimizer):
             of_factors = {**refreshes, "seed": seed, "layers": layers}
         elif every is not None:
             raise NewtritonError(
-                f"every is {every!r}: it is of factors that are given by name, and the curvature "
-                "is not; give it to the curvature and the solver, or leave it out"
+                f"every is {quoted(every)}: it is of factors that are given by name, and the "
+                "curvature is not; give it to the curvature and the solver, or leave it out"
             )
         means = by_name and Tag.MEANS in self.solver.needs
         self.curvature = resolve_curvature(model, curvature, means, **of_factors)
@@ -158,11 +159,13 @@ class Preconditioned(TorchOptimizer):
 
     def _ahead(self, batch: int) -> Sequence[Program]:
         """Returns the programs that will run on a batch of this size, when first asked for."""
-        curvature = self.curvature
-        if batch in self._foreseen or not isinstance(curvature, Foreseeing):
+        if batch in self._foreseen:
             return []
+        curvature, linearize = self.curvature, self.model.programs[True].linearize
+        found = curvature.programs(self.model, batch) if isinstance(curvature, Foreseeing) else []
+        check_step(self.model, curvature, self.solver, [linearize, *found], batch)
         self._foreseen.add(batch)
-        return curvature.programs(self.model, batch)
+        return found
 
     def _direction(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Returns νx where there is curvature, and the gradient elsewhere."""
@@ -250,7 +253,7 @@ def _places(curvature: Curvature, plain: Collection[str]) -> tuple[list[slice], 
     layout, blocks = curvature.model.layout, curvature.blocks
     if blocks is None:
         if plain:
-            raise NewtritonError(f"plain is {plain!r}: {MISSING[Tag.BLOCKS]}")
+            raise NewtritonError(f"plain is {quoted(plain)}: {MISSING[Tag.BLOCKS]}")
         return [slice(0, layout.numel)], []
     factored = [name for b in blocks.blocks if Tag.DIAGONAL not in b.tags for name in b.names]
     names = {name for name in factored if layer_of(name) not in plain}

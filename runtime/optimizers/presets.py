@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...compiler.curvature.adjoints import MAX_COPIES
 from ...compiler.curvature.blocks import MAX_FACTOR
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_count
 from ..curvatures.kronecker import KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree, WithPreconditioner
@@ -42,7 +42,7 @@ def refresh_intervals(every: object) -> tuple[int, int]:
         gather, invert = (check_count("every", steps) for steps in pair)
     except NewtritonError:
         raise NewtritonError(
-            f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)"
+            f"every is {quoted(every)}: give steps ≥ 1, or a pair (gather, invert)"
         ) from None
     return gather, max(1, -(-invert // gather))
 

@@ -20,7 +20,7 @@ from ...compiler.language.trees import Tree, count, is_several
 from ..model.linearization import Linearization
 from ..pieces.taken import Taken
 from ..reading import largest_of, read, remember
-from .passes import Batch, Passes
+from .passes import Batch, Passes, check_batches, pair
 from .subsets import Subset, Subsets
 
 B = TypeVar("B", Batch, Subset)
@@ -31,17 +31,18 @@ def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
     """Returns the batch alone, or data that give the same batches in each pass of a step.
 
     Raises:
-        NewtritonError: inputs come without labels, or the data can be passed through only once.
+        NewtritonError: inputs come without labels, or the data are no batches, or can be passed
+            through only once.
     """
     if y is not None:
-        return [(x, y)]  # type: ignore[list-item]
+        return [pair((x, y))]
     if isinstance(x, Tensor) or is_several(x):
         raise NewtritonError("step(x) got inputs without labels: step(x, y)")
     if isinstance(x, Iterator):
         raise NewtritonError(
             f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
         )
-    return Passes(x)  # type: ignore[arg-type]
+    return Passes(check_batches(x))
 
 
 def weighted(model: Taken, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:

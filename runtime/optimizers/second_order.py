@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.cost import flops
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_flag, check_number, check_option
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_flag, check_kind, check_number, check_option
 from ...compiler.graph.program import Program
 from ...compiler.language.trees import Tree
 from ...kernels.memory import empty_like
 from ..aten.switches import switches
+from ..model.model import Model, check_model
 from ..parts.protocols import (
     Asking,
     Averaging,
@@ -56,7 +59,8 @@ from ..rules.noise import Noise
 from ..summary import summary
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
-from .passes import Batch
+from .needs import check_step
+from .passes import Batch, check_batches, pair
 from .registry import resolve
 from .report import SEARCH_FAILED, Patience, StepReport, not_finite, refusal
 from .retreat import Retreat
@@ -65,9 +69,8 @@ from .undoing import undone
 
 if TYPE_CHECKING:
     from ..model.linearization import Linearization
-    from ..model.model import Model
 
-NOISES = (None, "wiener")
+NOISES = ("wiener",)
 OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
 SMALL = 10**8  # operations of factorisations that are not waited for
 SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
@@ -142,14 +145,17 @@ class SecondOrder(Remade):
         convex = form == "convex"
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
-        self.model, self._frozen = model, model.check_trained()
+        self.model, self._frozen = check_model(model), model.check_trained()
         self.curvature, self.solver, self.rule = resolve(
             model, curvature, solver, rule, self.damping
         )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
-        if noise not in NOISES:
-            raise NewtritonError(f"noise is {noise!r}: 'wiener', or None for the papers' methods")
-        self.form, self.average = form, average
+        if noise is not None and not (isinstance(noise, str) and noise in NOISES):
+            raise NewtritonError(
+                f"noise is {quoted(noise)}: 'wiener', or None for the papers' methods"
+            )
+        self.form = form
+        self.average = check_kind("average", average, (PolyakAverage, NoneType), "a PolyakAverage")
         self.noise = None if noise is None else Noise()
         if self.noise is not None:
             self.rule.watch(None)
@@ -171,14 +177,23 @@ class SecondOrder(Remade):
         return self.curvature.asks() if isinstance(self.curvature, Asking) else None
 
     def _ahead(self, batch: int) -> list[Program]:
-        """Returns the programs that will run on a batch of this size, when first asked for."""
+        """Returns the programs that will run on a batch of this size, when first asked for.
+
+        Raises:
+            NewtritonError: they do not fit into the memory that is free.
+        """
         if batch in self._foreseen:
             return []
-        self._foreseen.add(batch)
         parts = [part for part in (self.curvature, self.rule) if isinstance(part, Foreseeing)]
         found = [program for part in parts for program in part.programs(self.model, batch)]
-        return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
+        known = self.model.programs[True]
+        if self.sample == 1.0:
+            found.append(known.evaluate)
+        check_step(self.model, self.curvature, self.solver, [known.linearize, *found], batch)
+        self._foreseen.add(batch)
+        return found
 
+    @checked
     @torch.inference_mode(False)
     @torch.no_grad()
     def bootstrap(self, data: Iterable[Batch]) -> None:
@@ -211,7 +226,8 @@ class SecondOrder(Remade):
             )
         if self.steps:
             raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
-        for x, y in data:
+        check_batches(data)
+        for x, y in map(pair, data):
             batches += 1
             if not curvature.bootstrap(self._taken.linearize(x, y)):
                 raise NewtritonError(
@@ -221,6 +237,7 @@ class SecondOrder(Remade):
         if not batches:
             raise NewtritonError("bootstrap got no batches: give at least one")
 
+    @checked
     @torch.inference_mode(False)
     @torch.no_grad()
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:

@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_members
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
 from ..remaking import Remade
@@ -483,6 +484,21 @@ class LinearSolver(Remade, ABC):
         """Prepares and solves once, see `Inverse.solve`."""
         with switches(g.device):
             return self.prepare(curvature, damping).solve(g, radius)
+
+
+def check_curvature(what: str, value: Any) -> Curvature:
+    """Returns a curvature; raises an error where the value is something else."""
+    return check_members(what, value, ("tags", "mv"), "a curvature, e.g. KroneckerCurvature(model)")
+
+
+def check_solver(what: str, value: Any) -> Solver:
+    """Returns a solver; raises an error where the value is something else."""
+    return check_members(what, value, ("needs", "prepare"), "a solver, e.g. KFI()")
+
+
+def check_rule(what: str, value: Any) -> StepRule:
+    """Returns a step rule; raises an error where the value is something else."""
+    return check_members(what, value, ("needs", "propose"), "a step rule, e.g. TrustRegion()")
 
 
 def no_solution(g: Tensor, status: Status, **statistics: int) -> Solution:

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
 from ..disk import TEXT, parsed, read
+from ..paths import path_of
 from ..summary import summary
 from . import files
 from .epoch import Epoch
@@ -24,7 +26,7 @@ MOST, RECENT = 10_000, 5_000  # records of steps, and those of the last steps am
 
 
 @dataclass(repr=False)
-class History:
+class History(Checked):
     """The records of a training run.
 
     Attributes:
@@ -112,7 +114,7 @@ class History:
 
         Each has a line of its own.
         """
-        lists = {"epochs": [*map(asdict, self.epochs)], "steps": self.steps}
+        lists = {"epochs": [asdict(epoch) for epoch in self.epochs], "steps": self.steps}
         lines = {name: ",\n".join(map(json.dumps, rows)) for name, rows in lists.items()}
         parts = [f'"{name}": [\n{text}\n]' for name, text in lines.items()]
         return "{" + ",\n".join([*parts, f'"interrupted": {json.dumps(self.interrupted)}']) + "}\n"
@@ -123,7 +125,7 @@ class History:
         Raises:
             NewtritonError: it cannot be written.
         """
-        path = Path(path)
+        path = path_of("path", path)
         try:
             files.make_folder(path.parent)
             files.replace(path, self.text().encode())
@@ -153,7 +155,7 @@ class History:
         Raises:
             NewtritonError: the file is another one.
         """
-        data = read(Path(path), TEXT)
+        data = read(path_of("path", path), TEXT)
         try:
             return cls.parsed(data.decode())
         except ValueError as error:

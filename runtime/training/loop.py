@@ -3,22 +3,27 @@
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import partial
 from operator import length_hint
 from pathlib import Path
+from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tqdm.auto import tqdm
 
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_flag
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_callable, check_count, check_flag, check_kind
 from ..data.sources import is_stateful, mark_of
 from ..model.batches import Moved, moved
+from ..model.inputs import read_checked
+from ..model.model import Model
+from ..paths import path_of
 from ..reading import read
 from .averages import Averaged, average_of
 from .epoch import Epoch
@@ -35,6 +40,7 @@ TOGETHER = 256  # batches whose counts are read in one transfer
 SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
 
 
+@runtime_checkable
 class TrainableModel(Protocol):
     """What the loop needs of a model."""
 
@@ -74,6 +80,7 @@ class Counting(Protocol):
         ...
 
 
+@runtime_checkable
 class StepOptimizer(Protocol):
     """What the loop needs of an optimizer.
 
@@ -85,6 +92,7 @@ class StepOptimizer(Protocol):
         ...
 
 
+@checked
 def fit(
     model: TrainableModel,
     optimizer: StepOptimizer,
@@ -152,9 +160,16 @@ def fit(
         >>> history.epochs[-1].validation_accuracy > 0.9
         True
     """
-    check_count("epochs", epochs)
+    epochs = check_count("epochs", epochs)
+    check_flag("progress", progress)
+    _check_model(model)
+    check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
+    check_kind("history", history, (History, NoneType), "an nt.History")
+    callbacks = [check_callable("a callback", callback) for callback in _listed(callbacks)]
     train = _batches("train", train)
     validation = None if validation is None else _batches("validation", validation)
+    for data in (train, validation):
+        _check_first(model, data)
     _check_passes(optimizer, train, validation, epochs)
     kept = average_of(optimizer) if check_flag("average", average) else None
     if checkpoint is None and (resume != "never" or checkpoint_every is not None):
@@ -164,7 +179,7 @@ def fit(
     with ExitStack() as stack:
         board = None
         if log_dir is not None:
-            board = stack.enter_context(closing(TensorBoard(log_dir)))
+            board = stack.enter_context(closing(TensorBoard(path_of("log_dir", log_dir))))
         ending = Noted() if checkpoint is None else stack.enter_context(noted())
         saving, resumed = None, Resumed(History() if history is None else history)
         if checkpoint is not None:
@@ -210,6 +225,7 @@ def _check_passes(
             )
 
 
+@checked
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     """Returns the mean loss over all batches, and the share of right classes.
 
@@ -231,6 +247,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
+    _check_model(model)
     data, mean, classified = _batches("validation", data), _Mean(model), True
     found: torch.Tensor | None = None  # how many classes are right, and how many labels count
     for batch in data:
@@ -474,6 +491,27 @@ class _Loop:
         return record
 
 
+def _check_model(model: object) -> None:
+    """Raises an error where a value is no model."""
+    check_kind("model", model, TrainableModel, "what nt.compile or nt.from_torch gave")
+
+
+def _listed(callbacks: object) -> list[Any]:
+    """Returns callbacks as a list."""
+    if isinstance(callbacks, Iterable):
+        return list(callbacks)
+    raise NewtritonError(f"callbacks are {quoted(callbacks)}: give a list of functions")
+
+
+def _check_first(model: TrainableModel, data: Any) -> None:
+    """Raises an error where the first batch of a list is none that the model takes."""
+    if not isinstance(data, (list, tuple)):
+        return
+    batch = moved(data[0], model)
+    if isinstance(model, Model):
+        read_checked(model.check(model.programs[True].traced, *batch).demands)
+
+
 def _batches(name: str, data: Data) -> Data:
     """Returns data as batches: a pair of tensors is one of them.
 
@@ -482,9 +520,9 @@ def _batches(name: str, data: Data) -> Data:
     """
     if isinstance(data, tuple) and len(data) == 2 and hasattr(data[1], "shape"):
         return [data]
-    if not isinstance(data, Iterable):
+    if isinstance(data, (Mapping, str, bytes, torch.Tensor)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
+            f"{name} is {quoted(data)}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
     if length_hint(data, 1) == 0:

@@ -14,6 +14,7 @@ from typing import Any
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number, check_option
 from ..data.sources import not_restored
+from ..paths import path_of
 from .averages import Averaged
 from .encoding import Encoder
 from .generations import LAST, WHICH
@@ -142,6 +143,4 @@ def folder_of(checkpoint: str | Path | RunFolder, keep: int) -> RunFolder:
     """Returns the folder of a run."""
     if isinstance(checkpoint, RunFolder):
         return checkpoint
-    if not isinstance(checkpoint, (str, Path)):
-        raise NewtritonError(f"checkpoint is {checkpoint!r}: give the path of a folder")
-    return RunFolder(Path(checkpoint), keep=check_count("keep", keep))
+    return RunFolder(path_of("checkpoint", checkpoint), keep=check_count("keep", keep))

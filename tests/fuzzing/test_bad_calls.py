@@ -9,12 +9,18 @@ import pytest
 
 from .calls import describes, public
 from .describing import DESCRIBING
+from .training import RESTORED, TRAINING
 from .trials import CALLABLES, trial
 
 
 def test_every_public_callable_that_describes_is_tried() -> None:
     names = {name for name, value in public() if describes(value)}
     assert names <= DESCRIBING.keys(), sorted(names - DESCRIBING.keys())
+
+
+def test_every_public_callable_that_trains_is_tried() -> None:
+    names = {name for name, value in public() if not describes(value)} - RESTORED
+    assert names <= TRAINING.keys(), sorted(names - TRAINING.keys())
 
 
 @pytest.mark.parametrize("name", sorted(CALLABLES))

@@ -319,7 +319,7 @@ def tensors(rng: Random, name: str, x: Tensor) -> Spoiled:
     share = rng.random()
     if share < 0.25:
         return _same_tensors(rng, x)
-    if share < 0.4:
+    if share < 0.4 and x.dtype != torch.uint8:
         if not x.is_floating_point():
             number = rng.choice([-1, -100, HUGE, -HUGE, 1 << 20, 1000])
             # Of some losses −100 is the label that does not count.
@@ -389,12 +389,13 @@ def sequences(rng: Random, name: str, value: Any) -> Spoiled:
     at = rng.randrange(len(value))
     inner = spoiled(rng, name, value[at])
     changed = (*value[:at], inner.value, *value[at + 1 :])
+    made: Any = getattr(type(value), "_make", type(value))  # of a named tuple
     # Among sizes, booleans and the like are refused as they are alone.
     return rng.choice(
         [
-            Spoiled(type(value)(changed), f"{inner.phrase} at {at}", inner.outcome),
-            Spoiled(type(value)(changed), f"{inner.phrase} at {at}", inner.outcome),
-            Spoiled(type(value)(changed), f"{inner.phrase} at {at}", inner.outcome),
+            Spoiled(made(changed), f"{inner.phrase} at {at}", inner.outcome),
+            Spoiled(made(changed), f"{inner.phrase} at {at}", inner.outcome),
+            Spoiled(made(changed), f"{inner.phrase} at {at}", inner.outcome),
             Spoiled(value[:-1], "one less"),
             Spoiled((*value, value[-1]), "one more"),
             Spoiled(value[0], "its first"),
@@ -402,7 +403,7 @@ def sequences(rng: Random, name: str, value: Any) -> Spoiled:
             Spoiled((value, value), "nested"),
             Spoiled(list(value), "a list"),
             Spoiled(tuple(value), "a tuple"),
-            Spoiled(type(value)(reversed(value)), "another order"),
+            Spoiled(made(reversed(value)), "another order"),
             Spoiled(iter(value), "an iterator"),
             Spoiled((), "nothing"),
         ]
