@@ -279,8 +279,8 @@ class _Mean:
         brought = iter(read(*(c for _, c in self._unread if isinstance(c, torch.Tensor))))
         weighed, weight = self._sums
         for loss, count in self._unread:
-            count = float(next(brought)) if isinstance(count, torch.Tensor) else count
-            weighed, weight = weighed + count * loss, weight + count
+            own = float(next(brought)) if isinstance(count, torch.Tensor) else count
+            weighed, weight = weighed + own * loss, weight + own
         self._sums, self._unread = (weighed, weight), []
         return self._sums
 

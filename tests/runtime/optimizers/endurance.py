@@ -25,7 +25,6 @@ from newtriton.runtime import reading
 
 from .failures import OPTIMIZERS
 
-
 LAST = 8  # steps before a mark on batches of known sizes
 
 

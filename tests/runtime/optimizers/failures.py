@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.model.linearization import Linearization
 from newtriton.runtime.model.model import Model
-from newtriton.runtime.optimizers import sampling, second_order
+from newtriton.runtime.optimizers import second_order
 from newtriton.runtime.optimizers.report import PATIENCE, StepReport
 
 from ..training.kills import differing

@@ -310,7 +310,7 @@ def test_a_schedule_that_fails_undoes_the_step(rate: float | ValueError) -> None
     optimizer.step(x, y)
     params, state = model.params.clone(), optimizer.state_dict()
     wanted = ValueError if isinstance(rate, ValueError) else nt.NewtritonError
-    with pytest.raises(wanted, match="mine|the schedule gives the learning rate .* after step 3"):
+    with pytest.raises(wanted, match=r"mine|the schedule gives the learning rate .* after step 3"):
         optimizer.step(x, y)
     assert torch.equal(model.params, params)
     assert_identical(optimizer.state_dict(), state)
