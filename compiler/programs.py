@@ -19,7 +19,7 @@ from .derivatives.jvp import jvp
 from .derivatives.quadratic import quadratic_forms
 from .derivatives.transpose import vjp
 from .graph import ops
-from .graph.errors import NewtritonError
+from .graph.errors import NewtritonError, quoted
 from .graph.ir import LEAVES, VIEWS, Node, topological
 from .graph.program import Input, Output, Program, declared, simplified
 from .graph.simplify import simplify
@@ -316,23 +316,27 @@ class Programs:
         """
         key = ("quadratic", directions, curvature, two_products)
         if key not in self._made:
-            if curvature == "hessian":
-                forms = quadratic_forms(
-                    self.traced.loss,
-                    self.adjoints,
-                    [self.direction(i) for i in range(directions)],
-                    two_products=two_products,
-                )
-            elif curvature == "ggn":
-                z_dots = [self._outputs_tangent(i) for i in range(directions)]
-                forms = self._output_forms(z_dots)
-            else:
-                raise NewtritonError(f"curvature is {curvature!r}: one of {', '.join(MATRICES)}")
-            outputs: dict[Output, Node] = {Form(i, j): node for (i, j), node in forms.items()}
+            outputs = self._forms(directions, curvature, two_products)
             name, inputs = f"quadratic({directions}, {curvature})", self._directions(directions)
             known = self._linearized if key == TAPED_FORM else self.tape
             self._made[key] = self._program(name, outputs, known, inputs)
         return self._made[key]
+
+    def _forms(self, directions: int, curvature: str, two_products: bool) -> dict[Output, Node]:
+        """Every `Form` of so many directions."""
+        if curvature == "hessian":
+            forms = quadratic_forms(
+                self.traced.loss,
+                self.adjoints,
+                [self.direction(i) for i in range(directions)],
+                two_products=two_products,
+            )
+        elif curvature == "ggn":
+            z_dots = [self._outputs_tangent(i) for i in range(directions)]
+            forms = self._output_forms(z_dots)
+        else:
+            raise NewtritonError(f"curvature is {quoted(curvature)}: one of {', '.join(MATRICES)}")
+        return {Form(i, j): node for (i, j), node in forms.items()}
 
     @cached_property
     def jacobian(self) -> Program:
@@ -375,11 +379,14 @@ class Programs:
             per_sample: whether the samples' inputs and adjoints are wanted too.
             options: the other fields of `curvature.factors.Wanted`.
         """
-        wanted = Wanted(kind, samples, means, layers, per_sample, **options)
+        return self.statistics(Wanted(kind, samples, means, layers, per_sample, **options))
+
+    def statistics(self, wanted: Wanted) -> Program:
+        """Returns the program of the statistics that are wanted."""
         key = ("factors", wanted)
         if key not in self._made:
             outputs = factors(self.traced, self.adjoints, wanted)
-            inputs = random_numbers(self.traced, kind, samples)
-            name = f"factors({kind}, {samples})"
+            inputs = random_numbers(self.traced, wanted.kind, wanted.samples)
+            name = f"factors({wanted.kind}, {wanted.samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)
         return self._made[key]

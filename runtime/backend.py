@@ -11,6 +11,7 @@ from torch import Tensor
 from ..compiler.graph.ir import Graph, Node
 from ..compiler.lowering.kernel import Schedule
 from ..kernels.memory import empty
+from .footprint import Footprint
 from .vectors import Vectors
 
 
@@ -76,6 +77,15 @@ class Executor(Protocol):
 
         Args:
             batch: the batch size.
+            given: the nodes that will be fed besides the graph's own.
+        """
+        ...
+
+    def footprint(self, context: Context, given: Collection[Node] = ()) -> Footprint:
+        """Returns the bytes that a call takes, its results included; nothing is computed.
+
+        Args:
+            context: the batch size, dtype and device.
             given: the nodes that will be fed besides the graph's own.
         """
         ...

@@ -28,6 +28,7 @@ from torch.fx import Graph
 from torch.utils import _pytree as pytree
 
 from ..graph.errors import NewtritonError
+from ..graph.locks import PROCESS
 from ..language.trees import named
 from .calls import RECURRENT, Call
 
@@ -254,17 +255,20 @@ def _without_cudnn() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what PyTorch logs about its own tracing, and its inference-only fast paths."""
-    disabled, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
-    logging.disable(logging.WARNING)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")
+    """Keeps back what PyTorch logs about its own tracing, and its inference-only fast paths.
+
+    All that is set here and inside is the process's: one thread captures at a time.
+    """
+    with PROCESS, warnings.catch_warnings(), torch.enable_grad():
+        disabled, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
+        logging.disable(logging.ERROR)  # what fails is raised, too
+        torch.backends.mha.set_fastpath_enabled(False)
+        warnings.simplefilter("ignore")
+        try:
             yield
-    finally:
-        logging.disable(disabled)
-        torch.backends.mha.set_fastpath_enabled(fast)
+        finally:
+            logging.disable(disabled)
+            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+from .interning import interned
+
 
 class Op(str, Enum):
     """The closed op set. Every table of rules has an entry for every op; tests walk this list."""
@@ -84,8 +86,9 @@ class Batched:
     def __new__(cls, times: int) -> Batched:  # noqa: D102
         found = cls._made.get(times)
         if found is None:
-            found = cls._made.setdefault(times, super().__new__(cls))
-            found.times = times
+            made = super().__new__(cls)
+            made.times = times
+            found = cls._made.setdefault(times, made)
         return found
 
     def __reduce__(self) -> tuple[type[Batched], tuple[int]]:
@@ -203,18 +206,22 @@ class Node:
     ) -> Node:
         key = (op, inputs, tuple(sorted(attributes.items(), key=lambda kv: kv[0])), type)
         found = _interned.get(key)
-        if found is None:
-            found = super().__new__(cls)
-            for name, value in (
-                ("op", op),
-                ("inputs", inputs),
-                ("attributes", MappingProxyType(attributes)),
-                ("type", type),
-                ("place", _place.get()),
-            ):
-                object.__setattr__(found, name, value)
-            _interned[key] = found
-        return found
+        return found or interned(_interned, key, lambda: cls._made(op, inputs, attributes, type))
+
+    @classmethod
+    def _made(
+        cls, op: Op, inputs: tuple[Node, ...], attributes: dict[str, Any], type: Type
+    ) -> Node:
+        made = super().__new__(cls)
+        for name, value in (
+            ("op", op),
+            ("inputs", inputs),
+            ("attributes", MappingProxyType(attributes)),
+            ("type", type),
+            ("place", _place.get()),
+        ):
+            object.__setattr__(made, name, value)
+        return made
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Node is frozen; cannot set {name}")

@@ -22,6 +22,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from weakref import WeakValueDictionary
 
+from .interning import interned
+
 _interned: WeakValueDictionary[tuple, Expr] = WeakValueDictionary()
 
 
@@ -51,14 +53,16 @@ class Expr:
     ) -> Expr:
         key = (op, args, value)
         found = _interned.get(key)
-        if found is None:
-            found = super().__new__(cls)
-            found.op, found.args, found.value = op, args, value
-            found.text = _text(found)
-            own = {int(value)} if op == "var" and value is not None else set[int]()
-            found.operands = tuple(sorted(own.union(*(a.operands for a in args))))
-            _interned[key] = found
-        return found
+        return found or interned(_interned, key, lambda: cls._made(op, args, value))
+
+    @classmethod
+    def _made(cls, op: str, args: tuple[Expr, ...], value: float | int | None) -> Expr:
+        made = super().__new__(cls)
+        made.op, made.args, made.value = op, args, value
+        made.text = _text(made)
+        own = {int(value)} if op == "var" and value is not None else set[int]()
+        made.operands = tuple(sorted(own.union(*(a.operands for a in args))))
+        return made
 
     def __add__(self, other: Expr | float) -> Expr:
         return add(self, other)
@@ -382,6 +386,14 @@ def substitute(expr: Expr, operands: Mapping[int, Expr]) -> Expr:
             new[e] = operands.get(int(e.value), e)
         else:
             new[e] = rebuild(e, [new[a] for a in e.args])
+    return new[expr]
+
+
+def with_batch(expr: Expr, number: Expr) -> Expr:
+    """Returns `expr` with another expression for the batch size, canonical again."""
+    new: dict[Expr, Expr] = {}
+    for e in subexpressions([expr]):
+        new[e] = number if e.op == "batch" else rebuild(e, [new[a] for a in e.args])
     return new[expr]
 
 

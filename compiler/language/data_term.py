@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..graph import ops, scalar
-from ..graph.errors import ShapeError
+from ..graph.errors import ShapeError, quoted
 from ..graph.ir import Dim, N, Node, per_sample, show
 from .loss import Loss
 from .normaliser import over
@@ -44,13 +44,15 @@ class DataTerm:
     loss: Node
 
 
-def data_term(criterion: Loss, value: Node, image: bool) -> DataTerm:
+def data_term(criterion: Loss, value: Node, image: bool, part: bool = False) -> DataTerm:
     """Returns the data term of a network.
 
     Args:
         criterion: the loss.
         value: the network's output in the graph.
         image: whether its channels lie last in the graph, and second for users.
+        part: whether a batch is a part of a larger one: M is then a leaf of the graph, and h of
+            the larger batch is the sum of its parts'.
 
     Raises:
         ShapeError: the samples are not on the first axis, or the loss gives other values than one a
@@ -66,7 +68,9 @@ def data_term(criterion: Loss, value: Node, image: bool) -> DataTerm:
     criterion.check()
     y = criterion.labels(z)
     losses, counts = _per_sample(criterion, z, y), criterion.counts(z, y)
-    if counts is None:
+    if part:
+        normaliser = ops.input_("normaliser", ())
+    elif counts is None:
         normaliser = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
     else:
         normaliser = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
@@ -98,7 +102,8 @@ def _one_a_row(criterion: Loss, what: str, values: Node, z: Node) -> Node:
     """Returns values of a loss, or raises an error where there is not one for each row."""
     if values.shape != z.shape[:1]:
         raise ShapeError(
-            f"{criterion!r} gave {what} of shape {show(values.shape)}: give one number a sample"
+            f"{quoted(criterion)} gave {what} of shape {show(values.shape)}: "
+            "give one number a sample"
         )
     return values
 

@@ -14,6 +14,8 @@ from enum import Enum
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from ..graph.interning import interned
+
 
 class Axis(Enum):
     """The two axes of a tile."""
@@ -105,13 +107,24 @@ class Term:
         if coordinates is None:
             coordinates = frozenset[int]().union(*(a.coordinates for a in args))
         key = (cls, form, args, type(detail), detail, spans, coordinates)
-        found = _interned.get(key)
-        if found is None:
-            found = object.__new__(cls)
-            found.form, found.args, found.detail = form, args, detail
-            found.spans, found.coordinates = spans, coordinates
-            _interned[key] = found
-        return found  # type: ignore[return-value]
+        made = cls._made
+        return _interned.get(key) or interned(  # type: ignore[return-value]
+            _interned, key, lambda: made(form, args, detail, spans, coordinates)
+        )
+
+    @classmethod
+    def _made(
+        cls: type[T],
+        form: Form,
+        args: tuple[Term, ...],
+        detail: object,
+        spans: Spans,
+        coordinates: frozenset[int],
+    ) -> T:
+        made = object.__new__(cls)
+        made.form, made.args, made.detail = form, args, detail
+        made.spans, made.coordinates = spans, coordinates
+        return made
 
     @classmethod
     def named(cls: type[T], name: str, spans: Spans = NOWHERE) -> T:

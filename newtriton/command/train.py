@@ -29,7 +29,7 @@ from .networks import add_network, model_of
 # What may change when a run goes on; keywords are compared by their values, not as text.
 FREE = (
     *("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set"),
-    *("checkpoint_every", "keep"),
+    *("checkpoint_every", "keep", "micro_batch"),
 )
 VALIDATED = 500  # samples of a batch that is validated
 COLUMNS = {"epoch": 5, "loss": 9, "val. loss": 9, "accuracy": 8, "refused": 7, "seconds": 8}
@@ -61,6 +61,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--epochs", type=int, default=10, help=f"the length of the whole run {DEFAULT}")
     add("--batch-size", type=int, default=128, help=f"samples in a batch {DEFAULT}")
+    add(
+        "--micro-batch", type=int, metavar="K",
+        help="the most samples that are taken at once: larger batches are taken in pieces whose "
+        "sums are those of the batch (default: all)",
+    )  # fmt: skip
     add("--damping", type=float, help=f"γ at the start, for {takers(OPTIMIZERS, 'damping')}")
     add("--radius", type=float, help=f"the largest radius, for {takers(OPTIMIZERS, 'radius')}")
     add("--lr", type=float, help=f"the learning rate, for {takers(OPTIMIZERS, 'lr')}")
@@ -120,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
         model,
         optimizer,
         Batches(*train, options.batch_size, seed=options.seed),
-        Batches(*validation, VALIDATED, shuffle=False),
+        Batches(*validation, min(VALIDATED, options.micro_batch or VALIDATED), shuffle=False),
         options.epochs,
         progress=sys.stderr.isatty(),
         callbacks=[_Table()],
@@ -157,8 +162,10 @@ def _keywords(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the optimizer's keywords, from options of their own and from --set."""
     entry = OPTIMIZERS[options.optimizer]
     short = keywords_for(options, "optimizer", OPTIMIZERS)
+    if options.micro_batch is not None:
+        short["micro_batch"] = check_count("--micro-batch", options.micro_batch)
     given = entry.read(options.set or [], options.optimizer)
-    for option, keyword in entry.keywords.items():
+    for option, keyword in {**entry.keywords, "micro-batch": "micro_batch"}.items():
         if keyword in short.keys() & given.keys():
             raise NewtritonError(f"--{option} is --set {keyword}=…: give one of them")
     return {**short, **given}

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import Checked, check_call
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_flag
+from ...compiler.graph.options import check_flag, check_kind
 from ...compiler.graph.program import Output
 from ...compiler.language.trees import count
 from ..model.batches import Moved
 from ..model.factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
 from ..model.linearization import Linearization
-from ..model.model import Model
+from ..model.model import Model, check_model
 from ..model.moments import SampledFactors
-from ..optimizers.passes import Passes, undisturbed
+from ..optimizers.passes import Passes, check_batches, undisturbed
 
 OF_INPUTS = ("A", "mean")  # factors of which labels say nothing: samples alone weigh them
 
 
-class LinearizedData:
+class LinearizedData(Checked):
     """Loss, gradient, products and factors of a network on all batches of some data.
 
     It stands where a `Linearization` does: in every diagnosis, and in a curvature's `update`. Each
@@ -71,7 +72,9 @@ class LinearizedData:
     def __init__(
         self, model: Model, data: Iterable[Any], *, training: bool = True, keep: bool = False
     ) -> None:
-        if isinstance(data, (Iterator, Tensor)):
+        check_model(model)
+        check_batches(data)
+        if isinstance(data, Iterator):
             raise NewtritonError(
                 f"the data are a {type(data).__name__}: give batches (x, y) that can be passed "
                 "through often, as a list, Batches or a DataLoader"
@@ -151,10 +154,11 @@ class LinearizedData:
             >>> torch.allclose(lin.mean(lambda one: one.gradient), lin.gradient)
             True
         """
-        parts = (value(lin).mul(lin.count / self.count) for lin in self._linearizations())
-        total = next(parts)
-        for part in parts:
-            total += part
+        with closing(self._linearizations()) as passed:  # an error, too, ends the pass
+            parts = (value(lin).mul(lin.count / self.count) for lin in passed)
+            total = next(parts)
+            for part in parts:
+                total += part
         return total
 
     # --- products -------------------------------------------------------------------------------
@@ -209,13 +213,23 @@ class LinearizedData:
         Those of inputs are means over samples, those of adjoints over all that counts.
         """
         given = (kind, samples, generator, means, layers, per_sample)
+        check_call(Linearization.kronecker_factors, (self, *given), options)
         total = dict[str, Factors]()
-        for lin in self._linearizations():
-            shares = lin.batch / self.batch, lin.count / self.count
-            found = lin.kronecker_factors(*given, **options)
-            parts = {layer: _part(factors, *shares) for layer, factors in found.items()}
-            total = {n: _sum(total[n], part) for n, part in parts.items()} if total else parts
+        with closing(self._linearizations()) as passed:
+            for lin in passed:
+                shares = lin.batch / self.batch, lin.count / self.count
+                found = lin.kronecker_factors(*given, **options)
+                parts = {layer: _part(factors, *shares) for layer, factors in found.items()}
+                total = {n: _sum(total[n], part) for n, part in parts.items()} if total else parts
         return total
+
+
+def check_linearized(lin: object) -> None:
+    """Raises an error where a value is no linearization."""
+    check_kind(
+        "lin", lin, (Linearization, LinearizedData),
+        "model.linearize(x, y), or LinearizedData(model, data)",
+    )  # fmt: skip
 
 
 def _part(factors: Factors, of_samples: float, of_labels: float) -> Factors:

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 
 from ...compiler.graph.ir import Graph, Node
+from ...compiler.graph.locks import PROCESS
 from ...compiler.lowering.precision import two_products
 from ..backend import Context, Expected
 from .chips import on_device
@@ -60,7 +61,7 @@ class TritonBackend:
         kernels that were chosen.
         """
         executors = [cast(FusedExecutor, call.executor) for call in calls]
-        with on_device(context.device):
+        with PROCESS, on_device(context.device):
             self.selection.prepare([each.lowered.graph for each in executors], context.batch)
             made, jobs = list[Node](), list[Job]()
             for executor, call in zip(executors, calls, strict=True):

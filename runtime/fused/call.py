@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.lowering.code import Buffer
+from ..caching.kernels import verified
 from .compiling import UNALIGNED, Job, interpreted
 from .storage import pointer_type
 
@@ -90,7 +91,9 @@ class Call:
             return
         # A kernel takes constants too, behind everything else, and makes nothing of them.
         ignored = [constants[name] for name in function.arg_names if name not in self.arguments]
-        launch = self.compiled_from("", unaligned).loaded()[(self.instances, 1, 1)]
+        kernel = self.compiled_from("", unaligned).loaded()
+        with verified():  # what passes arguments to it may be compiled now
+            launch = kernel[(self.instances, 1, 1)]
         self._launch = lambda *given: launch(*given, *ignored)
 
     def __call__(self, memory: Memory) -> None:

@@ -1,53 +1,43 @@
-"""Generated code on disk: readable files that are named after their content.
+"""Generated code, in modules that are named after their content, and short texts on disk.
 
-Several processes may write at once. A file appears as a whole, by a rename, and is read only if its
-checksum holds. Code is loaded only from a folder that nobody else can write to.
+What runs is the text that was generated in this process, never a file. The files are for people
+and their tools, which show the code of a kernel; whatever befalls them changes no number.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import linecache
 import os
-import stat
 import sys
-import tempfile
 from collections.abc import Mapping
 from functools import cache
+from importlib.abc import ExecutionLoader
 from pathlib import Path
 from types import ModuleType
 
 from ... import kernels
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.locks import PROCESS
+from ..caching import entries
+from ..caching.folders import private, reason, warn
 
 FOLDER = "NEWTRITON_CACHE"
+WHAT = "generated code", FOLDER
 _CHECKSUM = "# sha256 "
 
 
-def folder() -> Path:
-    """Returns the folder of the files, and makes it where it is missing.
+def place() -> Path:
+    """Returns where the folder of the files would be: $NEWTRITON_CACHE, or in the user's cache."""
+    if given := os.environ.get(FOLDER):
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "newtriton"
 
-    It is $NEWTRITON_CACHE, or `newtriton` in the user's cache.
 
-    Raises:
-        NewtritonError: it cannot be made, or others could write there.
-    """
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(os.environ.get(FOLDER) or Path(cache) / "newtriton")
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-    except OSError as error:
-        raise NewtritonError(
-            f"cannot keep generated code in {path}: {error.strerror}; set {FOLDER} to a folder "
-            "that you can write"
-        ) from error
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise NewtritonError(
-            f"others can write to {path}, so code from there would not be safe to run: "
-            f"chmod 700 it, or set {FOLDER} to a folder of your own"
-        )
-    return path
+def folder() -> Path | None:
+    """Returns the folder of the files; None, after one warning, where it would not be safe."""
+    return private(place(), *WHAT)
 
 
 def digest(text: str) -> str:
@@ -57,26 +47,27 @@ def digest(text: str) -> str:
 
 def stored(name: str) -> str | None:
     """Returns the text kept under a name; None where there is none, or it is damaged."""
-    try:
-        text = (folder() / name).read_text()
-    except (FileNotFoundError, UnicodeDecodeError):
+    path = folder()
+    data = None if path is None else entries.read(path / name)
+    body, found, checksum = (data or b"").rpartition(_CHECKSUM.encode())
+    if not found or checksum.strip() != entries.checksum(name, body).encode():
         return None
-    body, found, checksum = text.rpartition(_CHECKSUM)
-    return body if found and checksum.strip() == digest(body) else None
+    return body.decode()
 
 
-def store(name: str, text: str) -> Path:
-    """Keeps a text under a name and returns its path; the last of several writers wins."""
-    path = folder() / name
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
+def store(name: str, text: str) -> None:
+    """Keeps a text under a name; the last of several writers wins.
+
+    Where the disk is full, or nothing can be written for another reason, one warning says so.
+    """
+    path, body = folder(), text.encode()
+    if path is None:
+        return
+    checksum = f"{_CHECKSUM}{entries.checksum(name, body)}\n"
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{text}{_CHECKSUM}{digest(text)}\n")
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
+        entries.replace(path / name, body + checksum.encode())
+    except OSError as error:
+        warn(path, *WHAT, reason(error))
 
 
 @cache
@@ -90,8 +81,28 @@ def kernels_digest() -> str:
     return digest("".join(f"{file.name}\n{file.read_text()}" for file in files))
 
 
+class _Text(ExecutionLoader):
+    """Loads a module from its text.
+
+    Args:
+        text: the text.
+        path: where people find it.
+    """
+
+    def __init__(self, text: str, path: Path) -> None:
+        self.text, self.path = text, path
+
+    def get_source(self, fullname: str) -> str:
+        """Returns the text."""
+        return self.text
+
+    def get_filename(self, fullname: str) -> str:
+        """Returns the path."""
+        return str(self.path)
+
+
 def module(source: str, key: Mapping[str, object]) -> ModuleType:
-    """Returns the module of a source text, loaded from a real file, as Triton needs it.
+    """Returns the module of a source text.
 
     Args:
         source: the Python code, which ends in a newline.
@@ -101,17 +112,22 @@ def module(source: str, key: Mapping[str, object]) -> ModuleType:
     text = header + source
     stem = f"nt_{digest(text)[:24]}"
     name = f"{stem}.py"
-    path = folder() / name
     if stored(name) != text:
         store(name, text)
-    if stem not in sys.modules:
-        spec = importlib.util.spec_from_file_location(stem, path)
-        assert spec is not None and spec.loader is not None
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[stem] = loaded
-        try:
-            spec.loader.exec_module(loaded)
-        except BaseException:
-            del sys.modules[stem]
-            raise
-    return sys.modules[stem]
+    with PROCESS:
+        return sys.modules.get(stem) or _loaded(stem, text, place().absolute() / name)
+
+
+def _loaded(stem: str, text: str, path: Path) -> ModuleType:
+    """Returns a new module; tools look for its text under a path."""
+    # Triton asks `inspect` for the code of functions, and that asks here: no file is read.
+    linecache.cache[str(path)] = len(text), None, text.splitlines(keepends=True), str(path)
+    spec = importlib.util.spec_from_file_location(stem, path, loader=_Text(text, path))
+    assert spec is not None and spec.loader is not None
+    loaded = sys.modules[stem] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
+    except BaseException:
+        del sys.modules[stem]
+        raise
+    return loaded

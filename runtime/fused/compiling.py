@@ -7,11 +7,12 @@ what is compiled is what will run, and Triton has it in its cache by then.
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import current_process
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,8 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import MockTensor
 
 from ...compiler.graph.errors import NewtritonError
+from ..caching.kernels import verified
+from ..processes import Lost, in_processes
 from . import codecache
 
 Result = TypeVar("Result")
@@ -84,7 +87,8 @@ class Job:
         """Returns the kernel for the current GPU, from Triton's cache if it is there."""
         given = {name: _argument(kind) for name, kind in self.types.items()}
         options = {"num_warps": self.warps, "num_stages": self.stages}
-        return self.function.warmup(grid=(1,), **{**given, **self.constants}, **options)
+        with verified():
+            return self.function.warmup(grid=(1,), **{**given, **self.constants}, **options)
 
     def compiled(self, target: GPUTarget) -> Any:
         """Returns the kernel for a GPU that need not be there."""
@@ -149,13 +153,13 @@ def in_pool(
 
     Raises:
         NewtritonError: kernels are being interpreted in this process.
+        Lost: in the end, where processes were killed.
     """
     if interpreted():
         raise NewtritonError("kernels are interpreted here: unset TRITON_INTERPRET to compile them")
     # Functions of generated modules cannot be sent to a process; one that is forked has them.
-    _work[:] = [(function, job, target) for target in targets for job in jobs]
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
-        yield from pool.imap_unordered(_do, range(len(_work)))
+    calls = [partial(function, job, target) for target in targets for job in jobs]
+    yield from in_processes(calls, workers)
 
 
 def current_target() -> GPUTarget:
@@ -179,7 +183,8 @@ def compile_once(jobs: Iterable[Job], name: str) -> None:
     kernels = distinct(jobs)
     keys = [job.key for job in kernels]
     text = f"{current_target()} {triton.__version__} {keys}"
-    cache = get_cache_manager(codecache.digest(text))
+    with verified():
+        cache = get_cache_manager(codecache.digest(text))
     if cache.get_file(NOTE) is None:
         compile_here(kernels)
         cache.put(f"{name} for {current_target()}\n", NOTE, binary=False)
@@ -190,6 +195,8 @@ def compile_here(jobs: Sequence[Job]) -> None:
 
     What this process has had compiled before is left out.
     """
+    if current_process().daemon:
+        return  # it may have no children: the first launches compile
     target = current_target()
     new = [job for job in jobs if (target, job.key) not in compiled_here]
     if new:
@@ -205,7 +212,11 @@ def compile_all(jobs: Sequence[Job], targets: Sequence[GPUTarget], workers: int)
     """
     # Of pointwise kernels those with many pointers take longest: sums of many parts.
     longest_first = sorted(jobs, key=lambda j: (j.kind == "pointwise", -len(str(j.types))))
-    return sum(not compiled for compiled in in_pool(_compiles, longest_first, targets, workers))
+    compiled = 0
+    with suppress(Lost):
+        for good in in_pool(_compiles, longest_first, targets, workers):
+            compiled += good
+    return len(jobs) * len(targets) - compiled
 
 
 def _compiles(job: Job, target: GPUTarget) -> bool:
@@ -215,7 +226,8 @@ def _compiles(job: Job, target: GPUTarget) -> bool:
     except Exception:  # whatever it is, the launch meets it again
         return False
     if target.backend == "cuda":
-        _compile_launcher(kernel)
+        with verified():
+            _compile_launcher(kernel)
     return True
 
 
@@ -228,10 +240,3 @@ def _compile_launcher(kernel: Any) -> None:
 
 
 compiled_here: set[tuple[GPUTarget, tuple[str, ...]]] = set()  # targets and keys
-_work: list[tuple[Callable[[Job, GPUTarget], Any], Job, GPUTarget]] = []
-
-
-def _do(number: int) -> Any:
-    """Returns what is made of a job, in a process of the pool."""
-    function, job, target = _work[number]
-    return function(job, target)

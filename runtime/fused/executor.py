@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,9 +10,11 @@ from torch.autograd.graph import increment_version
 
 from ...compiler.graph import scalar
 from ...compiler.graph.ir import Graph, Node, Op
+from ...compiler.graph.locks import PROCESS
 from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
+from ..footprint import Footprint
 from ..recent import Recent
 from . import pipeline
 from .chips import on_device
@@ -27,6 +29,9 @@ class FusedExecutor:
 
     With `keep`, operands that were made for contractions (rounded, transposed) are returned as
     well, under their own nodes: fed to another program of the network, they are not made again.
+
+    Programs of all threads run one at a time: a plan has one memory, and the process one compiler,
+    one interpreter and one set of switches.
 
     Args:
         graph: what to compute.
@@ -69,7 +74,16 @@ class FusedExecutor:
                 copies_data=self.copies_data,
             )
 
-        return self.plans.made(batch, made)
+        with PROCESS:
+            return self.plans.made(batch, made)
+
+    def footprint(self, context: Context, given: Collection[Node] = ()) -> Footprint:
+        """Returns the bytes that a call takes, its results and the plan's memory included.
+
+        The first batch size that is asked for is planned, others are estimated from its plan.
+        """
+        plan = self.plans.get(context.batch) or next(iter(self.plans.values()), None)
+        return (plan or self.plan(context.batch, given)).footprint(context.batch)
 
     def prepared(
         self, context: Context, places: Mapping[Node, Tensor], out: Mapping[str, Tensor]
@@ -99,7 +113,7 @@ class FusedExecutor:
         they are copied to where something else shares theirs.
         """
         out, became = out or {}, self.lowered.became
-        with on_device(context.device), switches(context.device):
+        with PROCESS, on_device(context.device), switches(context.device):
             plan = self.plan(context.batch, feed)
             known = {became.get(n, n): x for n, x in feed.items()}
             tensor = plan(context, known, self.in_place(plan, out))

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +14,15 @@ from torch import Tensor
 
 from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, per_sample
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.language.trees import named
+from ...compiler.parts import PartPrograms
 from ...compiler.programs import Programs
 from ...compiler.values import (
     Constant,
@@ -35,7 +37,10 @@ from ...compiler.values import (
     ParameterValue,
     RunningValue,
 )
+from .. import capacity
 from ..backend import Backend, Context, Executor, Expected
+from ..capacity import Item
+from ..footprint import Footprint
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
@@ -44,6 +49,7 @@ from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
 
+AMPLE = 32  # times all values of a program: no operator takes so much
 TRACKED = "num_batches_tracked"
 OF_PARAMETER = ParameterValue, Direction  # inputs that lie like a parameter
 BY_PARAMETER = Gradient, Hvp, Ggnvp  # outputs that do
@@ -63,6 +69,22 @@ class Checked(NamedTuple):
     labels: Tensor | None
     demands: list[Demand]
     batch: int
+
+
+class Watch:
+    """Notes tensors on which a linearization rests, and finds those that have changed since.
+
+    Args:
+        tensors: the tensors with what they are.
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        # Tensors of inference mode do not tell when they change.
+        self._seen = [(name, t, t._version) for name, t in tensors if not t.is_inference()]
+
+    def changed(self) -> list[str]:
+        """Returns what has changed in place."""
+        return [name for name, tensor, version in self._seen if tensor._version != version]
 
 
 class Compiled(Remade):
@@ -98,9 +120,12 @@ class Compiled(Remade):
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._parts: dict[bool, PartPrograms] = {}
         self._two_products: dict[int, bool] = {}
+        self._fitting = set[tuple[Program, bool, int]]()  # what has been found to fit
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
+        self._check_range(topological([traced.loss, traced.z]))
         self._frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self._positions = per_sample(traced.z.shape[:1])
         self.loss_rounding = LossRounding(
@@ -113,7 +138,12 @@ class Compiled(Remade):
         self._constants: dict[Input, Tensor] = {}
         for name, values in (c for p in self.programs.values() for c in p.traced.constants.items()):
             kept = dtype if values.is_floating_point() else values.dtype
-            self._constants[Constant(name)] = values.to(self.device, kept)
+            self._constants[Constant(name)] = fitted = values.to(self.device, kept)
+            if not torch.isfinite(fitted).all():
+                raise NewtritonError(
+                    f"a constant of the network or its loss is too large for {dtype}: give smaller "
+                    "numbers, or dtype=torch.float64"
+                )
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
 
@@ -127,6 +157,23 @@ class Compiled(Remade):
                 )
                 for training in (True, False)
             }
+
+    def part_programs(self, training: bool = True) -> PartPrograms:
+        """Returns the programs of parts of batches.
+
+        Raises:
+            NewtritonError: samples are mixed, so that there are none.
+        """
+        if training not in self._parts:
+            with torch.device("cpu"):
+                given = self.net, self.input_shape, self.criterion, training, self._frozen
+                self._parts[training] = PartPrograms(trace(*given, part=True))
+        return self._parts[training]
+
+    def is_current(self, programs: Programs) -> bool:
+        """Whether programs are those of the parameters that are trained now."""
+        known = (*self.programs.values(), *self._parts.values())
+        return any(programs is each for each in known)
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -208,21 +255,110 @@ class Compiled(Remade):
         """
         key = (program, tape)
         if key not in self._executors:
+            self._check_range(program.graph.nodes())
             keep = self.programs[training].tape if tape else ()
             self._executors[key] = self.backend.executor(program.graph, keep)
         return self._executors[key]
+
+    def _check_range(self, nodes: Iterable[Node]) -> None:
+        """Raises an error where the model's dtype does not hold the numbers in a graph."""
+        check_range(nodes, torch.finfo(self.dtype).max, self.dtype)
 
     def context(self, batch: int) -> Context:
         """Returns the context of a call at a batch size."""
         return Context(batch, self.dtype, self.device)
 
-    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
-        """Returns data, parameters, running statistics and constants, as programs read them."""
+    # --- the memory that they take --------------------------------------------------------------
+
+    def footprints(
+        self, programs: Iterable[Program], batch: int, training: bool = True
+    ) -> dict[Program, Callable[[int], Footprint]]:
+        """Returns what counts the bytes that programs take which are called one after another.
+
+        Parameters, data and what a program finds on the tape are not counted.
+
+        Args:
+            programs: some of `programs`; `linearize` will keep its tape.
+            batch: the batch size for which kernels are planned; it is counted at any.
+            training: which of `programs` they are of.
+        """
+        found, made = dict[Program, Callable[[int], Footprint]](), list[Node]()
+        for program in dict.fromkeys(programs):
+            call = self._expected(program, training)
+            given = [*call.given, *made] if call.on_tape else call.given
+            found[program] = partial(self._footprint, program, call.executor, given)
+            if (plan := call.executor.plan(batch, given)) is not None:
+                made += plan.made
+        return found
+
+    def _footprint(
+        self, program: Program, executor: Executor, given: Collection[Node], batch: int
+    ) -> Footprint:
+        """The bytes that a program takes, with what data are copied to."""
+        peak, kept = executor.footprint(self.context(batch), given)
+        images = (n for key, n in program.inputs.items() if isinstance(key, Data))
+        copies = sum(n.type.numel(batch) for n in images if len(n.shape) == 4) * self.dtype.itemsize
+        if program.graph.given:  # the linearization has made them
+            return Footprint(peak, kept)
+        kept += copies if any(isinstance(key, Gradient) for key in program.outputs) else 0
+        return Footprint(peak + copies, kept)
+
+    def plenty(self, programs: Iterable[Program], batch: int, more: int = 0) -> bool:
+        """Whether so much is free that nothing is counted: many times what all values take.
+
+        Args:
+            programs: some of `programs`.
+            batch: the batch size.
+            more: numbers that are held besides.
+        """
+        sizes = (n.type.numel(batch) for p in programs for n in p.graph.nodes())
+        available = capacity.free(self.device)
+        return available is None or AMPLE * self.dtype.itemsize * (more + sum(sizes)) < available
+
+    def fit(
+        self, program: Program, batch: int, given: Collection[Node], tape: bool = False,
+        training: bool = True,
+    ) -> None:  # fmt: skip
+        """Checks, once, that a program's values fit into the memory that is free.
+
+        Args:
+            program: one of `programs`.
+            batch: the batch size.
+            given: the nodes that will be fed.
+            tape: whether the tape is kept.
+            training: which of `programs` the tape is of.
+
+        Raises:
+            NewtritonError: they do not; the error says how many samples fit.
+        """
+        if (program, tape, batch) in self._fitting:
+            return
+        if not self.plenty([program], batch):
+            executor = self.executor(program, tape, training)
+
+            def need(n: int) -> list[Item]:
+                return [Item("values", self._footprint(program, executor, given, n).peak)]
+
+            capacity.check(program.name, need, batch, self.device)
+        self._fitting.add((program, tape, batch))
+
+    def note_fitting(self, programs: Iterable[Program], batch: int) -> None:
+        """Notes that programs have been found to fit together, with a tape or without."""
+        self._fitting.update(
+            (program, tape, batch) for program in programs for tape in (False, True)
+        )
+
+    def standing(self) -> dict[Input, Tensor]:
+        """Returns parameters, running statistics and constants, as programs read them."""
         views = self.layout.views(self.params)
         feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
         for key in self._running:
             feed[key] = self.buffers[key.statistic]
-        feed |= self._constants
+        return feed | self._constants
+
+    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
+        """Returns data and what stands beside them, as programs read them."""
+        feed = self.standing()
         for name, values in named(x).items():
             images = values.dim() == 4
             feed[Data(name)] = (
@@ -252,6 +388,7 @@ class Compiled(Remade):
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
+        self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
         return program.results(self.executor(program)(self.context(batch), feed, places))
 
@@ -366,7 +503,7 @@ class Compiled(Remade):
             if not found:
                 known = ", ".join(self.layout.parameters)
                 raise NewtritonError(
-                    f"freeze names {name!r}: give parameters or layers, of {known}"
+                    f"freeze names {quoted(name)}: give parameters or layers, of {known}"
                 )
             meant |= found
         self._hold(self.frozen | meant if frozen else self.frozen - meant)
@@ -376,6 +513,8 @@ class Compiled(Remade):
         before, self._frozen = self._frozen, names
         if names != before:
             self._executors.clear()
+            self._parts.clear()
+            self._fitting.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 
@@ -409,8 +548,15 @@ class Compiled(Remade):
         if not programs.counted.outputs:
             return float(len(y) * self._positions)
         labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+        return self.counted(labels, len(y))
+
+    def counted(self, labels: Tensor, batch: int) -> float | Tensor:
+        """Returns the same of labels that have been checked."""
+        programs = self.programs[True]
+        if not programs.counted.outputs:
+            return float(batch * self._positions)
         given = {**self._constants, Labels(): labels}
-        return self.run(programs.counted, len(y), given)[Counted()].double()
+        return self.run(programs.counted, batch, given)[Counted()].double()
 
     def counts(self, y: Tensor) -> Tensor:
         """Returns which int labels count."""
@@ -444,8 +590,8 @@ class Compiled(Remade):
         if counted is None:
             return [], [total]
         sentence = (
-            f"no label of the batch counts for {self.criterion!r}: leave out batches in which all "
-            "labels are ignored or of classes of weight 0"
+            f"no label of the batch counts for {quoted(self.criterion)}: leave out batches in "
+            "which all labels are ignored or of classes of weight 0"
         )
         return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,6 +64,26 @@ def uniform(
     return found.add_(float(1 << (BITS - 1))).mul_(2.0**-BITS).view(shape)
 
 
+class Drawn(NamedTuple):
+    """Which random numbers the samples of a batch have.
+
+    Attributes:
+        seed: the seed of the model.
+        number: the number of the linearization.
+        first: how many samples come before those of the batch; or how many before each, int64.
+    """
+
+    seed: int
+    number: int
+    first: int | Tensor
+
+    def at(self, start: int, count: int) -> Drawn:
+        """Returns those of some samples of the batch that follow each other."""
+        if isinstance(self.first, int):
+            return self._replace(first=self.first + start)
+        return self._replace(first=self.first[start : start + count])
+
+
 class DropoutNumbers:
     """The random numbers of a network's dropout.
 
@@ -100,13 +121,19 @@ class DropoutNumbers:
         finally:
             self._first, self._kept = before
 
-    def __call__(self, context: Context) -> dict[Input, Tensor]:
-        """Returns the numbers of all places for a batch."""
+    @property
+    def now(self) -> Drawn:
+        """Which numbers a batch has now."""
+        return Drawn(self.seed, self.drawn, self._first)
+
+    def __call__(self, context: Context, drawn: Drawn | None = None) -> dict[Input, Tensor]:
+        """Returns the numbers of all places for a batch: those of now unless others are given."""
+        seed, number, start = self.now if drawn is None else drawn
         like, found = context.empty(()), dict[Input, Tensor]()
         for site, (name, node) in enumerate(self.sites.items()):
             shape, shared = concrete(node.shape, context.batch), batch_axis(node.shape) is None
-            rows, first = ((1, *shape), 0) if shared else (shape, self._first)
-            numbers = uniform((self.seed, self.drawn, site), rows, first, like)
+            rows, first = ((1, *shape), 0) if shared else (shape, start)
+            numbers = uniform((seed, number, site), rows, first, like)
             found[RandomNumbers(name)] = numbers.view(shape)
         return found
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import NoneType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...compiler.curvature.adjoints import MAX_COPIES, Noise
-from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS
-from ...compiler.curvature.factors import KINDS
+from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS, DiagonalLayer, KroneckerLayer
+from ...compiler.curvature.factors import KINDS, Wanted
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.curvature.recursion import check_pos_eig
-from ...compiler.graph.errors import MissingRule, NewtritonError
+from ...compiler.graph.errors import MissingRule, NewtritonError, quoted
 from ...compiler.graph.ir import Node, Op, concrete, per_sample
-from ...compiler.graph.options import check_count, check_option
+from ...compiler.graph.options import check_count, check_flag, check_kind, check_names, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped, named
 from ...compiler.programs import MATRICES, Programs
@@ -29,13 +30,12 @@ from ...compiler.values import (
     Ggnvp,
     Gradient,
     Hvp,
-    Labels,
     Outputs,
 )
 from ..reading import read
-from .compiled import Compiled
+from .compiled import Compiled, Watch
 from .factors import Factors
-from .inputs import read_checked
+from .inputs import check_device, read_checked
 from .statistics import factors_of
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
@@ -76,6 +76,8 @@ class Linearization(Generic[M]):
         (9.0, torch.Size([4, 1]), tensor([-6., -6., -6.]))
     """
 
+    _together: int | None = None  # samples that are looked at together; None for all
+
     def __init__(
         self,
         model: M,
@@ -86,17 +88,17 @@ class Linearization(Generic[M]):
         ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
         traced, program = programs.traced, programs.linearize
-        x, y = mapped(_own, x), _own(y)
+        x, y = mapped(own, x), own(y)
         inputs, labels, demands, batch = model.check(traced, x, y)
-        if ahead is not None and model.backend.compiles and (others := ahead(batch)):
+        others = [] if ahead is None else ahead(batch)
+        model.fit(program, batch, program.inputs.values(), tape=True, training=training)
+        if others and model.backend.compiles:
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch, model.vectors
-        watched = [*model.watched(), ("labels", y)]
-        watched += [("inputs", values) for values in named(x).values()]
-        watched += [] if training else model.buffers.items()
-        self._versions = [(name, t, t._version) for name, t in watched if not t.is_inference()]
-        self._given = model.feed(inputs, labels)
+        self._watch = Watch(watched(model, x, y, training))
+        assert labels is not None
+        self._labels, self._given = labels, model.feed(inputs, labels)
         if training:
             model.dropout.draw()
             self._given |= model.dropout(model.context(batch))
@@ -135,7 +137,7 @@ class Linearization(Generic[M]):
         rounding = self.model.loss_rounding
         if change > SMALL * max(rounding.scale, abs(self.objective)):
             return False
-        bound = float(read(rounding(self.outputs, self._given[Labels()]))[0])
+        bound = float(read(rounding(self.outputs, self._labels, self._together))[0])
         return change <= 2.0 * bound
 
     def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:
@@ -151,23 +153,20 @@ class Linearization(Generic[M]):
         out: Mapping[Output, Tensor] | None = None,
     ) -> dict[Output, Tensor]:
         """A program's outputs, from the tape and from what the call gives."""
-        changed = [name for name, tensor, version in self._versions if tensor._version != version]
-        if self.model.programs[self.training] is not self.programs:
+        self._check_fresh()
+        columns = columns_of(program, self.batch, self.model.device)
+        inputs = {**self._given, **columns, **(given or {})}
+        return self.model.run(program, self.batch, inputs, self._tape, out)
+
+    def _check_fresh(self) -> None:
+        """Raises an error where something has changed in place since."""
+        changed = self._watch.changed()
+        if not self.model.is_current(self.programs):
             changed.append("frozen parameters")
         if changed:
             raise NewtritonError(
                 f"the {changed[0]} have changed since this linearization was made: linearize again"
             )
-        inputs = {**self._given, **self._columns(program), **(given or {})}
-        return self.model.run(program, self.batch, inputs, self._tape, out)
-
-    def _columns(self, program: Program) -> dict[Input, Tensor]:
-        """The numbers of the outputs, where a program reads them."""
-        node = program.inputs.get(Columns())
-        if node is None:
-            return {}
-        columns = torch.arange(node.shape[0], device=self.model.device)
-        return {Columns(): columns[:, None].expand(concrete(node.shape, self.batch))}
 
     def _directions(self, vs: Sequence[Tensor]) -> dict[Input, Tensor]:
         """Flat vectors as directions, by parameter."""
@@ -177,6 +176,7 @@ class Linearization(Generic[M]):
     def _vector(self, v: Tensor) -> Tensor:
         """The vector itself, or an error where its shape or dtype is not that of the parameters."""
         v = self.model.layout.check(v, "v")
+        check_device("v is", v, self.model.device)
         if v.dtype != self.model.dtype:
             raise NewtritonError(
                 f"v is {v.dtype}, the model computes in {self.model.dtype}: use v.to(model.dtype)"
@@ -252,6 +252,7 @@ class Linearization(Generic[M]):
         """
         check_option("curvature", curvature, MATRICES)
         check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
+        check_flag("by_layer", by_layer)
         v = self._vector(v)
         if product == "stored-jacobian":
             return self._product(Ggnvp, self.programs.stored_ggnvp(by_layer), v, self.jacobian)
@@ -310,7 +311,8 @@ class Linearization(Generic[M]):
                     [2., 2.]])
         """
         check_option("curvature", curvature, MATRICES)
-        names, trained = tuple(parameters), self.programs.traced.trained
+        check_count("memory", memory)
+        names, trained = check_names("parameters", parameters), self.programs.traced.trained
         for name in names:
             check_option("a parameter", name, tuple(trained))
         views = self.model.layout.views(self.model.params)
@@ -387,12 +389,21 @@ class Linearization(Generic[M]):
                     [ 0.,  0.]])
         """
         check_option("curvature", curvature, MATRICES)
-        vs = [self._vector(v) for v in ([vs] if isinstance(vs, Tensor) else vs)]
-        if not vs:
-            raise NewtritonError("quadratic_forms got no vectors: give at least one")
-        two = self.model.two_products(self.batch) if two_products is None else two_products
+        given = [vs] if isinstance(vs, Tensor) else vs
+        if not isinstance(given, (tuple, list)) or not given:
+            raise NewtritonError(f"vs is {quoted(vs)}, no vectors: give a list of at least one")
+        vs = [self._vector(v) for v in given]
+        if two_products is None:
+            two_products = self.model.two_products(self.batch)
+        two = check_flag("two_products", two_products)
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
-        places = range(len(vs))
+        return self._matrix(found, vs)
+
+    def _matrix(
+        self, found: Mapping[Output, Tensor], vs: Sequence[Tensor], first: int = 0
+    ) -> Tensor:
+        """The k×k matrix of the forms of directions that are numbered from `first`."""
+        places = range(first, first + len(vs))
         result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
         result = result.view(len(vs), len(vs))
         if self.model.weight_decay:
@@ -464,30 +475,72 @@ class Linearization(Generic[M]):
         limits = {"max_factor": check_count("max_factor", max_factor)}
         limits["max_copies"] = check_count("max_copies", max_copies)
         gamma = check_pos_eig(kind, pos_eig)
-        wanted = None if layers is None else frozenset(layers)
-        program = self.programs.factors(
-            kind, samples, frozenset(means), wanted, per_sample,
-            sharing=sharing, pos_eig=gamma, **limits,
-        )  # fmt: skip
-        node, noise = program.inputs.get(Noise()), dict[Input, Tensor]()
-        if node is not None:
-            noise[Noise()] = self._noise(node, generator)
+        check_kind("generator", generator, (torch.Generator, NoneType), "a torch.Generator")
+        check_kind("memory", memory, (dict, NoneType), "a dictionary, empty at first")
+        wanted = Wanted(
+            kind,
+            samples,
+            frozenset(self._layers("means", means)),
+            None if layers is None else frozenset(self._layers("layers", layers)),
+            check_flag("per_sample", per_sample),
+            sharing=sharing,
+            pos_eig=gamma,
+            **limits,
+        )
+        return self._factors(wanted, generator, memory)
+
+    def _factors(
+        self,
+        wanted: Wanted,
+        generator: torch.Generator | None,
+        memory: dict[Output, Tensor] | None,
+    ) -> dict[str, Factors]:
+        """Returns the factors that are wanted."""
+        program, noise = self.programs.statistics(wanted), dict[Input, Tensor]()
+        if (node := program.inputs.get(Noise())) is not None:
+            noise[Noise()] = drawn(self.model, node, self.batch, generator)
         found = self._run(program, noise, memory)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
-        described = self.model.blocks if wanted is None else self.model.blocks_of(wanted)
-        weight = self.batch / (samples if kind == "kfac" else 1)
-        return factors_of(described, found, weight)
+        return factors_of(described(self.model, wanted), found, wanted.weight(self.batch))
 
-    def _noise(self, node: Node, generator: torch.Generator | None) -> Tensor:
-        """Uniform or normal random numbers of the shape of a leaf."""
-        draw = torch.rand if self.model.criterion.noise == "uniform" else torch.randn
-        device = self.model.device if generator is None else generator.device
-        shape = concrete(node.shape, self.batch)
-        noise = draw(shape, generator=generator, dtype=self.model.dtype, device=device)
-        return noise.to(self.model.device)
+    def _layers(self, what: str, names: object) -> tuple[str, ...]:
+        """Returns the names of layers with parameters."""
+        found = check_names(what, names)
+        self.model.layout.check_layers(what, found)
+        return found
 
 
-def _own(x: Any) -> Any:
+def described(model: Compiled, wanted: Wanted) -> list[KroneckerLayer | DiagonalLayer]:
+    """Returns the blocks of which there are factors."""
+    return model.blocks if wanted.layers is None else model.blocks_of(wanted.layers)
+
+
+def drawn(model: Compiled, node: Node, batch: int, generator: torch.Generator | None) -> Tensor:
+    """Returns the uniform or normal random numbers that a leaf stands for."""
+    draw = torch.rand if model.criterion.noise == "uniform" else torch.randn
+    device = model.device if generator is None else generator.device
+    shape = concrete(node.shape, batch)
+    return draw(shape, generator=generator, dtype=model.dtype, device=device).to(model.device)
+
+
+def watched(model: Compiled, x: Tree, y: Tensor, training: bool) -> Iterator[tuple[str, Tensor]]:
+    """Yields what makes a linearization on a batch stale when it is changed in place."""
+    yield from model.watched()
+    yield "labels", y
+    yield from (("inputs", values) for values in named(x).values())
+    yield from () if training else model.buffers.items()
+
+
+def columns_of(program: Program, batch: int, device: torch.device) -> dict[Input, Tensor]:
+    """Returns the numbers of the outputs, where a program reads them."""
+    node = program.inputs.get(Columns())
+    if node is None:
+        return {}
+    columns = torch.arange(node.shape[0], device=device)
+    return {Columns(): columns[:, None].expand(concrete(node.shape, batch))}
+
+
+def own(x: Any) -> Any:
     """Returns a tensor of inference mode as a copy: it does not tell when it is changed."""
     return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
-from ...compiler.graph.options import check_count, check_flag
+from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
 from ...compiler.language.trees import Tree
 from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
@@ -99,9 +101,8 @@ class Model(Compiled):
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        raise_faults(
-            "load_state_dict", faults({n: tuple(t.shape) for n, t in targets.items()}, state)
-        )
+        state = check_mapping("the entries", state)
+        raise_faults("load_state_dict", faults(targets, state))
         for name, target in targets.items():
             target.copy_(state[name].detach())
 
@@ -191,6 +192,7 @@ class Model(Compiled):
         programs = self.programs[True]
         inputs, labels, demands, batch = self.check(programs.traced, x, y)
         program = programs.linearize
+        self.fit(program, batch, program.inputs.values())
         self.dropout.draw()
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         feed = self.feed(inputs, labels) | self.dropout(self.context(batch))
@@ -231,6 +233,8 @@ class Model(Compiled):
             (tensor(9.), tensor([-6., -6., -6.]))
         """
         programs = self.programs[check_flag("training", training)]
+        if ahead is not None and not callable(ahead):
+            raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
         return Linearization(self, programs, x, y, training, ahead)
 
     # --- in words -------------------------------------------------------------------------------
@@ -282,9 +286,20 @@ class Model(Compiled):
             kernels: whether each program's schedule and source follow.
         """
         programs, batch = self.programs[True], check_count("batch", batch)
+        check_flag("kernels", kernels)
 
         def plan(program: Program, made: Sequence[Node]) -> Planned | None:
             return self.executor(program, tape=program is programs.linearize).plan(batch, made)
 
         two = self.two_products(batch)
         return explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
+
+
+def check_model(model: Any) -> Model:
+    """Returns a model, or what stands for one.
+
+    Raises:
+        NewtritonError: it is something else.
+    """
+    made = "what newtriton.compile or newtriton.from_torch gave"
+    return check_members("model", model, ("params", "layout"), made)

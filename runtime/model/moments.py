@@ -14,7 +14,9 @@ products here are what either backend would leave to PyTorch's operators.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,6 +74,10 @@ class SampledFactors:
         if self.inputs.dim() == 4:
             numbers += math.prod(_padded(layer, self.inputs[0]).shape)
         return numbers * self.inputs.itemsize
+
+    def moments(self, basis_a: Tensor, basis_g: Tensor) -> Callable[[], Tensor]:
+        """Returns what gives `second_moments` when all layers have asked for theirs."""
+        return partial(self.second_moments, basis_a, basis_g)
 
     def second_moments(self, basis_a: Tensor, basis_g: Tensor, limit: int = LIMIT) -> Tensor:
         """Returns S, O×D, one per group on a leading axis where there are several.

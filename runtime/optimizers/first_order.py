@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.calls import names_of, signature_of, takes_any, unknown
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_number
 from ...compiler.language.trees import Tree, is_several
-from ..model.model import Model
+from ..model.model import Model, check_model
 from ..parts.state import (
     Anything,
     Number,
@@ -30,6 +32,8 @@ from ..parts.state import (
     held,
     held_attributes,
 )
+from ..pieces.gathering import Asked
+from ..pieces.taken import taken
 from ..remaking import Remade
 from ..summary import summary
 from .passes import Batch
@@ -85,6 +89,8 @@ class TorchOptimizer(Remade):
         schedule: makes one of torch's schedules of learning rates for the optimizer, such as
             `functools.partial(LambdaLR, lr_lambda=lambda t: 1.0 / (1.0 + 1e-6 * t))`; it goes on
             after each step that is made. None leaves the rates as they are.
+        micro_batch: the most samples that are taken at once: a larger batch is taken in pieces,
+            whose gradients are summed exactly; None for no such bound.
         options: the arguments of the class.
 
     Attributes:
@@ -96,7 +102,7 @@ class TorchOptimizer(Remade):
 
     Raises:
         NewtritonError: the class is none, or does not take the options, or `schedule` makes no
-            schedule, or one that waits for a validation loss.
+            schedule, or one that waits for a validation loss; or batches cannot be taken in pieces.
 
     Examples:
         >>> import torch
@@ -115,11 +121,12 @@ class TorchOptimizer(Remade):
         cls: type[torch.optim.Optimizer],
         *,
         schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        micro_batch: int | None = None,
         **options: Any,
     ) -> None:
+        self.model, self._frozen = check_model(model), model.check_trained()
         if not callable(cls):
             raise _no_class(cls)
-        self.model, self._frozen = model, model.check_trained()
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         kind = cls.func if isinstance(cls, partial) else cls
         self._shaped = kind not in FLAT
@@ -127,11 +134,13 @@ class TorchOptimizer(Remade):
         if self._shaped:
             views = self._views(model.params)
             self.seen = [torch.nn.Parameter(view, requires_grad=False) for view in views]
+        _check_options(type(self), cls, options, model.dtype)
         self.optimizer = _optimizer(cls, self.seen, options)
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
         self._before = torch.empty_like(model.params)
-        self._snapshot, self._retreat = Snapshot(), Retreat(model)
+        self._taken = taken(model, micro_batch, self._asks)
+        self._snapshot, self._retreat = Snapshot(), Retreat(model, taken=self._taken)
 
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
@@ -209,7 +218,7 @@ class TorchOptimizer(Remade):
 
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns loss and gradient of the batches."""
-        loss, gradient, statistics = mean_gradient(self.model, batches)
+        loss, gradient, statistics = mean_gradient(self._taken, batches)
         return Start(loss, gradient, statistics, not_finite(loss, gradient))
 
     def _batches(self, x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
@@ -220,6 +229,10 @@ class TorchOptimizer(Remade):
                 f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
             )
         return as_batches(x, y)
+
+    def _asks(self) -> Asked | None:
+        """Returns None: no factors are asked for."""
+        return None
 
     @property
     def takes_data(self) -> bool:
@@ -288,7 +301,7 @@ class TorchOptimizer(Remade):
 
         @torch.no_grad()
         def closure() -> Tensor:
-            loss, slope = known.pop() if known else mean_gradient(self.model, batches)[:2]
+            loss, slope = known.pop() if known else mean_gradient(self._taken, batches)[:2]
             self._give(slope)
             losses.append(loss)
             return torch.tensor(loss, dtype=torch.float64, device="cpu")
@@ -386,6 +399,21 @@ class TorchOptimizer(Remade):
                 yield from _misshapen(values, known[i])
 
 
+def _check_options(
+    owner: type, cls: Callable[..., Any], options: Mapping[str, Any], dtype: torch.dtype
+) -> None:
+    """Raises an error where an option has no name that there is, or is no number and must be."""
+    if takes_any(cls):
+        return
+    known = [*names_of(owner), *names_of(cls)[1:]]  # without the parameters
+    defaults = {name: p.default for name, p in signature_of(cls).parameters.items()}
+    for name, value in options.items():
+        if name not in known:
+            raise unknown(f"{owner.__name__} with {_name_of(cls)}", name, known)
+        if isinstance(defaults.get(name), float) and not isinstance(value, Tensor):
+            check_number(name, value, most=torch.finfo(dtype).max)
+
+
 def _optimizer(
     cls: Any, parameters: list[torch.nn.Parameter], options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
@@ -396,8 +424,8 @@ def _optimizer(
     """
     try:
         made = cls(parameters, **options)
-    except (TypeError, ValueError) as error:
-        raise NewtritonError(f"{_name_of(cls)} refuses {dict(options)}: {error}") from error
+    except Exception as error:  # PyTorch compares and converts whatever it is given
+        raise NewtritonError(f"{_name_of(cls)} refuses {quoted(dict(options))}: {error}") from error
     if isinstance(made, torch.optim.SparseAdam):
         raise NewtritonError("SparseAdam takes sparse gradients, and these are dense: take Adam")
     if not isinstance(made, torch.optim.Optimizer):
@@ -407,7 +435,7 @@ def _optimizer(
 
 def _name_of(cls: Any) -> str:
     """Returns what a user calls a class, or what stands for one."""
-    name = getattr(cls, "__qualname__", " ".join(repr(cls).split()))
+    name = getattr(cls, "__qualname__", quoted(cls))
     return f"torch.optim.{name}" if getattr(torch.optim, name, None) is cls else name
 
 
@@ -437,12 +465,17 @@ def _made(schedule: Any, optimizer: torch.optim.Optimizer) -> LRScheduler:
     Raises:
         NewtritonError: it is no schedule that goes on after each step.
     """
-    made = schedule(optimizer) if callable(schedule) else schedule
+    try:
+        made = schedule(optimizer) if callable(schedule) else schedule
+    except Exception as error:
+        raise NewtritonError(
+            f"schedule is {quoted(schedule)}, which failed with {type(error).__name__}: {error}"
+        ) from error
     if isinstance(made, ReduceLROnPlateau) or not isinstance(made, LRScheduler):
         raise NewtritonError(
-            f"schedule is {schedule!r}: give what makes one of torch.optim.lr_scheduler for an "
-            "optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau of "
-            "the attribute `optimizer`, and let it go on with a validation loss"
+            f"schedule is {quoted(schedule)}: give what makes one of torch.optim.lr_scheduler for "
+            "an optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau "
+            "of the attribute `optimizer`, and let it go on with a validation loss"
         )
     return made
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..parts.state import Undo, all_of, held
+from ..pieces.taken import Taken
 from .passes import Batch
 from .sampling import mean_objective
 from .snapshot import Snapshot
@@ -24,10 +25,14 @@ class Retreat:
     Args:
         model: the model that is trained.
         parts: the parts that take in batches, which one may have spoilt.
+        taken: what takes its batches; the model itself unless given.
     """
 
-    def __init__(self, model: Model, parts: Sequence[Stateful] = ()) -> None:
+    def __init__(
+        self, model: Model, parts: Sequence[Stateful] = (), taken: Taken | None = None
+    ) -> None:
         self.model, self.parts = model, parts
+        self._taken = model if taken is None else taken
         self._good = Snapshot()
         self.forget()
 
@@ -74,7 +79,7 @@ class Retreat:
         helps = False
         try:
             self._good.restore()
-            helps = math.isfinite(mean_objective(self.model, batches))
+            helps = math.isfinite(mean_objective(self._taken, batches))
         finally:
             if not helps:
                 here.restore()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,10 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Program
 from ...compiler.language.trees import Tree, count, is_several
 from ..model.linearization import Linearization
+from ..pieces.taken import Taken
 from ..reading import largest_of, read, remember
-from .passes import Batch, Passes
+from .passes import Batch, Passes, check_batches, pair
 from .subsets import Subset, Subsets
-
-if TYPE_CHECKING:
-    from ..model.model import Model
 
 B = TypeVar("B", Batch, Subset)
 Part = tuple[float | Tensor, float, Tensor, Mapping[str, Tensor]]  # share, h, gradient, statistics
@@ -33,20 +31,22 @@ def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
     """Returns the batch alone, or data that give the same batches in each pass of a step.
 
     Raises:
-        NewtritonError: inputs come without labels, or the data can be passed through only once.
+        NewtritonError: inputs come without labels, or the data are no batches, or can be passed
+            through only once.
     """
     if y is not None:
-        return [(x, y)]  # type: ignore[list-item]
+        return [pair((x, y))]
     if isinstance(x, Tensor) or is_several(x):
         raise NewtritonError("step(x) got inputs without labels: step(x, y)")
     if isinstance(x, Iterator):
         raise NewtritonError(
             f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
         )
-    return Passes(x)  # type: ignore[arg-type]
+    check_batches(x)
+    return Passes(x)
 
 
-def weighted(model: Model, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:
+def weighted(model: Taken, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:
     """Yields batches, each with its share of what counts in it and in those before it.
 
     A mean over batches moves to each by its share, wholly to the first: a batch alone is exact, and
@@ -66,7 +66,7 @@ def weighted(model: Model, batches: Iterable[B]) -> Iterator[tuple[B, float | Te
 
 
 def mean_gradient(
-    model: Model, batches: Iterable[Batch]
+    model: Taken, batches: Iterable[Batch]
 ) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
     """Returns the means of h and its gradient over all that counts in the batches.
 
@@ -106,7 +106,7 @@ def _mean(parts: Iterable[Part]) -> tuple[float, Tensor, list[Mapping[str, Tenso
     return _number(loss), gradient, statistics
 
 
-def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
+def mean_objective(model: Taken, batches: Iterable[Batch]) -> float:
     """Returns the mean of h over all that counts in the batches."""
     samples = 0
     loss: float | Tensor = 0.0
@@ -132,7 +132,7 @@ class Sampled:
     besides.
 
     Args:
-        model: the model at whose parameters the point is.
+        model: the model at whose parameters the point is, or what takes its batches in pieces.
         batches: all data, passed through twice.
         share: the share of the samples that curvature is taken on.
         generator: what draws them.
@@ -154,7 +154,7 @@ class Sampled:
 
     def __init__(
         self,
-        model: Model,
+        model: Taken,
         batches: Iterable[Batch],
         share: float,
         generator: torch.Generator,
@@ -173,7 +173,7 @@ class Sampled:
 
     def _parts(
         self,
-        model: Model,
+        model: Taken,
         subsets: Subsets,
         ahead: Callable[[int], Sequence[Program]] | None,
     ) -> Iterator[Part]:

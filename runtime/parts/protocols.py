@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_members
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
 from ..remaking import Remade
@@ -27,6 +28,7 @@ from .tags import MISSING, Tag
 if TYPE_CHECKING:
     from ..model.linearized import Linearized
     from ..model.model import Model
+    from ..pieces.gathering import Asked
     from ..vectors import Vectors
 
 Hides = Callable[[float], bool]  # says whether rounding hides a change of h, see `Point.hides`
@@ -269,6 +271,24 @@ class Foreseeing(Protocol):
 
 
 @runtime_checkable
+class Asking(Protocol):
+    """A curvature that can say which factors it will ask of the next linearization."""
+
+    def asks(self) -> Asked | None:
+        """Returns what the next update asks for; None for nothing."""
+        ...
+
+
+@runtime_checkable
+class Spanning(Protocol):
+    """A point that takes the forms of several spans of directions in one pass."""
+
+    def forms_of_each(self, spans: Sequence[Sequence[Tensor]], curvature: str) -> list[Tensor]:
+        """Returns for each span the matrix of its forms, see `Point.quadratic_forms`."""
+        ...
+
+
+@runtime_checkable
 class Averaging(Protocol):
     """A curvature that is an average over batches."""
 
@@ -464,6 +484,21 @@ class LinearSolver(Remade, ABC):
         """Prepares and solves once, see `Inverse.solve`."""
         with switches(g.device):
             return self.prepare(curvature, damping).solve(g, radius)
+
+
+def check_curvature(what: str, value: Any) -> Curvature:
+    """Returns a curvature; raises an error where the value is something else."""
+    return check_members(what, value, ("tags", "mv"), "a curvature, e.g. KroneckerCurvature(model)")
+
+
+def check_solver(what: str, value: Any) -> Solver:
+    """Returns a solver; raises an error where the value is something else."""
+    return check_members(what, value, ("needs", "prepare"), "a solver, e.g. KFI()")
+
+
+def check_rule(what: str, value: Any) -> StepRule:
+    """Returns a step rule; raises an error where the value is something else."""
+    return check_members(what, value, ("needs", "propose"), "a step rule, e.g. TrustRegion()")
 
 
 def no_solution(g: Tensor, status: Status, **statistics: int) -> Solution:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar, r
 import torch
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_seed
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_mapping, check_seed
 from ..remaking import Remade
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 T = TypeVar("T")
+
+SHOWN = 100  # characters of a name that is shown as it is
 
 # Tensors, numbers and None by name, nested. What it holds is data from a file: `check_state` looks
 # at its types when it is read, a type checker cannot.
@@ -57,6 +59,8 @@ class Shaped:
         """Returns one fault where the value is no such tensor."""
         if not isinstance(value, Tensor):
             return [f"{path} is {type(value).__name__}, not a tensor"]
+        if value.is_nested or value.layout is not torch.strided or value.is_meta:
+            return [f"{path} is a tensor without plain numbers"]
         fits = len(value.shape) == len(self.shape) and all(
             wanted in (None, size) for wanted, size in zip(self.shape, value.shape, strict=True)
         )
@@ -85,7 +89,7 @@ class Number:
         right = isinstance(value, types) and not isinstance(value, bool)
         if not right or not value >= self.least:  # type: ignore[operator]
             limit = "" if self.least == -math.inf else f" of at least {self.least:g}"
-            return [f"{path} is {value!r}, not {self.type.__name__}{limit}"]
+            return [f"{path} is {quoted(value)}, not {self.type.__name__}{limit}"]
         return []
 
 
@@ -148,13 +152,19 @@ def _faults(path: str, spec: Spec, value: object) -> list[str]:
         return spec.faults(path, value)
     if not isinstance(value, Mapping):
         return [f"{path or 'the state'} is {type(value).__name__}, not a mapping"]
+    value = check_mapping(path or "the state", value)
     dot = f"{path}." if path else ""
     found = [f"missing {dot}{name}" for name in spec if name not in value]
-    found += [f"unexpected {dot}{name}" for name in value if name not in spec]
+    found += [f"unexpected {dot}{_shown(name)}" for name in value if name not in spec]
     for name, part in spec.items():
         if name in value:
             found += _faults(f"{dot}{name}", part, value[name])
     return found
+
+
+def _shown(name: str) -> str:
+    """Returns a name as it is, or quoted where it could not be read."""
+    return name if name.isprintable() and len(name) < SHOWN else quoted(name)
 
 
 def check_state(spec: Mapping[str, Spec], state: object) -> None:

@@ -8,7 +8,7 @@ their inner products, quadratic forms and slopes alone: k×k matrices in float64
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -193,10 +193,6 @@ class TrustRegion(ModelRule):
         """Returns what is searched, then the last step."""
         vectors = [direction] if self.case == "kfac" else [direction, point.gradient]
         return vectors if self.last is None else [*vectors, self.last]
-
-    def forms(self, units: Sequence[Tensor], point: Point) -> Tensor:
-        """Returns the forms of the model's curvature on unit vectors, unread."""
-        return point.quadratic_forms(units, self.curvature)
 
     def propose(self, direction: Tensor, point: Point) -> Proposal:
         """Returns the step from the solver's direction r ≈ C⁻¹g."""

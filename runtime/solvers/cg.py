@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
-from ..parts.protocols import LinearSolver, Solution, Status
+from ..parts.protocols import LinearSolver, Solution, Status, check_solver
 from ..parts.state import Attributes, Spec, State, Undo, all_of, held
 from ..parts.tags import MISSING, Tag
 from ..reading import read
@@ -236,6 +236,8 @@ class TruncatedCG(LinearSolver):
     ) -> None:
         self.stop = Stop(limit, tolerance, progress)
         self.preconditioner = preconditioner
+        if preconditioner is not None:
+            check_solver("preconditioner", preconditioner)
         self.needs = frozenset(() if preconditioner is None else (Tag.PRECONDITIONER,))
 
     def prepare(self, curvature: Curvature, damping: float) -> CGInverse:

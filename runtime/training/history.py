@@ -7,20 +7,26 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
+from ..disk import TEXT, parsed, read
+from ..paths import path_of
 from ..summary import summary
+from . import files
 from .epoch import Epoch
 from .plots import Measure, plot_histories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COUNTED = ("step", "epoch", "seconds", "loss")  # of a step's record
+
 
 MOST, RECENT = 10_000, 5_000  # records of steps, and those of the last steps among them
 
 
 @dataclass(repr=False)
-class History:
+class History(Checked):
     """The records of a training run.
 
     Attributes:
@@ -114,10 +120,17 @@ class History:
         return "{" + ",\n".join([*parts, f'"interrupted": {json.dumps(self.interrupted)}']) + "}\n"
 
     def save(self, path: str | Path) -> None:
-        """Writes `text` into a file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.text(), encoding="utf-8")
+        """Writes `text` into a file, at once in the place of what was there.
+
+        Raises:
+            NewtritonError: it cannot be written.
+        """
+        path = path_of("path", path)
+        try:
+            files.make_folder(path.parent)
+            files.replace(path, self.text().encode())
+        except OSError as error:
+            raise files.unwritable(path, error) from error
 
     @classmethod
     def parsed(cls, text: str) -> "History":
@@ -127,10 +140,13 @@ class History:
             NewtritonError: it is something else.
         """
         try:
-            record = json.loads(text)
-            return cls(**record | {"epochs": [Epoch(**epoch) for epoch in record["epochs"]]})
-        except (ValueError, TypeError, KeyError) as error:
+            record = parsed(text)
+            found = cls(**record | {"epochs": [Epoch(**epoch) for epoch in record["epochs"]]})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NewtritonError("it is not a history that History.save wrote") from error
+        if not found._is_whole():
+            raise NewtritonError("it is not a history that History.save wrote: a value is none")
+        return found
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
@@ -139,16 +155,39 @@ class History:
         Raises:
             NewtritonError: the file is another one.
         """
+        data = read(path_of("path", path), TEXT)
         try:
-            return cls.parsed(Path(path).read_text(encoding="utf-8"))
+            return cls.parsed(data.decode())
         except ValueError as error:
             raise NewtritonError(f"{path} is not a history that History.save wrote") from error
+
+    def _is_whole(self) -> bool:
+        """Whether epochs and steps hold the numbers that are counted and drawn."""
+        optional = ("validation_loss", "validation_accuracy")
+        epochs = [
+            _is_number(value) or (value is None and name in optional)
+            for epoch in self.epochs
+            for name, value in asdict(epoch).items()
+        ]
+        if not (
+            all(epochs) and isinstance(self.steps, list) and isinstance(self.interrupted, bool)
+        ):
+            return False
+        return all(
+            isinstance(step, dict) and all(_is_number(step.get(name)) for name in COUNTED)
+            for step in self.steps
+        )
 
     def plot(
         self, path: str | Path | None = None, against: Measure | Sequence[Measure] = "epochs"
     ) -> "Figure":
         """Draws losses and accuracies of this history alone; see `plot_histories`."""
         return plot_histories({"": self}, path, against)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number of JSON."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _shown(value: object) -> str:

@@ -3,21 +3,27 @@
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
+from functools import partial
 from operator import length_hint
 from pathlib import Path
+from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tqdm.auto import tqdm
 
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_flag
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_callable, check_count, check_flag, check_kind
 from ..data.sources import is_stateful, mark_of
 from ..model.batches import Moved, moved
+from ..model.inputs import read_checked
+from ..model.model import Model
+from ..paths import path_of
 from ..reading import read
 from .averages import Averaged, average_of
 from .epoch import Epoch
@@ -34,6 +40,7 @@ TOGETHER = 256  # batches whose counts are read in one transfer
 SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
 
 
+@runtime_checkable
 class TrainableModel(Protocol):
     """What the loop needs of a model."""
 
@@ -73,6 +80,7 @@ class Counting(Protocol):
         ...
 
 
+@runtime_checkable
 class StepOptimizer(Protocol):
     """What the loop needs of an optimizer.
 
@@ -84,6 +92,7 @@ class StepOptimizer(Protocol):
         ...
 
 
+@checked
 def fit(
     model: TrainableModel,
     optimizer: StepOptimizer,
@@ -151,9 +160,16 @@ def fit(
         >>> history.epochs[-1].validation_accuracy > 0.9
         True
     """
-    check_count("epochs", epochs)
+    epochs = check_count("epochs", epochs)
+    check_flag("progress", progress)
+    _check_model(model)
+    check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
+    check_kind("history", history, (History, NoneType), "an nt.History")
+    callbacks = [check_callable("a callback", callback) for callback in _listed(callbacks)]
     train = _batches("train", train)
     validation = None if validation is None else _batches("validation", validation)
+    for data in (train, validation):
+        _check_first(model, data)
     _check_passes(optimizer, train, validation, epochs)
     kept = average_of(optimizer) if check_flag("average", average) else None
     if checkpoint is None and (resume != "never" or checkpoint_every is not None):
@@ -161,16 +177,19 @@ def fit(
     if checkpoint is not None and history is not None:
         raise NewtritonError("checkpoint keeps the history of its run: leave history out")
     with ExitStack() as stack:
-        callbacks = [*callbacks]
+        board = None
         if log_dir is not None:
-            callbacks.append(stack.enter_context(closing(TensorBoard(log_dir))))
+            board = stack.enter_context(closing(TensorBoard(path_of("log_dir", log_dir))))
         ending = Noted() if checkpoint is None else stack.enter_context(noted())
         saving, resumed = None, Resumed(History() if history is None else history)
         if checkpoint is not None:
             parts, every = (model, optimizer, train), Interval.of(checkpoint_every)
             saving = Saving(folder_of(checkpoint, keep), *parts, kept, every, ending)
-            resumed = saving.begin(resume)
+            resumed = stack.enter_context(saving.begun(resume))
         history, left = resumed.history, epochs
+        if board is not None:
+            board.begin(history)
+            callbacks = [*callbacks, board]
         if saving is not None:
             left = max(0, epochs - len(history.epochs))
         history.interrupted = False
@@ -206,6 +225,7 @@ def _check_passes(
             )
 
 
+@checked
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     """Returns the mean loss over all batches, and the share of right classes.
 
@@ -227,6 +247,7 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
+    _check_model(model)
     data, mean, classified = _batches("validation", data), _Mean(model), True
     found: torch.Tensor | None = None  # how many classes are right, and how many labels count
     for batch in data:
@@ -278,9 +299,9 @@ class _Mean:
         """Returns the weighed sum of the losses and that of the weights."""
         brought = iter(read(*(c for _, c in self._unread if isinstance(c, torch.Tensor))))
         weighed, weight = self._sums
-        for loss, count in self._unread:
-            own = float(next(brought)) if isinstance(count, torch.Tensor) else count
-            weighed, weight = weighed + own * loss, weight + own
+        for loss, unread in self._unread:
+            count = float(next(brought)) if isinstance(unread, torch.Tensor) else unread
+            weighed, weight = weighed + count * loss, weight + count
         self._sums, self._unread = (weighed, weight), []
         return self._sums
 
@@ -294,14 +315,16 @@ class _Mean:
 class TensorBoard:
     """A callback that writes losses, accuracies and the steps' reports as TensorBoard events.
 
-    Of more than 10,000 steps it writes every second, fourth, …, as the history keeps them.
+    A run that goes on hides what it wrote before and writes all of it again: it may have come
+    further than where it goes on, and steps and epochs count differently. Of more than 10,000 steps
+    it writes every second, fourth, …, as the history keeps them.
 
     Args:
         log_dir: the folder of the event files.
 
     Attributes:
-        writer: TensorBoard's writer.
-        written: the last step that has been written.
+        writer: TensorBoard's writer, once there is something to write.
+        written: the last step, and how many epochs have been written.
     """
 
     def __init__(self, log_dir: str | Path) -> None:
@@ -312,28 +335,36 @@ class TensorBoard:
                 f"log_dir={str(log_dir)!r} needs TensorBoard: pip install tensorboard, or leave "
                 "log_dir out"
             ) from error
-        self.writer = SummaryWriter(str(log_dir))
-        self.written = 0
+        self._make: Callable[..., Any] = partial(SummaryWriter, str(log_dir))
+        self.writer: Any = None
+        self.written = (0, 0)
+
+    def begin(self, history: History) -> None:
+        """Prepares for a run that is new, or goes on from where a history ends."""
+        if history.steps:
+            self._make = partial(self._make, purge_step=0)
 
     def __call__(self, history: History) -> None:
         """Writes what the history has gained since the last call."""
-        stride = history.stride
+        self.writer = self.writer or self._make()
+        last, epochs = self.written
         for step in history.steps:
-            if step["step"] <= self.written or step["step"] % stride:
+            if step["step"] <= last or step["step"] % history.stride:
                 continue
             for name, value in step.items():
                 if isinstance(value, int | float) and name not in ("step", "epoch"):
                     self.writer.add_scalar(f"step/{name}", value, step["step"])
-        self.written = history.count
-        epoch = history.epochs[-1]
-        for name, value in asdict(epoch).items():
-            if value is not None and name != "number":
-                self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
+        for epoch in history.epochs[epochs:]:
+            for name, value in asdict(epoch).items():
+                if value is not None and name != "number":
+                    self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
+        self.written = history.count, len(history.epochs)
         self.writer.flush()
 
     def close(self) -> None:
         """Ends the writer's thread, and closes its file."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
 
 
 @dataclass(frozen=True)
@@ -460,6 +491,27 @@ class _Loop:
         return record
 
 
+def _check_model(model: object) -> None:
+    """Raises an error where a value is no model."""
+    check_kind("model", model, TrainableModel, "what nt.compile or nt.from_torch gave")
+
+
+def _listed(callbacks: object) -> list[Any]:
+    """Returns callbacks as a list."""
+    if isinstance(callbacks, Iterable):
+        return list(callbacks)
+    raise NewtritonError(f"callbacks are {quoted(callbacks)}: give a list of functions")
+
+
+def _check_first(model: TrainableModel, data: Any) -> None:
+    """Raises an error where the first batch of a list is none that the model takes."""
+    if not isinstance(data, (list, tuple)):
+        return
+    batch = moved(data[0], model)
+    if isinstance(model, Model):
+        read_checked(model.check(model.programs[True].traced, *batch).demands)
+
+
 def _batches(name: str, data: Data) -> Data:
     """Returns data as batches: a pair of tensors is one of them.
 
@@ -468,9 +520,9 @@ def _batches(name: str, data: Data) -> Data:
     """
     if isinstance(data, tuple) and len(data) == 2 and hasattr(data[1], "shape"):
         return [data]
-    if not isinstance(data, Iterable):
+    if isinstance(data, (Mapping, str, bytes, torch.Tensor)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
+            f"{name} is {quoted(data)}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
     if length_hint(data, 1) == 0:

@@ -1,13 +1,20 @@
 """Generated files: found again, rebuilt when damaged, safe from others."""
 
+import inspect
+import linecache
 import multiprocessing
 import os
+import py_compile
 import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import cache_from_source
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-import newtriton as nt
+from newtriton.runtime.caching.folders import warn
 from newtriton.runtime.fused import codecache
 
 SOURCE = "def answer():\n    return 42\n"
@@ -16,6 +23,7 @@ SOURCE = "def answer():\n    return 42\n"
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(codecache.FOLDER, str(tmp_path / "cache"))
+    warn.cache_clear()
     return tmp_path / "cache"
 
 
@@ -65,17 +73,51 @@ def test_processes_that_write_at_once_never_see_half_a_file(cache: Path):
     assert [p.name for p in cache.iterdir()] == ["shared.json"]
 
 
-def test_a_folder_that_others_can_write_is_refused(cache: Path):
+def test_nothing_is_kept_where_others_can_write(cache: Path):
     cache.mkdir(mode=0o700)
     cache.chmod(0o777)
-    with pytest.raises(nt.NewtritonError, match=r"others can write.*chmod 700"):
-        codecache.module(SOURCE, {})
+    with pytest.warns(UserWarning, match=r"others can write.*chmod 700") as warned:
+        assert codecache.module(SOURCE + "# shared\n", {}).answer() == 42
+        assert codecache.module(SOURCE + "# shared, too\n", {}).answer() == 42
+    assert len(warned) == 1 and not files(cache)
 
 
 def test_a_folder_that_cannot_be_made_is_named(cache: Path):
     cache.write_text("a file")
-    with pytest.raises(nt.NewtritonError, match=f"cannot keep generated code in {cache}"):
-        codecache.module(SOURCE, {})
+    with pytest.warns(UserWarning, match=f"generated code cannot be kept in {cache}: File exists"):
+        assert codecache.module(SOURCE + "# nowhere\n", {}).answer() == 42
+
+
+def test_what_runs_is_the_text_and_no_file(cache: Path):
+    """Neither a file under the module's name nor Python's compiled one beside it."""
+    source = SOURCE + "# evil twin\n"
+    name = f"nt_{codecache.digest(source)[:24]}"
+    codecache.store(f"{name}.py", source.replace("42", "41"))
+    (cache / "__pycache__").mkdir()
+    twin = cache / "twin.py"
+    twin.write_text(source.replace("42", "41"))
+    py_compile.compile(str(twin), cache_from_source(str(cache / f"{name}.py")))
+    module = codecache.module(source, {})
+    assert module.__name__ == name and module.answer() == 42
+    (cache / f"{name}.py").write_text(source.replace("42", "41"))
+    linecache.checkcache()
+    assert "return 42" in inspect.getsource(module.answer)
+
+
+def test_a_file_under_anothers_name_is_not_taken(cache: Path):
+    codecache.store("one", "1\n")
+    (cache / "one").rename(cache / "other")
+    assert codecache.stored("other") is None
+
+
+def test_threads_load_a_module_once():
+    executed: list[int] = []
+    sys.modules["_executed"] = SimpleNamespace(executed=executed)  # type: ignore[assignment]
+    source = "import time\nfrom _executed import executed\nexecuted.append(1)\ntime.sleep(0.05)\n"
+    source += "DONE = True\n"
+    with ThreadPoolExecutor(4) as pool:
+        modules = list(pool.map(lambda _: codecache.module(source, {}).DONE, range(4)))
+    assert modules == [True] * 4 and executed == [1]
 
 
 def test_code_that_fails_to_load_is_not_kept_as_loaded():

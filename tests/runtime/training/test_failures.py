@@ -1,4 +1,4 @@
-"""Runs in which something fails: errors come through unchanged, what goes on is the same run."""
+"""Runs in which something fails: errors come through, and what goes on is the same run."""
 
 import os
 import signal

@@ -1,0 +1,33 @@
+"""Bad calls end as documented or in one clear error, and leave everything as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from .calls import describes, public
+from .describing import DESCRIBING
+from .training import RESTORED, TRAINING
+from .trials import CALLABLES, trial
+
+
+def test_every_public_callable_that_describes_is_tried() -> None:
+    names = {name for name, value in public() if describes(value)}
+    assert names <= DESCRIBING.keys(), sorted(names - DESCRIBING.keys())
+
+
+def test_every_public_callable_that_trains_is_tried() -> None:
+    names = {name for name, value in public() if not describes(value)} - RESTORED
+    assert names <= TRAINING.keys(), sorted(names - TRAINING.keys())
+
+
+@pytest.mark.parametrize("name", sorted(CALLABLES))
+def test_good_calls_are_good(name: str) -> None:
+    CALLABLES[name](Random(0))()
+
+
+def test_bad_calls_hurt_nobody(tmp_path: Path) -> None:
+    for seed in range(300):
+        trial(seed, tmp_path)
