@@ -271,7 +271,7 @@ class KroneckerCurvature(Remade):
     def _is_due(self) -> bool:
         """Whether the next update gathers."""
         burning_in = self.updates < self.burn_in
-        return burning_in or self.updates % self.every == 0 or not self._is_filled
+        return burning_in or self.updates % self.every == 0 or not self.is_filled
 
     def asks(self) -> Asked | None:
         """Returns what the next update asks of a linearization; None where nothing is due."""
