@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -107,7 +107,7 @@ class LinearizedData(Checked):
 
     # --- passing through the data ---------------------------------------------------------------
 
-    def _linearizations(self) -> Iterator[Linearization]:
+    def _linearizations(self) -> Generator[Linearization, None, None]:
         """Yields the linearization of each batch, with what dropped out in the first pass."""
         changed = [
             name

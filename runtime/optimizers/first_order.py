@@ -178,8 +178,7 @@ class TorchOptimizer(Remade):
             fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
         self.steps += 1
         if fault is not None:
-            what["status"] = fault
-            return StepReport(start.loss, None, False, norm, **what), fault
+            return StepReport(start.loss, None, False, norm, **{**what, "status": fault}), fault
         with undone(self._go_back):
             for of_batch in start.statistics:
                 self.model.update_statistics(of_batch)

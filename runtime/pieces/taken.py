@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_count
@@ -15,6 +16,7 @@ from ..model.dropout import DropoutNumbers
 from ..model.inputs import read_checked
 from ..model.linearization import Linearization
 from ..model.model import Model
+from ..parallel.ranks import Ranks
 from ..vectors import Vectors
 from .cut import CutBatch
 from .gathering import Asked
@@ -58,6 +60,20 @@ class Pieces:
         """The model's programs of whole batches."""
         return self.model.programs
 
+    @property
+    def ranks(self) -> Ranks:
+        """The ranks that train the model."""
+        return self.model.ranks
+
+    @property
+    def device(self) -> torch.device:
+        """The model's device."""
+        return self.model.device
+
+    def samples(self, x: Tree) -> int:
+        """Returns how many samples a batch has, see `Model.samples`."""
+        return self.model.samples(x)
+
     def count(self, y: Tensor) -> float | Tensor:
         """Returns what weighs a batch in a mean of h over batches, see `Model.count`."""
         return self.model.count(y)
@@ -68,6 +84,8 @@ class Pieces:
         """Runs forward and backward on each piece, see `Model.linearize`."""
         if count(x) <= self.size:
             return self.model.linearize(x, y, ahead=ahead)
+        if ahead is not None:
+            ahead(self.size)  # it refuses pieces that do not fit into memory
         return LinearizedPieces(self.model, x, y, self.size, asked=self.asks())
 
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:

@@ -71,8 +71,9 @@ def _lock(folder: Path, descriptor: int) -> None:
             return
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise
-        holder = os.pread(descriptor, HOLDER, 0).decode("utf-8", "replace").strip()
-        raise _taken(folder, holder or "another process") from error
+        lines = os.pread(descriptor, HOLDER, 0).decode("utf-8", "replace").splitlines()
+        holder = "".join(filter(str.isprintable, lines[0])) if lines else "another process"
+        raise _taken(folder, holder) from error
     since = datetime.now().astimezone().isoformat(" ", "seconds")
     text = f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"
     with suppress(OSError):  # the lock is held, whether or not there is room for a name
