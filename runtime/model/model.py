@@ -197,6 +197,7 @@ class Model(Compiled):
         self.fit(program, batch, program.inputs.values())
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         with self.dropout.undone():
+            self.dropout.draw()
             feed = self.feed(inputs, labels) | numbers
             feed |= self.dropout(self.context(batch), self.drawn(share))
             found = self.run(program, batch, feed, out=out, share=share)
