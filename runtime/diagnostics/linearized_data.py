@@ -86,19 +86,20 @@ class LinearizedData(Checked):
         self._kept: list[Linearization] | None = None
         self._watched = [*model.watched()] + ([] if training else [*model.buffers.items()])
         self._versions = [tensor._version for _, tensor in self._watched]
-        model.dropout.draw()
-        self._dropout = model.dropout.state_dict()
         counts, kept = list[float](), list[Linearization]()
         self.batch, self.objective = 0, 0.0
         self.gradient = torch.zeros_like(model.params)
-        for lin in self._linearizations():
-            counts.append(lin.count)
-            self.batch += lin.batch
-            self.objective += lin.count * lin.objective
-            self.gradient.add_(lin.gradient, alpha=lin.count)
-            kept += [lin] if keep else []
-        if not counts:
-            raise NewtritonError("the data have no batches: give at least one")
+        with model.dropout.undone():
+            model.dropout.draw()
+            self._dropout = model.dropout.state_dict()
+            for lin in self._linearizations():
+                counts.append(lin.count)
+                self.batch += lin.batch
+                self.objective += lin.count * lin.objective
+                self.gradient.add_(lin.gradient, alpha=lin.count)
+                kept += [lin] if keep else []
+            if not counts:
+                raise NewtritonError("the data have no batches: give at least one")
         self.count = sum(counts)
         self.objective /= self.count
         self.gradient /= self.count
