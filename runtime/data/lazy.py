@@ -70,7 +70,7 @@ class Lazy(Checked):
                 f"rows is {quoted(rows)}: give a tensor of samples, or what has `shape` and gives "
                 "tensors for slices"
             )
-        first = self[:1]
+        first = check_tensor("a batch of lazy inputs", self[:1])
         self.shape = torch.Size((rows.shape[0], *first.shape[1:]))
         self.dtype, self.device = first.dtype, first.device
 

@@ -194,6 +194,7 @@ class LinearizedData(Checked):
 
     def block(self, parameters: Sequence[str], curvature: str = "hessian", **memory: int) -> Tensor:
         """Returns the rows and columns that belong to parameters; see `Linearization.block`."""
+        check_call(Linearization.block, (self, parameters, curvature), memory)
         return self.mean(lambda lin: lin.block(parameters, curvature, **memory))
 
     # --- factors --------------------------------------------------------------------------------
