@@ -91,19 +91,13 @@ class CutBatch:
             given: its inputs besides the batch's, of the whole batch.
             out: memory that outputs are written to.
         """
-        out, sums, rows = out or {}, dict[Output, Tensor](), dict[Output, list[Tensor]]()
-        spare = {key: torch.empty_like(x) for key, x in out.items()} if self.is_cut else {}
-        for start, count in self.pieces():
-            part = self.run_on(program, start, count, given, spare if start else out)
-            for key, x in part.items():
-                if batch_axis(program.outputs[key].shape) is not None:
-                    rows.setdefault(key, []).append(x)
-                elif start:
-                    sums[key].add_(x)
-                else:
-                    sums[key] = out[key] if key in out else x.clone()
-        axes = {key: batch_axis(program.outputs[key].shape) or 0 for key in rows}
-        return sums | {key: torch.cat(parts, axes[key]) for key, parts in rows.items()}
+        out = out or {}
+        total, spare = _Total(program, out), dict[Output, Tensor]()
+        if self.is_cut:
+            spare = {key: torch.empty_like(x) for key, x in out.items()}
+        for start, count in self.pieces():  # no piece's results outlive its turn
+            total.add(self.run_on(program, start, count, given, spare if start else out))
+        return total.results()
 
     def run_on(
         self,
@@ -132,6 +126,35 @@ class CutBatch:
         """Returns what must be of the labels that count, and h, see `Model.measured`."""
         counted = {Counted(): self.count} if isinstance(self.count, Tensor) else {}
         return self.model.measured({Losses(): losses, **counted})
+
+
+class _Total:
+    """What a program gives on the pieces so far.
+
+    Args:
+        program: the program.
+        out: where sums lie that the first piece has written there.
+    """
+
+    def __init__(self, program: Program, out: Mapping[Output, Tensor]) -> None:
+        self._axes = {key: batch_axis(node.shape) for key, node in program.outputs.items()}
+        self._out, self._sums = out, dict[Output, Tensor]()
+        self._rows: dict[Output, list[Tensor]] = {}
+
+    def add(self, part: Mapping[Output, Tensor]) -> None:
+        """Takes in what a piece gives."""
+        for key, x in part.items():
+            if self._axes[key] is not None:
+                self._rows.setdefault(key, []).append(x)
+            elif key in self._sums:
+                self._sums[key].add_(x)
+            else:
+                self._sums[key] = self._out[key] if key in self._out else x.clone()
+
+    def results(self) -> dict[Output, Tensor]:
+        """Returns the sums, and the rows of all samples."""
+        rows = {key: torch.cat(xs, self._axes[key] or 0) for key, xs in self._rows.items()}
+        return self._sums | rows
 
 
 def _rows(leaf: Node, x: Tensor, start: int, count: int) -> Tensor:
