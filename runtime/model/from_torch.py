@@ -24,6 +24,7 @@ from ...compiler.language.loss import Loss
 from ...compiler.language.network import Traced
 from ...compiler.language.trees import mapped, named
 from ..backend import Backend
+from ..parallel.data_parallel import DataParallel
 from ..remaking import Recipe, Saved
 from .compile import DTYPES, compiled, place_of
 from .compiled import Checked
@@ -116,6 +117,7 @@ class CapturedModel(Model):
         copied = Saved(copy.deepcopy(self._given))
         samples, output = self._traced_by
         of_model = self.criterion, self.backend, self.dtype, self.weight_decay, self.dropout.seed
+        of_model = *of_model, self.parallel
         return _captured_again, (copied, samples, output, self.input_shape, *of_model)
 
     # --- what the module does meanwhile -----------------------------------------------------------
@@ -238,6 +240,7 @@ def from_torch(
     cuda_graphs: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
+    parallel: DataParallel | None = None,
 ) -> CapturedModel:
     """Returns the model of a PyTorch module with a loss.
 
@@ -262,6 +265,7 @@ def from_torch(
         cuda_graphs: as in `compile`.
         weight_decay: λ ≥ 0, on all parameters that are not frozen.
         seed: the seed of what drops out.
+        parallel: as in `compile`; the module has the same state on all ranks.
 
     Raises:
         NewtritonError: lists everything in the module that cannot be taken, or names an option.
@@ -290,7 +294,7 @@ def from_torch(
         model = compiled(
             CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
             precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
-            weight_decay=weight_decay, seed=seed,
+            weight_decay=weight_decay, seed=seed, parallel=parallel,
         )  # fmt: skip
         model.bind(inner, module, samples, output)
     return model
@@ -323,13 +327,14 @@ def _captured_again(
     dtype: torch.dtype,
     weight_decay: float,
     seed: int,
+    parallel: DataParallel | None = None,
 ) -> CapturedModel:
     """Returns the model of a copy of a module."""
     module = saved.value
     inner = _unwrapped(module)
     batch = _batch(samples, specifications(input_shape), backend.device, dtype)
     captured = capture(inner, batch, output)
-    model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed)
+    model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed, parallel)
     model.bind(inner, module, samples, output)
     return model
 
