@@ -33,7 +33,7 @@ from ..parts.state import (
     held_attributes,
 )
 from ..pieces.gathering import Asked
-from ..pieces.taken import taken
+from ..pieces.taken import described, taken
 from ..remaking import Remade
 from ..summary import summary
 from .passes import Batch
@@ -331,6 +331,7 @@ class TorchOptimizer(Remade):
                 "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
                 "schedule": None if schedule is None else type(schedule).__name__,
                 **self._described(),
+                "batches": described(self._taken),
                 "steps": f"{self.steps} since it was made, {rejected} refused in a row",
             },
         )

@@ -52,7 +52,7 @@ from ..parts.state import (
 )
 from ..parts.tags import Tag
 from ..pieces.gathering import Asked
-from ..pieces.taken import taken
+from ..pieces.taken import described, taken
 from ..reading import largest_of
 from ..remaking import Remade
 from ..rules.noise import Noise
@@ -463,6 +463,7 @@ class SecondOrder(Remade):
                 "sample": f"{self.sample:g} of a step's samples for curvature",
                 "average": self.average,
                 "noise": None if self.noise is None else "wiener",
+                "batches": described(self._taken),
                 "given": ", ".join(f"{name}={value!r}" for name, value in given.items()) or None,
                 "steps": f"{self.steps}, {self.patience.rejected} refused in a row",
             },
