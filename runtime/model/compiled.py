@@ -36,6 +36,7 @@ from ...compiler.values import (
     RunningValue,
 )
 from ..backend import Backend, Context, Executor, Expected
+from ..forks import check_process
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
@@ -94,6 +95,7 @@ class Compiled(Remade):
         weight_decay: float,
         seed: int,
     ) -> None:
+        check_process(backend.device)
         self.net, self.criterion, self.backend = net, criterion, backend
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
@@ -213,7 +215,12 @@ class Compiled(Remade):
         return self._executors[key]
 
     def context(self, batch: int) -> Context:
-        """Returns the context of a call at a batch size."""
+        """Returns the context of a call at a batch size.
+
+        Raises:
+            NewtritonError: this process cannot use the model's device.
+        """
+        check_process(self.device)
         return Context(batch, self.dtype, self.device)
 
     def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
@@ -293,6 +300,7 @@ class Compiled(Remade):
             NewtritonError: another dtype or device, or a batch of which batch norm cannot take
                 statistics.
         """
+        check_process(self.device)
         inputs, demands = check_inputs(traced, x, self.dtype, self.device)
         batch = len(next(iter(inputs.values())))
         for name, running in traced.running.items():
