@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,9 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
+
+from ..compiler.graph.errors import NewtritonError
+from ..runtime.disk import read_json
 
 CPU = torch.device("cpu")
 WARM = 3  # rounds that do not count: kernels are loaded, measured against others, recorded
@@ -80,3 +84,25 @@ def report(rows: list[dict[str, Any]], path: Path | None, printed: bool = True) 
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
         path.write_text(f'{{"machine": {json.dumps(machine())},\n "rows": [\n{lines}\n ]}}\n')
+
+
+def known_rows(path: Path | None, *names: str) -> list[dict[str, Any]]:
+    """Returns the rows that a file has, none where there is no file.
+
+    Args:
+        path: the file, None for none.
+        names: what every row has.
+
+    Raises:
+        NewtritonError: it is a file of something else.
+    """
+    if path is None or not os.path.lexists(path):
+        return []
+    found = read_json(path)
+    rows = found.get("rows") if isinstance(found, dict) else None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and row.keys() >= set(names) for row in rows
+    ):
+        having = f" with {', '.join(names)}" if names else ""
+        raise NewtritonError(f"{path} holds no rows{having}: choose another file")
+    return rows

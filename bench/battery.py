@@ -28,7 +28,7 @@ import newtriton as nt
 
 from ..compiler.graph.errors import MissingRule, NewtritonError
 from ._entrants import ENTRANTS, Entrant, Makes, Steps
-from ._measure import machine
+from ._measure import known_rows, machine
 from ._problems import PROBLEMS, Problem
 from ._scores import KEY, RATIOS, Row, best, end, grouped, table, ungrouped
 
@@ -153,17 +153,19 @@ class Book:
     """
 
     def __init__(self, path: Path | None) -> None:
-        known = json.loads(path.read_text())["rows"] if path and path.exists() else []
         self.path = path
-        self.rows: dict[Key, Row] = {
-            (row["problem"], row["optimizer"], row["setting"], row["seed"]): row
-            for row in ungrouped(known)
-        }
+        try:
+            self.rows: dict[Key, Row] = {
+                (row["problem"], row["optimizer"], row["setting"], row["seed"]): row
+                for row in ungrouped(known_rows(path, *RUN))
+            }
+        except (TypeError, KeyError, IndexError) as error:
+            raise nt.NewtritonError(f"{path} holds other rows than of runs: {error}") from error
         self.began = datetime.now().isoformat(" ", "minutes")
 
     def knows(self, key: Key, goal: float) -> bool:
         """Returns whether a run is known, and was timed up to this loss."""
-        return key in self.rows and self.rows[key]["goal"] == goal
+        return key in self.rows and self.rows[key].get("goal") == goal
 
     def keep(self, key: Key, row: Row) -> None:
         """Takes in a run."""

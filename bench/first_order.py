@@ -9,7 +9,6 @@ at work, without the time of measuring losses. Adam's rows that `--json` has are
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import newtriton as nt
 
 from ..compiler.language.loss import Loss
 from ..compiler.language.network import Layer
-from ._measure import report
+from ._measure import known_rows, report
 
 Optimizer: TypeAlias = nt.SecondOrder | nt.TorchOptimizer
 Row = dict[str, Any]
@@ -131,7 +130,7 @@ def compare(name: str, updates: int, known: list[Row], keep: Callable[[Row], Non
     losses: dict[str, list[Row]] = {method: [] for method in grid}
     for (method, make), seed in product(grid.items(), problem.seeds):
         key = {"problem": name, "seed": seed, "method": method}
-        earlier = [r for r in known if r | key == r and r["updates"] == updates]
+        earlier = [r for r in known if r | key == r and r.get("updates") == updates]
         row = earlier[0] if earlier else key | run(problem, data, seed, make, updates)
         losses[method].append(row)
         keep(row)
@@ -156,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(1)
     names = options.problem or list(PROBLEMS)
     path: Path | None = options.json
-    known = json.loads(path.read_text())["rows"] if path and path.exists() else []
+    known = known_rows(path, "problem", "seed", "method")
     rows = [row for row in known if row["problem"] not in names]
 
     def keep(row: Row) -> None:

@@ -37,6 +37,20 @@ class GivenOutputs(Input):
 
 
 @dataclass(frozen=True, eq=False)
+class Normaliser(Input):
+    """What the sum of the losses is divided by, where a program is of a part of a batch."""
+
+    kind = "normaliser"
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Input):
+    """How many samples the whole batch has, where a program is of a part of it."""
+
+    kind = "samples"
+
+
+@dataclass(frozen=True, eq=False)
 class Columns(Input):
     """The numbers 0 … K−1, each for all rows of outputs: K×N. Their one-hots are unit vectors."""
 

@@ -30,6 +30,7 @@ class _Blocks(threading.local):
     def __init__(self) -> None:
         self.by_size: defaultdict[int, list[Block]] = defaultdict(list)
         self.total = 0
+        self.most = KEPT
 
     def free(self, size: int) -> Block:
         """Returns a block that no tensor holds."""
@@ -38,14 +39,14 @@ class _Blocks(threading.local):
             if _holders(blocks, i) == NOBODY:
                 return blocks[i]
         block = np.empty(size + ALIGNMENT, np.uint8)
-        if self.total + size > KEPT:
-            self._give_back()
-        if self.total + size <= KEPT:
+        if self.total + size > self.most:
+            self.give_back()
+        if self.total + size <= self.most:
             blocks.append(block)
             self.total += size
         return block
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
         """Leaves the blocks that no tensor holds to the system."""
         for size, blocks in self.by_size.items():
             held = [blocks[i] for i in range(len(blocks)) if _holders(blocks, i) != NOBODY]
@@ -60,6 +61,18 @@ def _holders(blocks: list[Block], i: int) -> int:
 
 NOBODY = _holders([np.empty(0, np.uint8)], 0)
 _blocks = _Blocks()
+
+
+def keep_at_most(size: int) -> None:
+    """Keeps no more bytes than so many for later use in this thread; what is held counts.
+
+    Examples:
+        >>> from newtriton.kernels.memory import KEPT, keep_at_most
+        >>> keep_at_most(KEPT)
+    """
+    _blocks.most = min(size, _blocks.most)
+    if _blocks.total > _blocks.most:
+        _blocks.give_back()
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

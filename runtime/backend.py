@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -11,7 +11,13 @@ from torch import Tensor
 from ..compiler.graph.ir import Graph, Node
 from ..compiler.lowering.kernel import Schedule
 from ..kernels.memory import empty
+from .footprint import Footprint
 from .vectors import Vectors
+
+
+def alone(x: Tensor) -> Tensor:
+    """Returns the sum over ranks where there is one."""
+    return x
 
 
 class Context(NamedTuple):
@@ -21,11 +27,13 @@ class Context(NamedTuple):
         batch: the batch size.
         dtype: the dtype of floating-point values.
         device: the device of all tensors.
+        over_ranks: returns the sum of a tensor over all ranks that run the same program.
     """
 
     batch: int
     dtype: torch.dtype
     device: torch.device
+    over_ranks: Callable[[Tensor], Tensor] = alone
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         """Returns new memory of a shape."""
@@ -76,6 +84,15 @@ class Executor(Protocol):
 
         Args:
             batch: the batch size.
+            given: the nodes that will be fed besides the graph's own.
+        """
+        ...
+
+    def footprint(self, context: Context, given: Collection[Node] = ()) -> Footprint:
+        """Returns the bytes that a call takes, its results included; nothing is computed.
+
+        Args:
+            context: the batch size, dtype and device.
             given: the nodes that will be fed besides the graph's own.
         """
         ...

@@ -40,7 +40,7 @@ def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
     launched = [*numbers, *map(_largest, largest)]
     if not launched:
         return []
-    flat = np.array(torch.cat([x.reshape(-1).double() for x in launched]).tolist())
+    flat = _numbers(torch.cat([x.reshape(-1).double() for x in launched]))
     found, start = list[Array](), 0
     for x in launched:
         stop = start + x.numel()
@@ -49,6 +49,11 @@ def read(*numbers: Tensor, largest: Sequence[Tensor] = ()) -> list[Array]:
     for tensor, value in zip(largest, found[len(numbers) :], strict=True):
         remember(tensor, float(value))
     return found[: len(numbers)]
+
+
+def _numbers(flat: Tensor) -> Array:
+    """Returns a vector's numbers; zeros where it has none, while memory is counted."""
+    return np.zeros(len(flat)) if flat.is_meta else np.array(flat.tolist())
 
 
 def remember(tensor: Tensor, bound: float) -> None:
@@ -102,6 +107,8 @@ def upload(values: Sequence[float], like: Tensor) -> Tensor:
 
 def _largest(tensor: Tensor) -> Tensor:
     """Returns max |xᵢ| on the device, NaN where an element is."""
+    if not tensor.numel():
+        return tensor.new_zeros((), dtype=torch.float64)
     if tensor.device.type == "cpu":  # PyTorch's norm takes twenty times as long there
         low, high = torch.aminmax(tensor)
         return torch.maximum(high, -low)

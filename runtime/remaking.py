@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..compiler.graph.calls import Checked
 from ..compiler.graph.errors import NewtritonError
-from ..compiler.language.described import ConstructorSignature, check_call
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,18 +53,16 @@ def _loaded(saved: bytes) -> Saved:
     return Saved(torch.load(io.BytesIO(saved), weights_only=False))
 
 
-class Remade:
+class Remade(Checked):
     """A base for what is copied and pickled by the arguments that it was made of, and its state.
 
     A class says in `state_dict` and `load_state_dict` what its state is.
     """
 
-    __signature__ = ConstructorSignature()
     _made_of: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **options: Any) -> Self:  # noqa: D102
-        check_call(cls, args, options)
-        new = super().__new__(cls)
+        new = super().__new__(cls, *args, **options)
         object.__setattr__(new, "_made_of", (args, options))
         return new
 

@@ -139,7 +139,7 @@ def run(model: nt.Model, optimizer: Any, data: nt.Batches, test: nt.Samples, epo
     except nt.NewtritonError as error:
         row["fault"] = str(error)[:120]
     loss, accuracy = nt.evaluate(model, batches(test, 1000))
-    row |= {"updates": len(history.steps), "seconds": history.seconds}
+    row |= {"updates": history.count, "seconds": history.seconds}
     return {**row, "test_loss": loss, "accuracy": accuracy}
 
 

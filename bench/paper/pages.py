@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..protocol.experiment import Paper
+from ...compiler.graph.errors import NewtritonError
+from ..protocol.experiment import Experiment, Paper
 from ..protocol.results import Result, paragraphs
 from .papers import PAPERS
 
@@ -39,4 +40,18 @@ def blocks(paper: Paper, results: Path) -> Iterator[str]:
             yield "Not run yet."
             continue
         yield f"![{name}]({name}.png)"
-        yield from paragraphs(experiment, Result.load(path))
+        yield from _found(experiment, path)
+
+
+def _found(experiment: Experiment, path: Path) -> list[str]:
+    """Returns what an experiment found, as paragraphs.
+
+    Raises:
+        NewtritonError: the file does not hold its rows.
+    """
+    result = Result.load(path)
+    try:
+        return list(paragraphs(experiment, result))
+    except Exception as error:  # whatever a finding stumbles over that has other rows
+        what = f"{type(error).__name__}: {error}"
+        raise NewtritonError(f"{path} holds other rows than the experiment's ({what})") from error

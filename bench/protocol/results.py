@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.graph.errors import NewtritonError
-from .._measure import machine
+from ...runtime.disk import read_json
+from .._measure import known_rows, machine
 from .experiment import Experiment, Finding, Row, Setting
 
 VERDICTS = {"agrees": "agrees", "contradicts": "contradicts", "open": "cannot be told"}
@@ -42,11 +43,10 @@ class Result:
         Raises:
             NewtritonError: the file is another one.
         """
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(found["machine"], found["rows"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise NewtritonError(f"{path} holds no rows of an experiment: {error}") from error
+        rows, found = known_rows(path), read_json(path)
+        if not isinstance(found.get("machine"), dict):
+            raise NewtritonError(f"{path} holds no rows of an experiment: they have no machine")
+        return cls(found["machine"], rows)
 
 
 def run(experiment: Experiment, setting: Setting) -> Result:

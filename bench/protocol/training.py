@@ -46,8 +46,8 @@ def curve(
     for epoch in range(epochs + 1):
         loss, _ = nt.evaluate(model, train)
         test_loss, accuracy = nt.evaluate(model, test)
-        refused = sum(not step["accepted"] for step in history.steps)
-        steps = (epoch, len(history.steps), refused, history.seconds)
+        refused = history.refused(epoch) + (row["refused"][-1] if epoch else 0)
+        steps = (epoch, history.count, refused, history.seconds)
         for field, value in zip(fields, (*steps, loss, test_loss, accuracy), strict=True):
             row[field].append(value)
         if not isfinite(loss) or loss > LARGE * row["loss"][0]:

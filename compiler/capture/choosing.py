@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 
 LOGITS = "logits"
 
@@ -30,7 +30,7 @@ def chosen_output(given: Any, output: str | int | None) -> Tensor:
         found = fields.get(output)
         if isinstance(found, Tensor):
             return found
-        raise NewtritonError(f"output is {output!r}: {_choices(given, fields)}")
+        raise NewtritonError(f"output is {quoted(output)}: {_choices(given, fields)}")
     tensors = {name: x for name, x in fields.items() if isinstance(x, Tensor)}
     if LOGITS in tensors:
         return tensors[LOGITS]

@@ -207,9 +207,14 @@ def _decomposition(op: Any) -> Callable[..., Any] | None:
 
 @contextmanager
 def _traced(module: nn.Module, training: bool) -> Iterator[dict[str, float | None]]:
-    """Prepares the module and PyTorch for a trace; yields the momenta of batch norms."""
+    """Prepares the module and PyTorch for a trace; yields the momenta of batch norms.
+
+    An autocast around the call means nothing, as for all calls of a model.
+    """
+    place = next(module.parameters()).device.type
     with (
         _quiet(),
+        torch.autocast(place, enabled=False),
         _without_cudnn(),
         _mode(module, training),
         _own_derivatives_refused(),
@@ -261,7 +266,7 @@ def _quiet() -> Iterator[None]:
     """
     with PROCESS, warnings.catch_warnings(), torch.enable_grad():
         disabled, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
-        logging.disable(logging.WARNING)
+        logging.disable(logging.ERROR)  # what fails is raised, too
         torch.backends.mha.set_fastpath_enabled(False)
         warnings.simplefilter("ignore")
         try:

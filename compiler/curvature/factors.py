@@ -169,6 +169,10 @@ class Wanted:
         """Whether positions are summed before they are multiplied."""
         return self.sharing == "reduce"
 
+    def weight(self, batch: int) -> float:
+        """Returns the same as `gradients` at a batch size."""
+        return scalar.evaluate(self.gradients, batch)
+
     @property
     def gradients(self) -> scalar.Expr:
         """What makes a sum over squared adjoints a mean over g = N s̄, for each of the labels."""

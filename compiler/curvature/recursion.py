@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from ..derivatives.transpose import TRANSPOSE
 from ..graph import ops, scalar
-from ..graph.errors import MissingRule, NewtritonError
+from ..graph.errors import MissingRule, NewtritonError, quoted
 from ..graph.ir import N, Node, Op, Shape, topological
 from ..graph.options import check_number
 from ..graph.scalar import BATCH, var
@@ -172,8 +172,8 @@ def check_pos_eig(kind: str, gamma: object) -> float | None:
         return None
     if kind not in POS_EIG:
         raise NewtritonError(
-            f"pos_eig is {gamma!r}: factors of kind {kind!r} have no Pos-Eig, leave it out or take "
-            f"{' or '.join(map(repr, POS_EIG))}"
+            f"pos_eig is {quoted(gamma)}: factors of kind {kind!r} have no "
+            f"Pos-Eig, leave it out or take {' or '.join(map(repr, POS_EIG))}"
         )
     return check_number("pos_eig", gamma, most=0.0)
 

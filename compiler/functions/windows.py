@@ -154,9 +154,15 @@ def transposed_convolution(
 
 
 def pooled(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool) -> int:
-    """Returns how many windows there are; of those that `ceil` adds, none begins behind the end."""
+    """Returns how many windows there are; of those that `ceil` adds, none begins behind the end.
+
+    Raises:
+        ShapeError: no window fits.
+    """
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     count = (-(-room // stride) if ceil else room // stride) + 1
+    if ceil and count < 1:
+        raise ShapeError(f"a window of {kernel} does not fit {size} elements: use a smaller kernel")
     return count - 1 if ceil and (count - 1) * stride >= size + padding else count
 
 

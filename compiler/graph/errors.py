@@ -1,4 +1,14 @@
-"""What newtriton raises when it is given something that it cannot use."""
+"""What newtriton raises when it is given something that it cannot use, and how that is quoted."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from typing import Any
+
+QUOTED = 160  # characters of a value in an error
+SMALL = 4  # numbers of a tensor that are quoted
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class NewtritonError(ValueError):
@@ -50,3 +60,60 @@ class MissingRule(NewtritonError):
         ...     print("kfra goes along chains of layers" in str(error))
         True
     """
+
+
+class _Quotation(reprlib.Repr):
+    """Text of values that is short, on one line, and comes whatever the value is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 3, 8, 8, 8, 8
+        self.maxstring = self.maxother = QUOTED
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Returns the text of an object, an array's shape, or the object's class."""
+        try:
+            shape = getattr(x, "shape", None)
+            if isinstance(shape, tuple) and not isinstance(x, type) and not _is_small(x):
+                return f"<{type(x).__name__} of shape {tuple(shape)}>"
+            text = ADDRESS.sub("", " ".join(repr(x).split()))
+        except Exception:
+            return f"<{type(x).__name__}>"
+        return text if len(text) <= QUOTED else f"{text[:QUOTED]}…"
+
+
+def _is_small(x: Any) -> bool:
+    """Whether an array has few numbers, all of them here."""
+    on_host = getattr(getattr(x, "device", None), "type", "cpu") in ("cpu", "c")
+    return on_host and int(x.size if isinstance(x.size, int) else x.numel()) <= SMALL
+
+
+_QUOTATION = _Quotation()
+
+
+def quoted(value: object) -> str:
+    """Returns a value as errors quote it: what `repr` says, on one line and not too long.
+
+    Examples:
+        >>> quoted("fast"), quoted([1] * 100)
+        ("'fast'", '[1, 1, 1, 1, 1, 1, 1, 1, ...]')
+        >>> quoted(object())
+        '<object object>'
+    """
+    try:
+        text = _QUOTATION.repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 2 * QUOTED else f"{text[: 2 * QUOTED]}…"
+
+
+def one_line(text: str, most: int = 1500) -> str:
+    """Returns text as one line that can be printed anywhere; what cannot be is escaped.
+
+    Examples:
+        >>> one_line("  two   words ")
+        'two words'
+    """
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line if len(line) <= most else f"{line[:most]}…"

@@ -389,6 +389,14 @@ def substitute(expr: Expr, operands: Mapping[int, Expr]) -> Expr:
     return new[expr]
 
 
+def with_batch(expr: Expr, number: Expr) -> Expr:
+    """Returns `expr` with another expression for the batch size, canonical again."""
+    new: dict[Expr, Expr] = {}
+    for e in subexpressions([expr]):
+        new[e] = number if e.op == "batch" else rebuild(e, [new[a] for a in e.args])
+    return new[expr]
+
+
 def rebuild(expr: Expr, args: Sequence[Expr]) -> Expr:
     """Returns the operation of `expr` on other arguments, canonical again."""
     if expr.op in _REBUILD:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..graph import ops
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node, Op
 from ..graph.options import check_number
 
@@ -32,7 +32,7 @@ def check_numbers(what: str, values: object) -> Numbers:
     given = values.tolist() if hasattr(values, "tolist") else values  # type: ignore[attr-defined]
     given = [given] if isinstance(given, Real) else given
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise NewtritonError(f"{what} is {values!r}: give a vector of numbers")
+        raise NewtritonError(f"{what} is {quoted(values)}: give a vector of numbers")
     return tuple(check_number(f"{what}[{i}]", value, 0.0) for i, value in enumerate(given))
 
 

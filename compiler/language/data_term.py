@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..graph import ops, scalar
-from ..graph.errors import ShapeError
+from ..graph.errors import ShapeError, quoted
 from ..graph.ir import Dim, N, Node, per_sample, show
 from .loss import Loss
 from .normaliser import over
@@ -30,7 +30,8 @@ class DataTerm:
         z: what the loss sees: the rows, or N×(all the rest).
         y: the labels, as the loss takes them.
         losses: the losses of the N samples.
-        normaliser: M, a number of the batch size or a node.
+        counted: what the samples count, a number of the batch size or a node.
+        normaliser: M, the same; where the batch is a part of a whole one, that of the whole.
         loss: h without weight decay.
     """
 
@@ -40,17 +41,20 @@ class DataTerm:
     z: Node
     y: Node
     losses: Node
+    counted: Node
     normaliser: Node
     loss: Node
 
 
-def data_term(criterion: Loss, value: Node, image: bool) -> DataTerm:
+def data_term(criterion: Loss, value: Node, image: bool, part: bool = False) -> DataTerm:
     """Returns the data term of a network.
 
     Args:
         criterion: the loss.
         value: the network's output in the graph.
         image: whether its channels lie last in the graph, and second for users.
+        part: whether a batch is a part of a larger one: M is then a leaf of the graph, and h of
+            the larger batch is the sum of its parts'.
 
     Raises:
         ShapeError: the samples are not on the first axis, or the loss gives other values than one a
@@ -67,11 +71,12 @@ def data_term(criterion: Loss, value: Node, image: bool) -> DataTerm:
     y = criterion.labels(z)
     losses, counts = _per_sample(criterion, z, y), criterion.counts(z, y)
     if counts is None:
-        normaliser = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
+        counted = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
     else:
-        normaliser = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
+        counted = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
+    normaliser = ops.input_("normaliser", ()) if part else counted
     loss = over(ops.reduce_sum(losses), normaliser)
-    return DataTerm(output, class_axis, rows, z, y, losses, normaliser, loss)
+    return DataTerm(output, class_axis, rows, z, y, losses, counted, normaliser, loss)
 
 
 def losses_of(criterion: Loss, term: DataTerm, output: Node) -> Node:
@@ -98,7 +103,8 @@ def _one_a_row(criterion: Loss, what: str, values: Node, z: Node) -> Node:
     """Returns values of a loss, or raises an error where there is not one for each row."""
     if values.shape != z.shape[:1]:
         raise ShapeError(
-            f"{criterion!r} gave {what} of shape {show(values.shape)}: give one number a sample"
+            f"{quoted(criterion)} gave {what} of shape {show(values.shape)}: "
+            "give one number a sample"
         )
     return values
 

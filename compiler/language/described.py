@@ -3,58 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from ..graph.errors import NewtritonError
+from ..graph.calls import Checked, signature_of
 
 L = TypeVar("L", bound="Described")
 
 
-def signature_of(kind: type) -> inspect.Signature:
-    """Returns what the constructor of a class takes."""
-    if kind.__init__ is object.__init__:
-        return inspect.Signature()
-    given = inspect.signature(kind.__init__)
-    return given.replace(parameters=list(given.parameters.values())[1:])
-
-
-def unknown(kind: type, name: str, sizes: Iterable[str] = ()) -> NewtritonError:
-    """Returns the error that says which arguments a class has.
-
-    Args:
-        kind: the class.
-        name: the name that is none of them.
-        sizes: those that are taken by position, too.
-    """
-    packed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [n for n, p in signature_of(kind).parameters.items() if p.kind not in packed]
-    known = ", ".join([*sizes, *named]) or "none"
-    return NewtritonError(f"{kind.__name__}() has no option {name!r}: its arguments are {known}")
-
-
-def check_call(kind: type, args: Sequence[Any], options: Mapping[str, Any]) -> None:
-    """Raises an error where a constructor is given a name that it does not have, or too much."""
-    taken = signature_of(kind)
-    known = taken.parameters
-    for name in options:
-        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-            raise unknown(kind, name)
-    try:
-        taken.bind_partial(*args, **options)
-    except TypeError as error:
-        names = ", ".join(known) or "none"
-        raise NewtritonError(f"{kind.__name__}() has {error}: its arguments are {names}") from None
-
-
-class ConstructorSignature:
-    """What `inspect.signature` finds at a class: `__init__` alone, whatever `__new__` takes."""
-
-    def __get__(self, instance: object, owner: type) -> inspect.Signature:
-        return signature_of(owner)
-
-
-class Described:
+class Described(Checked):
     """An object that prints as the call that made it, without the options left at their defaults.
 
     The constructor's signature says which options there are, and each is kept in the attribute of
@@ -62,14 +18,11 @@ class Described:
 
     Attributes:
         frozen: whether its parameters, and those of all layers in it, stay as they are.
+        several: whether it takes several inputs at once.
     """
 
     frozen: ClassVar[bool] = False
-    __signature__ = ConstructorSignature()
-
-    def __new__(cls, *args: Any, **options: Any) -> Any:  # noqa: D102
-        check_call(cls, args, options)
-        return super().__new__(cls)
+    several: ClassVar[bool] = False
 
     def freeze(self: L) -> L:
         """Freezes a layer: its parameters keep their values, whatever steps are made.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, product
 
 from ..graph import ops, scalar
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node
 from ..graph.options import check_flag, check_number
 from ..graph.scalar import Expr, derivative, var
@@ -79,11 +79,16 @@ class Criterion(Loss):
                 "root='fisher' is a sum over the labels there are: name them, values=(0, 1) for "
                 "example, or take root='clip'"
             )
-        if finite:
-            self._check_values()
+        if self.values is not None:
+            self._check_values(self.values)
 
-    def _check_values(self) -> None:
+    def _check_values(self, given: object) -> None:
         """Raises an error where e^{−f} is no distribution over `values`, or f is not convex."""
+        if not isinstance(given, (tuple, list)) or not given:
+            raise NewtritonError(f"values are {quoted(given)}: give the labels, e.g. (0, 1)")
+        for i, value in enumerate(given):
+            check_number(f"values[{i}]", value)
+        object.__setattr__(self, "values", tuple(given))
         if self.draw is not None or self.noise != "uniform":
             raise NewtritonError(
                 f"values are {self.values}: labels are drawn from them, leave out draw and noise"
@@ -151,10 +156,16 @@ class Criterion(Loss):
 def _traced(what: str, function: Function) -> Expr:
     """Returns the expression that a user's function gives for its two operands."""
     if not callable(function):
-        raise NewtritonError(f"{what} is {function!r}: give one of z and y")
-    found = function(var(0), var(1))
+        raise NewtritonError(f"{what} is {quoted(function)}: give one of z and y")
+    try:
+        found = function(var(0), var(1))
+    except Exception as error:  # of a user's own function
+        raise NewtritonError(
+            f"{what} raised {type(error).__name__}: {error}; give a function of two expressions, "
+            "written in newtriton.scalar"
+        ) from error
     if not isinstance(found, Expr):
-        raise NewtritonError(f"{what} gave {found!r}: give an expression of its arguments")
+        raise NewtritonError(f"{what} gave {quoted(found)}: give an expression of its arguments")
     return found
 
 

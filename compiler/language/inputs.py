@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 from ..graph.options import check_option
+from ..graph.tensors import check_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,15 +42,19 @@ class InputSpec:
     @classmethod
     def of(cls, x: Tensor) -> InputSpec:
         """Returns the specification of an input of which x is a batch: int64 and bool are ints."""
+        x = check_tensor("the inputs", x)
+        if x.ndim == 0:
+            raise NewtritonError("the inputs are a number: give a tensor with the batch first")
         integers = str(x.dtype) in ("torch.int64", "torch.bool")
         return cls(tuple(x.shape[1:]), "int" if integers else "float")
 
     def __post_init__(self) -> None:
         given = self.shape
         shape = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-        if not all(isinstance(d, Integral) and int(d) > 0 for d in shape):
+        if not all(isinstance(d, Integral) and 0 < int(d) < 1 << 31 for d in shape):
             raise NewtritonError(
-                f"input_shape is {given!r}: give the shape of one sample, e.g. (C, H, W) or (D,)"
+                f"input_shape is {quoted(given)}: give the shape of one sample, "
+                "e.g. (C, H, W) or (D,)"
             )
         object.__setattr__(self, "shape", tuple(map(int, shape)))
         check_option("kind", self.kind, KINDS)

@@ -16,7 +16,7 @@ from ..derivatives.copies import copies
 from ..derivatives.jvp import jvp
 from ..derivatives.transpose import vjp
 from ..graph import ops, scalar
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node, Op, rewrite
 from ..graph.options import check_number, check_option
 from ..graph.scalar import Expr, var
@@ -148,11 +148,11 @@ class Loss(Described):
         """Raises an error where an attribute is none that this loss can have."""
         check_option("noise", self.noise, NOISES)
         check_number("dispersion", self.dispersion, above=0.0)
-        if self.root not in (None, *ROOTS):
-            raise NewtritonError(f"root is {self.root!r}: 'fisher', 'clip' or None")
+        if self.root is not None and not (isinstance(self.root, str) and self.root in ROOTS):
+            raise NewtritonError(f"root is {quoted(self.root)}: 'fisher', 'clip' or None")
         if self.root == "fisher" and not self.distribution:
             raise NewtritonError(
-                f"{self!r} defines no distribution, hence no Fisher matrix: take root='clip'"
+                f"{quoted(self)} defines no distribution, hence no Fisher matrix: take root='clip'"
             )
 
 
@@ -168,14 +168,14 @@ def refusal(criterion: Loss, kind: str) -> str | None:
         if criterion.distribution:
             fisher = "E[B] over the model's own labels"
         return (
-            f"{kind!r} needs a semidefinite B = ∇²_z ℓ, and that of {criterion!r} is indefinite: "
-            f"give it root='clip' (no negative eigenvalues) or root='fisher' ({fisher}), or take "
-            "the curvature 'hessian', 'empirical' or 'pch-1'"
+            f"{kind!r} needs a semidefinite B = ∇²_z ℓ, and that of {quoted(criterion)} is "
+            f"indefinite: give it root='clip' (no negative eigenvalues) or "
+            f"root='fisher' ({fisher}), or take the curvature 'hessian', 'empirical' or 'pch-1'"
         )
     if kind == "kfac" and not criterion.distribution:
         return (
-            f"{kind!r} draws labels from the model, and {criterion!r} defines no distribution: "
-            "take the kind 'empirical' or 'pch-1'"
+            f"{kind!r} draws labels from the model, and {quoted(criterion)} defines no "
+            "distribution: take the kind 'empirical' or 'pch-1'"
         )
     return None
 
@@ -199,7 +199,7 @@ def _slopes(criterion: Loss, z: Node, losses: Node) -> Node:
     """Returns ∇_z ℓ of every sample, N×K."""
     found = vjp({losses: ops.broadcast(ops.const(1.0), losses.shape)}, [z]).get(z)
     if found is None:
-        raise NewtritonError(f"{criterion!r} does not depend on the network's outputs")
+        raise NewtritonError(f"{quoted(criterion)} does not depend on the network's outputs")
     return found
 
 
@@ -217,8 +217,8 @@ def _by_class(criterion: Loss, z: Node, y: Node) -> Iterator[tuple[Node, Node]]:
     """Yields ℓ and ∇_z ℓ with each class in place of the label."""
     if y.type.kind != "int":
         raise NewtritonError(
-            f"{criterion!r} has labels that are numbers, which cannot be enumerated: write its "
-            "`drawn` and take root='clip' where B is indefinite"
+            f"{quoted(criterion)} has labels that are numbers, which cannot be "
+            "enumerated: write its `drawn` and take root='clip' where B is indefinite"
         )
     losses = criterion.losses(z, y)
     outputs = {"losses": losses, "slopes": _slopes(criterion, z, losses)}

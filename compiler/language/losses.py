@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 
 from ..graph import ops, scalar
-from ..graph.errors import NewtritonError, ShapeError
+from ..graph.errors import ShapeError, quoted
 from ..graph.ir import N, Node, Op
-from ..graph.options import check_number
+from ..graph.options import check_integer, check_number
 from ..graph.scalar import var
 from .constants import Numbers, check_numbers, constant
 from .loss import Loss, log_likelihoods
@@ -88,9 +87,8 @@ class CrossEntropyLoss(Loss):
         if self.weight is not None:
             object.__setattr__(self, "weight", check_numbers("weight", self.weight))
         ignored, smoothing = self.ignore_index, self.label_smoothing
-        if ignored is not None and (not isinstance(ignored, Integral) or isinstance(ignored, bool)):
-            raise NewtritonError(f"ignore_index is {ignored!r}: give an integer, or None")
-        object.__setattr__(self, "ignore_index", None if ignored is None else int(ignored))
+        if ignored is not None:
+            object.__setattr__(self, "ignore_index", check_integer("ignore_index", ignored))
         smoothing = check_number("label_smoothing", smoothing, 0.0, 1.0)
         object.__setattr__(self, "label_smoothing", smoothing)
 
@@ -379,7 +377,8 @@ class MixtureLoss(Loss):
         """Returns the N losses; the larger of both terms is taken out of the logarithm."""
         if z.shape[-1] != 3:
             raise ShapeError(
-                f"{self!r} takes 3 outputs, the network has {z.shape[-1]}: end it in Linear(3)"
+                f"{quoted(self)} takes 3 outputs, the network has {z.shape[-1]}: "
+                "end it in Linear(3)"
             )
         hit = ops.make(Op.ONE_HOT, y, classes=2)
         columns = [_column(z, k) for k in range(3)] + [_column(hit, 1)]

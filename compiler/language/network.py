@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..graph import ops, scalar
-from ..graph.errors import NewtritonError, ShapeError
+from ..graph.errors import NewtritonError, ShapeError, quoted
 from ..graph.ir import VIEWS, N, Node, Op, Shape, batch_axis, made_at, show, topological
 from ..graph.options import check_number, check_option
 from ..graph.scalar import var
@@ -24,6 +24,7 @@ from .initial import INITIAL, Distribution
 from .inputs import InputSpec, specifications
 from .loss import Loss
 from .trees import ALONE, named, rebuilt
+from .whole import of_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,19 +148,22 @@ class Scope:
         scope = self.child(name).of(layer)
         place = scope.prefix[:-1]
         if not hasattr(layer, "build"):
-            raise NewtritonError(f"layer {place} is {layer!r}: use newtriton's own layers")
+            raise NewtritonError(f"layer {place} is {quoted(layer)}: use newtriton's own layers")
         _, first = self.record.seen.setdefault(id(layer), (layer, place))
         if first != place:
             raise NewtritonError(
-                f"{layer!r} stands at {first} and at {place}: make a second one for {place}"
+                f"{quoted(layer)} stands at {first} and at {place}: make a second one for {place}"
             )
         with made_at(f"{place} ({type(layer).__name__})"):
             try:
+                check_one(layer, x)
                 return layer.build(x, scope)
             except ShapeError as error:
                 if error.placed:
                     raise
-                placed = ShapeError(f"{layer!r} at layer {place} got {_described(x)}: {error}")
+                placed = ShapeError(
+                    f"{quoted(layer)} at layer {place} got {_described(x)}: {error}"
+                )
                 placed.placed = True
                 raise placed from None
 
@@ -250,6 +254,14 @@ class Scope:
         self.record.momenta[self.prefix[:-1]] = value
 
 
+def check_one(layer: Layer, x: Any) -> None:
+    """Raises an error where several values reach a layer that takes one."""
+    if not isinstance(x, Node) and not getattr(layer, "several", True):
+        raise ShapeError(
+            "it takes one input: put a layer of your own before it, which takes them all"
+        )
+
+
 def constant_leaf(name: str, values: Tensor) -> Node:
     """Returns the leaf of a constant tensor."""
     kind = "float" if values.is_floating_point() else "int"
@@ -311,6 +323,7 @@ class Traced(DataTerm):
         constants: the constant tensors by name, float64 or int64.
         random: the leaves of random numbers by the name of their site.
         training: whether batch statistics are used.
+        part: what sums over samples go over where the batch is a part of a whole one, see `trace`.
     """
 
     inputs: Mapping[str, Node]
@@ -322,6 +335,7 @@ class Traced(DataTerm):
     constants: Mapping[str, Tensor]
     random: Mapping[str, Node]
     training: bool
+    part: str | None = None
 
     @cached_property
     def lookups(self) -> dict[str, list[Lookup]]:
@@ -367,6 +381,7 @@ def trace(
     criterion: Loss,
     training: bool = True,
     frozen: Collection[str] | None = None,
+    part: str | None = None,
 ) -> Traced:
     """Builds the forward graph.
 
@@ -378,6 +393,9 @@ def trace(
         criterion: the loss.
         training: whether batch norm takes batch statistics instead of running ones.
         frozen: the names of the frozen parameters; None leaves it to the layers.
+        part: where a batch is a part of a larger one, see `data_term`: what sums over samples in
+            the network go over, the part's "own" samples or those of the "whole" batch. None for a
+            batch by itself.
 
     Raises:
         ShapeError: names the layer at which the shapes do not fit.
@@ -389,24 +407,28 @@ def trace(
     x = rebuilt(specs, {name: _image(leaf) for name, leaf in leaves.items()})
     record = _Record(training, frozen)
     if not hasattr(net, "build"):
-        raise NewtritonError(f"the network is {net!r}: use newtriton's own layers")
+        raise NewtritonError(f"the network is {quoted(net)}: use newtriton's own layers")
     try:
+        check_one(net, x)
         value = net.build(x, Scope(record).of(net))
     except ShapeError as error:
         if error.placed:
             raise
-        raise ShapeError(f"{net!r} got {_described(x)}: {error}") from None
+        raise ShapeError(f"{quoted(net)} got {_described(x)}: {error}") from None
     if not record.parameters:
-        raise NewtritonError(f"{net!r} has no parameters: there is nothing to train")
+        raise NewtritonError(f"{quoted(net)} has no parameters: there is nothing to train")
     simple = simplify({"z": value, **{name: r.now for name, r in record.running.items()}})
+    if part == "whole":
+        whole = of_whole(simple.values(), summed=True)
+        simple = {name: whole[node] for name, node in simple.items()}
     value = simple.pop("z")
     running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
         image = ops.rank(value) == 4 and not getattr(net, "torch_order", False)
-        term = data_term(criterion, value, image)
+        term = data_term(criterion, value, image, part is not None)
     return Traced(
         **vars(term), inputs=leaves, criterion=criterion, parameters=record.parameters,
         nodes=record.nodes, running=running, momenta=record.momenta,
         constants=record.constants | constants(topological([term.loss])),
-        random=record.random, training=training,
+        random=record.random, training=training, part=part,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..graph import ops
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node
 from ..graph.options import check_number
 from .loss import Loss
@@ -45,7 +45,9 @@ class Scaled(Loss):
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, Loss):
-            raise NewtritonError(f"loss is {self.loss!r}: give e.g. newtriton.CrossEntropyLoss()")
+            raise NewtritonError(
+                f"loss is {quoted(self.loss)}: give e.g. newtriton.CrossEntropyLoss()"
+            )
         object.__setattr__(self, "c", check_number("c", self.c, above=0.0))
         for name in UNCHANGED:
             object.__setattr__(self, name, getattr(self.loss, name))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
+from ..graph.options import check_mapping
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,20 +29,18 @@ def named(tree: Any) -> dict[str, Any]:
         NewtritonError: it is empty, nested, or has keys that are no strings.
     """
     if isinstance(tree, Mapping):
-        found = dict(tree)
+        found = check_mapping("the inputs", tree)
     elif isinstance(tree, (tuple, list)):
         found = {str(i): value for i, value in enumerate(tree)}
     else:
         return {ALONE: tree}
     if not found:
-        raise NewtritonError(f"the inputs are {tree!r}: give at least one")
+        raise NewtritonError(f"the inputs are {quoted(tree)}: give at least one")
     for name, value in found.items():
-        if not isinstance(name, str):
-            raise NewtritonError(f"the inputs have a key {name!r}: give strings")
         if isinstance(value, (Mapping, tuple, list)):
             raise NewtritonError(
-                f"input {name!r} is a {type(value).__name__}: give a torch.Tensor, or a tuple or a "
-                "dictionary of them, not nested"
+                f"input {quoted(name)} is a {type(value).__name__}: give a torch.Tensor, or a "
+                "tuple or a dictionary of them, not nested"
             )
     return found
 

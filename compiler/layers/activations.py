@@ -13,12 +13,12 @@ from ..functions.shapes import copied, cut
 from ..graph import ops, scalar
 from ..graph.errors import ShapeError
 from ..graph.ir import Node
-from ..graph.options import check_count, check_number, check_option
+from ..graph.options import check_integer, check_number, check_option
 from ..graph.scalar import Expr, var
 from ..language.described import Described
 from ..language.initial import Constant
 from ..language.network import Scope
-from .arguments import axis_of, check_integer
+from .arguments import axis_of, check_size
 
 
 class Activation(Described):
@@ -486,7 +486,7 @@ class PReLU(Described):
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
-        self.num_parameters = check_count("num_parameters", num_parameters)
+        self.num_parameters = check_size("num_parameters", num_parameters)
         self.init = check_number("init", init)
 
     def build(self, x: Node, scope: Scope) -> Node:

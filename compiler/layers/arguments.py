@@ -8,16 +8,16 @@ mean what they say. Everything else has a name; NumPy's integers are integers, b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 from ..graph import ops
-from ..graph.errors import NewtritonError, ShapeError
+from ..graph.calls import names_of, unknown
+from ..graph.errors import NewtritonError, ShapeError, quoted
 from ..graph.ir import Node
 from ..graph.options import check_count
-from ..language.described import unknown
 from ..language.initial import WEIGHTS
 
+LARGEST = (1 << 31) - 1  # elements along an axis
 Size = int | Sequence[int]
 Check = Callable[[str, Any], Any]
 
@@ -43,7 +43,7 @@ def arranged(
     """
     layer = type(owner).__name__
     for name in named.keys() - names:
-        raise unknown(type(owner), name, names)
+        raise unknown(layer, name, [*names, *names_of(type(owner))])
     free = [name for name in names if name not in named]
     if len(given) == len(free) - 1 and inferred in free:
         free.remove(inferred)
@@ -67,7 +67,7 @@ def stated(found: Mapping[str, Any]) -> tuple[Any, ...]:
 def by_name(layer: str, given: Sequence[Any], example: str) -> None:
     """Raises an error where options are given by position."""
     if given:
-        values = ", ".join(map(repr, given))
+        values = ", ".join(map(quoted, given))
         raise NewtritonError(
             f"{layer}(…, {values}) gives options by position: give them by name, as {example}"
         )
@@ -79,7 +79,7 @@ def _list(names: Mapping[str, Check]) -> str:
 
 def _call(layer: str, given: Sequence[Any], named: Mapping[str, Any]) -> str:
     """Returns the text of a call."""
-    arguments = [*map(repr, given), *(f"{name}={value!r}" for name, value in named.items())]
+    arguments = [*map(quoted, given), *(f"{name}={quoted(value)}" for name, value in named.items())]
     return f"{layer}({', '.join(arguments)})"
 
 
@@ -87,6 +87,15 @@ def _forms(layer: str, names: Mapping[str, Check], inferred: str) -> str:
     """Returns the calls that there are."""
     short = ", ".join(name for name in names if name != inferred)
     return f"{layer}({short}) or {layer}({_list(names)})"
+
+
+def check_size(what: str, value: object, least: int = 1) -> int:
+    """Returns a size of an axis, an integer from `least` to 2³¹ − 1.
+
+    Raises:
+        NewtritonError: the value is no such integer.
+    """
+    return check_count(what, value, least, LARGEST)
 
 
 def axes(count: int, least: int = 1) -> Check:
@@ -97,7 +106,7 @@ def axes(count: int, least: int = 1) -> Check:
         if several and len(value) != count:
             raise NewtritonError(_wrong(what, value, least, count))
         try:
-            numbers = [check_count(what, v, least) for v in (value if several else [value])]
+            numbers = [check_size(what, v, least) for v in (value if several else [value])]
         except NewtritonError:
             raise NewtritonError(_wrong(what, value, least, count)) from None
         return tuple(numbers) if several else numbers[0]
@@ -107,7 +116,7 @@ def axes(count: int, least: int = 1) -> Check:
 
 def _wrong(what: str, value: object, least: int, count: int) -> str:
     several = {1: "", 2: " or a pair of them"}.get(count, f" or {count} of them")
-    return f"{what} is {value!r}: give an integer ≥ {least}{several}"
+    return f"{what} is {quoted(value)}: give an integer ≥ {least}{several}, below 2³¹"
 
 
 def each(value: Size, count: int) -> tuple[int, ...]:
@@ -115,21 +124,10 @@ def each(value: Size, count: int) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,) * count
 
 
-def check_integer(what: str, value: object) -> int:
-    """Returns an integer of either sign.
-
-    Raises:
-        NewtritonError: the value is none.
-    """
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)
-    raise NewtritonError(f"{what} is {value!r}: give an integer")
-
-
 def check_init(value: str) -> None:
     """Raises an error where there is no such rule for weights."""
     if not isinstance(value, str) or value not in WEIGHTS:
-        raise NewtritonError(f"init is {value!r}: one of {', '.join(WEIGHTS)}")
+        raise NewtritonError(f"init is {quoted(value)}: one of {', '.join(WEIGHTS)}")
 
 
 def check_inferred(what: str, given: object, found: object, call: str) -> None:

@@ -8,10 +8,17 @@ from ..functions.shapes import cut
 from ..graph import ops
 from ..graph.errors import ShapeError
 from ..graph.ir import Node
-from ..graph.options import check_count, check_flag, check_number
+from ..graph.options import check_flag, check_integer, check_number
 from ..language.described import Described
 from ..language.network import Scope
-from .arguments import arranged, axis_of, check_divides, check_inferred, check_integer, stated
+from .arguments import (
+    arranged,
+    axis_of,
+    check_divides,
+    check_inferred,
+    check_size,
+    stated,
+)
 
 
 class Softmax(Described):
@@ -94,7 +101,7 @@ class SelfAttention(Described):
         causal: bool = False,
         **named: int,
     ) -> None:
-        names = {"embed_dim": check_count, "num_heads": check_count}
+        names = {"embed_dim": check_size, "num_heads": check_size}
         found = arranged(self, names, "embed_dim", sizes, named)
         self.embed_dim: int | None = found["embed_dim"]
         self.num_heads: int = found["num_heads"]

@@ -8,9 +8,10 @@ from ..functions.shapes import joined
 from ..graph import ops
 from ..graph.errors import NewtritonError, ShapeError
 from ..graph.ir import Node
+from ..graph.options import check_integer
 from ..language.described import Described
 from ..language.network import Layer, Scope, describe
-from .arguments import axis_of, check_integer
+from .arguments import axis_of
 
 
 class Sequential(Described):
@@ -26,6 +27,8 @@ class Sequential(Described):
         >>> [name for name, _ in model.named_parameters()]
         ['0.weight', '0.bias', '2.weight', '2.bias']
     """
+
+    several = True
 
     def __init__(self, *layers: Layer) -> None:
         self.layers = layers
@@ -54,6 +57,8 @@ class Add(Described):
         >>> [name for name, _ in model.named_parameters() if name.endswith("weight")]
         ['0.weight', '1.0.weight', '1.2.weight']
     """
+
+    several = True
 
     def __init__(self, *branches: Layer) -> None:
         if not branches:

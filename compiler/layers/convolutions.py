@@ -9,9 +9,9 @@ import math
 from typing import ClassVar
 
 from ..functions.windows import Widths, convolution, same, transposed_convolution
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node
-from ..graph.options import check_count, check_flag, check_option
+from ..graph.options import check_flag, check_option
 from ..language.described import Described
 from ..language.initial import bias_rule
 from ..language.network import Scope
@@ -22,6 +22,7 @@ from .arguments import (
     check_divides,
     check_inferred,
     check_init,
+    check_size,
     each,
     restored,
     spatial,
@@ -52,7 +53,7 @@ class _Windowed(Described):
     ) -> None:
         """Checks and keeps what both have."""
         check = axes(self.spatial)
-        names = {"in_channels": check_count, "out_channels": check_count, "kernel_size": check}
+        names = {"in_channels": check_size, "out_channels": check_size, "kernel_size": check}
         found = arranged(self, names, "in_channels", given, named)
         self.in_channels: int | None = found["in_channels"]
         self.out_channels: int = found["out_channels"]
@@ -60,7 +61,7 @@ class _Windowed(Described):
         self.sizes = stated(found)
         self.stride = check("stride", stride)
         self.dilation = check("dilation", dilation)
-        self.groups = check_count("groups", groups)
+        self.groups = check_size("groups", groups)
         self.bias = check_flag("bias", bias)
         check_init(init)
         self.init = init
@@ -116,7 +117,7 @@ class _Convolution(_Windowed):
             except NewtritonError as error:
                 raise NewtritonError(f"{error}, or 'same' or 'valid'") from None
         if padding not in ("same", "valid"):
-            raise NewtritonError(f"padding is {padding!r}: give integers, 'same' or 'valid'")
+            raise NewtritonError(f"padding is {quoted(padding)}: give integers, 'same' or 'valid'")
         if padding == "same" and any(s != 1 for s in self._each(self.stride)):
             raise NewtritonError(
                 f"padding is 'same' and stride {self.stride}: 'same' needs stride 1, give integers"
@@ -228,7 +229,7 @@ class _TransposedConvolution(_Windowed):
         for added, limit in zip(self._each(self.output_padding), map(max, limits), strict=True):
             if added >= limit:
                 raise NewtritonError(
-                    f"output_padding is {output_padding!r}: give less than stride or dilation"
+                    f"output_padding is {quoted(output_padding)}: give less than stride or dilation"
                 )
 
     def build(self, x: Node, scope: Scope) -> Node:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from ..functions.embedding import embedding
 from ..functions.linear import linear
 from ..graph import ops
-from ..graph.errors import NewtritonError, ShapeError
+from ..graph.errors import NewtritonError, ShapeError, quoted
 from ..graph.ir import Node
-from ..graph.options import check_count, check_flag
+from ..graph.options import check_flag
 from ..language.described import Described
 from ..language.initial import NormalRows, bias_rule
 from ..language.network import Scope
-from .arguments import arranged, by_name, check_inferred, check_init, check_numbers, stated
+from .arguments import (
+    arranged,
+    by_name,
+    check_inferred,
+    check_init,
+    check_numbers,
+    check_size,
+    stated,
+)
 
 
 class Linear(Described):
@@ -40,7 +48,7 @@ class Linear(Described):
     """
 
     def __init__(self, *sizes: int, bias: bool = True, init: str = "default", **named: int) -> None:
-        names = {"in_features": check_count, "out_features": check_count}
+        names = {"in_features": check_size, "out_features": check_size}
         found = arranged(self, names, "in_features", sizes, named)
         self.in_features: int | None = found["in_features"]
         self.out_features: int = found["out_features"]
@@ -92,14 +100,14 @@ class Embedding(Described):
         padding_idx: int | None = None,
     ) -> None:
         by_name("Embedding", options, "padding_idx=0")
-        self.num_embeddings = check_count("num_embeddings", num_embeddings)
-        self.embedding_dim = check_count("embedding_dim", embedding_dim)
+        self.num_embeddings = check_size("num_embeddings", num_embeddings)
+        self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.padding_idx = padding_idx
         if padding_idx is not None:
-            self.padding_idx = check_count("padding_idx", padding_idx, -self.num_embeddings)
+            self.padding_idx = check_size("padding_idx", padding_idx, -self.num_embeddings)
             if self.padding_idx >= self.num_embeddings:
                 raise NewtritonError(
-                    f"padding_idx is {padding_idx!r}: there are {self.num_embeddings} rows"
+                    f"padding_idx is {quoted(padding_idx)}: there are {self.num_embeddings} rows"
                 )
 
     def build(self, x: Node, scope: Scope) -> Node:

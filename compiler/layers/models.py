@@ -11,7 +11,7 @@ Examples:
 
 from __future__ import annotations
 
-from ..graph.errors import NewtritonError
+from ..graph.options import check_counts, check_flag
 from ..language.network import Layer
 from .activations import ReLU, Sigmoid, SiLU
 from .containers import Sequential
@@ -32,6 +32,7 @@ VGG: dict[int, tuple[int | str, ...]] = {
 def _vgg(depth: int, classes: int, batch_norm: bool, init: str) -> Sequential:
     """Returns the VGG of a depth in `VGG`."""
     layers: list[Layer] = []
+    check_flag("batch_norm", batch_norm)
     for width in VGG[depth]:
         if isinstance(width, int):
             norm = [BatchNorm2d()] if batch_norm else []
@@ -195,8 +196,7 @@ def autoencoder(
         >>> [layer.out_features for layer in net.layers if isinstance(layer, nt.Linear)]
         [1000, 500, 250, 30, 250, 500, 1000, 64]
     """
-    if not hidden:
-        raise NewtritonError("hidden is empty: give at least the width of the code")
+    hidden = check_counts("hidden", hidden, "(1000, 500, 250, 30)")
     down = [part for width in hidden[:-1] for part in (Linear(width, init=init), Sigmoid())]
     up = [part for width in hidden[-2::-1] for part in (Linear(width, init=init), Sigmoid())]
     return Sequential(*down, Linear(hidden[-1], init=init), *up, Linear(inputs, init=init))
@@ -225,8 +225,7 @@ def mlp(
         >>> nt.models.mlp((8,), classes=3).layers[-1]
         Linear(3, init='xavier')
     """
-    if not hidden:
-        raise NewtritonError("hidden is empty: give at least one width")
+    hidden = check_counts("hidden", hidden, "(128, 64)")
     layers: list[Layer] = [Flatten()]
     for width in hidden:
         layers += [Linear(width, init=init), Sigmoid()]

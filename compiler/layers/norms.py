@@ -12,7 +12,7 @@ from ..functions import normalisation
 from ..graph import ops, scalar
 from ..graph.errors import ShapeError
 from ..graph.ir import Node, per_sample
-from ..graph.options import check_count, check_flag, check_number
+from ..graph.options import check_flag, check_number
 from ..graph.scalar import var
 from ..language.described import Described
 from ..language.network import Scope
@@ -20,6 +20,7 @@ from .arguments import (
     arranged,
     check_divides,
     check_inferred,
+    check_size,
     graph_order,
     image,
     stated,
@@ -58,7 +59,7 @@ class _BatchNorm(Described):
         affine: bool = True,
         **named: int,
     ) -> None:
-        found = arranged(self, {"num_features": check_count}, "num_features", sizes, named)
+        found = arranged(self, {"num_features": check_size}, "num_features", sizes, named)
         self.num_features: int | None = found["num_features"]
         self.sizes = stated(found)
         self.eps = check_number("eps", eps, above=0.0)
@@ -150,7 +151,7 @@ class _InstanceNorm(Described):
     ranks: ClassVar[tuple[int, str]]
 
     def __init__(self, *sizes: int, eps: float = 1e-5, affine: bool = False, **named: int) -> None:
-        found = arranged(self, {"num_features": check_count}, "num_features", sizes, named)
+        found = arranged(self, {"num_features": check_size}, "num_features", sizes, named)
         self.num_features: int | None = found["num_features"]
         self.sizes = stated(found)
         self.eps = check_number("eps", eps, above=0.0)
@@ -233,7 +234,7 @@ class GroupNorm(Described):
     """
 
     def __init__(self, *sizes: int, eps: float = 1e-5, affine: bool = True, **named: int) -> None:
-        names = {"num_groups": check_count, "num_channels": check_count}
+        names = {"num_groups": check_size, "num_channels": check_size}
         found = arranged(self, names, "num_channels", sizes, named)
         self.num_groups: int = found["num_groups"]
         self.num_channels: int | None = found["num_channels"]
@@ -254,8 +255,8 @@ class GroupNorm(Described):
 def _trailing(what: str, value: Any) -> tuple[int, ...] | int:
     """Returns the sizes of trailing axes: one integer, or several."""
     if isinstance(value, Sequence) and value:
-        return tuple(check_count(what, size) for size in value)
-    return check_count(what, value)
+        return tuple(check_size(what, size) for size in value)
+    return check_size(what, value)
 
 
 class _TrailingNorm(Described):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..functions.padding import pad
-from ..graph.errors import NewtritonError
+from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node
-from ..graph.options import check_number
+from ..graph.options import check_integer, check_number
 from ..language.described import Described
 from ..language.network import Scope
-from .arguments import Size, check_integer, restored, spatial
+from .arguments import LARGEST, Size, restored, spatial
 
 
 class _Padding(Described):
@@ -28,8 +28,10 @@ class _Padding(Described):
         count = 2 * self.spatial
         given = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,) * count
         if len(given) != count:
-            raise NewtritonError(f"padding is {padding!r}: give an integer or {count} of them")
-        self.widths = tuple(check_integer("padding", width) for width in given)
+            raise NewtritonError(
+                f"padding is {quoted(padding)}: give an integer or {count} of them"
+            )
+        self.widths = tuple(check_integer("padding", width, LARGEST) for width in given)
         self.padding = self.widths if isinstance(padding, (tuple, list)) else self.widths[0]
 
     def _value(self) -> float:

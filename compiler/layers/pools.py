@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..functions import windows
+from ..graph.errors import ShapeError
 from ..graph.ir import Node
 from ..graph.options import check_count, check_flag
 from ..language.described import Described
 from ..language.network import Scope
 from .arguments import Size, axes, by_name, each, restored, spatial
+
+MOST_WINDOWS = 4096  # of an adaptive pool that has more of them than elements
 
 
 class _Pool(Described):
@@ -284,6 +287,9 @@ class _AdaptiveMaxPool(_AdaptivePool):
     def build(self, x: Node, scope: Scope) -> Node:
         """Returns the maxima, with as many channels."""
         y = spatial(x, self.spatial)
+        for size, wanted in zip(y.shape[1:-1], self._sizes(), strict=True):
+            if wanted is not None and wanted > max(size, MOST_WINDOWS):
+                raise ShapeError(f"it makes {wanted} windows of {size} elements: make fewer")
         return restored(windows.adaptive_max_pool(y, self._sizes()), self.spatial)
 
 

@@ -8,12 +8,19 @@ from typing import Any
 
 from ..functions.resampling import interpolate
 from ..graph import ops
-from ..graph.errors import NewtritonError, ShapeError
+from ..graph.errors import NewtritonError, ShapeError, quoted
 from ..graph.ir import Node
-from ..graph.options import check_count, check_flag, check_number, check_option
+from ..graph.options import check_flag, check_integer, check_number, check_option
 from ..language.described import Described
 from ..language.network import Scope
-from .arguments import check_integer, graph_order, restored, spatial, torch_axis, torch_order
+from .arguments import (
+    check_size,
+    graph_order,
+    restored,
+    spatial,
+    torch_axis,
+    torch_order,
+)
 
 
 class Identity(Described):
@@ -92,7 +99,9 @@ class Unflatten(Described):
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         self.dim = check_integer("dim", dim)
         if not isinstance(unflattened_size, (tuple, list)) or not unflattened_size:
-            raise NewtritonError(f"unflattened_size is {unflattened_size!r}: give several sizes")
+            raise NewtritonError(
+                f"unflattened_size is {quoted(unflattened_size)}: give several sizes"
+            )
         sizes = tuple(check_integer("unflattened_size", size) for size in unflattened_size)
         if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
             raise NewtritonError(
@@ -132,7 +141,9 @@ class Permute(Described):
         several = isinstance(dims, (tuple, list))
         order = tuple(check_integer("dims", axis) for axis in dims) if several else ()
         if sorted(order) != list(range(len(order))) or order[:1] != (0,):
-            raise NewtritonError(f"dims is {dims!r}: give an order of axes that begins with 0")
+            raise NewtritonError(
+                f"dims is {quoted(dims)}: give an order of axes that begins with 0"
+            )
         self.dims = order
 
     def build(self, x: Node, scope: Scope) -> Node:
@@ -175,7 +186,7 @@ class Upsample(Described):
         check_option("mode", mode, self.MODES)
         if (size is None) == (scale_factor is None):
             raise NewtritonError("give size or scale_factor, one of them: Upsample(scale_factor=2)")
-        self.size = None if size is None else _all("size", size, check_count)
+        self.size = None if size is None else _all("size", size, check_size)
         self.scale_factor = (
             None if scale_factor is None else _all("scale_factor", scale_factor, _factor)
         )

@@ -6,7 +6,7 @@ import runpy
 import sys
 
 from .. import bench
-from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError, quoted
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
@@ -27,6 +27,6 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.name not in names:
         listed = ", ".join(names) or "there are none"
-        raise NewtritonError(f"there is no measurement {options.name!r}: {listed}")
+        raise NewtritonError(f"there is no measurement {quoted(options.name)}: {listed}")
     sys.argv[1:] = options.rest
     runpy.run_module(f"{bench.__name__}.{options.name}", run_name="__main__", alter_sys=True)

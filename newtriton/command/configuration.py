@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError, quoted
+from ..runtime.disk import read
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # type: ignore[import-not-found]
 
+LARGEST = 1 << 14  # bytes of a file of options: for a key of 60,000 tomllib takes 20 seconds
 KEYWORDS = "set"  # the table of a file, and the option, whose values are name=value
 
 
@@ -44,14 +46,21 @@ def expanded(
     first = Twin()
     first.add_argument("--config", type=Path)
     path = first.parse_known_args(arguments)[0].config
-    return [*_arguments(path, add_options), *arguments] if path is not None else [*arguments]
+    if path is None:
+        return [*arguments]
+    try:
+        return [*_arguments(path, add_options), *arguments]
+    except RecursionError as error:
+        raise NewtritonError(f"{path} is no file of options: it is nested too deeply") from error
 
 
 def _arguments(path: Path, add_options: Callable[[argparse.ArgumentParser], None]) -> Iterator[str]:
     """Yields the arguments that a file stands for."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(read(path, LARGEST).decode())
+    except NewtritonError:
+        raise
+    except ValueError as error:
         raise NewtritonError(f"{path} is no TOML file: {error}") from error
     twin = Twin()
     add_options(twin)
@@ -66,7 +75,7 @@ def _arguments(path: Path, add_options: Callable[[argparse.ArgumentParser], None
         if unknown or key == "config":
             known = [name for name in vars(taken) if name not in ("config", "run")]
             names = ", ".join(known).replace("_", "-")
-            raise NewtritonError(f"{path} has {key!r}, which is no option: {names}")
+            raise NewtritonError(f"{path} has {quoted(key)}, which is no option: {names}")
         yield from given
 
 
@@ -89,4 +98,4 @@ def _text(path: Path, key: str, value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (str, int, float)):
         return str(value)
-    raise NewtritonError(f"{path}: {key} is {value!r}: give a number, text or true")
+    raise NewtritonError(f"{path}: {key} is {quoted(value)}: give a number, text or true")

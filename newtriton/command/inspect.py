@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from ..compiler.graph.errors import NewtritonError
 from ..runtime.data.samples import Batches
 from ..runtime.diagnostics.errors import OF
 from ..runtime.diagnostics.linearized_data import LinearizedData
+from ..runtime.disk import read
 from ..runtime.model.batches import moved
 from ..runtime.model.linearized import Linearized
 from .catalogue import DEFAULT, DIAGNOSES, PROGRAMS, keywords_for, takers
@@ -67,6 +67,19 @@ def run(options: argparse.Namespace) -> None:
         print(PROGRAMS[name](programs))
 
 
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """Returns the weights of a file by their names.
+
+    Raises:
+        NewtritonError: it cannot be read, or holds none.
+    """
+    data = read(path)
+    try:
+        return load(data)
+    except Exception as error:  # safetensors and PyTorch raise whatever they stumble over
+        raise NewtritonError(f"{path} holds no weights: {error}") from error
+
+
 def _check_inspect(options: argparse.Namespace) -> None:
     """Raises an error where options do not go together."""
     needed, unfit = (
@@ -91,10 +104,7 @@ def _diagnose(options: argparse.Namespace) -> None:
     train, _ = data(options)
     model = model_of(options, train, dtype=torch.float64)
     if options.weights is not None:
-        try:
-            model.load_state_dict(load_file(options.weights))
-        except SafetensorError as error:
-            raise NewtritonError(f"{options.weights} holds no weights: {error}") from error
+        model.load_state_dict(weights(options.weights))
     batches = Batches(*train, options.batch)
     if options.all:
         lin: Linearized = LinearizedData(model, batches)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError, quoted
 from .references import named
 
 WORDS = {"true": True, "false": False, "none": None}
@@ -115,7 +115,7 @@ class Entry:
                 raise NewtritonError(f"--set {setting}: write it as name=value")
             if keyword not in known:
                 raise NewtritonError(
-                    f"--set {setting}: {name} has no {keyword!r}; it takes {', '.join(known)}"
+                    f"--set {setting}: {name} has no {quoted(keyword)}; it takes {', '.join(known)}"
                 )
             given[keyword] = known[keyword].read(text)
         return given

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError, quoted
 from ..compiler.graph.options import check_count
 from ..compiler.language.initial import WEIGHTS
 from ..compiler.language.inputs import InputSpec
@@ -80,8 +80,8 @@ def network(options: Namespace, samples: Samples | None = None) -> Layer | nn.Mo
         _check_taken(options, (), f"{options.net}, which is a network already")
     if not _is_network(found):
         raise NewtritonError(
-            f"--net {options.net} gives {found!r}: give a layer of newtriton, an nn.Module, or a "
-            "function or class that makes one"
+            f"--net {options.net} gives {quoted(found)}: give a layer of newtriton, an nn.Module, "
+            "or a function or class that makes one"
         )
     return found
 
@@ -97,8 +97,8 @@ def loss(options: Namespace) -> Loss:
         made = found if isinstance(found, Loss) or not callable(found) else found()
     if not isinstance(made, Loss):
         raise NewtritonError(
-            f"--loss {options.loss} gives {made!r}: give an nt.Loss, or a function or class that "
-            "makes one without arguments"
+            f"--loss {options.loss} gives {quoted(made)}: give an nt.Loss, or a function or class "
+            "that makes one without arguments"
         )
     return made
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError, quoted
 
 T = TypeVar("T")
 
@@ -30,13 +30,13 @@ def named(text: str, table: Mapping[str, T], option: str) -> T | Any:
     module, colon, attribute = text.rpartition(":")
     if not (colon and module and attribute):
         raise NewtritonError(
-            f"{option} is {text!r}: one of {', '.join(table)}, or module:attribute, as in "
+            f"{option} is {quoted(text)}: one of {', '.join(table)}, or module:attribute, as in "
             "package.module:name or path/to/file.py:name"
         )
     found: Any = _imported(module, option)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise NewtritonError(f"{option}: {module} has no {attribute!r}")
+            raise NewtritonError(f"{option}: {module} has no {quoted(attribute)}")
         found = getattr(found, part)
     return found
 
@@ -60,7 +60,7 @@ def users_code(what: str) -> Iterator[None]:
         yield
     except NewtritonError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise NewtritonError(
             f"{what} failed with {type(error).__name__}: {error} ({frame.filename}, line "

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError, one_line
 from ..compiler.graph.options import check_count
 from ..compiler.language.trees import rows
 from ..runtime.data.samples import Batches, Samples
 from ..runtime.model.batches import moved
 from ..runtime.model.inputs import check_labels, read_checked
 from ..runtime.model.model import Model
+from ..runtime.parallel.data_parallel import launched
 from ..runtime.training.history import History
 from ..runtime.training.loop import fit
 from ..runtime.training.runs import RunFolder
@@ -29,7 +30,7 @@ from .networks import add_network, model_of
 # What may change when a run goes on; keywords are compared by their values, not as text.
 FREE = (
     *("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set"),
-    *("checkpoint_every", "keep"),
+    *("checkpoint_every", "keep", "micro_batch"),
 )
 VALIDATED = 500  # samples of a batch that is validated
 COLUMNS = {"epoch": 5, "loss": 9, "val. loss": 9, "accuracy": 8, "refused": 7, "seconds": 8}
@@ -61,6 +62,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--epochs", type=int, default=10, help=f"the length of the whole run {DEFAULT}")
     add("--batch-size", type=int, default=128, help=f"samples in a batch {DEFAULT}")
+    add(
+        "--micro-batch", type=int, metavar="K",
+        help="the most samples that are taken at once: larger batches are taken in pieces whose "
+        "sums are those of the batch (default: all)",
+    )  # fmt: skip
     add("--damping", type=float, help=f"γ at the start, for {takers(OPTIMIZERS, 'damping')}")
     add("--radius", type=float, help=f"the largest radius, for {takers(OPTIMIZERS, 'radius')}")
     add("--lr", type=float, help=f"the learning rate, for {takers(OPTIMIZERS, 'lr')}")
@@ -112,18 +118,23 @@ def run(options: argparse.Namespace) -> int:
     torch.manual_seed(check_count("--seed", options.seed, 0))  # a user's file may draw weights
     keywords = _keywords(options)
     train, validation = data(options)
-    model = model_of(options, train, weight_decay=options.weight_decay, seed=options.seed)
+    parallel = launched()
+    first = parallel is None or parallel.ranks.rank == 0
+    model = model_of(
+        options, train, weight_decay=options.weight_decay, seed=options.seed, parallel=parallel
+    )
     optimizer = OPTIMIZERS[options.optimizer](model, **keywords)
     for part in (train, validation):
         _check(model, part)
+    validated = min(VALIDATED, options.micro_batch or VALIDATED)
     history = fit(
         model,
         optimizer,
-        Batches(*train, options.batch_size, seed=options.seed),
-        Batches(*validation, VALIDATED, shuffle=False),
+        Batches(*train, options.batch_size, seed=options.seed, parallel=parallel),
+        Batches(*validation, validated, shuffle=False, parallel=parallel),
         options.epochs,
         progress=sys.stderr.isatty(),
-        callbacks=[_Table()],
+        callbacks=[_Table()] if first else [],
         average=options.average,
         checkpoint=RunFolder(
             options.output, _run_options(options), _run_options(_defaults()), options.keep
@@ -134,8 +145,10 @@ def run(options: argparse.Namespace) -> int:
     if history.interrupted:
         print("interrupted: --resume goes on with it")
         return 130
+    if not first:
+        return 0
     history.plot(options.output / "plot.png", against=("epochs", "seconds"))
-    print(f"history, picture and weights are in {options.output}")
+    print(f"history, picture and weights are in {one_line(str(options.output))}")
     return 0
 
 
@@ -157,8 +170,10 @@ def _keywords(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the optimizer's keywords, from options of their own and from --set."""
     entry = OPTIMIZERS[options.optimizer]
     short = keywords_for(options, "optimizer", OPTIMIZERS)
+    if options.micro_batch is not None:
+        short["micro_batch"] = check_count("--micro-batch", options.micro_batch)
     given = entry.read(options.set or [], options.optimizer)
-    for option, keyword in entry.keywords.items():
+    for option, keyword in {**entry.keywords, "micro-batch": "micro_batch"}.items():
         if keyword in short.keys() & given.keys():
             raise NewtritonError(f"--{option} is --set {keyword}=…: give one of them")
     return {**short, **given}

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape
+from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape, concrete
 from ...compiler.graph.scalar import evaluate
 from ..backend import Context, Expected
+from ..footprint import META, Allocations, Footprint
 from ..vectors import Vectors
 from .pairs import Step, paired
 from .pointwise import Pointwise
@@ -221,6 +222,16 @@ class AtenExecutor:
     def plan(self, batch: int, given: Iterable[Node] = ()) -> None:
         """Returns None: there is no plan, since operators run one after another."""
 
+    def footprint(self, context: Context, given: Collection[Node] = ()) -> Footprint:
+        """Returns the bytes that a call takes, its results included; nothing is computed."""
+        known = [n for n in self.leaves if n.op is not Op.CONST]
+        feed = {n: _without_memory(n, context) for n in (*known, *self.graph.given)}
+        with Allocations(lazily=context.device.type == "cpu") as found:
+            results = self(context._replace(device=META), feed)
+            footprint = found.footprint
+        del results
+        return footprint
+
     @torch.no_grad()
     def __call__(
         self, context: Context, feed: Mapping[Node, Tensor], out: Mapping[str, Tensor] | None = None
@@ -254,3 +265,9 @@ class AtenExecutor:
             if (value := values[outputs[name]]) is not target:
                 target.copy_(value)
         return {n: values[new] for n, new in self._run.items()}
+
+
+def _without_memory(node: Node, context: Context) -> Tensor:
+    """Returns what lies like the tensor of a node, and has no numbers."""
+    dtype = torch.int64 if node.type.kind == "int" else context.dtype
+    return torch.empty(concrete(node.shape, context.batch), dtype=dtype, device=META)

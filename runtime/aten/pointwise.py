@@ -20,6 +20,7 @@ from ...compiler.graph import scalar
 from ...compiler.graph.ir import Node, concrete
 from ...compiler.graph.scalar import Expr
 from ..backend import Context
+from ..recent import Recent
 from .patterns import FUSED_MAPS
 
 aten = torch.ops.aten
@@ -279,7 +280,7 @@ class Pointwise:
         self._of_ints = any(x.type.kind == "int" for x in self.reads)
         alone = len(self.maps) == 1
         self._fused = FUSED_MAPS.get(maps[0]["expr"]) if alone else None
-        self._loops: dict[int, _Loop] = {}
+        self._loops = Recent[int, _Loop]()
 
     def single(self, context: Context, *operands: Tensor) -> Tensor:
         """Returns the value of a group of one map, whose operands come in the map's own order."""
@@ -292,9 +293,8 @@ class Pointwise:
         if self._fused is not None:
             value = self._fused(*operands)
             return [value] * len(self.wanted) + [value.sum(node["axes"]) for node in self.sums]
-        if context.batch not in self._loops:
-            self._loops[context.batch] = _Loop(self, context.batch)
-        return self._loops[context.batch].run(context, operands)
+        loop = self._loops.made(context.batch, lambda: _Loop(self, context.batch))
+        return loop.run(context, operands)
 
 
 class _Loop:

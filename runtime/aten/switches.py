@@ -22,10 +22,11 @@ def switches(device: torch.device, tf32: bool = False) -> Iterator[None]:
         device: where products are computed.
         tf32: whether those of a GPU may be taken in tf32.
     """
-    if device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    kind = "cpu" if device.type == "meta" else device.type  # on meta tensors nothing is computed
+    if kind == "cpu" and not torch.is_autocast_enabled("cpu"):
         yield  # nothing is to be set: programs are entered often
         return
-    with torch.autocast(device.type, enabled=False), ExitStack() as stack:
+    with torch.autocast(kind, enabled=False), ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(PROCESS)  # other threads have the same switches, but for autocast
             set_precision(stack, "tf32" if tf32 else "ieee")

@@ -73,8 +73,9 @@ class EigenbasisBlock(MatrixBlock):
             a, g = yield [Symmetric(mine[x], basis=known.get(f"basis_{x}")) for x in ("A", "G")]
             if a is not None and g is not None:  # otherwise the basis stays: any will do
                 self._turn(a.vectors, g.vectors)
-        moments = new.second_moments(mine["basis_A"], mine["basis_G"])
-        mine["S"].lerp_(moments, 1.0 if first else weight)
+        moments = new.moments(mine["basis_A"], mine["basis_G"])
+        yield []  # until every layer has its basis
+        mine["S"] = torch.lerp(mine["S"], moments(), 1.0 if first else weight)
 
     def _turn(self, basis_a: Tensor, basis_g: Tensor) -> None:
         """Moves to another basis, in which S becomes the diagonal of what the block has been."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...compiler.curvature.adjoints import MAX_COPIES
@@ -19,18 +20,39 @@ from ...compiler.curvature.blocks import (
     KroneckerLayer,
     blocks,
 )
-from ...compiler.curvature.factors import KINDS
+from ...compiler.curvature.factors import KINDS, Wanted
 from ...compiler.curvature.recursion import RECURSIVE, check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError
-from ...compiler.graph.options import check_count, check_flag, check_number, check_option
+from ...compiler.graph.options import (
+    check_count,
+    check_flag,
+    check_names,
+    check_number,
+    check_option,
+)
 from ...compiler.graph.program import Output, Program
+from ..footprint import META
 from ..model.factors import Factors
 from ..model.linearized import Linearized
-from ..model.model import Model
+from ..model.model import Model, check_model
 from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
-from ..parts.state import Maybe, Number, Random, Spec, State, copied, seeded
+from ..parts.state import (
+    Maybe,
+    Number,
+    Random,
+    Shaped,
+    Spec,
+    State,
+    Undo,
+    all_of,
+    copied,
+    held_attributes,
+    held_generator,
+    seeded,
+)
 from ..parts.tags import Tag
+from ..pieces.gathering import Asked
 from ..reading import all_finite
 from ..remaking import Remade
 from .ekfac import EKFAC, EigenbasisBlock
@@ -122,6 +144,7 @@ class KroneckerCurvature(Remade):
         max_copies: int = MAX_COPIES,
         pos_eig: float | None = None,
     ) -> None:
+        check_model(model)
         check_option("kind", kind, STRUCTURES)
         check_option("inputs", inputs, INPUTS if kind in KINDS else INPUTS[:1])
         check_option("basis", basis, REFRESHES)
@@ -144,7 +167,7 @@ class KroneckerCurvature(Remade):
                 "it out"
             )
         self.generator = seeded(model, seed)
-        self.layers = None if layers is None else frozenset(layers)
+        self.layers = None if layers is None else frozenset(check_names("layers", layers))
         if self.layers is not None:
             model.layout.check_layers("layers", self.layers)
             if frozen := self.layers - model.layers.keys():
@@ -156,10 +179,9 @@ class KroneckerCurvature(Remade):
         names = [b.layer for b in described if isinstance(b, KroneckerLayer) and b.plain]
         self.means = {"gram": [], "mean": names, "mean-first": names[:1]}[inputs]
         eigenbasis = basis if kind in EKFAC else None
-        self._blocks = operators(model, self.means, apart, eigenbasis, self.layers, max_factor)
         self.relative = check_flag("relative", relative)
-        for block in self._blocks.values():
-            block.decay, block.relative = model.weight_decay, self.relative
+        self._structure = model, self.means, apart, eigenbasis, self.layers, max_factor
+        self._blocks = self._empty_blocks()
         self.updates = self.gathered = 0
         self.unseen = 0.0
         if self.kind in (*RECURSIVE, "kflr") and model.programs[True].offers(self.kind):
@@ -180,8 +202,35 @@ class KroneckerCurvature(Remade):
     @property
     def blocks(self) -> BlockDiagonal:
         """The blocks as an operator, as they are now."""
-        found = tuple(each for block in self._blocks.values() for each in block.operators)
+        return self._operator(self._blocks)
+
+    def _empty_blocks(self) -> dict[str, Block]:
+        """Returns a new block for each layer."""
+        blocks = operators(*self._structure)
+        for block in blocks.values():
+            block.decay, block.relative = self.model.weight_decay, self.relative
+        return blocks
+
+    def _operator(self, blocks: Mapping[str, Block]) -> BlockDiagonal:
+        """Returns blocks as an operator."""
+        found = tuple(each for block in blocks.values() for each in block.operators)
         return BlockDiagonal(self.model.layout, found, self.gathered, self.burning_in)
+
+    @property
+    def sketch(self) -> BlockDiagonal:
+        """The blocks as they will be, of tensors without memory."""
+        layout, blocks = self.model.layout, self._empty_blocks()
+        views = layout.views(torch.empty_like(self.model.params, device=META))
+        for block in blocks.values():
+            shapes = block.spec(views, self.model.dtype).items()
+            block.load(
+                {
+                    name: torch.empty([n or 0 for n in spec.shape], dtype=spec.dtype, device=META)
+                    for name, spec in shapes
+                    if isinstance(spec, Shaped)
+                }
+            )
+        return self._operator(blocks)
 
     @property
     def factors(self) -> dict[str, Factors]:
@@ -218,25 +267,39 @@ class KroneckerCurvature(Remade):
 
         Factors that are not finite are left out, and the averages stay as they were.
         """
-        burning_in = self.updates < self.burn_in
-        due = burning_in or self.updates % self.every == 0 or not self._is_filled
-        if due and not self._gather(lin, burning_in):
+        if self._is_due and not self._gather(lin, self.updates < self.burn_in):
             return False
         self.updates += 1
         return True
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether the next update gathers."""
+        burning_in = self.updates < self.burn_in
+        return burning_in or self.updates % self.every == 0 or not self.is_filled
+
+    def asks(self) -> Asked | None:
+        """Returns what the next update asks of a linearization; None where nothing is due."""
+        return Asked(self._wanted, self.generator) if self._is_due else None
+
+    @property
+    def _wanted(self) -> Wanted:
+        """The statistics that are gathered."""
+        means, per_sample = frozenset(self.means), self.name in EKFAC
+        return Wanted(self.kind, self.samples, means, self.layers, per_sample, **self.options)
 
     def bootstrap(self, lin: Linearized) -> bool:
         """Takes a batch into the plain average that the first update will find; see `update`."""
         return self._gather(lin, plain=True)
 
     @property
-    def _is_filled(self) -> bool:
+    def is_filled(self) -> bool:
         """Whether factors have been gathered or loaded."""
         return any(block.is_filled for block in self._blocks.values())
 
     def _gather(self, lin: Linearized, plain: bool) -> bool:
         """Gathers factors into the averages, plain or moving; returns False if not finite."""
-        filled = self._is_filled
+        filled = self.is_filled
         named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
         memory = self._memory if filled else None  # the first factors become the averages
         drawn = self.kind, self.samples, self.generator
@@ -261,9 +324,7 @@ class KroneckerCurvature(Remade):
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the program of the factors."""
-        known, means, per_sample = model.programs[True], frozenset(self.means), self.name in EKFAC
-        wanted = self.kind, self.samples, means, self.layers, per_sample
-        return [known.factors(*wanted, **self.options)]
+        return [model.programs[True].statistics(self._wanted)]
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns C v for a flat vector, block by block: G V A, or d ⊙ v on diagonal ones.
@@ -299,6 +360,14 @@ class KroneckerCurvature(Remade):
             "unseen": self.unseen,
             "generator": self.generator.get_state(),
         }
+
+    def hold(self) -> Undo:
+        """Returns what puts averages, counts and the generator back to what they are now."""
+        return all_of([
+            held_attributes(self, "updates", "gathered", "unseen"),
+            held_generator(self.generator),
+            *(block.hold() for block in self._blocks.values()),
+        ])  # fmt: skip
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""

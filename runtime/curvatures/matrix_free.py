@@ -16,14 +16,16 @@ from ...compiler.language.network import layer_of
 from ...compiler.programs import MATRICES, Programs
 from ..model.linearization import PRODUCTS
 from ..model.linearized import Linearized
-from ..parts.protocols import Foreseeing
-from ..parts.state import Attributes, Number, Spec, State
+from ..model.model import check_model
+from ..parts.protocols import Asking, Foreseeing, check_curvature
+from ..parts.state import Attributes, Number, Spec, State, Undo, all_of, held
 from ..parts.tags import Tag
 from ..remaking import Remade
 
 if TYPE_CHECKING:
     from ..model.model import Model
     from ..parts.protocols import Curvature
+    from ..pieces.gathering import Asked
 
 BLOCKS = ("whole", "layers")
 BALANCE = 5  # floating-point operations that take as long as a byte of memory traffic, on CPUs
@@ -101,6 +103,7 @@ class MatrixFree(Attributes):
         product: str = "auto",
         forecast: int = 20,
     ) -> None:
+        check_model(model)
         check_option("kind", kind, MATRICES)
         check_option("blocks", blocks, BLOCKS)
         check_option("product", product, ("auto", *PRODUCTS))
@@ -184,6 +187,8 @@ class WithPreconditioner(Remade):
     blocks = None
 
     def __init__(self, curvature: Curvature, preconditioner: Curvature) -> None:
+        check_curvature("curvature", curvature)
+        check_curvature("preconditioner", preconditioner)
         if Tag.BLOCKS not in preconditioner.tags:
             raise NewtritonError(
                 f"{preconditioner.name!r} cannot precondition: give Kronecker factors, e.g. "
@@ -201,6 +206,11 @@ class WithPreconditioner(Remade):
         """Updates both; returns False where either is not finite."""
         return self.curvature.update(lin) and self.preconditioner.update(lin)
 
+    def asks(self) -> Asked | None:
+        """Returns what the first of both that asks for factors asks for."""
+        parts = [part for part in self._parts.values() if isinstance(part, Asking)]
+        return next((asked for part in parts if (asked := part.asks())), None)
+
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the programs of both."""
         parts = [part for part in self._parts.values() if isinstance(part, Foreseeing)]
@@ -217,6 +227,10 @@ class WithPreconditioner(Remade):
     def state_dict(self) -> State:
         """Returns the states of both."""
         return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def hold(self) -> Undo:
+        """Returns what puts both back to what they are now."""
+        return all_of([held(part) for part in self._parts.values()])
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""

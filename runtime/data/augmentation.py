@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
 
 
-class CropFlip:
+class CropFlip(Checked):
     """Pads images with zeros, crops them to their size at a random place, and mirrors every other.
 
     What it draws comes from the generator that `Batches` makes for each epoch from its seed.
@@ -51,6 +52,11 @@ class CropFlip:
             )
         number, _, height, width = x.shape
         padding = height // 8 if self.padding is None else self.padding
+        if padding > max(height, width):
+            raise NewtritonError(
+                f"padding is {padding}, more than images of {height}×{width} have: they would be "
+                "cropped to nothing but zeros"
+            )
         drawn = {"generator": generator, "device": generator.device}
         places = torch.randint(2 * padding + 1, (number, 2), **drawn).tolist()
         mirrored = torch.randint(2, (number,), **drawn).tolist()

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import torch
 
-from ...compiler.graph.options import check_count
+from ...compiler.graph.calls import checked
+from ...compiler.graph.options import check_count, check_seed
 from .samples import Samples
 
 SIZE = 28
@@ -16,6 +17,7 @@ PEN = 0.7  # standard deviation of the stroke, in pixels
 TIMES = 64  # points that stand for the curve: less than a pixel apart
 
 
+@checked
 def curves(count: int = 20000, seed: int = 0) -> Samples:
     """Draws images of smooth curves through three random points, for autoencoders.
 
@@ -40,7 +42,7 @@ def curves(count: int = 20000, seed: int = 0) -> Samples:
         ((10, 784), True, True)
     """
     check_count("count", count)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_seed(seed))
     points = generator.uniform(MARGIN, SIZE - MARGIN, (count, 3, 2))
     start, middle, end = torch.from_numpy(points).float().unsqueeze(2).unbind(1)
     t = ((torch.arange(TIMES, device="cpu") + 0.5) / TIMES).unsqueeze(-1)

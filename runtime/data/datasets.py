@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import is_several, mapped, named, rebuilt
 from .lazy import Lazy
@@ -18,6 +19,7 @@ LABELS = ("label", "labels", "target", "fine_label", "y")  # what a column of la
 COLOURS = {"1": "L", "L": "L", "RGB": "RGB"}  # Pillow's modes: what is read as grey, or as RGB
 
 
+@checked
 def from_dataset(dataset: Any) -> Samples:
     """Returns the samples of a dataset, of which each batch is read when it is asked for.
 

@@ -91,7 +91,7 @@ def found(root: Path | None) -> Path | None:
     """
     folder = home() if root is None else root
     paths = (folder / inner / name for inner in ("olivetti", "") for name in (MAT, CACHE))
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if os.path.lexists(path)), None)
 
 
 def home() -> Path:
@@ -112,28 +112,39 @@ def photographs(root: Path | None) -> Tensor:
     Raises:
         NewtritonError: a file is damaged, or there is none and it cannot be downloaded.
     """
-    from sklearn.datasets import fetch_olivetti_faces  # noqa: PLC0415 (slow to import)
-
-    if root is not None and not root.is_dir():
+    if root is not None and not os.path.isdir(root):
         raise NewtritonError(f"{root} is no folder with faces: it expects {MAT} or {CACHE} in it")
-    folder = home() if root is None else root
     path = found(root)
+    if path is None and root is not None:
+        raise _missing(root)
     if path is None:
-        try:
-            bunch: Any = fetch_olivetti_faces(data_home=folder, download_if_missing=root is None)
-        except OSError as error:
-            raise NewtritonError(
-                f"{folder} has not the files of faces: it expects {MAT} or {CACHE} in that folder "
-                "or in olivetti there; sklearn.datasets.fetch_olivetti_faces(data_home=…) "
-                f"downloads the second ({error})"
-            ) from error
-        return torch.from_numpy(bunch.images)
+        return _fetched()
     values = (_published(path) if path.name == MAT else _kept(path)).astype(np.float32)
     least, most = float(values.min()), float(values.max())
     if not least < most < math.inf:
         raise damaged(path, 0, f"pixels from {least} to {most}: get the file again")
     columns_first = torch.from_numpy((values - least) / (most - least))
     return columns_first.reshape(-1, PIXELS, PIXELS).mT.contiguous()
+
+
+def _fetched() -> Tensor:
+    """Returns the photographs that scikit-learn downloads."""
+    from sklearn.datasets import fetch_olivetti_faces  # noqa: PLC0415 (slow to import)
+
+    try:
+        bunch: Any = fetch_olivetti_faces(data_home=home())
+    except OSError as error:
+        raise _missing(home(), f" ({error})") from error
+    return torch.from_numpy(bunch.images)
+
+
+def _missing(folder: Path, why: str = "") -> NewtritonError:
+    """Returns the error that a folder has not the photographs."""
+    return NewtritonError(
+        f"{folder} has not the files of faces: it expects {MAT} or {CACHE} in that folder "
+        "or in olivetti there; sklearn.datasets.fetch_olivetti_faces(data_home=…) "
+        f"downloads the second{why}"
+    )
 
 
 def _published(path: Path) -> np.ndarray:

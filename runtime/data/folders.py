@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
+from ..paths import path_of
 
 VARIABLE = "NEWTRITON_DATA"
 
@@ -49,7 +50,9 @@ class Files:
         hints = [hint for folder in self._folders(root) for hint in self._hints(folder)]
         expected = ", ".join(names[0] for names in self.names)
         folders = " or ".join(self.folders)
-        state = "has not all files of" if root.is_dir() else "is no folder with"
+        state = "has not all files of" if os.path.isdir(root) else "is no folder with"
+        if os.path.isdir(root) and not os.access(root, os.R_OK | os.X_OK):
+            state = "may not be looked into for"
         raise NewtritonError(
             f"{root} {state} {name}: it expects {expected} in that folder or in {folders} there; "
             f"they come from {self.source}{hints[0] if hints else ''}"
@@ -58,7 +61,7 @@ class Files:
     def _hints(self, folder: Path) -> Iterator[str]:
         """Yields what a folder holds that may explain why files are missing."""
         for other, hint in self.instead:
-            if (folder / other).exists():
+            if os.path.exists(folder / other):
                 yield f"; {folder / other} is there: {hint}"
         missing = [names[0] for names in self.names if self._found(folder, names) is None]
         if len(missing) < len(self.names):
@@ -72,13 +75,13 @@ class Files:
     @staticmethod
     def _found(folder: Path, names: Sequence[str]) -> Path | None:
         """Returns the path of a file under one of its names."""
-        return next((folder / name for name in names if (folder / name).exists()), None)
+        return next((folder / name for name in names if os.path.exists(folder / name)), None)
 
 
 def root_of(root: str | os.PathLike[str] | None) -> Path | None:
     """Returns the folder of the data sets: the given one, or that of the environment."""
     given = root if root is not None else os.environ.get(VARIABLE) or None
     try:
-        return None if given is None else Path(given).expanduser()
-    except (TypeError, RuntimeError) as error:
-        raise NewtritonError(f"root is {given!r}: give the path of a folder") from error
+        return None if given is None else path_of("root", given).expanduser()
+    except RuntimeError as error:
+        raise NewtritonError(f"root is {quoted(given)}: give the path of a folder") from error

@@ -8,7 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.calls import Checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_callable, check_kind
+from ...compiler.graph.tensors import check_tensor
 
 CHUNK = 1000  # samples that are in memory at once where all are passed through
 
@@ -29,7 +32,7 @@ class Rows(Protocol):
         ...
 
 
-class Lazy:
+class Lazy(Checked):
     """Inputs (N, *features) of which every batch is read and preprocessed when it is asked for.
 
     They stand where a tensor of inputs does, in `Samples`, `Batches`, `GrowingBatches` and `split`.
@@ -58,7 +61,15 @@ class Lazy:
         steps: tuple[Step, ...] | list[Step] = (),
         transform: Transform | None = None,
     ) -> None:
-        self.rows, self.steps, self.transform = rows, tuple(steps), transform
+        self.rows, self.transform = rows, transform
+        self.steps = tuple(check_kind("steps", steps, (tuple, list), "a list of functions"))
+        for function in (*self.steps, *([] if transform is None else [transform])):
+            check_callable("a step or the transform", function)
+        if not hasattr(rows, "__getitem__") or not getattr(rows, "shape", None):
+            raise NewtritonError(
+                f"rows is {quoted(rows)}: give a tensor of samples, or what has `shape` and gives "
+                "tensors for slices"
+            )
         first = self[:1]
         self.shape = torch.Size((rows.shape[0], *first.shape[1:]))
         self.dtype, self.device = first.dtype, first.device
@@ -85,7 +96,19 @@ class Lazy:
             yield self[start : start + CHUNK]
 
     def subset(self, index: Tensor) -> Lazy:
-        """Returns the samples at an index, as lazy as these."""
+        """Returns the samples at an index, as lazy as these.
+
+        Args:
+            index: their numbers, int64.
+
+        Raises:
+            NewtritonError: the index is something else, or one is of no sample.
+        """
+        check_tensor("the numbers of samples", index)
+        if index.dtype != torch.int64 or index.dim() != 1:
+            raise NewtritonError(f"index is {quoted(index)}: give the numbers of samples, int64")
+        if len(index) == 0 or not -len(self) <= int(index.min()) <= int(index.max()) < len(self):
+            raise NewtritonError(f"index has numbers of none of the {len(self)} samples, or none")
         return Lazy(Subset(self.rows, index), self.steps, self.transform)
 
     def in_memory(self) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_option
 from .augmentation import CropFlip
 from .lazy import Lazy, Step
@@ -115,7 +115,9 @@ def names_of(
     """
     steps = PAPERS | dict(papers or {})
     if not isinstance(preprocessing, Iterable):
-        raise NewtritonError(f"preprocessing is {preprocessing!r}: give a name or a list of names")
+        raise NewtritonError(
+            f"preprocessing is {quoted(preprocessing)}: give a name or a list of names"
+        )
     given = [preprocessing] if isinstance(preprocessing, str) else list(preprocessing)
     for name in given:
         check_option("preprocessing", name, NAMES)

@@ -12,9 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_number
+from ...compiler.graph.calls import Checked, checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_mapping,
+    check_number,
+    check_seed,
+)
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree, mapped, named, rows
+from ..parallel.data_parallel import DataParallel
+from ..parallel.share import own_part
 from .lazy import Lazy
 
 WITHIN = {"batch", "generator"}  # what a state has in the middle of an epoch
@@ -55,7 +66,7 @@ class Place(NamedTuple):
     ends: list[int]
 
 
-class Batches:
+class Batches(Checked):
     """Batches (x, y) of samples in memory or read lazily, in a new order each epoch.
 
     The order depends on the seed and the number of the epoch alone, so that training repeats, and
@@ -70,6 +81,10 @@ class Batches:
         drop_last: whether a last batch that is smaller than the others is left out.
         transform: called with the inputs of each batch and a generator, returns those to train on;
             that of lazy inputs unless given. The generator depends on the seed and the epoch.
+        parallel: the ranks among which each batch is divided, of `batch_size` samples on all of
+            them together: each gets its part, `nt.DataParallel`'s; None for one process. A
+            transform is called with the whole batch, so that no sample depends on how it is
+            divided.
 
     Raises:
         NewtritonError: there are no samples or not as many labels, no batch would be left, or
@@ -93,27 +108,26 @@ class Batches:
         seed: int = 0,
         drop_last: bool = False,
         transform: Callable[[Any, torch.Generator], Any] | None = None,
+        parallel: DataParallel | None = None,
     ) -> None:
-        for values in named(x).values():
-            if len(values) != len(y):
-                raise NewtritonError(
-                    f"{len(values)} inputs but {len(y)} labels: pass one label per input"
-                )
-        check_count("batch_size", batch_size)
-        if len(y) == 0:
-            raise NewtritonError("there are no samples: pass tensors with at least one row")
-        if drop_last and len(y) < batch_size:
+        check_samples(x, y)
+        batch_size = check_count("batch_size", batch_size)
+        if check_flag("drop_last", drop_last) and len(y) < batch_size:
             raise NewtritonError(
                 f"batch_size {batch_size} is more than the {len(y)} samples, and drop_last leaves "
                 "no batch: use a smaller batch_size or drop_last=False"
             )
-        check_count("seed", seed, 0)
         self.x, self.y = x, y
         self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
+        self.shuffle = check_flag("shuffle", shuffle)
+        self.seed = check_seed(seed)
         self.drop_last = drop_last
-        self.transform = getattr(x, "transform", None) if transform is None else transform
+        given = getattr(x, "transform", None) if transform is None else transform
+        self.transform = None if given is None else check_callable("transform", given)
+        if parallel is not None and not isinstance(parallel, DataParallel):
+            sentence = f"parallel is {quoted(parallel)}: give e.g. newtriton.DataParallel()"
+            raise NewtritonError(sentence)
+        self.parallel = parallel
         self.epoch = 0
         self._place: Place | None = None  # where the pass under way is
         self._goes_on = False  # whether the next pass is the rest of that one
@@ -167,6 +181,7 @@ class Batches:
         Raises:
             NewtritonError: the state is of other batches; nothing has changed.
         """
+        state = check_mapping("state", state)
         epoch, place = check_count("load_state_dict: epoch", state.get("epoch"), 0), None
         if "batch" in state:
             ends = self._ends_of(state)
@@ -203,11 +218,32 @@ class Batches:
         self, order: torch.Tensor | None, taken: slice, generator: torch.Generator
     ) -> Samples:
         """Returns the batch of the samples there in the order."""
-        index = taken if order is None else order[taken]
-        x = rows(self.x, index)
-        return Samples(
-            x if self.transform is None else self.transform(x, generator), rows(self.y, index)
-        )
+        part = taken if self.parallel is None else own_part(self.parallel.ranks, taken)
+        own = part if order is None else order[part]
+        if self.transform is None:
+            return Samples(rows(self.x, own), rows(self.y, own))
+        x = self.transform(rows(self.x, taken if order is None else order[taken]), generator)
+        if part != taken:
+            x = rows(x, slice(part.start - taken.start, part.stop - taken.start))
+        return Samples(x, rows(self.y, own))
+
+
+def check_samples(x: Any, y: Any) -> None:
+    """Raises an error where inputs and labels are no samples that can be taken by their numbers."""
+    parts = {**{f"inputs {quoted(n)}": v for n, v in named(x).items()}, "labels": y}
+    for what, values in parts.items():
+        if isinstance(values, Lazy):
+            continue
+        check_tensor(what, values)
+        if not values.dim():
+            raise NewtritonError(f"{what} are {quoted(values)}: give one row for each sample")
+    for values in named(x).values():
+        if len(values) != len(y):
+            raise NewtritonError(
+                f"{len(values)} inputs but {len(y)} labels: pass one label per input"
+            )
+    if len(y) == 0:
+        raise NewtritonError("there are no samples: pass tensors with at least one row")
 
 
 def _generator_of(state: Mapping[str, Any]) -> torch.Generator:
@@ -223,6 +259,7 @@ def _generator_of(state: Mapping[str, Any]) -> torch.Generator:
     return generator
 
 
+@checked
 def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, Samples]:
     """Splits samples at random; every class, where labels are classes, has its share in both parts.
 
@@ -248,18 +285,25 @@ def split(samples: Samples, validation: float, seed: int = 0) -> tuple[Samples, 
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow to import)
 
     check_number("validation", validation, above=0.0, below=1.0)
+    if check_seed(seed) >= 1 << 32:
+        raise NewtritonError(f"seed is {seed}: give an integer below 2³², as NumPy takes it here")
+    if not isinstance(samples, tuple) or len(samples) != 2:
+        raise NewtritonError(f"samples are {quoted(samples)}: give a pair Samples(x, y)")
+    samples = Samples(*samples)
+    check_samples(*samples)
     number = len(samples.y)
     labels = samples.y.in_memory() if isinstance(samples.y, Lazy) else samples.y
     classes = labels.cpu().numpy() if labels.dtype == torch.int64 and labels.dim() == 1 else None
     try:
         kept, held_out = train_test_split(
-            np.arange(number), test_size=validation, random_state=seed, stratify=classes
+            np.arange(number), test_size=validation, random_state=int(seed), stratify=classes
         )
     except ValueError as error:  # too few samples, or of a class, for a share in both parts
         raise NewtritonError(f"cannot hold out {validation} of {number}: {error}") from error
     return _rows(samples, np.asarray(kept)), _rows(samples, np.asarray(held_out))
 
 
+@checked
 def digits(validation: float = 0.2, seed: int = 0) -> tuple[Samples, Samples]:
     """Returns the 1,797 handwritten digits that come with scikit-learn, split by `split`.
 

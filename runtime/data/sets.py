@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_option
 from .curves import curves
@@ -29,6 +30,7 @@ GENERATED = ("digits", "curves", "faces")
 NAMES = (*GENERATED, *PUBLISHED)
 
 
+@checked
 def load(
     name: str | tuple[Any, Any] | Mapping[str, Any],
     root: str | os.PathLike[str] | None = None,
@@ -81,6 +83,7 @@ def load(
     return prepared(_samples(*train), _samples(*test), names)
 
 
+@checked
 def available(name: str, root: str | os.PathLike[str] | None = None) -> bool:
     """Whether `load` finds the files of a data set; it does not say whether they are whole.
 

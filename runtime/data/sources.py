@@ -63,7 +63,7 @@ def mark_of(x: Tree, y: Tensor) -> Mark:
     """Returns what tells a batch from others: how many samples it has, and sums over them."""
     sums = [float(part.sum(dtype=torch.float64)) for part in named(x).values()]
     weights = torch.arange(1, len(y) + 1, dtype=torch.float64, device=y.device)
-    order = float((y.double().reshape(len(y), -1).sum(1) * weights).sum())
+    order = float((y.double().unsqueeze(-1).flatten(1).sum(1) * weights).sum())
     return tuple(number.hex() for number in (float(len(y)), *sums, order))
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_number
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_names, check_number
 from ..curvatures.matrix_free import MatrixFree
 from ..model.linearized import Linearized
 from ..optimizers.combinations import check_combination
@@ -20,6 +21,7 @@ from ..parts.protocols import Curvature
 from ..solvers.cg import Stop, conjugate_gradients
 from ..vectors import System, inner
 from .errors import shown, updated
+from .linearized_data import check_linearized
 from .tables import table
 
 EXACT_BLOCKS = "exact, by layer"
@@ -54,6 +56,7 @@ class Alignment:
         return table(rows)
 
 
+@checked
 def alignment(
     lin: Linearized,
     updates: Sequence[str] | Mapping[str, Curvature | Tensor] | None = None,
@@ -98,6 +101,7 @@ def alignment(
         >>> round(found.whole["kflr"], 6)  # one sample of a linear network: the factors are exact
         1.0
     """
+    check_linearized(lin)
     damping = check_number("damping", damping, 0.0)
     model, layout, g = lin.model, lin.model.layout, lin.gradient
     strength, stop = damping + model.weight_decay, Stop(limit, tolerance)
@@ -143,11 +147,14 @@ def _steps(
     strength: float,
 ) -> dict[str, Tensor]:
     """Returns the updates as flat vectors, by name."""
-    given = updates if isinstance(updates, Mapping) else {name: name for name in updates}
+    if isinstance(updates, Mapping):
+        given: Mapping[str, Curvature | Tensor | str] = updates
+    else:
+        given = {name: name for name in check_names("updates", updates)}
     steps: dict[str, Tensor] = {}
     for name, update in given.items():
         if isinstance(update, Tensor):
-            steps[name] = lin.model.layout.check(update, f"the update {name!r}")
+            steps[name] = lin.model.layout.check(update, f"the update {quoted(name)}")
             continue
         curvature, by, rule = resolve(lin.model, update, solver, "trust-region", strength)
         check_combination(curvature, by, rule, "additive", lin.model.criterion)
@@ -155,7 +162,7 @@ def _steps(
             updated(curvature, lin)
         solution = by.solve(curvature, strength, lin.gradient)
         if solution.status.failed:
-            raise NewtritonError(f"the update {name!r}: {solution.status.value}")
+            raise NewtritonError(f"the update {quoted(name)}: {solution.status.value}")
         steps[name] = -solution.x
     return steps
 

@@ -9,7 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ...compiler.graph.options import check_count, check_number
+from ...compiler.graph.calls import checked
+from ...compiler.graph.options import check_count, check_number, check_seed
 from ..aten.switches import switches
 from ..model.linearized import Linearized
 from .matrices import TrainedMatrix, signs
@@ -78,6 +79,7 @@ def _mean(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     return values.mean(-1).reshape(shape), error.reshape(shape)
 
 
+@checked
 def density(
     lin: Linearized,
     matrix: str = "hessian",
@@ -124,6 +126,7 @@ def density(
     check_count("steps", steps, 2)
     if width is not None:
         check_number("width", width, above=0.0)
+    seed = check_seed(seed)
     a = TrainedMatrix(lin, matrix)
     exact = len(a) <= vectors * steps
     with switches(a.like.device):

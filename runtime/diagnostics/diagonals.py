@@ -12,9 +12,10 @@ from torch import Tensor
 from ...compiler.curvature.adjoints import MAX_COPIES
 from ...compiler.curvature.blocks import MAX_FACTOR, KroneckerLayer, faults
 from ...compiler.curvature.jacobian import no_jacobian
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import per_sample
-from ...compiler.graph.options import check_count
+from ...compiler.graph.options import check_count, check_seed
 from ..aten.switches import switches
 from ..curvatures.kronecker import operators
 from ..model.factors import Factors
@@ -59,6 +60,7 @@ class Diagonal:
         return table(rows)
 
 
+@checked
 def diagonal(
     lin: Linearized, matrix: str = "hessian", *, products: int = 100, seed: int = 0
 ) -> Diagonal:
@@ -95,6 +97,7 @@ def diagonal(
         bias             2     2        2  exact
     """
     check_count("products", products, 2)
+    seed = check_seed(seed)
     a, model = TrainedMatrix(lin, matrix), lin.model
     values, errors = torch.zeros_like(model.params), torch.zeros_like(model.params)
     with switches(a.like.device):

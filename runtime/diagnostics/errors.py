@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.factors import KINDS
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_option
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_count, check_names, check_option
 from ..aten.switches import switches
 from ..curvatures.matrix_free import MatrixFree
 from ..model.linearized import Linearized
 from ..optimizers.registry import CURVATURES
-from ..parts.protocols import Curvature
+from ..parts.protocols import Curvature, check_curvature
+from .linearized_data import check_linearized
 from .tables import table
 
 OF = ("bias", "weight", "layer")
@@ -72,6 +74,7 @@ def _share(error: float, norm: float) -> float:
     return error / norm if norm else math.nan
 
 
+@checked
 def layer_errors(
     lin: Linearized,
     approximations: Sequence[str] | Mapping[str, Curvature] | None = None,
@@ -112,6 +115,7 @@ def layer_errors(
         >>> list(errors.norms), errors.relative["kflr"]["3"] < 1e-12  # exact for the last bias
         (['1', '3'], True)
     """
+    check_linearized(lin)
     check_option("of", of, OF)
     check_count("limit", limit)
     layout = lin.model.layout
@@ -130,8 +134,12 @@ def layer_errors(
             )
     if approximations is None:
         approximations = [*filter(lin.programs.offers, (*KINDS, "ggn"))]
-    if not isinstance(approximations, Mapping):
-        approximations = {name: _made(lin, name) for name in approximations}
+    if isinstance(approximations, Mapping):
+        for name, curvature in approximations.items():
+            check_curvature(f"the approximation {quoted(name)}", curvature)
+    else:
+        names = check_names("approximations", approximations)
+        approximations = {name: _made(lin, name) for name in names}
     hessian = updated(MatrixFree(lin.model, "hessian"), lin)
     norms: dict[str, float] = {}
     absolute: dict[str, dict[str, float]] = {name: {} for name in approximations}

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import Checked, check_call
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_flag
+from ...compiler.graph.options import check_flag, check_kind
 from ...compiler.graph.program import Output
 from ...compiler.language.trees import count
 from ..model.batches import Moved
 from ..model.factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
 from ..model.linearization import Linearization
-from ..model.model import Model
+from ..model.model import Model, check_model
 from ..model.moments import SampledFactors
-from ..optimizers.passes import Passes, undisturbed
+from ..optimizers.passes import Passes, check_batches, undisturbed
 
 OF_INPUTS = ("A", "mean")  # factors of which labels say nothing: samples alone weigh them
 
 
-class LinearizedData:
+class LinearizedData(Checked):
     """Loss, gradient, products and factors of a network on all batches of some data.
 
     It stands where a `Linearization` does: in every diagnosis, and in a curvature's `update`. Each
@@ -71,11 +72,13 @@ class LinearizedData:
     def __init__(
         self, model: Model, data: Iterable[Any], *, training: bool = True, keep: bool = False
     ) -> None:
+        check_model(model)
         if isinstance(data, (Iterator, Tensor)):
             raise NewtritonError(
                 f"the data are a {type(data).__name__}: give batches (x, y) that can be passed "
                 "through often, as a list, Batches or a DataLoader"
             )
+        check_batches(data)
         self.model, self.training = model, check_flag("training", training)
         check_flag("keep", keep)
         self.programs, self.vectors = model.programs[training], model.vectors
@@ -83,19 +86,20 @@ class LinearizedData:
         self._kept: list[Linearization] | None = None
         self._watched = [*model.watched()] + ([] if training else [*model.buffers.items()])
         self._versions = [tensor._version for _, tensor in self._watched]
-        model.dropout.draw()
-        self._dropout = model.dropout.state_dict()
         counts, kept = list[float](), list[Linearization]()
         self.batch, self.objective = 0, 0.0
         self.gradient = torch.zeros_like(model.params)
-        for lin in self._linearizations():
-            counts.append(lin.count)
-            self.batch += lin.batch
-            self.objective += lin.count * lin.objective
-            self.gradient.add_(lin.gradient, alpha=lin.count)
-            kept += [lin] if keep else []
-        if not counts:
-            raise NewtritonError("the data have no batches: give at least one")
+        with model.dropout.undone():
+            model.dropout.draw()
+            self._dropout = model.dropout.state_dict()
+            for lin in self._linearizations():
+                counts.append(lin.count)
+                self.batch += lin.batch
+                self.objective += lin.count * lin.objective
+                self.gradient.add_(lin.gradient, alpha=lin.count)
+                kept += [lin] if keep else []
+            if not counts:
+                raise NewtritonError("the data have no batches: give at least one")
         self.count = sum(counts)
         self.objective /= self.count
         self.gradient /= self.count
@@ -104,7 +108,7 @@ class LinearizedData:
 
     # --- passing through the data ---------------------------------------------------------------
 
-    def _linearizations(self) -> Iterator[Linearization]:
+    def _linearizations(self) -> Generator[Linearization, None, None]:
         """Yields the linearization of each batch, with what dropped out in the first pass."""
         changed = [
             name
@@ -151,10 +155,11 @@ class LinearizedData:
             >>> torch.allclose(lin.mean(lambda one: one.gradient), lin.gradient)
             True
         """
-        parts = (value(lin).mul(lin.count / self.count) for lin in self._linearizations())
-        total = next(parts)
-        for part in parts:
-            total += part
+        with closing(self._linearizations()) as passed:  # an error, too, ends the pass
+            parts = (value(lin).mul(lin.count / self.count) for lin in passed)
+            total = next(parts)
+            for part in parts:
+                total += part
         return total
 
     # --- products -------------------------------------------------------------------------------
@@ -209,13 +214,23 @@ class LinearizedData:
         Those of inputs are means over samples, those of adjoints over all that counts.
         """
         given = (kind, samples, generator, means, layers, per_sample)
+        check_call(Linearization.kronecker_factors, (self, *given), options)
         total = dict[str, Factors]()
-        for lin in self._linearizations():
-            shares = lin.batch / self.batch, lin.count / self.count
-            found = lin.kronecker_factors(*given, **options)
-            parts = {layer: _part(factors, *shares) for layer, factors in found.items()}
-            total = {n: _sum(total[n], part) for n, part in parts.items()} if total else parts
+        with closing(self._linearizations()) as passed:
+            for lin in passed:
+                shares = lin.batch / self.batch, lin.count / self.count
+                found = lin.kronecker_factors(*given, **options)
+                parts = {layer: _part(factors, *shares) for layer, factors in found.items()}
+                total = {n: _sum(total[n], part) for n, part in parts.items()} if total else parts
         return total
+
+
+def check_linearized(lin: object) -> None:
+    """Raises an error where a value is no linearization."""
+    check_kind(
+        "lin", lin, (Linearization, LinearizedData),
+        "model.linearize(x, y), or LinearizedData(model, data)",
+    )  # fmt: skip
 
 
 def _part(factors: Factors, of_samples: float, of_labels: float) -> Factors:

@@ -12,6 +12,7 @@ from ...compiler.graph.options import check_option
 from ...compiler.programs import MATRICES
 from ..aten.switches import switches
 from ..model.linearized import Linearized
+from .linearized_data import check_linearized
 
 
 class TrainedMatrix:
@@ -33,6 +34,7 @@ class TrainedMatrix:
     """
 
     def __init__(self, lin: Linearized, matrix: str) -> None:
+        check_linearized(lin)
         check_option("matrix", matrix, MATRICES)
         self.lin, self.matrix = lin, matrix
         names = [name for of_layer in lin.model.layers.values() for name in of_layer]

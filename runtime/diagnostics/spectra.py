@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_number
+from ...compiler.graph.options import check_count, check_number, check_seed
 from ..aten.switches import switches
 from ..model.linearized import Linearized
 from .lanczos import Spectrum, spectrum_edges
 from .matrices import TrainedMatrix
 
 
+@checked
 def spectrum(
     lin: Linearized,
     matrix: str = "hessian",
@@ -62,5 +64,5 @@ def spectrum(
             tolerance=check_number("tolerance", tolerance, 0.0, below=1.0),
             limit=check_count("limit", limit),
             basis_size=check_count("basis", basis),
-            seed=seed,
+            seed=check_seed(seed),
         )

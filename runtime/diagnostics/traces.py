@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ...compiler.graph.options import check_count
+from ...compiler.graph.calls import checked
+from ...compiler.graph.options import check_count, check_seed
 from ..aten.switches import switches
 from ..model.linearized import Linearized
 from .matrices import TrainedMatrix, signs
@@ -36,6 +37,7 @@ class Trace:
         )
 
 
+@checked
 def trace(lin: Linearized, matrix: str = "hessian", *, products: int = 90, seed: int = 0) -> Trace:
     """Computes the trace of the Hessian or the Gauss–Newton matrix of h.
 
@@ -65,6 +67,7 @@ def trace(lin: Linearized, matrix: str = "hessian", *, products: int = 90, seed:
            36  exact         2
     """
     check_count("products", products, 6)
+    seed = check_seed(seed)
     a = TrainedMatrix(lin, matrix)
     with switches(a.like.device):
         if len(a) <= products:

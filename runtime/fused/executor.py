@@ -1,8 +1,8 @@
-"""A graph as fused Triton kernels: one plan per batch size, made when it is first asked for."""
+"""A graph as fused Triton kernels: a plan per batch size, made when it is first asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from ...compiler.graph.locks import PROCESS
 from ...compiler.lowering.kernel import base
 from ..aten.switches import switches
 from ..backend import Context
+from ..footprint import Footprint
+from ..recent import Recent
 from . import pipeline
 from .chips import on_device
 from .compiling import Job
@@ -52,7 +54,7 @@ class FusedExecutor:
         self.lowered = pipeline.lower(graph, keep, selection.settings.precision)
         self.outputs = self.lowered.outputs
         self.keep_made = keep_made or len(self.outputs) > len(graph.outputs)
-        self.plans: dict[int, Plan] = {}
+        self.plans = Recent[int, Plan]()
 
     def plan(self, batch: int, given: Iterable[Node] = ()) -> Plan:
         """Returns the plan for a batch size.
@@ -61,21 +63,27 @@ class FusedExecutor:
             batch: the batch size.
             given: the nodes that will be fed besides the graph's own.
         """
-        with PROCESS:
-            if batch not in self.plans:
-                self.plans[batch] = self._planned(batch, given)
-            return self.plans[batch]
 
-    def _planned(self, batch: int, given: Iterable[Node]) -> Plan:
-        known = (self.lowered.became.get(n, n) for n in given)
-        return pipeline.plan(
-            self.lowered.graph,
-            batch,
-            self.selection,
-            known,
-            self.keep_made,
-            copies_data=self.copies_data,
-        )
+        def made() -> Plan:
+            return pipeline.plan(
+                self.lowered.graph,
+                batch,
+                self.selection,
+                (self.lowered.became.get(n, n) for n in given),
+                self.keep_made,
+                copies_data=self.copies_data,
+            )
+
+        with PROCESS:
+            return self.plans.made(batch, made)
+
+    def footprint(self, context: Context, given: Collection[Node] = ()) -> Footprint:
+        """Returns the bytes that a call takes, its results and the plan's memory included.
+
+        The first batch size that is asked for is planned, others are estimated from its plan.
+        """
+        plan = self.plans.get(context.batch) or next(iter(self.plans.values()), None)
+        return (plan or self.plan(context.batch, given)).footprint(context.batch)
 
     def prepared(
         self, context: Context, places: Mapping[Node, Tensor], out: Mapping[str, Tensor]

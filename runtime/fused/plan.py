@@ -21,11 +21,12 @@ from ...compiler.graph.ir import Node, concrete
 from ...compiler.lowering.code import Buffer
 from ...compiler.lowering.kernel import Schedule, base, is_data, is_input, is_wide
 from ..backend import Context
+from ..footprint import META, Allocations, Footprint
 from .call import WIDTH, Memory, aligned
 from .compiling import Job, compile_once
 from .launch import Launch
 from .replay import Record, Replays
-from .storage import Storage, dtype_of
+from .storage import Storage, dtype_of, lay_out
 
 TAPE = "tape:"  # the beginning of the names of outputs that are kept for other programs
 SMALL = 1 << 24  # bytes of a direction or a result up to which a copy is shorter than a launch
@@ -112,6 +113,30 @@ class Plan:
         self._replays(addresses, lambda: self._launch(context, memory))
         handed = handed_over(plan, out)
         return (lambda b: handed[b] if b in handed else memory(b)) if handed else memory
+
+    def footprint(self, batch: int) -> Footprint:
+        """Returns the bytes that a call takes at a batch size, results and the plan's own included.
+
+        At other batch sizes than the plan's, memory between kernels is taken to be in proportion.
+        """
+        storage = self.storage if batch == self.storage.batch else self._storage_at(batch)
+        made, block = self._memory is not None and batch == self.storage.batch, Block([], storage)
+        with Allocations() as found:
+            memory = None if made else PlanMemory(storage, META, self._copies_data, block)
+            own = found.now
+        del memory
+        results = (b for b in storage.results if b not in storage.given)
+        apart = (part for launch in self.launches for part in launch.use.elsewhere)
+        kept = own + sum(storage.size(b) * dtype_of(b).itemsize for b in results)
+        return Footprint(kept + sum(4 * part.of.type.numel(batch) for part in apart), kept)
+
+    def _storage_at(self, batch: int) -> Storage:
+        """Returns where values would lie at another batch size."""
+        uses = [launch.use.at(batch / self.storage.batch) for launch in self.launches]
+        leaves = self.schedule.leaves
+        return lay_out(
+            uses, [b for b in self.storage.results if isinstance(b, Node)], leaves, batch
+        )
 
     def jobs(self, name: str, unaligned: Collection[Buffer] = ()) -> Iterator[Job]:
         """Yields every kernel as it will be launched, to compile ahead of time.

@@ -6,9 +6,10 @@ lifetimes, and a value may be written over one that nobody reads afterwards.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -54,6 +55,11 @@ class Use:
     scratch: Mapping[Part, int]
     overwriting: Sequence[Overwriting] = ()
     elsewhere: Collection[Part] = ()
+
+    def at(self, ratio: float) -> Use:
+        """Returns what a launch on so many times as many samples does, in proportion."""
+        scratch = {part: math.ceil(size * ratio) for part, size in self.scratch.items()}
+        return replace(self, scratch=scratch)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import is_several, mapped, named, rebuilt
 
 
@@ -38,10 +39,10 @@ def moved(batch: Any, model: Placed) -> tuple[Any, Tensor]:
         x, y = batch
         x = mapped(_tensor, x) if is_several(x) else _tensor(x)
         y = _tensor(y)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a user's data do
         raise NewtritonError(
             f"a batch is a {type(batch).__name__} that is no pair of tensors (x, y), x being a "
-            f"tensor or a tuple or a dictionary of them: {error}"
+            f"tensor or a tuple or a dictionary of them: {' '.join(str(error).split())[:200]}"
         ) from error
     integers = getattr(model, "integers", frozenset())
     values = dict[str, Tensor]()
@@ -55,7 +56,8 @@ def moved(batch: Any, model: Placed) -> tuple[Any, Tensor]:
 
 def _tensor(values: Any) -> Tensor:
     """Returns what an array or a list holds as a tensor; a tensor stays where it is."""
-    return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
+    found = values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
+    return check_tensor("the values", found)
 
 
 class Moved:

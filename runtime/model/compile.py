@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_flag, check_number, check_option, check_seed
 from ...compiler.language.inputs import InputSpec, specifications
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer
 from ..aten.executor import AtenBackend
 from ..backend import Backend
+from ..parallel.data_parallel import DataParallel
 from .model import Model
 
 BACKENDS = ("auto", "aten", "triton")
@@ -25,6 +27,7 @@ DTYPES = (torch.float32, torch.float64)
 M = TypeVar("M", bound=Model)
 
 
+@checked
 def compile(
     net: Layer,
     input_shape: Any,
@@ -38,6 +41,7 @@ def compile(
     cuda_graphs: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
+    parallel: DataParallel | None = None,
 ) -> Model:
     """Returns the model of a network with its loss.
 
@@ -60,6 +64,8 @@ def compile(
         cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
         weight_decay: λ ≥ 0, on all parameters that are not frozen.
         seed: the seed of the first parameter values, and of what drops out.
+        parallel: how several processes train one model, each on its part of every batch; None for
+            one process.
 
     Raises:
         ShapeError: the shapes do not fit at a layer, which it names.
@@ -76,7 +82,7 @@ def compile(
     return compiled(
         Model, net, input_shape, loss, backend=backend, device=device, dtype=dtype,
         precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
-        weight_decay=weight_decay, seed=seed,
+        weight_decay=weight_decay, seed=seed, parallel=parallel,
     )  # fmt: skip
 
 
@@ -95,23 +101,29 @@ def compiled(
     cuda_graphs: bool,
     weight_decay: float,
     seed: int,
+    parallel: DataParallel | None = None,
 ) -> M:
     """Returns a model of a class; the options are those of `compile`."""
     check_option("backend", backend, BACKENDS)
     check_option("precision", precision, PRECISIONS)
     check_option("contractions", contractions, CONTRACTED_BY)
     check_flag("cuda_graphs", cuda_graphs)
-    if dtype not in DTYPES:
-        raise NewtritonError(f"dtype is {dtype}: one of torch.float32, torch.float64")
-    place = _place(device)
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
+        raise NewtritonError(f"dtype is {quoted(dtype)}: one of torch.float32, torch.float64")
+    if parallel is not None:
+        if not isinstance(parallel, DataParallel):
+            sentence = f"parallel is {quoted(parallel)}: give e.g. newtriton.DataParallel()"
+            raise NewtritonError(sentence)
+        parallel.ranks  # noqa: B018  the group is made before a device is chosen
+    place = place_of(device)
     where = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
     if not isinstance(loss, Loss):
-        raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
+        raise NewtritonError(f"loss is {quoted(loss)}: give e.g. newtriton.CrossEntropyLoss()")
     specs = specifications(input_shape)
     alone = isinstance(specs, InputSpec) and specs.kind == "float"
     decay = check_number("weight_decay", weight_decay, 0.0)
     shape = specs.shape if alone else specs
-    return kind(net, shape, loss, where, dtype, decay, check_seed(seed))
+    return kind(net, shape, loss, where, dtype, decay, check_seed(seed), parallel)
 
 
 def _backend(
@@ -150,19 +162,20 @@ def _backend(
     return TritonBackend(settings, place)
 
 
-def _place(device: torch.device | str | None) -> torch.device:
+def place_of(device: torch.device | str | None) -> torch.device:
     """Returns the device, a GPU for None if there is one; raises an error where it is missing.
 
     A GPU is given its number here: another one may be the current one in a later call.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(device, (torch.device, str)):
+        raise NewtritonError(f'device is {quoted(device)}: give e.g. "cpu", "cuda" or "cuda:0"')
     try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-        if place.type == "cuda" and place.index is None:
-            place = torch.device("cuda", torch.cuda.current_device())
-    except (AssertionError, RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise NewtritonError(f"device is {device!r}: {reason}") from error
+        place = torch.zeros(1, device=torch.device(device)).device
+    except (AssertionError, ImportError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise NewtritonError(f"device is {quoted(device)}: {reason}") from error
+    if place.type == "meta":
+        raise NewtritonError("device is 'meta', where nothing is computed: give e.g. 'cpu'")
     return place

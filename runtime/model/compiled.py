@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
@@ -14,15 +15,18 @@ from torch import Tensor
 
 from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, faults
 from ...compiler.graph.cost import flops, units
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, per_sample
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
-from ...compiler.language.trees import named
+from ...compiler.language.trees import count, named
+from ...compiler.parts import PartPrograms
 from ...compiler.programs import Programs
 from ...compiler.values import (
+    BatchStatistic,
     Constant,
     Counted,
     Data,
@@ -32,19 +36,29 @@ from ...compiler.values import (
     Hvp,
     Labels,
     Losses,
+    Normaliser,
     ParameterValue,
     RunningValue,
+    Samples,
 )
+from .. import capacity
 from ..backend import Backend, Context, Executor, Expected
+from ..capacity import Item
+from ..footprint import Footprint
 from ..forks import check_process
+from ..parallel.agreement import check_alike, digest
+from ..parallel.data_parallel import DataParallel
+from ..parallel.ranks import Ranks
+from ..parallel.share import Share, refusing, share_of
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
-from .dropout import DropoutNumbers
+from .dropout import Drawn, DropoutNumbers
 from .initialise import initialise
 from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
 
+AMPLE = 32  # times all values of a program: no operator takes so much
 TRACKED = "num_batches_tracked"
 OF_PARAMETER = ParameterValue, Direction  # inputs that lie like a parameter
 BY_PARAMETER = Gradient, Hvp, Ggnvp  # outputs that do
@@ -66,6 +80,22 @@ class Checked(NamedTuple):
     batch: int
 
 
+class Watch:
+    """Notes tensors on which a linearization rests, and finds those that have changed since.
+
+    Args:
+        tensors: the tensors with what they are.
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        # Tensors of inference mode do not tell when they change.
+        self._seen = [(name, t, t._version) for name, t in tensors if not t.is_inference()]
+
+    def changed(self) -> list[str]:
+        """Returns what has changed in place."""
+        return [name for name, tensor, version in self._seen if tensor._version != version]
+
+
 class Compiled(Remade):
     """A network with its loss, on a backend.
 
@@ -83,6 +113,8 @@ class Compiled(Remade):
         buffers: running statistics under PyTorch's names.
         dropout: the random numbers of what drops out in training.
         loss_rounding: finds how far rounding may move a mean loss.
+        parallel: how several processes train the model; None where one does.
+        ranks: these processes, or this one alone.
     """
 
     def __init__(
@@ -94,15 +126,21 @@ class Compiled(Remade):
         dtype: torch.dtype,
         weight_decay: float,
         seed: int,
+        parallel: DataParallel | None = None,
     ) -> None:
         check_process(backend.device)
+        self.parallel, self._agreed = parallel, False
+        self.ranks = Ranks(None) if parallel is None else parallel.ranks
         self.net, self.criterion, self.backend = net, criterion, backend
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
         self._executors: dict[tuple[Program, bool], Executor] = {}
+        self._parts: dict[bool, PartPrograms] = {}
         self._two_products: dict[int, bool] = {}
+        self._fitting = set[tuple[Program, bool, int]]()  # what has been found to fit
         self._frozen: frozenset[str] | None = None  # it is for the layers to say
         traced = self.programs[True].traced
+        self._check_range(topological([traced.loss, traced.z]))
         self._frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self._positions = per_sample(traced.z.shape[:1])
         self.loss_rounding = LossRounding(
@@ -115,9 +153,21 @@ class Compiled(Remade):
         self._constants: dict[Input, Tensor] = {}
         for name, values in (c for p in self.programs.values() for c in p.traced.constants.items()):
             kept = dtype if values.is_floating_point() else values.dtype
-            self._constants[Constant(name)] = values.to(self.device, kept)
+            self._constants[Constant(name)] = fitted = values.to(self.device, kept)
+            if not torch.isfinite(fitted).all():
+                raise NewtritonError(
+                    f"a constant of the network or its loss is too large for {dtype}: give smaller "
+                    "numbers, or dtype=torch.float64"
+                )
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
+
+    @property
+    def _part(self) -> str | None:
+        """What sums over samples in the network go over, see `trace`; None for a whole batch's."""
+        if self.parallel is None:
+            return None
+        return "own" if self.parallel.batch_norm == "rank" else "whole"
 
     @cached_property
     def programs(self) -> dict[bool, Programs]:
@@ -125,10 +175,34 @@ class Compiled(Remade):
         with torch.device("cpu"):  # of constants, whatever the default is
             return {
                 training: Programs(
-                    trace(self.net, self.input_shape, self.criterion, training, self._frozen)
+                    trace(
+                        self.net,
+                        self.input_shape,
+                        self.criterion,
+                        training,
+                        self._frozen,
+                        self._part,
+                    )
                 )
                 for training in (True, False)
             }
+
+    def part_programs(self, training: bool = True) -> PartPrograms:
+        """Returns the programs of parts of batches.
+
+        Raises:
+            NewtritonError: samples are mixed, so that there are none.
+        """
+        if training not in self._parts:
+            with torch.device("cpu"):
+                given = self.net, self.input_shape, self.criterion, training, self._frozen
+                self._parts[training] = PartPrograms(trace(*given, part="own"))
+        return self._parts[training]
+
+    def is_current(self, programs: Programs) -> bool:
+        """Whether programs are those of the parameters that are trained now."""
+        known = (*self.programs.values(), *self._parts.values())
+        return any(programs is each for each in known)
 
     def _first_values(self, traced: Traced, seed: int) -> Tensor:
         """All parameters as their rules of initialisation draw them."""
@@ -210,26 +284,116 @@ class Compiled(Remade):
         """
         key = (program, tape)
         if key not in self._executors:
+            self._check_range(program.graph.nodes())
             keep = self.programs[training].tape if tape else ()
             self._executors[key] = self.backend.executor(program.graph, keep)
         return self._executors[key]
 
-    def context(self, batch: int) -> Context:
-        """Returns the context of a call at a batch size.
+    def _check_range(self, nodes: Iterable[Node]) -> None:
+        """Raises an error where the model's dtype does not hold the numbers in a graph."""
+        check_range(nodes, torch.finfo(self.dtype).max, self.dtype)
+
+    def context(self, batch: int, share: Share | None = None) -> Context:
+        """Returns the context of a call at a batch size, or on a share of a batch.
 
         Raises:
             NewtritonError: this process cannot use the model's device.
         """
         check_process(self.device)
-        return Context(batch, self.dtype, self.device)
+        ranks = self.ranks if share is None else share.ranks
+        return Context(batch, self.dtype, self.device, ranks.all_sum)
 
-    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
-        """Returns data, parameters, running statistics and constants, as programs read them."""
+    # --- the memory that they take --------------------------------------------------------------
+
+    def footprints(
+        self, programs: Iterable[Program], batch: int, training: bool = True
+    ) -> dict[Program, Callable[[int], Footprint]]:
+        """Returns what counts the bytes that programs take which are called one after another.
+
+        Parameters, data and what a program finds on the tape are not counted.
+
+        Args:
+            programs: some of `programs`; `linearize` will keep its tape.
+            batch: the batch size for which kernels are planned; it is counted at any.
+            training: which of `programs` they are of.
+        """
+        found, made = dict[Program, Callable[[int], Footprint]](), list[Node]()
+        for program in dict.fromkeys(programs):
+            call = self._expected(program, training)
+            given = [*call.given, *made] if call.on_tape else call.given
+            found[program] = partial(self._footprint, program, call.executor, given)
+            if (plan := call.executor.plan(batch, given)) is not None:
+                made += plan.made
+        return found
+
+    def _footprint(
+        self, program: Program, executor: Executor, given: Collection[Node], batch: int
+    ) -> Footprint:
+        """The bytes that a program takes, with what data are copied to."""
+        peak, kept = executor.footprint(self.context(batch), given)
+        images = (n for key, n in program.inputs.items() if isinstance(key, Data))
+        copies = sum(n.type.numel(batch) for n in images if len(n.shape) == 4) * self.dtype.itemsize
+        if program.graph.given:  # the linearization has made them
+            return Footprint(peak, kept)
+        kept += copies if any(isinstance(key, Gradient) for key in program.outputs) else 0
+        return Footprint(peak + copies, kept)
+
+    def plenty(self, programs: Iterable[Program], batch: int, more: int = 0) -> bool:
+        """Whether so much is free that nothing is counted: many times what all values take.
+
+        Args:
+            programs: some of `programs`.
+            batch: the batch size.
+            more: numbers that are held besides.
+        """
+        sizes = (n.type.numel(batch) for p in programs for n in p.graph.nodes())
+        available = capacity.free(self.device)
+        return available is None or AMPLE * self.dtype.itemsize * (more + sum(sizes)) < available
+
+    def fit(
+        self, program: Program, batch: int, given: Collection[Node], tape: bool = False,
+        training: bool = True,
+    ) -> None:  # fmt: skip
+        """Checks, once, that a program's values fit into the memory that is free.
+
+        Args:
+            program: one of `programs`.
+            batch: the batch size.
+            given: the nodes that will be fed.
+            tape: whether the tape is kept.
+            training: which of `programs` the tape is of.
+
+        Raises:
+            NewtritonError: they do not; the error says how many samples fit.
+        """
+        if (program, tape, batch) in self._fitting:
+            return
+        if not self.plenty([program], batch):
+            executor = self.executor(program, tape, training)
+
+            def need(n: int) -> list[Item]:
+                return [Item("values", self._footprint(program, executor, given, n).peak)]
+
+            capacity.check(program.name, need, batch, self.device)
+        self._fitting.add((program, tape, batch))
+
+    def note_fitting(self, programs: Iterable[Program], batch: int) -> None:
+        """Notes that programs have been found to fit together, with a tape or without."""
+        self._fitting.update(
+            (program, tape, batch) for program in programs for tape in (False, True)
+        )
+
+    def standing(self) -> dict[Input, Tensor]:
+        """Returns parameters, running statistics and constants, as programs read them."""
         views = self.layout.views(self.params)
         feed: dict[Input, Tensor] = {key: views[key.parameter] for key in self._values}
         for key in self._running:
             feed[key] = self.buffers[key.statistic]
-        feed |= self._constants
+        return feed | self._constants
+
+    def feed(self, x: Any, y: Tensor | None = None) -> dict[Input, Tensor]:
+        """Returns data and what stands beside them, as programs read them."""
+        feed = self.standing()
         for name, values in named(x).items():
             images = values.dim() == 4
             feed[Data(name)] = (
@@ -246,6 +410,7 @@ class Compiled(Remade):
         given: Mapping[Input, Tensor],
         tape: Mapping[Node, Tensor] | None = None,
         out: Mapping[Output, Tensor] | None = None,
+        share: Share | None = None,
     ) -> dict[Output, Tensor]:
         """Returns a program's outputs.
 
@@ -255,12 +420,14 @@ class Compiled(Remade):
             given: its inputs; there may be more.
             tape: the values that it starts from, if any.
             out: memory that outputs are written to.
+            share: the share of the batch that a rank has, where ranks do.
         """
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
+        self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
-        return program.results(self.executor(program)(self.context(batch), feed, places))
+        return program.results(self.executor(program)(self.context(batch, share), feed, places))
 
     def compile_ahead(self, programs: Iterable[Program], batch: int, training: bool = True) -> None:
         """Compiles programs that will be called one after another together.
@@ -301,17 +468,88 @@ class Compiled(Remade):
                 statistics.
         """
         check_process(self.device)
-        inputs, demands = check_inputs(traced, x, self.dtype, self.device)
+        inputs, demands = check_inputs(traced, x, self.dtype, self.device, traced.part is not None)
         batch = len(next(iter(inputs.values())))
-        for name, running in traced.running.items():
-            if traced.training and batch * running.positions == 1:
-                raise NewtritonError(
-                    f"{name}: one value per channel has no variance: give at least 2 samples"
-                )
+        if traced.part is None:
+            self._check_statistics(traced, None, batch)
         if y is None:
             return Checked(inputs, None, demands, batch)
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
+
+    def shared(
+        self, traced: Traced, x: Any, y: Tensor | None
+    ) -> tuple[Checked, Share | None, dict[Input, Tensor]]:
+        """Returns what `check` does, this rank's share of the batch, and what that gives programs.
+
+        The share is None where the model is no data-parallel one.
+
+        Raises:
+            NewtritonError: as `check` raises it, or another rank has refused its part.
+        """
+        if self.parallel is None:
+            return self.check(traced, x, y), None, {}
+        self._agree()
+        with refusing(self.ranks, self.device):
+            checked = self.check(traced, x, y)
+            labels, batch = checked.labels, checked.batch
+            counted = float(batch * self._positions)
+            if batch and labels is not None:
+                counted = self.counted(labels, batch)
+        share = share_of(self.ranks, batch, counted, self.device)
+        self._check_statistics(traced, share)
+        numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}
+        like = self.params
+        checked = checked if batch else _one_sample(checked)
+        return checked, share, {k: like.new_full((), number) for k, number in numbers.items()}
+
+    def _agree(self) -> None:
+        """Compares ranks, once, before they first talk of a batch.
+
+        Raises:
+            NewtritonError: they have other versions, networks, options or parameters.
+        """
+        if self._agreed:
+            return
+        state = [self.params, *self.buffers.values()]
+        options = self.weight_decay, self.dtype, self.dropout.state_dict(), sorted(self.frozen)
+        values = [x.detach().cpu().contiguous().numpy().tobytes() for x in state]
+        facts = {
+            "version of newtriton or PyTorch": digest(version("newtriton"), torch.__version__),
+            "network": digest(str(self.programs[True].linearize)),
+            "loss or option": digest(repr(self.criterion), repr(options)),
+            "state of the parameters": digest(*values),
+        }
+        check_alike(self.ranks, facts)
+        self._agreed = True
+
+    def _check_statistics(self, traced: Traced, share: Share | None, batch: int = 0) -> None:
+        """Raises an error where batch norm cannot take statistics of a batch."""
+        count = batch
+        if share is not None:
+            count = share.samples if traced.part == "whole" else share.least
+        for name, running in traced.running.items():
+            if traced.training and count * running.positions == 1:
+                raise NewtritonError(
+                    f"{name}: one value per channel has no variance: give at least 2 samples"
+                )
+
+    def of_ranks(self, programs: Programs) -> bool:
+        """Whether batch statistics are those of each rank's part of a batch."""
+        return programs.traced.part == "own"
+
+    def batch_statistics(
+        self, programs: Programs, found: Mapping[Output, Tensor], share: Share | None
+    ) -> dict[str, Tensor]:
+        """Returns a batch's statistics; those of a rank's part times its share of the samples."""
+        given = {k.statistic: x for k, x in found.items() if isinstance(k, BatchStatistic)}
+        if share is None or not self.of_ranks(programs):
+            return given
+        return {name: x * share.weight for name, x in given.items()}
+
+    def drawn(self, share: Share | None) -> Drawn:
+        """Returns which random numbers a batch, or a share of it, has now."""
+        return self.dropout.now if share is None else self.dropout.now.behind(share.first)
 
     def watched(self) -> Iterator[tuple[str, Tensor]]:
         """Yields what makes a linearization stale when it is changed in place."""
@@ -374,7 +612,7 @@ class Compiled(Remade):
             if not found:
                 known = ", ".join(self.layout.parameters)
                 raise NewtritonError(
-                    f"freeze names {name!r}: give parameters or layers, of {known}"
+                    f"freeze names {quoted(name)}: give parameters or layers, of {known}"
                 )
             meant |= found
         self._hold(self.frozen | meant if frozen else self.frozen - meant)
@@ -384,6 +622,8 @@ class Compiled(Remade):
         before, self._frozen = self._frozen, names
         if names != before:
             self._executors.clear()
+            self._parts.clear()
+            self._fitting.clear()
             for name in ("programs", "blocks", "known_blocks", "trained", "held"):
                 self.__dict__.pop(name, None)
 
@@ -411,14 +651,32 @@ class Compiled(Remade):
         """Returns what weighs a batch in a mean of h over batches, by its labels.
 
         It is what the sum of its losses is divided by: a scalar on the model's device where labels
-        decide that.
+        decide that, or where ranks have parts of the batch.
         """
         programs = self.programs[True]
+        counted: float | Tensor = 0.0
+        if len(y):
+            labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+            counted = self.counted(labels, len(y))
+        if self.parallel is None:
+            return counted
+        number = torch.zeros((), dtype=torch.float64, device=self.device).add_(counted)
+        return self.ranks.all_sum(number)
+
+    def samples(self, x: Any) -> int:
+        """Returns how many samples a batch has, with those that other ranks have."""
+        here = count(x)
+        if self.parallel is None:
+            return here
+        return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))
+
+    def counted(self, labels: Tensor, batch: int) -> float | Tensor:
+        """Returns what labels that have been checked count here."""
+        programs = self.programs[True]
         if not programs.counted.outputs:
-            return float(len(y) * self._positions)
-        labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+            return float(batch * self._positions)
         given = {**self._constants, Labels(): labels}
-        return self.run(programs.counted, len(y), given)[Counted()].double()
+        return self.run(programs.counted, batch, given)[Counted()].double()
 
     def counts(self, y: Tensor) -> Tensor:
         """Returns which int labels count."""
@@ -437,6 +695,10 @@ class Compiled(Remade):
         else:
             mean = losses.double().mean()
             mean = mean if self._positions == 1 else mean / self._positions
+        return self._with_decay(mean)
+
+    def _with_decay(self, mean: Tensor) -> Tensor:
+        """Returns a mean loss plus λ/2 ‖θ‖²."""
         if not self.weight_decay:
             return mean
         squares = [inner_products([self.params[run]])[0] for run in self.trained]
@@ -452,10 +714,35 @@ class Compiled(Remade):
         if counted is None:
             return [], [total]
         sentence = (
-            f"no label of the batch counts for {self.criterion!r}: leave out batches in which all "
-            "labels are ignored or of classes of weight 0"
+            f"no label of the batch counts for {quoted(self.criterion)}: leave out batches in "
+            "which all labels are ignored or of classes of weight 0"
         )
         return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
+
+    def summed(
+        self,
+        found: Mapping[Output, Tensor],
+        demands: Sequence[Demand],
+        share: Share | None,
+        *flat: Tensor,
+    ) -> tuple[list[Demand], list[Tensor]]:
+        """Returns all demands, and h as `measured` does, of the batch of which ranks have parts.
+
+        Args:
+            found: the results of a program.
+            demands: what the values of this rank's part must be.
+            share: this rank's share of the batch; None for all of it.
+            flat: what is summed over ranks besides, in place.
+        """
+        if share is None:
+            broken, numbers = self.measured(found)
+            return [*demands, *broken], numbers
+        flags = [demand.broken.reshape(1).double() for demand in demands]
+        numbers = torch.cat([found[Losses()].double().sum().reshape(1), *flags])
+        share.ranks.sum_(*flat, numbers)
+        total = self._with_decay(numbers[0] / share.normaliser)
+        everywhere = zip(demands, numbers[1:], strict=True)
+        return [_of_all(demand, flag > 0.0) for demand, flag in everywhere], [total]
 
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
         """Adds λ times `point` to a product or gradient of the data term, in place.
@@ -465,3 +752,24 @@ class Compiled(Remade):
         for run in self.trained if self.weight_decay else ():
             vector[run].add_(point[run], alpha=self.weight_decay)
         return vector
+
+
+def _of_all(demand: Demand, broken: Tensor) -> Demand:
+    """Returns the demand that no rank's values break a demand."""
+
+    def sentence() -> str:
+        own = bool(demand.broken)
+        return demand.sentence() if own else "another rank's part of the batch: its error says why"
+
+    return Demand(broken, sentence)
+
+
+def _one_sample(empty: Checked) -> Checked:
+    """Returns a batch of one sample that does not count, where there is none."""
+
+    def zeros(values: Tensor) -> Tensor:
+        return values.new_zeros(1, *values.shape[1:])
+
+    inputs = {name: zeros(values) for name, values in empty.inputs.items()}
+    labels = None if empty.labels is None else zeros(empty.labels)
+    return Checked(inputs, labels, empty.demands, 1)

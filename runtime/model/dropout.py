@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,6 +64,35 @@ def uniform(
     return found.add_(float(1 << (BITS - 1))).mul_(2.0**-BITS).view(shape)
 
 
+class Drawn(NamedTuple):
+    """Which random numbers the samples of a batch have.
+
+    Attributes:
+        seed: the seed of the model.
+        number: the number of the linearization.
+        first: how many samples come before those of the batch; or how many before each, int64.
+    """
+
+    seed: int
+    number: int
+    first: int | Tensor
+
+    def behind(self, others: int) -> Drawn:
+        """Returns those of samples in front of which others of the batch are, on other ranks.
+
+        Where it is known of each sample how many come before it, others are among them.
+        """
+        if isinstance(self.first, int):
+            return self._replace(first=self.first + others)
+        return self if len(self.first) else self._replace(first=0)
+
+    def at(self, start: int, count: int) -> Drawn:
+        """Returns those of some samples of the batch that follow each other."""
+        if isinstance(self.first, int):
+            return self._replace(first=self.first + start)
+        return self._replace(first=self.first[start : start + count])
+
+
 class DropoutNumbers:
     """The random numbers of a network's dropout.
 
@@ -86,6 +116,16 @@ class DropoutNumbers:
         self.drawn += bool(self.sites) and not self._kept
 
     @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Takes seeds back that a `with` statement has gone on to, where it ends in an error."""
+        before = self.drawn
+        try:
+            yield
+        except BaseException:
+            self.drawn = before
+            raise
+
+    @contextmanager
     def kept(self, first: int | Tensor = 0) -> Iterator[None]:
         """Keeps the seed inside a `with` statement, whatever is linearized there.
 
@@ -100,13 +140,19 @@ class DropoutNumbers:
         finally:
             self._first, self._kept = before
 
-    def __call__(self, context: Context) -> dict[Input, Tensor]:
-        """Returns the numbers of all places for a batch."""
+    @property
+    def now(self) -> Drawn:
+        """Which numbers a batch has now."""
+        return Drawn(self.seed, self.drawn, self._first)
+
+    def __call__(self, context: Context, drawn: Drawn | None = None) -> dict[Input, Tensor]:
+        """Returns the numbers of all places for a batch: those of now unless others are given."""
+        seed, number, start = self.now if drawn is None else drawn
         like, found = context.empty(()), dict[Input, Tensor]()
         for site, (name, node) in enumerate(self.sites.items()):
             shape, shared = concrete(node.shape, context.batch), batch_axis(node.shape) is None
-            rows, first = ((1, *shape), 0) if shared else (shape, self._first)
-            numbers = uniform((self.seed, self.drawn, site), rows, first, like)
+            rows, first = ((1, *shape), 0) if shared else (shape, start)
+            numbers = uniform((seed, number, site), rows, first, like)
             found[RandomNumbers(name)] = numbers.view(shape)
         return found
 

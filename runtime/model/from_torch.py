@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from ...compiler.capture.captured import capture
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_mapping
 from ...compiler.language.inputs import InputSpec, specifications
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Traced
 from ...compiler.language.trees import mapped, named
 from ..backend import Backend
+from ..parallel.data_parallel import DataParallel
 from ..remaking import Recipe, Saved
-from .compile import DTYPES, compiled
+from .compile import DTYPES, compiled, place_of
 from .compiled import Checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
@@ -113,6 +117,7 @@ class CapturedModel(Model):
         copied = Saved(copy.deepcopy(self._given))
         samples, output = self._traced_by
         of_model = self.criterion, self.backend, self.dtype, self.weight_decay, self.dropout.seed
+        of_model = *of_model, self.parallel
         return _captured_again, (copied, samples, output, self.input_shape, *of_model)
 
     # --- what the module does meanwhile -----------------------------------------------------------
@@ -192,6 +197,7 @@ class CapturedModel(Model):
             NewtritonError: lists every fault at once.
         """
         self.check_module()
+        state = check_mapping("the entries", state)
         given = {_without_wrappers(name): tensor for name, tensor in state.items()}
         present = self.module.state_dict(keep_vars=True)
         first = {id(entry.tensor): name for name, entry in self._parameters.items()}
@@ -203,7 +209,7 @@ class CapturedModel(Model):
             if tied is not None and torch.equal(taken.setdefault(tied, given[name]), given[name]):
                 continue
             found += _fault(name, given[name], present.get(name), tied)
-        found += faults({n: tuple(t.shape) for n, t in own.items()}, taken)
+        found += faults(own, taken)
         raise_faults("load_state_dict", sorted(found))
         super().load_state_dict(taken)
 
@@ -218,6 +224,7 @@ def _fault(name: str, tensor: Tensor, known: Tensor | None, tied: str | None) ->
         yield f"{name} is a constant of the model and has other values"
 
 
+@checked
 def from_torch(
     module: nn.Module,
     example: Any = None,
@@ -233,6 +240,7 @@ def from_torch(
     cuda_graphs: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
+    parallel: DataParallel | None = None,
 ) -> CapturedModel:
     """Returns the model of a PyTorch module with a loss.
 
@@ -257,6 +265,7 @@ def from_torch(
         cuda_graphs: as in `compile`.
         weight_decay: λ ≥ 0, on all parameters that are not frozen.
         seed: the seed of what drops out.
+        parallel: as in `compile`; the module has the same state on all ranks.
 
     Raises:
         NewtritonError: lists everything in the module that cannot be taken, or names an option.
@@ -273,22 +282,38 @@ def from_torch(
         0.0
     """
     if not isinstance(module, nn.Module):
-        raise NewtritonError(f"the module is {module!r}: give a torch.nn.Module")
+        raise NewtritonError(f"the module is {quoted(module)}: give a torch.nn.Module")
     if not isinstance(loss, Loss):
-        raise NewtritonError(f"loss is {loss!r}: give e.g. newtriton.CrossEntropyLoss()")
+        raise NewtritonError(f"loss is {quoted(loss)}: give e.g. newtriton.CrossEntropyLoss()")
     inner = _unwrapped(module)
     place, kind = _place(inner, device, dtype)
     specs = _specifications(example, input_shape)
-    inner.to(device=place, dtype=kind)
     samples = _samples(example)
-    captured = capture(inner, _batch(samples, specs, place, kind), output)
-    model = compiled(
-        CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
-        precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
-        weight_decay=weight_decay, seed=seed,
-    )  # fmt: skip
-    model.bind(inner, module, samples, output)
+    with _moved(inner, place, kind):
+        captured = capture(inner, _batch(samples, specs, place, kind), output)
+        model = compiled(
+            CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
+            precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
+            weight_decay=weight_decay, seed=seed, parallel=parallel,
+        )  # fmt: skip
+        model.bind(inner, module, samples, output)
     return model
+
+
+@contextmanager
+def _moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Moves and casts a module; where an error follows, it gets back what it had."""
+    parameters = [(parameter, parameter.data) for parameter in module.parameters()]
+    buffers = [(part, dict(part._buffers)) for part in module.modules()]
+    try:
+        module.to(device=device, dtype=dtype)
+        yield
+    except BaseException:
+        for parameter, values in parameters:
+            parameter.data = values
+        for part, kept in buffers:
+            part._buffers.update(kept)
+        raise
 
 
 @torch.inference_mode(False)
@@ -302,13 +327,14 @@ def _captured_again(
     dtype: torch.dtype,
     weight_decay: float,
     seed: int,
+    parallel: DataParallel | None = None,
 ) -> CapturedModel:
     """Returns the model of a copy of a module."""
     module = saved.value
     inner = _unwrapped(module)
     batch = _batch(samples, specifications(input_shape), backend.device, dtype)
     captured = capture(inner, batch, output)
-    model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed)
+    model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed, parallel)
     model.bind(inner, module, samples, output)
     return model
 
@@ -346,12 +372,12 @@ def _place(
                 f"parameters have several {what} ({listed}): give {what[:-1]}= for all"
             )
     kind = next(iter(dtypes)) if dtype is None else dtype
-    if kind not in DTYPES:
+    if not isinstance(kind, torch.dtype) or kind not in DTYPES:
         raise NewtritonError(
-            f"the parameters are {kind}: give dtype=torch.float32 or torch.float64, to which the "
-            "module is cast"
+            f"the parameters are {quoted(kind)}: give dtype=torch.float32 or torch.float64, "
+            "to which the module is cast"
         )
-    return torch.device(next(iter(devices)) if device is None else device), kind
+    return place_of(next(iter(devices)) if device is None else device), kind
 
 
 def _specifications(example: Any, input_shape: Any) -> Any:
@@ -366,7 +392,9 @@ def _specifications(example: Any, input_shape: Any) -> Any:
 def _specification(x: Any) -> InputSpec:
     """Returns what an input is, from a batch of it."""
     if not isinstance(x, Tensor) or x.dim() == 0:
-        raise NewtritonError(f"the example has {x!r}: give tensors with the batch as first axis")
+        raise NewtritonError(
+            f"the example has {quoted(x)}: give tensors with the batch as first axis"
+        )
     if x.is_floating_point() or x.dtype in (torch.int64, torch.int32):
         return InputSpec(tuple(x.shape[1:]), "float" if x.is_floating_point() else "int")
     raise NewtritonError(f"the example has a tensor of {x.dtype}: give floats or int64")

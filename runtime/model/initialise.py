@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.initial import (
     INITIAL,
     Constant,
@@ -44,6 +45,11 @@ def _draw(distribution: Distribution, values: Tensor, generator: torch.Generator
             order = torch.rand(rows.shape, **own).argsort(1)[:, :connections]
             rows.scatter_(1, order, torch.randn(order.shape, **own).to(rows.dtype))
         case Constant(value):
+            if abs(value) > torch.finfo(values.dtype).max:
+                raise NewtritonError(
+                    f"a parameter starts at {value:g}, too large for {values.dtype}: give a "
+                    "smaller init"
+                )
             values.fill_(value)
         case NormalRows(zero):
             values.normal_(generator=generator)

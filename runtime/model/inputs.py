@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError, ShapeError
+from ...compiler.graph.errors import NewtritonError, ShapeError, quoted
 from ...compiler.graph.ir import Node, Op, concrete, show
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.loss import Loss
 from ...compiler.language.losses import IGNORED, CrossEntropyLoss
 from ...compiler.language.network import Lookup, Traced
@@ -46,7 +47,7 @@ def read_checked(
 
 
 def check_inputs(
-    traced: Traced, x: Any, dtype: torch.dtype, device: torch.device
+    traced: Traced, x: Any, dtype: torch.dtype, device: torch.device, empty: bool = False
 ) -> tuple[dict[str, Tensor], list[Demand]]:
     """Returns the inputs by name as programs read them, and what their values must be.
 
@@ -62,11 +63,11 @@ def check_inputs(
         )
     found, demands = dict[str, Tensor](), list[Demand]()
     for name, node in expected.items():
-        what = "inputs" if name == ALONE else f"inputs {name!r}"
+        what = "inputs" if name == ALONE else f"inputs {quoted(name)}"
         values = given[name]
         if node.type.kind == "int" and isinstance(values, Tensor) and values.dtype == torch.bool:
             values = values.long()
-        _check_input(what, node, values, dtype, device)
+        _check_input(what, node, values, dtype, device, empty)
         if node.type.kind == "float":
             demands.append(_finite(what, values))
         elif lookups := traced.lookups[name]:
@@ -75,33 +76,32 @@ def check_inputs(
         found[name] = values
     counts = {name: len(values) for name, values in found.items()}
     if len(set(counts.values())) > 1:
-        sizes = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
+        sizes = ", ".join(f"{count} of {quoted(name)}" for name, count in counts.items())
         raise ShapeError(f"the inputs have different numbers of samples, {sizes}: give as many")
     return found, demands
 
 
 def _listed(names: Collection[str]) -> str:
     """Says what inputs there are."""
-    return "one input" if ALONE in names else f"the inputs {', '.join(map(repr, names))}"
+    return "one input" if ALONE in names else f"the inputs {', '.join(map(quoted, names))}"
 
 
 def _check_input(
-    what: str, node: Node, x: object, dtype: torch.dtype, device: torch.device
+    what: str, node: Node, x: object, dtype: torch.dtype, device: torch.device, empty: bool
 ) -> None:
     """Raises an error where a tensor is not what the leaf of an input stands for."""
-    if not isinstance(x, Tensor):
-        raise NewtritonError(f"{what} are {type(x).__name__}: give a torch.Tensor")
+    x = check_tensor(what, x)
     expected = node.shape[1:]
     if x.ndim != len(expected) + 1 or tuple(x.shape[1:]) != expected:
         wanted = "×".join(["N", *map(str, expected)])
         raise ShapeError(f"{what} are {show(x.shape)}: the network was compiled for {wanted}")
-    if x.shape[0] == 0:
+    if x.shape[0] == 0 and not empty:
         raise ShapeError("the batch is empty: give at least one sample")
     if node.type.kind == "int" and x.dtype != torch.int64:
         raise NewtritonError(f"{what} are {x.dtype}, the network takes int64: use .long()")
     if node.type.kind == "float" and x.dtype != dtype:
         raise NewtritonError(f"{what} are {x.dtype}, the model computes in {dtype}: x.to({dtype})")
-    _check_device(what, x, device)
+    check_device(f"{what} are", x, device)
 
 
 def _finite(what: str, x: Tensor) -> Demand:
@@ -162,9 +162,8 @@ def check_labels(
         ShapeError: there is not one label for each of `batch` samples, or one of another shape.
         NewtritonError: labels of another dtype or device.
     """
-    if not isinstance(y, Tensor):
-        raise NewtritonError(f"labels are {type(y).__name__}: give a torch.Tensor")
-    _check_device("labels", y, device)
+    y = check_tensor("labels", y)
+    check_device("labels are", y, device)
     criterion, name = traced.criterion, traced.criterion.title
     if y.shape[:1] != (batch,):
         raise ShapeError(f"{batch} inputs but labels of shape {tuple(y.shape)}")
@@ -284,11 +283,11 @@ def _one_hot(traced: Traced, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, lis
     return hot.reshape(concrete(traced.y.shape, len(y))), [_in_range(traced, y)]
 
 
-def _check_device(what: str, x: Tensor, device: torch.device) -> None:
+def check_device(what: str, x: Tensor, device: torch.device) -> None:
     """Raises an error where a tensor is on another device."""
     if x.device.type != device.type or (
         device.index is not None and x.device.index != device.index
     ):
         raise NewtritonError(
-            f"{what} are on {x.device}, the model is on {device}: use .to({str(device)!r})"
+            f"{what} on {x.device}, the model is on {device}: use .to({str(device)!r})"
         )

@@ -13,8 +13,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_mapping
 from ...compiler.graph.program import Output
+from ...compiler.graph.tensors import fault_of
 from ...compiler.language.network import Parameter, layer_of
 from ...kernels.memory import empty_like
 
@@ -60,7 +62,7 @@ class Layout:
         for name in names:
             if name not in self.layers:
                 known = ", ".join(map(repr, self.layers))
-                raise NewtritonError(f"{what} names {name!r}: give layers, of {known}")
+                raise NewtritonError(f"{what} names {quoted(name)}: give layers, of {known}")
 
     def runs(self, names: Collection[str]) -> list[slice]:
         """Returns the parts of a flat vector that the named parameters fill, as few as can be."""
@@ -83,8 +85,11 @@ class Layout:
         Raises:
             NewtritonError: its shape is not that of the parameters.
         """
+        fault = fault_of(vector) if isinstance(vector, Tensor) else None
+        if fault is not None:
+            raise NewtritonError(f"{what} is {fault}")
         if not isinstance(vector, Tensor) or vector.shape != (self.numel,):
-            got = tuple(vector.shape) if isinstance(vector, Tensor) else repr(vector)
+            got = tuple(vector.shape) if isinstance(vector, Tensor) else quoted(vector)
             raise NewtritonError(
                 f"{what} is {got}: give a flat vector of {self.numel} elements, "
                 "e.g. from model.flatten(dict)"
@@ -112,7 +117,8 @@ class Layout:
             NewtritonError: lists everything that is missing, unexpected or misshapen.
         """
         views = self.torch_views(flat := torch.empty_like(like))
-        raise_faults("flatten", faults({n: tuple(v.shape) for n, v in views.items()}, tensors))
+        tensors = check_mapping("tensors", tensors)
+        raise_faults("flatten", faults(views, tensors))
         for name, view in views.items():
             view.copy_(tensors[name].detach())
         return flat
@@ -140,17 +146,27 @@ class Layout:
         return flat, views
 
 
-def faults(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, object]) -> list[str]:
-    """Returns what is missing, unexpected, of the wrong shape, not a tensor or not finite."""
+def faults(expected: Mapping[str, Tensor], given: Mapping[str, object]) -> list[str]:
+    """Returns what is missing, unexpected, of the wrong shape, not a tensor or not finite.
+
+    Args:
+        expected: the tensors that take over what is given.
+        given: what is given.
+    """
     found = [f"missing {name}" for name in expected if name not in given]
+    given = {name if name.isprintable() else quoted(name): x for name, x in given.items()}
     for name, tensor in given.items():
         if name not in expected:
             found.append(f"unexpected {name}")
         elif not isinstance(tensor, Tensor):
             found.append(f"{name} is {type(tensor).__name__}, not a tensor")
-        elif tuple(tensor.shape) != expected[name]:
-            found.append(f"{name} has shape {tuple(tensor.shape)}, not {expected[name]}")
-        elif not torch.isfinite(tensor).all():
+        elif (fault := fault_of(tensor)) is not None:
+            found.append(f"{name} is {fault}")
+        elif tensor.is_meta:
+            found.append(f"{name} is on the device 'meta', which has no numbers")
+        elif tensor.shape != (shape := expected[name].shape):
+            found.append(f"{name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
+        elif not torch.isfinite(tensor.to(expected[name].dtype)).all():
             found.append(f"{name} has values that are not finite")
     return found
 

@@ -62,7 +62,7 @@ class PolyakAverage(Attributes):
         if self.mean is None:
             self.mean = params.clone()
         else:
-            self.mean.lerp_(params, 1.0 - min(self.decay, 1.0 - 1.0 / self.steps))
+            self.mean = self.mean.lerp(params, 1.0 - min(self.decay, 1.0 - 1.0 / self.steps))
 
     @contextmanager
     def in_place(self, model: Model) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,27 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.calls import names_of, signature_of, takes_any, unknown
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_number
 from ...compiler.language.trees import Tree, is_several
-from ..model.model import Model
-from ..parts.state import Anything, Number, Spec, State, check_state, drawing, drawing_spec
+from ..model.model import Model, check_model
+from ..parts.state import (
+    Anything,
+    Number,
+    Spec,
+    State,
+    Undo,
+    all_of,
+    check_state,
+    copied,
+    drawing,
+    drawing_spec,
+    held,
+    held_attributes,
+)
+from ..pieces.gathering import Asked
+from ..pieces.taken import taken
 from ..remaking import Remade
 from ..summary import summary
 from .passes import Batch
@@ -24,6 +41,7 @@ from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
 from .sampling import as_batches, mean_gradient
 from .snapshot import Snapshot
+from .undoing import undone
 
 # Optimizers to which one flat vector is what all parameters are: each element, or a sum over all
 # elements, is what they look at. Others may look at shapes.
@@ -71,6 +89,8 @@ class TorchOptimizer(Remade):
         schedule: makes one of torch's schedules of learning rates for the optimizer, such as
             `functools.partial(LambdaLR, lr_lambda=lambda t: 1.0 / (1.0 + 1e-6 * t))`; it goes on
             after each step that is made. None leaves the rates as they are.
+        micro_batch: the most samples that are taken at once: a larger batch is taken in pieces,
+            whose gradients are summed exactly; None for no such bound.
         options: the arguments of the class.
 
     Attributes:
@@ -82,7 +102,7 @@ class TorchOptimizer(Remade):
 
     Raises:
         NewtritonError: the class is none, or does not take the options, or `schedule` makes no
-            schedule, or one that waits for a validation loss.
+            schedule, or one that waits for a validation loss; or batches cannot be taken in pieces.
 
     Examples:
         >>> import torch
@@ -101,11 +121,12 @@ class TorchOptimizer(Remade):
         cls: type[torch.optim.Optimizer],
         *,
         schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        micro_batch: int | None = None,
         **options: Any,
     ) -> None:
+        self.model, self._frozen = check_model(model), model.check_trained()
         if not callable(cls):
             raise _no_class(cls)
-        self.model, self._frozen = model, model.check_trained()
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         kind = cls.func if isinstance(cls, partial) else cls
         self._shaped = kind not in FLAT
@@ -113,14 +134,18 @@ class TorchOptimizer(Remade):
         if self._shaped:
             views = self._views(model.params)
             self.seen = [torch.nn.Parameter(view, requires_grad=False) for view in views]
+        _check_options(type(self), cls, options, model.dtype)
         self.optimizer = _optimizer(cls, self.seen, options)
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
         self._before = torch.empty_like(model.params)
-        self._snapshot, self._retreat = Snapshot(), Retreat(model)
+        self._taken = taken(model, micro_batch, self._asks)
+        self._snapshot, self._retreat = Snapshot(), Retreat(model, taken=self._taken)
 
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
+
+        Nor does it where the step ends in an error, of the data's or the schedule's.
 
         L-BFGS also takes `step(data)`: one step on the mean over all batches of an iterable.
 
@@ -138,24 +163,52 @@ class TorchOptimizer(Remade):
         """
         batches = self._batches(x, y)
         self.model.check_trained(self._frozen)
+        self._retreat.begin()
+        with undone(self._hold()):
+            report, fault = self._attempt(batches)
+        self._count(fault, batches)
+        return replace(report, rejected=self.patience.rejected)
+
+    def _attempt(self, batches: Iterable[Batch]) -> tuple[StepReport, str | None]:
+        """Makes a step; returns its report, and why none could be made, None where one could."""
         start = self._start(batches)
         fault, norm = start.fault, 0.0
+        what: dict[str, Any] = {"status": "stepped", **start.reported, "lr": self._lr}
         if fault is None:
             fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
         self.steps += 1
-        self._count(fault, batches)
-        for of_batch in start.statistics if fault is None else ():
-            self.model.update_statistics(of_batch)
-        what = {"status": "stepped", **start.reported}
         if fault is not None:
-            what["status"] = fault
-        report = StepReport(
-            start.loss, None, fault is None, norm, lr=self._lr, rejected=self.patience.rejected,
-            **what,
-        )  # fmt: skip
-        if self.schedule is not None and fault is None:
-            self.schedule.step()
-        return report
+            return StepReport(start.loss, None, False, norm, **{**what, "status": fault}), fault
+        with undone(self._go_back):
+            for of_batch in start.statistics:
+                self.model.update_statistics(of_batch)
+            if self.schedule is not None:
+                self.schedule.step()
+                self._check_rates()
+        return StepReport(start.loss, None, True, norm, **what), None
+
+    def _hold(self) -> Undo:
+        """Returns what puts all but the moved tensors back to what it is now."""
+        groups = self.optimizer.param_groups
+        rates = [*map(copied, groups)]
+        drawn = [*map(held, drawing(self.model).values())]
+        schedule = [] if self.schedule is None else [held(self.schedule)]
+
+        def undo() -> None:
+            for group, before in zip(groups, rates, strict=True):
+                group.update(before)
+
+        return all_of([held_attributes(self, "steps"), *drawn, *schedule, undo])
+
+    def _check_rates(self) -> None:
+        """Raises an error where the schedule has set what is no learning rate."""
+        for group in self.optimizer.param_groups:
+            rate = float(group.get("lr", 0.0))
+            if not 0.0 <= rate < math.inf:
+                raise NewtritonError(
+                    f"the schedule gives the learning rate {rate} after step {self.steps}: its "
+                    "rates have to be finite and not negative"
+                )
 
     @property
     def _lr(self) -> float:
@@ -164,7 +217,7 @@ class TorchOptimizer(Remade):
 
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns loss and gradient of the batches."""
-        loss, gradient, statistics = mean_gradient(self.model, batches)
+        loss, gradient, statistics = mean_gradient(self._taken, batches)
         return Start(loss, gradient, statistics, not_finite(loss, gradient))
 
     def _batches(self, x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
@@ -175,6 +228,10 @@ class TorchOptimizer(Remade):
                 f"{name} steps on a batch: step(x, y); only L-BFGS takes step(data)"
             )
         return as_batches(x, y)
+
+    def _asks(self) -> Asked | None:
+        """Returns None: no factors are asked for."""
+        return None
 
     @property
     def takes_data(self) -> bool:
@@ -191,20 +248,17 @@ class TorchOptimizer(Remade):
         """
         params = self.model.params
         self._before.copy_(params)
-        self._snapshot.take({i: self.optimizer.state[p] for i, p in enumerate(self.seen)})
+        known = self.optimizer.state
+        self._snapshot.take({i: known[p] for i, p in enumerate(self.seen) if p in known})
         self._retreat.keep()
-        moved = False
-        try:
+        with undone(self._go_back):
             fault = self._move(loss, gradient, batches)
-            moved = fault is None
-        finally:
+            if fault is not None:
+                self._go_back()
             for run in self.model.held:  # an optimizer's own weight decay has moved them
                 params[run].copy_(self._before[run])
-            if not moved:
-                params.copy_(self._before)
-                self._restore()
             self._retreat.moved()
-        return fault, float(torch.sub(params, self._before, out=self._before).norm())
+            return fault, float(torch.sub(params, self._before, out=self._before).norm())
 
     def _count(self, fault: str | None, batches: Iterable[Batch]) -> None:
         """Counts a step that was refused; with the last one model and state may go back."""
@@ -215,8 +269,14 @@ class TorchOptimizer(Remade):
                 self._restore()
             raise
 
+    def _go_back(self) -> None:
+        """Makes model and optimizer what they were before the last step."""
+        self._retreat.restore()
+        self._restore()
+
     def _restore(self) -> None:
         """Makes the optimizer's state be what it was before the last step."""
+        self.optimizer.state.clear()
         for i, state in self._snapshot.restore().items():
             self.optimizer.state[self.seen[i]] = state  # type: ignore[assignment]
 
@@ -240,7 +300,7 @@ class TorchOptimizer(Remade):
 
         @torch.no_grad()
         def closure() -> Tensor:
-            loss, slope = known.pop() if known else mean_gradient(self.model, batches)[:2]
+            loss, slope = known.pop() if known else mean_gradient(self._taken, batches)[:2]
             self._give(slope)
             losses.append(loss)
             return torch.tensor(loss, dtype=torch.float64, device="cpu")
@@ -309,6 +369,7 @@ class TorchOptimizer(Remade):
                 f"load_state_dict: {'; '.join(found)}. Load the state of the same optimizer, made "
                 "for the same network"
             )
+        self._retreat.forget()
         for name, part in self._parts.items():
             part.load_state_dict(copy.deepcopy(state[name]))
         for name, part in drawing(self.model).items():
@@ -337,6 +398,21 @@ class TorchOptimizer(Remade):
                 yield from _misshapen(values, known[i])
 
 
+def _check_options(
+    owner: type, cls: Callable[..., Any], options: Mapping[str, Any], dtype: torch.dtype
+) -> None:
+    """Raises an error where an option has no name that there is, or is no number and must be."""
+    if takes_any(cls):
+        return
+    known = [*names_of(owner), *names_of(cls)[1:]]  # without the parameters
+    defaults = {name: p.default for name, p in signature_of(cls).parameters.items()}
+    for name, value in options.items():
+        if name not in known:
+            raise unknown(f"{owner.__name__} with {_name_of(cls)}", name, known)
+        if isinstance(defaults.get(name), float) and not isinstance(value, Tensor):
+            check_number(name, value, most=torch.finfo(dtype).max)
+
+
 def _optimizer(
     cls: Any, parameters: list[torch.nn.Parameter], options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
@@ -347,8 +423,8 @@ def _optimizer(
     """
     try:
         made = cls(parameters, **options)
-    except (TypeError, ValueError) as error:
-        raise NewtritonError(f"{_name_of(cls)} refuses {dict(options)}: {error}") from error
+    except Exception as error:  # PyTorch compares and converts whatever it is given
+        raise NewtritonError(f"{_name_of(cls)} refuses {quoted(dict(options))}: {error}") from error
     if isinstance(made, torch.optim.SparseAdam):
         raise NewtritonError("SparseAdam takes sparse gradients, and these are dense: take Adam")
     if not isinstance(made, torch.optim.Optimizer):
@@ -358,7 +434,7 @@ def _optimizer(
 
 def _name_of(cls: Any) -> str:
     """Returns what a user calls a class, or what stands for one."""
-    name = getattr(cls, "__qualname__", " ".join(repr(cls).split()))
+    name = getattr(cls, "__qualname__", quoted(cls))
     return f"torch.optim.{name}" if getattr(torch.optim, name, None) is cls else name
 
 
@@ -388,12 +464,17 @@ def _made(schedule: Any, optimizer: torch.optim.Optimizer) -> LRScheduler:
     Raises:
         NewtritonError: it is no schedule that goes on after each step.
     """
-    made = schedule(optimizer) if callable(schedule) else schedule
+    try:
+        made = schedule(optimizer) if callable(schedule) else schedule
+    except Exception as error:
+        raise NewtritonError(
+            f"schedule is {quoted(schedule)}, which failed with {type(error).__name__}: {error}"
+        ) from error
     if isinstance(made, ReduceLROnPlateau) or not isinstance(made, LRScheduler):
         raise NewtritonError(
-            f"schedule is {schedule!r}: give what makes one of torch.optim.lr_scheduler for an "
-            "optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau of "
-            "the attribute `optimizer`, and let it go on with a validation loss"
+            f"schedule is {quoted(schedule)}: give what makes one of torch.optim.lr_scheduler for "
+            "an optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau "
+            "of the attribute `optimizer`, and let it go on with a validation loss"
         )
     return made
 

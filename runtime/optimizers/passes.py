@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.language.trees import Tree
-from ..data.sources import Mark, mark_of, own_sources, set_back, sources
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.language.trees import Tree, named
+from ..data.sources import Mark, mark_of, set_back, sources
 
 Batch = tuple[Tree, Tensor]
+
+
+def pair(batch: Any) -> Batch:
+    """Returns a batch, inputs and labels.
+
+    Raises:
+        NewtritonError: it is no such pair.
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        x, y = batch
+        if all(isinstance(part, Tensor) for part in (y, *named(x).values())):
+            return x, y
+    raise NewtritonError(f"a batch is {quoted(batch)}: give pairs of tensors (x, y)")
+
+
+def check_batches(data: object) -> Iterable[Batch]:
+    """Returns data that have batches; raises an error where they are something else."""
+    if isinstance(data, (Mapping, Tensor, str, bytes)) or not isinstance(data, Iterable):
+        raise NewtritonError(
+            f"data are {quoted(data)}: give an iterable of batches (x, y), such as Batches, a "
+            "DataLoader or a list"
+        )
+    return data
 
 
 class Passes:
@@ -45,14 +68,14 @@ class Passes:
 
     def __iter__(self) -> Iterator[Batch]:
         if isinstance(self.data, (list, tuple)):
-            yield from self.data
+            yield from map(pair, self.data)
             return
         if self._start is None:
             self._start = {name: source.get() for name, source in sources(self.data).items()}
         else:
             set_back(self.data, self._start)
         marks: list[Mark] = []
-        for x, y in self.data:
+        for x, y in map(pair, self.data):
             marks.append(mark_of(x, y))
             if self._marks is not None:
                 self._check(marks[-1:], self._marks[len(marks) - 1 : len(marks)])
@@ -76,8 +99,8 @@ class Passes:
 
 @contextmanager
 def undisturbed(data: Any) -> Iterator[None]:
-    """Gives data their own state back after a `with` statement, whatever passes it makes."""
-    states = [(source, source.get()) for source in own_sources(data).values()]
+    """Gives what data may draw from its state back after a `with` statement."""
+    states = [(source, source.get()) for source in sources(data).values()]
     try:
         yield
     finally:

@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.blocks import KroneckerLayer
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_number
 from ...compiler.graph.program import Program
 from ...compiler.language.network import layer_of
-from ..parts.protocols import Curvature, Foreseeing, Solver
-from ..parts.state import Number, Spec, State
+from ..parts.protocols import Asking, Curvature, Foreseeing, Solver
+from ..parts.state import Number, Spec, State, Undo, all_of, held
 from ..parts.tags import MISSING, Tag
+from ..pieces.gathering import Asked
 from .combinations import check_combination
 from .first_order import Start, TorchOptimizer
+from .needs import check_step
 from .passes import Batch
 from .presets import Every, refresh_intervals
 from .registry import FACTORED, resolve_curvature, resolve_solver
 from .report import not_finite
+from .retreat import Retreat
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -58,7 +61,7 @@ class Preconditioned(TorchOptimizer):
         clip: κ > 0; None for no bound.
         plain: the names of layers that keep their plain gradient.
         seed: the seed of labels, where factors that are given by name draw some.
-        options: the arguments of the class.
+        options: the arguments of the class, and `schedule` and `micro_batch` of `TorchOptimizer`.
 
     Attributes:
         optimizer: the optimizer itself, e.g. for a scheduler of learning rates.
@@ -118,11 +121,12 @@ class Preconditioned(TorchOptimizer):
             of_factors = {**refreshes, "seed": seed, "layers": layers}
         elif every is not None:
             raise NewtritonError(
-                f"every is {every!r}: it is of factors that are given by name, and the curvature "
-                "is not; give it to the curvature and the solver, or leave it out"
+                f"every is {quoted(every)}: it is of factors that are given by name, and the "
+                "curvature is not; give it to the curvature and the solver, or leave it out"
             )
         means = by_name and Tag.MEANS in self.solver.needs
         self.curvature = resolve_curvature(model, curvature, means, **of_factors)
+        self._retreat = Retreat(model, [self.curvature, self.solver], self._taken)
         rule = Delegated(type(self.optimizer).__name__)
         check_combination(self.curvature, self.solver, rule, "additive", model.criterion)
         self._preconditioned, self._plain = _places(self.curvature, plain)
@@ -131,7 +135,7 @@ class Preconditioned(TorchOptimizer):
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns the loss of the batch, and x in place of its gradient."""
         ((x, y),) = batches
-        lin = self.model.linearize(x, y, ahead=self._ahead)
+        lin = self._taken.linearize(x, y, ahead=self._ahead)
         gradient, reported = lin.gradient, dict[str, Any](damping=self.damping)
         fault = not_finite(lin.objective, gradient)
         if fault is None and not self.curvature.update(lin):
@@ -146,13 +150,22 @@ class Preconditioned(TorchOptimizer):
             gradient = self._direction(solution.x, gradient)
         return Start(lin.objective, gradient, [lin.statistics], fault, reported)
 
+    def _asks(self) -> Asked | None:
+        """Returns what the curvature will ask of the next linearization."""
+        return self.curvature.asks() if isinstance(self.curvature, Asking) else None
+
+    def _hold(self) -> Undo:
+        return all_of([super()._hold(), held(self.curvature), held(self.solver)])
+
     def _ahead(self, batch: int) -> Sequence[Program]:
         """Returns the programs that will run on a batch of this size, when first asked for."""
-        curvature = self.curvature
-        if batch in self._foreseen or not isinstance(curvature, Foreseeing):
+        if batch in self._foreseen:
             return []
+        curvature, linearize = self.curvature, self.model.programs[True].linearize
+        found = curvature.programs(self.model, batch) if isinstance(curvature, Foreseeing) else []
+        check_step(self.model, curvature, self.solver, [linearize, *found], batch)
         self._foreseen.add(batch)
-        return curvature.programs(self.model, batch)
+        return found
 
     def _direction(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Returns νx where there is curvature, and the gradient elsewhere."""
@@ -240,7 +253,7 @@ def _places(curvature: Curvature, plain: Collection[str]) -> tuple[list[slice], 
     layout, blocks = curvature.model.layout, curvature.blocks
     if blocks is None:
         if plain:
-            raise NewtritonError(f"plain is {plain!r}: {MISSING[Tag.BLOCKS]}")
+            raise NewtritonError(f"plain is {quoted(plain)}: {MISSING[Tag.BLOCKS]}")
         return [slice(0, layout.numel)], []
     factored = [name for b in blocks.blocks if Tag.DIAGONAL not in b.tags for name in b.names]
     names = {name for name in factored if layer_of(name) not in plain}

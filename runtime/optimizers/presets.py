@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...compiler.curvature.adjoints import MAX_COPIES
 from ...compiler.curvature.blocks import MAX_FACTOR
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_count
 from ..curvatures.kronecker import KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree, WithPreconditioner
@@ -42,7 +42,7 @@ def refresh_intervals(every: object) -> tuple[int, int]:
         gather, invert = (check_count("every", steps) for steps in pair)
     except NewtritonError:
         raise NewtritonError(
-            f"every is {every!r}: give steps ≥ 1, or a pair (gather, invert)"
+            f"every is {quoted(every)}: give steps ≥ 1, or a pair (gather, invert)"
         ) from None
     return gather, max(1, -(-invert // gather))
 
@@ -90,6 +90,7 @@ class FITRE(SecondOrder):
             `Linearization.kronecker_factors`.
         max_factor: the most rows of a factor; of a larger one the diagonal is kept.
         max_copies: the most backward copies of factors with a root of B.
+        micro_batch: the most samples that are taken at once, see `SecondOrder`.
         seed: the seed of the labels that are drawn.
 
     Raises:
@@ -124,6 +125,7 @@ class FITRE(SecondOrder):
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
+        micro_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         gather, invert = refresh_intervals(every)
@@ -152,7 +154,16 @@ class FITRE(SecondOrder):
             reject_below=reject_below,
         )
         solver = KFI(invert)
-        super().__init__(model, curvature, solver, rule, first, noise=noise, follow=relative)
+        super().__init__(
+            model,
+            curvature,
+            solver,
+            rule,
+            first,
+            noise=noise,
+            follow=relative,
+            micro_batch=micro_batch,
+        )
 
 
 class KFAC(SecondOrder):
@@ -186,6 +197,7 @@ class KFAC(SecondOrder):
             `Linearization.kronecker_factors`.
         max_factor: the most rows of a factor; of a larger one the diagonal is kept.
         max_copies: the most backward copies of factors with a root of B.
+        micro_batch: the most samples that are taken at once, see `SecondOrder`.
         seed: the seed of the labels that are drawn.
 
     Raises:
@@ -219,6 +231,7 @@ class KFAC(SecondOrder):
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
+        micro_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         gather, invert = refresh_intervals(every)
@@ -250,6 +263,7 @@ class KFAC(SecondOrder):
             average=None if average is None else PolyakAverage(average),
             noise=noise,
             follow=relative,
+            micro_batch=micro_batch,
         )
 
 
@@ -275,6 +289,7 @@ class KFRA(KFAC):
             `Linearization.kronecker_factors`.
         max_factor: the most rows of a factor; of a larger one the diagonal is kept.
         max_copies: the most backward copies of factors with a root of B.
+        micro_batch: the most samples that are taken at once, see `SecondOrder`.
         seed: the seed of labels, where the factors draw some.
 
     Raises:
@@ -308,6 +323,7 @@ class KFRA(KFAC):
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
+        micro_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -322,6 +338,7 @@ class KFRA(KFAC):
             sharing=sharing,
             max_factor=max_factor,
             max_copies=max_copies,
+            micro_batch=micro_batch,
             seed=seed,
         )
 
@@ -375,6 +392,7 @@ class EACG(SecondOrder):
             `Linearization.kronecker_factors`.
         max_factor: the most rows of a factor; of a larger one the diagonal is kept.
         max_copies: the most backward copies of factors with a root of B.
+        micro_batch: the most samples that are taken at once, see `SecondOrder`.
         seed: the seed of labels, where the factors draw some.
 
     Raises:
@@ -407,6 +425,7 @@ class EACG(SecondOrder):
         sharing: str = "expand",
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
+        micro_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         curvature = KroneckerCurvature(
@@ -424,7 +443,16 @@ class EACG(SecondOrder):
         )
         solver = MeanCG(limit, tolerance)
         rule = Fixed(lr, momentum, refuse=noise is not None)
-        super().__init__(model, curvature, solver, rule, alpha, form="convex", noise=noise)
+        super().__init__(
+            model,
+            curvature,
+            solver,
+            rule,
+            alpha,
+            form="convex",
+            noise=noise,
+            micro_batch=micro_batch,
+        )
 
 
 class NewtonCG(SecondOrder):
@@ -446,6 +474,7 @@ class NewtonCG(SecondOrder):
         progress: ε of Martens' rule (0.0005 in his paper); 0 leaves it out.
         preconditioner: the kind of Kronecker factors to precondition with; None for none.
         noise: "wiener", see `rules.noise`, for steps on batches; None for the paper's method.
+        micro_batch: the most samples that are taken at once, see `SecondOrder`.
         seed: the seed of the samples that are drawn.
 
     Raises:
@@ -475,6 +504,7 @@ class NewtonCG(SecondOrder):
         progress: float = 0.0,
         preconditioner: str | None = None,
         noise: str | None = "wiener",
+        micro_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         free = MatrixFree(model, curvature, product=product)
@@ -486,7 +516,15 @@ class NewtonCG(SecondOrder):
         solver = TruncatedCG(limit, tolerance, progress, inner)
         rule = LevenbergMarquardt(curvature)
         super().__init__(
-            model, operator, solver, rule, damping, sample=sample, noise=noise, seed=seed
+            model,
+            operator,
+            solver,
+            rule,
+            damping,
+            sample=sample,
+            noise=noise,
+            micro_batch=micro_batch,
+            seed=seed,
         )
 
     @property

@@ -10,7 +10,14 @@ from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.options import check_option
 from ..curvatures.kronecker import STRUCTURES, KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree
-from ..parts.protocols import Curvature, Solver, StepRule
+from ..parts.protocols import (
+    Curvature,
+    Solver,
+    StepRule,
+    check_curvature,
+    check_rule,
+    check_solver,
+)
 from ..parts.tags import Tag
 from ..rules.fixed import Fixed
 from ..rules.line_search import LevenbergMarquardt
@@ -73,14 +80,14 @@ def resolve(
         damping: the optimizer's damping, where a rule made here has one of its own to start with.
 
     Raises:
-        NewtritonError: a name is unknown.
+        NewtritonError: a name is unknown, or an object is no such part.
     """
     by_name, solver = isinstance(solver, str), resolve_solver(solver)
     curvature = resolve_curvature(model, curvature, by_name and Tag.MEANS in solver.needs)
     if isinstance(rule, str):
         check_option("rule", rule, tuple(RULES))
         rule = RULES[rule](damping)
-    return curvature, solver, rule
+    return curvature, solver, check_rule("rule", rule)
 
 
 def resolve_solver(solver: Solver | str, every: int = 1) -> Solver:
@@ -94,7 +101,7 @@ def resolve_solver(solver: Solver | str, every: int = 1) -> Solver:
         NewtritonError: the name is unknown.
     """
     if not isinstance(solver, str):
-        return solver
+        return check_solver("solver", solver)
     check_option("solver", solver, tuple(SOLVERS))
     return DIRECT[solver](every) if solver in DIRECT else SOLVERS[solver]()
 
@@ -114,7 +121,7 @@ def resolve_curvature(
         NewtritonError: the name is unknown.
     """
     if not isinstance(curvature, str):
-        return curvature
+        return check_curvature("curvature", curvature)
     check_option("curvature", curvature, tuple(CURVATURES))
     if means and curvature in KINDS:
         options = {"inputs": "mean", "apart": True, **options}

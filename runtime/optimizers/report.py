@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ..reading import largest_of
 
+if TYPE_CHECKING:
+    from ..parts.protocols import Proposal
+
 PATIENCE = 10  # steps in a row that could not be made, then an error
+SEARCH_FAILED = "the line search found no step that lowers the loss enough"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class StepReport:
         new_loss: h at the point that was tried last; None where none was.
         accepted: whether the parameters have moved.
         step_norm: ‖s‖ of the step that was tried last.
-        status: how the solve ended, or why no step could be made, as a sentence.
+        status: how the solve ended, or why no step was made, as a sentence.
         rho: (actual decrease)/(predicted decrease); None for a method without a model, and where
             both are rounding error, which says nothing.
         predicted: the model's decrease; None without one.
@@ -86,3 +91,20 @@ def not_finite(loss: float, gradient: Tensor) -> str | None:
     if not math.isfinite(loss):
         return f"loss {loss}"
     return None if math.isfinite(largest_of(gradient)) else "a gradient that is not finite"
+
+
+def refusal(loss: float, new_loss: float, proposal: Proposal) -> str:
+    """Returns why a step that was tried has not been accepted.
+
+    Args:
+        loss: h before the step.
+        new_loss: h after it.
+        proposal: the step.
+    """
+    if not math.isfinite(new_loss):
+        return f"the step was refused: it leads to a loss of {new_loss}"
+    promised = loss - proposal.predicted
+    return (
+        f"the step was refused: it takes the loss from {loss:.6g} to {new_loss:.6g}, where its "
+        f"model promises {promised:.6g}"
+    )

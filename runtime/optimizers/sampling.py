@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,35 +18,34 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.program import Program
 from ...compiler.language.trees import Tree, count, is_several
 from ..model.linearization import Linearization
+from ..pieces.taken import Taken
 from ..reading import largest_of, read, remember
-from .passes import Batch, Passes
-from .subsets import Subset, Subsets
-
-if TYPE_CHECKING:
-    from ..model.model import Model
+from .passes import Batch, Passes, check_batches, pair
+from .subsets import Part, Subset, Subsets
 
 B = TypeVar("B", Batch, Subset)
-Part = tuple[float | Tensor, float, Tensor, Mapping[str, Tensor]]  # share, h, gradient, statistics
+Piece = tuple[float | Tensor, float, Tensor, Mapping[str, Tensor]]  # share, h, gradient, statistics
 
 
 def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
     """Returns the batch alone, or data that give the same batches in each pass of a step.
 
     Raises:
-        NewtritonError: inputs come without labels, or the data can be passed through only once.
+        NewtritonError: inputs come without labels, or the data are no batches, or can be passed
+            through only once.
     """
     if y is not None:
-        return [(x, y)]  # type: ignore[list-item]
+        return [pair((x, y))]
     if isinstance(x, Tensor) or is_several(x):
         raise NewtritonError("step(x) got inputs without labels: step(x, y)")
     if isinstance(x, Iterator):
         raise NewtritonError(
             f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
         )
-    return Passes(x)  # type: ignore[arg-type]
+    return Passes(check_batches(x))
 
 
-def weighted(model: Model, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:
+def weighted(model: Taken, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:
     """Yields batches, each with its share of what counts in it and in those before it.
 
     A mean over batches moves to each by its share, wholly to the first: a batch alone is exact, and
@@ -66,7 +65,7 @@ def weighted(model: Model, batches: Iterable[B]) -> Iterator[tuple[B, float | Te
 
 
 def mean_gradient(
-    model: Model, batches: Iterable[Batch]
+    model: Taken, batches: Iterable[Batch]
 ) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
     """Returns the means of h and its gradient over all that counts in the batches.
 
@@ -77,18 +76,19 @@ def mean_gradient(
         NewtritonError: there are no batches.
     """
 
-    def parts() -> Iterator[Part]:
-        samples = 0
+    def parts() -> Iterator[Piece]:
+        before, last = 0, None
         for (x, y), share in weighted(model, batches):
-            with model.dropout.kept(samples) if samples else nullcontext():
+            before += _samples(model, last)
+            with nullcontext() if last is None else model.dropout.kept(before):
                 found = model.gradient(x, y)
             yield share, *found
-            samples += count(x)
+            last = x
 
     return _mean(parts())
 
 
-def _mean(parts: Iterable[Part]) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
+def _mean(parts: Iterable[Piece]) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
     """Returns the means of h and its gradient over parts, and the statistics of each."""
     loss: float | Tensor = 0.0
     gradient, statistics = None, []
@@ -106,21 +106,47 @@ def _mean(parts: Iterable[Part]) -> tuple[float, Tensor, list[Mapping[str, Tenso
     return _number(loss), gradient, statistics
 
 
-def mean_objective(model: Model, batches: Iterable[Batch]) -> float:
+def mean_objective(model: Taken, batches: Iterable[Batch]) -> float:
     """Returns the mean of h over all that counts in the batches."""
-    samples = 0
+    before, last = 0, None
     loss: float | Tensor = 0.0
     for (x, y), share in weighted(model, batches):
-        with model.dropout.kept(samples):
+        before += _samples(model, last)
+        with model.dropout.kept(before):
             part = model.objective(x, y)
-        samples += count(x)
+        last = x
         loss = loss + (part - loss) * share
     return _number(loss)
+
+
+def _samples(model: Taken, x: Tree | None) -> int:
+    """Returns how many samples a batch has, 0 without one; nobody asks where nothing drops out."""
+    return 0 if x is None or not model.dropout.sites else model.samples(x)
 
 
 def _number(value: float | Tensor) -> float:
     """Returns a number that may be on a device."""
     return float(read(value)[0]) if isinstance(value, Tensor) else value
+
+
+def _of_all(model: Taken, lengths: list[int]) -> tuple[list[int], list[Part] | None]:
+    """Returns how many samples batches have, and where in them are those that this rank has.
+
+    Raises:
+        NewtritonError: ranks have different numbers of batches.
+    """
+    ranks, device = model.ranks, model.device
+    if ranks.alone:
+        return lengths, None
+    batches = ranks.gather(torch.tensor([len(lengths)], device=device)).flatten().tolist()
+    if len(set(batches)) > 1:
+        raise NewtritonError(
+            f"ranks have {', '.join(map(str, batches))} batches: give each as many, of which some "
+            "may be empty"
+        )
+    found = ranks.gather(torch.tensor(lengths, device=device)).cpu()
+    firsts = found[: ranks.rank].sum(0)
+    return found.sum(0).tolist(), list(zip(firsts.tolist(), lengths, strict=True))
 
 
 class Sampled:
@@ -132,7 +158,7 @@ class Sampled:
     besides.
 
     Args:
-        model: the model at whose parameters the point is.
+        model: the model at whose parameters the point is, or what takes its batches in pieces.
         batches: all data, passed through twice.
         share: the share of the samples that curvature is taken on.
         generator: what draws them.
@@ -154,7 +180,7 @@ class Sampled:
 
     def __init__(
         self,
-        model: Model,
+        model: Taken,
         batches: Iterable[Batch],
         share: float,
         generator: torch.Generator,
@@ -163,20 +189,23 @@ class Sampled:
         lengths = [count(x) for x, _ in batches]
         if not lengths:
             raise NewtritonError("the data have no batches: give at least one")
+        lengths, parts = _of_all(model, lengths)
         self.vectors, self.count = model.vectors, float(sum(lengths))
         disjoint = not model.programs[True].traced.mixes_samples
-        subsets = Subsets(
-            batches, lengths, share, generator, disjoint, lambda y: _number(model.count(y)) > 0.0
-        )
+
+        def counts(y: Tensor) -> bool:
+            return _number(model.count(y)) > 0.0
+
+        subsets = Subsets(batches, lengths, share, generator, disjoint, counts, parts)
         model.dropout.draw()
         self.objective, self.gradient, self.statistics = _mean(self._parts(model, subsets, ahead))
 
     def _parts(
         self,
-        model: Model,
+        model: Taken,
         subsets: Subsets,
         ahead: Callable[[int], Sequence[Program]] | None,
-    ) -> Iterator[Part]:
+    ) -> Iterator[Piece]:
         """Yields what the subsets contribute to the means; the last is linearized and kept."""
         for subset, share in weighted(model, subsets):
             x, y, places = subset

@@ -9,19 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ...compiler.graph.calls import checked
 from ...compiler.graph.cost import flops
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_flag, check_number, check_option
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_flag, check_kind, check_number, check_option
 from ...compiler.graph.program import Program
 from ...compiler.language.trees import Tree
 from ...kernels.memory import empty_like
 from ..aten.switches import switches
+from ..model.model import Model, check_model
 from ..parts.protocols import (
+    Asking,
     Averaging,
     Curvature,
     Foreseeing,
@@ -36,32 +40,37 @@ from ..parts.state import (
     Random,
     Spec,
     State,
+    Undo,
+    all_of,
     check_state,
     drawing,
     drawing_spec,
+    held,
+    held_attributes,
+    held_generator,
     seeded,
 )
 from ..parts.tags import Tag
+from ..pieces.gathering import Asked
+from ..pieces.taken import taken
 from ..reading import largest_of
 from ..remaking import Remade
 from ..rules.noise import Noise
 from ..summary import summary
 from .averaging import PolyakAverage
 from .combinations import FORMS, check_combination
-from .passes import Batch
+from .needs import check_step
+from .passes import Batch, check_batches, pair
 from .registry import resolve
-from .report import Patience, StepReport, not_finite
+from .report import SEARCH_FAILED, Patience, StepReport, not_finite, refusal
 from .retreat import Retreat
 from .sampling import Sampled, as_batches, mean_objective
+from .undoing import undone
 
 if TYPE_CHECKING:
     from ..model.linearization import Linearization
-    from ..model.model import Model
 
-SEARCH_FAILED = "the line search found no step that lowers the loss enough"
-
-
-NOISES = (None, "wiener")
+NOISES = ("wiener",)
 OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
 SMALL = 10**8  # operations of factorisations that are not waited for
 SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
@@ -92,6 +101,8 @@ class SecondOrder(Remade):
         follow: whether γ follows what the model of its step promises: the best of γ and its
             neighbours ωγ, γ/ω, ω = 0.95²⁰, at steps that lie ever farther apart; with noise no
             less than (1 − φ)/N, see `rules.noise`.
+        micro_batch: the most samples that are taken at once: a larger batch is taken in pieces,
+            whose gradients, products and factors are summed exactly; None for no such bound.
         seed: the seed of the samples that are drawn.
 
     Attributes:
@@ -101,8 +112,8 @@ class SecondOrder(Remade):
         rule: the step rule, likewise.
 
     Raises:
-        NewtritonError: an option is unknown or out of its range, or the parts do not go together;
-            the error says what to take instead.
+        NewtritonError: an option is unknown or out of its range, the parts do not go together, or
+            batches cannot be taken in pieces; the error says what to take instead.
 
     Examples:
         >>> import torch
@@ -127,20 +138,24 @@ class SecondOrder(Remade):
         average: PolyakAverage | None = None,
         noise: str | None = None,
         follow: bool = False,
+        micro_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         check_option("form", form, tuple(FORMS))
         convex = form == "convex"
         self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
         self.sample = check_number("sample", sample, above=0.0, most=1.0)
-        self.model, self._frozen = model, model.check_trained()
+        self.model, self._frozen = check_model(model), model.check_trained()
         self.curvature, self.solver, self.rule = resolve(
             model, curvature, solver, rule, self.damping
         )
         check_combination(self.curvature, self.solver, self.rule, form, model.criterion)
-        if noise not in NOISES:
-            raise NewtritonError(f"noise is {noise!r}: 'wiener', or None for the papers' methods")
-        self.form, self.average = form, average
+        if noise is not None and not (isinstance(noise, str) and noise in NOISES):
+            raise NewtritonError(
+                f"noise is {quoted(noise)}: 'wiener', or None for the papers' methods"
+            )
+        self.form = form
+        self.average = check_kind("average", average, (PolyakAverage, NoneType), "a PolyakAverage")
         self.noise = None if noise is None else Noise()
         if self.noise is not None:
             self.rule.watch(None)
@@ -148,22 +163,37 @@ class SecondOrder(Remade):
         self.generator = seeded(model, seed)
         self.patience = Patience()
         self._foreseen = set[int]()
-        self._retreat = Retreat(model)
+        self._taken = taken(model, micro_batch, self._asks)
+        noises = [] if self.noise is None else [self.noise]
+        self._retreat = Retreat(model, [self.curvature, self.solver, *noises], self._taken)
 
     @property
     def takes_data(self) -> bool:
         """Whether a step is meant for all data, `step(data)`: curvature is that of a sample."""
         return self.sample < 1.0
 
+    def _asks(self) -> Asked | None:
+        """Returns what the curvature will ask of the next linearization."""
+        return self.curvature.asks() if isinstance(self.curvature, Asking) else None
+
     def _ahead(self, batch: int) -> list[Program]:
-        """Returns the programs that will run on a batch of this size, when first asked for."""
+        """Returns the programs that will run on a batch of this size, when first asked for.
+
+        Raises:
+            NewtritonError: they do not fit into the memory that is free.
+        """
         if batch in self._foreseen:
             return []
-        self._foreseen.add(batch)
         parts = [part for part in (self.curvature, self.rule) if isinstance(part, Foreseeing)]
         found = [program for part in parts for program in part.programs(self.model, batch)]
-        return found if self.sample < 1.0 else [*found, self.model.programs[True].evaluate]
+        known = self.model.programs[True]
+        if self.sample == 1.0:
+            found.append(known.evaluate)
+        check_step(self.model, self.curvature, self.solver, [known.linearize, *found], batch)
+        self._foreseen.add(batch)
+        return found
 
+    @checked
     @torch.inference_mode(False)
     @torch.no_grad()
     def bootstrap(self, data: Iterable[Batch]) -> None:
@@ -196,20 +226,25 @@ class SecondOrder(Remade):
             )
         if self.steps:
             raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
-        for x, y in data:
-            batches += 1
-            if not curvature.bootstrap(self.model.linearize(x, y)):
-                raise NewtritonError(
-                    f"bootstrap: the curvature of batch {batches} is not finite: look at the data, "
-                    "or start from other parameters"
-                )
+        check_batches(data)
+        with undone(self._hold()):
+            for x, y in map(pair, data):
+                batches += 1
+                if not curvature.bootstrap(self._taken.linearize(x, y)):
+                    raise NewtritonError(
+                        f"bootstrap: the curvature of batch {batches} is not finite: look at the "
+                        "data, or start from other parameters"
+                    )
         if not batches:
             raise NewtritonError("bootstrap got no batches: give at least one")
 
+    @checked
     @torch.inference_mode(False)
     @torch.no_grad()
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; one that is rejected leaves the parameters as they were.
+
+        One that ends in an error, of the data's or by an interrupt, leaves everything as it was.
 
         `step(data)` takes an iterable of batches: loss and gradient are those of all of them,
         taken batch by batch, and curvature is that of a sample.
@@ -227,18 +262,28 @@ class SecondOrder(Remade):
                 where the last step was made from, if the loss is finite there.
         """
         batches = as_batches(x, y)
+        self.model.check_trained(self._frozen)
+        self._retreat.begin()
+        with undone(self._hold()):
+            report, fault = self._attempt(x, y, batches)
+        self._count(fault, batches)
+        return replace(report, rejected=self.patience.rejected)
+
+    def _attempt(
+        self, x: Tree | Iterable[Batch], y: Tensor | None, batches: Iterable[Batch]
+    ) -> tuple[StepReport, str | None]:
+        """Makes a step; returns its report, and why none could be made, None where one could."""
         model, rule = self.model, self.rule
-        model.check_trained(self._frozen)
         if y is not None and self.sample == 1.0:
-            point = second = model.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
+            point = second = self._taken.linearize(x, y, ahead=self._ahead)  # type: ignore[arg-type]
         else:
-            point = Sampled(model, batches, self.sample, self.generator, self._ahead)
+            point = Sampled(self._taken, batches, self.sample, self.generator, self._ahead)
             second = point.second
 
         def report(status: str, **what: Any) -> StepReport:
             return StepReport(
                 point.objective, status=status, radius=rule.radius, damping=self.damping,
-                lr=rule.lr, rejected=self.patience.rejected, **what,
+                lr=rule.lr, **what,
             )  # fmt: skip
 
         noise = None if y is None else self.noise
@@ -247,31 +292,41 @@ class SecondOrder(Remade):
         if isinstance(found, str):
             rule.tighten()
             self.damping = rule.adapt(self.damping, -math.inf)
-            self._count(found, batches)
-            return report(found, new_loss=None, accepted=False, step_norm=0.0)
-        self.patience.count(None)
+            return report(found, new_loss=None, accepted=False, step_norm=0.0), found
         self._retreat.keep()
         solution, proposal = found
-        new_loss, proposal, accepted, rho = self._take(point, proposal, batches)
-        if noise is not None:
-            noise.record(proposal, point.objective, new_loss, accepted)
-        self._retreat.moved()
-        if accepted:
-            passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
-            for statistics in passed:
-                model.update_statistics(statistics)
-        self.damping = rule.adapt(self.damping, rho)
-        if self.average is not None:
-            self.average.update(model.params)
-        searched = bool(proposal.halvings) and not accepted
+        with undone(self._retreat.restore):
+            new_loss, proposal, accepted, rho = self._take(point, proposal, batches)
+            if noise is not None:
+                noise.record(proposal, point.objective, new_loss, accepted)
+            self._retreat.moved()
+            if accepted:
+                passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
+                for statistics in passed:
+                    model.update_statistics(statistics)
+            self.damping = rule.adapt(self.damping, rho)
+            if self.average is not None:
+                self.average.update(model.params)
+        status = solution.status.value
+        if not accepted:
+            searched = proposal.halvings > 0
+            status = SEARCH_FAILED if searched else refusal(point.objective, new_loss, proposal)
         return report(
-            SEARCH_FAILED if searched else solution.status.value, new_loss=new_loss,
+            status, new_loss=new_loss,
             accepted=accepted, step_norm=proposal.norm, rho=rho, predicted=proposal.predicted,
             damping_retries=solution.statistics.get("retries", 0),
             cg_iterations=solution.statistics.get("cg_iterations", 0), halvings=proposal.halvings,
-        )  # fmt: skip
+        ), None  # fmt: skip
 
-    def _count(self, fault: str, batches: Iterable[Batch]) -> None:
+    def _hold(self) -> Undo:
+        """Returns what puts all but the model's tensors back to what it is now."""
+        return all_of([
+            *map(held, self._parts().values()),
+            held_generator(self.generator),
+            held_attributes(self, "damping", "steps", "followed"),
+        ])  # fmt: skip
+
+    def _count(self, fault: str | None, batches: Iterable[Batch]) -> None:
         """Counts a step that could not be made; with the last one the model may go back."""
         try:
             self.patience.count(fault)
@@ -301,7 +356,7 @@ class SecondOrder(Remade):
                 torch.add(before, proposal.step, out=params)
                 inside = farthest + proposal.norm < 0.5 * limits.max  # no overflow: ‖s‖∞ ≤ ‖s‖
                 finite = inside or math.isfinite(largest_of(params))
-                new_loss = mean_objective(self.model, batches) if finite else math.inf
+                new_loss = mean_objective(self._taken, batches) if finite else math.inf
                 shorter = self.rule.shorten(point.objective, new_loss, proposal)
                 if shorter is None:
                     break
@@ -454,6 +509,7 @@ class SecondOrder(Remade):
             NewtritonError: the state does not fit, in every way listed; nothing has changed.
         """
         check_state(self._state_spec(), state)
+        self._retreat.forget()
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())

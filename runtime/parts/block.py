@@ -23,7 +23,7 @@ from ..aten.switches import switches
 from ..model.factors import DiagonalFactors, Factors
 from .cholesky import System, inverses
 from .eigen import Symmetric, diagonalise
-from .state import Shaped, Spec, copied
+from .state import Shaped, Spec, Undo, copied, held_attributes
 from .tags import Tag
 
 if TYPE_CHECKING:
@@ -145,15 +145,19 @@ class Block(ABC):
         """Returns the averages as the user knows them; they share their memory with the block."""
 
     def average(self, new: Factors, weight: float) -> None:
-        """Moves the averages towards new factors, F ← F + weight·(F_new − F), in place.
+        """Moves the averages towards new factors, F ← F + weight·(F_new − F).
 
-        The first factors are taken over as they are.
+        The first factors are taken over as they are. Averages are replaced by new tensors, so that
+        an error leaves all of them as they were, see `hold`.
         """
-        if not self._tensors:
-            self._take(new.tensors)
-            return
-        for name, tensor in new.tensors.items():
-            self._tensors[name].lerp_(tensor, weight)
+        known, found = self._tensors, new.tensors
+        if known:
+            moved = {
+                name: torch.lerp(known[name], tensor, weight, out=empty_like(tensor))
+                for name, tensor in found.items()
+            }
+            found = {**known, **moved}
+        self._take(found)
 
     def averaging(self, new: Factors, weight: float, anew: bool) -> Rounds[None]:
         """Averages as `average` does, in rounds with other blocks: see `in_rounds`.
@@ -165,6 +169,10 @@ class Block(ABC):
         """
         yield from ()
         self.average(new, weight)
+
+    def hold(self) -> Undo:
+        """Returns what puts averages and unit back to what they are now."""
+        return held_attributes(self, "_tensors", "unit")
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over copies of averages that were saved; none leaves the block empty."""
@@ -304,6 +312,10 @@ class DiagonalBlock(Block):
             self._diagonal = self.read(tensors)
             parts = self._parts(self._diagonal, tensors)
             self._tensors = dict(zip(self.names, parts, strict=True))
+
+    def hold(self) -> Undo:
+        """Returns what puts averages and unit back to what they are now."""
+        return held_attributes(self, "_tensors", "_diagonal", "unit")
 
     @property
     def diagonal(self) -> Tensor:

@@ -21,8 +21,20 @@ from torch import Tensor
 from ...kernels.products import times_transposed
 from ..reading import read
 
+LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+LIBRARIES = ("cusolver", "magma")  # as their errors name them
 LARGE = 1024  # rows from which on a call is long beside its launch, and stacks cost memory
 HALVED = 512  # rows above which a matrix is cut in halves
+
+
+def is_failure(error: RuntimeError) -> bool:
+    """Whether an error says that a library could not factorise a matrix.
+
+    cuSOLVER's are plain errors, of which no memory and a broken device are other kinds.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, LinAlgError) or any(n in str(error).lower() for n in LIBRARIES)
 
 
 class System(NamedTuple):
@@ -83,10 +95,15 @@ def _half(matrix: Tensor) -> int:
 def _inverse_factor(s: Tensor) -> Tensor:
     """Returns W = L⁻¹, lower triangular, of S = L Lᵀ; NaN where there is no L."""
     if s.shape[-1] <= HALVED:
-        lower, info = torch.linalg.cholesky_ex(s)
-        lower.masked_fill_((info != 0)[..., None, None], math.nan)
-        eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-        return torch.linalg.solve_triangular(lower, eye, upper=False)
+        try:
+            lower, info = torch.linalg.cholesky_ex(s)
+            lower.masked_fill_((info != 0)[..., None, None], math.nan)
+            eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+            return torch.linalg.solve_triangular(lower, eye, upper=False)
+        except RuntimeError as error:
+            if not is_failure(error):
+                raise
+            return torch.full_like(s, math.nan)
     half, w = _half(s), torch.zeros_like(s)
     w1 = _inverse_factor(s[..., :half, :half])
     c = times_transposed(s[..., half:, :half], w1)

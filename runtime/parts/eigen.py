@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from ..reading import read
-from .cholesky import LARGE
+from .cholesky import LARGE, is_failure
 
-LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 REFRESHES = ("eigh", "qr")  # how eigenvectors are computed when they have been known before
 
 
@@ -89,7 +88,9 @@ def _spectra(problems: Sequence[Symmetric]) -> Spectrum:
         if bases:
             return _refined(matrices, torch.stack(bases))
         return Spectrum(*torch.linalg.eigh(matrices))
-    except LinAlgError:  # no convergence, or values that are not finite
+    except RuntimeError as error:  # no convergence, or values that are not finite
+        if not is_failure(error):
+            raise
         if len(problems) > 1:
             apart = [_spectra([problem]) for problem in problems]
             return Spectrum(*map(torch.cat, zip(*apart, strict=True)))

@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_members
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
 from ..remaking import Remade
@@ -27,6 +28,7 @@ from .tags import MISSING, Tag
 if TYPE_CHECKING:
     from ..model.linearized import Linearized
     from ..model.model import Model
+    from ..pieces.gathering import Asked
     from ..vectors import Vectors
 
 Hides = Callable[[float], bool]  # says whether rounding hides a change of h, see `Point.hides`
@@ -141,6 +143,7 @@ class Proposal:
         along: α where s = −αx + …, x being the solver's direction.
         uphill: whether −x leads uphill, gᵀx < 0, where other directions may lead s downhill.
         halvings: how often a line search has shortened the step.
+        bounded: whether it ends where a trust region does.
     """
 
     step: Tensor
@@ -150,6 +153,7 @@ class Proposal:
     along: float = 0.0
     uphill: bool = False
     halvings: int = 0
+    bounded: bool = False
 
     def times(self, factor: float) -> Proposal:
         """Returns the step times a factor, with what the quadratic model says of it."""
@@ -263,6 +267,24 @@ class Foreseeing(Protocol):
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the programs that will run on batches of this size, to compile them ahead."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A curvature that can say which factors it will ask of the next linearization."""
+
+    def asks(self) -> Asked | None:
+        """Returns what the next update asks for; None for nothing."""
+        ...
+
+
+@runtime_checkable
+class Spanning(Protocol):
+    """A point that takes the forms of several spans of directions in one pass."""
+
+    def forms_of_each(self, spans: Sequence[Sequence[Tensor]], curvature: str) -> list[Tensor]:
+        """Returns for each span the matrix of its forms, see `Point.quadratic_forms`."""
         ...
 
 
@@ -462,6 +484,21 @@ class LinearSolver(Remade, ABC):
         """Prepares and solves once, see `Inverse.solve`."""
         with switches(g.device):
             return self.prepare(curvature, damping).solve(g, radius)
+
+
+def check_curvature(what: str, value: Any) -> Curvature:
+    """Returns a curvature; raises an error where the value is something else."""
+    return check_members(what, value, ("tags", "mv"), "a curvature, e.g. KroneckerCurvature(model)")
+
+
+def check_solver(what: str, value: Any) -> Solver:
+    """Returns a solver; raises an error where the value is something else."""
+    return check_members(what, value, ("prepare",), "a solver, e.g. KFI()")
+
+
+def check_rule(what: str, value: Any) -> StepRule:
+    """Returns a step rule; raises an error where the value is something else."""
+    return check_members(what, value, ("needs", "propose"), "a step rule, e.g. TrustRegion()")
 
 
 def no_solution(g: Tensor, status: Status, **statistics: int) -> Solution:

@@ -6,15 +6,16 @@ A specification is a mapping of names to specifications, or one of the leaves be
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_seed
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_mapping, check_seed
 from ..remaking import Remade
 
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SHOWN = 100  # characters of a name that is shown as it is
+
 # Tensors, numbers and None by name, nested. What it holds is data from a file: `check_state` looks
 # at its types when it is read, a type checker cannot.
 State: TypeAlias = dict[str, Any]
+Undo: TypeAlias = Callable[[], object]  # puts something back to what it was
 
 
 class Leaf(Protocol):
@@ -55,6 +59,8 @@ class Shaped:
         """Returns one fault where the value is no such tensor."""
         if not isinstance(value, Tensor):
             return [f"{path} is {type(value).__name__}, not a tensor"]
+        if value.is_nested or value.layout is not torch.strided or value.is_meta:
+            return [f"{path} is a tensor without plain numbers"]
         fits = len(value.shape) == len(self.shape) and all(
             wanted in (None, size) for wanted, size in zip(self.shape, value.shape, strict=True)
         )
@@ -83,7 +89,7 @@ class Number:
         right = isinstance(value, types) and not isinstance(value, bool)
         if not right or not value >= self.least:  # type: ignore[operator]
             limit = "" if self.least == -math.inf else f" of at least {self.least:g}"
-            return [f"{path} is {value!r}, not {self.type.__name__}{limit}"]
+            return [f"{path} is {quoted(value)}, not {self.type.__name__}{limit}"]
         return []
 
 
@@ -146,13 +152,19 @@ def _faults(path: str, spec: Spec, value: object) -> list[str]:
         return spec.faults(path, value)
     if not isinstance(value, Mapping):
         return [f"{path or 'the state'} is {type(value).__name__}, not a mapping"]
+    value = check_mapping(path or "the state", value)
     dot = f"{path}." if path else ""
     found = [f"missing {dot}{name}" for name in spec if name not in value]
-    found += [f"unexpected {dot}{name}" for name in value if name not in spec]
+    found += [f"unexpected {dot}{_shown(name)}" for name in value if name not in spec]
     for name, part in spec.items():
         if name in value:
             found += _faults(f"{dot}{name}", part, value[name])
     return found
+
+
+def _shown(name: str) -> str:
+    """Returns a name as it is, or quoted where it could not be read."""
+    return name if name.isprintable() and len(name) < SHOWN else quoted(name)
 
 
 def check_state(spec: Mapping[str, Spec], state: object) -> None:
@@ -177,8 +189,46 @@ def copied(value: T) -> T:
     return value
 
 
+@runtime_checkable
+class Holding(Protocol):
+    """A part that replaces what it changes, so that what it was need not be copied."""
+
+    def hold(self) -> Undo:
+        """Returns what puts the part back to what it is now."""
+        ...
+
+
+def held(part: Any) -> Undo:
+    """Returns what puts a part back to what it is now: as it says itself, or from its state."""
+    if isinstance(part, Holding):
+        return part.hold()
+    return partial(part.load_state_dict, part.state_dict())
+
+
+def held_attributes(owner: object, *names: str) -> Undo:
+    """Returns what puts attributes back to the very values that they have now."""
+    return partial(vars(owner).update, {name: getattr(owner, name) for name in names})
+
+
+def held_generator(generator: torch.Generator) -> Undo:
+    """Returns what puts a generator back to where it is now."""
+    return partial(generator.set_state, generator.get_state())
+
+
+def all_of(undone: Sequence[Undo]) -> Undo:
+    """Returns what puts several things back."""
+
+    def undo() -> None:
+        for each in undone:
+            each()
+
+    return undo
+
+
 class Attributes(Remade):
     """A base for parts whose state is plain attributes.
+
+    A step that raises an error is undone: tensors among them are replaced, not changed in place.
 
     Attributes:
         STATE: the names of those attributes; the class's `state_spec` describes them.
@@ -189,6 +239,10 @@ class Attributes(Remade):
     def state_dict(self) -> State:
         """Returns copies of the attributes by name."""
         return {name: copied(getattr(self, name)) for name in self.STATE}
+
+    def hold(self) -> Undo:
+        """Returns what puts the attributes back to what they are now."""
+        return held_attributes(self, *self.STATE)
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""

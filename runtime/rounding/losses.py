@@ -62,13 +62,28 @@ class LossRounding:
         counted = float(results.get(Counted(), 4.0 * self.positions))
         return float(results[Losses()].abs().max()) * 4.0 / counted if counted else 0.0
 
-    def __call__(self, z: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, y: Tensor, size: int | None = None) -> Tensor:
         """Returns a scalar in float64, infinite or NaN where a loss has overflowed.
 
         Args:
             z: the outputs.
             y: the labels, as the loss takes them.
+            size: how many samples are looked at together; None for all.
         """
+        batch, rows, outputs = len(z), len(y) // len(z), z.numel() // len(z)
+        size, moved = size or batch, torch.finfo(z.dtype).eps * z.abs().max().double()
+        found = list[tuple[Tensor, float | Tensor]]()
+        for start in range(0, batch, size):
+            some = z[start : start + size]
+            labels = y[start * rows : (start + size) * rows]
+            places = torch.arange(some.numel(), device=z.device) + start * outputs
+            signs = places.double().cos().sign().view_as(some)
+            found.append(self._errors(some, labels, moved * signs))
+        errors = torch.stack([each for each, _ in found]).sum()
+        return errors / sum(counted for _, counted in found)
+
+    def _errors(self, z: Tensor, y: Tensor, moved: Tensor) -> tuple[Tensor, float | Tensor]:
+        """Returns the sum of the losses' errors where outputs are moved, and what divides it."""
         unit, losses = torch.finfo(z.dtype).eps, self.program.outputs[Losses()]
         arithmetic = Arithmetic(Context(len(z), torch.float64, z.device), unit)
         exact, labels = z.double(), y.double() if y.is_floating_point() else y
@@ -76,10 +91,8 @@ class LossRounding:
         feed = {n: given[key] for key, n in self.program.inputs.items() if key in given}
         feed |= {leaf: values.to(z.device) for leaf, values in self._constants.items()}
         there = bounded([losses], feed, arithmetic)[losses]
-        signs = torch.arange(z.numel(), device=z.device).double().cos().sign().view_as(z)
-        feed[self.program.inputs[GivenOutputs()]] = exact + unit * exact.abs().max() * signs
+        feed[self.program.inputs[GivenOutputs()]] = exact + moved
         found = self.executor(arithmetic.context, feed)
         error = there.spread + (found[losses] - there.value).abs()
-        if counted := self.program.outputs.get(Counted()):
-            return error.sum() / found[counted]
-        return error.mean() / self.positions
+        counted = self.program.outputs.get(Counted())
+        return error.sum(), float(len(z) * self.positions) if counted is None else found[counted]

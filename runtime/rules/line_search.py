@@ -15,7 +15,7 @@ from ...compiler.programs import MATRICES
 from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Number, Spec
 from .refusals import grown, shrunk
-from .rule import GOOD, POOR, ModelRule, reduction_ratio
+from .rule import GOOD, POOR, ModelRule, recovers, reduction_ratio
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -119,8 +119,8 @@ class LevenbergMarquardt(ModelRule):
         if self.refused:
             damping, self.raised = grown(damping, self.raised, self.boost, self.refused)
             return damping
+        if recovers(rho) and self.raised > 1.0:
+            damping, self.raised = shrunk(damping, self.raised, self.boost)
         if rho is None or POOR <= rho <= GOOD:
             return damping
-        if rho > GOOD and self.raised > 1.0:
-            damping, self.raised = shrunk(damping, self.raised, self.boost)
         return damping * (self.drop if rho > GOOD else self.boost)

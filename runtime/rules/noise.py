@@ -115,7 +115,7 @@ class Noise(Attributes):
         self.newest = weight
         if self.mean is None:
             self.mean = torch.zeros_like(gradient)
-        self.mean.lerp_(gradient, weight)
+        self.mean = self.mean.lerp(gradient, weight)
         self.weight += weight * (1.0 - self.weight)
         return self.mean / self.weight
 
@@ -181,7 +181,8 @@ class Noise(Attributes):
         taken = proposal.times(self.gain * part)
         if part > 0.0 and not hides(taken.predicted):
             return taken
-        return Proposal(torch.zeros_like(proposal.step), 0.0, 0.0)
+        nothing = torch.zeros_like(proposal.step)
+        return Proposal(nothing, 0.0, 0.0, bounded=proposal.bounded)
 
     def _bent(self, proposal: Proposal, energy: float) -> float:
         """Returns the share of a step that the usual curvature allows, and takes its own in."""

@@ -15,7 +15,7 @@ from ...compiler.programs import MATRICES
 from ..parts.protocols import Hides, Point, Proposal
 from ..parts.state import Maybe, Number, Shaped, Spec
 from .refusals import grown, shrunk
-from .rule import GOOD, POOR, Matrix, ModelRule, reduction_ratio
+from .rule import GOOD, POOR, Matrix, ModelRule, recovers, reduction_ratio
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -147,11 +147,9 @@ class QuadraticModel(ModelRule):
 
     def _follow(self, rho: float | None) -> None:
         """Lets λ follow ρ, down at once where refusals have raised it."""
-        if rho is None or POOR <= rho <= GOOD:
-            return
-        if rho > GOOD and self.raised > 1.0:
+        if recovers(rho) and self.raised > 1.0:
             self.damping, self.raised = shrunk(self.damping, self.raised, 1.0 / self.omega)
-        elif self.steps % self.every == 0:
+        elif rho is not None and not POOR <= rho <= GOOD and self.steps % self.every == 0:
             self.damping *= self.omega if rho > GOOD else 1.0 / self.omega
 
     def _fitted(self, rise: float, proposal: Proposal) -> float:
@@ -171,7 +169,7 @@ class QuadraticModel(ModelRule):
         base = 1.0 / self.omega
         if rho == -math.inf:
             damping, self.gamma_raised = grown(damping, self.gamma_raised, base, self.refused)
-        elif rho is not None and rho > GOOD and self.gamma_raised > 1.0:
+        elif recovers(rho) and self.gamma_raised > 1.0:
             damping, self.gamma_raised = shrunk(damping, self.gamma_raised, base)
         return damping
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...compiler.graph.program import Program
 from ...kernels.memory import empty_like
-from ..parts.protocols import Hides, Point, Proposal
+from ..parts.protocols import Hides, Point, Proposal, Spanning
 from ..parts.state import Attributes, Spec
 from ..parts.tags import Tag
 from ..reading import read
@@ -136,7 +136,7 @@ class Measured(NamedTuple):
 def measure(
     spans: Sequence[Sequence[Tensor]],
     point: Point,
-    forms_of: Callable[[Sequence[Tensor], Point], Tensor],
+    matrix: str,
     pairs: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> tuple[list[Measured], list[float]]:
     """Measures several spans of directions, whose numbers come over in one transfer.
@@ -144,28 +144,29 @@ def measure(
     Args:
         spans: the directions of each span.
         point: where they start.
-        forms_of: gives the forms of unit vectors at the point.
+        matrix: the curvature of the forms, "ggn" or "hessian" of h.
         pairs: vectors of which the inner products are wanted as well.
 
     Returns:
         what is known of each span, and those products.
     """
-    launched: list[Tensor] = []
-    units: list[list[Tensor]] = []
-    for directions in spans:
-        products = point.vectors.products([point.gradient, *directions])
-        units.append(_units(directions, products))
-        launched += [products, forms_of(units[-1], point)]
+    products = [point.vectors.products([point.gradient, *each]) for each in spans]
+    units = [_units(each, inner) for each, inner in zip(spans, products, strict=True)]
+    if len(spans) > 1 and isinstance(point, Spanning):
+        forms = point.forms_of_each(units, matrix)
+    else:
+        forms = [point.quadratic_forms(each, matrix) for each in units]
+    launched = [x for pair in zip(products, forms, strict=True) for x in pair]
     launched += [point.vectors.products(pair) for pair in pairs]
     found = read(*launched)
     inner = [float(products[1]) for products in found[2 * len(spans) :]]
     found = found[: 2 * len(spans)]
     result: list[Measured] = []
-    for directions, of_span, products, forms in zip(
+    for directions, of_span, values, matrices in zip(
         spans, units, found[::2], found[1::2], strict=True
     ):
-        gram = symmetric(products, 1 + len(directions))
-        result.append(Measured(of_span, *along(directions, point, gram), forms))
+        gram = symmetric(values, 1 + len(directions))
+        result.append(Measured(of_span, *along(directions, point, gram), matrices))
     return result, inner
 
 
@@ -184,7 +185,7 @@ class ModelRule(Rule):
     """A rule whose steps follow from a quadratic model on the span of a few directions.
 
     Attributes:
-        matrix: the curvature of that model, "ggn" or "hessian" of h.
+        matrix: the curvature of that model, "ggn" or "hessian" of h; None for the latter.
         widths: how many directions a span may have.
     """
 
@@ -197,11 +198,6 @@ class ModelRule(Rule):
     def span(self, direction: Tensor, point: Point) -> list[Tensor]:
         """Returns what is searched where the solver's direction is given."""
         return [direction]
-
-    def forms(self, units: Sequence[Tensor], point: Point) -> Tensor:
-        """Returns the forms of the model's curvature on unit vectors, unread."""
-        assert self.matrix is not None
-        return point.quadratic_forms(units, self.matrix)
 
     def programs(self, model: Model, batch: int) -> Sequence[Program]:
         """Returns the programs of the forms on every span that may be searched."""
@@ -229,7 +225,7 @@ class ModelRule(Rule):
         if step is not None and self._wants_form:
             spans[0] = [*spans[0], step]
         pairs = [] if self._side is None else [(self._side, each) for each in directions]
-        found, inner = measure(spans, point, self.forms, [*seldom, *pairs])
+        found, inner = measure(spans, point, self.matrix or "hessian", [*seldom, *pairs])
         if seldom:
             self._seen = inner.pop(0), None
         elif step is not None:
@@ -264,3 +260,11 @@ def reduction_ratio(loss: float, new_loss: float, predicted: float, hides: Hides
     if hides(max(abs(decrease), abs(predicted))):
         return None
     return decrease / predicted if predicted else math.copysign(math.inf, decrease)
+
+
+def recovers(rho: float | None) -> bool:
+    """Whether a step that was taken allows what refusals have raised to be lowered.
+
+    Rounding hides what very short steps do. Those would be all that comes, were they not good.
+    """
+    return rho is None or rho > GOOD

@@ -8,7 +8,7 @@ their inner products, quadratic forms and slopes alone: k×k matrices in float64
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -194,10 +194,6 @@ class TrustRegion(ModelRule):
         vectors = [direction] if self.case == "kfac" else [direction, point.gradient]
         return vectors if self.last is None else [*vectors, self.last]
 
-    def forms(self, units: Sequence[Tensor], point: Point) -> Tensor:
-        """Returns the forms of the model's curvature on unit vectors, unread."""
-        return point.quadratic_forms(units, self.curvature)
-
     def propose(self, direction: Tensor, point: Point) -> Proposal:
         """Returns the step from the solver's direction r ≈ C⁻¹g."""
         units, norms, slope, metric, curvature = self.measured(direction, point)
@@ -227,7 +223,10 @@ class TrustRegion(ModelRule):
             carried *= min(1.0, radius / (length(carried) or radius))
             c = carried if model(carried) < 0 else c
         step, along = point.vectors.combination(c, units), -float(c[0] / norms[0])
-        return Proposal(step, length(c), -model(c), float(slope @ c), along, bool(slope[0] < 0.0))
+        return Proposal(
+            step, length(c), -model(c), float(slope @ c), along, bool(slope[0] < 0.0),
+            bounded=length(c) > 0.99 * radius,
+        )  # fmt: skip
 
     def _search(
         self,
@@ -256,10 +255,14 @@ class TrustRegion(ModelRule):
     def judge(
         self, loss: float, new_loss: float, proposal: Proposal, hides: Hides
     ) -> tuple[bool, float | None]:
-        """Accepts a step where ρ is high enough or says nothing; the radius follows ρ."""
+        """Accepts a step where ρ is high enough or says nothing; the radius follows ρ.
+
+        It doubles too where rounding hides what a step of its length does: refusals have made it
+        too short to be judged by.
+        """
         rho = reduction_ratio(loss, new_loss, proposal.predicted, hides)
         accepted = rho is None or rho >= self.reject_below
-        if rho is not None and rho >= GOOD:
+        if proposal.bounded if rho is None else rho >= GOOD:
             self.radius = min(2 * self.radius, self.max_radius)
         elif rho is not None and rho < POOR:
             share = abs(proposal.along)

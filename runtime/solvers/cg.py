@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
-from ..parts.protocols import LinearSolver, Solution, Status
-from ..parts.state import Attributes, Spec, State
+from ..parts.protocols import LinearSolver, Solution, Status, check_solver
+from ..parts.state import Attributes, Spec, State, Undo, all_of, held
 from ..parts.tags import MISSING, Tag
 from ..reading import read
 from ..vectors import Numbers, Operator, System, Vectors
@@ -236,6 +236,8 @@ class TruncatedCG(LinearSolver):
     ) -> None:
         self.stop = Stop(limit, tolerance, progress)
         self.preconditioner = preconditioner
+        if preconditioner is not None:
+            check_solver("preconditioner", preconditioner)
         self.needs = frozenset(() if preconditioner is None else (Tag.PRECONDITIONER,))
 
     def prepare(self, curvature: Curvature, damping: float) -> CGInverse:
@@ -259,6 +261,10 @@ class TruncatedCG(LinearSolver):
         """Returns the preconditioner's state, where there is one."""
         inner = self.preconditioner
         return {} if inner is None else {"preconditioner": inner.state_dict()}
+
+    def hold(self) -> Undo:
+        """Returns what puts the preconditioner back to what it is now."""
+        return all_of([] if self.preconditioner is None else [held(self.preconditioner)])
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave."""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ...compiler.graph.options import check_count, check_flag, check_option
+from ..footprint import Allocations, Footprint
 from ..parts.block import RETRIES, Block, BlockDiagonal, Damped, Factorisation, in_rounds
 from ..parts.eigen import REFRESHES
 from ..parts.protocols import Inverse, LinearSolver, Solution, Status, blocks_of, no_solution
-from ..parts.state import Maybe, Number, Spec, State, copied
+from ..parts.state import Maybe, Number, Spec, State, Undo, copied, held_attributes
 from ..parts.tags import Tag
 from ..reading import read
 
@@ -90,7 +91,7 @@ class Direct(LinearSolver):
         blocks, retries = blocks_of(curvature), 0
         if self._is_due(blocks, damping):
             self.factorisations += 1
-            factorised = self._factorise(blocks, damping)
+            factorised = self._factorise(blocks, damping, self._kept if self.refines else {})
             if factorised is None:
                 return NoInverse()
             self._kept, retries = factorised
@@ -105,11 +106,27 @@ class Direct(LinearSolver):
         dampings = {layer: found for layer, (found, _) in raised.items()}
         return FactorisedInverse(blocks, kept, dampings, retries)
 
+    @property
+    def is_made(self) -> bool:
+        """Whether there is a factorisation."""
+        return bool(self._kept)
+
+    def footprint(self, sketch: BlockDiagonal) -> Footprint:
+        """Returns the bytes that a factorisation takes; nothing is computed.
+
+        Args:
+            sketch: the blocks, of tensors without memory.
+        """
+        with Allocations(lazily=True) as found:
+            made = self._factorise(sketch, 1.0, {})
+            footprint = found.footprint
+        del made
+        return footprint
+
     def _factorise(
-        self, blocks: BlockDiagonal, damping: float
+        self, blocks: BlockDiagonal, damping: float, last: Mapping[str, Factorisation]
     ) -> tuple[dict[str, Factorisation], int] | None:
         """Returns what to keep of each layer, and how often damping was raised; None on failure."""
-        last = self._kept if self.refines else {}
         all_made = in_rounds(
             [b.factorising(b.share(damping), self.form, last.get(b.layer)) for b in blocks.blocks]
         )
@@ -143,6 +160,10 @@ class Direct(LinearSolver):
         made_at = {"refreshes": refreshes, "damping": damping} if refreshes >= 0 else None
         counts = {"factorisations": self.factorisations, "retries": self.retries}
         return {"kept": kept, "made_at": made_at, **counts}
+
+    def hold(self) -> Undo:
+        """Returns what puts factorisations and counts back to what they are now."""
+        return held_attributes(self, "_kept", "_made_at", "factorisations", "retries")
 
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""

@@ -18,6 +18,8 @@ from ...compiler.graph.errors import NewtritonError
 
 Views = Callable[[Tensor], Mapping[str, Tensor]]  # of a flat vector, one for each parameter
 MARK = "$"
+PLAIN = "biufU"  # NumPy's kinds of booleans, integers, floats and text
+ITEM = 1 << 16  # bytes of an element of an array, at most
 
 
 class Encoder:
@@ -129,7 +131,7 @@ class Decoder:
             return {name: self(part) for name, part in value.items()}
         try:
             return self._made(kind, value[kind], value)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except Exception as error:  # whatever makes tensors, arrays and dictionaries stumbles over
             raise NewtritonError(f"{kind} is not what a checkpoint has: {error}") from error
 
     def _made(self, kind: str, content: Any, value: Mapping[str, Any]) -> Any:
@@ -137,12 +139,14 @@ class Decoder:
         if kind == "$tensor":
             tensor = self.tensors[content]
             order = value.get("order", [*range(tensor.dim())])
+            if sorted(order) != [*range(tensor.dim())]:
+                raise ValueError(f"{content} has no such order of axes")
             return self._placed(tensor.permute(_inverse(order)), value)
         if kind == "$parameters":
             return self._placed(self._flat(content, value["dtype"]), value)
         if kind == "$array":
             dtype, shape, items = content
-            return np.array(items, dtype).reshape(shape)
+            return np.array(items, _plain(dtype)).reshape(shape)
         if kind == "$tuple":
             return tuple(self(part) for part in content)
         pairs = {self(name): self(part) for name, part in content}
@@ -165,6 +169,14 @@ class Decoder:
     def _placed(self, tensor: Tensor, value: Mapping[str, Any]) -> Tensor:
         """Returns a tensor where it was."""
         return tensor.to(self.device) if value.get("placed") else tensor
+
+
+def _plain(name: str) -> np.dtype[Any]:
+    """Returns the dtype of an array of numbers or text."""
+    dtype = np.dtype(name)
+    if dtype.kind not in PLAIN or dtype.shape or dtype.itemsize > ITEM:
+        raise ValueError(f"{name!r} is no dtype of numbers or text")
+    return dtype
 
 
 def _inverse(order: list[int]) -> list[int]:

@@ -6,12 +6,24 @@ that a run that ends at any of these calls leaves the folder as it was before or
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...compiler.graph.errors import NewtritonError
+
 NEW = ".new"  # what ends the name of something that is going to be renamed
+LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, None)
+
+
+def unwritable(folder: Path, error: OSError) -> NewtritonError:
+    """Returns the error that a folder cannot be written."""
+    return NewtritonError(
+        f"{folder} cannot be written ({error.strerror or error}): make room, make it writable, or "
+        "choose another folder"
+    )
 
 
 @contextmanager
@@ -56,42 +68,42 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def point(path: Path, target: str) -> None:
-    """Makes a link to a place in the same folder, at once in the place of what was there."""
+    """Makes a link to a place in the same folder, at once in the place of what was there.
+
+    Where the file system has no links, it is a file with the place as its text.
+    """
     if path.is_symlink() and os.readlink(path) == target:
         return
     new = path.with_name(path.name + NEW)
-    if new.is_symlink():
+    if os.path.lexists(new):
         os.unlink(new)
-    os.symlink(target, new)
+    try:
+        os.symlink(target, new)
+    except OSError as error:
+        if error.errno not in LINKLESS:
+            raise
+        write(new, f"{target}\n".encode())
     os.replace(new, path)
     flush_folder(path.parent)
 
 
-def share(path: Path, source: Path) -> None:
-    """Gives a file a second name; a copy where the file system has one name only."""
-    try:
-        os.link(source, path)
-    except OSError:
-        write(path, source.read_bytes())
-
-
-def write_folder(path: Path, parts: Mapping[str, bytes | Path]) -> None:
-    """Writes a new folder of files, each new or a second name of another.
+def write_folder(path: Path, parts: Mapping[str, bytes]) -> None:
+    """Writes a new folder of files.
 
     Nothing of it is named elsewhere before all of it is on the disk.
     """
     os.mkdir(path)
     for name, content in parts.items():
-        if isinstance(content, Path):
-            share(path / name, content)
-        else:
-            write(path / name, content)
+        write(path / name, content)
     flush_folder(path)
     flush_folder(path.parent)
 
 
-def remove_folder(path: Path) -> None:
-    """Removes a folder of files."""
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it."""
+    if path.is_symlink() or not path.is_dir():
+        os.unlink(path)
+        return
     for inside in sorted(path.iterdir()):
-        os.unlink(inside)
+        remove(inside)
     os.rmdir(path)

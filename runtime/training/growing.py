@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...compiler.graph.options import check_count
+from ...compiler.graph.options import check_count, check_mapping
 from ...compiler.language.trees import Tree
 from ..data.samples import Batches, Place
 
@@ -96,6 +96,7 @@ class GrowingBatches(Batches):
         Raises:
             NewtritonError: the state is of other batches; nothing has changed.
         """
+        state = check_mapping("state", state)
         step = check_count("load_state_dict: step", state.get("step"), 0)
         super().load_state_dict(state)
         self.step = step

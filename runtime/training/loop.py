@@ -1,27 +1,35 @@
 """The training loop: epochs of optimizer steps, validation after each, all of it recorded."""
 
-import operator
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
+from functools import partial
 from operator import length_hint
 from pathlib import Path
+from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tqdm.auto import tqdm
 
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_flag
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_callable, check_count, check_flag, check_kind
 from ..data.sources import is_stateful, mark_of
 from ..model.batches import Moved, moved
+from ..model.inputs import read_checked
+from ..model.model import Model
+from ..parallel.ranks import Ranks
+from ..paths import path_of
 from ..reading import read
 from .averages import Averaged, average_of
 from .epoch import Epoch
 from .history import History
+from .ranked import RankedSaving
 from .runs import Resumed, RunFolder, Within, rest_of, states_of
 from .saving import Interval, Saving, folder_of
 from .signals import Noted, noted
@@ -30,9 +38,11 @@ Data = Iterable[Any]  # batches (x, y): `Batches`, a DataLoader, a list …
 Callback = Callable[[History], bool | None]
 
 END = object()  # what stands for a batch where there are no more
+TOGETHER = 256  # batches whose counts are read in one transfer
 SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
 
 
+@runtime_checkable
 class TrainableModel(Protocol):
     """What the loop needs of a model."""
 
@@ -72,6 +82,7 @@ class Counting(Protocol):
         ...
 
 
+@runtime_checkable
 class StepOptimizer(Protocol):
     """What the loop needs of an optimizer.
 
@@ -83,6 +94,7 @@ class StepOptimizer(Protocol):
         ...
 
 
+@checked
 def fit(
     model: TrainableModel,
     optimizer: StepOptimizer,
@@ -150,29 +162,45 @@ def fit(
         >>> history.epochs[-1].validation_accuracy > 0.9
         True
     """
-    check_count("epochs", epochs)
+    epochs = check_count("epochs", epochs)
+    check_flag("progress", progress)
+    _check_model(model)
+    check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
+    check_kind("history", history, (History, NoneType), "an nt.History")
+    callbacks = [check_callable("a callback", callback) for callback in _listed(callbacks)]
     train = _batches("train", train)
     validation = None if validation is None else _batches("validation", validation)
+    for data in (train, validation):
+        _check_first(model, data)
     _check_passes(optimizer, train, validation, epochs)
     kept = average_of(optimizer) if check_flag("average", average) else None
     if checkpoint is None and (resume != "never" or checkpoint_every is not None):
         raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
     if checkpoint is not None and history is not None:
         raise NewtritonError("checkpoint keeps the history of its run: leave history out")
-    callbacks = [*callbacks, *([] if log_dir is None else [TensorBoard(log_dir)])]
-    with nullcontext(Noted()) if checkpoint is None else noted() as ending:
+    ranks = _ranks_of(model)
+    first = ranks.rank == 0  # what is shown and written is so by one rank
+    with ExitStack() as stack:
+        board = None
+        if log_dir is not None and first:
+            board = stack.enter_context(closing(TensorBoard(path_of("log_dir", log_dir))))
+        ending = Noted() if checkpoint is None else stack.enter_context(noted())
         saving, resumed = None, Resumed(History() if history is None else history)
         if checkpoint is not None:
             parts, every = (model, optimizer, train), Interval.of(checkpoint_every)
-            saving = Saving(folder_of(checkpoint, keep), *parts, kept, every, ending)
-            resumed = saving.begin(resume)
+            given = folder_of(checkpoint, keep), *parts, kept, every, ending
+            saving = Saving(*given) if ranks.alone else RankedSaving(*given, ranks=ranks)
+            resumed = stack.enter_context(saving.begun(resume))
         history, left = resumed.history, epochs
+        if board is not None:
+            board.begin(history)
+            callbacks = [*callbacks, board]
         if saving is not None:
             left = max(0, epochs - len(history.epochs))
         history.interrupted = False
         takes_data = getattr(optimizer, "takes_data", False)
         total = left if takes_data else left * length_hint(train) or None
-        with tqdm(total=total, unit="step", disable=not progress) as bar:
+        with tqdm(total=total, unit="step", disable=not (progress and first)) as bar:
             loop = _Loop(model, optimizer, history, bar, saving)
             try:
                 loop.run(train, validation, left, kept, callbacks, resumed.within)
@@ -202,6 +230,7 @@ def _check_passes(
             )
 
 
+@checked
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     """Returns the mean loss over all batches, and the share of right classes.
 
@@ -223,76 +252,90 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
+    _check_model(model)
     data, mean, classified = _batches("validation", data), _Mean(model), True
-    found: list[torch.Tensor] = []  # how many classes are right, and how many labels count
+    found = torch.zeros(
+        2, dtype=torch.int64, device=model.device
+    )  # classes right, labels that count
     for batch in data:
         x, y = moved(batch, model)
         mean.add(float(model.loss(x, y)), y)
         classified = classified and y.dtype == torch.int64
-        if not classified:
+        if not classified or not len(y):
             continue
         classes = model.classes(x)
         counts = model.counts(y) if isinstance(model, Counting) else torch.ones_like(y).bool()
         classified = classes.shape == y.shape
         if classified:
-            found.append(torch.stack([((classes == y) & counts).sum(), counts.sum()]))
-    if not mean.losses:
+            found += torch.stack([((classes == y) & counts).sum(), counts.sum()])
+    if not mean.batches:
         raise NewtritonError("the validation data have no batches: pass at least one")
     if not classified:
         return mean.value, None
-    ((right, labels),) = read(torch.stack(found).sum(0))
+    ((right, labels),) = read(_ranks_of(model).all_sum(found))
     return mean.value, float(right) / float(labels)
+
+
+def _ranks_of(model: TrainableModel) -> Ranks:
+    """Returns the ranks that train a model."""
+    return getattr(model, "ranks", None) or Ranks(None)
 
 
 class _Mean:
     """A mean of losses over batches, each weighed by what counts in it.
 
-    What counts stays where the labels are until the mean is asked for.
+    What counts stays where the labels are until many batches are read together.
 
     Args:
         model: whose losses they are.
+        sums: the weighed sum of the losses, and that of the weights, of batches that came before.
 
     Attributes:
-        losses: the mean loss of each batch.
+        batches: how many batches it has.
     """
 
-    def __init__(self, model: TrainableModel) -> None:
-        self.model, self.losses = model, list[float]()
-        self._counts: list[float | torch.Tensor] = []
+    def __init__(self, model: TrainableModel, sums: tuple[float, float] = (0.0, 0.0)) -> None:
+        self.model, self.batches, self._sums = model, 0, sums
+        self._unread: list[tuple[float, float | torch.Tensor]] = []
 
     def add(self, loss: float, y: torch.Tensor) -> None:
         """Takes in the loss of a batch with the labels y."""
         counting = self.model if isinstance(self.model, Counting) else None
-        self._counts.append(len(y) if counting is None else counting.count(y))
-        self.losses.append(loss)
+        self._unread.append((loss, len(y) if counting is None else counting.count(y)))
+        self.batches += 1
+        if len(self._unread) == TOGETHER:
+            self.sums()
 
-    def restore(self, losses: list[float], counts: list[float]) -> None:
-        """Takes up the last losses of a run, one for each of the counts."""
-        self.losses = losses[len(losses) - len(counts) :]
-        self._counts = list[float | torch.Tensor](counts)
-
-    def counts(self) -> list[float]:
-        """Returns what counts in each batch, brought over from where the labels are."""
-        brought = iter(read(*(c for c in self._counts if isinstance(c, torch.Tensor))))
-        return [float(next(brought)) if isinstance(c, torch.Tensor) else c for c in self._counts]
+    def sums(self) -> tuple[float, float]:
+        """Returns the weighed sum of the losses and that of the weights."""
+        brought = iter(read(*(c for _, c in self._unread if isinstance(c, torch.Tensor))))
+        weighed, weight = self._sums
+        for loss, unread in self._unread:
+            count = float(next(brought)) if isinstance(unread, torch.Tensor) else unread
+            weighed, weight = weighed + count * loss, weight + count
+        self._sums, self._unread = (weighed, weight), []
+        return self._sums
 
     @property
     def value(self) -> float:
         """The mean."""
-        counts = self.counts()
-        total = sum(map(operator.mul, counts, self.losses))
-        return total / sum(counts)
+        weighed, weight = self.sums()
+        return weighed / weight
 
 
 class TensorBoard:
     """A callback that writes losses, accuracies and the steps' reports as TensorBoard events.
 
+    A run that goes on hides what it wrote before and writes all of it again: it may have come
+    further than where it goes on, and steps and epochs count differently. Of more than 10,000 steps
+    it writes every second, fourth, …, as the history keeps them.
+
     Args:
         log_dir: the folder of the event files.
 
     Attributes:
-        writer: TensorBoard's writer.
-        written: how many steps of the history have been written.
+        writer: TensorBoard's writer, once there is something to write.
+        written: the last step, and how many epochs have been written.
     """
 
     def __init__(self, log_dir: str | Path) -> None:
@@ -303,21 +346,36 @@ class TensorBoard:
                 f"log_dir={str(log_dir)!r} needs TensorBoard: pip install tensorboard, or leave "
                 "log_dir out"
             ) from error
-        self.writer = SummaryWriter(str(log_dir))
-        self.written = 0
+        self._make: Callable[..., Any] = partial(SummaryWriter, str(log_dir))
+        self.writer: Any = None
+        self.written = (0, 0)
+
+    def begin(self, history: History) -> None:
+        """Prepares for a run that is new, or goes on from where a history ends."""
+        if history.steps:
+            self._make = partial(self._make, purge_step=0)
 
     def __call__(self, history: History) -> None:
         """Writes what the history has gained since the last call."""
-        for step in history.steps[self.written :]:
+        self.writer = self.writer or self._make()
+        last, epochs = self.written
+        for step in history.steps:
+            if step["step"] <= last or step["step"] % history.stride:
+                continue
             for name, value in step.items():
                 if isinstance(value, int | float) and name not in ("step", "epoch"):
                     self.writer.add_scalar(f"step/{name}", value, step["step"])
-        self.written = len(history.steps)
-        epoch = history.epochs[-1]
-        for name, value in asdict(epoch).items():
-            if value is not None and name != "number":
-                self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
+        for epoch in history.epochs[epochs:]:
+            for name, value in asdict(epoch).items():
+                if value is not None and name != "number":
+                    self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
+        self.written = history.count, len(history.epochs)
         self.writer.flush()
+
+    def close(self) -> None:
+        """Ends the writer's thread, and closes its file."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 @dataclass(frozen=True)
@@ -369,8 +427,9 @@ class _Loop:
                 return
             with nullcontext() if average is None else average.in_place(self.model):
                 scores = (None, None) if validation is None else evaluate(self.model, validation)
-            history.epochs.append(Epoch(epoch, len(history.steps), history.seconds, loss, *scores))
+            history.epochs.append(Epoch(epoch, history.count, history.seconds, loss, *scores))
             ended = any([callback(history) for callback in callbacks])
+            ended = bool(_ranks_of(self.model).most(ended))
             if self.saving is not None:
                 self.saving.save(history)
                 ended = ended or self.saving.signal.number is not None
@@ -387,12 +446,13 @@ class _Loop:
             epoch: the number of the epoch.
             within: where the pass goes on, None for its beginning.
         """
-        mean, begun = _Mean(self.model), {} if within is None else within.start
+        mean, begun = _Mean(self.model), {}
+        if within is not None:
+            mean, begun = _Mean(self.model, within.sums), within.start
+            mean.batches = within.batches
         start = time.perf_counter() - self.history.seconds
         if self.saving is not None and within is None and not is_stateful(train):
             begun = states_of(train)
-        if within is not None:
-            mean.restore([step["loss"] for step in self.history.steps], within.counts)
         batches = iter(train) if within is None else rest_of(train, within, self.model)
         batch = next(batches, END)
         while batch is not END:
@@ -405,15 +465,16 @@ class _Loop:
             if self.saving is None or not due or batch is END:
                 continue
             mark = mark_of(x, y) if begun else ()
-            within = Within(len(mean.losses), mean.counts(), begun, now, mark)
+            within = Within(mean.batches, mean.sums(), begun, now, mark)
             self.saving.save(self.history, within)
             if self.saving.signal.number is not None:
                 return None
-        if not mean.losses:
+        if not mean.batches:
             raise NewtritonError(
                 f"the training data have no batches in epoch {epoch}: pass a list of batches, "
                 "Batches or a DataLoader with at least one batch"
             )
+        _check_whole(train, mean.batches, epoch)
         return mean.value
 
     def make_step(self, train: Data, epoch: int) -> float:
@@ -431,15 +492,36 @@ class _Loop:
             start: when training would have started, had it gone on all the time.
         """
         record = {
-            "step": len(self.history.steps) + 1,
+            "step": self.history.count + 1,
             "epoch": epoch,
             "seconds": time.perf_counter() - start,
             **{field.name: _plain(getattr(report, field.name)) for field in fields(report)},
         }
-        self.history.steps.append(record)
+        self.history.record(record)
         self.bar.set_postfix(_shown(record, self.history), refresh=False)
         self.bar.update()
         return record
+
+
+def _check_model(model: object) -> None:
+    """Raises an error where a value is no model."""
+    check_kind("model", model, TrainableModel, "what nt.compile or nt.from_torch gave")
+
+
+def _listed(callbacks: object) -> list[Any]:
+    """Returns callbacks as a list."""
+    if isinstance(callbacks, Iterable):
+        return list(callbacks)
+    raise NewtritonError(f"callbacks are {quoted(callbacks)}: give a list of functions")
+
+
+def _check_first(model: TrainableModel, data: Any) -> None:
+    """Raises an error where the first batch of a list is none that the model takes."""
+    if not isinstance(data, (list, tuple)):
+        return
+    batch = moved(data[0], model)
+    if isinstance(model, Model):
+        read_checked(model.check(model.programs[True].traced, *batch).demands)
 
 
 def _batches(name: str, data: Data) -> Data:
@@ -450,7 +532,7 @@ def _batches(name: str, data: Data) -> Data:
     """
     if isinstance(data, tuple) and len(data) == 2 and hasattr(data[1], "shape"):
         return [data]
-    if not isinstance(data, Iterable):
+    if isinstance(data, (Mapping, str, bytes, torch.Tensor)) or not isinstance(data, Iterable):
         raise NewtritonError(
             f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
@@ -458,6 +540,20 @@ def _batches(name: str, data: Data) -> Data:
     if length_hint(data, 1) == 0:
         raise NewtritonError(f"{name} has no batches: give at least one")
     return data
+
+
+def _check_whole(train: Data, batches: int, epoch: int) -> None:
+    """Warns where data have ended before the number of batches that they say they have.
+
+    A StopIteration inside of them looks like their end.
+    """
+    said = length_hint(train, 0)
+    if batches < said:
+        warnings.warn(
+            f"train ({type(train).__name__}) gave {batches} of its {said} batches in epoch "
+            f"{epoch}: look for what ends it, or mend its length",
+            stacklevel=2,
+        )
 
 
 def _plain(value: Any) -> Any:

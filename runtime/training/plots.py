@@ -4,7 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.options import check_mapping, check_names, check_option
+from ..paths import path_of
+from . import files
 from .epoch import Epoch
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ class Recorded(Protocol):
         ...
 
 
+@checked
 def plot_histories(
     histories: Mapping[str, Recorded | Sequence[Recorded]],
     path: str | Path | None = None,
@@ -42,7 +47,8 @@ def plot_histories(
         Matplotlib's figure, which belongs to no window.
 
     Raises:
-        NewtritonError: `against` is unknown, or there is no completed epoch.
+        NewtritonError: `against` is unknown, there is no completed epoch, or the file cannot be
+            written.
 
     Examples:
         >>> import newtriton as nt
@@ -54,13 +60,17 @@ def plot_histories(
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 (slow to import)
 
-    measures = [against] if isinstance(against, str) else against
-    if unknown := [measure for measure in measures if measure not in ("epochs", "seconds")]:
-        raise NewtritonError(f'against is {unknown[0]!r}: it is "epochs", "seconds" or both')
+    file = None if path is None else path_of("path", path, "file")
+    measures = check_names("against", [against] if isinstance(against, str) else against)
+    for measure in measures:
+        check_option("against", measure, ("epochs", "seconds"))
     groups = {
         name: list(runs) if isinstance(runs, Sequence) else [runs]
-        for name, runs in histories.items()
+        for name, runs in check_mapping("histories", histories).items()
     }
+    for history in (history for runs in groups.values() for history in runs):
+        if not isinstance(getattr(history, "epochs", None), Sequence):
+            raise NewtritonError(f"a history is {quoted(history)}: give an nt.History")
     if not any(history.epochs for runs in groups.values() for history in runs):
         raise NewtritonError("there is no completed epoch to draw")
 
@@ -69,7 +79,8 @@ def plot_histories(
     for (losses, accuracies), measure in zip(rows, measures, strict=True):
         for index, (name, runs) in enumerate(groups.items()):
             for history in runs:
-                _draw((losses, accuracies), history, measure, name=name, color=f"C{index}")
+                label = name.replace("$", r"\$")  # no formula
+                _draw((losses, accuracies), history, measure, name=label, color=f"C{index}")
         for axes, label in ((losses, "loss"), (accuracies, "validation accuracy")):
             axes.set(xlabel=measure, ylabel=label)
             axes.grid(alpha=0.3)
@@ -77,9 +88,14 @@ def plot_histories(
             if once := {name: handle for name, handle in zip(names, handles, strict=True) if name}:
                 axes.legend(once.values(), once.keys())
         losses.set_yscale("log", nonpositive="mask")
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+    if file is not None:
+        try:
+            files.make_folder(file.parent)
+            figure.savefig(file)
+        except OSError as error:
+            raise files.unwritable(file, error) from error
+        except ValueError as error:  # of an ending that Matplotlib does not know
+            raise NewtritonError(f"{file} cannot be drawn: {error}") from error
     return figure
 
 

@@ -10,40 +10,36 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
+import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, topological
 from ..data.sources import Source, is_stateful, mark_of, set_back, sources
+from ..disk import parsed, read_json, unreadable
 from ..model.batches import Placed, moved
 from ..model.compiled import Compiled
 from . import files
 from .averages import Averaged
 from .encoding import Decoder, Encoder
-from .generations import LAST, Generations
+from .generations import BEST, LAST, PREVIOUS, Generations
 from .history import History
 
 FORMAT = 1  # of a generation's files
 WEIGHTS, TENSORS, STATE, HISTORY = PARTS = (
     "weights.safetensors", "state.safetensors", "state.json", "history.json",
 )  # fmt: skip
-
-# What a part raises that a state does not fit, NewtritonError among them.
-REFUSALS = (
-    *(ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
-    SafetensorError,
-)
 
 
 class Stateful(Protocol):
@@ -63,7 +59,7 @@ class Within(NamedTuple):
 
     Attributes:
         batches: how many batches of the epoch have been stepped on.
-        counts: what each of them weighs in the mean loss of the epoch.
+        sums: the weighed sum of their losses, and that of their weights, for the epoch's mean.
         start: what the data drew from where the epoch began, by name; see `data/sources.py`.
         now: the same after the last step.
         mark: what tells the last of the batches from others, see `mark_of`; empty for data that
@@ -71,10 +67,28 @@ class Within(NamedTuple):
     """
 
     batches: int
-    counts: list[float]
+    sums: tuple[float, float]
     start: dict[str, Any]
     now: dict[str, Any]
     mark: tuple[str, ...] = ()
+
+    @classmethod
+    def parsed(cls, state: Mapping[str, Any], history: History) -> Within:
+        """Returns what has been saved; earlier runs saved each batch's weight.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        saved: dict[str, Any] = dict(state)
+        if (counts := saved.pop("counts", None)) is not None:
+            losses = [step["loss"] for step in history.steps[-len(counts) :]]
+            saved["sums"] = sum(map(operator.mul, counts, losses)), sum(counts)
+        saved["sums"] = tuple(saved["sums"])
+        within = cls(**saved)
+        numbers = len(within.sums) == 2 and {*map(type, within.sums)} <= {int, float}
+        if not numbers or not isinstance(within.batches, int) or within.batches < 1:
+            raise ValueError(f"{within.batches!r} batches of an epoch are none")
+        return within
 
 
 class Resumed(NamedTuple):
@@ -111,25 +125,38 @@ class RunFolder:
         """What has been saved."""
         return Generations(self.path, self.keep)
 
+    def check_new(self) -> None:
+        """Raises an error where the folder holds a run, which is left alone."""
+        self._check_open()
+        if self.generations.exist:
+            raise NewtritonError(
+                f"{self.path} holds a run already: resume it, or choose another folder"
+            )
+
+    def make(self) -> None:
+        """Makes the folder where there is none.
+
+        Raises:
+            NewtritonError: it cannot be made.
+        """
+        try:
+            files.make_folder(self.path)
+        except OSError as error:
+            raise files.unwritable(self.path, error) from error
+
     def begin(self) -> History:
         """Makes the folder for a new run and returns an empty history.
 
         Raises:
             NewtritonError: the folder holds a run, which is left alone, or cannot be written.
         """
-        self._check_age()
-        if self.generations.exist:
-            raise NewtritonError(
-                f"{self.path} holds a run already: resume it, or choose another folder"
-            )
+        self.check_new()
+        self.make()
         text = json.dumps(dict(self.options), indent=1) + "\n"
         try:
-            files.make_folder(self.path)
             files.replace(self.path / "options.json", text.encode())
         except OSError as error:
-            raise NewtritonError(
-                f"{self.path} cannot be written ({error.strerror or error}): choose another folder"
-            ) from error
+            raise files.unwritable(self.path, error) from error
         return History()
 
     def save(
@@ -169,10 +196,15 @@ class RunFolder:
             STATE: json.dumps(described).encode(),
             HISTORY: history.text().encode(),
         }
+        tensors = [x for name, x in encoder.tensors.items() if name.startswith("model.")]
         if within is None:
-            parts[WEIGHTS] = save(_weights(model, average))
+            weights = _weights(model, average)
+            parts[WEIGHTS] = save(weights)
+            tensors += weights.values()
+        is_finite = all(bool(tensor.isfinite().all()) for tensor in tensors)
         shared = () if within is None else (WEIGHTS,)
-        self.generations.write(parts, shared, math.inf if within else _measure(history))
+        measure = math.inf if within else _measure(history)
+        self.generations.write(parts, shared, measure, is_finite)
 
     def load(self, model: Stateful, optimizer: Stateful, data: Any, which: str = LAST) -> Resumed:
         """Restores what `save` kept.
@@ -187,27 +219,35 @@ class RunFolder:
             NewtritonError: there is no run, it is damaged, or it is of another network or optimizer
                 or was started with other options; nothing has changed.
         """
-        self._check_age()
+        self._check_open()
         self._check_options()
         if not self.generations.exist:
             raise NewtritonError(
                 f"{self.path} holds no completed epoch: start the run again without resuming"
             )
-        name, parts = self.generations.read(which)
+        name, parts, is_finite = self.generations.read(which)
+        if is_finite is False:
+            raise NewtritonError(
+                f"{self.path} has weights that are not finite in {which!r}: resume "
+                f"{PREVIOUS!r} or {BEST!r}, whose are, or begin another run with smaller steps"
+            )
         try:
             state = self._decoded(parts, model, _label(optimizer))
             history = History.parsed(parts[HISTORY].decode())
-            within = None if state["within"] is None else Within(**state["within"])
-            self._take_over(state, model, optimizer, sources(data))
-        except REFUSALS as error:
-            raise NewtritonError(f"{self.path} cannot be gone on with: {error}") from error
-        self.generations.make_last(name)
+            within = None if state["within"] is None else Within.parsed(state["within"], history)
+            with self._taken_over(state, model, optimizer, sources(data)):
+                self.generations.make_last(name)
+        except OSError as error:
+            raise files.unwritable(self.path, error) from error
+        except Exception as error:  # what a part raises that a state does not fit
+            reason = str(error) or type(error).__name__
+            raise NewtritonError(f"{self.path} cannot be gone on with: {reason}") from error
         return Resumed(history, within)
 
     @staticmethod
     def _decoded(parts: Mapping[str, bytes], model: Stateful, label: str) -> dict[str, Any]:
         """Returns the state that a generation's files hold, the model's with it."""
-        described = json.loads(parts[STATE])
+        described = parsed(parts[STATE])
         if described["format"] != FORMAT:
             raise NewtritonError(
                 f"it was written by another version of newtriton, in format {described['format']}, "
@@ -228,10 +268,11 @@ class RunFolder:
         return {"model": state["model"] if "model" in state else load(parts[WEIGHTS]), **state}
 
     @staticmethod
-    def _take_over(
+    @contextmanager
+    def _taken_over(
         state: Mapping[str, Any], model: Stateful, optimizer: Stateful, drawn: Mapping[str, Source]
-    ) -> None:
-        """Restores all parts of a run, or none where one of them refuses."""
+    ) -> Iterator[None]:
+        """Restores all parts of a run, or none where one of them, or what comes then, fails."""
         if (state["data"].keys() ^ drawn.keys()) - {"cuda"}:  # which may not have been in use
             raise NewtritonError(
                 f"its data drew from {', '.join(state['data'])}, these draw from "
@@ -248,14 +289,17 @@ class RunFolder:
             for name, part in parts.items():
                 if name in wanted:
                     part.set(wanted[name])
+            yield
         except BaseException:
             for name, part in parts.items():
                 part.set(before[name])
             raise
 
-    def _check_age(self) -> None:
-        """Raises an error where the folder holds a run of an earlier version."""
-        if (self.path / "state.pt").exists():
+    def _check_open(self) -> None:
+        """Raises an error where the folder holds a run of an earlier version, or is closed."""
+        if os.path.isdir(self.path) and not os.access(self.path, os.R_OK | os.X_OK):
+            raise unreadable(self.path, "Permission denied")
+        if os.path.lexists(self.path / "state.pt"):
             raise NewtritonError(
                 f"{self.path} holds a run of an earlier version of newtriton (state.pt, which is "
                 "pickled and not read any more): finish it with that version, or choose another "
@@ -265,18 +309,22 @@ class RunFolder:
     def _check_options(self) -> None:
         """Raises an error where the saved options are not the present ones."""
         path = self.path / "options.json"
+        if not os.path.lexists(path):
+            if self.generations.exist:
+                return  # moved away by someone who vouches for the present ones
+            raise NewtritonError(f"{self.path} holds no run to resume")
         try:
-            saved = dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise NewtritonError(f"{self.path} holds no run to resume") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise NewtritonError(f"{path} is damaged: {error}") from error
+            saved = dict(read_json(path))
+        except (ValueError, TypeError) as error:
+            raise NewtritonError(
+                f"{path} is damaged ({error}): move it away to go on with the present options"
+            ) from error
         for name, value in self.options.items():
             before = saved.get(name, self.defaults.get(name))
             if before != value:
                 raise NewtritonError(
-                    f"{self.path} was started with {name} {before}, not {value}: resume it with "
-                    "the same options"
+                    f"{self.path} was started with {name} {before!s:.200}, not {value}: resume it "
+                    "with the same options"
                 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ from typing import Any
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number, check_option
 from ..data.sources import not_restored
+from ..paths import path_of
 from .averages import Averaged
 from .encoding import Encoder
 from .generations import LAST, WHICH
 from .history import History
+from .locking import locked
 from .runs import Resumed, RunFolder, Within, states_of
 from .signals import Noted
 
@@ -89,20 +93,28 @@ class Saving:
                     "give one that has, or leave checkpoint out"
                 )
 
-    def begin(self, resume: str) -> Resumed:
-        """Begins a new run, or goes on with the one in the folder.
+    @contextmanager
+    def begun(self, resume: str) -> Iterator[Resumed]:
+        """Begins a new run, or goes on with the one in the folder, which is locked meanwhile.
 
         Raises:
             NewtritonError: `resume` is none of `RESUME`, optimizer or data have a state that cannot
-                be saved, or what `RunFolder` raises.
+                be saved, another process trains in the folder, or what `RunFolder` raises.
         """
         check_option("resume", resume, RESUME)
         Encoder()([self.optimizer.state_dict(), states_of(self.data)], "the state")
-        there = self.folder.generations.exist
-        if resume == "never" or (resume == "auto" and not there):
-            return Resumed(self.folder.begin())
-        which = LAST if resume == "auto" else resume
-        return self.folder.load(self.model, self.optimizer, self.data, which)
+        there, path = self.folder.generations.exist, self.folder.path
+        if resume == "never":
+            self.folder.check_new()
+        if resume in ("never", "auto"):
+            self.folder.make()
+        with locked(path) if there or resume in ("never", "auto") else nullcontext():
+            there = self.folder.generations.exist  # the one before may have made it meanwhile
+            if resume == "never" or (resume == "auto" and not there):
+                yield Resumed(self.folder.begin())
+                return
+            which = LAST if resume == "auto" else resume
+            yield self.folder.load(self.model, self.optimizer, self.data, which)
 
     def is_due(self) -> bool:
         """Counts a step; whether the run has to be saved after it."""
@@ -131,6 +143,4 @@ def folder_of(checkpoint: str | Path | RunFolder, keep: int) -> RunFolder:
     """Returns the folder of a run."""
     if isinstance(checkpoint, RunFolder):
         return checkpoint
-    if not isinstance(checkpoint, (str, Path)):
-        raise NewtritonError(f"checkpoint is {checkpoint!r}: give the path of a folder")
-    return RunFolder(Path(checkpoint), keep=check_count("keep", keep))
+    return RunFolder(path_of("checkpoint", checkpoint), keep=check_count("keep", keep))

@@ -11,21 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from ....compiler.graph.errors import NewtritonError
+from ...disk import opened
 
 GZIP = b"\x1f\x8b"
 AUTOMATIC = 47  # zlib's word for data of gzip or of zlib
-CHUNK = 1 << 16
+CHUNK = 1 << 16  # bytes that are unzipped at once, to a thousand times as many at most
+MEMBERS = 1 << 16  # of a gzipped file that was zipped in parts, at most
 MOST = 1 << 30  # bytes: none of the published files is larger when it is unzipped
+SMALL, RATIO = 1 << 26, 100  # beyond so many bytes, so many times what is zipped are the most
 
 
 def damaged(path: Path, offset: int, what: str) -> NewtritonError:
     """Returns the error that a file is not what it should be, from an offset on."""
     return NewtritonError(f"{path}, byte {offset}: {what}")
-
-
-def unreadable(path: Path, error: OSError) -> NewtritonError:
-    """Returns the error that a file or a folder cannot be read."""
-    return NewtritonError(f"{path} cannot be read: {error.strerror or error}")
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,10 @@ class Contents:
         Raises:
             NewtritonError: it cannot be read or unzipped.
         """
-        try:
-            data = np.fromfile(path, np.uint8)
-        except OSError as error:
-            raise unreadable(path, error) from error
+        with opened(path, MOST) as file:
+            data = np.fromfile(file, np.uint8)
         if zipped or data[:2].tobytes() == GZIP:
-            data = np.frombuffer(bytearray().join(_unzipped(path, data.data)), np.uint8)
+            data = unzipped(path, data, 0)
         return cls(path, data)
 
     def damaged(self, offset: int, what: str) -> NewtritonError:
@@ -91,36 +87,54 @@ class Contents:
         return self.data[offset:end].view(dtype).reshape(shape)
 
 
-def _unzipped(path: Path, data: memoryview) -> Iterator[bytes]:
-    """Yields the contents of zipped data; members of a gzipped file follow each other.
+def unzipped(path: Path, data: np.ndarray, start: int) -> np.ndarray:
+    """Returns what is zipped in the bytes of a file from an offset on.
+
+    Raises:
+        NewtritonError: it is damaged, or far more than so few bytes hold.
+    """
+    most = min(MOST, max(SMALL, RATIO * len(data)))
+    found = bytearray()
+    for part in _parts(path, data.data, start):
+        found += part
+        if len(found) > most:
+            what = f"more than {most} bytes when unzipped: get the file again"
+            raise damaged(path, start, what)
+    return np.frombuffer(found, np.uint8)
+
+
+def _parts(path: Path, data: memoryview, start: int) -> Iterator[bytes]:
+    """Yields what is zipped from an offset on; members of a gzipped file follow each other.
 
     Offsets in complaints are those of the zipped file.
     """
-    offset = total = 0
-    while offset < len(data):
-        if offset and data[offset : offset + 2] != GZIP:
+    offset = start
+    for _ in range(MEMBERS):
+        if offset == len(data):
+            return
+        if offset > start and data[offset : offset + 2] != GZIP:
             more = len(data) - offset
             raise damaged(path, offset, f"{more} bytes follow the zipped data: get the file again")
-        member = zlib.decompressobj(wbits=AUTOMATIC)
+        member, begun = zlib.decompressobj(wbits=AUTOMATIC), offset
         while not member.eof:
             if offset >= len(data):
                 raise damaged(path, len(data), "the zipped data end too early: get the file again")
             chunk = data[offset : offset + CHUNK]
-            before = member.copy()
             try:
                 part = member.decompress(chunk)
             except zlib.error as error:
-                at = offset + _first_bad(before, chunk)
+                at = offset + _first_bad(data[begun:offset], chunk)
                 raise damaged(path, at, f"damaged zipped data ({error}): get it again") from error
-            total += len(part)
-            if total > MOST:
-                raise damaged(path, offset, f"more than {MOST} bytes when unzipped")
             offset += len(chunk) - len(member.unused_data)
             yield part
+    raise damaged(path, offset, f"more than {MEMBERS} zipped parts follow each other")
 
 
-def _first_bad(member: zlib._Decompress, chunk: memoryview) -> int:  # pyright: ignore[reportAttributeAccessIssue]
-    """Returns the place of the first byte of a chunk that cannot be unzipped."""
+def _first_bad(before: memoryview, chunk: memoryview) -> int:
+    """Returns the place of the first byte of a chunk that cannot be unzipped after others."""
+    member = zlib.decompressobj(wbits=AUTOMATIC)
+    for start in range(0, len(before), CHUNK):
+        member.decompress(before[start : start + CHUNK])
     for place in range(len(chunk)):
         try:
             member.decompress(chunk[place : place + 1])

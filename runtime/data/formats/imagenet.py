@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ....compiler.graph.errors import NewtritonError
-from .contents import Contents, unreadable
+from ...disk import read, unreadable
+from .contents import damaged
 from .images import Images
 
+TEXT = 1 << 24  # bytes: the lists of the published set have half a million
 ENDINGS = (".jpeg", ".jpg")
 PLAIN = re.compile(r"\w[\w.-]*")  # a name that leads nowhere else
 SIDE = 224  # of ImageNet's images, after resizing and cropping
@@ -39,7 +41,7 @@ def read_tiny(words: Path, train: Path, validation: Path) -> tuple[Part, Part]:
     annotations = validation / "val_annotations.txt"
     held_out = (
         list(_annotated(annotations, classes))
-        if annotations.exists()
+        if os.path.lexists(annotations)
         else list(_in_folders(validation, classes))
     )
     return _part(list(_in_folders(train, classes)), None), _part(held_out, None)
@@ -52,7 +54,8 @@ def read_classes(train: Path, validation: Path) -> tuple[Part, Part]:
         NewtritonError: the parts have other classes, or a folder has no images.
     """
     classes, held_out = (
-        sorted(e.name for e in _entries(folder) if e.is_dir()) for folder in (train, validation)
+        sorted(e.name for e in _entries(folder) if os.path.isdir(e.path))
+        for folder in (train, validation)
     )
     if classes != held_out or not classes:
         raise NewtritonError(
@@ -74,26 +77,34 @@ def _part(labelled: Labelled, side: int | None) -> Part:
 def _in_folders(root: Path, classes: Sequence[str]) -> Iterator[tuple[Path, int]]:
     """Yields the JPEG files of every class with its number, in the order of their names."""
     for number, name in enumerate(classes):
-        folder = root / name
-        inner = folder / "images"
-        found = sorted(
-            entry.name
-            for entry in _entries(inner if inner.is_dir() else folder)
-            if entry.name.lower().endswith(ENDINGS)
-        )
+        folder = root / name / "images" if os.path.isdir(root / name / "images") else root / name
+        found = _images(folder)
         if not found:
-            raise NewtritonError(f"{folder} has no JPEG files: get the data set again")
-        yield from ((inner / f if inner.is_dir() else folder / f, number) for f in found)
+            raise NewtritonError(f"{root / name} has no JPEG files: get the data set again")
+        yield from ((folder / file, number) for file in found)
+
+
+def _images(folder: Path) -> list[str]:
+    """Returns the names of the JPEG files in a folder, in their order."""
+    return sorted(e.name for e in _entries(folder) if e.name.lower().endswith(ENDINGS))
 
 
 def _annotated(path: Path, classes: Sequence[str]) -> Iterator[tuple[Path, int]]:
     """Yields the files that annotations name, each with the number of its class."""
     numbers = {name: number for number, name in enumerate(classes)}
-    contents = Contents.of(path)
+    folder = path.parent / "images"
+    left = {*_images(folder)}
     for offset, (file, name) in _lines(path, 2):
         if name not in numbers:
-            raise contents.damaged(offset, f"class {name!r} is none of the {len(classes)} classes")
-        yield path.parent / "images" / file, numbers[name]
+            raise damaged(
+                path, offset, f"class {name[:40]!r} is none of the {len(classes)} classes"
+            )
+        if file not in left:
+            raise damaged(path, offset, f"{file:.40} is none of {folder}, or is there twice")
+        left.remove(file)
+        yield folder / file, numbers[name]
+    if left:
+        raise damaged(path, 0, f"{len(left)} files of {folder} are missing, {min(left)} for one")
 
 
 def _lines(path: Path, number: int) -> Iterator[tuple[int, list[str]]]:
@@ -102,20 +113,18 @@ def _lines(path: Path, number: int) -> Iterator[tuple[int, list[str]]]:
     Raises:
         NewtritonError: there is none, or a word is no plain name.
     """
-    contents = Contents.of(path)
     offset, some = 0, False
-    for line in contents.data.tobytes().splitlines(keepends=True):
+    for line in read(path, TEXT).splitlines(keepends=True):
         words = line.decode("ascii", "replace").split()[:number]
         if words:
             some = True
             if len(words) < number or not all(PLAIN.fullmatch(word) for word in words):
-                raise contents.damaged(
-                    offset, f"the line begins with {words}, which is not {number} plain names"
-                )
+                what = f"the line begins with {words!s:.80}, which is not {number} plain names"
+                raise damaged(path, offset, what)
             yield offset, words
         offset += len(line)
     if not some:
-        raise contents.damaged(0, "the file is empty: get it again")
+        raise damaged(path, 0, "the file is empty: get it again")
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .contents import damaged, unreadable
+from ...disk import opened
+from .contents import damaged
 from .extras import need
 
 KEPT = 4 << 30  # bytes of pixels that stay in memory; 100,000 images of 64×64 take 1.2 GB
 FORMATS = ("JPEG", "PNG")  # ImageNet holds a PNG under the name of a JPEG
+LARGEST = 1 << 26  # pixels of an image; ImageNet's largest has 61 million
+BYTES = 1 << 28  # of a file
 RESIZED = 8 / 7  # of the side that is cropped: 256 pixels for 224
 
 
@@ -78,19 +81,15 @@ def _decoded(side: int | None, shape: tuple[int, ...] | None, path: Path) -> np.
         NewtritonError: the file cannot be read, is damaged, or has another size.
     """
     module = need("PIL.Image", "Pillow", str(path))
-    try:
-        with path.open("rb") as file:
-            try:
-                with module.open(file, formats=FORMATS) as image:
-                    colours = image.convert("RGB")
-            except Exception as error:  # Pillow raises whatever its decoder stumbles over
-                at = 0 if isinstance(error, module.UnidentifiedImageError) else file.tell()
-                what = f"no whole JPEG image ({error}): get the file again"
-                raise damaged(path, at, what) from error
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if side is not None:
-        colours = _middle(colours, side, module)
+    with opened(path, BYTES) as file:
+        try:
+            colours = _colours(file, module)
+            if side is not None:
+                colours = _middle(colours, side, module)
+        except Exception as error:  # Pillow raises whatever its decoder stumbles over
+            at = 0 if isinstance(error, module.UnidentifiedImageError) else file.tell()
+            what = f"no whole JPEG image ({error}): get the file again"
+            raise damaged(path, at, what) from error
     pixels = np.asarray(colours).transpose(2, 0, 1)
     if shape is not None and pixels.shape != shape:
         raise damaged(
@@ -99,10 +98,31 @@ def _decoded(side: int | None, shape: tuple[int, ...] | None, path: Path) -> np.
     return pixels
 
 
+def _colours(file: BinaryIO, module: Any) -> Any:
+    """Returns the image of a file in red, green and blue.
+
+    Pillow compares the checksums of a PNG only where it is asked to.
+    """
+    with module.open(file, formats=FORMATS) as image:
+        _check_size(*image.size)
+        if image.format == "PNG":
+            image.verify()
+    file.seek(0)
+    with module.open(file, formats=FORMATS) as image:
+        return image.convert("RGB")
+
+
 def _middle(image: Any, side: int, module: Any) -> Any:
     """Returns the middle square of an image whose shorter side is first made 8/7 as long."""
     scale = round(side * RESIZED) / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
+    _check_size(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     resized = image.resize((width, height), module.Resampling.BILINEAR)
     return resized.crop((left, top, left + side, top + side))
+
+
+def _check_size(width: int, height: int) -> None:
+    """Raises an error where an image is larger than any that is published."""
+    if width * height > LARGEST:
+        raise ValueError(f"{width}×{height} pixels, where {LARGEST} are the most")

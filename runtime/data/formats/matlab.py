@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ....compiler.graph.errors import NewtritonError
-from .contents import Contents
+from .contents import Contents, unzipped
 from .extras import need
 
 HEADER = 128  # bytes: a text, the version and a mark of the byte order
@@ -34,8 +34,7 @@ def read(path: Path, axes: Mapping[str, int]) -> tuple[Contents, dict[str, np.nd
     """
     io = need("scipy.io", "SciPy", str(path))
     contents = Contents.of(path)
-    _check_elements(contents)
-    file = BytesIO(contents.data.tobytes())
+    file = BytesIO(_whole(contents))
     try:
         kinds = {name: (kind, len(shape)) for name, shape, kind in io.whosmat(file)}
         for name, number in axes.items():
@@ -53,8 +52,8 @@ def read(path: Path, axes: Mapping[str, int]) -> tuple[Contents, dict[str, np.nd
     return contents, {name: values[name] for name in axes}
 
 
-def _check_elements(contents: Contents) -> None:
-    """Raises an error unless a header and whole elements make up the file."""
+def _whole(contents: Contents) -> bytes:
+    """Returns a file of whole arrays, those that are zipped unzipped, whose checksums hold."""
     data = contents.data
     order = MARKS.get(data[HEADER - 2 : HEADER].tobytes())
     if data[:10].tobytes() != b"MATLAB 5.0" or order is None:
@@ -62,11 +61,20 @@ def _check_elements(contents: Contents) -> None:
     (version,) = contents.integers(HEADER - 4, 1, f"{order}u2")
     if version != VERSION:
         raise contents.damaged(HEADER - 4, f"version {version:#06x} where {VERSION:#06x} is read")
-    start = HEADER
+    parts, start = [data[:HEADER]], HEADER
     while start < len(data):
         kind, length = contents.integers(start, 2, f"{order}u4")
+        end = start + 8 + length
         if kind not in (MATRIX, COMPRESSED):
             raise contents.damaged(start, f"an element of type {kind}, which is no array")
-        start += 8 + length
-    if start > len(data):
-        raise contents.damaged(len(data), f"the file ends where {start} bytes are expected")
+        if end > len(data):
+            raise contents.damaged(len(data), f"the file ends where {end} bytes are expected")
+        part = data[start:end]
+        if kind == COMPRESSED:
+            part = unzipped(contents.path, data[:end], start + 8)
+            inner = Contents(contents.path, part)
+            if [MATRIX, len(part) - 8] != inner.integers(0, 2, f"{order}u4"):
+                raise contents.damaged(start, "what is zipped there is no whole array")
+        parts.append(part)
+        start = end
+    return np.concatenate(parts).tobytes()

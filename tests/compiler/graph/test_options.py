@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,17 @@ import torch
 from torch import nn
 
 import newtriton as nt
-from newtriton.compiler.graph.options import check_count, check_flag, check_number, check_option
+from newtriton.compiler.graph.options import (
+    check_count,
+    check_counts,
+    check_flag,
+    check_integer,
+    check_kind,
+    check_mapping,
+    check_names,
+    check_number,
+    check_option,
+)
 
 F64 = torch.float64
 
@@ -49,6 +60,30 @@ OPTIONS: list[tuple[Callable[[], object], str]] = [
     (lambda: nt.GELU("fast"), "approximate is 'fast'"),
     (lambda: nt.BatchNorm2d(eps=0.0), "eps is 0.0"),
     (nt.Add, "Add() has no branches"),
+    (lambda: nt.Linear(1 << 40), "out_features is 1099511627776: give one up to 2147483647"),
+    (lambda: nt.Conv1d(2, 1 << 40), "kernel_size is 1099511627776: give an integer ≥ 1, below 2³¹"),
+    (lambda: nt.models.vgg11(batch_norm=1), "batch_norm is 1: give True or False"),  # type: ignore[arg-type]
+    (lambda: nt.models.mlp(8), "hidden is 8: give a tuple"),  # type: ignore[arg-type]
+    (lambda: nt.InputSpec.of(torch.tensor(1.0)), "the inputs are a number"),
+    (lambda: nt.InputSpec.of([1.0]), "the inputs are list: give a torch.Tensor"),  # type: ignore[arg-type]
+    (lambda: nt.CrossEntropyLoss(ignore_index=1 << 70), "ignore_index is"),
+    (lambda: nt.Criterion(lambda z, y: 1 / 0), "function raised ZeroDivisionError"),
+    (lambda: nt.Criterion(lambda z, y: z * y, values=3), "values are 3: give the labels"),  # type: ignore[arg-type]
+    (lambda: compiled(nt.MixtureLoss(np.zeros(2))), "root is"),  # type: ignore[arg-type]
+    (lambda: compiled(device="meta"), "device is 'meta', where nothing is computed"),
+    (lambda: compiled(device=3), "device is 3: give e.g."),
+    (lambda: compiled(device="mps"), "device is 'mps'"),
+    (lambda: compiled(device="cpu\n"), "device is 'cpu\\n'"),
+    (lambda: nt.compile(nt.Linear(2), ((3,), (3,)), nt.MSELoss()), "it takes one input"),
+    (lambda: nt.compile(nt.PReLU(init=1e300), (3,), nt.MSELoss()), "a parameter starts at 1e+300"),
+    (
+        lambda: nt.compile(nt.AvgPool1d(100, 2, ceil_mode=True), (3, 6), nt.MSELoss()),
+        "a window of 100 does not fit 6 elements",
+    ),
+    (
+        lambda: nt.compile(nt.AdaptiveMaxPool1d(1 << 20), (3, 6), nt.MSELoss()),
+        "it makes 1048576 windows of 6 elements",
+    ),
     (lambda: nt.FITRE(compiled(), case="both"), "case is 'both': one of"),
     (lambda: nt.FITRE(compiled(), damping=-1.0), "damping is -1.0"),
     (lambda: nt.FITRE(compiled(), max_radius=0.0), "radii are"),
@@ -65,6 +100,7 @@ def test_unknown_options_are_named_with_the_known_ones(
         make()
 
 
+QUOTED_LONG = "100000000000000000...0000000000000000000"
 CHECKS: list[tuple[Callable[[], object], str]] = [
     (lambda: check_option("mode", "x", ("a", "b")), "mode is 'x': one of 'a', 'b'"),
     (lambda: check_option("mode", None, ("a", "b")), "mode is None: one of 'a', 'b'"),
@@ -77,6 +113,30 @@ CHECKS: list[tuple[Callable[[], object], str]] = [
     (lambda: check_count("size", 1, 2), "size is 1: give an integer ≥ 2"),
     (lambda: check_count("size", True), "size is True: give a positive integer"),
     (lambda: check_flag("whole", 1), "whole is 1: give True or False"),
+    (
+        lambda: check_number("rate", 10**400),
+        "rate is " + QUOTED_LONG + ": give a number that is finite",
+    ),
+    (lambda: check_count("size", 1 << 70), f"size is {1 << 70}: give one up to {(1 << 63) - 1}"),
+    (lambda: check_integer("axis", 1.0), f"axis is 1.0: give an integer up to {(1 << 63) - 1}"),
+    (lambda: check_integer("axis", -4, 3), "axis is -4: give an integer up to 3"),
+    (
+        lambda: check_counts("hidden", 3, "(4,)"),
+        "hidden is 3: give a tuple of positive integers, e.g. (4,)",
+    ),
+    (
+        lambda: check_counts("hidden", (), "(4,)"),
+        "hidden is (): give a tuple of positive integers, e.g. (4,)",
+    ),
+    (
+        lambda: check_counts("hidden", (3, True), "(4,)"),
+        "hidden[1] is True: give a positive integer",
+    ),
+    (lambda: check_kind("made", 3, str, "a text"), "made is 3: give a text"),
+    (lambda: check_names("layers", "0"), "layers is '0': give a list of names"),
+    (lambda: check_names("layers", [0]), "layers is [0]: give a list of names"),
+    (lambda: check_mapping("parts", [3]), "parts are [3]: give a dictionary by name"),
+    (lambda: check_mapping("parts", {3: 4}), "parts have a key 3: give strings"),
 ]
 
 
@@ -92,6 +152,22 @@ def test_a_check_gives_the_value_back() -> None:
     assert check_number("rate", 1, 0.0, 1.0) == 1.0
     assert check_count("size", 3) == 3
     assert check_flag("whole", False) is False
+    assert check_counts("hidden", [np.int64(3), 4], "(4,)") == (3, 4)
+    assert check_names("layers", {"0"}) == ("0",)
+    assert check_mapping("parts", UserDict({"a": 1})) == {"a": 1}
+    assert check_kind("made", "x", str, "a text") == "x"
+
+
+class Unreadable(UserDict):
+    """A dictionary that cannot be read."""
+
+    def __getitem__(self, key: object) -> Any:
+        raise RuntimeError("not today")
+
+
+def test_a_dictionary_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(nt.NewtritonError, match=r"parts are .*, which cannot be read: not today"):
+        check_mapping("parts", Unreadable({"a": 1}))
 
 
 def test_scalars_of_numpy_are_numbers():

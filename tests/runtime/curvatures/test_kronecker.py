@@ -71,13 +71,15 @@ def test_without_burn_in_the_first_gathering_is_the_average():
     assert float(curvature.factors["0"].G) == pytest.approx(1.1)
 
 
-def test_averages_are_kept_in_place():
+def test_averages_are_replaced_so_that_what_they_were_can_come_back():
     curvature = KroneckerCurvature(MLP())
     lin = Scripted()
     curvature.update(lin)
-    kept = curvature.factors["0"].A_stored
+    undo, before = curvature.hold(), curvature.state_dict()
     curvature.update(lin)
-    assert curvature.factors["0"].A_stored is kept
+    assert curvature.updates == 2
+    undo()
+    assert_identical(curvature.state_dict(), before)
 
 
 def test_leaves_out_factors_that_are_not_finite():

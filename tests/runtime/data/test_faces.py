@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,19 +115,17 @@ def test_photographs_of_another_number_are_told(tmp_path: Path) -> None:
 def test_scikit_learn_downloads_into_its_own_folder_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Path, bool]] = []
+    asked: list[Path] = []
 
-    def fetch(data_home: Path, download_if_missing: bool) -> Any:
-        asked.append((data_home, download_if_missing))
-        if not download_if_missing:
-            raise OSError("Data not found")
+    def fetch(data_home: Path) -> Any:
+        asked.append(data_home)
         return type("Bunch", (), {"images": np.zeros((400, 64, 64), np.float32)})
 
-    monkeypatch.setattr(sys.modules["sklearn.datasets"], "fetch_olivetti_faces", fetch)
+    monkeypatch.setattr("sklearn.datasets.fetch_olivetti_faces", fetch)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "theirs"))
     monkeypatch.delenv("NEWTRITON_DATA", raising=False)
     assert photographs(None).shape == (400, 64, 64)
     assert not nt.available("faces")
     with pytest.raises(nt.NewtritonError, match=r"expects olivettifaces\.mat or olivetti_py3\.pkz"):
         photographs(tmp_path)
-    assert asked == [(tmp_path / "theirs", True), (tmp_path, False)]
+    assert asked == [tmp_path / "theirs"]

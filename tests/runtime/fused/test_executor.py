@@ -290,3 +290,16 @@ def test_tape_and_scratch_of_vgg11_are_less_than_eager_pytorch_holds():
     results = [b for plan in (first, second) for b in plan.storage.results]
     kept = 4 * sum(node.type.numel(200) for node in results)
     assert kept + max(first.scratch, second.scratch) <= 0.65 * double_backward(200).peak
+
+
+def test_plans_of_the_last_batch_sizes_are_kept() -> None:
+    model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), backend="triton", device="cpu")
+    fused = model.executor(model.programs[True].linearize)
+    assert isinstance(fused, FusedExecutor)
+    fused.plans.most = 3
+    plans = {batch: fused.plan(batch) for batch in (1, 2, 3)}
+    assert fused.plan(1) is plans[1]
+    fused.plan(4)
+    assert [*fused.plans] == [3, 1, 4]
+    assert fused.plan(1) is plans[1]
+    assert fused.plan(2) is not plans[2]

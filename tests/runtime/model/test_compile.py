@@ -1,5 +1,7 @@
 """Where a model lives is decided once, when it is compiled."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,16 @@ import newtriton.runtime.model.compile as compiling
 
 
 def test_a_gpu_has_its_number(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch, "empty", lambda *size, **what: None)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
-    assert compiling._place("cuda") == torch.device("cuda", 2)
-    assert compiling._place("cuda:1") == torch.device("cuda", 1)
-    assert compiling._place("cpu") == torch.device("cpu")
+    def made(size: int, device: torch.device) -> SimpleNamespace:
+        current = device.type == "cuda" and device.index is None
+        return SimpleNamespace(device=torch.device("cuda", 2) if current else device)
+
+    monkeypatch.setattr(torch, "zeros", made)
+    assert compiling.place_of("cuda") == torch.device("cuda", 2)
+    assert compiling.place_of("cuda:1") == torch.device("cuda", 1)
+    assert compiling.place_of("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert compiling._place(None) == torch.device("cuda", 2)
+    assert compiling.place_of(None) == torch.device("cuda", 2)
 
 
 def test_seeds_are_integers() -> None:

@@ -324,3 +324,15 @@ def test_resnet20_trains_from_defaults() -> None:
     optimizer = nt.KFAC(model)
     losses = [optimizer.step(x, y).loss for _ in range(6)]
     assert losses[-1] < losses[0]
+
+
+def test_a_refused_capture_leaves_the_module_as_it_was() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    before = dict(module.state_dict(keep_vars=True))
+    x = torch.zeros(2, 4)
+    with pytest.raises(nt.NewtritonError, match="backend is 'none'"):
+        nt.from_torch(module, x, nt.MSELoss(), dtype=torch.float64, backend="none")
+    after = module.state_dict(keep_vars=True)
+    assert all(after[name] is kept for name, kept in before.items())
+    assert {values.dtype for values in after.values()} == {torch.float32, torch.int64}
+    assert torch.equal(module.eval()(x), nn.Sequential(*module)(x))

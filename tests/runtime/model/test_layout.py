@@ -77,7 +77,8 @@ def test_a_vector_has_the_length_of_the_parameters(vector: Tensor) -> None:
 
 def test_every_fault_is_named_in_one_error() -> None:
     given = {"b": torch.zeros(3), "c": 1.0, "d": torch.tensor([float("nan")]), "e": torch.zeros(1)}
-    found = faults({"a": (2,), "b": (2,), "c": (), "d": (1,)}, given)
+    shapes: dict[str, tuple[int, ...]] = {"a": (2,), "b": (2,), "c": (), "d": (1,)}
+    found = faults({n: torch.zeros(s) for n, s in shapes.items()}, given)
     assert found == [
         "missing a",
         "b has shape (3,), not (2,)",
@@ -88,3 +89,14 @@ def test_every_fault_is_named_in_one_error() -> None:
     with pytest.raises(nt.NewtritonError, match="load: missing a; b has shape"):
         raise_faults("load", found)
     raise_faults("load", [])
+
+
+def test_tensors_without_numbers_are_faults() -> None:
+    values = torch.ones(2, dtype=torch.float64)
+    given = {"a": values.to_sparse(), "b": values.to("meta"), "c": values * 1e300, "d\n": values}
+    assert faults({name: torch.zeros(2) for name in "abc"}, given) == [
+        "a is a tensor with the layout torch.sparse_coo: use .to_dense()",
+        "b is on the device 'meta', which has no numbers",
+        "c has values that are not finite",
+        r"unexpected 'd\n'",
+    ]

@@ -308,3 +308,39 @@ def test_a_block_of_no_parameter_is_refused() -> None:
         lin.block(["7.gain"])
     with pytest.raises(NewtritonError, match="curvature is 'fisher'"):
         lin.block(["7.bias"], "fisher")
+
+
+Call = Callable[[nt.Linearization], object]
+REFUSED: list[tuple[Call, str]] = [
+    (lambda lin: lin.block(["weight"], memory=range(3)), "memory is range"),
+    (lambda lin: lin.block("weight"), "parameters is 'weight': give a list of names"),
+    (lambda lin: lin.kronecker_factors("kfac", generator=3), "generator is 3: give a torch.Gen"),
+    (lambda lin: lin.kronecker_factors("kfac", memory=[3]), r"memory is \[3\]: give a dictionary"),
+    (lambda lin: lin.kronecker_factors("kfac", layers=["x"]), "layers names 'x': give layers"),
+    (lambda lin: lin.kronecker_factors("kfac", means="x"), "means is 'x': give a list of names"),
+    (lambda lin: lin.kronecker_factors("kfac", per_sample=1), "per_sample is 1: give True or"),
+    (lambda lin: lin.quadratic_forms(3), "vs is 3, no vectors"),
+    (lambda lin: lin.quadratic_forms([lin.gradient], two_products=1), "two_products is 1"),
+    (lambda lin: lin.data_product(lin.gradient, by_layer=1), "by_layer is 1: give True or"),
+    (lambda lin: lin.hvp(lin.gradient.to_sparse()), "v is a tensor with the layout"),
+    (lambda lin: lin.hvp(lin.gradient.to("meta")), "v is on meta, the model is on cpu"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_what_a_call_cannot_use_is_named(call: Call, message: str) -> None:
+    model = nt.compile(nt.Linear(2), (3,), nt.MSELoss(), backend="aten", device="cpu")
+    lin = model.linearize(torch.ones(4, 3), torch.zeros(4, 2))
+    with pytest.raises(nt.NewtritonError, match=message):
+        call(lin)
+
+
+def test_a_vector_that_autograd_has_made_is_its_numbers() -> None:
+    net = nt.Sequential(nt.Linear(2), nt.Tanh(), nt.Linear(2))
+    model = nt.compile(net, (3,), nt.MSELoss(), backend="aten", device="cpu")
+    lin = model.linearize(torch.ones(4, 3), torch.zeros(4, 2))
+    v = torch.ones_like(model.params)
+    of_autograd = v.clone().requires_grad_() * 1.0
+    for call in (lin.hvp, lin.ggnvp, lambda v: lin.data_product(v, by_layer=True)):
+        found = call(of_autograd)
+        assert torch.equal(found, call(v)) and not found.requires_grad

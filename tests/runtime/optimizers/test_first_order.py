@@ -14,6 +14,7 @@ import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.optimizers.first_order import TorchOptimizer
 
+from ..problems import problem
 from ..stand_in import MLP, Quadratic, assert_identical, batch, broken, positive
 
 OPTIMIZERS = {
@@ -162,7 +163,9 @@ def test_a_saved_state_resumes_bit_for_bit(name):
 
 
 def test_refuses_options():
-    with pytest.raises(NewtritonError, match=r"SGD refuses.*momentun"):
+    with pytest.raises(
+        NewtritonError, match=r"SGD.* has no option 'momentun'.*'momentum' is nearest"
+    ):
         TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1, momentun=0.9)
     with pytest.raises(NewtritonError, match="cls is 'SGD': give a class of torch"):
         TorchOptimizer(MLP(), "SGD", lr=0.1)
@@ -291,3 +294,25 @@ def test_linearizations_notice_a_step(name: str) -> None:
     TorchOptimizer(model, cls, **options).step(*batch())
     with pytest.raises(NewtritonError, match="have changed"):
         lin.hvp(model.params)
+
+
+@pytest.mark.parametrize("rate", [math.nan, -1.0, math.inf, ValueError("mine")])
+def test_a_schedule_that_fails_undoes_the_step(rate: float | ValueError) -> None:
+    def schedule(t: int) -> float:
+        if t < 3:
+            return 1.0
+        if isinstance(rate, ValueError):
+            raise rate
+        return rate
+
+    model, [(x, y)] = problem("mlp")
+    made = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=schedule)
+    optimizer = nt.TorchOptimizer(model, torch.optim.Adam, lr=0.01, schedule=made)
+    optimizer.step(x, y)
+    optimizer.step(x, y)
+    params, state = model.params.clone(), optimizer.state_dict()
+    wanted = ValueError if isinstance(rate, ValueError) else nt.NewtritonError
+    with pytest.raises(wanted, match=r"mine|the schedule gives the learning rate .* after step 3"):
+        optimizer.step(x, y)
+    assert torch.equal(model.params, params)
+    assert_identical(optimizer.state_dict(), state)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import newtriton as nt
-from newtriton.runtime.optimizers.report import PATIENCE, Patience, not_finite
+from newtriton.runtime.optimizers.report import PATIENCE, Patience, not_finite, refusal
+from newtriton.runtime.parts.protocols import Proposal
 
 
 def test_what_is_not_finite_is_named():
@@ -39,3 +40,10 @@ def test_what_a_method_does_not_have_is_none():
     found = (report.rho, report.predicted, report.radius, report.damping, report.lr)
     assert found == (None,) * 5
     assert (report.damping_retries, report.cg_iterations, report.halvings) == (0, 0, 0)
+
+
+def test_a_refusal_says_where_the_step_led():
+    proposal = Proposal(torch.ones(1), 1.0, 0.25)
+    assert refusal(1.0, math.nan, proposal).endswith("leads to a loss of nan")
+    said = "takes the loss from 1 to 1.5, where its model promises 0.75"
+    assert refusal(1.0, 1.5, proposal).endswith(said)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import newtriton as nt
+from newtriton.runtime.optimizers.retreat import Retreat
 
 from ..stand_in import assert_identical
 
@@ -44,3 +45,49 @@ def test_after_giving_up_the_model_is_where_a_step_could_be_made(name: str) -> N
     again.load_state_dict(state)
     assert_identical(again.state_dict(), state)
     assert optimizer.step(x, y).rejected <= 1, "whoever goes on has ten steps again"
+
+
+class Part:
+    """A part that has taken in some batches."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.taken = state["taken"]
+
+
+def test_parts_go_back_to_where_a_step_was_made_or_to_their_beginning() -> None:
+    model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+    part, batches = Part(), [(torch.eye(3), torch.arange(3))]
+    retreat = Retreat(model, [part])
+    retreat.begin()
+    part.taken = 1
+    assert not retreat.go_back(batches)
+    assert part.taken == 0
+    part.taken = 2
+    retreat.keep()
+    retreat.moved()
+    part.taken = 3
+    assert retreat.go_back(batches)
+    assert part.taken == 2
+
+
+def test_an_error_while_going_back_leaves_the_model_where_it_is() -> None:
+    model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+    retreat = Retreat(model)
+    retreat.keep()
+    model.params.add_(1.0)
+    retreat.moved()
+    here = model.params.clone()
+
+    def data():
+        yield torch.eye(3), torch.arange(3)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        retreat.go_back(data())
+    assert torch.equal(model.params, here)

@@ -89,3 +89,21 @@ def test_one_group_without_an_inverse_or_a_damping_that_is_nan() -> None:
     assert inverses([System(torch.stack([eye, -eye]), dampings)]) == [None]
     assert inverses([System(eye, torch.tensor(math.nan))]) == [None]
     assert inverses([]) == []
+
+
+@pytest.mark.parametrize("name", ["cholesky_ex", "solve_triangular"])
+def test_an_error_of_the_library_is_no_inverse(name: str, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR")
+
+    monkeypatch.setattr(torch.linalg, name, fail)
+    assert inverses([system(3, 0), system(5, 1)]) == [None, None]
+
+
+def test_other_errors_come_through(monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("cusolver: out of memory")
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        inverses([system(3, 0)])

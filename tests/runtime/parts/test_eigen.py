@@ -99,3 +99,25 @@ def test_a_basis_of_a_singular_matrix_is_orthonormal(rank: int) -> None:
         torch.testing.assert_close(basis.mT @ basis, torch.eye(5, dtype=torch.float64))
     assert values.min() > -1e-14
     torch.testing.assert_close(values.sum(), root.square().sum())
+
+
+def test_an_error_of_the_library_is_no_spectrum_of_the_matrix_that_caused_it(monkeypatch) -> None:
+    known = torch.linalg.eigh
+
+    def fail(matrices: Tensor) -> object:
+        if bool((matrices[..., 0, 0] < 0.0).any()):
+            raise RuntimeError("cusolver error: CUSOLVER_STATUS_EXECUTION_FAILED")
+        return known(matrices)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    good, bad = diagonalise([Symmetric(positive(3, 0)), Symmetric(-positive(3, 0))])
+    assert good is not None and bad is None
+
+
+def test_other_errors_come_through(monkeypatch) -> None:
+    def fail(matrices: Tensor) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    with pytest.raises(RuntimeError, match="illegal"):
+        diagonalise([Symmetric(positive(3, 0))])

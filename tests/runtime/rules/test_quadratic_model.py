@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from newtriton.compiler.graph.errors import NewtritonError
+from newtriton.runtime.parts.protocols import Proposal
 from newtriton.runtime.rules.line_search import LevenbergMarquardt
 from newtriton.runtime.rules.quadratic_model import QuadraticModel
 
@@ -175,3 +176,17 @@ def test_a_state_is_restored() -> None:
 def test_refuses_options(make, named: str) -> None:
     with pytest.raises(NewtritonError, match=named):
         make()
+
+
+@pytest.mark.parametrize("rule", [QuadraticModel(1.0), LevenbergMarquardt()])
+def test_steps_too_short_to_be_judged_take_back_what_refusals_have_raised(rule) -> None:
+    proposal, gamma = Proposal(torch.ones(1), 1e-9, 1e-18, slope=-1e-18), 1.0
+    for _ in range(8):
+        rule.tighten()
+        gamma = rule.adapt(gamma, -math.inf)
+    assert gamma > 1e3
+    for _ in range(20):
+        assert rule.judge(1.0, 1.0, proposal, lambda change: True) == (True, None)
+        gamma = rule.adapt(gamma, None)
+    assert gamma == pytest.approx(1.0)
+    assert rule.raised == 1.0

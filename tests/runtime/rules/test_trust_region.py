@@ -458,3 +458,13 @@ def test_the_model_may_be_that_of_the_gauss_newton_matrix() -> None:
     torch.testing.assert_close(proposal.step, -r * float(point.gradient @ r) / bent)
     with pytest.raises(NewtritonError, match="model is 'fisher'"):
         TrustRegion(model="fisher")
+
+
+@pytest.mark.parametrize(("bounded", "radius"), [(True, 0.5), (False, 0.25)])
+def test_a_step_too_short_to_be_judged_lets_the_radius_that_bounds_it_grow(
+    bounded: bool, radius: float
+) -> None:
+    rule = TrustRegion(1.0, initial_radius=0.25)
+    proposal = Proposal(torch.ones(1), 1e-9, 1e-18, bounded=bounded)
+    assert rule.judge(1.0, 1.0, proposal, hides) == (True, None)
+    assert rule.radius == radius

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +19,8 @@ import newtriton as nt
 from newtriton.runtime.training import files
 from newtriton.runtime.training.loop import fit
 
-CHANGING = ("open", "write", "fsync", "mkdir", "replace", "symlink", "link", "unlink", "rmdir")
+DIED = 137  # the status of a process that was killed
+CHANGING = ("open", "write", "fsync", "mkdir", "replace", "symlink", "unlink", "rmdir")
 
 
 class Killed(BaseException):
@@ -30,6 +35,7 @@ class Dying:
         half: whether that call has been made, to half of its bytes where it writes.
         lost: whether what has not been flushed to the disk is lost, as when the power fails.
         end: ends the process; raises `Killed` unless given.
+        linkless: whether the file system has no links.
 
     Attributes:
         calls: how many have been made.
@@ -41,7 +47,9 @@ class Dying:
         half: bool = False,
         lost: bool = False,
         end: Callable[[], Any] | None = None,
+        linkless: bool = False,
     ) -> None:
+        self.linkless = linkless
         self.at, self.half, self.lost, self.calls = at, half, lost, 0
         self.end = end or self._raise
         self.unflushed: dict[int, Path] = {}
@@ -69,6 +77,8 @@ class Dying:
 
     def _made(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Makes a call, and notes which files are not on the disk."""
+        if name == "symlink" and self.linkless:
+            raise OSError(errno.EPERM, "no links")
         result = call(*arguments)
         if name == "open" and arguments[1] & os.O_WRONLY:
             self.unflushed[result] = Path(arguments[0])
@@ -81,6 +91,24 @@ class Dying:
         for path in self.unflushed.values() if self.lost else ():
             os.truncate(path, path.stat().st_size // 2)
         self.end()
+
+
+class Full(Dying):
+    """A disk that is full at a call, or a folder that cannot be written.
+
+    Args:
+        at: the number of the call.
+        code: the number of the error.
+        lasting: whether all calls after it fail too.
+    """
+
+    def __init__(self, at: int, code: int, lasting: bool = False) -> None:
+        super().__init__(at, end=self._full)
+        self.code, self.lasting = code, lasting
+
+    def _full(self) -> None:
+        self.at = self.calls + 1 if self.lasting else 0
+        raise OSError(self.code, os.strerror(self.code))
 
 
 def _half(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -138,6 +166,50 @@ def killed(folder: Path, monkeypatch: pytest.MonkeyPatch, dying: Dying) -> None:
         patch.setattr(files, "os", dying)
         with pytest.raises(Killed):
             Run(folder)()
+
+
+@cache
+def unbroken() -> tuple[dict[str, Any], int]:
+    """What a run comes to that nothing ends, and how many calls it makes."""
+    counting = Dying()
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "os", counting)
+        return Run(Path(folder) / "run")(), counting.calls
+
+
+def in_child(folder: Path, dying: Dying) -> int:
+    """Trains in a process of its own, which may die; returns its status."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    files.os = dying  # type: ignore[attr-defined]
+    try:
+        Run(folder)()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def trial(seed: int, folder: Path) -> str:
+    """Kills a run at one to three calls, really, and compares what is resumed bit for bit.
+
+    Half of a call may have been made, and what was not flushed may be lost. Every fourth run dies
+    where there are no links.
+    """
+    linkless = seed % 4 == 3
+    torch.set_num_threads(1)  # a forked process has no others
+    draw, (whole, calls), done = np.random.default_rng(seed), unbroken(), list[str]()
+    for _ in range(int(draw.integers(1, 4))):
+        at, half, lost = int(draw.integers(1, calls + 1)), draw.random() < 0.5, draw.random() < 0.5
+        dying = Dying(at, half, lost, end=lambda: os._exit(DIED), linkless=linkless)
+        status = in_child(folder / "run", dying)
+        assert status in (0, DIED), f"seed {seed}: status {status} after {done}, then call {at}"
+        if status == DIED:
+            done.append(f"call {at}{', half of it' * half}{', unflushed lost' * lost}")
+    found = differing(whole, Run(folder / "run")())
+    assert not found, f"seed {seed}: killed at {done}, resumed with another {found[0]}"
+    where = ", without links" if linkless else ""
+    return f"resumed after {len(done)} kill{'s' * (len(done) != 1)}{where}"
 
 
 def differing(one: Any, other: Any, place: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,8 @@ from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.training import files
 from newtriton.runtime.training.generations import CHECKSUMS, Generations
 
-from .kills import CHANGING, Dying
+from .damage import reseal
+from .kills import CHANGING, Dying, Full
 
 
 def filled(path: Path, measures: list[float], keep: int = 2) -> Generations:
@@ -85,7 +87,7 @@ def test_damage_is_found_and_the_one_before_is_used_if_asked(tmp_path: Path, nam
     damage(tmp_path / "generations" / "000003" / name)
     with pytest.raises(NewtritonError, match=r"damaged run, of which 'last' .* resume 'previous'"):
         generations.read()
-    name, parts = generations.read("previous")
+    name, parts, _ = generations.read("previous")
     assert (name, parts["state"]) == ("000002", b"s")
     generations.make_last(name)
     generations.write({"state": b"on"}, (), 5.0)
@@ -97,6 +99,7 @@ def test_a_hostile_name_does_not_leave_the_folder(tmp_path: Path) -> None:
     generations = filled(tmp_path, [1.0])
     path = tmp_path / "generations" / "000001" / CHECKSUMS
     path.write_text(path.read_text().replace("state", "../../../etc/passwd"))
+    reseal(path.parent)
     with pytest.raises(NewtritonError, match="is no name of a file"):
         generations.read()
 
@@ -105,18 +108,6 @@ def test_a_hostile_name_does_not_leave_the_folder(tmp_path: Path) -> None:
 def test_nothing_to_read_is_an_error(tmp_path: Path, which: str) -> None:
     with pytest.raises(NewtritonError, match=r"damaged|no undamaged"):
         Generations(tmp_path).read(which)
-
-
-class Full(Dying):
-    """A disk that is full at a call, or a folder that cannot be written."""
-
-    def __init__(self, at: int, code: int) -> None:
-        super().__init__(at, end=self._full)
-        self.code = code
-
-    def _full(self) -> None:
-        self.at = 0
-        raise OSError(self.code, os.strerror(self.code))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS])
@@ -148,3 +139,73 @@ def test_all_changes_go_through_calls_that_can_be_killed() -> None:
     changing = {name for name in CHANGING if f"os.{name}(" in source}
     assert changing == set(CHANGING)
     assert ".write_" not in source
+
+
+class Linkless:
+    """Stands in for the module `os` where the file system has no links."""
+
+    def __init__(self, code: int | None) -> None:
+        self.code = code
+
+    def __getattr__(self, name: str) -> Any:
+        return self._refuse if name in ("symlink", "link") else getattr(os, name)
+
+    def _refuse(self, *_: object) -> None:
+        raise OSError(self.code, "no links") if self.code else OSError("no links")
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, None])
+def test_without_links_there_are_names_and_copies(tmp_path: Path, monkeypatch, code) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "os", Linkless(code))
+        generations = filled(tmp_path, [3.0, 1.0, 2.0])
+        assert generations.exist
+        assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
+        assert (tmp_path / "last").read_text() == "generations/000003\n"
+        assert (tmp_path / "weights.safetensors").read_bytes() == b"2"
+        assert generations.read().name == "000003"
+        assert generations.read("best").name == "000002"
+        generations.make_last("000002")
+        assert (tmp_path / "weights.safetensors").read_bytes() == b"1"
+        generations.write({"state": b"within"}, ("weights.safetensors",), float("inf"))
+        assert (tmp_path / "weights.safetensors").read_bytes() == b"1"
+        assert held(tmp_path) == ["000002", "000004"]
+    generations.write({"weights.safetensors": b"on"}, (), 5.0)  # copied to where there are links
+    assert (tmp_path / "weights.safetensors").is_symlink()
+    assert generations.read().parts["weights.safetensors"] == b"on"
+
+
+def test_a_damaged_name_in_a_file_leads_to_the_generation_before(tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "os", Linkless(errno.EPERM))
+        generations = filled(tmp_path, [3.0, 1.0])
+    for text in ("", "generations/../../000001\n", "x" * 10_000):
+        (tmp_path / "last").write_text(text)
+        with pytest.raises(NewtritonError, match=r"last names none.* resume 'previous'"):
+            generations.read()
+        assert generations.read("previous").name == "000002"
+
+
+def test_weights_that_are_not_finite_are_never_the_best_and_finite_ones_are_kept(
+    tmp_path: Path,
+) -> None:
+    generations = filled(tmp_path, [3.0])
+    for _ in range(4):
+        generations.write({"state": b"nan"}, (), 1.0, is_finite=False)
+    assert held(tmp_path) == ["000001", "000004", "000005"]
+    assert generations.read().is_finite is False
+    assert generations.read("best").name == generations.read("previous").name == "000001"
+    generations.write({"state": b"better"}, (), 2.0)
+    assert held(tmp_path) == ["000005", "000006"]
+
+
+def test_what_is_shared_is_not_shared_with_damage(tmp_path: Path) -> None:
+    generations = filled(tmp_path, [1.0])
+    generations.write({"state": b"within"}, ("weights.safetensors",), float("inf"))
+    one, two = ((tmp_path / f"generations/00000{n}/weights.safetensors") for n in (1, 2))
+    assert not one.samefile(two)
+    one.write_bytes(b"damaged")
+    assert generations.read().parts["weights.safetensors"] == b"0"
+    two.write_bytes(b"damaged")
+    generations.write({"state": b"on"}, ("weights.safetensors",), float("inf"))
+    assert generations.read().parts == {"state": b"on"}

@@ -3,35 +3,35 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from newtriton.runtime.training import files
-
-from .kills import Dying, Run, differing, killed
+from .kills import Dying, Run, differing, killed, trial, unbroken
 
 POINTS = 30
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    counting = Dying()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "os", counting)
-        result = Run(tmp_path_factory.mktemp("whole") / "run")()
-    return {"result": result, "calls": counting.calls}
-
-
 @pytest.mark.parametrize("point", range(POINTS))
 def test_a_killed_run_is_resumed_bit_for_bit(
-    unbroken: dict, point: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    point: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    at = 1 + point * (unbroken["calls"] - 1) // (POINTS - 1)
+    whole, calls = unbroken()
+    at = 1 + point * (calls - 1) // (POINTS - 1)
     killed(tmp_path / "run", monkeypatch, Dying(at, half=point % 2 == 1, lost=point % 3 == 2))
-    assert not differing(unbroken["result"], Run(tmp_path / "run")())
+    assert not differing(whole, Run(tmp_path / "run")())
 
 
 def test_a_run_that_is_killed_again_and_again_gets_there(
-    unbroken: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for at in (40, 50, 60):
         killed(tmp_path / "run", monkeypatch, Dying(at, half=True))
-    assert not differing(unbroken["result"], Run(tmp_path / "run")())
+    assert not differing(unbroken()[0], Run(tmp_path / "run")())
+
+
+def test_a_process_that_dies_is_resumed_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # others keep theirs
+    for seed in range(2):
+        (tmp_path / str(seed)).mkdir()
+        assert trial(seed, tmp_path / str(seed)).startswith("resumed after")

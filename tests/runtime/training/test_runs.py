@@ -17,6 +17,7 @@ from newtriton.runtime.training.epoch import Epoch
 from newtriton.runtime.training.history import History
 from newtriton.runtime.training.runs import RunFolder
 
+from .damage import reseal
 from .kills import differing
 
 OPTIONS = {"net": "cnn", "lr": 0.1, "damping": None}
@@ -43,7 +44,8 @@ def saved(path: Path) -> tuple[Stateful, Stateful, History]:
     model = Stateful(**{"0.weight": torch.arange(6.0).reshape(2, 3).T})
     generator = torch.Generator().manual_seed(3).get_state()
     optimizer = Stateful(radius=0.5, generator=generator, velocity=None, rejected=[1, 2])
-    history = History([Epoch(1, 2, 0.5, 1.0)], [{"step": 1, "seconds": 0.5, "loss": 1.0}])
+    record = {"step": 1, "epoch": 1, "seconds": 0.5, "loss": 1.0}
+    history = History([Epoch(1, 2, 0.5, 1.0)], [record])
     folder = RunFolder(path, OPTIONS)
     assert folder.begin() == History()
     data = batches()
@@ -235,3 +237,45 @@ def test_an_option_that_an_older_folder_lacks_is_its_default(tmp_path: Path):
     with pytest.raises(NewtritonError, match="started with loss ce, not mse"):
         wanted = RunFolder(tmp_path, more | {"loss": "mse"}, {"loss": "ce"})
         wanted.load(Stateful(), Stateful(), batches())
+
+
+class Diverging(Stateful):
+    """A model whose weights overflow after an epoch."""
+
+    def load_state_dict(self, state: dict) -> None:
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise NewtritonError("not finite")
+        super().load_state_dict(state)
+
+
+def test_weights_that_are_not_finite_are_refused_and_the_last_finite_ones_reached(tmp_path: Path):
+    model, folder = Diverging(weight=torch.ones(2)), RunFolder(tmp_path, {})
+    history = History()
+    folder.begin()
+    for number in range(1, 6):
+        history.epochs.append(Epoch(number, number, 0.1, 1.0 / number))
+        folder.save(model, Stateful(), batches(), history)
+        model.state = {"weight": model.state["weight"] * 1e30}
+    assert not load_file(tmp_path / "weights.safetensors")["weight"].isfinite().any()
+    with pytest.raises(NewtritonError, match=r"not finite in 'last': resume 'previous' or 'best'"):
+        folder.load(model, Stateful(), batches())
+    for which in ("previous", "best"):
+        loaded = Diverging()
+        assert len(folder.load(loaded, Stateful(), batches(), which).history.epochs) == 2
+        assert torch.equal(loaded.state["weight"], torch.full((2,), 1e30))
+
+
+def test_a_run_without_its_options_goes_on_with_the_present_ones(tmp_path: Path):
+    saved(tmp_path)
+    (tmp_path / "options.json").unlink()
+    other = RunFolder(tmp_path, OPTIONS | {"lr": 0.2})
+    assert other.load(Stateful(), Stateful(), batches()).history.epochs
+
+
+def test_a_format_of_another_version_is_refused_in_a_sentence(tmp_path: Path):
+    saved(tmp_path)
+    path = tmp_path / "last" / "state.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 7'))
+    reseal(tmp_path / "last")
+    with pytest.raises(NewtritonError, match="another version of newtriton, in format 7, not 1"):
+        RunFolder(tmp_path, OPTIONS).load(Stateful(), Stateful(), batches())

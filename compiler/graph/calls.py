@@ -1,0 +1,107 @@
+"""Which arguments a function or class takes; a name that is none of them gets one clear error."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from .errors import NewtritonError, quoted
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PACKED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def signature_of(called: Callable[..., Any]) -> inspect.Signature:
+    """Returns what a function, or the constructor of a class, takes."""
+    if not isinstance(called, type):
+        return inspect.signature(called)
+    if called.__init__ is object.__init__:
+        return inspect.Signature()
+    given = inspect.signature(called.__init__)
+    return given.replace(parameters=list(given.parameters.values())[1:])
+
+
+def names_of(called: Callable[..., Any]) -> list[str]:
+    """Returns the arguments that a function or class takes by name."""
+    return [n for n, p in signature_of(called).parameters.items() if p.kind not in PACKED]
+
+
+def takes_any(called: Callable[..., Any]) -> bool:
+    """Whether a function or class takes arguments of any name."""
+    kinds = {p.kind for p in signature_of(called).parameters.values()}
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns how the known name is spelled that is nearest to another one, as words to append."""
+    found = difflib.get_close_matches(name, list(known), 1)
+    return f"; {found[0]!r} is nearest" if found else ""
+
+
+def unknown(owner: str, name: str, known: Sequence[str]) -> NewtritonError:
+    """Returns the error that says which arguments there are.
+
+    Args:
+        owner: the name of what is called.
+        name: the name that is none of them.
+        known: the names of all.
+    """
+    names = ", ".join(known) or "none"
+    return NewtritonError(
+        f"{owner}() has no option {quoted(name)}: its arguments are {names}{nearest(name, known)}"
+    )
+
+
+def check_call(called: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> None:
+    """Raises an error where a call gives a name that there is not, or too much."""
+    taken = signature_of(called)
+    for name in options:
+        if name not in taken.parameters and not takes_any(called):
+            raise unknown(called.__name__, name, names_of(called))
+    try:
+        taken.bind_partial(*args, **options)
+    except TypeError as error:
+        names = ", ".join(taken.parameters) or "none"
+        raise NewtritonError(
+            f"{called.__name__}() has {error}: its arguments are {names}"
+        ) from None
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Returns a function whose calls are checked by `check_call`, and for what is missing."""
+    taken = signature_of(function)
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        try:
+            taken.bind(*args, **options)
+        except TypeError as error:
+            check_call(function, args, options)
+            raise NewtritonError(
+                f"{function.__name__}() is {error}: its arguments are {', '.join(names_of(call))}"
+            ) from None
+        return function(*args, **options)
+
+    return call
+
+
+class ConstructorSignature:
+    """What `inspect.signature` finds at a class: `__init__` alone, whatever `__new__` takes."""
+
+    def __get__(self, instance: object, owner: type) -> inspect.Signature:
+        return signature_of(owner)
+
+
+class Checked:
+    """A base for classes whose constructors' calls are checked by `check_call`."""
+
+    __signature__ = ConstructorSignature()
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:  # noqa: D102
+        check_call(cls, args, options)
+        return super().__new__(cls)

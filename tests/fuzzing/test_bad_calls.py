@@ -1,0 +1,30 @@
+"""Bad calls end as documented or in one clear error, and leave everything as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .calls import describes, public
+from .describing import DESCRIBING
+from .training import RESTORED, TRAINING
+from .trials import CALLABLES, attempt
+
+TRIALS = 2  # of each callable; `make soak` makes thousands
+
+
+def test_every_public_callable_that_describes_is_tried() -> None:
+    names = {name for name, value in public() if describes(value)}
+    assert names <= DESCRIBING.keys(), sorted(names - DESCRIBING.keys())
+
+
+def test_every_public_callable_that_trains_is_tried() -> None:
+    names = {name for name, value in public() if not describes(value)} - RESTORED
+    assert names <= TRAINING.keys(), sorted(names - TRAINING.keys())
+
+
+@pytest.mark.parametrize("name", sorted(CALLABLES))
+def test_bad_calls_hurt_nobody(name: str, tmp_path: Path) -> None:
+    for seed in range(TRIALS):
+        attempt(name, seed, tmp_path)

@@ -1,0 +1,195 @@
+"""An hour of what the suite does for seconds: kills, bad calls, damaged files, injected failures.
+
+    python -m tests.soak --minutes 60 --seed 0 --record build/soak.json
+
+A part is a module with `trial(seed, folder) -> str`: one trial, drawn from its seed alone, in an
+empty folder; it returns how the trial came out, and raises where a promise is broken. Trials run
+some at a time in a process of their own, so that one that crashes or hangs is an outcome too. What
+the record has is not tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+# Of each part: its module, and how many trials there are.
+PARTS = {
+    "runs killed": ("tests.runtime.training.kills", 1000),
+    "disks full": ("tests.runtime.training.full", 1000),
+    "run folders damaged": ("tests.runtime.training.damage", 2000),
+    "data sets damaged": ("tests.runtime.data.damage", 12000),
+    "records and weights damaged": ("tests.command.damage", 6000),
+    "caches attacked": ("tests.runtime.caching.attacks", 1000),
+    "bad calls": ("tests.fuzzing.trials", 10000),
+    "bad command lines": ("tests.command.lines", 2000),
+    "failures in steps": ("tests.runtime.optimizers.failures", 3000),
+    "failures in runs": ("tests.runtime.training.failures", 1000),
+}
+AT_ONCE = 20  # trials of one process
+SLOWEST = 60.0  # seconds for a trial: what takes longer hangs
+FAULTS = "broken", "crashed", "hung"
+ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
+
+
+def work(module: str, seed: int, numbers: range, slowest: float) -> None:
+    """Makes trials, and prints a line for each: its number, how it came out and why."""
+    trial = import_module(module).trial
+    for number in numbers:
+        faulthandler.dump_traceback_later(slowest, exit=True)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found, why = trial(seed * 10**6 + number, Path(folder)), ""
+            except Exception as error:  # whatever it is breaks a promise
+                found, why = "broken", f"{type(error).__name__}: {error}"
+        print(json.dumps([number, found, why]), flush=True)
+
+
+def tried(module: str, seed: int, numbers: range) -> list[list[Any]]:
+    """Returns a line for each of some trials, which a process of their own makes."""
+    command = [sys.executable, "-X", "faulthandler", "-m", "tests.soak"]
+    command += ["--work", module, "--seed", str(seed), "--slowest", str(SLOWEST)]
+    command += ["--numbers", str(numbers.start), str(numbers.stop)]
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        status = subprocess.run(
+            command, env={**os.environ, **ALONE}, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=errors, check=False,
+        ).returncode  # fmt: skip
+        output.seek(0)
+        errors.seek(0)
+        said = errors.read()[-2000:]
+        lines = [json.loads(line) for line in output if line.startswith("[") and line[-1] == "\n"]
+    if len(lines) < len(numbers):
+        what = "hung" if "Timeout (" in said else "crashed"
+        lines.append([numbers.start + len(lines), what, f"status {status}: {said}"])
+    return lines
+
+
+class Record:
+    """How trials came out, in a file.
+
+    Args:
+        path: of the file, which may be there already.
+        seed: of the trials.
+
+    Attributes:
+        outcomes: of each part, by the number of the trial.
+        faults: what was broken, by part and number.
+        seconds: of all processes, by part.
+    """
+
+    def __init__(self, path: Path, seed: int) -> None:
+        found = json.loads(path.read_text()) if path.exists() else {"seed": seed}
+        if found["seed"] != seed:
+            raise SystemExit(f"{path} is of seed {found['seed']}: take --seed {found['seed']}, "
+                             "or another --record")  # fmt: skip
+        self.path, self.seed, self._lock = path, seed, Lock()
+        self.outcomes: dict[str, dict[str, str]] = found.get("outcomes", {})
+        self.faults: dict[str, str] = found.get("faults", {})
+        self.seconds: dict[str, float] = found.get("seconds", {})
+
+    def left(self, goals: dict[str, int]) -> Iterator[tuple[str, range]]:
+        """Yields parts and trials of them that were not made; parts take turns by their share."""
+        turns = sorted(
+            (start / goal, name, range(start, min(start + AT_ONCE, goal)))
+            for name, goal in goals.items()
+            for start in range(0, goal, AT_ONCE)
+        )
+        for _, name, numbers in turns:
+            known = self.outcomes.get(name, {})
+            missing = [number for number in numbers if str(number) not in known]
+            if missing:
+                yield name, range(missing[0], numbers.stop)
+
+    def add(self, name: str, lines: list[list[Any]], seconds: float) -> None:
+        """Takes in what came of some trials of a part."""
+        with self._lock:
+            for number, found, why in lines:
+                self.outcomes.setdefault(name, {})[str(number)] = found
+                if found in FAULTS:
+                    self.faults[f"{name}/{number}"] = why
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 1)
+            what = ("seed", "outcomes", "faults", "seconds")
+            beside = self.path.with_suffix(".new")
+            beside.write_text(json.dumps({key: getattr(self, key) for key in what}))
+            beside.replace(self.path)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns how often each outcome was, by part."""
+        return {
+            name: {
+                "trials": len(found),
+                "seconds": self.seconds[name],
+                "outcomes": dict(Counter(found.values()).most_common()),
+            }
+            for name, found in sorted(self.outcomes.items())
+        }
+
+
+def soak(record: Record, goals: dict[str, int], minutes: float, processes: int) -> None:
+    """Makes the trials that the record does not have, until the time is over."""
+    end = time.monotonic() + 60 * minutes
+
+    def make(turn: tuple[str, range]) -> None:
+        name, numbers = turn
+        if (start := time.monotonic()) < end:
+            lines = tried(PARTS[name][0], record.seed, numbers)
+            record.add(name, lines, time.monotonic() - start)
+
+    with ThreadPoolExecutor(processes) as pool:
+        list(pool.map(make, record.left(goals)))
+
+
+def table(parts: dict[str, Any]) -> str:
+    """Returns what came of the trials, as the page on reliability shows it."""
+    lines = ["| part | trials | what came of them |", "|---|---|---|"]
+    for name, part in parts.items():
+        found = ", ".join(f"{outcome} {count:,}" for outcome, count in part["outcomes"].items())
+        lines.append(f"| {name} | {part['trials']:,} | {found} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Makes the trials, and prints and writes what came of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=60, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trials (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at once")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts")
+    parser.add_argument("--record", type=Path, default=Path("build/soak.json"))
+    parser.add_argument("--summary", type=Path, help="a JSON file for what came of all trials")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--numbers", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--slowest", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.work, options.seed, range(*options.numbers), options.slowest)
+        return 0
+    options.record.parent.mkdir(parents=True, exist_ok=True)
+    record = Record(options.record, options.seed)
+    soak(record, {name: PARTS[name][1] for name in options.only}, options.minutes,
+         options.processes)  # fmt: skip
+    print(table(record.summary()))
+    for where, why in record.faults.items():
+        print(f"{where}: {why}")
+    if options.summary:
+        options.summary.write_text(json.dumps({"seed": record.seed, "parts": record.summary()},
+                                              indent=1) + "\n")  # fmt: skip
+    return int(bool(record.faults))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
