@@ -45,6 +45,7 @@ from .. import capacity
 from ..backend import Backend, Context, Executor, Expected
 from ..capacity import Item
 from ..footprint import Footprint
+from ..forks import check_process
 from ..parallel.agreement import check_alike, digest
 from ..parallel.data_parallel import DataParallel
 from ..parallel.ranks import Ranks
@@ -127,6 +128,7 @@ class Compiled(Remade):
         seed: int,
         parallel: DataParallel | None = None,
     ) -> None:
+        check_process(backend.device)
         self.parallel, self._agreed = parallel, False
         self.ranks = Ranks(None) if parallel is None else parallel.ranks
         self.net, self.criterion, self.backend = net, criterion, backend
@@ -292,7 +294,12 @@ class Compiled(Remade):
         check_range(nodes, torch.finfo(self.dtype).max, self.dtype)
 
     def context(self, batch: int, share: Share | None = None) -> Context:
-        """Returns the context of a call at a batch size, or on a share of a batch."""
+        """Returns the context of a call at a batch size, or on a share of a batch.
+
+        Raises:
+            NewtritonError: this process cannot use the model's device.
+        """
+        check_process(self.device)
         ranks = self.ranks if share is None else share.ranks
         return Context(batch, self.dtype, self.device, ranks.all_sum)
 
@@ -460,6 +467,7 @@ class Compiled(Remade):
             NewtritonError: another dtype or device, or a batch of which batch norm cannot take
                 statistics.
         """
+        check_process(self.device)
         inputs, demands = check_inputs(traced, x, self.dtype, self.device, traced.part is not None)
         batch = len(next(iter(inputs.values())))
         if traced.part is None:
