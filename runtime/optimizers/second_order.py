@@ -200,7 +200,8 @@ class SecondOrder(Remade):
         """Takes batches into the averages of the curvature before the first step; no step is made.
 
         So the first step starts from the curvature of a larger sample than its batch, as FITRE's
-        may: of five mini-batches (Kylasa et al. 2020, section 3.1.1). Burn-in comes after that.
+        may: of five mini-batches (Kylasa et al. 2020, section 3.1.1). Burn-in comes after that. An
+        error leaves the averages as they were.
 
         Args:
             data: the batches (x, y), all with the same weight.
@@ -227,13 +228,14 @@ class SecondOrder(Remade):
         if self.steps:
             raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
         check_batches(data)
-        for x, y in map(pair, data):
-            batches += 1
-            if not curvature.bootstrap(self._taken.linearize(x, y)):
-                raise NewtritonError(
-                    f"bootstrap: the curvature of batch {batches} is not finite: look at the data, "
-                    "or start from other parameters"
-                )
+        with undone(held(curvature)):
+            for x, y in map(pair, data):
+                batches += 1
+                if not curvature.bootstrap(self._taken.linearize(x, y)):
+                    raise NewtritonError(
+                        f"bootstrap: the curvature of batch {batches} is not finite: look at the "
+                        "data, or start from other parameters"
+                    )
         if not batches:
             raise NewtritonError("bootstrap got no batches: give at least one")
 

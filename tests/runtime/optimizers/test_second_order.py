@@ -294,3 +294,23 @@ def test_what_cannot_be_gathered_before_a_step_is_refused() -> None:
     optimizer.step(x, y)
     with pytest.raises(NewtritonError, match="before the first step"):
         optimizer.bootstrap([(x, y)])
+
+
+def test_a_bootstrap_that_fails_leaves_the_averages_as_they_were() -> None:
+    model, [(x, y)] = problem("mlp")
+    optimizer = nt.FITRE(model)
+    before = optimizer.state_dict()
+    with pytest.raises(nt.NewtritonError):
+        optimizer.bootstrap([(x, y), (math.nan * x, y)])
+    assert_identical(optimizer.state_dict(), before)
+
+
+def test_a_refused_step_says_where_it_led() -> None:
+    model, [(x, y)] = problem("mlp")
+    optimizer = nt.EACG(model, lr=1e3, noise=None)
+    reports = [optimizer.step(x, y) for _ in range(3)]
+    optimizer = nt.SecondOrder(model, "kfac", "kfi", nt.Fixed(1e3, refuse=True))
+    reports += [optimizer.step(x, y) for _ in range(3)]
+    refused = [report for report in reports if not report.accepted]
+    assert refused
+    assert all("the step was refused: it " in report.status for report in refused)
