@@ -22,6 +22,7 @@ from .explain import explain
 from .inputs import Demand, label_shape, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
+from .statistics import variances
 from .view import ParameterView
 
 
@@ -205,7 +206,8 @@ class Model(Compiled):
             flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())
             demands, (total, *_) = self.summed(found, demands, share, *flat)
             self.decay_(gradient, self.params)
-            h = float(read_checked(demands, total, largest=(gradient, self.params))[0])
+            largest = (gradient, self.params, *variances(statistics))
+            h = float(read_checked(demands, total, largest=largest)[0])
         return h, gradient, statistics
 
     def linearize(

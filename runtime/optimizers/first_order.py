@@ -218,7 +218,7 @@ class TorchOptimizer(Remade):
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns loss and gradient of the batches."""
         loss, gradient, statistics = mean_gradient(self._taken, batches)
-        return Start(loss, gradient, statistics, not_finite(loss, gradient))
+        return Start(loss, gradient, statistics, not_finite(loss, gradient, statistics))
 
     def _batches(self, x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         """Returns the batch alone, or the data, which L-BFGS passes through several times."""
