@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,9 +97,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Returns an object whose names differ."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice")
+        twice = next(n for n, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"{twice[:80]!r} is there twice")
     return found
 
 

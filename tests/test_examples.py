@@ -68,7 +68,7 @@ def test_the_readmes_first_example_runs(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("page", "count"), [("adding", 4), ("data", 6), ("modules", 3), ("parts", 3)]
+    ("page", "count"), [("adding", 4), ("data", 6), ("modules", 3), ("parts", 4)]
 )
 def test_the_code_of_a_page_runs(
     page: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -62,12 +62,12 @@ def check_count(what: str, value: object, least: int = 1, most: int = LONGEST) -
     Raises:
         NewtritonError: the value is no such integer.
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if whole and least <= int(value) <= most:
-        return int(value)
     wanted = "a positive integer" if least == 1 else f"an integer ≥ {least}"
-    if whole and int(value) > most:
-        wanted = f"one up to {most}"
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        if least <= int(value) <= most:
+            return int(value)
+        if int(value) > most:
+            wanted = f"one up to {most}"
     raise NewtritonError(f"{what} is {quoted(value)}: give {wanted}")
 
 
@@ -134,9 +134,10 @@ def check_names(what: str, values: object) -> tuple[str, ...]:
     Raises:
         NewtritonError: the values are something else, a text alone among them.
     """
-    several = isinstance(values, (tuple, list, Set)) and not isinstance(values, str)
-    if several and all(isinstance(value, str) for value in values):
-        return tuple(values)
+    if isinstance(values, (tuple, list, Set)):
+        names = tuple(value for value in values if isinstance(value, str))
+        if len(names) == len(values):
+            return names
     raise NewtritonError(f"{what} is {quoted(values)}: give a list of names")
 
 

@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found]
 
-LARGEST = 1 << 20  # bytes of a file of options
+LARGEST = 1 << 14  # bytes of a file of options: for a key of 60,000 tomllib takes 20 seconds
 KEYWORDS = "set"  # the table of a file, and the option, whose values are name=value
 
 
@@ -46,7 +46,12 @@ def expanded(
     first = Twin()
     first.add_argument("--config", type=Path)
     path = first.parse_known_args(arguments)[0].config
-    return [*_arguments(path, add_options), *arguments] if path is not None else [*arguments]
+    if path is None:
+        return [*arguments]
+    try:
+        return [*_arguments(path, add_options), *arguments]
+    except RecursionError as error:
+        raise NewtritonError(f"{path} is no file of options: it is nested too deeply") from error
 
 
 def _arguments(path: Path, add_options: Callable[[argparse.ArgumentParser], None]) -> Iterator[str]:
@@ -55,7 +60,7 @@ def _arguments(path: Path, add_options: Callable[[argparse.ArgumentParser], None
         values = tomllib.loads(read(path, LARGEST).decode())
     except NewtritonError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise NewtritonError(f"{path} is no TOML file: {error}") from error
     twin = Twin()
     add_options(twin)

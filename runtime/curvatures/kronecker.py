@@ -41,6 +41,7 @@ from ..parts.state import (
     Maybe,
     Number,
     Random,
+    Shaped,
     Spec,
     State,
     Undo,
@@ -223,7 +224,11 @@ class KroneckerCurvature(Remade):
         for block in blocks.values():
             shapes = block.spec(views, self.model.dtype).items()
             block.load(
-                {n: torch.empty(spec.shape, dtype=spec.dtype, device=META) for n, spec in shapes}
+                {
+                    name: torch.empty([n or 0 for n in spec.shape], dtype=spec.dtype, device=META)
+                    for name, spec in shapes
+                    if isinstance(spec, Shaped)
+                }
             )
         return self._operator(blocks)
 

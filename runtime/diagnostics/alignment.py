@@ -147,8 +147,9 @@ def _steps(
     strength: float,
 ) -> dict[str, Tensor]:
     """Returns the updates as flat vectors, by name."""
-    given = updates
-    if not isinstance(updates, Mapping):
+    if isinstance(updates, Mapping):
+        given: Mapping[str, Curvature | Tensor | str] = updates
+    else:
         given = {name: name for name in check_names("updates", updates)}
     steps: dict[str, Tensor] = {}
     for name, update in given.items():

@@ -194,7 +194,7 @@ class Linearization(Generic[M]):
             raise NewtritonError(
                 f"v is {v.dtype}, the model computes in {self.model.dtype}: use v.to(model.dtype)"
             )
-        return v
+        return v.detach()
 
     # --- products -------------------------------------------------------------------------------
 

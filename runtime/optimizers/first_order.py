@@ -173,12 +173,12 @@ class TorchOptimizer(Remade):
         """Makes a step; returns its report, and why none could be made, None where one could."""
         start = self._start(batches)
         fault, norm = start.fault, 0.0
-        what = {"status": "stepped", **start.reported, "lr": self._lr}
+        what: dict[str, Any] = {"status": "stepped", **start.reported, "lr": self._lr}
         if fault is None:
             fault, norm = self._move_or_stay(start.loss, start.gradient, batches)
         self.steps += 1
         if fault is not None:
-            return StepReport(start.loss, None, False, norm, **what | {"status": fault}), fault
+            return StepReport(start.loss, None, False, norm, **{**what, "status": fault}), fault
         with undone(self._go_back):
             for of_batch in start.statistics:
                 self.model.update_statistics(of_batch)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..parts.block import BlockDiagonal
     from ..parts.protocols import Curvature, Solver
 
-# Flat vectors that a step holds at most besides a gradient: directions, proposals, averages,
-# parameters before it; and those that iterations of conjugate gradients work with. Measured.
+# Flat vectors that a step holds at most besides its gradient, as measured: directions, proposals,
+# averages, parameters before it; and those that conjugate gradients work with.
 VECTORS, ITERATED = 6, 8
 SMALLER = (
     "keep the diagonal of large factors: give the curvature a smaller max_factor, or leave layers "
@@ -48,10 +48,9 @@ def check_step(
         NewtritonError: it does not fit; the error says how many samples do.
     """
     factors = [*_of_factors(curvature, solver)]
-    numbers = VECTORS * model.layout.numel + sum(i.size for i, _ in factors) // model.dtype.itemsize
-    if not model.plenty(programs, batch, numbers):
-        fixed = [Item("vectors", VECTORS * model.layout.numel * model.dtype.itemsize)]
-        fixed += [item for item, _ in factors]
+    vectors = VECTORS + (0 if isinstance(solver, Direct) else ITERATED)
+    fixed = [Item("flat vectors", vectors * model.params.nbytes), *(item for item, _ in factors)]
+    if not model.plenty(programs, batch, sum(i.size for i in fixed) // model.dtype.itemsize):
         working = max((work for _, work in factors), default=0)
         counts = model.footprints(programs, batch)
 

@@ -42,8 +42,7 @@ def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         raise NewtritonError(
             f"data is a one-shot iterator ({type(x).__name__}): give a list or a loader"
         )
-    check_batches(x)
-    return Passes(x)
+    return Passes(check_batches(x))
 
 
 def weighted(model: Taken, batches: Iterable[B]) -> Iterator[tuple[B, float | Tensor]]:

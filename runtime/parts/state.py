@@ -29,7 +29,7 @@ SHOWN = 100  # characters of a name that is shown as it is
 # Tensors, numbers and None by name, nested. What it holds is data from a file: `check_state` looks
 # at its types when it is read, a type checker cannot.
 State: TypeAlias = dict[str, Any]
-Undo: TypeAlias = Callable[[], None]  # puts something back to what it was
+Undo: TypeAlias = Callable[[], object]  # puts something back to what it was
 
 
 class Leaf(Protocol):

@@ -139,6 +139,8 @@ class Decoder:
         if kind == "$tensor":
             tensor = self.tensors[content]
             order = value.get("order", [*range(tensor.dim())])
+            if sorted(order) != [*range(tensor.dim())]:
+                raise ValueError(f"{content} has no such order of axes")
             return self._placed(tensor.permute(_inverse(order)), value)
         if kind == "$parameters":
             return self._placed(self._flat(content, value["dtype"]), value)

@@ -114,7 +114,7 @@ class History(Checked):
 
         Each has a line of its own.
         """
-        lists = {"epochs": [*map(asdict, self.epochs)], "steps": self.steps}
+        lists = {"epochs": [asdict(epoch) for epoch in self.epochs], "steps": self.steps}
         lines = {name: ",\n".join(map(json.dumps, rows)) for name, rows in lists.items()}
         parts = [f'"{name}": [\n{text}\n]' for name, text in lines.items()]
         return "{" + ",\n".join([*parts, f'"interrupted": {json.dumps(self.interrupted)}']) + "}\n"
@@ -125,7 +125,7 @@ class History(Checked):
         Raises:
             NewtritonError: it cannot be written.
         """
-        path = path_of("path", path)
+        path = path_of("path", path, "file")
         try:
             files.make_folder(path.parent)
             files.replace(path, self.text().encode())
@@ -155,7 +155,7 @@ class History(Checked):
         Raises:
             NewtritonError: the file is another one.
         """
-        data = read(path_of("path", path), TEXT)
+        data = read(path_of("path", path, "file"), TEXT)
         try:
             return cls.parsed(data.decode())
         except ValueError as error:

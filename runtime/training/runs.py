@@ -27,7 +27,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, topological
 from ..data.sources import Source, is_stateful, mark_of, set_back, sources
-from ..disk import parsed, read_json
+from ..disk import parsed, read_json, unreadable
 from ..model.batches import Placed, moved
 from ..model.compiled import Compiled
 from . import files
@@ -127,7 +127,7 @@ class RunFolder:
 
     def check_new(self) -> None:
         """Raises an error where the folder holds a run, which is left alone."""
-        self._check_age()
+        self._check_open()
         if self.generations.exist:
             raise NewtritonError(
                 f"{self.path} holds a run already: resume it, or choose another folder"
@@ -219,7 +219,7 @@ class RunFolder:
             NewtritonError: there is no run, it is damaged, or it is of another network or optimizer
                 or was started with other options; nothing has changed.
         """
-        self._check_age()
+        self._check_open()
         self._check_options()
         if not self.generations.exist:
             raise NewtritonError(
@@ -295,9 +295,11 @@ class RunFolder:
                 part.set(before[name])
             raise
 
-    def _check_age(self) -> None:
-        """Raises an error where the folder holds a run of an earlier version."""
-        if (self.path / "state.pt").exists():
+    def _check_open(self) -> None:
+        """Raises an error where the folder holds a run of an earlier version, or is closed."""
+        if os.path.isdir(self.path) and not os.access(self.path, os.R_OK | os.X_OK):
+            raise unreadable(self.path, "Permission denied")
+        if os.path.lexists(self.path / "state.pt"):
             raise NewtritonError(
                 f"{self.path} holds a run of an earlier version of newtriton (state.pt, which is "
                 "pickled and not read any more): finish it with that version, or choose another "

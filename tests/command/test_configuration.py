@@ -70,3 +70,18 @@ def test_a_fault_names_the_file(tmp_path: Path, text: str, message: str) -> None
     assert str(tmp_path / "run.toml") in str(raised.value)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a." * 3000 + "a = 1", "net = " + "[" * 400 + "1" + "]" * 400, "x = " + "[" * 5000],
+    ids=["keys", "lists", "open lists"],
+)
+def test_what_is_nested_too_deeply_is_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(NewtritonError, match=r"run\.toml(: a)? is (no TOML|no file of|{)"):
+        parsed(tmp_path, text)
+
+
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(NewtritonError, match=r"run\.toml cannot be read: it has \d+ bytes"):
+        parsed(tmp_path, "a." * 100_000 + "a = 1")

@@ -120,6 +120,20 @@ def test_the_weights_are_the_average_where_that_is_asked_for(tmp_path: Path, mon
     assert nt.evaluate(model, [few[1]]) == (last.validation_loss, last.validation_accuracy)
 
 
+def test_batches_in_pieces_give_the_same_run_and_may_go_on_whole(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(History, "plot", lambda *_, **__: None)
+    few = tuple(nt.Samples(part.x[:200], part.y[:200]) for part in nt.digits())
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: few)
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", small_cnn)
+    options = ("--optimizer", "adam", "--batch-size", "100", "--epochs")
+    assert train(tmp_path / "whole", *options, "2") == 0
+    assert train(tmp_path / "cut", *options, "1", "--micro-batch", "30") == 0
+    assert train(tmp_path / "cut", *options, "2", "--resume") == 0
+    histories = [History.load(tmp_path / n / "history.json") for n in ("whole", "cut")]
+    whole, cut = ([epoch.validation_loss for epoch in h.epochs] for h in histories)
+    assert cut == pytest.approx(whole, rel=1e-4)
+
+
 def test_a_folder_from_before_an_option_was_there_goes_on(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(History, "plot", lambda *_, **__: None)
     monkeypatch.setitem(catalogue.NETWORKS, "cnn", small_cnn)
@@ -175,6 +189,8 @@ def test_help_lists_the_keywords_of_the_optimizer(capsys, tmp_path: Path):
         (["--set", "dampin=1"], "fitre has no 'dampin'; it takes damping, max_radius"),
         (["--set", "damping=much"], "--set damping=much: give a number, or none"),
         (["--set", "damping=1", "--damping", "1"], "--damping is --set damping=…: give one"),
+        (["--micro-batch", "0"], "--micro-batch is 0"),
+        (["--set", "micro_batch=9", "--micro-batch", "9"], "--micro-batch is --set micro_batch=…"),
         (["--set", "max_radius=1", "--radius", "1"], "--radius is --set max_radius=…"),
         (["--optimizer", "lbfgs", "--set", "history_size=0.5"], "give a whole number"),
         (["--optimizer", "sgd", "--set", "momentum=-1"], "momentum"),

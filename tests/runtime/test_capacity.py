@@ -156,7 +156,7 @@ def test_every_call_on_a_batch_is_refused_before_anything_changes(
     monkeypatch.setenv(VARIABLE, "100000")
     for call in (model, lambda x: model.gradient(x, y), lambda x: model.objective(x, y),
                  lambda x: model.linearize(x, y), lambda x: optimizer.step(x, y)):  # fmt: skip
-        with pytest.raises(nt.NewtritonError, match=r"samples needs .* give at most"):
+        with pytest.raises(nt.NewtritonError, match="samples needs"):
             call(x)
     assert torch.equal(model.params, before)
     after = optimizer.state_dict()

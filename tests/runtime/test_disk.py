@@ -75,3 +75,9 @@ def test_what_is_no_json_is_told(text: bytes, message: str, tmp_path: Path) -> N
     (tmp_path / "file").write_bytes(text)
     with pytest.raises(NewtritonError, match=f"file is damaged: .*{message}"):
         read_json(tmp_path / "file")
+
+
+def test_what_is_there_twice_is_found_at_once() -> None:
+    names = [f'"{i}": 0' for i in range(200_000)]
+    with pytest.raises(ValueError, match="'0' is there twice"), bounded("200,000 names"):
+        parsed("{" + ", ".join([*names, '"0": 1']) + "}")

@@ -16,6 +16,7 @@ from ...disk import opened
 GZIP = b"\x1f\x8b"
 AUTOMATIC = 47  # zlib's word for data of gzip or of zlib
 CHUNK = 1 << 16  # bytes that are unzipped at once, to a thousand times as many at most
+MEMBERS = 1 << 16  # of a gzipped file that was zipped in parts, at most
 MOST = 1 << 30  # bytes: none of the published files is larger when it is unzipped
 SMALL, RATIO = 1 << 26, 100  # beyond so many bytes, so many times what is zipped are the most
 
@@ -108,27 +109,32 @@ def _parts(path: Path, data: memoryview, start: int) -> Iterator[bytes]:
     Offsets in complaints are those of the zipped file.
     """
     offset = start
-    while offset < len(data):
+    for _ in range(MEMBERS):
+        if offset == len(data):
+            return
         if offset > start and data[offset : offset + 2] != GZIP:
             more = len(data) - offset
             raise damaged(path, offset, f"{more} bytes follow the zipped data: get the file again")
-        member = zlib.decompressobj(wbits=AUTOMATIC)
+        member, begun = zlib.decompressobj(wbits=AUTOMATIC), offset
         while not member.eof:
             if offset >= len(data):
                 raise damaged(path, len(data), "the zipped data end too early: get the file again")
             chunk = data[offset : offset + CHUNK]
-            before = member.copy()
             try:
                 part = member.decompress(chunk)
             except zlib.error as error:
-                at = offset + _first_bad(before, chunk)
+                at = offset + _first_bad(data[begun:offset], chunk)
                 raise damaged(path, at, f"damaged zipped data ({error}): get it again") from error
             offset += len(chunk) - len(member.unused_data)
             yield part
+    raise damaged(path, offset, f"more than {MEMBERS} zipped parts follow each other")
 
 
-def _first_bad(member: zlib._Decompress, chunk: memoryview) -> int:  # pyright: ignore[reportAttributeAccessIssue]
-    """Returns the place of the first byte of a chunk that cannot be unzipped."""
+def _first_bad(before: memoryview, chunk: memoryview) -> int:
+    """Returns the place of the first byte of a chunk that cannot be unzipped after others."""
+    member = zlib.decompressobj(wbits=AUTOMATIC)
+    for start in range(0, len(before), CHUNK):
+        member.decompress(before[start : start + CHUNK])
     for place in range(len(chunk)):
         try:
             member.decompress(chunk[place : place + 1])

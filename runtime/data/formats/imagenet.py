@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ....compiler.graph.errors import NewtritonError
-from ...disk import unreadable
-from .contents import Contents, damaged
+from ...disk import read, unreadable
+from .contents import damaged
 from .images import Images
 
+TEXT = 1 << 24  # bytes: the lists of the published set have half a million
 ENDINGS = (".jpeg", ".jpg")
 PLAIN = re.compile(r"\w[\w.-]*")  # a name that leads nowhere else
 SIDE = 224  # of ImageNet's images, after resizing and cropping
@@ -113,7 +114,7 @@ def _lines(path: Path, number: int) -> Iterator[tuple[int, list[str]]]:
         NewtritonError: there is none, or a word is no plain name.
     """
     offset, some = 0, False
-    for line in Contents.of(path).data.tobytes().splitlines(keepends=True):
+    for line in read(path, TEXT).splitlines(keepends=True):
         words = line.decode("ascii", "replace").split()[:number]
         if words:
             some = True

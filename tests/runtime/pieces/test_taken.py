@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import fields
@@ -203,11 +204,17 @@ class Peak(TorchDispatchMode):
         self._alive.discard(place)
 
 
+CONVOLUTIONS = Case(
+    lambda: nt.Sequential(
+        nt.Conv2d(4, 3), nt.Tanh(), nt.Conv2d(4, 3), nt.Tanh(), nt.AvgPool2d(12), nt.Flatten()
+    ),
+    (1, 16, 16), nt.CrossEntropyLoss(), CASES["images"].labels,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["FITRE", "KFLR", "ekfac", "NewtonCG", "ggn", "Adam"])
 def test_memory_is_that_of_a_piece(name: str) -> None:
-    net = nt.Sequential(nt.Conv2d(4, 3), nt.Tanh(), nt.Conv2d(4, 3), nt.Tanh(), nt.AvgPool2d(12))
-    case = Case(lambda: nt.Sequential(net, nt.Flatten()), (1, 16, 16), nt.CrossEntropyLoss(),
-                CASES["images"].labels)  # fmt: skip
+    case = CONVOLUTIONS
     peaks = dict[tuple[int, int | None], int]()
     for samples, size in ((64, None), (64, 8), (8, None)):
         optimizer = OPTIMIZERS[name](case.model(), micro_batch=size)
@@ -218,6 +225,22 @@ def test_memory_is_that_of_a_piece(name: str) -> None:
         peaks[samples, size] = peak.most
     inputs = 64 * 16 * 16 * 8  # of which a check has its own
     assert peaks[64, 8] < 1.3 * peaks[8, None] + inputs < peaks[64, None]
+
+
+def test_what_does_not_fit_whole_fits_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, batch = CONVOLUTIONS, CONVOLUTIONS.batch(256)
+
+    def step(size: int | None) -> nt.StepReport:
+        return nt.FITRE(case.model(), micro_batch=size).step(*batch)
+
+    expected = step(None)
+    monkeypatch.setenv("NEWTRITON_MEMORY", "4e6")
+    with pytest.raises(nt.NewtritonError, match="pieces: micro_batch=K") as refused:
+        step(None)
+    most = int(re.findall(r"at most (\d+) samples", str(refused.value))[0])
+    assert step(most).loss == pytest.approx(expected.loss, rel=1e-12)
+    with pytest.raises(nt.NewtritonError, match=f"a step on {2 * most} samples needs"):
+        step(2 * most)
 
 
 def test_optimizers_are_copied_with_their_pieces() -> None:

@@ -136,7 +136,7 @@ def trial(seed: int, folder: Path) -> str:
     if sealed:
         reseal(path.parent)
     what = f"seed {seed}, {path.parent.name}/{done}{', checksums anew' * sealed}, {which}"
-    before = parts().state()
+    before, there = parts().state(), _files(run)
     try:
         with bounded(what):
             history = parts().load(run, which)
@@ -146,6 +146,7 @@ def trial(seed: int, folder: Path) -> str:
         assert len(said) < 2000, f"{what}: {said!r}"
         changed = differing(before, parts().state())
         assert not changed, f"{what}: refused, and {changed[0]} has changed"
+        assert _files(run) == there, f"{what}: refused, and the folder has changed"
         return _gone_back(run, path, what)
     except Exception as error:
         raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
@@ -153,6 +154,19 @@ def trial(seed: int, folder: Path) -> str:
     led = path in (run / "last", run / "best")  # to another generation, which cannot be told
     assert sealed or led or not found, f"{what}: silently another {found[0]}"
     return "other data" if found else "restored"
+
+
+def _files(folder: Path) -> dict[str, object]:
+    """What a folder holds, but for who has its lock."""
+    found: dict[str, object] = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            found[str(path)] = path.readlink()
+        elif path.is_file() and path.stat().st_size < LARGE and path.name != "lock":
+            found[str(path)] = path.read_bytes()
+        else:
+            found[str(path)] = path.is_dir()
+    return found
 
 
 def _gone_back(run: Path, path: Path, what: str) -> str:

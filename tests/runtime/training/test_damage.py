@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -109,3 +113,57 @@ def test_a_history_that_is_none_is_refused_by_name(text: str, tmp_path: Path) ->
     (tmp_path / "history.json").write_text(text)
     with pytest.raises(NewtritonError, match=r"history\.json is not a history"):
         History.load(tmp_path / "history.json")
+
+
+def _as_nobody(call: Callable[[], object]) -> str:
+    """What a user who has no rights is told in an error, in a process of its own."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        said = "nothing"
+        with suppress(Exception):
+            if os.getuid() == 0:
+                os.setuid(65534)
+            try:
+                call()
+            except NewtritonError as error:
+                said = str(error)
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("which", ["last", "auto", "never", "previous"])
+def test_a_closed_folder_is_told(which: str) -> None:
+    with TemporaryDirectory() as outer:
+        run = Path(shutil.copytree(good(), Path(outer) / "run", symlinks=True))
+        Path(outer).chmod(0o755)
+        run.chmod(0o000)
+        said = _as_nobody(lambda: parts().train(run, 3, which))
+        run.chmod(0o700)
+    assert said.startswith(f"{run} cannot be ") and "Permission denied" in said
+
+
+@pytest.mark.parametrize(
+    ("closed", "message"),
+    [
+        ("options.json", "options.json cannot be read: Permission denied"),
+        ("last/state.json", "state.json cannot be read: Permission denied"),
+        ("generations", "damaged run, of which 'last' cannot be read"),
+        (".", "run cannot be written (Permission denied)"),
+    ],
+)
+def test_what_may_not_be_read_or_written_is_told(closed: str, message: str) -> None:
+    with TemporaryDirectory() as outer:
+        run = Path(shutil.copytree(good(), Path(outer) / "run", symlinks=True))
+        Path(outer).chmod(0o755)
+        for path in (run, *run.rglob("*")):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        (run / closed).chmod(0o555 if closed == "." else 0o000)
+        (run / "lock").unlink()
+        said = _as_nobody(lambda: parts().load(run, "last"))
+        (run / closed).chmod(0o700)
+    assert message in said

@@ -87,3 +87,13 @@ def test_arrays_take_all_that_is_left(tmp_path: Path) -> None:
         contents.array(2, (5,), "<u2")
     with pytest.raises(NewtritonError, match="the file ends where"):  # and nothing is allocated
         contents.array(2, (2**32 - 1,) * 3)
+
+
+def test_zipped_parts_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEMBERS", 3)
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(b"a") * 4)
+    with pytest.raises(NewtritonError, match="more than 3 zipped parts follow each other"):
+        Contents.of(path)
+    path.write_bytes(gzip.compress(b"a") * 2)
+    assert Contents.of(path).data.tobytes() == b"aa"
