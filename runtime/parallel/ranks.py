@@ -101,11 +101,12 @@ class Ranks:
         """Returns the numbers of all ranks, a row for each."""
         if self.alone:
             return numbers.unsqueeze(0)
-        rows = numbers.new_empty(self.size, numbers.numel())
-        self.traffic.note("all_gather", numbers.numel() * numbers.itemsize)
+        own = numbers.to(self.device).contiguous()
+        rows = own.new_empty(self.size, own.numel())
+        self.traffic.note("all_gather", own.numel() * own.itemsize)
         with answering():
-            dist.all_gather(list(rows.unbind()), numbers.contiguous(), group=self.group)
-        return rows
+            dist.all_gather(list(rows.unbind()), own, group=self.group)
+        return rows.to(numbers.device)
 
     def _sum(self, flat: Tensor) -> Any:
         """Begins to sum contiguous memory over all ranks."""
