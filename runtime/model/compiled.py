@@ -172,20 +172,13 @@ class Compiled(Remade):
     @cached_property
     def programs(self) -> dict[bool, Programs]:
         """The network's programs by `training`: whether batch norm takes batch statistics."""
+        return {training: Programs(self.traced(training, self._part)) for training in (True, False)}
+
+    def traced(self, training: bool = True, part: str | None = None) -> Traced:
+        """Returns the network's forward graph, see `trace`; on a batch by itself unless given."""
         with torch.device("cpu"):  # of constants, whatever the default is
-            return {
-                training: Programs(
-                    trace(
-                        self.net,
-                        self.input_shape,
-                        self.criterion,
-                        training,
-                        self._frozen,
-                        self._part,
-                    )
-                )
-                for training in (True, False)
-            }
+            given = self.net, self.input_shape, self.criterion, training, self._frozen
+            return trace(*given, part=part)
 
     def part_programs(self, training: bool = True) -> PartPrograms:
         """Returns the programs of parts of batches.
@@ -194,9 +187,7 @@ class Compiled(Remade):
             NewtritonError: samples are mixed, so that there are none.
         """
         if training not in self._parts:
-            with torch.device("cpu"):
-                given = self.net, self.input_shape, self.criterion, training, self._frozen
-                self._parts[training] = PartPrograms(trace(*given, part="own"))
+            self._parts[training] = PartPrograms(self.traced(training, "own"))
         return self._parts[training]
 
     def is_current(self, programs: Programs) -> bool:
