@@ -18,6 +18,7 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
@@ -85,6 +86,15 @@ class Watch:
     def changed(self) -> list[str]:
         """Returns what has changed in place."""
         return [name for name, tensor, version in self._seen if tensor._version != version]
+
+
+class Labelled(NamedTuple):
+    """A batch with labels, as `Checked` says of one that may have none."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    demands: list[Demand]
+    batch: int
 
 
 class Compiled(Remade):
@@ -441,6 +451,12 @@ class Compiled(Remade):
             return Checked(inputs, None, demands, batch)
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
+
+    def check_labelled(self, traced: Traced, x: Any, y: Tensor) -> Labelled:
+        """Returns a batch that has labels; see `check`."""
+        found = self.check(traced, x, check_tensor("labels", y))
+        assert found.labels is not None
+        return Labelled(found.inputs, found.labels, found.demands, found.batch)
 
     def watched(self) -> Iterator[tuple[str, Tensor]]:
         """Yields what makes a linearization stale when it is changed in place."""

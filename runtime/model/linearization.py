@@ -89,7 +89,7 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        inputs, labels, demands, batch = model.check(traced, x, y)
+        inputs, labels, demands, batch = model.check_labelled(traced, x, y)
         others = [] if ahead is None else ahead(batch)
         model.fit(program, batch, program.inputs.values(), tape=True, training=training)
         if others and model.backend.compiles:
@@ -97,7 +97,6 @@ class Linearization(Generic[M]):
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch, model.vectors
         self._watch = Watch(watched(model, x, y, training))
-        assert labels is not None
         self._labels, self._given = labels, model.feed(inputs, labels)
         if training:
             model.dropout.draw()

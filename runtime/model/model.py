@@ -12,6 +12,7 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree
 from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
 from ..backend import Planned
@@ -158,7 +159,7 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        found, demands = self._evaluate(x, y, training=False)
+        found, demands = self._evaluate(x, check_tensor("labels", y), training=False)
         broken, (total, *_) = self.measured(found)
         read_checked(demands + broken)
         return total.to(self.dtype)
@@ -169,7 +170,9 @@ class Model(Compiled):
         If `training`, batch norm takes batch statistics, and elements drop out as they did in the
         last linearization or gradient.
         """
-        found, demands = self._evaluate(x, y, check_flag("training", training))
+        found, demands = self._evaluate(
+            x, check_tensor("labels", y), check_flag("training", training)
+        )
         broken, (total, *_) = self.measured(found)
         return float(read_checked(demands + broken, total)[0])
 
@@ -190,7 +193,7 @@ class Model(Compiled):
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
-        inputs, labels, demands, batch = self.check(programs.traced, x, y)
+        inputs, labels, demands, batch = self.check_labelled(programs.traced, x, y)
         program = programs.linearize
         self.fit(program, batch, program.inputs.values())
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)

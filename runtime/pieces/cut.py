@@ -48,8 +48,7 @@ class CutBatch:
         self, model: Model, x: Any, y: Tensor, size: int, training: bool = True, draw: bool = False
     ) -> None:
         self.model, self.programs, self.size = model, model.part_programs(training), size
-        checked = model.check(model.programs[training].traced, x, y)
-        assert checked.labels is not None
+        checked = model.check_labelled(model.programs[training].traced, x, y)
         self._inputs, self.labels = checked.inputs, checked.labels
         self.demands, self.batch, self.passes = checked.demands, checked.batch, 0
         self.count = model.counted(self.labels, self.batch)
