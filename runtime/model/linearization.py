@@ -89,7 +89,7 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y)
+        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True)
         others = [] if ahead is None else ahead(batch)
         model.fit(program, batch, program.inputs.values(), tape=True, training=training)
         if others and model.backend.compiles:

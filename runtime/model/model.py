@@ -12,6 +12,7 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree
 from ...compiler.values import Gradient, Outputs, Scores
 from ..backend import Planned
@@ -160,7 +161,7 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        found, demands, share = self._evaluate(x, y, training=False)
+        found, demands, share = self._evaluate(x, check_tensor("labels", y), training=False)
         demands, (total, *_) = self.summed(found, demands, share)
         read_checked(demands)
         return total.to(self.dtype)
@@ -171,7 +172,8 @@ class Model(Compiled):
         If `training`, batch norm takes batch statistics, and elements drop out as they did in the
         last linearization or gradient.
         """
-        found, demands, share = self._evaluate(x, y, check_flag("training", training))
+        training = check_flag("training", training)
+        found, demands, share = self._evaluate(x, check_tensor("labels", y), training)
         demands, (total, *_) = self.summed(found, demands, share)
         return float(read_checked(demands, total)[0])
 
@@ -193,7 +195,8 @@ class Model(Compiled):
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
-        (inputs, labels, demands, batch), share, numbers = self.shared(programs.traced, x, y)
+        traced = programs.traced
+        (inputs, labels, demands, batch), share, numbers = self.shared(traced, x, y, True)
         program = programs.linearize
         self.fit(program, batch, program.inputs.values())
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)

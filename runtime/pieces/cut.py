@@ -50,7 +50,9 @@ class CutBatch:
         self, model: Model, x: Any, y: Tensor, size: int, training: bool = True, draw: bool = False
     ) -> None:
         self.model, self.programs, self.size = model, model.part_programs(training), size
-        checked, self.share, self.numbers = model.shared(model.programs[training].traced, x, y)
+        checked, self.share, self.numbers = model.shared(
+            model.programs[training].traced, x, y, True
+        )
         assert checked.labels is not None
         self._inputs, self.labels = checked.inputs, checked.labels
         self.demands, self.here, self.passes = checked.demands, checked.batch, 0
