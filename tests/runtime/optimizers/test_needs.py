@@ -35,7 +35,7 @@ def needs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     return seen
 
 
-def step(optimizer: nt.Optimizer, samples: int = 8) -> None:
+def step(optimizer: Any, samples: int = 8) -> None:
     optimizer.step(torch.randn(samples, 5), torch.arange(samples) % 3)
 
 
