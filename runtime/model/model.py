@@ -197,16 +197,17 @@ class Model(Compiled):
         (inputs, labels, demands, batch), share, numbers = self.shared(programs.traced, x, y)
         program = programs.linearize
         self.fit(program, batch, program.inputs.values())
-        self.dropout.draw()
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
-        feed = self.feed(inputs, labels) | numbers
-        feed |= self.dropout(self.context(batch), self.drawn(share))
-        found = self.run(program, batch, feed, out=out, share=share)
-        statistics = self.batch_statistics(programs, found, share)
-        flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())
-        demands, (total, *_) = self.summed(found, demands, share, *flat)
-        self.decay_(gradient, self.params)
-        h = float(read_checked(demands, total, largest=(gradient, self.params))[0])
+        with self.dropout.undone():
+            self.dropout.draw()
+            feed = self.feed(inputs, labels) | numbers
+            feed |= self.dropout(self.context(batch), self.drawn(share))
+            found = self.run(program, batch, feed, out=out, share=share)
+            statistics = self.batch_statistics(programs, found, share)
+            flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())
+            demands, (total, *_) = self.summed(found, demands, share, *flat)
+            self.decay_(gradient, self.params)
+            h = float(read_checked(demands, total, largest=(gradient, self.params))[0])
         return h, gradient, statistics
 
     def linearize(
@@ -241,7 +242,8 @@ class Model(Compiled):
         programs = self.programs[check_flag("training", training)]
         if ahead is not None and not callable(ahead):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
-        return Linearization(self, programs, x, y, training, ahead)
+        with self.dropout.undone():
+            return Linearization(self, programs, x, y, training, ahead)
 
     # --- in words -------------------------------------------------------------------------------
 
@@ -323,4 +325,4 @@ def check_model(model: Any) -> Model:
         NewtritonError: it is something else.
     """
     made = "what newtriton.compile or newtriton.from_torch gave"
-    return check_members("model", model, ("params", "layout"), made)
+    return check_members("model", model, ("layout", "weight_decay"), made)

@@ -227,13 +227,14 @@ class SecondOrder(Remade):
         if self.steps:
             raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
         check_batches(data)
-        for x, y in map(pair, data):
-            batches += 1
-            if not curvature.bootstrap(self._taken.linearize(x, y)):
-                raise NewtritonError(
-                    f"bootstrap: the curvature of batch {batches} is not finite: look at the data, "
-                    "or start from other parameters"
-                )
+        with undone(self._hold()):
+            for x, y in map(pair, data):
+                batches += 1
+                if not curvature.bootstrap(self._taken.linearize(x, y)):
+                    raise NewtritonError(
+                        f"bootstrap: the curvature of batch {batches} is not finite: look at the "
+                        "data, or start from other parameters"
+                    )
         if not batches:
             raise NewtritonError("bootstrap got no batches: give at least one")
 

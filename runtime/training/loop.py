@@ -534,7 +534,7 @@ def _batches(name: str, data: Data) -> Data:
         return [data]
     if isinstance(data, (Mapping, str, bytes, torch.Tensor)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"{name} is {quoted(data)}: give batches (x, y), such as Batches, a "
+            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
     if length_hint(data, 1) == 0:

@@ -336,7 +336,7 @@ _of_model("__call__", lambda m, x, y, rng: (x,))
 _of_model("classes", lambda m, x, y, rng: (x,))
 _of_model("loss", lambda m, x, y, rng: (x, y))
 _of_model("objective", lambda m, x, y, rng: (x, y), training=False)
-_of_model("gradient", lambda m, x, y, rng: (x, y), list)
+_of_model("gradient", lambda m, x, y, rng: (x, y), list, pure=False)
 _of_model(
     "linearize", lambda m, x, y, rng: (x, y), lambda lin: [lin.objective, lin.gradient],
     pure=False, taken=frozenset({("ahead", "")}), training=True,
