@@ -39,9 +39,10 @@ class _Blocks(threading.local):
             if _holders(blocks, i) == NOBODY:
                 return blocks[i]
         block = np.empty(size + ALIGNMENT, np.uint8)
-        if self.total + size > self.most:
+        most = min(self.most, KEPT)
+        if self.total + size > most:
             self.give_back()
-        if self.total + size <= self.most:
+        if self.total + size <= most:
             blocks.append(block)
             self.total += size
         return block
