@@ -36,7 +36,7 @@ from ..pieces.gathering import Asked
 from ..pieces.taken import taken
 from ..remaking import Remade
 from ..summary import summary
-from .needs import check_state
+from .needs import check_kept
 from .passes import Batch
 from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
@@ -250,7 +250,7 @@ class TorchOptimizer(Remade):
         """
         params = self.model.params
         if not self._fits:
-            check_state(self.model, self.seen, self._make)
+            check_kept(self.model, self.seen, self._make)
             self._fits = True
         self._before.copy_(params)
         known = self.optimizer.state

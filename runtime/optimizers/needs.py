@@ -105,7 +105,7 @@ def _bases(sketch: BlockDiagonal) -> Footprint:
     return footprint
 
 
-def check_state(
+def check_kept(
     model: Model, seen: Sequence[Tensor], make: Callable[[list[Parameter]], Optimizer]
 ) -> None:
     """Checks that the state of an optimizer of torch.optim fits into the memory that is free.

@@ -135,7 +135,7 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_has_changed(
     model = compiled()
     optimizer, before = nt.TorchOptimizer(model, torch.optim.Adam), model.params.clone()
     monkeypatch.setenv(VARIABLE, "1500")
-    with pytest.raises(nt.NewtritonError, match="state of Adam .*torch.optim.SGD"):
+    with pytest.raises(nt.NewtritonError, match="the state of Adam"):
         step(optimizer, 1)
     assert torch.equal(model.params, before) and not optimizer.optimizer.state
     monkeypatch.setenv(VARIABLE, "inf")
