@@ -147,7 +147,9 @@ def _left_of_limits(root: Path) -> Iterator[int]:
             yield max(0, most - 1024 * known[name])
 
 
-def check(what: str, need: Need, batch: int, device: torch.device, in_pieces: bool = False) -> None:
+def check(
+    what: str, need: Need, batch: int | None, device: torch.device, in_pieces: bool = False
+) -> None:
     """Checks that what is needed is free.
 
     Args:
