@@ -15,11 +15,13 @@ from ...compiler.graph.program import Output, Program
 from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree
 from ...compiler.values import Gradient, Outputs, Scores
+from .. import capacity
 from ..backend import Planned
+from ..capacity import size
 from ..parallel.share import Share
 from ..summary import summary
 from .compiled import TRACKED, Compiled
-from .explain import explain
+from .explain import explain, shown_programs
 from .inputs import Demand, label_shape, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
@@ -290,7 +292,8 @@ class Model(Compiled):
     def explain(self, batch: int = 64, kernels: bool = False) -> str:
         """Returns a table: per program ops, units of work, FLOPs and bytes at a batch size.
 
-        On fused kernels it also has how many there are, their launches, bytes and arena.
+        On fused kernels it also has how many there are, their launches, bytes and arena. Below it
+        stands how much memory a step's values take, beside what is free.
 
         Args:
             batch: the batch size.
@@ -303,7 +306,21 @@ class Model(Compiled):
             return self.executor(program, tape=program is programs.linearize).plan(batch, made)
 
         two = self.two_products(batch)
-        return explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
+        table = explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
+        return f"{table}\n{self._memory_of_step(shown_programs(programs, two)[0], batch)}"
+
+    def _memory_of_step(self, shown: Sequence[Program], batch: int) -> str:
+        """Returns in a line what the values of a step take, and what is free."""
+        linearize = self.programs[True].linearize
+        counts = self.footprints([linearize, *shown], batch)
+        first, available = counts.pop(linearize)(batch), capacity.free(self.device)
+        peaks = {program.name: count(batch).peak for program, count in counts.items()}
+        largest = max(peaks, key=lambda name: peaks[name])
+        left = "unknown" if available is None else size(available)
+        return (
+            f"memory of a step on {batch} samples: {size(first.peak)} while it is linearized, then "
+            f"{size(first.kept)} and {size(peaks[largest])} more in {largest}; {left} free"
+        )
 
 
 def check_model(model: Any) -> Model:
