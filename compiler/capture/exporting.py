@@ -207,9 +207,14 @@ def _decomposition(op: Any) -> Callable[..., Any] | None:
 
 @contextmanager
 def _traced(module: nn.Module, training: bool) -> Iterator[dict[str, float | None]]:
-    """Prepares the module and PyTorch for a trace; yields the momenta of batch norms."""
+    """Prepares the module and PyTorch for a trace; yields the momenta of batch norms.
+
+    An autocast around the call means nothing, as for all calls of a model.
+    """
+    place = next(module.parameters()).device.type
     with (
         _quiet(),
+        torch.autocast(place, enabled=False),
         _without_cudnn(),
         _mode(module, training),
         _own_derivatives_refused(),

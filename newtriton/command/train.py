@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError, one_line
 from ..compiler.graph.options import check_count
 from ..compiler.language.trees import rows
 from ..runtime.data.samples import Batches, Samples
@@ -148,7 +148,7 @@ def run(options: argparse.Namespace) -> int:
     if not first:
         return 0
     history.plot(options.output / "plot.png", against=("epochs", "seconds"))
-    print(f"history, picture and weights are in {options.output}")
+    print(f"history, picture and weights are in {one_line(str(options.output))}")
     return 0
 
 

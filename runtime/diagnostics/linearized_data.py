@@ -73,12 +73,12 @@ class LinearizedData(Checked):
         self, model: Model, data: Iterable[Any], *, training: bool = True, keep: bool = False
     ) -> None:
         check_model(model)
-        check_batches(data)
-        if isinstance(data, Iterator):
+        if isinstance(data, (Iterator, Tensor)):
             raise NewtritonError(
                 f"the data are a {type(data).__name__}: give batches (x, y) that can be passed "
                 "through often, as a list, Batches or a DataLoader"
             )
+        check_batches(data)
         self.model, self.training = model, check_flag("training", training)
         check_flag("keep", keep)
         self.programs, self.vectors = model.programs[training], model.vectors
@@ -86,19 +86,20 @@ class LinearizedData(Checked):
         self._kept: list[Linearization] | None = None
         self._watched = [*model.watched()] + ([] if training else [*model.buffers.items()])
         self._versions = [tensor._version for _, tensor in self._watched]
-        model.dropout.draw()
-        self._dropout = model.dropout.state_dict()
         counts, kept = list[float](), list[Linearization]()
         self.batch, self.objective = 0, 0.0
         self.gradient = torch.zeros_like(model.params)
-        for lin in self._linearizations():
-            counts.append(lin.count)
-            self.batch += lin.batch
-            self.objective += lin.count * lin.objective
-            self.gradient.add_(lin.gradient, alpha=lin.count)
-            kept += [lin] if keep else []
-        if not counts:
-            raise NewtritonError("the data have no batches: give at least one")
+        with model.dropout.undone():
+            model.dropout.draw()
+            self._dropout = model.dropout.state_dict()
+            for lin in self._linearizations():
+                counts.append(lin.count)
+                self.batch += lin.batch
+                self.objective += lin.count * lin.objective
+                self.gradient.add_(lin.gradient, alpha=lin.count)
+                kept += [lin] if keep else []
+            if not counts:
+                raise NewtritonError("the data have no batches: give at least one")
         self.count = sum(counts)
         self.objective /= self.count
         self.gradient /= self.count

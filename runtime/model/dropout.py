@@ -116,6 +116,16 @@ class DropoutNumbers:
         self.drawn += bool(self.sites) and not self._kept
 
     @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Takes seeds back that a `with` statement has gone on to, where it ends in an error."""
+        before = self.drawn
+        try:
+            yield
+        except BaseException:
+            self.drawn = before
+            raise
+
+    @contextmanager
     def kept(self, first: int | Tensor = 0) -> Iterator[None]:
         """Keeps the seed inside a `with` statement, whatever is linearized there.
 

@@ -31,6 +31,7 @@ from ...compiler.values import (
     Hvp,
     Outputs,
 )
+from ..parallel.share import Share
 from ..reading import read
 from .compiled import Compiled, Watch
 from .factors import Factors
@@ -88,7 +89,7 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y)
+        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True)
         others = [] if ahead is None else ahead(batch)
         model.fit(program, batch, program.inputs.values(), tape=True, training=training)
         if others and model.backend.compiles:
@@ -148,8 +149,8 @@ class Linearization(Generic[M]):
         else:
             own_part = torch.zeros((), dtype=torch.float64, device=self.model.device)
             if share.counted:
-                own_part = rounding(self.outputs, self._labels) * share.mean_weight
-            bound = self._ranks.all_sum(own_part)
+                own_part = rounding(self.outputs, self._labels, self._together) * share.mean_weight
+            bound = share.ranks.all_sum(own_part)
         return change <= 2.0 * float(read(bound)[0])
 
     def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:
@@ -193,7 +194,7 @@ class Linearization(Generic[M]):
             raise NewtritonError(
                 f"v is {v.dtype}, the model computes in {self.model.dtype}: use v.to(model.dtype)"
             )
-        return v
+        return v.detach()
 
     # --- products -------------------------------------------------------------------------------
 
@@ -512,22 +513,14 @@ class Linearization(Generic[M]):
         """Returns the factors that are wanted."""
         program, noise = self.programs.statistics(wanted), dict[Input, Tensor]()
         if (node := program.inputs.get(Noise())) is not None:
-            noise[Noise()] = self._own(node, drawn(self.model, node, self.batch, generator))
+            found = drawn(self.model, node, self.batch, generator)
+            noise[Noise()] = own_samples(node, found, self._share)
         found = self._run(program, noise, memory)
         self._sum_factors(program, found)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         weight = wanted.weight(self.batch)
         return factors_of(described(self.model, wanted), found, weight, self._ranks, self.batch)
-
-    def _own(self, node: Node, drawn: Tensor) -> Tensor:
-        """Returns the random numbers of the samples that are here, of those of the whole batch."""
-        axis = batch_axis(node.shape)
-        if self._share is None or axis is None:
-            return drawn
-        times = node.shape[axis].times
-        first = self._share.first if self._share.here else 0
-        return drawn.narrow(axis, times * first, times * self._here)
 
     def _sum_factors(self, program: Program, found: Mapping[Output, Tensor]) -> None:
         """Sums over ranks, in place, what each contributes to statistics; no tensor twice."""
@@ -560,6 +553,15 @@ def drawn(model: Compiled, node: Node, batch: int, generator: torch.Generator | 
     device = model.device if generator is None else generator.device
     shape = concrete(node.shape, batch)
     return draw(shape, generator=generator, dtype=model.dtype, device=device).to(model.device)
+
+
+def own_samples(node: Node, drawn: Tensor, share: Share | None) -> Tensor:
+    """Returns the random numbers of the samples that are here, of those of the whole batch."""
+    axis = batch_axis(node.shape)
+    if share is None or axis is None:
+        return drawn
+    times = node.shape[axis].times
+    return drawn.narrow(axis, times * (share.first if share.here else 0), times * share.run)
 
 
 def watched(model: Compiled, x: Tree, y: Tensor, training: bool) -> Iterator[tuple[str, Tensor]]:

@@ -32,7 +32,8 @@ def check_batches(data: object) -> Iterable[Batch]:
     """Returns data that have batches; raises an error where they are something else."""
     if isinstance(data, (Mapping, Tensor, str, bytes)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"data are {quoted(data)}: give batches (x, y), such as Batches, a DataLoader or a list"
+            f"data are {quoted(data)}: give an iterable of batches (x, y), such as Batches, a "
+            "DataLoader or a list"
         )
     return data
 

@@ -52,7 +52,7 @@ from ..parts.state import (
 )
 from ..parts.tags import Tag
 from ..pieces.gathering import Asked
-from ..pieces.taken import taken
+from ..pieces.taken import described, taken
 from ..reading import largest_of
 from ..remaking import Remade
 from ..rules.noise import Noise
@@ -228,7 +228,7 @@ class SecondOrder(Remade):
         if self.steps:
             raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
         check_batches(data)
-        with undone(held(curvature)):
+        with undone(self._hold()):
             for x, y in map(pair, data):
                 batches += 1
                 if not curvature.bootstrap(self._taken.linearize(x, y)):
@@ -464,6 +464,7 @@ class SecondOrder(Remade):
                 "sample": f"{self.sample:g} of a step's samples for curvature",
                 "average": self.average,
                 "noise": None if self.noise is None else "wiener",
+                "batches": described(self._taken),
                 "given": ", ".join(f"{name}={value!r}" for name, value in given.items()) or None,
                 "steps": f"{self.steps}, {self.patience.rejected} refused in a row",
             },

@@ -12,7 +12,7 @@ from ...compiler.graph.ir import Node, batch_axis
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.values import Counted, Losses, Normaliser, RandomNumbers, Samples
 from ..model.inputs import Demand
-from ..model.linearization import columns_of
+from ..model.linearization import GRAMS, columns_of
 from ..model.model import Model
 
 
@@ -35,7 +35,9 @@ class CutBatch:
         model: the model.
         programs: the programs of parts.
         labels: the labels, as the loss takes them.
-        batch: the number of samples.
+        here: the number of samples that are cut.
+        share: which share of a batch they are, where other ranks have the others.
+        batch: the number of samples of the whole batch.
         count: what the sum of their losses is divided by; on the device where labels decide that.
         demands: what the values of inputs and labels must be.
         passes: how often all pieces have been gone through.
@@ -48,23 +50,26 @@ class CutBatch:
         self, model: Model, x: Any, y: Tensor, size: int, training: bool = True, draw: bool = False
     ) -> None:
         self.model, self.programs, self.size = model, model.part_programs(training), size
-        checked = model.check(model.programs[training].traced, x, y)
+        checked, self.share, self.numbers = model.shared(
+            model.programs[training].traced, x, y, True
+        )
         assert checked.labels is not None
         self._inputs, self.labels = checked.inputs, checked.labels
-        self.demands, self.batch, self.passes = checked.demands, checked.batch, 0
-        self.count = model.counted(self.labels, self.batch)
+        self.demands, self.here, self.passes = checked.demands, checked.batch, 0
+        if self.share is None:
+            self.batch, self.count = self.here, model.counted(self.labels, self.here)
+            self.numbers |= {Samples(): self._scalar(self.batch)}
+            self.numbers |= {Normaliser(): self._scalar(self.count)}
+        else:
+            self.batch, self.count = self.share.samples, self.share.normaliser
         if draw:
             model.dropout.draw()
-        self._drawn = model.dropout.now
-        self.numbers: dict[Input, Tensor] = {
-            Samples(): self._scalar(self.batch),
-            Normaliser(): self._scalar(self.count),
-        }
+        self._drawn = model.drawn(self.share)
 
     @property
     def is_cut(self) -> bool:
         """Whether there are several pieces."""
-        return self.batch > self.size
+        return self.here > self.size
 
     def _scalar(self, number: float | Tensor) -> Tensor:
         """Returns a number as programs read it."""
@@ -75,8 +80,8 @@ class CutBatch:
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Yields of each piece where it begins, and how many samples it has."""
         self.passes += 1
-        for start in range(0, self.batch, self.size):
-            yield start, min(self.size, self.batch - start)
+        for start in range(0, self.here, self.size):
+            yield start, min(self.size, self.here - start)
 
     def run(
         self,
@@ -91,19 +96,20 @@ class CutBatch:
             given: its inputs besides the batch's, of the whole batch.
             out: memory that outputs are written to.
         """
-        out, sums, rows = out or {}, dict[Output, Tensor](), dict[Output, list[Tensor]]()
-        spare = {key: torch.empty_like(x) for key, x in out.items()} if self.is_cut else {}
-        for start, count in self.pieces():
-            part = self.run_on(program, start, count, given, spare if start else out)
-            for key, x in part.items():
-                if batch_axis(program.outputs[key].shape) is not None:
-                    rows.setdefault(key, []).append(x)
-                elif start:
-                    sums[key].add_(x)
-                else:
-                    sums[key] = out[key] if key in out else x.clone()
-        axes = {key: batch_axis(program.outputs[key].shape) or 0 for key in rows}
-        return sums | {key: torch.cat(parts, axes[key]) for key, parts in rows.items()}
+        out = out or {}
+        total, spare = _Total(program, out), dict[Output, Tensor]()
+        if self.is_cut:
+            spare = {key: torch.empty_like(x) for key, x in out.items()}
+        for start, count in self.pieces():  # no piece's results outlive its turn
+            total.add(self.run_on(program, start, count, given, spare if start else out))
+        sums, rows = total.sums, total.joined()
+        if self.share is not None:
+            symmetric = [key for key in sums if program.outputs[key].op in GRAMS]
+            flat = [x for key, x in sums.items() if key not in symmetric]
+            self.share.ranks.sum_(*flat, symmetric=[sums[key] for key in symmetric])
+            if not self.share.here:  # what stands in for samples does not count
+                rows = {key: x.narrow(total.axes[key] or 0, 0, 0) for key, x in rows.items()}
+        return sums | rows
 
     def run_on(
         self,
@@ -129,9 +135,41 @@ class CutBatch:
         return model.run(program, count, feed, out=out)
 
     def measured(self, losses: Tensor) -> tuple[list[Demand], list[Tensor]]:
-        """Returns what must be of the labels that count, and h, see `Model.measured`."""
+        """Returns all that values must be, and h, see `Model.summed`."""
         counted = {Counted(): self.count} if isinstance(self.count, Tensor) else {}
-        return self.model.measured({Losses(): losses, **counted})
+        return self.model.summed({Losses(): losses, **counted}, self.demands, self.share)
+
+
+class _Total:
+    """What a program gives on the pieces so far.
+
+    Args:
+        program: the program.
+        out: where sums lie that the first piece has written there.
+
+    Attributes:
+        axes: of each output the axis of its samples; None where it is a sum.
+        sums: the sums so far.
+    """
+
+    def __init__(self, program: Program, out: Mapping[Output, Tensor]) -> None:
+        self.axes = {key: batch_axis(node.shape) for key, node in program.outputs.items()}
+        self.sums: dict[Output, Tensor] = {}
+        self._out, self._rows = out, dict[Output, list[Tensor]]()
+
+    def add(self, part: Mapping[Output, Tensor]) -> None:
+        """Takes in what a piece gives."""
+        for key, x in part.items():
+            if self.axes[key] is not None:
+                self._rows.setdefault(key, []).append(x)
+            elif key in self.sums:
+                self.sums[key].add_(x)
+            else:
+                self.sums[key] = self._out[key] if key in self._out else x.clone()
+
+    def joined(self) -> dict[Output, Tensor]:
+        """Returns the rows of all samples."""
+        return {key: torch.cat(xs, self.axes[key] or 0) for key, xs in self._rows.items()}
 
 
 def _rows(leaf: Node, x: Tensor, start: int, count: int) -> Tensor:

@@ -74,6 +74,10 @@ class Pieces:
         """Returns how many samples a batch has, see `Model.samples`."""
         return self.model.samples(x)
 
+    def _fits(self, x: Tree) -> bool:
+        """Whether a batch is taken as it is: ranks, whose parts may differ, all cut theirs."""
+        return self.model.parallel is None and count(x) <= self.size
+
     def count(self, y: Tensor) -> float | Tensor:
         """Returns what weighs a batch in a mean of h over batches, see `Model.count`."""
         return self.model.count(y)
@@ -82,7 +86,7 @@ class Pieces:
         self, x: Tree, y: Tensor, *, ahead: Callable[[int], Sequence[Program]] | None = None
     ) -> Linearization[Model]:
         """Runs forward and backward on each piece, see `Model.linearize`."""
-        if count(x) <= self.size:
+        if self._fits(x):
             return self.model.linearize(x, y, ahead=ahead)
         if ahead is not None:
             ahead(self.size)  # it refuses pieces that do not fit into memory
@@ -90,25 +94,25 @@ class Pieces:
 
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient, and no statistics, see `Model.gradient`."""
-        if count(x) <= self.size:
+        if self._fits(x):
             return self.model.gradient(x, y)
         model, cut = self.model, CutBatch(self.model, x, y, self.size, draw=True)
         program = cut.programs.slopes
         gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         found = cut.run(program, out=out)
         model.decay_(gradient, model.params)
-        broken, (total, *_) = cut.measured(found[Losses()])
+        demands, (total, *_) = cut.measured(found[Losses()])
         largest = gradient, model.params
-        h = float(read_checked(cut.demands + broken, total, largest=largest)[0])
+        h = float(read_checked(demands, total, largest=largest)[0])
         return h, gradient, {}
 
     def objective(self, x: Tree, y: Tensor) -> float:
         """Returns h, summed in float64, see `Model.objective`."""
-        if count(x) <= self.size:
+        if self._fits(x):
             return self.model.objective(x, y)
         cut = CutBatch(self.model, x, y, self.size)
-        broken, (total, *_) = cut.measured(cut.run(cut.programs.evaluate)[Losses()])
-        return float(read_checked(cut.demands + broken, total)[0])
+        demands, (total, *_) = cut.measured(cut.run(cut.programs.evaluate)[Losses()])
+        return float(read_checked(demands, total)[0])
 
 
 Taken = Model | Pieces  # what an optimizer takes batches with
@@ -119,3 +123,8 @@ def taken(
 ) -> Taken:
     """Returns what takes batches of a model: the model itself where there are no pieces."""
     return model if micro_batch is None else Pieces(model, micro_batch, asks)
+
+
+def described(taken: Taken) -> str | None:
+    """Says how batches are taken, for the summary of an optimizer; None for whole ones."""
+    return f"in pieces of {taken.size:,} samples" if isinstance(taken, Pieces) else None

@@ -521,7 +521,7 @@ def _check_first(model: TrainableModel, data: Any) -> None:
         return
     batch = moved(data[0], model)
     if isinstance(model, Model):
-        read_checked(model.check(model.programs[True].traced, *batch).demands)
+        read_checked(model.check_labelled(model.programs[True].traced, *batch).demands)
 
 
 def _batches(name: str, data: Data) -> Data:
@@ -534,7 +534,7 @@ def _batches(name: str, data: Data) -> Data:
         return [data]
     if isinstance(data, (Mapping, str, bytes, torch.Tensor)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"{name} is {quoted(data)}: give batches (x, y), such as Batches, a "
+            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
     if length_hint(data, 1) == 0:

@@ -1,4 +1,4 @@
-"""Makes many bad calls: `python -m tests.fuzzing FIRST LAST [PART OF A NAME]`."""
+"""Makes many bad calls: `python -m tests.fuzzing FIRST LAST [describing|training|A NAME]`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from .trials import CALLABLES, attempt
+from .describing import DESCRIBING
+from .training import TRAINING
+from .trials import CALLABLES, MAKERS, attempt
+
+HALVES = {
+    "": CALLABLES,
+    "describing": DESCRIBING,
+    "training": TRAINING,
+    "triton": MAKERS.keys() - CALLABLES,
+}
 
 
 def main(first: int, last: int, part: str = "") -> None:
     """Makes the bad calls of a range of seeds, prints what is wrong, and how they ended."""
     outcomes = Counter[str]()
-    names = sorted(name for name in CALLABLES if part in name)
+    names = sorted(HALVES.get(part, [part]))
     for seed in range(first, last):
         rng = Random(seed)
         name = rng.choice(names)

@@ -53,92 +53,23 @@ Maker = Callable[[Random], Call]
 
 # By these methods parts, layers and losses speak to each other: their arguments are nodes, scopes
 # and parts that newtriton makes.
-BETWEEN = frozenset(
-    [
-        "build",
-        "check",
-        "classes",
-        "counts",
-        "drawn",
-        "ignored",
-        "labels",
-        "losses",
-        "scores",
-        "square_root",
-        "weights",
-        "prepare",
-        "solve",
-        "mv",
-        "update",
-        "programs",
-        "state_spec",
-        "adapt",
-        "dampings",
-        "energy",
-        "judge",
-        "propose",
-        "seen",
-        "shorten",
-        "survey",
-        "tighten",
-        "watch",
-        "forms",
-        "measured",
-        "span",
-        "bootstrap",
-        "blocks_of",
-        "check_trained",
-        "compile_ahead",
-        "context",
-        "count",
-        "decay_",
-        "executor",
-        "feed",
-        "run",
-        "total",
-        "two_products",
-        "watched",
-        "update_statistics",
-        "hides",
-        "mean",
-        "index",
-        "chunks",
-        "in_memory",
-        "coming",
-        "size",
-        "in_place",
-        "parsed",
-        "text",
-        "refused",
-        "epochs_to",
-        "times_inputs",
-    ]
-)
+BETWEEN = frozenset([
+    "build", "check", "classes", "counts", "drawn", "ignored", "labels", "losses", "scores",
+    "square_root", "weights", "prepare", "solve", "mv", "update", "programs", "state_spec", "seen",
+    "adapt", "dampings", "energy", "judge", "propose", "shorten", "survey", "tighten", "watch",
+    "update_statistics", "hides", "mean", "index", "chunks", "in_memory", "coming", "size", "hold",
+    "in_place", "parsed", "text", "refused", "epochs_to", "times_inputs", "record", "footprint",
+    "bootstrap", "count", "forms", "measured", "span", "asks",
+])  # fmt: skip
 # What is raised, returned, or stands for a promise alone; and the languages of graphs.
-NO_CALLS = frozenset(
-    [
-        "NewtritonError",
-        "ShapeError",
-        "MissingRule",
-        "Solution",
-        "Status",
-        "StepReport",
-        "Tag",
-        "Curvature",
-        "LinearSolver",
-        "Solver",
-        "StepRule",
-        "Loss",
-        "DiagonalFactors",
-        "KroneckerFactors",
-        "MeanFactors",
-        "Linearization",
-        "Model",
-        "Samples",
-        "History",
-        "LinearizedData",
-    ]
-)
+PROMISES = frozenset([
+    "Curvature", "LinearSolver", "Solver", "StepRule", "Status", "Tag", "Loss", "Solution",
+    "StepReport", "NewtritonError", "ShapeError", "MissingRule",
+])  # fmt: skip
+RETURNED = frozenset([
+    "DiagonalFactors", "KroneckerFactors", "MeanFactors", "Linearization", "Model", "Samples",
+    "History", "LinearizedData",
+])  # fmt: skip
 LANGUAGES = frozenset({"ops", "scalar"})
 FOLDERS = frozenset({"compiler", "kernels", "runtime", "bench", "command"})
 
@@ -155,22 +86,22 @@ def public() -> Iterator[tuple[str, Any]]:
                 if not inner.startswith("_") and function.__module__ == value.__name__
             )
             continue
-        if name not in NO_CALLS:
+        if name not in PROMISES | RETURNED:
             yield name, value
         if inspect.isclass(value) and not issubclass(value, Exception):
             yield from _methods(name, value)
 
 
 def _methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
-    """Yields the methods that users call."""
+    """Yields the methods that users call: those of public classes, where parts do not call them."""
     for inner, method in inspect.getmembers(kind, callable):
-        if inner.startswith("_") or inner in BETWEEN or name in PROMISES:
+        owner = getattr(method, "__qualname__", "").partition(".")[0]
+        if inner.startswith("_") or inner in BETWEEN or owner in PROMISES:
             continue
-        shared = getattr(method, "__qualname__", "").startswith("Described.")
-        yield f"{'Described' if shared else name}.{inner}", method
+        if owner == "Described" or owner in vars(nt):
+            yield f"{name if owner != 'Described' else owner}.{inner}", method
 
 
-PROMISES = frozenset(["Curvature", "LinearSolver", "Solver", "StepRule", "Status", "Tag", "Loss"])
 DESCRIBING_ROOMS = ("newtriton.compiler.", "newtriton.runtime.model.")
 
 

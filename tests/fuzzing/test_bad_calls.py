@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from .calls import describes, public
-from .describing import DESCRIBING
+from .describing import DESCRIBING, FUSED
 from .training import RESTORED, TRAINING
-from .trials import CALLABLES, trial
+from .trials import CALLABLES, attempt
+
+TRIALS = 2  # of each callable; `make soak` makes thousands
 
 
 def test_every_public_callable_that_describes_is_tried() -> None:
@@ -24,10 +25,12 @@ def test_every_public_callable_that_trains_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CALLABLES))
-def test_good_calls_are_good(name: str) -> None:
-    CALLABLES[name](Random(0))()
+def test_bad_calls_hurt_nobody(name: str, tmp_path: Path) -> None:
+    for seed in range(TRIALS):
+        attempt(name, seed, tmp_path)
 
 
-def test_bad_calls_hurt_nobody(tmp_path: Path) -> None:
-    for seed in range(300):
-        trial(seed, tmp_path)
+@pytest.mark.parametrize("backend", ["triton"])
+def test_bad_calls_on_fused_kernels_hurt_nobody(backend: str, tmp_path: Path) -> None:
+    for seed, name in enumerate(sorted(FUSED)):
+        attempt(f"{name} on {backend}", seed, tmp_path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -89,8 +90,12 @@ def test_data_are_the_same_with_another_default_device() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("around", [torch.inference_mode, default_device])
-def test_a_module_is_captured_inside(around: Callable[[], torch.inference_mode]) -> None:
+def autocast() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("around", [torch.inference_mode, default_device, autocast])
+def test_a_module_is_captured_inside(around: Callable[[], AbstractContextManager[Any]]) -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
     x = inputs().reshape(15, 1, 4, 4)
     with around():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -225,3 +226,14 @@ def test_fused_kernels_drop_the_same() -> None:
     assert_close(found.gradient, expected.gradient)
     assert_close(found.hvp(models[0].params), expected.hvp(models[0].params))
     assert models[1].objective(x, y) == pytest.approx(found.objective, rel=2e-5)
+
+
+def test_a_refused_batch_draws_no_seed() -> None:
+    net = nt.Sequential(nt.Linear(4), nt.Dropout(0.5), nt.Linear(3))
+    model = nt.compile(net, (4,), nt.MSELoss(), backend="aten", device="cpu")
+    x, y = torch.full((2, 4), math.nan), torch.zeros(2, 3)
+    before = model.dropout.state_dict()
+    for call in (model.linearize, model.gradient, lambda x, y: nt.LinearizedData(model, [(x, y)])):
+        with pytest.raises(nt.NewtritonError, match="NaN"):
+            call(x, y)
+        assert model.dropout.state_dict() == before

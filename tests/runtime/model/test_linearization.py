@@ -333,3 +333,14 @@ def test_what_a_call_cannot_use_is_named(call: Call, message: str) -> None:
     lin = model.linearize(torch.ones(4, 3), torch.zeros(4, 2))
     with pytest.raises(nt.NewtritonError, match=message):
         call(lin)
+
+
+def test_a_vector_that_autograd_has_made_is_its_numbers() -> None:
+    net = nt.Sequential(nt.Linear(2), nt.Tanh(), nt.Linear(2))
+    model = nt.compile(net, (3,), nt.MSELoss(), backend="aten", device="cpu")
+    lin = model.linearize(torch.ones(4, 3), torch.zeros(4, 2))
+    v = torch.ones_like(model.params)
+    of_autograd = v.clone().requires_grad_() * 1.0
+    for call in (lin.hvp, lin.ggnvp, lambda v: lin.data_product(v, by_layer=True)):
+        found = call(of_autograd)
+        assert torch.equal(found, call(v)) and not found.requires_grad

@@ -296,6 +296,19 @@ def test_what_cannot_be_gathered_before_a_step_is_refused() -> None:
         optimizer.bootstrap([(x, y)])
 
 
+def test_batches_that_are_refused_leave_nothing_of_those_before_them() -> None:
+    model, [(x, y)] = problem("mlp")
+    optimizer, other = nt.FITRE(model), nt.FITRE(model)
+    with pytest.raises(NewtritonError, match="a batch is 3"):
+        optimizer.bootstrap([(x, y), 3])  # type: ignore[list-item]
+    assert optimizer.curvature.gathered == 0  # type: ignore[attr-defined]
+    for each in (optimizer, other):
+        each.bootstrap([(x, y)])
+    factors, expected = optimizer.curvature.factors, other.curvature.factors  # type: ignore[attr-defined]
+    for layer, pair in factors.items():
+        assert torch.equal(pair.A, expected[layer].A) and torch.equal(pair.G, expected[layer].G)
+
+
 def test_a_bootstrap_that_fails_leaves_the_averages_as_they_were() -> None:
     model, [(x, y)] = problem("mlp")
     optimizer = nt.FITRE(model)
