@@ -23,8 +23,8 @@ NAMES = [
     "a\0b", "\udcff", "\u202egnp", "ｌａｙｅｒ", "а", "é", "é", "x" * 300, "\x1b[31m", "%s%n{0!r}",
     "<script>alert(1)</script>", "</svg>", "$x$", "$\\frac{", "_hidden", "class", "def", "None",
     "lambda", "params", "buffers", "self", "x", "y", "0", "weight", "bias", "training", "forward",
-    "__class__", "__init__", "state", "optimizer", "__metadata__", "nul", "con", "a b", " ",
-    "", "=", "#", "[set]",
+    "__class__", "__init__", "state", "optimizer", "__metadata__", "nul", "con", "a b", " ", "",
+    "=", "#", "[set]",
 ]  # fmt: skip
 
 
