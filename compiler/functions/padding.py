@@ -11,6 +11,8 @@ from .shapes import cut, joined
 
 MODES = ("zeros", "constant", "reflect", "replicate", "circular")
 
+MOST_COPIES = 4096  # of an element, each of which is a part of its own
+
 
 def pad(
     x: Node, widths: Mapping[int, tuple[int, int]], mode: str = "constant", value: float = 0.0
@@ -47,8 +49,8 @@ def _padded(x: Node, axis: int, low: int, high: int, mode: str, value: float) ->
         sides = [_filled(number, x, axis, width) for width in (low, high)]
         return joined([*sides[0], x, *sides[1]], axis)
     size = x.shape[axis]
-    most = {"reflect": size - 1, "circular": size}.get(mode)
-    if most is not None and max(low, high) > most:
+    most = {"reflect": size - 1, "circular": size, "replicate": MOST_COPIES}[mode]
+    if max(low, high) > most:
         raise ShapeError(f"{mode} padding {(low, high)} is more than {most}, of {size} elements")
     if mode == "circular":
         before = [cut(x, axis, size - low, size)] if low else []

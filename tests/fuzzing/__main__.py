@@ -10,9 +10,14 @@ from random import Random
 
 from .describing import DESCRIBING
 from .training import TRAINING
-from .trials import CALLABLES, attempt
+from .trials import CALLABLES, MAKERS, attempt
 
-HALVES = {"": CALLABLES, "describing": DESCRIBING, "training": TRAINING}
+HALVES = {
+    "": CALLABLES,
+    "describing": DESCRIBING,
+    "training": TRAINING,
+    "triton": MAKERS.keys() - CALLABLES,
+}
 
 
 def main(first: int, last: int, part: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import newtriton as nt
+from newtriton.compiler.language.trees import mapped
 
 from .calls import Call, Maker
 
@@ -239,24 +241,41 @@ NETWORKS: dict[str, Callable[[], tuple[Any, Any, Any, Any, Any]]] = {
 }  # fmt: skip
 
 
-def _model(rng: Random, decay: float | None = None) -> tuple[nt.Model, Any, Any]:
+def _model(rng: Random, backend: str) -> tuple[nt.Model, Any, Any]:
     """Returns a model with a batch and labels."""
-    kind = rng.choice([*NETWORKS, "captured"])
-    decay = rng.choice([0.0, 0.01]) if decay is None else decay
-    if kind == "captured":
-        return _captured(decay), _batch((6,)), CLASSES
-    net, specs, loss, x, y = NETWORKS[kind]()
-    where = {"backend": "aten", "device": "cpu"}
+    decay = rng.choice([0.0, 0.01])
+    if backend == "aten" and rng.random() < 0.1:
+        module, x, output = MODULES[rng.choice([*MODULES])]()
+        loss = nt.CrossEntropyLoss()
+        return nt.from_torch(module, x, loss, output=output, weight_decay=decay), x, CLASSES
+    net, specs, loss, x, y = NETWORKS[rng.choice([*NETWORKS])]()
+    where = {"backend": backend, "device": "cpu"}
     return nt.compile(net, specs, loss, **where, weight_decay=decay), x, y
 
 
-def _module() -> nn.Module:
-    torch.manual_seed(0)
+def _chain() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3))
 
 
-def _captured(decay: float) -> nt.Model:
-    return nt.from_torch(_module(), _batch((6,)), nt.CrossEntropyLoss(), weight_decay=decay)
+class _Fork(nn.Module):
+    """A module with two inputs, weights at two places, a frozen parameter and two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 3), nn.Linear(6, 3)
+        self.second.weight = self.first.weight
+        self.second.bias.requires_grad_(False)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"a": self.first(left) + self.second(right), "b": left}
+
+
+# Each: a module, an example of its input, the output that counts.
+MODULES: dict[str, Callable[[], tuple[nn.Module, Any, Any]]] = {
+    "chain": lambda: (_chain(), _batch((6,)), None),
+    "fork": lambda: (_Fork(), (_batch((6,)), _batch((6,)) + 1.0), "a"),
+    "named": lambda: (_Fork(), {"right": _batch((6,)), "left": _batch((6,)) + 1.0}, "a"),
+}
 
 
 def _compiling(rng: Random) -> Call:
@@ -273,15 +292,16 @@ def _compiling(rng: Random) -> Call:
 
 
 def _capturing(rng: Random) -> Call:
-    module = _module()
+    torch.manual_seed(0)
+    module, x, output = MODULES[rng.choice([*MODULES])]()
 
     def use(model: Any) -> Any:
-        return [model.loss(_batch((6,)).to(model.dtype), CLASSES), model.params]
+        return [model.loss(mapped(lambda part: part.to(model.dtype), x), CLASSES), model.params]
 
-    options = {"backend": "aten", "device": "cpu", "weight_decay": 0.01}
+    options = {"output": output, "backend": "aten", "device": "cpu", "weight_decay": 0.01}
     options["dtype"] = rng.choice([torch.float32, torch.float64])
-    args = (module, _batch((6,)), nt.CrossEntropyLoss())
-    return Call(nt.from_torch, args, options, use, lambda: dict(module.state_dict()), False)
+    args = (module, x, nt.CrossEntropyLoss())
+    return Call(nt.from_torch, args, options, use, lambda: module_state(module), False)
 
 
 DESCRIBING["compile"] = _compiling
@@ -292,13 +312,31 @@ DESCRIBING["InputSpec.of"] = lambda rng: Call(
 )
 
 
+# The same calls on fused kernels, in the interpreter.
+FUSED: dict[str, Maker] = {}
+
+
+def _register(name: str, make: Callable[[Random, str], Call]) -> None:
+    """Registers a call on both backends."""
+    DESCRIBING[name] = partial(make, backend="aten")
+    FUSED[name] = partial(make, backend="triton")
+
+
 # --- calls of a model -----------------------------------------------------------------------------
 
 
 def state_of(model: nt.Model) -> Any:
     """Returns all that a model has of its own."""
     held = [model.params, model.buffers, sorted(model.frozen), model.weight_decay]
-    return [*held, model.dropout.state_dict()]
+    module = getattr(model, "module", None)
+    return [*held, model.dropout.state_dict(), None if module is None else module_state(module)]
+
+
+def module_state(module: nn.Module) -> Any:
+    """Returns all that a module has of its own."""
+    held = module.state_dict(keep_vars=True)
+    modes = [part.training for part in module.modules()]
+    return [dict(held), {name: id(x) for name, x in held.items()}, modes]
 
 
 def _of_model(
@@ -311,12 +349,12 @@ def _of_model(
 ) -> None:
     """Registers a method of `Model`."""
 
-    def make(rng: Random) -> Call:
-        model, x, y = _model(rng)
+    def make(rng: Random, backend: str = "aten") -> Call:
+        model, x, y = _model(rng, backend)
         call, args = getattr(model, name), arguments(model, x, y, rng)
         return Call(call, args, options, use, lambda: state_of(model), pure, taken)
 
-    DESCRIBING[f"Model.{name}"] = make
+    _register(f"Model.{name}", make)
 
 
 def _state(model: nt.Model, x: Any, y: Any, rng: Random) -> tuple[Any, ...]:
@@ -365,8 +403,8 @@ def _of_linearization(
 ) -> None:
     """Registers a method of `Linearization`."""
 
-    def make(rng: Random) -> Call:
-        model, x, y = _model(rng)
+    def make(rng: Random, backend: str = "aten") -> Call:
+        model, x, y = _model(rng, backend)
         lin = model.linearize(x, y, training=False)
         named = options(model)
 
@@ -377,7 +415,7 @@ def _of_linearization(
         pure = "generator" not in named
         return Call(getattr(lin, name), arguments(model), named, use, held, pure, NUMBERS)
 
-    DESCRIBING[f"Linearization.{name}"] = make
+    _register(f"Linearization.{name}", make)
 
 
 def _direction(model: nt.Model) -> torch.Tensor:

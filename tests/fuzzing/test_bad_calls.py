@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from .calls import describes, public
-from .describing import DESCRIBING
+from .describing import DESCRIBING, FUSED
 from .training import RESTORED, TRAINING
 from .trials import CALLABLES, attempt
 
@@ -28,3 +28,9 @@ def test_every_public_callable_that_trains_is_tried() -> None:
 def test_bad_calls_hurt_nobody(name: str, tmp_path: Path) -> None:
     for seed in range(TRIALS):
         attempt(name, seed, tmp_path)
+
+
+@pytest.mark.parametrize("backend", ["triton"])
+def test_bad_calls_on_fused_kernels_hurt_nobody(backend: str, tmp_path: Path) -> None:
+    for seed, name in enumerate(sorted(FUSED)):
+        attempt(f"{name} on {backend}", seed, tmp_path)

@@ -26,7 +26,7 @@ from torch import Tensor
 import newtriton as nt
 
 from .calls import Call, Maker
-from .describing import DESCRIBING
+from .describing import DESCRIBING, FUSED
 from .mutations import Mutation, mutated
 from .training import TRAINING
 
@@ -35,6 +35,7 @@ SECONDS = 60  # after which a call hangs
 LONGEST = 1200  # characters of one sentence or list
 
 CALLABLES: dict[str, Maker] = {**DESCRIBING, **TRAINING}
+MAKERS = {**CALLABLES, **{f"{name} on triton": make for name, make in FUSED.items()}}
 
 
 def trial(seed: int, folder: Path) -> str:
@@ -68,9 +69,9 @@ def attempt(name: str, seed: int, folder: Path, of: str = "") -> str:
 def _attempted(name: str, seed: int, of: str) -> str:
     rng, made = Random(seed), seed >> 8
     with _limited():
-        expected = CALLABLES[name](Random(made))()
+        expected = MAKERS[name](Random(made))()
     torch.manual_seed(0)
-    call = CALLABLES[name](Random(made))
+    call = MAKERS[name](Random(made))
     mutation = mutated(rng, call)
     said = f"{of}: {name} with {mutation.argument or 'a call'}: {mutation.phrase}"
     state, given = _frozen(_state(call)), _frozen([mutation.args, mutation.options])

@@ -81,6 +81,10 @@ OPTIONS: list[tuple[Callable[[], object], str]] = [
         "a window of 100 does not fit 6 elements",
     ),
     (
+        lambda: nt.compile(nt.ReplicationPad1d(1 << 20), (3, 6), nt.MSELoss()),
+        "replicate padding (1048576, 1048576) is more than 4096",
+    ),
+    (
         lambda: nt.compile(nt.AdaptiveMaxPool1d(1 << 20), (3, 6), nt.MSELoss()),
         "it makes 1048576 windows of 6 elements",
     ),

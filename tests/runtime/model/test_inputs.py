@@ -282,3 +282,9 @@ def test_targets_of_another_kind_say_what_to_give(y: torch.Tensor, way: str) -> 
     model = nt.compile(nt.Linear(3), (4,), nt.CrossEntropyLoss(), device="cpu")
     with pytest.raises(nt.NewtritonError, match=re.escape(way)):
         model.loss(torch.ones(4, 4), y)
+
+
+@pytest.mark.parametrize("call", ["loss", "objective", "gradient", "linearize"])
+def test_labels_may_not_be_none(call: str) -> None:
+    with refused(model := shared(), "labels are NoneType: give a torch.Tensor"):
+        getattr(model, call)(images(), None)
