@@ -260,6 +260,7 @@ def _sum(a: Factors, b: Factors) -> Factors:
             inputs=torch.cat([a.inputs, b.inputs]),
             adjoints=torch.cat([a.adjoints, b.adjoints], axis),
             weight=a.weight + b.weight,
+            samples=None if a.samples is None or b.samples is None else a.samples + b.samples,
         )
     return _with(a, {name: x + b.tensors[name] for name, x in a.tensors.items()})
 
