@@ -155,7 +155,7 @@ def test_a_spectrum_that_does_not_converge_says_what_to_do() -> None:
 def test_a_batch_of_no_plain_tensors_is_refused_before_anything_is_drawn(x: Any) -> None:
     optimizer = nt.NewtonCG(model(), sample=0.5)
     drawn = optimizer.generator.get_state()
-    with pytest.raises(nt.NewtritonError, match="give|use"):
+    with pytest.raises(nt.NewtritonError, match=r"give|use"):
         optimizer.step(x, Y)
     assert torch.equal(optimizer.generator.get_state(), drawn)
 
@@ -195,3 +195,30 @@ def test_what_is_no_part_is_refused_by_its_name() -> None:
             nt.fit(trained, nt.FITRE(trained), [(X, Y)], callbacks=callbacks, progress=False)
     with pytest.raises(nt.NewtritonError, match="shuffle is 1: give True or False"):
         nt.Batches(X, Y, 3, shuffle=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        nt.FITRE,
+        nt.NewtonCG,
+        lambda m: nt.TorchOptimizer(m, torch.optim.Adam),
+        lambda m: nt.Preconditioned(m, torch.optim.SGD, lr=0.1, momentum=0.9),
+    ],
+    ids=["FITRE", "Newton-CG", "Adam", "preconditioned"],
+)
+def test_what_is_made_stepped_and_restored_under_inference_mode_goes_on_outside(
+    make: Callable[[nt.Model], Any],
+) -> None:
+    trained = model()
+    with torch.inference_mode():
+        optimizer = make(trained)
+        optimizer.step(X, Y)
+        optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.step(X, Y).accepted
+
+
+@pytest.mark.parametrize(("x", "y"), [(X, Y[:3]), (X[:0], Y[:0])])
+def test_batches_of_unlike_lengths_or_none_are_refused(x: torch.Tensor, y: torch.Tensor) -> None:
+    with pytest.raises(nt.NewtritonError, match=r"labels"):
+        nt.NewtonCG(model(), sample=0.5).step(x, y)
