@@ -184,8 +184,8 @@ class Batches(Checked):
         state = check_mapping("state", state)
         epoch, place = check_count("load_state_dict: epoch", state.get("epoch"), 0), None
         if "batch" in state:
-            ends = self._ends_of(state)
             given = check_count("load_state_dict: batch", state["batch"])
+            ends = self._ends_of(state)
             if given >= len(ends):
                 raise NewtritonError(
                     f"load_state_dict: {given} batches of an epoch have been given, which has "
@@ -235,7 +235,7 @@ def check_samples(x: Any, y: Any) -> None:
         if isinstance(values, Lazy):
             continue
         check_tensor(what, values)
-        if not values.dim():
+        if not values.dim() or values.is_meta:
             raise NewtritonError(f"{what} are {quoted(values)}: give one row for each sample")
     for values in named(x).values():
         if len(values) != len(y):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...compiler.graph.calls import checked
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_option
 from .curves import curves
 from .datasets import from_dataset
@@ -60,12 +60,12 @@ def load(
         >>> tuple(train.x.shape), tuple(test.x.shape)
         ((1437, 1, 8, 8), (360, 1, 8, 8))
     """
+    folder = root_of(root)
     if not isinstance(name, str):
         names = names_of("none" if preprocessing is None else preprocessing)
         train, test = map(from_dataset, _parts(name))
         return prepared(train, test, names) if names else (train, test)
     check_option("name", name, NAMES)
-    folder = root_of(root)
     if name in GENERATED:
         default = "unit-variance" if name == "faces" else "none"
         if name == "digits" and preprocessing is None:
@@ -115,7 +115,7 @@ def _parts(datasets: Any) -> tuple[Any, Any]:
         if "train" in datasets and held_out is not None:
             return datasets["train"], datasets[held_out]
         raise NewtritonError(
-            f"the datasets are {', '.join(map(str, datasets))}: give 'train' and one of "
+            f"the datasets are {', '.join(map(quoted, datasets))}: give 'train' and one of "
             f"{', '.join(map(repr, HELD_OUT))}"
         )
     if isinstance(datasets, (tuple, list)) and len(datasets) == 2:

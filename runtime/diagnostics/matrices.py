@@ -101,5 +101,5 @@ def signs(like: Tensor, columns: int, generator: torch.Generator) -> Tensor:
         columns: how many there are.
         generator: what draws them, on the CPU.
     """
-    drawn = torch.randint(0, 2, (len(like), columns), generator=generator)
+    drawn = torch.randint(0, 2, (len(like), columns), generator=generator, device="cpu")
     return (2 * drawn - 1).to(like.device, like.dtype)

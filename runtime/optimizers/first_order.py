@@ -360,6 +360,7 @@ class TorchOptimizer(Remade):
         drawn = {name: part.state_dict() for name, part in drawing(self.model).items()}
         return {**parts, "rejected": self.patience.rejected, **drawn}
 
+    @checked
     @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave.

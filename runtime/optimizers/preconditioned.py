@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.blocks import KroneckerLayer
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_number
 from ...compiler.graph.program import Program
@@ -202,6 +203,7 @@ class Preconditioned(TorchOptimizer):
             "damping": self.damping,
         }
 
+    @checked
     @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, bit for bit.

@@ -505,6 +505,7 @@ class SecondOrder(Remade):
         counts = {"steps": self.steps, "followed": self.followed}
         return {**state, **counts, "damping": self.damping, "rejected": self.patience.rejected}
 
+    @checked
     @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, bit for bit.

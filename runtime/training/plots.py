@@ -62,7 +62,7 @@ def plot_histories(
 
     file = None if path is None else path_of("path", path, "file")
     measures = check_names("against", [against] if isinstance(against, str) else against)
-    for measure in measures:
+    for measure in measures or [""]:
         check_option("against", measure, ("epochs", "seconds"))
     groups = {
         name: list(runs) if isinstance(runs, Sequence) else [runs]

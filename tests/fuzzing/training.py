@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,8 @@ from torch.optim.lr_scheduler import StepLR
 import newtriton as nt
 
 from .calls import Call, Maker
+from .describing import NUMBERS
+from .values import HUGE
 
 TRAINING: dict[str, Maker] = {}
 RESTORED = set[str]()  # methods that optimizers alone call, with states that they have checked
@@ -365,7 +366,7 @@ _of_part("PolyakAverage", lambda rng: nt.PolyakAverage(0.9))
 def _passed(batches: Any) -> Any:
     try:
         return [[x, y] for x, y in copy.copy(batches)]
-    except RuntimeError as error:  # of a transform, which is the user's
+    except (RuntimeError, TypeError) as error:  # of a transform, which is the user's
         raise nt.NewtritonError(str(error)) from error
 
 
@@ -377,6 +378,9 @@ def _halved(x: torch.Tensor) -> torch.Tensor:
     return x / 2
 
 
+LABELS = NUMBERS | {  # which a model refuses
+    ("y", f"{number} in it") for number in (-1, -100, HUGE, -HUGE, 1 << 20, 1000)
+}
 BATCHES = {"shuffle": True, "seed": 2, "transform": _doubled}
 
 
@@ -389,12 +393,12 @@ def _batching(rng: Random) -> Call:
     held: Any = rng.choice([x, (x, x[:, :2]), {"a": x, "b": x}, _lazy()])
     transform = _doubled if isinstance(held, torch.Tensor) else None
     options = {**BATCHES, "drop_last": True, "transform": transform}
-    return Call(nt.Batches, (held, y, 2), options, _passed)
+    return Call(nt.Batches, (held, y, 2), options, _passed, taken=LABELS)
 
 
 TRAINING["Batches"] = _batching
 TRAINING["GrowingBatches"] = lambda rng: Call(
-    nt.GrowingBatches, (*_data(), 1, 4), {**BATCHES, "steps": 3}, _passed
+    nt.GrowingBatches, (*_data(), 1, 4), {**BATCHES, "steps": 3}, _passed, taken=LABELS
 )
 
 
@@ -421,7 +425,7 @@ _resuming("GrowingBatches", 1, 4, steps=3)
 TRAINING["Lazy"] = lambda rng: Call(
     nt.Lazy, (_data()[0], [_halved]), {"transform": _doubled},
     lambda lazy: [lazy[1:3], list(lazy.shape)],
-    taken=frozenset({("rows", f"{number} in it") for number in (math.nan, math.inf, -math.inf)}),
+    taken=NUMBERS | {("transform", "an object whose methods raise")},
 )  # fmt: skip
 TRAINING["Lazy.subset"] = lambda rng: Call(
     _lazy().subset, (torch.tensor([2, 0]),), {}, lambda lazy: lazy[:]
@@ -501,7 +505,7 @@ def _of_data(name: str, arguments: Callable[[nt.Model], tuple[Any, ...]], **opti
         return Call(
             getattr(lin, name), arguments(model), options,
             lambda found: str(found) if name == "kronecker_factors" else found,
-            lambda: state_of(model),
+            lambda: state_of(model), taken=NUMBERS,
         )  # fmt: skip
 
     TRAINING[f"LinearizedData.{name}"] = make
@@ -555,7 +559,9 @@ def _fitting(rng: Random) -> Call:
     def use(history: nt.History) -> Any:
         return [[epoch.loss for epoch in history.epochs], model.params]
 
-    return Call(nt.fit, (model, optimizer, train, _data(2), 1), options, use, state, pure=False)
+    args = (model, optimizer, train, _data(2), 1)
+    taken = frozenset({("checkpoint_every", "its text")})
+    return Call(nt.fit, args, options, use, state, pure=False, taken=taken)
 
 
 def _evaluating(rng: Random) -> Call:
