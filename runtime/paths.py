@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ..compiler.graph.errors import NewtritonError, quoted
 
+LONGEST = 4096  # bytes of a path, on Linux
+
 
 def path_of(what: str, value: object, of: str = "folder") -> Path:
     """Returns a path.
@@ -21,7 +23,7 @@ def path_of(what: str, value: object, of: str = "folder") -> Path:
     """
     if isinstance(value, (str, os.PathLike)) and isinstance(text := os.fspath(value), str):
         try:
-            if text and b"\0" not in os.fsencode(text):
+            if 0 < len(encoded := os.fsencode(text)) < LONGEST and b"\0" not in encoded:
                 return Path(text)
         except UnicodeEncodeError:
             pass

@@ -123,6 +123,7 @@ class KroneckerCurvature(Remade):
 
     preconditioner = None
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: Model,
@@ -372,7 +373,7 @@ class KroneckerCurvature(Remade):
     def load_state_dict(self, state: State) -> None:
         """Restores what `state_dict` gave, bit for bit."""
         self.updates, self.gathered = state["updates"], state["gathered"]
-        self.generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"].cpu().contiguous())
         self.unseen = state["unseen"]
         self._measure_in(state["units"])
         for layer, block in self._blocks.items():

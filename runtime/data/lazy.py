@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_callable, check_kind
+from ...compiler.graph.options import check_callable, check_kind, check_members
 from ...compiler.graph.tensors import check_tensor
 
 CHUNK = 1000  # samples that are in memory at once where all are passed through
@@ -65,12 +65,11 @@ class Lazy(Checked):
         self.steps = tuple(check_kind("steps", steps, (tuple, list), "a list of functions"))
         for function in (*self.steps, *([] if transform is None else [transform])):
             check_callable("a step or the transform", function)
-        if not hasattr(rows, "__getitem__") or not getattr(rows, "shape", None):
-            raise NewtritonError(
-                f"rows is {quoted(rows)}: give a tensor of samples, or what has `shape` and gives "
-                "tensors for slices"
-            )
-        first = self[:1]
+        way = "a tensor of samples, or what has `shape` and gives tensors for slices"
+        check_members("rows", rows, ("__getitem__", "shape"), way)
+        if not rows.shape:
+            raise NewtritonError(f"rows is {quoted(rows)}: give {way}")
+        first = check_tensor("a batch of lazy inputs", self[:1])
         self.shape = torch.Size((rows.shape[0], *first.shape[1:]))
         self.dtype, self.device = first.dtype, first.device
 

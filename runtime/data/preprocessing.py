@@ -118,9 +118,10 @@ def names_of(
         raise NewtritonError(
             f"preprocessing is {quoted(preprocessing)}: give a name or a list of names"
         )
-    given = [preprocessing] if isinstance(preprocessing, str) else list(preprocessing)
-    for name in given:
+    given = list[str]()
+    for name in [preprocessing] if isinstance(preprocessing, str) else preprocessing:
         check_option("preprocessing", name, NAMES)
+        given.append(name)
     return tuple(step for name in given for step in steps.get(name, (name,)))
 
 

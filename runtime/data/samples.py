@@ -253,9 +253,11 @@ def _generator_of(state: Mapping[str, Any]) -> torch.Generator:
         NewtritonError: it is none.
     """
     generator, saved = torch.Generator("cpu"), state.get("generator")
-    if not isinstance(saved, torch.Tensor) or saved.shape != generator.get_state().shape:
+    if not isinstance(saved, torch.Tensor) or saved.dtype != torch.uint8:
+        saved = None
+    if saved is None or saved.shape != generator.get_state().shape:
         raise NewtritonError("load_state_dict: generator is no state of a generator: it is damaged")
-    generator.set_state(saved.cpu())
+    generator.set_state(saved.cpu().contiguous())
     return generator
 
 

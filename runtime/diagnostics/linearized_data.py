@@ -194,6 +194,7 @@ class LinearizedData(Checked):
 
     def block(self, parameters: Sequence[str], curvature: str = "hessian", **memory: int) -> Tensor:
         """Returns the rows and columns that belong to parameters; see `Linearization.block`."""
+        check_call(Linearization.block, (self, parameters, curvature), memory)
         return self.mean(lambda lin: lin.block(parameters, curvature, **memory))
 
     # --- factors --------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def _sum(a: Factors, b: Factors) -> Factors:
             inputs=torch.cat([a.inputs, b.inputs]),
             adjoints=torch.cat([a.adjoints, b.adjoints], axis),
             weight=a.weight + b.weight,
-            samples=(a.samples or len(a.inputs)) + (b.samples or len(b.inputs)),
+            samples=None if a.samples is None or b.samples is None else a.samples + b.samples,
         )
     return _with(a, {name: x + b.tensors[name] for name, x in a.tensors.items()})
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ...compiler.graph.calls import names_of, signature_of, takes_any, unknown
+from ...compiler.graph.calls import checked, names_of, signature_of, takes_any, unknown
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_number
 from ...compiler.language.trees import Tree, is_several
@@ -116,6 +116,7 @@ class TorchOptimizer(Remade):
         True
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: Model,
@@ -144,6 +145,8 @@ class TorchOptimizer(Remade):
         self._taken = taken(model, micro_batch, self._asks)
         self._snapshot, self._retreat = Snapshot(), Retreat(model, taken=self._taken)
 
+    @checked
+    @torch.inference_mode(False)
     def step(self, x: Tree | Iterable[Batch], y: Tensor | None = None) -> StepReport:
         """Makes a step on a batch; nothing changes where loss, gradient or new point is not finite.
 
@@ -357,6 +360,7 @@ class TorchOptimizer(Remade):
         drawn = {name: part.state_dict() for name, part in drawing(self.model).items()}
         return {**parts, "rejected": self.patience.rejected, **drawn}
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave.
 

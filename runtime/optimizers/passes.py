@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.tensors import fault_of
 from ...compiler.language.trees import Tree, named
 from ..data.sources import Mark, mark_of, set_back, sources
 
@@ -23,7 +24,8 @@ def pair(batch: Any) -> Batch:
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         x, y = batch
-        if all(isinstance(part, Tensor) for part in (y, *named(x).values())):
+        parts = y, *named(x).values()
+        if all(isinstance(p, Tensor) and fault_of(p) is None and p.dim() for p in parts):
             return x, y
     raise NewtritonError(f"a batch is {quoted(batch)}: give pairs of tensors (x, y)")
 

@@ -87,6 +87,7 @@ class Preconditioned(TorchOptimizer):
         (True, 0.05)
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: Model,
@@ -201,6 +202,7 @@ class Preconditioned(TorchOptimizer):
             "damping": self.damping,
         }
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, bit for bit.
 

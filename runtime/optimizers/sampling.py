@@ -149,6 +149,18 @@ def _of_all(model: Taken, lengths: list[int]) -> tuple[list[int], list[Part] | N
     return found.sum(0).tolist(), list(zip(firsts.tolist(), lengths, strict=True))
 
 
+def _length(x: Tree, y: Tensor) -> int:
+    """Returns how many samples a batch has.
+
+    Raises:
+        NewtritonError: it has none, or not as many labels as inputs.
+    """
+    length = count(x)
+    if not length or len(y) != length:
+        raise NewtritonError(f"a batch has {length} inputs and {len(y)} labels: give it as many")
+    return length
+
+
 class Sampled:
     """A point with objective and gradient of all batches, and second-order calls on a sample.
 
@@ -186,7 +198,7 @@ class Sampled:
         generator: torch.Generator,
         ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
-        lengths = [count(x) for x, _ in batches]
+        lengths = [_length(*batch) for batch in batches]
         if not lengths:
             raise NewtritonError("the data have no batches: give at least one")
         lengths, parts = _of_all(model, lengths)

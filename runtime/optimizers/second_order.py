@@ -125,6 +125,7 @@ class SecondOrder(Remade):
         (True, True)
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: Model,
@@ -504,6 +505,7 @@ class SecondOrder(Remade):
         counts = {"steps": self.steps, "followed": self.followed}
         return {**state, **counts, "damping": self.damping, "rejected": self.patience.rejected}
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, bit for bit.
 
@@ -514,7 +516,7 @@ class SecondOrder(Remade):
         self._retreat.forget()
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"].cpu().contiguous())
         self.damping, self.patience.rejected = state["damping"], state["rejected"]
         self.steps, self.followed = state["steps"], state["followed"]
 

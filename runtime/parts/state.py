@@ -73,7 +73,7 @@ class Shaped:
 
 @dataclass(frozen=True)
 class Number:
-    """A number; an int counts as a float too, a bool is neither.
+    """A finite number; an int counts as a float too, a bool is neither.
 
     Attributes:
         type: int or float.
@@ -87,7 +87,7 @@ class Number:
         """Returns one fault where the value is no such number."""
         types = (int, float) if self.type is float else (self.type,)
         right = isinstance(value, types) and not isinstance(value, bool)
-        if not right or not value >= self.least:  # type: ignore[operator]
+        if not right or not self.least <= value < math.inf:  # type: ignore[operator]
             limit = "" if self.least == -math.inf else f" of at least {self.least:g}"
             return [f"{path} is {quoted(value)}, not {self.type.__name__}{limit}"]
         return []

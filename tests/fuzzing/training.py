@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -424,6 +425,7 @@ _resuming("GrowingBatches", 1, 4, steps=3)
 TRAINING["Lazy"] = lambda rng: Call(
     nt.Lazy, (_data()[0], [_halved]), {"transform": _doubled},
     lambda lazy: [lazy[1:3], list(lazy.shape)],
+    taken=frozenset({("rows", f"{number} in it") for number in (math.nan, math.inf, -math.inf)}),
 )  # fmt: skip
 TRAINING["Lazy.subset"] = lambda rng: Call(
     _lazy().subset, (torch.tensor([2, 0]),), {}, lambda lazy: lazy[:]

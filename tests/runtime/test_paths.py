@@ -15,7 +15,9 @@ def test_text_and_paths_are_paths(value: str | Path) -> None:
     assert path_of("root", value) == Path("a/b")
 
 
-@pytest.mark.parametrize("value", [None, 3, "", "a\0b", "\ud800", b"a", ["a"], object()])
+@pytest.mark.parametrize(
+    "value", [None, 3, "", "a\0b", "\ud800", "x" * 5000, b"a", ["a"], object()]
+)
 def test_what_is_none_is_refused(value: object) -> None:
     with pytest.raises(nt.NewtritonError, match=r"^root is .*: give the path of a folder$"):
         path_of("root", value)

@@ -149,3 +149,76 @@ def test_a_spectrum_that_does_not_converge_says_what_to_do() -> None:
     found = nt.spectrum(model().linearize(X, Y), k=1, tolerance=1e-12, limit=1, basis=8)
     assert not found.converged
     assert "dtype=torch.float64" in str(found) and "limit=" in str(found)
+
+
+@pytest.mark.parametrize("x", [X.to_sparse(), torch.tensor(1.0), X.to("meta"), [X.tolist()], "x"])
+def test_a_batch_of_no_plain_tensors_is_refused_before_anything_is_drawn(x: Any) -> None:
+    optimizer = nt.NewtonCG(model(), sample=0.5)
+    drawn = optimizer.generator.get_state()
+    with pytest.raises(nt.NewtritonError, match=r"give|use"):
+        optimizer.step(x, Y)
+    assert torch.equal(optimizer.generator.get_state(), drawn)
+
+
+def test_a_state_with_a_damping_that_is_infinite_is_none() -> None:
+    optimizer = nt.FITRE(model())
+    with pytest.raises(nt.NewtritonError, match="damping is inf, not float of at least 0"):
+        optimizer.load_state_dict({**optimizer.state_dict(), "damping": float("inf")})
+
+
+def test_a_diagnosis_on_data_leaves_the_global_generator_as_it_was() -> None:
+    lin = nt.LinearizedData(model(), DataLoader(TensorDataset(X, Y), 5, shuffle=True))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    nt.trace(lin)
+    with pytest.raises(nt.NewtritonError):
+        lin.hvp(torch.zeros(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_rate_that_no_number_of_the_model_can_be_is_refused() -> None:
+    for rate in (1e300, float("nan"), "0.1", True):
+        with pytest.raises(nt.NewtritonError, match="lr is "):
+            nt.TorchOptimizer(model(), torch.optim.SGD, lr=rate)
+
+
+def test_what_is_no_part_is_refused_by_its_name() -> None:
+    for name, value in (("curvature", 3), ("solver", {}), ("rule", object()), ("average", 0.9)):
+        with pytest.raises(nt.NewtritonError, match=f"^{name} is .*: give a "):
+            nt.SecondOrder(model(), **{name: value})
+    for make in (nt.SecondOrder, nt.KroneckerCurvature, nt.MatrixFree, nt.LinearizedData):
+        with pytest.raises(nt.NewtritonError, match=r"^model is "):
+            make(torch.zeros(3), [(X, Y)]) if make is nt.LinearizedData else make(torch.zeros(3))
+    for callbacks in ([3], 3):
+        with pytest.raises(nt.NewtritonError, match="callback"):
+            trained = model()
+            nt.fit(trained, nt.FITRE(trained), [(X, Y)], callbacks=callbacks, progress=False)
+    with pytest.raises(nt.NewtritonError, match="shuffle is 1: give True or False"):
+        nt.Batches(X, Y, 3, shuffle=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        nt.FITRE,
+        nt.NewtonCG,
+        lambda m: nt.TorchOptimizer(m, torch.optim.Adam),
+        lambda m: nt.Preconditioned(m, torch.optim.SGD, lr=0.1, momentum=0.9),
+    ],
+    ids=["FITRE", "Newton-CG", "Adam", "preconditioned"],
+)
+def test_what_is_made_stepped_and_restored_under_inference_mode_goes_on_outside(
+    make: Callable[[nt.Model], Any],
+) -> None:
+    trained = model()
+    with torch.inference_mode():
+        optimizer = make(trained)
+        optimizer.step(X, Y)
+        optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.step(X, Y).accepted
+
+
+@pytest.mark.parametrize(("x", "y"), [(X, Y[:3]), (X[:0], Y[:0])])
+def test_batches_of_unlike_lengths_or_none_are_refused(x: torch.Tensor, y: torch.Tensor) -> None:
+    with pytest.raises(nt.NewtritonError, match=r"labels"):
+        nt.NewtonCG(model(), sample=0.5).step(x, y)
