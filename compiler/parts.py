@@ -21,10 +21,9 @@ from .graph.ir import Node
 from .graph.program import Input, Output, Program, simplified
 from .graph.sums import Sum, in_stages, mixing, with_samples
 from .language.network import Traced, layer_of
+from .language.whole import SAMPLES
 from .programs import NOTHING, Programs
 from .values import Form, Ggnvp, Gradient, Hvp, Losses, Normaliser, Samples
-
-SAMPLES = ops.input_(str(Samples()), ())
 
 
 @dataclass(frozen=True)

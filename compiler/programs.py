@@ -11,8 +11,17 @@ from functools import cached_property
 from typing import Any
 
 from .curvature.adjoints import random_numbers
-from .curvature.factors import TAPED, Wanted, factors
+from .curvature.factors import (
+    TAPED,
+    Diagonal,
+    GradientsGram,
+    InputsGram,
+    InputsMean,
+    Wanted,
+    factors,
+)
 from .curvature.jacobian import basis, jacobians, output_jacobian, stored_product
+from .curvature.recursion import RECURSIVE
 from .curvature.uses import consumers
 from .derivatives.copies import copies
 from .derivatives.jvp import jvp
@@ -23,6 +32,7 @@ from .graph.errors import NewtritonError, quoted
 from .graph.ir import LEAVES, VIEWS, Node, topological
 from .graph.program import Input, Output, Program, declared, simplified
 from .graph.simplify import simplify
+from .language import whole
 from .language.data_term import losses_of
 from .language.loss import output_product, refusal, unit_vectors
 from .language.network import Traced, constant_leaf
@@ -41,15 +51,21 @@ from .values import (
     Hvp,
     Labels,
     Losses,
+    Normaliser,
     Outputs,
     ParameterValue,
     RandomNumbers,
     RunningValue,
+    Samples,
     Scores,
 )
 
 MATRICES = ("hessian", "ggn")
 NOTHING = frozenset[Node]()
+ALIKE = ParameterValue, RunningValue, Constant, Direction, Samples, Normaliser  # on all ranks
+CONTRIBUTED = (
+    Gradient, Hvp, Ggnvp, Form, BatchStatistic, InputsGram, InputsMean, GradientsGram, Diagonal,
+)  # fmt: skip
 TAPED_FORM = ("quadratic", 1, "hessian", True)  # of the programs that define the tape
 
 
@@ -94,6 +110,8 @@ class Programs:
         leaves |= {ParameterValue(name): node for name, node in traced.nodes.items()}
         leaves |= {Constant(n): constant_leaf(n, x) for n, x in traced.constants.items()}
         leaves |= {RandomNumbers(site): node for site, node in traced.random.items()}
+        if traced.part is not None:
+            leaves |= {Samples(): whole.SAMPLES, Normaliser(): traced.normaliser}
         return leaves | {RunningValue(name): r.node for name, r in traced.running.items()}
 
     def _by_parameter(
@@ -138,22 +156,27 @@ class Programs:
 
     @cached_property
     def losses(self) -> Program:
-        """`Losses` of outputs that are given, and `Counted` as `evaluate` has it."""
+        """`Losses` of outputs that are given, and `Counted` where labels decide what counts."""
         output = ops.input_("z", self.traced.output.shape)
         losses = losses_of(self.traced.criterion, self.traced, output)
-        outputs: dict[Output, Node] = {Losses(): losses, **self._counted}
+        outputs: dict[Output, Node] = {Losses(): losses, **self._counted_here}
         return self._program("losses", outputs, NOTHING, {GivenOutputs(): output})
 
     @property
     def _counted(self) -> dict[Output, Node]:
-        """`Counted`, where labels decide what counts."""
-        _, counted = split(self.traced.normaliser)
+        """`Counted`, where labels decide what counts and nobody gives it."""
+        return {} if self.traced.part else self._counted_here
+
+    @property
+    def _counted_here(self) -> dict[Output, Node]:
+        """`Counted` of the samples that a program sees, where labels decide what counts."""
+        _, counted = split(self.traced.counted)
         return {} if counted is None else {Counted(): counted}
 
     @cached_property
     def counted(self) -> Program:
-        """`Counted` alone, where labels decide what counts."""
-        return self._program("counted", self._counted, NOTHING)
+        """`Counted` of the samples alone, where labels decide what counts."""
+        return self._program("counted", self._counted_here, NOTHING)
 
     @cached_property
     def outputs(self) -> Program:
@@ -358,6 +381,30 @@ class Programs:
             self._made[key] = self._program("stored_ggnvp", outputs, self.tape, inputs)
         return self._made[key]
 
+    # --- parts of a whole batch -----------------------------------------------------------------
+
+    def _of_whole(self, kind: str, outputs: dict[Output, Node]) -> dict[Output, Node]:
+        """Returns statistics of a rank's part of a batch into what it gives to the whole.
+
+        Recursive kinds multiply means by each other: their factors are those of the whole.
+        """
+        if self.traced.part is None:
+            return outputs
+        below = set(topological([self.traced.loss, *self.adjoints.values()]))
+        by_mean = {key for key in outputs if kind in RECURSIVE and isinstance(key, GradientsGram)}
+        found: dict[Output, Node] = {}
+        for summed in (True, False):
+            wanted = {key: node for key, node in outputs.items() if (key in by_mean) is summed}
+            new = whole.of_whole(wanted.values(), below.__contains__, summed=summed)
+            found |= {key: new[node] for key, node in wanted.items()}
+        return {key: found[key] for key in outputs}
+
+    def parts(self, program: Program) -> frozenset[Output]:
+        """Returns the outputs that are what a rank contributes to a sum over ranks."""
+        alike = [node for key, node in program.inputs.items() if isinstance(key, ALIKE)]
+        contributed = [key for key in program.outputs if isinstance(key, CONTRIBUTED)]
+        return frozenset(k for k in contributed if not whole.is_whole(program.outputs[k], alike))
+
     # --- factors --------------------------------------------------------------------------------
 
     def factors(
@@ -385,7 +432,7 @@ class Programs:
         """Returns the program of the statistics that are wanted."""
         key = ("factors", wanted)
         if key not in self._made:
-            outputs = factors(self.traced, self.adjoints, wanted)
+            outputs = self._of_whole(wanted.kind, factors(self.traced, self.adjoints, wanted))
             inputs = random_numbers(self.traced, wanted.kind, wanted.samples)
             name = f"factors({wanted.kind}, {wanted.samples})"
             self._made[key] = self._program(name, outputs, self.tape, inputs)

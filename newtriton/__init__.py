@@ -146,6 +146,7 @@ from newtriton.runtime.optimizers.presets import KFRA as KFRA
 from newtriton.runtime.optimizers.presets import NewtonCG as NewtonCG
 from newtriton.runtime.optimizers.report import StepReport as StepReport
 from newtriton.runtime.optimizers.second_order import SecondOrder as SecondOrder
+from newtriton.runtime.parallel.data_parallel import DataParallel as DataParallel
 from newtriton.runtime.parts.protocols import Curvature as Curvature
 from newtriton.runtime.parts.protocols import LinearSolver as LinearSolver
 from newtriton.runtime.parts.protocols import Solution as Solution

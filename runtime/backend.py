@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -15,6 +15,11 @@ from .footprint import Footprint
 from .vectors import Vectors
 
 
+def alone(x: Tensor) -> Tensor:
+    """Returns the sum over ranks where there is one."""
+    return x
+
+
 class Context(NamedTuple):
     """What a call knows besides its operands.
 
@@ -22,11 +27,13 @@ class Context(NamedTuple):
         batch: the batch size.
         dtype: the dtype of floating-point values.
         device: the device of all tensors.
+        over_ranks: returns the sum of a tensor over all ranks that run the same program.
     """
 
     batch: int
     dtype: torch.dtype
     device: torch.device
+    over_ranks: Callable[[Tensor], Tensor] = alone
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         """Returns new memory of a shape."""

@@ -8,8 +8,13 @@ from pathlib import Path
 from ..compiler.graph.errors import NewtritonError, quoted
 
 
-def path_of(what: str, value: object) -> Path:
+def path_of(what: str, value: object, of: str = "folder") -> Path:
     """Returns a path.
+
+    Args:
+        what: the name of the argument.
+        value: what is given.
+        of: what is there, a file or a folder.
 
     Raises:
         NewtritonError: the value is none, or one that no file can have.
@@ -20,4 +25,4 @@ def path_of(what: str, value: object) -> Path:
                 return Path(text)
         except UnicodeEncodeError:
             pass
-    raise NewtritonError(f"{what} is {quoted(value)}: give the path of a file or folder")
+    raise NewtritonError(f"{what} is {quoted(value)}: give the path of a {of}")

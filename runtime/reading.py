@@ -107,6 +107,8 @@ def upload(values: Sequence[float], like: Tensor) -> Tensor:
 
 def _largest(tensor: Tensor) -> Tensor:
     """Returns max |xᵢ| on the device, NaN where an element is."""
+    if not tensor.numel():
+        return tensor.new_zeros((), dtype=torch.float64)
     if tensor.device.type == "cpu":  # PyTorch's norm takes twenty times as long there
         low, high = torch.aminmax(tensor)
         return torch.maximum(high, -low)

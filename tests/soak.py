@@ -28,7 +28,16 @@ from typing import Any
 
 # Of each part: its module, and how many trials there are.
 PARTS = {
-    "kills": ("tests.runtime.training.kills", 1000),
+    "runs killed": ("tests.runtime.training.kills", 1000),
+    "disks full": ("tests.runtime.training.full", 1000),
+    "run folders damaged": ("tests.runtime.training.damage", 2000),
+    "data sets damaged": ("tests.runtime.data.damage", 12000),
+    "records and weights damaged": ("tests.command.damage", 6000),
+    "caches attacked": ("tests.runtime.caching.attacks", 1000),
+    "bad calls": ("tests.fuzzing.trials", 10000),
+    "bad command lines": ("tests.command.lines", 2000),
+    "failures in steps": ("tests.runtime.optimizers.failures", 3000),
+    "failures in runs": ("tests.runtime.training.failures", 1000),
 }
 AT_ONCE = 20  # trials of one process
 SLOWEST = 60.0  # seconds for a trial: what takes longer hangs

@@ -38,6 +38,7 @@ ROOMS = (
     "kernels",
     "runtime",
     "runtime/caching",
+    "runtime/parallel",
     "runtime/aten",
     "runtime/fused",
     "runtime/rounding",
@@ -144,6 +145,7 @@ def test_imports_go_down_only(room: str) -> None:
         f"{a} → {b}"
         for a, b in IMPORTS.edges
         if room_of(a) == room and ROOMS.index(room_of(b)) > ROOMS.index(room)
+        if FILES[a].stem != "__main__"  # where `python -m` begins, which nobody imports
     ]
     assert not upward
 

@@ -112,6 +112,7 @@ COPIES: dict[Op, Rule] = {
     Op.SAMPLE: _as_it_is(1),
     Op.ROW_MAX: _as_it_is(0),
     Op.LOG_SUM_EXP: _as_it_is(0),
+    Op.ALL_SUM: _as_it_is(0),
 }
 
 

@@ -123,6 +123,7 @@ JVP: dict[Op, Rule] = {
     Op.SAMPLE: _zero,
     Op.ROW_MAX: _row_max,
     Op.LOG_SUM_EXP: _log_sum_exp,
+    Op.ALL_SUM: _linear,
 }
 
 

@@ -189,6 +189,11 @@ def _log_sum_exp(node: Node, i: int, ct: Node) -> Node:
     return ops.multiply(ops.softmax(x), ops.broadcast(ct, x.shape, (ops.rank(x) - 1,)))
 
 
+def _all_sum(node: Node, i: int, ct: Node) -> Node:
+    """Adds the adjoints of all ranks: each rank's part of the loss depends on every summand."""
+    return ops.all_sum(ct)
+
+
 TRANSPOSE: dict[Op, Rule] = {
     Op.MAP: _map,
     Op.MATMUL: _matmul,
@@ -213,6 +218,7 @@ TRANSPOSE: dict[Op, Rule] = {
     Op.SAMPLE: _zero,
     Op.ROW_MAX: _row_max,
     Op.LOG_SUM_EXP: _log_sum_exp,
+    Op.ALL_SUM: _all_sum,
 }
 
 

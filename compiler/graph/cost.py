@@ -126,6 +126,7 @@ FLOPS: dict[Op, Callable[[Node, int], int]] = {
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
     Op.SPECTRAL: _spectral,
+    Op.ALL_SUM: _read,
 }
 
 
@@ -141,6 +142,12 @@ def traffic(graph: Graph, batch: int, itemsize: int) -> int:
         for node in graph.computed()
         if node.op not in VIEWS
     )
+
+
+def communicated(graph: Graph, itemsize: int) -> tuple[int, int]:
+    """Counts the sums over ranks, and the bytes of what each rank gives to them."""
+    sums = [node for node in graph.computed() if node.op is Op.ALL_SUM]
+    return len(sums), itemsize * sum(_numel(node, 1) for node in sums)
 
 
 def peak(graph: Graph, batch: int, itemsize: int) -> int:

@@ -105,3 +105,15 @@ def quoted(value: object) -> str:
     except Exception:
         return f"<{type(value).__name__}>"
     return text if len(text) <= 2 * QUOTED else f"{text[: 2 * QUOTED]}…"
+
+
+def one_line(text: str, most: int = 1500) -> str:
+    """Returns text as one line that can be printed anywhere; what cannot be is escaped.
+
+    Examples:
+        >>> one_line("  two   words ")
+        'two words'
+    """
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line if len(line) <= most else f"{line[:most]}…"

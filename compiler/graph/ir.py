@@ -59,6 +59,8 @@ class Op(str, Enum):
     PATCH_GRAM = "patch_gram"
     # a function of the eigenvalues of symmetric matrices
     SPECTRAL = "spectral"
+    # the sum over the ranks that hold parts of a batch, equal on all of them
+    ALL_SUM = "all_sum"
 
 
 LEAVES = frozenset({Op.INPUT, Op.PARAM, Op.CONST})

@@ -254,6 +254,15 @@ def _spectral(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
     return x
 
 
+def _all_sum(inputs: Sequence[Type], a: dict[str, Any]) -> Type:
+    x = inputs[0]
+    _require(
+        x.kind == "float" and not any(map(is_batched, x.shape)),
+        f"all_sum of {x}: ranks may have different numbers of samples, sum over these first",
+    )
+    return x
+
+
 TYPE: dict[Op, Callable[[Sequence[Type], dict[str, Any]], Type]] = {
     Op.INPUT: _leaf,
     Op.PARAM: _leaf,
@@ -284,6 +293,7 @@ TYPE: dict[Op, Callable[[Sequence[Type], dict[str, Any]], Type]] = {
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
     Op.SPECTRAL: _spectral,
+    Op.ALL_SUM: _all_sum,
 }
 
 
@@ -368,6 +378,15 @@ def reduce_sum(x: Node, axes: Sequence[int] | None = None) -> Node:
     """Returns the sum over `axes`, all of them unless given."""
     axes = range(rank(x)) if axes is None else axes
     return make(Op.REDUCE_SUM, x, axes=tuple(axes)) if axes else x
+
+
+def all_sum(x: Node) -> Node:
+    """Returns the sum of x over all ranks, each of which holds a part of the batch.
+
+    Where there is one rank that is x. The loss is a sum over ranks, so that the adjoint of x is the
+    sum over ranks of the result's.
+    """
+    return make(Op.ALL_SUM, x)
 
 
 def dot(x: Node, y: Node) -> Node:

@@ -73,22 +73,23 @@ def _counts(node: Node) -> bool:
 
 def with_samples(outputs: Mapping[str, Node], samples: Node) -> dict[str, Node]:
     """Returns the same values with a scalar leaf for the number of samples."""
+    return rewrite(outputs, lambda node, inputs: with_number(node, inputs, samples))
 
-    def rule(node: Node, inputs: tuple[Node, ...]) -> Node:
-        if not _counts(node):
-            return ops.remake(node, inputs)
-        (name, expr), *_ = _numbers(node).items()
-        if node.op is Op.CONST:
-            return ops.map_(scalar.with_batch(expr, scalar.var(0)), samples)
-        leaf, last = ops.broadcast(samples, node.shape), scalar.var(len(inputs))
-        if node.op is Op.MAP:
-            return ops.map_(scalar.with_batch(expr, last), *inputs, leaf)
-        attributes: dict[str, Any] = {**node.attributes, name: scalar.ONE}
-        plain = ops.make(node.op, *inputs, **attributes)
-        factor = scalar.with_batch(expr, scalar.var(1))
-        return ops.map_(scalar.var(0) * factor, plain, leaf)
 
-    return rewrite(outputs, rule)
+def with_number(node: Node, inputs: tuple[Node, ...], samples: Node) -> Node:
+    """Returns a node on other inputs, with a scalar leaf for the number of samples."""
+    if not _counts(node):
+        return ops.remake(node, inputs)
+    (name, expr), *_ = _numbers(node).items()
+    if node.op is Op.CONST:
+        return ops.map_(scalar.with_batch(expr, scalar.var(0)), samples)
+    leaf, last = ops.broadcast(samples, node.shape), scalar.var(len(inputs))
+    if node.op is Op.MAP:
+        return ops.map_(scalar.with_batch(expr, last), *inputs, leaf)
+    attributes: dict[str, Any] = {**node.attributes, name: scalar.ONE}
+    plain = ops.make(node.op, *inputs, **attributes)
+    factor = scalar.with_batch(expr, scalar.var(1))
+    return ops.map_(scalar.var(0) * factor, plain, leaf)
 
 
 def in_stages(outputs: Mapping[Output, Node]) -> Stages:

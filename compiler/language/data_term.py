@@ -30,7 +30,8 @@ class DataTerm:
         z: what the loss sees: the rows, or N×(all the rest).
         y: the labels, as the loss takes them.
         losses: the losses of the N samples.
-        normaliser: M, a number of the batch size or a node.
+        counted: what the samples count, a number of the batch size or a node.
+        normaliser: M, the same; where the batch is a part of a whole one, that of the whole.
         loss: h without weight decay.
     """
 
@@ -40,6 +41,7 @@ class DataTerm:
     z: Node
     y: Node
     losses: Node
+    counted: Node
     normaliser: Node
     loss: Node
 
@@ -68,14 +70,13 @@ def data_term(criterion: Loss, value: Node, image: bool, part: bool = False) -> 
     criterion.check()
     y = criterion.labels(z)
     losses, counts = _per_sample(criterion, z, y), criterion.counts(z, y)
-    if part:
-        normaliser = ops.input_("normaliser", ())
-    elif counts is None:
-        normaliser = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
+    if counts is None:
+        counted = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
     else:
-        normaliser = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
+        counted = ops.reduce_sum(_one_a_row(criterion, "counts", counts, z))
+    normaliser = ops.input_("normaliser", ()) if part else counted
     loss = over(ops.reduce_sum(losses), normaliser)
-    return DataTerm(output, class_axis, rows, z, y, losses, normaliser, loss)
+    return DataTerm(output, class_axis, rows, z, y, losses, counted, normaliser, loss)
 
 
 def losses_of(criterion: Loss, term: DataTerm, output: Node) -> Node:

@@ -51,7 +51,7 @@ class InputSpec:
     def __post_init__(self) -> None:
         given = self.shape
         shape = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-        if not all(isinstance(d, Integral) and int(d) > 0 for d in shape):
+        if not all(isinstance(d, Integral) and 0 < int(d) < 1 << 31 for d in shape):
             raise NewtritonError(
                 f"input_shape is {quoted(given)}: give the shape of one sample, "
                 "e.g. (C, H, W) or (D,)"

@@ -24,6 +24,7 @@ from .initial import INITIAL, Distribution
 from .inputs import InputSpec, specifications
 from .loss import Loss
 from .trees import ALONE, named, rebuilt
+from .whole import of_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -322,6 +323,7 @@ class Traced(DataTerm):
         constants: the constant tensors by name, float64 or int64.
         random: the leaves of random numbers by the name of their site.
         training: whether batch statistics are used.
+        part: what sums over samples go over where the batch is a part of a whole one, see `trace`.
     """
 
     inputs: Mapping[str, Node]
@@ -333,6 +335,7 @@ class Traced(DataTerm):
     constants: Mapping[str, Tensor]
     random: Mapping[str, Node]
     training: bool
+    part: str | None = None
 
     @cached_property
     def lookups(self) -> dict[str, list[Lookup]]:
@@ -378,7 +381,7 @@ def trace(
     criterion: Loss,
     training: bool = True,
     frozen: Collection[str] | None = None,
-    part: bool = False,
+    part: str | None = None,
 ) -> Traced:
     """Builds the forward graph.
 
@@ -390,7 +393,9 @@ def trace(
         criterion: the loss.
         training: whether batch norm takes batch statistics instead of running ones.
         frozen: the names of the frozen parameters; None leaves it to the layers.
-        part: whether a batch is a part of a larger one, see `data_term`.
+        part: where a batch is a part of a larger one, see `data_term`: what sums over samples in
+            the network go over, the part's "own" samples or those of the "whole" batch. None for a
+            batch by itself.
 
     Raises:
         ShapeError: names the layer at which the shapes do not fit.
@@ -413,14 +418,17 @@ def trace(
     if not record.parameters:
         raise NewtritonError(f"{quoted(net)} has no parameters: there is nothing to train")
     simple = simplify({"z": value, **{name: r.now for name, r in record.running.items()}})
+    if part == "whole":
+        whole = of_whole(simple.values(), summed=True)
+        simple = {name: whole[node] for name, node in simple.items()}
     value = simple.pop("z")
     running = {name: replace(record.running[name], now=now) for name, now in simple.items()}
     with made_at(type(criterion).__name__):
         image = ops.rank(value) == 4 and not getattr(net, "torch_order", False)
-        term = data_term(criterion, value, image, part)
+        term = data_term(criterion, value, image, part is not None)
     return Traced(
         **vars(term), inputs=leaves, criterion=criterion, parameters=record.parameters,
         nodes=record.nodes, running=running, momenta=record.momenta,
         constants=record.constants | constants(topological([term.loss])),
-        random=record.random, training=training,
+        random=record.random, training=training, part=part,
     )  # fmt: skip

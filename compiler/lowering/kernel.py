@@ -9,7 +9,7 @@ from ..graph.ir import CONTRACTIONS, Graph, Node, Op, batch_axis
 from .precision import is_rounded
 from .space import GRAMS, Space
 
-ANCHORS = CONTRACTIONS | GRAMS | {Op.SPECTRAL, Op.SCATTER_ROWS}
+ANCHORS = CONTRACTIONS | GRAMS | {Op.SPECTRAL, Op.SCATTER_ROWS, Op.ALL_SUM}
 
 
 def base(node: Node) -> Node:

@@ -71,6 +71,11 @@ class Placement:
             if producer is not None and producer is not kernel:
                 self.order.wait(kernel, producer)
 
+    def earlier(self, node: Node) -> Sequence[Node]:
+        """Returns the sum over ranks that comes before a node, where it is one itself."""
+        found = self.reading.earlier.get(node)
+        return () if found is None else (found,)
+
     def merge(self, kernels: Sequence[Kernel], joint: Node | None = None) -> Kernel:
         """Returns one kernel of several, in place of the last; their anchors may meet in a map."""
         last = kernels[-1]

@@ -75,6 +75,8 @@ class Reading:
         asked: values that must lie in memory in the end.
         ways: how every contraction is computed.
         operands: what every contraction reads.
+        earlier: for a sum over ranks, the one before it: all ranks take them in this order,
+            whatever their batch sizes are.
         users: for every value, the nodes that read it.
         nodes: the nodes to place, operands first, copies made for contractions among them.
         rules_applied: how often an element rule has been run, which tests count as work.
@@ -86,6 +88,8 @@ class Reading:
         self.asked = dict.fromkeys(map(base, graph.outputs.values()))
         self.ways = {n: ways(n, batch) for n in computed if n.op in ANCHORS}
         self.operands = {n: contraction_operands(n, way.by_vendor) for n, way in self.ways.items()}
+        sums = [n for n in computed if n.op is Op.ALL_SUM]
+        self.earlier = dict(zip(sums[1:], sums, strict=False))
         self.users: dict[Node, set[Node]] = {}
         for node in computed:
             for x in self.operands.get(node, node.inputs):

@@ -63,7 +63,7 @@ def _require(placement: Placement, values: Iterable[Node]) -> None:
     while waiting:
         node = waiting[-1]
         sources = [s for s, _ in reading.sources(node, home_space(node))]
-        needed = (*reading.operands.get(node, ()), *sources)
+        needed = (*reading.operands.get(node, ()), *sources, *placement.earlier(node))
         missing = [x for x in needed if x not in owner and not reading.leaf(x)]
         if node in owner or not missing:
             waiting.pop()
@@ -80,7 +80,7 @@ def _place(placement: Placement, node: Node, sources: Iterable[Node]) -> None:
     if node.op in ANCHORS:
         reading = placement.reading
         kernel = placement.kernel(space_of(node), [node], reading.ways[node])
-        placement.wait(kernel, reading.operands[node])
+        placement.wait(kernel, (*reading.operands[node], *placement.earlier(node)))
         if kernel.way.apart:
             kernel = placement.kernel(kernel.space, adds=kernel)
     else:

@@ -60,7 +60,7 @@ def users_code(what: str) -> Iterator[None]:
         yield
     except NewtritonError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise NewtritonError(
             f"{what} failed with {type(error).__name__}: {error} ({frame.filename}, line "

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.errors import NewtritonError, one_line
 from ..compiler.graph.options import check_count
 from ..compiler.language.trees import rows
 from ..runtime.data.samples import Batches, Samples
 from ..runtime.model.batches import moved
 from ..runtime.model.inputs import check_labels, read_checked
 from ..runtime.model.model import Model
+from ..runtime.parallel.data_parallel import launched
 from ..runtime.training.history import History
 from ..runtime.training.loop import fit
 from ..runtime.training.runs import RunFolder
@@ -117,18 +118,23 @@ def run(options: argparse.Namespace) -> int:
     torch.manual_seed(check_count("--seed", options.seed, 0))  # a user's file may draw weights
     keywords = _keywords(options)
     train, validation = data(options)
-    model = model_of(options, train, weight_decay=options.weight_decay, seed=options.seed)
+    parallel = launched()
+    first = parallel is None or parallel.ranks.rank == 0
+    model = model_of(
+        options, train, weight_decay=options.weight_decay, seed=options.seed, parallel=parallel
+    )
     optimizer = OPTIMIZERS[options.optimizer](model, **keywords)
     for part in (train, validation):
         _check(model, part)
+    validated = min(VALIDATED, options.micro_batch or VALIDATED)
     history = fit(
         model,
         optimizer,
-        Batches(*train, options.batch_size, seed=options.seed),
-        Batches(*validation, min(VALIDATED, options.micro_batch or VALIDATED), shuffle=False),
+        Batches(*train, options.batch_size, seed=options.seed, parallel=parallel),
+        Batches(*validation, validated, shuffle=False, parallel=parallel),
         options.epochs,
         progress=sys.stderr.isatty(),
-        callbacks=[_Table()],
+        callbacks=[_Table()] if first else [],
         average=options.average,
         checkpoint=RunFolder(
             options.output, _run_options(options), _run_options(_defaults()), options.keep
@@ -139,8 +145,10 @@ def run(options: argparse.Namespace) -> int:
     if history.interrupted:
         print("interrupted: --resume goes on with it")
         return 130
+    if not first:
+        return 0
     history.plot(options.output / "plot.png", against=("epochs", "seconds"))
-    print(f"history, picture and weights are in {options.output}")
+    print(f"history, picture and weights are in {one_line(str(options.output))}")
     return 0
 
 

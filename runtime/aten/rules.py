@@ -337,4 +337,5 @@ ATEN: dict[Op, Rule] = {
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
     Op.SPECTRAL: _spectral,
+    Op.ALL_SUM: lambda node: lambda context, x: context.over_ranks(x),
 }

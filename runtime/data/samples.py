@@ -24,6 +24,8 @@ from ...compiler.graph.options import (
 )
 from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree, mapped, named, rows
+from ..parallel.data_parallel import DataParallel
+from ..parallel.share import own_part
 from .lazy import Lazy
 
 WITHIN = {"batch", "generator"}  # what a state has in the middle of an epoch
@@ -79,6 +81,10 @@ class Batches(Checked):
         drop_last: whether a last batch that is smaller than the others is left out.
         transform: called with the inputs of each batch and a generator, returns those to train on;
             that of lazy inputs unless given. The generator depends on the seed and the epoch.
+        parallel: the ranks among which each batch is divided, of `batch_size` samples on all of
+            them together: each gets its part, `nt.DataParallel`'s; None for one process. A
+            transform is called with the whole batch, so that no sample depends on how it is
+            divided.
 
     Raises:
         NewtritonError: there are no samples or not as many labels, no batch would be left, or
@@ -102,6 +108,7 @@ class Batches(Checked):
         seed: int = 0,
         drop_last: bool = False,
         transform: Callable[[Any, torch.Generator], Any] | None = None,
+        parallel: DataParallel | None = None,
     ) -> None:
         check_samples(x, y)
         batch_size = check_count("batch_size", batch_size)
@@ -117,6 +124,10 @@ class Batches(Checked):
         self.drop_last = drop_last
         given = getattr(x, "transform", None) if transform is None else transform
         self.transform = None if given is None else check_callable("transform", given)
+        if parallel is not None and not isinstance(parallel, DataParallel):
+            sentence = f"parallel is {quoted(parallel)}: give e.g. newtriton.DataParallel()"
+            raise NewtritonError(sentence)
+        self.parallel = parallel
         self.epoch = 0
         self._place: Place | None = None  # where the pass under way is
         self._goes_on = False  # whether the next pass is the rest of that one
@@ -207,11 +218,14 @@ class Batches(Checked):
         self, order: torch.Tensor | None, taken: slice, generator: torch.Generator
     ) -> Samples:
         """Returns the batch of the samples there in the order."""
-        index = taken if order is None else order[taken]
-        x = rows(self.x, index)
-        return Samples(
-            x if self.transform is None else self.transform(x, generator), rows(self.y, index)
-        )
+        part = taken if self.parallel is None else own_part(self.parallel.ranks, taken)
+        own = part if order is None else order[part]
+        if self.transform is None:
+            return Samples(rows(self.x, own), rows(self.y, own))
+        x = self.transform(rows(self.x, taken if order is None else order[taken]), generator)
+        if part != taken:
+            x = rows(x, slice(part.start - taken.start, part.stop - taken.start))
+        return Samples(x, rows(self.y, own))
 
 
 def check_samples(x: Any, y: Any) -> None:

@@ -73,12 +73,12 @@ class LinearizedData(Checked):
         self, model: Model, data: Iterable[Any], *, training: bool = True, keep: bool = False
     ) -> None:
         check_model(model)
-        check_batches(data)
-        if isinstance(data, Iterator):
+        if isinstance(data, (Iterator, Tensor)):
             raise NewtritonError(
                 f"the data are a {type(data).__name__}: give batches (x, y) that can be passed "
                 "through often, as a list, Batches or a DataLoader"
             )
+        check_batches(data)
         self.model, self.training = model, check_flag("training", training)
         check_flag("keep", keep)
         self.programs, self.vectors = model.programs[training], model.vectors

@@ -249,7 +249,8 @@ class VendorLaunch(Launch):
         (kernel,) = slots.kernels
         (self.node,) = kernel.anchors
         self.kernels, self.batch = slots.kernels, generated.batch
-        self.recordable = self.node.op is not Op.SPECTRAL  # eigenvalues are waited for
+        # Eigenvalues are waited for, and other ranks, which may be on CPUs.
+        self.recordable = self.node.op not in (Op.SPECTRAL, Op.ALL_SUM)
         self.rounded = generated.settings.precision in ROUNDED and self.node.op in CONTRACTIONS
         scale = {"scale": scalar.ONE} if "scale" in self.node.attributes else {}
         self.plain = ops.make(

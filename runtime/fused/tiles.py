@@ -141,7 +141,7 @@ SHAPES: dict[Op, Callable[[Node], Shapes | None]] = {
     Op.CONV_WEIGHT_GRAD: _weight_grad,
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
-    **dict.fromkeys((Op.SPECTRAL, Op.SCATTER_ROWS), lambda node: None),
+    **dict.fromkeys((Op.SPECTRAL, Op.SCATTER_ROWS, Op.ALL_SUM), lambda node: None),
 }
 
 

@@ -16,6 +16,7 @@ from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer
 from ..aten.executor import AtenBackend
 from ..backend import Backend
+from ..parallel.data_parallel import DataParallel
 from .model import Model
 
 BACKENDS = ("auto", "aten", "triton")
@@ -40,6 +41,7 @@ def compile(
     cuda_graphs: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
+    parallel: DataParallel | None = None,
 ) -> Model:
     """Returns the model of a network with its loss.
 
@@ -62,6 +64,8 @@ def compile(
         cuda_graphs: whether the launches of a program that is repeated are recorded and replayed.
         weight_decay: λ ≥ 0, on all parameters that are not frozen.
         seed: the seed of the first parameter values, and of what drops out.
+        parallel: how several processes train one model, each on its part of every batch; None for
+            one process.
 
     Raises:
         ShapeError: the shapes do not fit at a layer, which it names.
@@ -78,7 +82,7 @@ def compile(
     return compiled(
         Model, net, input_shape, loss, backend=backend, device=device, dtype=dtype,
         precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
-        weight_decay=weight_decay, seed=seed,
+        weight_decay=weight_decay, seed=seed, parallel=parallel,
     )  # fmt: skip
 
 
@@ -97,6 +101,7 @@ def compiled(
     cuda_graphs: bool,
     weight_decay: float,
     seed: int,
+    parallel: DataParallel | None = None,
 ) -> M:
     """Returns a model of a class; the options are those of `compile`."""
     check_option("backend", backend, BACKENDS)
@@ -105,6 +110,11 @@ def compiled(
     check_flag("cuda_graphs", cuda_graphs)
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         raise NewtritonError(f"dtype is {quoted(dtype)}: one of torch.float32, torch.float64")
+    if parallel is not None:
+        if not isinstance(parallel, DataParallel):
+            sentence = f"parallel is {quoted(parallel)}: give e.g. newtriton.DataParallel()"
+            raise NewtritonError(sentence)
+        parallel.ranks  # noqa: B018  the group is made before a device is chosen
     place = place_of(device)
     where = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
     if not isinstance(loss, Loss):
@@ -113,7 +123,7 @@ def compiled(
     alone = isinstance(specs, InputSpec) and specs.kind == "float"
     decay = check_number("weight_decay", weight_decay, 0.0)
     shape = specs.shape if alone else specs
-    return kind(net, shape, loss, where, dtype, decay, check_seed(seed))
+    return kind(net, shape, loss, where, dtype, decay, check_seed(seed), parallel)
 
 
 def _backend(

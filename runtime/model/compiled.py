@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
@@ -18,14 +19,14 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
-from ...compiler.graph.tensors import check_tensor
 from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
-from ...compiler.language.trees import named
+from ...compiler.language.trees import count, named
 from ...compiler.parts import PartPrograms
 from ...compiler.programs import Programs
 from ...compiler.values import (
+    BatchStatistic,
     Constant,
     Counted,
     Data,
@@ -35,19 +36,25 @@ from ...compiler.values import (
     Hvp,
     Labels,
     Losses,
+    Normaliser,
     ParameterValue,
     RunningValue,
+    Samples,
 )
 from .. import capacity
 from ..backend import Backend, Context, Executor, Expected
 from ..capacity import Item
 from ..footprint import Footprint
+from ..parallel.agreement import check_alike, digest
+from ..parallel.data_parallel import DataParallel
+from ..parallel.ranks import Ranks
+from ..parallel.share import Share, refusing, share_of
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
-from .dropout import DropoutNumbers
+from .dropout import Drawn, DropoutNumbers
 from .initialise import initialise
-from .inputs import Demand, check_inputs, check_labels
+from .inputs import UNLABELLED, Demand, check_inputs, check_labels
 from .layout import Layout
 
 AMPLE = 32  # times all values of a program: no operator takes so much
@@ -88,15 +95,6 @@ class Watch:
         return [name for name, tensor, version in self._seen if tensor._version != version]
 
 
-class Labelled(NamedTuple):
-    """A batch with labels, as `Checked` says of one that may have none."""
-
-    inputs: dict[str, Tensor]
-    labels: Tensor
-    demands: list[Demand]
-    batch: int
-
-
 class Compiled(Remade):
     """A network with its loss, on a backend.
 
@@ -114,6 +112,8 @@ class Compiled(Remade):
         buffers: running statistics under PyTorch's names.
         dropout: the random numbers of what drops out in training.
         loss_rounding: finds how far rounding may move a mean loss.
+        parallel: how several processes train the model; None where one does.
+        ranks: these processes, or this one alone.
     """
 
     def __init__(
@@ -125,7 +125,10 @@ class Compiled(Remade):
         dtype: torch.dtype,
         weight_decay: float,
         seed: int,
+        parallel: DataParallel | None = None,
     ) -> None:
+        self.parallel, self._agreed = parallel, False
+        self.ranks = Ranks(None) if parallel is None else parallel.ranks
         self.net, self.criterion, self.backend = net, criterion, backend
         self.device, self.vectors = backend.device, backend.vectors
         self.dtype, self.weight_decay, self.input_shape = dtype, weight_decay, input_shape
@@ -157,13 +160,27 @@ class Compiled(Remade):
         self._values = [ParameterValue(name) for name in traced.nodes]
         self._running = [RunningValue(name) for name in traced.running]
 
+    @property
+    def _part(self) -> str | None:
+        """What sums over samples in the network go over, see `trace`; None for a whole batch's."""
+        if self.parallel is None:
+            return None
+        return "own" if self.parallel.batch_norm == "rank" else "whole"
+
     @cached_property
     def programs(self) -> dict[bool, Programs]:
         """The network's programs by `training`: whether batch norm takes batch statistics."""
         with torch.device("cpu"):  # of constants, whatever the default is
             return {
                 training: Programs(
-                    trace(self.net, self.input_shape, self.criterion, training, self._frozen)
+                    trace(
+                        self.net,
+                        self.input_shape,
+                        self.criterion,
+                        training,
+                        self._frozen,
+                        self._part,
+                    )
                 )
                 for training in (True, False)
             }
@@ -177,7 +194,7 @@ class Compiled(Remade):
         if training not in self._parts:
             with torch.device("cpu"):
                 given = self.net, self.input_shape, self.criterion, training, self._frozen
-                self._parts[training] = PartPrograms(trace(*given, part=True))
+                self._parts[training] = PartPrograms(trace(*given, part="own"))
         return self._parts[training]
 
     def is_current(self, programs: Programs) -> bool:
@@ -274,9 +291,10 @@ class Compiled(Remade):
         """Raises an error where the model's dtype does not hold the numbers in a graph."""
         check_range(nodes, torch.finfo(self.dtype).max, self.dtype)
 
-    def context(self, batch: int) -> Context:
-        """Returns the context of a call at a batch size."""
-        return Context(batch, self.dtype, self.device)
+    def context(self, batch: int, share: Share | None = None) -> Context:
+        """Returns the context of a call at a batch size, or on a share of a batch."""
+        ranks = self.ranks if share is None else share.ranks
+        return Context(batch, self.dtype, self.device, ranks.all_sum)
 
     # --- the memory that they take --------------------------------------------------------------
 
@@ -385,6 +403,7 @@ class Compiled(Remade):
         given: Mapping[Input, Tensor],
         tape: Mapping[Node, Tensor] | None = None,
         out: Mapping[Output, Tensor] | None = None,
+        share: Share | None = None,
     ) -> dict[Output, Tensor]:
         """Returns a program's outputs.
 
@@ -394,13 +413,14 @@ class Compiled(Remade):
             given: its inputs; there may be more.
             tape: the values that it starts from, if any.
             out: memory that outputs are written to.
+            share: the share of the batch that a rank has, where ranks do.
         """
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
         self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
-        return program.results(self.executor(program)(self.context(batch), feed, places))
+        return program.results(self.executor(program)(self.context(batch, share), feed, places))
 
     def compile_ahead(self, programs: Iterable[Program], batch: int, training: bool = True) -> None:
         """Compiles programs that will be called one after another together.
@@ -429,7 +449,7 @@ class Compiled(Remade):
             },
         )
 
-    def check(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
+    def check(self, traced: Traced, x: Any, y: Tensor) -> Checked:
         """Returns a batch as programs read it, and what its values must be.
 
         Programs may run on data before it is known whether these demands are met; nothing that they
@@ -440,23 +460,88 @@ class Compiled(Remade):
             NewtritonError: another dtype or device, or a batch of which batch norm cannot take
                 statistics.
         """
-        inputs, demands = check_inputs(traced, x, self.dtype, self.device)
+        inputs, demands = check_inputs(traced, x, self.dtype, self.device, traced.part is not None)
         batch = len(next(iter(inputs.values())))
-        for name, running in traced.running.items():
-            if traced.training and batch * running.positions == 1:
-                raise NewtritonError(
-                    f"{name}: one value per channel has no variance: give at least 2 samples"
-                )
-        if y is None:
+        if traced.part is None:
+            self._check_statistics(traced, None, batch)
+        if y is UNLABELLED:
             return Checked(inputs, None, demands, batch)
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
 
-    def check_labelled(self, traced: Traced, x: Any, y: Tensor) -> Labelled:
-        """Returns a batch that has labels; see `check`."""
-        found = self.check(traced, x, check_tensor("labels", y))
-        assert found.labels is not None
-        return Labelled(found.inputs, found.labels, found.demands, found.batch)
+    def shared(
+        self, traced: Traced, x: Any, y: Tensor
+    ) -> tuple[Checked, Share | None, dict[Input, Tensor]]:
+        """Returns what `check` does, this rank's share of the batch, and what that gives programs.
+
+        The share is None where the model is no data-parallel one.
+
+        Raises:
+            NewtritonError: as `check` raises it, or another rank has refused its part.
+        """
+        if self.parallel is None:
+            return self.check(traced, x, y), None, {}
+        self._agree()
+        with refusing(self.ranks, self.device):
+            checked = self.check(traced, x, y)
+            labels, batch = checked.labels, checked.batch
+            counted = float(batch * self._positions)
+            if batch and labels is not None:
+                counted = self.counted(labels, batch)
+        share = share_of(self.ranks, batch, counted, self.device)
+        self._check_statistics(traced, share)
+        numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}
+        like = self.params
+        checked = checked if batch else _one_sample(checked)
+        return checked, share, {k: like.new_full((), number) for k, number in numbers.items()}
+
+    def _agree(self) -> None:
+        """Compares ranks, once, before they first talk of a batch.
+
+        Raises:
+            NewtritonError: they have other versions, networks, options or parameters.
+        """
+        if self._agreed:
+            return
+        state = [self.params, *self.buffers.values()]
+        options = self.weight_decay, self.dtype, self.dropout.state_dict(), sorted(self.frozen)
+        values = [x.detach().cpu().contiguous().numpy().tobytes() for x in state]
+        facts = {
+            "version of newtriton or PyTorch": digest(version("newtriton"), torch.__version__),
+            "network": digest(str(self.programs[True].linearize)),
+            "loss or option": digest(repr(self.criterion), repr(options)),
+            "state of the parameters": digest(*values),
+        }
+        check_alike(self.ranks, facts)
+        self._agreed = True
+
+    def _check_statistics(self, traced: Traced, share: Share | None, batch: int = 0) -> None:
+        """Raises an error where batch norm cannot take statistics of a batch."""
+        count = batch
+        if share is not None:
+            count = share.samples if traced.part == "whole" else share.least
+        for name, running in traced.running.items():
+            if traced.training and count * running.positions == 1:
+                raise NewtritonError(
+                    f"{name}: one value per channel has no variance: give at least 2 samples"
+                )
+
+    def of_ranks(self, programs: Programs) -> bool:
+        """Whether batch statistics are those of each rank's part of a batch."""
+        return programs.traced.part == "own"
+
+    def batch_statistics(
+        self, programs: Programs, found: Mapping[Output, Tensor], share: Share | None
+    ) -> dict[str, Tensor]:
+        """Returns a batch's statistics; those of a rank's part times its share of the samples."""
+        given = {k.statistic: x for k, x in found.items() if isinstance(k, BatchStatistic)}
+        if share is None or not self.of_ranks(programs):
+            return given
+        return {name: x * share.weight for name, x in given.items()}
+
+    def drawn(self, share: Share | None) -> Drawn:
+        """Returns which random numbers a batch, or a share of it, has now."""
+        return self.dropout.now if share is None else self.dropout.now.behind(share.first)
 
     def watched(self) -> Iterator[tuple[str, Tensor]]:
         """Yields what makes a linearization stale when it is changed in place."""
@@ -558,16 +643,27 @@ class Compiled(Remade):
         """Returns what weighs a batch in a mean of h over batches, by its labels.
 
         It is what the sum of its losses is divided by: a scalar on the model's device where labels
-        decide that.
+        decide that, or where ranks have parts of the batch.
         """
         programs = self.programs[True]
-        if not programs.counted.outputs:
-            return float(len(y) * self._positions)
-        labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
-        return self.counted(labels, len(y))
+        counted: float | Tensor = 0.0
+        if len(y):
+            labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
+            counted = self.counted(labels, len(y))
+        if self.parallel is None:
+            return counted
+        number = torch.zeros((), dtype=torch.float64, device=self.device).add_(counted)
+        return self.ranks.all_sum(number)
+
+    def samples(self, x: Any) -> int:
+        """Returns how many samples a batch has, with those that other ranks have."""
+        here = count(x)
+        if self.parallel is None:
+            return here
+        return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))
 
     def counted(self, labels: Tensor, batch: int) -> float | Tensor:
-        """Returns the same of labels that have been checked."""
+        """Returns what labels that have been checked count here."""
         programs = self.programs[True]
         if not programs.counted.outputs:
             return float(batch * self._positions)
@@ -591,6 +687,10 @@ class Compiled(Remade):
         else:
             mean = losses.double().mean()
             mean = mean if self._positions == 1 else mean / self._positions
+        return self._with_decay(mean)
+
+    def _with_decay(self, mean: Tensor) -> Tensor:
+        """Returns a mean loss plus λ/2 ‖θ‖²."""
         if not self.weight_decay:
             return mean
         squares = [inner_products([self.params[run]])[0] for run in self.trained]
@@ -611,6 +711,31 @@ class Compiled(Remade):
         )
         return [Demand(~(counted > 0.0), lambda: sentence)], [total, counted]
 
+    def summed(
+        self,
+        found: Mapping[Output, Tensor],
+        demands: Sequence[Demand],
+        share: Share | None,
+        *flat: Tensor,
+    ) -> tuple[list[Demand], list[Tensor]]:
+        """Returns all demands, and h as `measured` does, of the batch of which ranks have parts.
+
+        Args:
+            found: the results of a program.
+            demands: what the values of this rank's part must be.
+            share: this rank's share of the batch; None for all of it.
+            flat: what is summed over ranks besides, in place.
+        """
+        if share is None:
+            broken, numbers = self.measured(found)
+            return [*demands, *broken], numbers
+        flags = [demand.broken.reshape(1).double() for demand in demands]
+        numbers = torch.cat([found[Losses()].double().sum().reshape(1), *flags])
+        share.ranks.sum_(*flat, numbers)
+        total = self._with_decay(numbers[0] / share.normaliser)
+        everywhere = zip(demands, numbers[1:], strict=True)
+        return [_of_all(demand, flag > 0.0) for demand, flag in everywhere], [total]
+
     def decay_(self, vector: Tensor, point: Tensor) -> Tensor:
         """Adds λ times `point` to a product or gradient of the data term, in place.
 
@@ -619,3 +744,24 @@ class Compiled(Remade):
         for run in self.trained if self.weight_decay else ():
             vector[run].add_(point[run], alpha=self.weight_decay)
         return vector
+
+
+def _of_all(demand: Demand, broken: Tensor) -> Demand:
+    """Returns the demand that no rank's values break a demand."""
+
+    def sentence() -> str:
+        own = bool(demand.broken)
+        return demand.sentence() if own else "another rank's part of the batch: its error says why"
+
+    return Demand(broken, sentence)
+
+
+def _one_sample(empty: Checked) -> Checked:
+    """Returns a batch of one sample that does not count, where there is none."""
+
+    def zeros(values: Tensor) -> Tensor:
+        return values.new_zeros(1, *values.shape[1:])
+
+    inputs = {name: zeros(values) for name, values in empty.inputs.items()}
+    labels = None if empty.labels is None else zeros(empty.labels)
+    return Checked(inputs, labels, empty.demands, 1)

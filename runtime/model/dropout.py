@@ -77,6 +77,15 @@ class Drawn(NamedTuple):
     number: int
     first: int | Tensor
 
+    def behind(self, others: int) -> Drawn:
+        """Returns those of samples in front of which others of the batch are, on other ranks.
+
+        Where it is known of each sample how many come before it, others are among them.
+        """
+        if isinstance(self.first, int):
+            return self._replace(first=self.first + others)
+        return self if len(self.first) else self._replace(first=0)
+
     def at(self, start: int, count: int) -> Drawn:
         """Returns those of some samples of the batch that follow each other."""
         if isinstance(self.first, int):

@@ -24,10 +24,11 @@ from ...compiler.language.loss import Loss
 from ...compiler.language.network import Traced
 from ...compiler.language.trees import mapped, named
 from ..backend import Backend
+from ..parallel.data_parallel import DataParallel
 from ..remaking import Recipe, Saved
 from .compile import DTYPES, compiled, place_of
 from .compiled import Checked
-from .layout import faults, raise_faults
+from .layout import fault_of_entry, faults, plain, raise_faults
 from .linearization import Linearization
 from .model import Model
 
@@ -116,6 +117,7 @@ class CapturedModel(Model):
         copied = Saved(copy.deepcopy(self._given))
         samples, output = self._traced_by
         of_model = self.criterion, self.backend, self.dtype, self.weight_decay, self.dropout.seed
+        of_model = *of_model, self.parallel
         return _captured_again, (copied, samples, output, self.input_shape, *of_model)
 
     # --- what the module does meanwhile -----------------------------------------------------------
@@ -164,7 +166,7 @@ class CapturedModel(Model):
         _ = self.frozen
         return super().gradient(*given, **options)
 
-    def check(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
+    def check(self, traced: Traced, x: Any, y: Tensor) -> Checked:
         """Returns a batch as programs read it; see `Compiled.check`, and `check_module`."""
         self.check_module()
         return super().check(traced, x, y)
@@ -203,23 +205,29 @@ class CapturedModel(Model):
         taken = {name: tensor for name, tensor in given.items() if name in own}
         found: list[str] = []
         for name in given.keys() - own.keys():
-            tied = first.get(id(present.get(name)))
-            if tied is not None and torch.equal(taken.setdefault(tied, given[name]), given[name]):
+            known = present.get(name)
+            tied = first.get(id(known))
+            if tied is not None and taken.setdefault(tied, given[name]) is given[name]:
                 continue
-            found += _fault(name, given[name], present.get(name), tied)
+            found += _fault(plain(name), given[name], known, tied, taken)
         found += faults(own, taken)
         raise_faults("load_state_dict", sorted(found))
         super().load_state_dict(taken)
 
 
-def _fault(name: str, tensor: Tensor, known: Tensor | None, tied: str | None) -> Iterator[str]:
+def _fault(
+    name: str, tensor: Tensor, known: Tensor | None, tied: str | None, taken: Mapping[str, Tensor]
+) -> Iterator[str]:
     """Yields what is wrong with an entry of a state that the model does not keep by that name."""
     if known is None:
         yield f"unexpected {name}"
-    elif tied is not None:
-        yield f"{name} is tied to {tied} and has other values"
-    elif known.shape != tensor.shape or not torch.equal(known, tensor.to(known)):
+    elif (fault := fault_of_entry(tensor, known)) is not None:
+        yield f"{name} {fault}"
+    elif tied is None and not torch.equal(known, tensor.to(known)):
         yield f"{name} is a constant of the model and has other values"
+    elif tied is not None and fault_of_entry(taken[tied], known) is None:
+        if not torch.equal(taken[tied], tensor):
+            yield f"{name} is tied to {tied} and has other values"
 
 
 @checked
@@ -238,6 +246,7 @@ def from_torch(
     cuda_graphs: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
+    parallel: DataParallel | None = None,
 ) -> CapturedModel:
     """Returns the model of a PyTorch module with a loss.
 
@@ -262,6 +271,7 @@ def from_torch(
         cuda_graphs: as in `compile`.
         weight_decay: λ ≥ 0, on all parameters that are not frozen.
         seed: the seed of what drops out.
+        parallel: as in `compile`; the module has the same state on all ranks.
 
     Raises:
         NewtritonError: lists everything in the module that cannot be taken, or names an option.
@@ -290,7 +300,7 @@ def from_torch(
         model = compiled(
             CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
             precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
-            weight_decay=weight_decay, seed=seed,
+            weight_decay=weight_decay, seed=seed, parallel=parallel,
         )  # fmt: skip
         model.bind(inner, module, samples, output)
     return model
@@ -323,13 +333,14 @@ def _captured_again(
     dtype: torch.dtype,
     weight_decay: float,
     seed: int,
+    parallel: DataParallel | None = None,
 ) -> CapturedModel:
     """Returns the model of a copy of a module."""
     module = saved.value
     inner = _unwrapped(module)
     batch = _batch(samples, specifications(input_shape), backend.device, dtype)
     captured = capture(inner, batch, output)
-    model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed)
+    model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed, parallel)
     model.bind(inner, module, samples, output)
     return model
 

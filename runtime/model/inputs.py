@@ -18,6 +18,8 @@ from ...compiler.language.network import Lookup, Traced
 from ...compiler.language.trees import ALONE, named
 from ..reading import Array, finite, read
 
+UNLABELLED: Any = object()  # in place of the labels of a batch that needs none
+
 
 class Demand(NamedTuple):
     """What values must be; they are looked at where they are.
@@ -47,7 +49,7 @@ def read_checked(
 
 
 def check_inputs(
-    traced: Traced, x: Any, dtype: torch.dtype, device: torch.device
+    traced: Traced, x: Any, dtype: torch.dtype, device: torch.device, empty: bool = False
 ) -> tuple[dict[str, Tensor], list[Demand]]:
     """Returns the inputs by name as programs read them, and what their values must be.
 
@@ -67,7 +69,7 @@ def check_inputs(
         values = given[name]
         if node.type.kind == "int" and isinstance(values, Tensor) and values.dtype == torch.bool:
             values = values.long()
-        _check_input(what, node, values, dtype, device)
+        _check_input(what, node, values, dtype, device, empty)
         if node.type.kind == "float":
             demands.append(_finite(what, values))
         elif lookups := traced.lookups[name]:
@@ -87,7 +89,7 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _check_input(
-    what: str, node: Node, x: object, dtype: torch.dtype, device: torch.device
+    what: str, node: Node, x: object, dtype: torch.dtype, device: torch.device, empty: bool
 ) -> None:
     """Raises an error where a tensor is not what the leaf of an input stands for."""
     x = check_tensor(what, x)
@@ -95,7 +97,7 @@ def _check_input(
     if x.ndim != len(expected) + 1 or tuple(x.shape[1:]) != expected:
         wanted = "×".join(["N", *map(str, expected)])
         raise ShapeError(f"{what} are {show(x.shape)}: the network was compiled for {wanted}")
-    if x.shape[0] == 0:
+    if x.shape[0] == 0 and not empty:
         raise ShapeError("the batch is empty: give at least one sample")
     if node.type.kind == "int" and x.dtype != torch.int64:
         raise NewtritonError(f"{what} are {x.dtype}, the network takes int64: use .long()")

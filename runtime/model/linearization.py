@@ -17,13 +17,12 @@ from ...compiler.curvature.factors import KINDS, Wanted
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError, quoted
-from ...compiler.graph.ir import Node, Op, concrete, per_sample
+from ...compiler.graph.ir import Node, Op, batch_axis, concrete, per_sample
 from ...compiler.graph.options import check_count, check_flag, check_kind, check_names, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped, named
 from ...compiler.programs import MATRICES, Programs
 from ...compiler.values import (
-    BatchStatistic,
     Columns,
     Direction,
     Form,
@@ -32,11 +31,12 @@ from ...compiler.values import (
     Hvp,
     Outputs,
 )
+from ..parallel.share import Share
 from ..reading import read
 from .compiled import Compiled, Watch
 from .factors import Factors
 from .inputs import check_device, read_checked
-from .statistics import factors_of
+from .statistics import factors_of, is_symmetric
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
 GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
@@ -89,38 +89,46 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        inputs, labels, demands, batch = model.check_labelled(traced, x, y)
+        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y)
         others = [] if ahead is None else ahead(batch)
         model.fit(program, batch, program.inputs.values(), tape=True, training=training)
         if others and model.backend.compiles:
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training
-        self.batch, self.vectors = batch, model.vectors
+        self.batch, self.vectors = batch if share is None else share.samples, model.vectors
+        self._here, self._share = batch, share
+        self._ranks = model.ranks if share is None else share.ranks
+        self._most = batch if share is None else share.most  # which all ranks decide by
         self._watch = Watch(watched(model, x, y, training))
-        self._labels, self._given = labels, model.feed(inputs, labels)
+        assert labels is not None
+        self._labels, self._given = labels, model.feed(inputs, labels) | numbers
         if training:
             model.dropout.draw()
-            self._given |= model.dropout(model.context(batch))
+            self._given |= model.dropout(model.context(batch), model.drawn(share))
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         values = model.executor(program, tape=True, training=training)(
-            model.context(batch),
+            model.context(batch, share),
             program.feed(self._given),
             {program.names[key]: view for key, view in out.items()},
         )
         found = program.results(values)
         results = set(program.outputs.values()) - programs.tape
         self._tape = {node: x for node, x in values.items() if node not in results}
-        broken, (total, *counted) = model.measured(found)
+        self.statistics = model.batch_statistics(programs, found, share)
+        flat = self.gradient, *(self.statistics.values() if model.of_ranks(programs) else ())
+        demands, (total, *counted) = model.summed(found, demands, share, *flat)
         self.loss = total.to(model.dtype)
         self.outputs = found[Outputs()].clone()  # the tape has them too
+        if share is not None:
+            self.outputs = self.outputs[: share.here]
         model.decay_(self.gradient, model.params)
         largest = (self.gradient, model.params)
-        numbers = read_checked(demands + broken, total, *counted, largest=largest)
-        self.objective = float(numbers[0])
-        self.count = float(numbers[1]) if counted else float(model.count(y))
-        self.statistics = {
-            key.statistic: x for key, x in found.items() if isinstance(key, BatchStatistic)
-        }
+        values = read_checked(demands, total, *counted, largest=largest)
+        self.objective = float(values[0])
+        if share is not None:
+            self.count = share.normaliser
+        else:
+            self.count = float(values[1]) if counted else float(model.count(y))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raises an error: programs and their tape are of this model."""
@@ -133,11 +141,17 @@ class Linearization(Generic[M]):
 
         One transfer where the change is small beside the loss and what the loss is at 0 and 1.
         """
-        rounding = self.model.loss_rounding
+        rounding, share = self.model.loss_rounding, self._share
         if change > SMALL * max(rounding.scale, abs(self.objective)):
             return False
-        bound = float(read(rounding(self.outputs, self._labels, self._together))[0])
-        return change <= 2.0 * bound
+        if share is None:
+            bound = rounding(self.outputs, self._labels, self._together)
+        else:
+            own_part = torch.zeros((), dtype=torch.float64, device=self.model.device)
+            if share.counted:
+                own_part = rounding(self.outputs, self._labels, self._together) * share.mean_weight
+            bound = share.ranks.all_sum(own_part)
+        return change <= 2.0 * float(read(bound)[0])
 
     def mean(self, value: Callable[[Linearization[M]], Tensor]) -> Tensor:
         """Returns a value of this linearization, as if of data that have one batch."""
@@ -153,9 +167,9 @@ class Linearization(Generic[M]):
     ) -> dict[Output, Tensor]:
         """A program's outputs, from the tape and from what the call gives."""
         self._check_fresh()
-        columns = columns_of(program, self.batch, self.model.device)
+        columns = columns_of(program, self._here, self.model.device)
         inputs = {**self._given, **columns, **(given or {})}
-        return self.model.run(program, self.batch, inputs, self._tape, out)
+        return self.model.run(program, self._here, inputs, self._tape, out, self._share)
 
     def _check_fresh(self) -> None:
         """Raises an error where something has changed in place since."""
@@ -269,6 +283,7 @@ class Linearization(Generic[M]):
         """A program's flat result in the direction v; `key` is the class of its outputs."""
         flat, out = self.model.layout.target(key, program.outputs, self.model.params)
         self._run(program, {**self._directions([v]), **(given or {})}, out)
+        self._ranks.sum_(flat)
         return flat
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
@@ -333,6 +348,7 @@ class Linearization(Generic[M]):
             for name, part in zip(names, found.split_with_sizes(sizes, 1), strict=True):
                 if key(name) in products:
                     part.copy_(products[key(name)].reshape(part.shape))
+        self._ranks.sum_(result)
         return result[: sum(sizes)]
 
     def _columns_program(
@@ -340,7 +356,7 @@ class Linearization(Generic[M]):
     ) -> tuple[Program, int | None]:
         """Returns the program of columns, and how many it takes at once; None for one alone."""
         single = self.programs.columns(names, curvature)
-        largest = max((n.type.numel(self.batch) for n in single.graph.computed()), default=1)
+        largest = max((n.type.numel(self._most) for n in single.graph.computed()), default=1)
         count = min(columns, memory // (largest * self.model.params.itemsize))
         if count <= 1:
             return single, None
@@ -358,8 +374,8 @@ class Linearization(Generic[M]):
         z = self.programs.traced.z.shape
         outputs = per_sample(z)
         basis = torch.eye(outputs, dtype=self.model.dtype, device=self.model.device)
-        basis = basis.unsqueeze(1).expand(outputs, self.batch, outputs)
-        basis = basis.reshape(outputs, *concrete(z, self.batch))
+        basis = basis.unsqueeze(1).expand(outputs, self._here, outputs)
+        basis = basis.reshape(outputs, *concrete(z, self._here))
         found = self._run(self.programs.jacobian, {Basis(): basis})
         return {key: x for key, x in found.items() if isinstance(key, Input)}
 
@@ -393,7 +409,7 @@ class Linearization(Generic[M]):
             raise NewtritonError(f"vs is {quoted(vs)}, no vectors: give a list of at least one")
         vs = [self._vector(v) for v in given]
         if two_products is None:
-            two_products = self.model.two_products(self.batch)
+            two_products = self.model.two_products(self._most)
         two = check_flag("two_products", two_products)
         found = self._run(self.programs.quadratic(len(vs), curvature, two), self._directions(vs))
         return self._matrix(found, vs)
@@ -404,7 +420,7 @@ class Linearization(Generic[M]):
         """The k×k matrix of the forms of directions that are numbered from `first`."""
         places = range(first, first + len(vs))
         result = torch.stack([found[Form(min(i, j), max(i, j))] for i in places for j in places])
-        result = result.view(len(vs), len(vs))
+        result = self._ranks.all_sum(result.view(len(vs), len(vs)))
         if self.model.weight_decay:
             for run in self.model.trained:
                 products = torch.stack([torch.dot(v[run], w[run]) for v in vs for w in vs])
@@ -497,11 +513,27 @@ class Linearization(Generic[M]):
         """Returns the factors that are wanted."""
         program, noise = self.programs.statistics(wanted), dict[Input, Tensor]()
         if (node := program.inputs.get(Noise())) is not None:
-            noise[Noise()] = drawn(self.model, node, self.batch, generator)
+            found = drawn(self.model, node, self.batch, generator)
+            noise[Noise()] = own_samples(node, found, self._share)
         found = self._run(program, noise, memory)
+        self._sum_factors(program, found)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
-        return factors_of(described(self.model, wanted), found, wanted.weight(self.batch))
+        weight = wanted.weight(self.batch)
+        return factors_of(described(self.model, wanted), found, weight, self._ranks, self.batch)
+
+    def _sum_factors(self, program: Program, found: Mapping[Output, Tensor]) -> None:
+        """Sums over ranks, in place, what each contributes to statistics; no tensor twice."""
+        if self.model.parallel is None:
+            return
+        parts = self.programs.parts(program)
+        known = {id(found[key]): key for key in program.outputs if key in parts}
+        order = [*known.values()]
+        blocks = {block.layer: block for block in self.model.known_blocks}
+        symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
+        matrices = [found[key] for key in symmetric]
+        flat = [found[key] for key in order if key not in symmetric]
+        self._ranks.sum_(*flat, symmetric=matrices, dtype=self.model.parallel.dtype)
 
     def _layers(self, what: str, names: object) -> tuple[str, ...]:
         """Returns the names of layers with parameters."""
@@ -521,6 +553,15 @@ def drawn(model: Compiled, node: Node, batch: int, generator: torch.Generator | 
     device = model.device if generator is None else generator.device
     shape = concrete(node.shape, batch)
     return draw(shape, generator=generator, dtype=model.dtype, device=device).to(model.device)
+
+
+def own_samples(node: Node, drawn: Tensor, share: Share | None) -> Tensor:
+    """Returns the random numbers of the samples that are here, of those of the whole batch."""
+    axis = batch_axis(node.shape)
+    if share is None or axis is None:
+        return drawn
+    times = node.shape[axis].times
+    return drawn.narrow(axis, times * (share.first if share.here else 0), times * share.run)
 
 
 def watched(model: Compiled, x: Tree, y: Tensor, training: bool) -> Iterator[tuple[str, Tensor]]:

@@ -12,14 +12,14 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
-from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree
-from ...compiler.values import BatchStatistic, Gradient, Outputs, Scores
+from ...compiler.values import Gradient, Outputs, Scores
 from ..backend import Planned
+from ..parallel.share import Share
 from ..summary import summary
 from .compiled import TRACKED, Compiled
 from .explain import explain
-from .inputs import Demand, label_shape, read_checked
+from .inputs import UNLABELLED, Demand, label_shape, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
 from .view import ParameterView
@@ -126,7 +126,7 @@ class Model(Compiled):
             NewtritonError: x has another shape, dtype or device than the model, or values that
                 are not finite.
         """
-        found, demands = self._evaluate(x, None, training=False)
+        found, demands, _ = self._evaluate(x, UNLABELLED, training=False)
         read_checked(demands)
         return found[Outputs()]
 
@@ -137,7 +137,7 @@ class Model(Compiled):
         """
         programs = self.programs[False]
         traced = programs.traced
-        inputs, _, demands, batch = self.check(traced, x, None)
+        inputs, _, demands, batch = self.check(traced, x, UNLABELLED)
         scores = self.run(programs.scores, batch, self.feed(inputs))[Scores()]
         read_checked(demands)
         found = scores.argmax(1).reshape(label_shape(traced, batch))
@@ -159,9 +159,9 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        found, demands = self._evaluate(x, check_tensor("labels", y), training=False)
-        broken, (total, *_) = self.measured(found)
-        read_checked(demands + broken)
+        found, demands, share = self._evaluate(x, y, training=False)
+        demands, (total, *_) = self.summed(found, demands, share)
+        read_checked(demands)
         return total.to(self.dtype)
 
     def objective(self, x: Tree, y: Tensor, training: bool = True) -> float:
@@ -170,41 +170,42 @@ class Model(Compiled):
         If `training`, batch norm takes batch statistics, and elements drop out as they did in the
         last linearization or gradient.
         """
-        found, demands = self._evaluate(
-            x, check_tensor("labels", y), check_flag("training", training)
-        )
-        broken, (total, *_) = self.measured(found)
-        return float(read_checked(demands + broken, total)[0])
+        found, demands, share = self._evaluate(x, y, check_flag("training", training))
+        demands, (total, *_) = self.summed(found, demands, share)
+        return float(read_checked(demands, total)[0])
 
     def _evaluate(
-        self, x: Tree, y: Tensor | None, training: bool
-    ) -> tuple[dict[Output, Tensor], list[Demand]]:
+        self, x: Tree, y: Tensor, training: bool
+    ) -> tuple[dict[Output, Tensor], list[Demand], Share | None]:
         """Returns outputs, and losses where there are labels, with what the data must be."""
         programs = self.programs[training]
-        inputs, labels, demands, batch = self.check(programs.traced, x, y)
-        program = programs.outputs if y is None else programs.evaluate
-        feed = self.feed(inputs, labels)
+        program = programs.outputs if y is UNLABELLED else programs.evaluate
+        checked, share, numbers = self.shared(programs.traced, x, y)
+        inputs, labels, demands, batch = checked
+        feed = self.feed(inputs, labels) | numbers
         if training:
-            feed |= self.dropout(self.context(batch))
-        return self.run(program, batch, feed), demands
+            feed |= self.dropout(self.context(batch), self.drawn(share))
+        return self.run(program, batch, feed, share=share), demands, share
 
     # --- derivatives ----------------------------------------------------------------------------
 
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
-        inputs, labels, demands, batch = self.check_labelled(programs.traced, x, y)
+        (inputs, labels, demands, batch), share, numbers = self.shared(programs.traced, x, y)
         program = programs.linearize
         self.fit(program, batch, program.inputs.values())
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         with self.dropout.undone():
             self.dropout.draw()
-            feed = self.feed(inputs, labels) | self.dropout(self.context(batch))
-            found = self.run(program, batch, feed, out=out)
+            feed = self.feed(inputs, labels) | numbers
+            feed |= self.dropout(self.context(batch), self.drawn(share))
+            found = self.run(program, batch, feed, out=out, share=share)
+            statistics = self.batch_statistics(programs, found, share)
+            flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())
+            demands, (total, *_) = self.summed(found, demands, share, *flat)
             self.decay_(gradient, self.params)
-            largest, (broken, (total, *_)) = (gradient, self.params), self.measured(found)
-            h = float(read_checked(demands + broken, total, largest=largest)[0])
-        statistics = {k.statistic: t for k, t in found.items() if isinstance(k, BatchStatistic)}
+            h = float(read_checked(demands, total, largest=(gradient, self.params))[0])
         return h, gradient, statistics
 
     def linearize(
@@ -307,4 +308,4 @@ def check_model(model: Any) -> Model:
         NewtritonError: it is something else.
     """
     made = "what newtriton.compile or newtriton.from_torch gave"
-    return check_members("model", model, ("params", "layout"), made)
+    return check_members("model", model, ("layout", "weight_decay"), made)

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..aten.switches import switches
+from ..parallel.ranks import Ranks
 from .factors import KroneckerFactors
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class SampledFactors:
         adjoints: the adjoints of the layer's outputs, N×O, N×T×O or N×H×W×O, with copies on a
             leading axis or without.
         weight: what makes a sum over squared adjoints the second moment, N a copy.
+        ranks: those that have other samples; None where there are none.
+        samples: how many samples all ranks have; None for those here.
     """
 
     pair: KroneckerFactors
@@ -51,6 +54,8 @@ class SampledFactors:
     inputs: Tensor
     adjoints: Tensor
     weight: float
+    ranks: Ranks | None = None
+    samples: int | None = None
 
     @property
     def positions(self) -> int:
@@ -62,7 +67,8 @@ class SampledFactors:
         """Both factors, and N·T tr A tr G, which no second moment exceeds."""
         pair = self.pair.tensors
         traces = [x.diagonal(dim1=-2, dim2=-1).sum() for x in pair.values()]
-        return {**pair, "bound": len(self.inputs) * self.positions * traces[0] * traces[1]}
+        count = (self.samples or len(self.inputs)) * self.positions
+        return {**pair, "bound": count * traces[0] * traces[1]}
 
     def sample_bytes(self) -> int:
         """Returns the most bytes that a sample takes while its gradient is formed and squared."""
@@ -101,6 +107,8 @@ class SampledFactors:
                 for copy in chunk:
                     g = _rotated(copy.permute(2, 0, 1, 3), u_g)
                     total += _squares(g, a, None if rotate_first else u_a)
+        if self.ranks is not None:
+            self.ranks.sum_(total)
         return total.mul_(self.weight).reshape(*basis_g.shape[:-1], -1)
 
 

@@ -16,6 +16,7 @@ from ...compiler.curvature.factors import (
     LayerInputs,
 )
 from ...compiler.graph.program import Output
+from ..parallel.ranks import Ranks
 from .factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
 from .moments import SampledFactors
 
@@ -24,6 +25,8 @@ def factors_of(
     blocks: Iterable[KroneckerLayer | DiagonalLayer],
     found: Mapping[Output, Tensor],
     weight: float = 1.0,
+    ranks: Ranks | None = None,
+    samples: int | None = None,
 ) -> dict[str, Factors]:
     """Returns factors by layer.
 
@@ -31,6 +34,8 @@ def factors_of(
         blocks: the layers of a network.
         found: the statistics of these layers.
         weight: what makes a sum over squared adjoints a second moment, where there are samples.
+        ranks: those that have other samples, if any.
+        samples: how many samples all ranks have.
     """
     found, result = _apart(found), dict[str, Factors]()
     for block in blocks:
@@ -38,12 +43,22 @@ def factors_of(
             pair, inputs = _pair(block, found), found.get(LayerInputs(block.layer))
             if inputs is not None and isinstance(pair, KroneckerFactors):
                 adjoints = found[LayerAdjoints(block.layer)]
-                pair = SampledFactors(pair, block, inputs, adjoints, weight)
+                pair = SampledFactors(pair, block, inputs, adjoints, weight, ranks, samples)
             result[block.layer] = pair
         else:
             diagonal = {name: found[Diagonal(name)] for name in block.names}
             result[block.layer] = DiagonalFactors(diagonal)
     return result
+
+
+def is_symmetric(
+    blocks: Mapping[str, KroneckerLayer | DiagonalLayer], key: Output, found: Tensor
+) -> bool:
+    """Whether a statistic is a symmetric matrix, or a stack of them: no vector, and no diagonal."""
+    if not isinstance(key, (InputsGram, GradientsGram)):
+        return False
+    block = blocks[key.layer]
+    return isinstance(block, KroneckerLayer) and not block.is_diagonal(found.dim())
 
 
 def _pair(block: KroneckerLayer, found: Mapping[Output, Tensor]) -> KroneckerFactors | MeanFactors:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree, named
 from ..data.sources import Mark, mark_of, set_back, sources
 
@@ -23,8 +24,9 @@ def pair(batch: Any) -> Batch:
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         x, y = batch
-        if all(isinstance(part, Tensor) for part in (y, *named(x).values())):
-            return x, y
+        for part in named(x).values():
+            check_tensor("inputs", part)
+        return x, check_tensor("labels", y)
     raise NewtritonError(f"a batch is {quoted(batch)}: give pairs of tensors (x, y)")
 
 
@@ -32,7 +34,8 @@ def check_batches(data: object) -> Iterable[Batch]:
     """Returns data that have batches; raises an error where they are something else."""
     if isinstance(data, (Mapping, Tensor, str, bytes)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"data are {quoted(data)}: give batches (x, y), such as Batches, a DataLoader or a list"
+            f"data are {quoted(data)}: give an iterable of batches (x, y), such as Batches, a "
+            "DataLoader or a list"
         )
     return data
 

@@ -21,10 +21,10 @@ from ..model.linearization import Linearization
 from ..pieces.taken import Taken
 from ..reading import largest_of, read, remember
 from .passes import Batch, Passes, check_batches, pair
-from .subsets import Subset, Subsets
+from .subsets import Part, Subset, Subsets
 
 B = TypeVar("B", Batch, Subset)
-Part = tuple[float | Tensor, float, Tensor, Mapping[str, Tensor]]  # share, h, gradient, statistics
+Piece = tuple[float | Tensor, float, Tensor, Mapping[str, Tensor]]  # share, h, gradient, statistics
 
 
 def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
@@ -76,18 +76,19 @@ def mean_gradient(
         NewtritonError: there are no batches.
     """
 
-    def parts() -> Iterator[Part]:
-        samples = 0
+    def parts() -> Iterator[Piece]:
+        before, last = 0, None
         for (x, y), share in weighted(model, batches):
-            with model.dropout.kept(samples) if samples else nullcontext():
+            before += _samples(model, last)
+            with nullcontext() if last is None else model.dropout.kept(before):
                 found = model.gradient(x, y)
             yield share, *found
-            samples += count(x)
+            last = x
 
     return _mean(parts())
 
 
-def _mean(parts: Iterable[Part]) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
+def _mean(parts: Iterable[Piece]) -> tuple[float, Tensor, list[Mapping[str, Tensor]]]:
     """Returns the means of h and its gradient over parts, and the statistics of each."""
     loss: float | Tensor = 0.0
     gradient, statistics = None, []
@@ -107,19 +108,45 @@ def _mean(parts: Iterable[Part]) -> tuple[float, Tensor, list[Mapping[str, Tenso
 
 def mean_objective(model: Taken, batches: Iterable[Batch]) -> float:
     """Returns the mean of h over all that counts in the batches."""
-    samples = 0
+    before, last = 0, None
     loss: float | Tensor = 0.0
     for (x, y), share in weighted(model, batches):
-        with model.dropout.kept(samples):
+        before += _samples(model, last)
+        with model.dropout.kept(before):
             part = model.objective(x, y)
-        samples += count(x)
+        last = x
         loss = loss + (part - loss) * share
     return _number(loss)
+
+
+def _samples(model: Taken, x: Tree | None) -> int:
+    """Returns how many samples a batch has, 0 without one; nobody asks where nothing drops out."""
+    return 0 if x is None or not model.dropout.sites else model.samples(x)
 
 
 def _number(value: float | Tensor) -> float:
     """Returns a number that may be on a device."""
     return float(read(value)[0]) if isinstance(value, Tensor) else value
+
+
+def _of_all(model: Taken, lengths: list[int]) -> tuple[list[int], list[Part] | None]:
+    """Returns how many samples batches have, and where in them are those that this rank has.
+
+    Raises:
+        NewtritonError: ranks have different numbers of batches.
+    """
+    ranks, device = model.ranks, model.device
+    if ranks.alone:
+        return lengths, None
+    batches = ranks.gather(torch.tensor([len(lengths)], device=device)).flatten().tolist()
+    if len(set(batches)) > 1:
+        raise NewtritonError(
+            f"ranks have {', '.join(map(str, batches))} batches: give each as many, of which some "
+            "may be empty"
+        )
+    found = ranks.gather(torch.tensor(lengths, device=device)).cpu()
+    firsts = found[: ranks.rank].sum(0)
+    return found.sum(0).tolist(), list(zip(firsts.tolist(), lengths, strict=True))
 
 
 class Sampled:
@@ -162,11 +189,14 @@ class Sampled:
         lengths = [count(x) for x, _ in batches]
         if not lengths:
             raise NewtritonError("the data have no batches: give at least one")
+        lengths, parts = _of_all(model, lengths)
         self.vectors, self.count = model.vectors, float(sum(lengths))
         disjoint = not model.programs[True].traced.mixes_samples
-        subsets = Subsets(
-            batches, lengths, share, generator, disjoint, lambda y: _number(model.count(y)) > 0.0
-        )
+
+        def counts(y: Tensor) -> bool:
+            return _number(model.count(y)) > 0.0
+
+        subsets = Subsets(batches, lengths, share, generator, disjoint, counts, parts)
         model.dropout.draw()
         self.objective, self.gradient, self.statistics = _mean(self._parts(model, subsets, ahead))
 
@@ -175,7 +205,7 @@ class Sampled:
         model: Taken,
         subsets: Subsets,
         ahead: Callable[[int], Sequence[Program]] | None,
-    ) -> Iterator[Part]:
+    ) -> Iterator[Piece]:
         """Yields what the subsets contribute to the means; the last is linearized and kept."""
         for subset, share in weighted(model, subsets):
             x, y, places = subset

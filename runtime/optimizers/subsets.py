@@ -16,6 +16,8 @@ from ...compiler.language.trees import Tree, mapped
 from ...compiler.language.trees import rows as rows_of
 from .passes import Batch
 
+Part = tuple[int, int]  # of a batch: how many samples come before it, and how many it has
+
 
 class Subset(NamedTuple):
     """Some samples of the data.
@@ -43,12 +45,14 @@ class Subsets:
 
     Args:
         batches: the data.
-        lengths: how many samples each batch has.
+        lengths: how many samples each batch has, on all ranks together.
         share: the share of S_R in all samples; it has one at least.
         generator: what draws it, without replacement.
         disjoint: whether S_R is left out of the others; without it these are the batches as given.
         counts: whether any of some labels counts; of the others those in which none does have no
             part in a mean, and are left out.
+        parts: the part of each batch that is here, where others are elsewhere; the subsets are then
+            what is here of those of all samples.
 
     Attributes:
         sizes: how many samples each of the others has.
@@ -70,6 +74,7 @@ class Subsets:
         generator: torch.Generator,
         disjoint: bool = True,
         counts: Callable[[Tensor], bool] = lambda y: True,
+        parts: Sequence[Part] | None = None,
     ) -> None:
         self.batches, self.lengths, self.disjoint = batches, lengths, disjoint
         self.counts = counts
@@ -90,6 +95,23 @@ class Subsets:
             self.sizes = [others // count + (i < others % count) for i in range(count)]
         else:
             self._others, self.sizes = [slice(None)] * len(lengths), [*lengths]
+        self._starts = [sum(lengths[:i]) for i in range(len(lengths))]
+        if parts is not None:
+            self._keep(parts)
+
+    def _keep(self, parts: Sequence[Part]) -> None:
+        """Leaves of all rows those that are here."""
+        self._starts = [s + first for s, (first, _) in zip(self._starts, parts, strict=True)]
+        self._drawn = [_inside(r, part) for r, part in zip(self._drawn, parts, strict=True)]
+        self.lengths = [here for _, here in parts]
+        others = [r for r in self._others if isinstance(r, Tensor)]
+        if not others:
+            self.sizes = [*self.lengths]
+            return
+        pairs = list(zip(others, parts, strict=True))
+        here = torch.cat([(r >= at) & (r < at + size) for r, (at, size) in pairs])
+        self.sizes = [int(group.sum()) for group in here.split(self.sizes)] if self.sizes else []
+        self._others = [_inside(*pair) for pair in pairs]
 
     def __iter__(self) -> Iterator[Subset]:
         drawn = list[Subset]()
@@ -101,14 +123,12 @@ class Subsets:
 
     def _passed(self, drawn: list[Subset]) -> Iterator[Subset]:
         """Yields what the other subsets get of each batch, and collects what S_R gets."""
-        start = 0
-        rows = zip(self.lengths, self._drawn, self._others, strict=True)
-        for batch, (length, of_sample, of_others) in zip(self.batches, rows, strict=True):
+        rows = zip(self.lengths, self._starts, self._drawn, self._others, strict=True)
+        for batch, (length, start, of_sample, of_others) in zip(self.batches, rows, strict=True):
             places = torch.arange(start, start + length, device=of_sample.device)
             whole = Subset(*batch, places)
             drawn.append(whole.at(of_sample))
             yield whole.at(of_others)
-            start += length
 
 
 def _by_batch(rows: Tensor, lengths: Sequence[int]) -> list[Tensor]:
@@ -119,11 +139,17 @@ def _by_batch(rows: Tensor, lengths: Sequence[int]) -> list[Tensor]:
     return [part - start for part, start in zip(rows.split(inside), ends - sizes, strict=True)]
 
 
+def _inside(rows: Tensor, part: Part) -> Tensor:
+    """Returns the rows of a batch that are in a part of it, as rows of that."""
+    first, here = part
+    return rows[(rows >= first) & (rows < first + here)] - first
+
+
 def _joined(parts: Sequence[Subset]) -> Subset:
     """Returns samples that came in parts."""
     filled = [part for part in parts if len(part.y)]
-    if len(filled) == 1:
-        return filled[0]
+    if len(filled) < 2:
+        return filled[0] if filled else parts[0]
     xs, ys, places = zip(*filled, strict=True)
     return Subset(mapped(lambda *x: torch.cat(x), *xs), torch.cat(ys), torch.cat(places))
 
@@ -132,7 +158,7 @@ def _regrouped(parts: Iterable[Subset], sizes: Iterable[int]) -> Iterator[Subset
     """Yields samples that come in parts in groups of the sizes; all parts are gone through."""
     parts, held = iter(parts), list[Subset]()
     for size in sizes:
-        while sum(len(part.y) for part in held) < size:
+        while not held or sum(len(part.y) for part in held) < size:
             held.append(next(parts))
         joined = _joined(held)
         yield joined.at(slice(size))

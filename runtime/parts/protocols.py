@@ -493,7 +493,7 @@ def check_curvature(what: str, value: Any) -> Curvature:
 
 def check_solver(what: str, value: Any) -> Solver:
     """Returns a solver; raises an error where the value is something else."""
-    return check_members(what, value, ("needs", "prepare"), "a solver, e.g. KFI()")
+    return check_members(what, value, ("prepare",), "a solver, e.g. KFI()")
 
 
 def check_rule(what: str, value: Any) -> StepRule:

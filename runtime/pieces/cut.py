@@ -12,7 +12,7 @@ from ...compiler.graph.ir import Node, batch_axis
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.values import Counted, Losses, Normaliser, RandomNumbers, Samples
 from ..model.inputs import Demand
-from ..model.linearization import columns_of
+from ..model.linearization import GRAMS, columns_of
 from ..model.model import Model
 
 
@@ -35,7 +35,9 @@ class CutBatch:
         model: the model.
         programs: the programs of parts.
         labels: the labels, as the loss takes them.
-        batch: the number of samples.
+        here: the number of samples that are cut.
+        share: which share of a batch they are, where other ranks have the others.
+        batch: the number of samples of the whole batch.
         count: what the sum of their losses is divided by; on the device where labels decide that.
         demands: what the values of inputs and labels must be.
         passes: how often all pieces have been gone through.
@@ -48,22 +50,24 @@ class CutBatch:
         self, model: Model, x: Any, y: Tensor, size: int, training: bool = True, draw: bool = False
     ) -> None:
         self.model, self.programs, self.size = model, model.part_programs(training), size
-        checked = model.check_labelled(model.programs[training].traced, x, y)
+        checked, self.share, self.numbers = model.shared(model.programs[training].traced, x, y)
+        assert checked.labels is not None
         self._inputs, self.labels = checked.inputs, checked.labels
-        self.demands, self.batch, self.passes = checked.demands, checked.batch, 0
-        self.count = model.counted(self.labels, self.batch)
+        self.demands, self.here, self.passes = checked.demands, checked.batch, 0
+        if self.share is None:
+            self.batch, self.count = self.here, model.counted(self.labels, self.here)
+            self.numbers |= {Samples(): self._scalar(self.batch)}
+            self.numbers |= {Normaliser(): self._scalar(self.count)}
+        else:
+            self.batch, self.count = self.share.samples, self.share.normaliser
         if draw:
             model.dropout.draw()
-        self._drawn = model.dropout.now
-        self.numbers: dict[Input, Tensor] = {
-            Samples(): self._scalar(self.batch),
-            Normaliser(): self._scalar(self.count),
-        }
+        self._drawn = model.drawn(self.share)
 
     @property
     def is_cut(self) -> bool:
         """Whether there are several pieces."""
-        return self.batch > self.size
+        return self.here > self.size
 
     def _scalar(self, number: float | Tensor) -> Tensor:
         """Returns a number as programs read it."""
@@ -74,8 +78,8 @@ class CutBatch:
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Yields of each piece where it begins, and how many samples it has."""
         self.passes += 1
-        for start in range(0, self.batch, self.size):
-            yield start, min(self.size, self.batch - start)
+        for start in range(0, self.here, self.size):
+            yield start, min(self.size, self.here - start)
 
     def run(
         self,
@@ -102,7 +106,17 @@ class CutBatch:
                 else:
                     sums[key] = out[key] if key in out else x.clone()
         axes = {key: batch_axis(program.outputs[key].shape) or 0 for key in rows}
-        return sums | {key: torch.cat(parts, axes[key]) for key, parts in rows.items()}
+        joined = {key: torch.cat(parts, axes[key]) for key, parts in rows.items()}
+        if self.share is not None:
+            joined = {key: self._own_rows(x, axes[key]) for key, x in joined.items()}
+            symmetric = [key for key in sums if program.outputs[key].op in GRAMS]
+            flat = [x for key, x in sums.items() if key not in symmetric]
+            self.share.ranks.sum_(*flat, symmetric=[sums[key] for key in symmetric])
+        return sums | joined
+
+    def _own_rows(self, x: Tensor, axis: int) -> Tensor:
+        """Returns the rows of samples that count: none of a rank that has no samples."""
+        return x if self.share is None or self.share.here else x.narrow(axis, 0, 0)
 
     def run_on(
         self,
@@ -128,9 +142,9 @@ class CutBatch:
         return model.run(program, count, feed, out=out)
 
     def measured(self, losses: Tensor) -> tuple[list[Demand], list[Tensor]]:
-        """Returns what must be of the labels that count, and h, see `Model.measured`."""
+        """Returns all that values must be, and h, see `Model.summed`."""
         counted = {Counted(): self.count} if isinstance(self.count, Tensor) else {}
-        return self.model.measured({Losses(): losses, **counted})
+        return self.model.summed({Losses(): losses, **counted}, self.demands, self.share)
 
 
 def _rows(leaf: Node, x: Tensor, start: int, count: int) -> Tensor:

@@ -14,7 +14,7 @@ from ...compiler.curvature.blocks import KroneckerLayer
 from ...compiler.curvature.factors import LayerInputs, Wanted
 from ...compiler.graph.program import Input, Output, Program
 from ..model.factors import Factors, KroneckerFactors
-from ..model.linearization import described, drawn
+from ..model.linearization import described, drawn, own_samples
 from ..model.statistics import factors_of
 from .cut import CutBatch
 from .moments import Moments, PiecewiseFactors
@@ -56,7 +56,8 @@ class Gathering:
         self._generator = generator = _copied(asked.generator)
         wanted, traced = asked.wanted, cut.programs.traced
         for key, leaf in random_numbers(traced, wanted.kind, wanted.samples).items():
-            self.given[key] = drawn(cut.model, leaf, cut.batch, generator)
+            found = drawn(cut.model, leaf, cut.batch, generator)
+            self.given[key] = own_samples(leaf, found, cut.share)
 
     @property
     def first(self) -> Program | None:

@@ -22,6 +22,7 @@ from ..model.factors import Factors
 from ..model.inputs import read_checked
 from ..model.linearization import Linearization, own, watched
 from ..model.model import Model
+from ..parallel.ranks import Ranks
 from .cut import CutBatch
 from .gathering import Asked, Gathering
 
@@ -57,7 +58,8 @@ class LinearizedPieces(Linearization[Model]):
         self._cut = cut = CutBatch(model, x, y, size, training, draw=training)
         self.model, self.programs, self.training = model, cut.programs, training
         self.batch, self.vectors, self.statistics = cut.batch, model.vectors, {}
-        self._together = size
+        self._together, self._share, self._ranks = size, cut.share, Ranks(None)  # `cut` sums
+        self._here, self._most = cut.here, cut.here if cut.share is None else cut.share.most
         self._watch = Watch(watched(model, x, y, training))
         self._ready = None if asked is None else Gathering(cut, asked)
         program, given = cut.programs.linearize, dict[Input, Tensor]()
@@ -69,9 +71,9 @@ class LinearizedPieces(Linearization[Model]):
             self._ready.take(found)
         self.outputs, self._labels = found[Outputs()], cut.labels
         model.decay_(self.gradient, model.params)
-        broken, (total, *counted) = cut.measured(found[Losses()])
+        demands, (total, *counted) = cut.measured(found[Losses()])
         largest = self.gradient, model.params
-        numbers = read_checked(cut.demands + broken, total, *counted, largest=largest)
+        numbers = read_checked(demands, total, *counted, largest=largest)
         self.loss, self.objective = total.to(model.dtype), float(numbers[0])
         self.count = float(numbers[1] if counted else cut.count)
 
@@ -112,7 +114,7 @@ class LinearizedPieces(Linearization[Model]):
         """Returns the forms of each span of directions, see `quadratic_forms`, in one pass."""
         vs = [self._vector(v) for span in spans for v in span]
         widths = tuple(map(len, spans))
-        two = self.model.two_products(self.batch)
+        two = self.model.two_products(self._most)
         found = self._run(self.programs.spans(widths, curvature, two), self._directions(vs))
         ends = accumulate(widths, initial=0)
         return [self._matrix(found, span, first) for span, first in zip(spans, ends, strict=False)]

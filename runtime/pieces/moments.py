@@ -52,6 +52,8 @@ class Moments:
                 part = SampledFactors(factors.pair, factors.described, *samples, self.weight)
                 moments = part.second_moments(basis_a, basis_g)
                 self._found[layer] = self._found[layer].add_(moments) if start else moments
+        if self.cut.share is not None:
+            self.cut.share.ranks.sum_(*(self._found[layer] for layer in asked))
 
 
 @dataclass(frozen=True)

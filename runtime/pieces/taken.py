@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from ...compiler.graph.options import check_count
@@ -15,6 +16,7 @@ from ..model.dropout import DropoutNumbers
 from ..model.inputs import read_checked
 from ..model.linearization import Linearization
 from ..model.model import Model
+from ..parallel.ranks import Ranks
 from ..vectors import Vectors
 from .cut import CutBatch
 from .gathering import Asked
@@ -58,6 +60,24 @@ class Pieces:
         """The model's programs of whole batches."""
         return self.model.programs
 
+    @property
+    def ranks(self) -> Ranks:
+        """The ranks that train the model."""
+        return self.model.ranks
+
+    @property
+    def device(self) -> torch.device:
+        """The model's device."""
+        return self.model.device
+
+    def samples(self, x: Tree) -> int:
+        """Returns how many samples a batch has, see `Model.samples`."""
+        return self.model.samples(x)
+
+    def _fits(self, x: Tree) -> bool:
+        """Whether a batch is taken as it is: ranks, whose parts may differ, all cut theirs."""
+        return self.model.parallel is None and count(x) <= self.size
+
     def count(self, y: Tensor) -> float | Tensor:
         """Returns what weighs a batch in a mean of h over batches, see `Model.count`."""
         return self.model.count(y)
@@ -66,7 +86,7 @@ class Pieces:
         self, x: Tree, y: Tensor, *, ahead: Callable[[int], Sequence[Program]] | None = None
     ) -> Linearization[Model]:
         """Runs forward and backward on each piece, see `Model.linearize`."""
-        if count(x) <= self.size:
+        if self._fits(x):
             return self.model.linearize(x, y, ahead=ahead)
         if ahead is not None:
             ahead(self.size)  # it refuses pieces that do not fit into memory
@@ -74,25 +94,25 @@ class Pieces:
 
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient, and no statistics, see `Model.gradient`."""
-        if count(x) <= self.size:
+        if self._fits(x):
             return self.model.gradient(x, y)
         model, cut = self.model, CutBatch(self.model, x, y, self.size, draw=True)
         program = cut.programs.slopes
         gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         found = cut.run(program, out=out)
         model.decay_(gradient, model.params)
-        broken, (total, *_) = cut.measured(found[Losses()])
+        demands, (total, *_) = cut.measured(found[Losses()])
         largest = gradient, model.params
-        h = float(read_checked(cut.demands + broken, total, largest=largest)[0])
+        h = float(read_checked(demands, total, largest=largest)[0])
         return h, gradient, {}
 
     def objective(self, x: Tree, y: Tensor) -> float:
         """Returns h, summed in float64, see `Model.objective`."""
-        if count(x) <= self.size:
+        if self._fits(x):
             return self.model.objective(x, y)
         cut = CutBatch(self.model, x, y, self.size)
-        broken, (total, *_) = cut.measured(cut.run(cut.programs.evaluate)[Losses()])
-        return float(read_checked(cut.demands + broken, total)[0])
+        demands, (total, *_) = cut.measured(cut.run(cut.programs.evaluate)[Losses()])
+        return float(read_checked(demands, total)[0])
 
 
 Taken = Model | Pieces  # what an optimizer takes batches with

@@ -276,4 +276,5 @@ BOUNDS: dict[Op, Rule] = {
     Op.GRAM: _summed,
     Op.PATCH_GRAM: _summed,
     Op.SPECTRAL: _spectral,
+    Op.ALL_SUM: _summed,
 }

@@ -125,7 +125,7 @@ class History(Checked):
         Raises:
             NewtritonError: it cannot be written.
         """
-        path = path_of("path", path)
+        path = path_of("path", path, "file")
         try:
             files.make_folder(path.parent)
             files.replace(path, self.text().encode())
@@ -155,7 +155,7 @@ class History(Checked):
         Raises:
             NewtritonError: the file is another one.
         """
-        data = read(path_of("path", path), TEXT)
+        data = read(path_of("path", path, "file"), TEXT)
         try:
             return cls.parsed(data.decode())
         except ValueError as error:

@@ -12,7 +12,7 @@ import socket
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -40,19 +40,18 @@ def locked(folder: Path) -> Iterator[None]:
     key, own = os.path.realpath(folder), os.getpid()
     if _HELD.get(key) == own:  # to open and close the file again would give its lock back
         raise _taken(folder, f"process {own}, this one")
-    try:
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        with files.opened(folder / NAME, flags) as descriptor:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with ExitStack() as held:
+        try:
+            descriptor = held.enter_context(files.opened(folder / NAME, flags))
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EEXIST, f"{NAME} is no plain file")
             _lock(folder, descriptor)
-            _HELD[key] = own
-            try:
-                yield
-            finally:
-                del _HELD[key]
-    except OSError as error:
-        raise files.unwritable(folder, error) from error
+        except OSError as error:
+            raise files.unwritable(folder, error) from error
+        _HELD[key] = own
+        held.callback(_HELD.pop, key)
+        yield
 
 
 def _lock(folder: Path, descriptor: int) -> None:

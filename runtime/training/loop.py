@@ -23,11 +23,13 @@ from ..data.sources import is_stateful, mark_of
 from ..model.batches import Moved, moved
 from ..model.inputs import read_checked
 from ..model.model import Model
+from ..parallel.ranks import Ranks
 from ..paths import path_of
 from ..reading import read
 from .averages import Averaged, average_of
 from .epoch import Epoch
 from .history import History
+from .ranked import RankedSaving
 from .runs import Resumed, RunFolder, Within, rest_of, states_of
 from .saving import Interval, Saving, folder_of
 from .signals import Noted, noted
@@ -176,15 +178,18 @@ def fit(
         raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
     if checkpoint is not None and history is not None:
         raise NewtritonError("checkpoint keeps the history of its run: leave history out")
+    ranks = _ranks_of(model)
+    first = ranks.rank == 0  # what is shown and written is so by one rank
     with ExitStack() as stack:
         board = None
-        if log_dir is not None:
+        if log_dir is not None and first:
             board = stack.enter_context(closing(TensorBoard(path_of("log_dir", log_dir))))
         ending = Noted() if checkpoint is None else stack.enter_context(noted())
         saving, resumed = None, Resumed(History() if history is None else history)
         if checkpoint is not None:
             parts, every = (model, optimizer, train), Interval.of(checkpoint_every)
-            saving = Saving(folder_of(checkpoint, keep), *parts, kept, every, ending)
+            given = folder_of(checkpoint, keep), *parts, kept, every, ending
+            saving = Saving(*given) if ranks.alone else RankedSaving(*given, ranks=ranks)
             resumed = stack.enter_context(saving.begun(resume))
         history, left = resumed.history, epochs
         if board is not None:
@@ -195,7 +200,7 @@ def fit(
         history.interrupted = False
         takes_data = getattr(optimizer, "takes_data", False)
         total = left if takes_data else left * length_hint(train) or None
-        with tqdm(total=total, unit="step", disable=not progress) as bar:
+        with tqdm(total=total, unit="step", disable=not (progress and first)) as bar:
             loop = _Loop(model, optimizer, history, bar, saving)
             try:
                 loop.run(train, validation, left, kept, callbacks, resumed.within)
@@ -249,25 +254,31 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     """
     _check_model(model)
     data, mean, classified = _batches("validation", data), _Mean(model), True
-    found: torch.Tensor | None = None  # how many classes are right, and how many labels count
+    found = torch.zeros(
+        2, dtype=torch.int64, device=model.device
+    )  # classes right, labels that count
     for batch in data:
         x, y = moved(batch, model)
         mean.add(float(model.loss(x, y)), y)
         classified = classified and y.dtype == torch.int64
-        if not classified:
+        if not classified or not len(y):
             continue
         classes = model.classes(x)
         counts = model.counts(y) if isinstance(model, Counting) else torch.ones_like(y).bool()
         classified = classes.shape == y.shape
         if classified:
-            both = torch.stack([((classes == y) & counts).sum(), counts.sum()])
-            found = both if found is None else found + both
+            found += torch.stack([((classes == y) & counts).sum(), counts.sum()])
     if not mean.batches:
         raise NewtritonError("the validation data have no batches: pass at least one")
-    if not classified or found is None:
+    if not classified:
         return mean.value, None
-    ((right, labels),) = read(found)
+    ((right, labels),) = read(_ranks_of(model).all_sum(found))
     return mean.value, float(right) / float(labels)
+
+
+def _ranks_of(model: TrainableModel) -> Ranks:
+    """Returns the ranks that train a model."""
+    return getattr(model, "ranks", None) or Ranks(None)
 
 
 class _Mean:
@@ -418,6 +429,7 @@ class _Loop:
                 scores = (None, None) if validation is None else evaluate(self.model, validation)
             history.epochs.append(Epoch(epoch, history.count, history.seconds, loss, *scores))
             ended = any([callback(history) for callback in callbacks])
+            ended = bool(_ranks_of(self.model).most(ended))
             if self.saving is not None:
                 self.saving.save(history)
                 ended = ended or self.saving.signal.number is not None
@@ -509,7 +521,7 @@ def _check_first(model: TrainableModel, data: Any) -> None:
         return
     batch = moved(data[0], model)
     if isinstance(model, Model):
-        read_checked(model.check_labelled(model.programs[True].traced, *batch).demands)
+        read_checked(model.check(model.programs[True].traced, *batch).demands)
 
 
 def _batches(name: str, data: Data) -> Data:
@@ -522,7 +534,7 @@ def _batches(name: str, data: Data) -> Data:
         return [data]
     if isinstance(data, (Mapping, str, bytes, torch.Tensor)) or not isinstance(data, Iterable):
         raise NewtritonError(
-            f"{name} is {quoted(data)}: give batches (x, y), such as Batches, a "
+            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
     if length_hint(data, 1) == 0:

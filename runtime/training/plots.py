@@ -60,7 +60,7 @@ def plot_histories(
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 (slow to import)
 
-    file = None if path is None else path_of("path", path)
+    file = None if path is None else path_of("path", path, "file")
     measures = check_names("against", [against] if isinstance(against, str) else against)
     for measure in measures:
         check_option("against", measure, ("epochs", "seconds"))

@@ -31,7 +31,7 @@ def test_a_key_is_printed_as_its_kind_and_what_it_is_of(key: Key, text: str) -> 
 
 def test_every_class_has_a_kind_of_its_own() -> None:
     kinds = [key.kind for key in CLASSES]
-    assert len(set(kinds)) == len(kinds) == 18
+    assert len(set(kinds)) == len(kinds) == 20
 
 
 def test_what_a_program_reads_is_nothing_that_it_gives() -> None:

@@ -94,6 +94,7 @@ def cases() -> dict[str, Node]:
         "scatter_rows": ops.make(Op.SCATTER_ROWS, image("rows", 2, 3), words, size=4),
         "row_max": ops.row_max(image("z", 2, 5)),
         "log_sum_exp": ops.log_sum_exp(image("z", 2, 5)),
+        "all_sum": ops.all_sum(ops.input_("u", (4,))),
         "flattened": ops.reshape(image("s", 2, 5), (N * 2, 5)),
         "waves": ops.map_(
             scalar.sin(var(0)) * scalar.cos(var(1)) + scalar.power(1.0 + var(0) * var(0), 1.5), x, y

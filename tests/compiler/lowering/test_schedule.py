@@ -278,5 +278,5 @@ def test_a_schedule_is_data():
 def test_anchors_are_what_has_no_elements():
     assert {op.value for op in ANCHORS} == {
         "matmul", "conv", "conv_input_grad", "conv_weight_grad", "gram", "patch_gram", "spectral",
-        "scatter_rows",
+        "scatter_rows", "all_sum",
     }  # fmt: skip

@@ -96,10 +96,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--record", type=Path, default=None)
+    parser.add_argument("kinds", nargs="*", default=[*OPTIMIZERS], help="of the optimizers")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, Any] = {}
-    for kind in OPTIMIZERS:
+    for kind in options.kinds:
         start, marks = time.perf_counter(), (options.steps // 10, options.steps)
         before, after = trained(kind, options.steps, marks, (1, 64))
         rows[kind] = {

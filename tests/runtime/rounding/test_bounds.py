@@ -73,6 +73,7 @@ CASES: dict[Op, Node] = {
     Op.GRAM: gram(Op.GRAM),
     Op.PATCH_GRAM: gram(Op.PATCH_GRAM, kernel=(3, 3), **{k: CONV[k] for k in list(CONV)[:3]}),
     Op.SPECTRAL: ops.make(Op.SPECTRAL, ops.input_("a", (6, 6)), expr=scalar.exp(var(0))),
+    Op.ALL_SUM: ops.all_sum(ops.input_("s", (6,))),
 }
 
 INDICES = {Op.ONE_HOT, Op.SAMPLE, Op.ARGMAX_POOL}  # what goes in or comes out is no number

@@ -1,0 +1,75 @@
+"""A run that several ranks train: the first one saves it, and all end it at the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ...compiler.graph.errors import NewtritonError
+from ..parallel.ranks import Ranks
+from .generations import LAST
+from .history import History
+from .runs import Resumed, Within
+from .saving import Saving
+
+FAILED, NEW, RESUMED = 3, 1, 2  # what became of the first rank's beginning
+
+
+@dataclass
+class RankedSaving(Saving):
+    """Saves a run that ranks train, in a folder that all of them can read.
+
+    What is saved is the same on all ranks, so that any number of them goes on with it.
+
+    Attributes:
+        ranks: the ranks.
+    """
+
+    ranks: Ranks = field(kw_only=True)
+
+    @contextmanager
+    def begun(self, resume: str) -> Iterator[Resumed]:
+        """Begins a new run, or goes on with the one in the folder; the first rank alone locks it.
+
+        Raises:
+            NewtritonError: as `Saving.begun` raises it on the first rank, which others are told.
+        """
+        if self.ranks.rank:
+            yield self._followed(self.ranks.most(0), resume)
+            return
+        told = False
+        try:
+            with super().begun(resume) as resumed:
+                self.ranks.most(RESUMED if resumed.history.steps else NEW)
+                told = True
+                yield resumed
+        except NewtritonError:
+            if not told:
+                self.ranks.most(FAILED)
+            raise
+
+    def _followed(self, found: int, resume: str) -> Resumed:
+        """Returns where the run stands that the first rank has begun."""
+        if found == FAILED:
+            raise NewtritonError("rank 0 could not begin the run: its own error says why")
+        if found == NEW:
+            return Resumed(History())
+        which = LAST if resume == "auto" else resume
+        return self.folder.load(self.model, self.optimizer, self.data, which)
+
+    def is_due(self) -> bool:
+        """Counts a step; whether the run has to be saved after it."""
+        self.agree()
+        return super().is_due()
+
+    def agree(self) -> None:
+        """Lets a signal that one rank has noted be noted by all."""
+        self.signal.number = self.ranks.most(self.signal.number or 0) or None
+
+    def save(self, history: History, within: Within | None = None) -> None:
+        """Saves the run, where this is the first rank."""
+        if within is None:
+            self.agree()
+        if not self.ranks.rank:
+            super().save(history, within)
