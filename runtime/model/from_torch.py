@@ -225,9 +225,13 @@ def _fault(
         yield f"{name} {fault}"
     elif tied is None and not torch.equal(known, tensor.to(known)):
         yield f"{name} is a constant of the model and has other values"
-    elif tied is not None and fault_of_entry(taken[tied], known) is None:
-        if not torch.equal(taken[tied], tensor):
-            yield f"{name} is tied to {tied} and has other values"
+    elif tied is not None and not _agree(taken[tied], tensor, known):
+        yield f"{name} is tied to {tied} and has other values"
+
+
+def _agree(first: Tensor, second: Tensor, known: Tensor) -> bool:
+    """Whether two entries of a parameter are equal, or the first is a fault by itself."""
+    return fault_of_entry(first, known) is not None or torch.equal(first, second)
 
 
 @checked
