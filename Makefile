@@ -28,9 +28,9 @@ test: $(INSTALLED)
 quick: $(INSTALLED)
 	$(PYTEST) -m "not interpreter"
 
-# Runs killed a thousand times and resumed; what build/soak.json has already is not tried again.
+# An hour of kills, damage and failures; what build/soak.json has already is not tried again.
 soak: $(INSTALLED)
-	$(BIN)/python -m tests.runtime.training.soak
+	$(BIN)/python -m tests.soak
 
 # The tests under each Triton. They are installed into build/versions, up to a gigabyte each.
 versions: $(TRITONS:%=version-%)

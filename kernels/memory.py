@@ -39,9 +39,10 @@ class _Blocks(threading.local):
             if _holders(blocks, i) == NOBODY:
                 return blocks[i]
         block = np.empty(size + ALIGNMENT, np.uint8)
-        if self.total + size > self.most:
+        most = min(self.most, KEPT)
+        if self.total + size > most:
             self.give_back()
-        if self.total + size <= self.most:
+        if self.total + size <= most:
             blocks.append(block)
             self.total += size
         return block
@@ -87,7 +88,13 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE or device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
-    buffer = torch.from_numpy(_blocks.free(size))
+    try:
+        buffer = torch.from_numpy(_blocks.free(size))
+    except (
+        MemoryError
+    ):  # as NumPy raises it: what is kept may make room, or PyTorch says what it is
+        _blocks.give_back()
+        return torch.empty(shape, dtype=dtype, device=device)
     start = -buffer.data_ptr() % ALIGNMENT
     return buffer[start : start + size].view(dtype).view(shape)
 

@@ -2,8 +2,9 @@
 
 On a CPU it is the least of what the machine has available, of what each control group that the
 process is in leaves, file cache that would make room included, and of the process's own limits; on
-a GPU what the device has free, and what PyTorch's allocator holds and does not use. Where none of
-these can be told nothing is refused. `NEWTRITON_MEMORY`, in bytes, stands for all of them.
+a GPU what the device has free, and what PyTorch's allocator holds and does not use. A tenth of it
+is left over. Where none of these can be told nothing is refused. `NEWTRITON_MEMORY`, in bytes,
+stands for all of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..compiler.graph.errors import NewtritonError
 from ..kernels.memory import keep_at_most
 
 VARIABLE = "NEWTRITON_MEMORY"
+SHARE = 0.9  # of what is free that is used: allocators leave gaps, libraries grow
 SHOWN = 3  # items that a refusal names
 # The files of a control group's limit and use, and the names of its file cache.
 UNIFIED = "memory.max", "memory.current", "inactive_file", "active_file"
@@ -65,10 +67,9 @@ def free(device: torch.device, root: Path = Path("/")) -> int | None:
         return _stated(stated)
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    if device.type != "cpu":
-        return None
-    return min([*_available(root), *_left_in_groups(root), *_left_of_limits(root)], default=None)
+        return int(SHARE * (torch.cuda.mem_get_info(device)[0] + unused))
+    known = [*_available(root), *_left_in_groups(root), *_left_of_limits(root)]
+    return int(SHARE * min(known)) if known and device.type == "cpu" else None
 
 
 def _stated(text: str) -> int | None:
@@ -146,21 +147,23 @@ def _left_of_limits(root: Path) -> Iterator[int]:
             yield max(0, most - 1024 * known[name])
 
 
-def check(what: str, need: Need, batch: int, device: torch.device, in_pieces: bool = False) -> None:
+def check(
+    what: str, need: Need, batch: int | None, device: torch.device, in_pieces: bool = False
+) -> None:
     """Checks that what is needed is free.
 
     Args:
         what: what needs it, for the error.
         need: what is needed, which grows with the batch size.
-        batch: the batch size.
+        batch: the batch size; None where none has a say in it.
         device: whose memory it is.
         in_pieces: whether a batch can be taken in pieces.
 
     Raises:
         NewtritonError: it does not fit; the error says what takes most, and how many samples fit.
     """
-    available, items = free(device), need(batch)
-    needed = sum(item.size for item in items)
+    items = need(batch or 0)  # what counting loads counts as taken
+    available, needed = free(device), sum(item.size for item in items)
     if available is None:
         return
     if needed > available:
@@ -173,16 +176,18 @@ def check(what: str, need: Need, batch: int, device: torch.device, in_pieces: bo
     def overflows(n: int) -> bool:
         return sum(item.size for item in need(n)) > available
 
-    most = bisect_left(range(batch), True, lo=1, key=overflows) - 1
+    most = bisect_left(range(batch), True, lo=1, key=overflows) - 1 if batch else 0
     avoidable = most == 0 and any(item.way_out for item in items)
     named = [item for item in items if item.way_out or not avoidable]
     largest = sorted(named, key=lambda item: -item.size)[:SHOWN]
     listed = ", ".join(f"{item.what} {size(item.size)}" for item in largest if item.size)
-    ways = [f"give at most {most:,} samples at once"] if most else ["not even one sample fits"]
+    whole = f"{what} on {batch:,} samples" if batch else what
+    ways = [] if batch is None else ["not even one sample fits"]
+    ways = [f"give at most {most:,} samples at once"] if most else ways
     ways += [MICRO] if most and in_pieces else []
     ways += dict.fromkeys(item.way_out for item in largest if avoidable)
     raise NewtritonError(
-        f"{what} on {batch:,} samples needs {size(needed)}, {size(available)} are free (the most "
+        f"{whole} needs {size(needed)}, {size(available)} are free (the most "
         f"of it: {listed}): {', or '.join(ways)}"
     )
 

@@ -10,6 +10,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: no 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is
 
 import dataclasses
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _runs_kernels(item):
             item.add_marker(pytest.mark.interpreter)
     items.sort(key=lambda item: item.get_closest_marker("interpreter") is None)
+
+
+@pytest.fixture(autouse=True)
+def _kept() -> Iterator[None]:
+    """A test that states little memory leaves the next ones their blocks for later use."""
+    from newtriton.kernels import memory  # noqa: PLC0415
+
+    yield
+    memory._blocks.most = memory.KEPT
 
 
 @pytest.fixture(autouse=True, scope="session")

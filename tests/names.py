@@ -23,7 +23,8 @@ NAMES = [
     "a\0b", "\udcff", "\u202egnp", "ｌａｙｅｒ", "а", "é", "é", "x" * 300, "\x1b[31m", "%s%n{0!r}",
     "<script>alert(1)</script>", "</svg>", "$x$", "$\\frac{", "_hidden", "class", "def", "None",
     "lambda", "params", "buffers", "self", "x", "y", "0", "weight", "bias", "training", "forward",
-    "__class__", "__init__", "state", "optimizer", "nul", "con", "a b", " ", "", "=", "#", "[set]",
+    "__class__", "__init__", "state", "optimizer", "__metadata__", "nul", "con", "a b", " ", "",
+    "=", "#", "[set]",
 ]  # fmt: skip
 
 
@@ -44,6 +45,32 @@ def _inputs(rng: Random, name: str) -> str:
     return "inputs"
 
 
+def _layers(rng: Random, name: str) -> str:
+    """Layers that a layer of the user's calls by the names."""
+    names = [*dict.fromkeys([name, _name(rng), f"{name}.0"])]
+    model = nt.compile(_Named(names), (3,), nt.MSELoss(), backend="aten", device="cpu")
+    kept = [n for n, _ in model.named_parameters()]
+    assert len(kept) == 2 * len(names), f"clashing names: {kept}"
+    _trained(model, torch.ones(4, 3), torch.zeros(4, 3))
+    return "layers"
+
+
+class _Named:
+    """A layer of the user's whose parts have names of their own.
+
+    Args:
+        names: the names.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def build(self, x: Any, scope: Any) -> Any:
+        for name in self.names:
+            x = scope.build(name, nt.Sequential(nt.Linear(3)), x)
+        return x
+
+
 class _Several:
     """A layer of the user's, with a part for each input."""
 
@@ -54,10 +81,11 @@ class _Several:
 
 
 def _modules(rng: Random, name: str) -> str:
-    """A module whose parts have the names."""
+    """A module whose parts, and a parameter, have the names."""
     names = dict.fromkeys([name, _name(rng)])
     try:
         module = nn.Sequential(OrderedDict((n, nn.Linear(3, 3)) for n in names))
+        module.register_parameter(_name(rng), nn.Parameter(torch.ones(2), False))
     except (KeyError, TypeError) as error:  # PyTorch has no such name
         raise nt.NewtritonError(str(error)) from error
     x, y = torch.ones(4, 3), torch.zeros(4, 3)
@@ -122,7 +150,7 @@ def _data(rng: Random, name: str) -> str:
 
 
 KINDS: list[Callable[[Random, str], str]] = [
-    _inputs, _modules, _folders, _parameters, _pictures, _data,
+    _inputs, _layers, _modules, _folders, _parameters, _pictures, _data,
 ]  # fmt: skip
 
 

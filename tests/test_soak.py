@@ -30,7 +30,7 @@ def trial(seed: int, folder: Path) -> str:
 
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    monkeypatch.setattr(soak, "PARTS", {"own": (HERE, 7)})
+    monkeypatch.setattr(soak, "PARTS", {"own": soak.Part(HERE, 7, "nothing")})
     monkeypatch.setattr(soak, "AT_ONCE", 2)
     return {"own": 7}
 

@@ -102,6 +102,7 @@ class _Record:
         frozen: the names of the frozen parameters; None leaves it to the layers.
         seen: the layers traced so far, by identity, and where each stands. They are kept alive, so
             that no later layer gets the identity of one that is gone.
+        owners: the identity of the layer that each parameter and statistic belongs to, by name.
     """
 
     training: bool
@@ -113,6 +114,7 @@ class _Record:
     constants: dict[str, Tensor] = field(default_factory=dict)
     random: dict[str, Node] = field(default_factory=dict)
     seen: dict[int, tuple[Layer, str]] = field(default_factory=dict)
+    owners: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,13 @@ class Scope:
         record: what the trace collects.
         prefix: the beginning of the layer's names, "4.body." for example.
         frozen: whether the layer, or one around it, is frozen.
+        owner: the identity of the layer.
     """
 
     record: _Record
     prefix: str = ""
     frozen: bool = False
+    owner: int = 0
 
     @property
     def training(self) -> bool:
@@ -141,7 +145,7 @@ class Scope:
     def of(self, layer: Layer) -> Scope:
         """Returns the scope of a layer that stands here, frozen where the layer says so."""
         frozen = self.frozen or getattr(layer, "frozen", False)
-        return Scope(self.record, self.prefix, frozen)
+        return Scope(self.record, self.prefix, frozen, id(layer))
 
     def build(self, name: str, layer: Layer, x: Any) -> Node:
         """Traces `layer` as the child `name`; its errors say where it stands and what it got."""
@@ -192,7 +196,7 @@ class Scope:
         Raises:
             NewtritonError: there is no such rule.
         """
-        full = self.prefix + name
+        full = self._owned(name)
         if not isinstance(init, Distribution):
             check_option(f"init of parameter {full}", init, tuple(INITIAL))
         order = tuple(range(len(shape))) if order is None else order
@@ -201,6 +205,15 @@ class Scope:
         self.record.parameters[full] = Parameter(full, shape, init, *fans, order, stays)
         leaf = ops.input_ if stays else ops.param
         return self.record.nodes.setdefault(full, leaf(full, shape))
+
+    def _owned(self, name: str) -> str:
+        """Returns the full name of what belongs to this layer, and to no other one."""
+        full = self.prefix + name
+        if self.record.owners.setdefault(full, self.owner) != self.owner:
+            raise NewtritonError(
+                f"two layers have a {quoted(full)}: build each of them under a name of its own"
+            )
+        return full
 
     def constant(self, values: Tensor) -> Node:
         """Returns a leaf for a tensor that does not change, such as a mask or positions.
@@ -244,7 +257,7 @@ class Scope:
 
     def running(self, name: str, start: float, now: Node, positions: int) -> Node:
         """Returns a running statistic as an input of the graph; see `Running`."""
-        full = self.prefix + name
+        full = self._owned(name)
         node = ops.input_(full, now.shape)
         self.record.running[full] = Running(node, start, now, positions)
         return node

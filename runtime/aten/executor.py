@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape, concrete
 from ...compiler.graph.scalar import evaluate
-from ..backend import Context, Expected
+from ..backend import Context, Expected, alone
 from ..footprint import META, Allocations, Footprint
 from ..vectors import Vectors
 from .pairs import Step, paired
@@ -227,7 +227,7 @@ class AtenExecutor:
         known = [n for n in self.leaves if n.op is not Op.CONST]
         feed = {n: _without_memory(n, context) for n in (*known, *self.graph.given)}
         with Allocations(lazily=context.device.type == "cpu") as found:
-            results = self(context._replace(device=META), feed)
+            results = self(context._replace(device=META, over_ranks=alone), feed)
             footprint = found.footprint
         del results
         return footprint

@@ -41,7 +41,7 @@ def curves(count: int = 20000, seed: int = 0) -> Samples:
         >>> tuple(x.shape), y is x, bool((x.min() >= 0) & (x.max() <= 1))
         ((10, 784), True, True)
     """
-    check_count("count", count)
+    count = check_count("count", count)
     generator = np.random.default_rng(check_seed(seed))
     points = generator.uniform(MARGIN, SIZE - MARGIN, (count, 3, 2))
     start, middle, end = torch.from_numpy(points).float().unsqueeze(2).unbind(1)

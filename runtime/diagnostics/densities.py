@@ -122,8 +122,7 @@ def density(
         >>> round(share, 6), found.exact
         (1.0, True)
     """
-    check_count("vectors", vectors, 2)
-    check_count("steps", steps, 2)
+    vectors, steps = check_count("vectors", vectors, 2), check_count("steps", steps, 2)
     if width is not None:
         check_number("width", width, above=0.0)
     seed = check_seed(seed)

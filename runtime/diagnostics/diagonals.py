@@ -96,7 +96,7 @@ def diagonal(
         weight           2    10       18  exact
         bias             2     2        2  exact
     """
-    check_count("products", products, 2)
+    products = check_count("products", products, 2)
     seed = check_seed(seed)
     a, model = TrainedMatrix(lin, matrix), lin.model
     values, errors = torch.zeros_like(model.params), torch.zeros_like(model.params)

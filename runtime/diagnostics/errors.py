@@ -117,7 +117,7 @@ def layer_errors(
     """
     check_linearized(lin)
     check_option("of", of, OF)
-    check_count("limit", limit)
+    limit = check_count("limit", limit)
     layout = lin.model.layout
     chosen: dict[str, list[str]] = {}
     for layer, names in lin.model.layers.items():

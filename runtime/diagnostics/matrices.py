@@ -10,9 +10,14 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_option
 from ...compiler.programs import MATRICES
+from .. import capacity
 from ..aten.switches import switches
+from ..capacity import Item
 from ..model.linearized import Linearized
 from .linearized_data import check_linearized
+
+HELD = 4  # matrices at a time: units, columns apart and together, their symmetric part
+ITERATE = "take what needs products alone: k of the eigenvalues, a density, or a trace"
 
 
 class TrainedMatrix:
@@ -76,7 +81,14 @@ class TrainedMatrix:
         return torch.stack([times(v)[places] for v in full], 1)
 
     def dense(self) -> Tensor:
-        """Returns the matrix, a product for each column."""
+        """Returns the matrix, a product for each column.
+
+        Raises:
+            NewtritonError: it does not fit into the memory that is free.
+        """
+        size = HELD * len(self) ** 2 * self.like.itemsize
+        items = [Item(f"{len(self):,} × {len(self):,} numbers, {HELD} times", size, ITERATE)]
+        capacity.check("the matrix", lambda n: items, None, self.like.device)
         columns = self.columns(torch.eye(len(self), out=self.like.new_empty(0)))
         return (columns + columns.mT) / 2
 

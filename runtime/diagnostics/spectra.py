@@ -54,7 +54,8 @@ def spectrum(
         (True, [18, 18])
     """
     a = TrainedMatrix(lin, matrix)
-    if check_count("k", k) > len(a):
+    k = check_count("k", k)
+    if k > len(a):
         raise NewtritonError(f"k is {k}: the model has {len(a)} parameters that are trained")
     with switches(lin.model.device):
         return spectrum_edges(

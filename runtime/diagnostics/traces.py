@@ -66,7 +66,7 @@ def trace(lin: Linearized, matrix: str = "hessian", *, products: int = 90, seed:
         trace  error  products
            36  exact         2
     """
-    check_count("products", products, 6)
+    products = check_count("products", products, 6)
     seed = check_seed(seed)
     a = TrainedMatrix(lin, matrix)
     with switches(a.like.device):

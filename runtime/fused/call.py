@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,8 +100,11 @@ class Call:
     def __call__(self, memory: Memory) -> None:
         """Launches the kernel."""
         assert self._launch is not None, "a call is loaded before it is launched"
-        place = _tensor if interpreted() else _address
-        self._launch(*[place(a, memory) for a in self._given])
+        if interpreted():
+            with np.errstate(all="ignore"):  # of elements that are masked, as on a GPU
+                self._launch(*[_tensor(a, memory) for a in self._given])
+        else:
+            self._launch(*[_address(a, memory) for a in self._given])
 
 
 def types_of(

@@ -19,6 +19,7 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node, per_sample, topological
 from ...compiler.graph.options import check_flag
 from ...compiler.graph.program import Input, Output, Program
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
@@ -45,6 +46,7 @@ from .. import capacity
 from ..backend import Backend, Context, Executor, Expected
 from ..capacity import Item
 from ..footprint import Footprint
+from ..forks import check_process
 from ..parallel.agreement import check_alike, digest
 from ..parallel.data_parallel import DataParallel
 from ..parallel.ranks import Ranks
@@ -54,7 +56,7 @@ from ..rounding.losses import LossRounding
 from ..vectors import inner_products
 from .dropout import Drawn, DropoutNumbers
 from .initialise import initialise
-from .inputs import UNLABELLED, Demand, check_inputs, check_labels
+from .inputs import Demand, check_inputs, check_labels
 from .layout import Layout
 
 AMPLE = 32  # times all values of a program: no operator takes so much
@@ -127,6 +129,7 @@ class Compiled(Remade):
         seed: int,
         parallel: DataParallel | None = None,
     ) -> None:
+        check_process(backend.device)
         self.parallel, self._agreed = parallel, False
         self.ranks = Ranks(None) if parallel is None else parallel.ranks
         self.net, self.criterion, self.backend = net, criterion, backend
@@ -170,20 +173,13 @@ class Compiled(Remade):
     @cached_property
     def programs(self) -> dict[bool, Programs]:
         """The network's programs by `training`: whether batch norm takes batch statistics."""
+        return {training: Programs(self.traced(training, self._part)) for training in (True, False)}
+
+    def traced(self, training: bool = True, part: str | None = None) -> Traced:
+        """Returns the network's forward graph, see `trace`; on a batch by itself unless given."""
         with torch.device("cpu"):  # of constants, whatever the default is
-            return {
-                training: Programs(
-                    trace(
-                        self.net,
-                        self.input_shape,
-                        self.criterion,
-                        training,
-                        self._frozen,
-                        self._part,
-                    )
-                )
-                for training in (True, False)
-            }
+            given = self.net, self.input_shape, self.criterion, training, self._frozen
+            return trace(*given, part=part)
 
     def part_programs(self, training: bool = True) -> PartPrograms:
         """Returns the programs of parts of batches.
@@ -192,9 +188,7 @@ class Compiled(Remade):
             NewtritonError: samples are mixed, so that there are none.
         """
         if training not in self._parts:
-            with torch.device("cpu"):
-                given = self.net, self.input_shape, self.criterion, training, self._frozen
-                self._parts[training] = PartPrograms(trace(*given, part="own"))
+            self._parts[training] = PartPrograms(self.traced(training, "own"))
         return self._parts[training]
 
     def is_current(self, programs: Programs) -> bool:
@@ -292,7 +286,12 @@ class Compiled(Remade):
         check_range(nodes, torch.finfo(self.dtype).max, self.dtype)
 
     def context(self, batch: int, share: Share | None = None) -> Context:
-        """Returns the context of a call at a batch size, or on a share of a batch."""
+        """Returns the context of a call at a batch size, or on a share of a batch.
+
+        Raises:
+            NewtritonError: this process cannot use the model's device.
+        """
+        check_process(self.device)
         ranks = self.ranks if share is None else share.ranks
         return Context(batch, self.dtype, self.device, ranks.all_sum)
 
@@ -449,7 +448,7 @@ class Compiled(Remade):
             },
         )
 
-    def check(self, traced: Traced, x: Any, y: Tensor) -> Checked:
+    def check(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
         """Returns a batch as programs read it, and what its values must be.
 
         Programs may run on data before it is known whether these demands are met; nothing that they
@@ -460,30 +459,37 @@ class Compiled(Remade):
             NewtritonError: another dtype or device, or a batch of which batch norm cannot take
                 statistics.
         """
+        check_process(self.device)
         inputs, demands = check_inputs(traced, x, self.dtype, self.device, traced.part is not None)
         batch = len(next(iter(inputs.values())))
         if traced.part is None:
             self._check_statistics(traced, None, batch)
-        if y is UNLABELLED:
+        if y is None:
             return Checked(inputs, None, demands, batch)
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
 
+    def check_labelled(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
+        """Returns a batch that has labels; see `check`."""
+        return self.check(traced, x, check_tensor("labels", y))
+
     def shared(
-        self, traced: Traced, x: Any, y: Tensor
+        self, traced: Traced, x: Any, y: Tensor | None, labelled: bool = False
     ) -> tuple[Checked, Share | None, dict[Input, Tensor]]:
         """Returns what `check` does, this rank's share of the batch, and what that gives programs.
 
-        The share is None where the model is no data-parallel one.
+        The share is None where the model is no data-parallel one. A batch that must be `labelled`
+        is refused without labels.
 
         Raises:
             NewtritonError: as `check` raises it, or another rank has refused its part.
         """
+        check = self.check_labelled if labelled else self.check
         if self.parallel is None:
-            return self.check(traced, x, y), None, {}
+            return check(traced, x, y), None, {}
         self._agree()
         with refusing(self.ranks, self.device):
-            checked = self.check(traced, x, y)
+            checked = check(traced, x, y)
             labels, batch = checked.labels, checked.batch
             counted = float(batch * self._positions)
             if batch and labels is not None:

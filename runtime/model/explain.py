@@ -37,7 +37,7 @@ def explain(
         kernels: whether to show every program's kernels and their source.
         two_products: whether the quadratic form takes two products a layer or three.
     """
-    shown, missing = _shown(programs, two_products)
+    shown, missing = shown_programs(programs, two_products)
     names = max(len(p.name) for p in shown)
     head = (
         f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9} {'MB held':>9}"
@@ -60,7 +60,7 @@ def explain(
     return "\n\n".join([table, *(details if kernels else ())])
 
 
-def _shown(programs: Programs, two_products: bool) -> tuple[list[Program], list[str]]:
+def shown_programs(programs: Programs, two_products: bool) -> tuple[list[Program], list[str]]:
     """Returns the programs of the table, and why others cannot be made for this network."""
     makers: list[Callable[[], Program]] = [
         lambda: programs.linearize,

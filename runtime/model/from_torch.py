@@ -166,7 +166,7 @@ class CapturedModel(Model):
         _ = self.frozen
         return super().gradient(*given, **options)
 
-    def check(self, traced: Traced, x: Any, y: Tensor) -> Checked:
+    def check(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
         """Returns a batch as programs read it; see `Compiled.check`, and `check_module`."""
         self.check_module()
         return super().check(traced, x, y)

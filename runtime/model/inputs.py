@@ -18,8 +18,6 @@ from ...compiler.language.network import Lookup, Traced
 from ...compiler.language.trees import ALONE, named
 from ..reading import Array, finite, read
 
-UNLABELLED: Any = object()  # in place of the labels of a batch that needs none
-
 
 class Demand(NamedTuple):
     """What values must be; they are looked at where they are.

@@ -36,7 +36,7 @@ from ..reading import read
 from .compiled import Compiled, Watch
 from .factors import Factors
 from .inputs import check_device, read_checked
-from .statistics import factors_of, is_symmetric
+from .statistics import factors_of, is_symmetric, variances
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
 GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
@@ -89,7 +89,7 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y)
+        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True)
         others = [] if ahead is None else ahead(batch)
         model.fit(program, batch, program.inputs.values(), tape=True, training=training)
         if others and model.backend.compiles:
@@ -122,7 +122,7 @@ class Linearization(Generic[M]):
         if share is not None:
             self.outputs = self.outputs[: share.here]
         model.decay_(self.gradient, model.params)
-        largest = (self.gradient, model.params)
+        largest = (self.gradient, model.params, *variances(self.statistics))
         values = read_checked(demands, total, *counted, largest=largest)
         self.objective = float(values[0])
         if share is not None:

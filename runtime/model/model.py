@@ -12,16 +12,20 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree
 from ...compiler.values import Gradient, Outputs, Scores
+from .. import capacity
 from ..backend import Planned
+from ..capacity import size
 from ..parallel.share import Share
 from ..summary import summary
 from .compiled import TRACKED, Compiled
-from .explain import explain
-from .inputs import UNLABELLED, Demand, label_shape, read_checked
+from .explain import explain, shown_programs
+from .inputs import Demand, label_shape, read_checked
 from .layout import faults, raise_faults
 from .linearization import Linearization
+from .statistics import variances
 from .view import ParameterView
 
 
@@ -126,7 +130,7 @@ class Model(Compiled):
             NewtritonError: x has another shape, dtype or device than the model, or values that
                 are not finite.
         """
-        found, demands, _ = self._evaluate(x, UNLABELLED, training=False)
+        found, demands, _ = self._evaluate(x, None, training=False)
         read_checked(demands)
         return found[Outputs()]
 
@@ -137,7 +141,7 @@ class Model(Compiled):
         """
         programs = self.programs[False]
         traced = programs.traced
-        inputs, _, demands, batch = self.check(traced, x, UNLABELLED)
+        inputs, _, demands, batch = self.check(traced, x, None)
         scores = self.run(programs.scores, batch, self.feed(inputs))[Scores()]
         read_checked(demands)
         found = scores.argmax(1).reshape(label_shape(traced, batch))
@@ -159,7 +163,7 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        found, demands, share = self._evaluate(x, y, training=False)
+        found, demands, share = self._evaluate(x, check_tensor("labels", y), training=False)
         demands, (total, *_) = self.summed(found, demands, share)
         read_checked(demands)
         return total.to(self.dtype)
@@ -170,16 +174,17 @@ class Model(Compiled):
         If `training`, batch norm takes batch statistics, and elements drop out as they did in the
         last linearization or gradient.
         """
-        found, demands, share = self._evaluate(x, y, check_flag("training", training))
+        training = check_flag("training", training)
+        found, demands, share = self._evaluate(x, check_tensor("labels", y), training)
         demands, (total, *_) = self.summed(found, demands, share)
         return float(read_checked(demands, total)[0])
 
     def _evaluate(
-        self, x: Tree, y: Tensor, training: bool
+        self, x: Tree, y: Tensor | None, training: bool
     ) -> tuple[dict[Output, Tensor], list[Demand], Share | None]:
         """Returns outputs, and losses where there are labels, with what the data must be."""
         programs = self.programs[training]
-        program = programs.outputs if y is UNLABELLED else programs.evaluate
+        program = programs.outputs if y is None else programs.evaluate
         checked, share, numbers = self.shared(programs.traced, x, y)
         inputs, labels, demands, batch = checked
         feed = self.feed(inputs, labels) | numbers
@@ -192,7 +197,8 @@ class Model(Compiled):
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
-        (inputs, labels, demands, batch), share, numbers = self.shared(programs.traced, x, y)
+        traced = programs.traced
+        (inputs, labels, demands, batch), share, numbers = self.shared(traced, x, y, True)
         program = programs.linearize
         self.fit(program, batch, program.inputs.values())
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
@@ -205,7 +211,8 @@ class Model(Compiled):
             flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())
             demands, (total, *_) = self.summed(found, demands, share, *flat)
             self.decay_(gradient, self.params)
-            h = float(read_checked(demands, total, largest=(gradient, self.params))[0])
+            largest = (gradient, self.params, *variances(statistics))
+            h = float(read_checked(demands, total, largest=largest)[0])
         return h, gradient, statistics
 
     def linearize(
@@ -285,7 +292,8 @@ class Model(Compiled):
     def explain(self, batch: int = 64, kernels: bool = False) -> str:
         """Returns a table: per program ops, units of work, FLOPs and bytes at a batch size.
 
-        On fused kernels it also has how many there are, their launches, bytes and arena.
+        On fused kernels it also has how many there are, their launches, bytes and arena. Below it
+        stands how much memory a step's values take, beside what is free.
 
         Args:
             batch: the batch size.
@@ -298,7 +306,21 @@ class Model(Compiled):
             return self.executor(program, tape=program is programs.linearize).plan(batch, made)
 
         two = self.two_products(batch)
-        return explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
+        table = explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
+        return f"{table}\n{self._memory_of_step(shown_programs(programs, two)[0], batch)}"
+
+    def _memory_of_step(self, shown: Sequence[Program], batch: int) -> str:
+        """Returns in a line what the values of a step take, and what is free."""
+        linearize = self.programs[True].linearize
+        counts = self.footprints([linearize, *shown], batch)
+        first, available = counts.pop(linearize)(batch), capacity.free(self.device)
+        peaks = {program.name: count(batch).peak for program, count in counts.items()}
+        largest = max(peaks, key=lambda name: peaks[name])
+        left = "unknown" if available is None else size(available)
+        return (
+            f"memory of a step on {batch} samples: {size(first.peak)} while it is linearized, then "
+            f"{size(first.kept)} and {size(peaks[largest])} more in {largest}; {left} free"
+        )
 
 
 def check_model(model: Any) -> Model:

@@ -61,6 +61,11 @@ def is_symmetric(
     return isinstance(block, KroneckerLayer) and not block.is_diagonal(found.dim())
 
 
+def variances(statistics: Mapping[str, Tensor]) -> list[Tensor]:
+    """Returns the variances of a batch: where its statistics are not finite, these are not."""
+    return [x for name, x in statistics.items() if name.endswith("running_var")]
+
+
 def _pair(block: KroneckerLayer, found: Mapping[Output, Tensor]) -> KroneckerFactors | MeanFactors:
     """Returns a layer's pair, with A or the mean of its inputs, whichever was found."""
     g, homogeneous = found[GradientsGram(block.layer)], block.bias is not None

@@ -33,9 +33,10 @@ from ..parts.state import (
     held_attributes,
 )
 from ..pieces.gathering import Asked
-from ..pieces.taken import taken
+from ..pieces.taken import described, taken
 from ..remaking import Remade
 from ..summary import summary
+from .needs import check_kept
 from .passes import Batch
 from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
@@ -135,7 +136,8 @@ class TorchOptimizer(Remade):
             views = self._views(model.params)
             self.seen = [torch.nn.Parameter(view, requires_grad=False) for view in views]
         _check_options(type(self), cls, options, model.dtype)
-        self.optimizer = _optimizer(cls, self.seen, options)
+        self._make = partial(_optimizer, cls, options=options)
+        self.optimizer, self._fits = self._make(self.seen), False
         self.schedule = None if schedule is None else _made(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
         self._before = torch.empty_like(model.params)
@@ -218,7 +220,7 @@ class TorchOptimizer(Remade):
     def _start(self, batches: Iterable[Batch]) -> Start:
         """Returns loss and gradient of the batches."""
         loss, gradient, statistics = mean_gradient(self._taken, batches)
-        return Start(loss, gradient, statistics, not_finite(loss, gradient))
+        return Start(loss, gradient, statistics, not_finite(loss, gradient, statistics))
 
     def _batches(self, x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
         """Returns the batch alone, or the data, which L-BFGS passes through several times."""
@@ -247,6 +249,9 @@ class TorchOptimizer(Remade):
             what was not finite, and the length of the step.
         """
         params = self.model.params
+        if not self._fits:
+            check_kept(self.model, self.seen, self._make)
+            self._fits = True
         self._before.copy_(params)
         known = self.optimizer.state
         self._snapshot.take({i: known[p] for i, p in enumerate(self.seen) if p in known})
@@ -331,6 +336,7 @@ class TorchOptimizer(Remade):
                 "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
                 "schedule": None if schedule is None else type(schedule).__name__,
                 **self._described(),
+                "batches": described(self._taken),
                 "steps": f"{self.steps} since it was made, {rejected} refused in a row",
             },
         )

@@ -7,15 +7,22 @@ time works besides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import LBFGS, Optimizer
 
 from ...compiler.graph.program import Program
 from .. import capacity
 from ..capacity import Item
 from ..curvatures.kronecker import KroneckerCurvature
-from ..footprint import Allocations, Footprint
+from ..footprint import META, Allocations, Footprint
 from ..parts.eigen import Symmetric, diagonalise
+from ..parts.tags import Tag
 from ..solvers.direct import Direct
 
 if TYPE_CHECKING:
@@ -24,8 +31,10 @@ if TYPE_CHECKING:
     from ..parts.protocols import Curvature, Solver
 
 # Flat vectors that a step holds at most besides its gradient, as measured: directions, proposals,
-# averages, parameters before it; and those that conjugate gradients work with.
-VECTORS, ITERATED = 6, 8
+# averages, parameters before it; and those that conjugate gradients work with, on all or by block.
+VECTORS, ITERATED, BY_BLOCK = 6, 8, 2
+MOST = 256  # times its parameters: what no optimizer of torch.optim keeps by default
+LESS = "take an optimizer that keeps less, e.g. torch.optim.SGD without momentum"
 SMALLER = (
     "keep the diagonal of large factors: give the curvature a smaller max_factor, or leave layers "
     "out of it; or take the curvature 'ggn' with solver='truncated-cg'"
@@ -48,7 +57,8 @@ def check_step(
         NewtritonError: it does not fit; the error says how many samples do.
     """
     factors = [*_of_factors(curvature, solver)]
-    vectors = VECTORS + (0 if isinstance(solver, Direct) else ITERATED)
+    iterated = BY_BLOCK if Tag.BLOCKS in solver.needs else ITERATED
+    vectors = VECTORS + (0 if isinstance(solver, Direct) else iterated)
     fixed = [Item("flat vectors", vectors * model.params.nbytes), *(item for item, _ in factors)]
     if not model.plenty(programs, batch, sum(i.size for i in fixed) // model.dtype.itemsize):
         working = max((work for _, work in factors), default=0)
@@ -93,3 +103,36 @@ def _bases(sketch: BlockDiagonal) -> Footprint:
         footprint = found.footprint
     del spectra
     return footprint
+
+
+def check_kept(
+    model: Model, seen: Sequence[Tensor], make: Callable[[list[Parameter]], Optimizer]
+) -> None:
+    """Checks that the state of an optimizer of torch.optim fits into the memory that is free.
+
+    It is held twice, to be put back where a step is taken back.
+
+    Args:
+        model: the model.
+        seen: the parameters that the optimizer sees.
+        make: makes such an optimizer for parameters.
+
+    Raises:
+        NewtritonError: it does not fit.
+    """
+    size, available = model.params.nbytes, capacity.free(model.device)
+    if available is None or MOST * size < available:
+        return
+    twins = [Parameter(torch.empty_like(p, device=META), requires_grad=False) for p in seen]
+    optimizer = make(twins)
+    for twin in twins:
+        twin.grad = torch.empty_like(twin)
+    # Some look at numbers, which there are none of, and L-BFGS asks for a closure.
+    with Allocations(lazily=True) as found, suppress(RuntimeError, TypeError):
+        optimizer.step()
+    peak, kept = found.footprint
+    if isinstance(optimizer, LBFGS):  # pairs of steps and gradients
+        peak = kept = 2 * optimizer.param_groups[0]["history_size"] * size
+    name = type(optimizer).__name__
+    items = [Item("flat vectors", 2 * size), Item(f"the state of {name}", peak + kept, LESS)]
+    capacity.check(f"a step of {name}", lambda n: items, None, model.device)

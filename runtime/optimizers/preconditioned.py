@@ -137,7 +137,7 @@ class Preconditioned(TorchOptimizer):
         ((x, y),) = batches
         lin = self._taken.linearize(x, y, ahead=self._ahead)
         gradient, reported = lin.gradient, dict[str, Any](damping=self.damping)
-        fault = not_finite(lin.objective, gradient)
+        fault = not_finite(lin.objective, gradient, [lin.statistics])
         if fault is None and not self.curvature.update(lin):
             fault = "curvature that is not finite"
         if fault is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
+from ..model.statistics import variances
 from ..reading import largest_of
 
 if TYPE_CHECKING:
@@ -86,11 +88,24 @@ class Patience:
             )
 
 
-def not_finite(loss: float, gradient: Tensor) -> str | None:
-    """Returns what is not finite; None where everything is."""
+def not_finite(
+    loss: float, gradient: Tensor, statistics: Sequence[Mapping[str, Tensor]] = ()
+) -> str | None:
+    """Returns what is not finite; None where everything is.
+
+    Args:
+        loss: h.
+        gradient: its gradient.
+        statistics: those of each batch, which running statistics would take in.
+    """
     if not math.isfinite(loss):
         return f"loss {loss}"
-    return None if math.isfinite(largest_of(gradient)) else "a gradient that is not finite"
+    if not math.isfinite(largest_of(gradient)):
+        return "a gradient that is not finite"
+    spread = [x for of_batch in statistics for x in variances(of_batch)]
+    if all(math.isfinite(largest_of(x)) for x in spread):
+        return None
+    return "a variance in batch norm that is not finite"
 
 
 def refusal(loss: float, new_loss: float, proposal: Proposal) -> str:

@@ -7,7 +7,7 @@ No part imports another part's kind: any curvature goes with any solver and rule
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ from ..parts.state import (
 )
 from ..parts.tags import Tag
 from ..pieces.gathering import Asked
-from ..pieces.taken import taken
+from ..pieces.taken import described, taken
 from ..reading import largest_of
 from ..remaking import Remade
 from ..rules.noise import Noise
@@ -200,7 +200,8 @@ class SecondOrder(Remade):
         """Takes batches into the averages of the curvature before the first step; no step is made.
 
         So the first step starts from the curvature of a larger sample than its batch, as FITRE's
-        may: of five mini-batches (Kylasa et al. 2020, section 3.1.1). Burn-in comes after that.
+        may: of five mini-batches (Kylasa et al. 2020, section 3.1.1). Burn-in comes after that. An
+        error leaves the averages as they were.
 
         Args:
             data: the batches (x, y), all with the same weight.
@@ -301,8 +302,7 @@ class SecondOrder(Remade):
                 noise.record(proposal, point.objective, new_loss, accepted)
             self._retreat.moved()
             if accepted:
-                passed = point.statistics if isinstance(point, Sampled) else [point.statistics]
-                for statistics in passed:
+                for statistics in _statistics(point):
                     model.update_statistics(statistics)
             self.damping = rule.adapt(self.damping, rho)
             if self.average is not None:
@@ -374,7 +374,8 @@ class SecondOrder(Remade):
         noise: Noise | None,
     ) -> tuple[Solution, Proposal] | str:
         """Returns the best proposal over the dampings to try, or what stands in the way of one."""
-        if (fault := not_finite(point.objective, point.gradient)) is not None:
+        fault = not_finite(point.objective, point.gradient, _statistics(point))
+        if fault is not None:
             return fault
         if not self.curvature.update(second):
             return "curvature that is not finite"
@@ -463,6 +464,7 @@ class SecondOrder(Remade):
                 "sample": f"{self.sample:g} of a step's samples for curvature",
                 "average": self.average,
                 "noise": None if self.noise is None else "wiener",
+                "batches": described(self._taken),
                 "given": ", ".join(f"{name}={value!r}" for name, value in given.items()) or None,
                 "steps": f"{self.steps}, {self.patience.rejected} refused in a row",
             },
@@ -515,6 +517,11 @@ class SecondOrder(Remade):
         self.generator.set_state(state["generator"].cpu())
         self.damping, self.patience.rejected = state["damping"], state["rejected"]
         self.steps, self.followed = state["steps"], state["followed"]
+
+
+def _statistics(point: Linearization | Sampled) -> Sequence[Mapping[str, Tensor]]:
+    """Returns the statistics of each batch of a step."""
+    return point.statistics if isinstance(point, Sampled) else [point.statistics]
 
 
 def _is_finite(proposal: Proposal) -> bool:

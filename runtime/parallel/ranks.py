@@ -6,13 +6,15 @@ the same on all ranks to the bit, since each number is added up at one place and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError
 from .buckets import Bucket, Part, buckets
 from .counter import Traffic
 
@@ -52,7 +54,9 @@ class Ranks:
         if self.alone:
             return x
         result = x.clone(memory_format=torch.contiguous_format)
-        self._sum(result).wait()
+        work = self._sum(result)
+        with answering():
+            work.wait()
         return result
 
     def sum_(
@@ -78,7 +82,8 @@ class Ranks:
         for bucket in buckets(parts, self.bucket):
             under_way.append((bucket, self._sum(bucket.packed())))
         for bucket, work in under_way:
-            work.wait()
+            with answering():
+                work.wait()
             bucket.unpack()
 
     @property
@@ -96,15 +101,35 @@ class Ranks:
         """Returns the numbers of all ranks, a row for each."""
         if self.alone:
             return numbers.unsqueeze(0)
-        rows = numbers.new_empty(self.size, numbers.numel())
-        self.traffic.note("all_gather", numbers.numel() * numbers.itemsize)
-        dist.all_gather(list(rows.unbind()), numbers.contiguous(), group=self.group)
-        return rows
+        own = numbers.to(self.device).contiguous()
+        rows = own.new_empty(self.size, own.numel())
+        self.traffic.note("all_gather", own.numel() * own.itemsize)
+        with answering():
+            dist.all_gather(list(rows.unbind()), own, group=self.group)
+        return rows.to(numbers.device)
 
     def _sum(self, flat: Tensor) -> Any:
         """Begins to sum contiguous memory over all ranks."""
         self.traffic.note("all_reduce", flat.numel() * flat.itemsize)
-        return dist.all_reduce(flat, group=self.group, async_op=True)
+        with answering():
+            return dist.all_reduce(flat, group=self.group, async_op=True)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Says in one sentence that another rank has died, or hangs.
+
+    Raises:
+        NewtritonError: the communication library gave up.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise NewtritonError(
+            "another rank has ended, or does not answer within the group's time-out: see its own "
+            f"error; what was saved last is intact ({reason[:200]})"
+        ) from error
 
 
 class Listening(Ranks):

@@ -50,7 +50,9 @@ class CutBatch:
         self, model: Model, x: Any, y: Tensor, size: int, training: bool = True, draw: bool = False
     ) -> None:
         self.model, self.programs, self.size = model, model.part_programs(training), size
-        checked, self.share, self.numbers = model.shared(model.programs[training].traced, x, y)
+        checked, self.share, self.numbers = model.shared(
+            model.programs[training].traced, x, y, True
+        )
         assert checked.labels is not None
         self._inputs, self.labels = checked.inputs, checked.labels
         self.demands, self.here, self.passes = checked.demands, checked.batch, 0
@@ -94,29 +96,20 @@ class CutBatch:
             given: its inputs besides the batch's, of the whole batch.
             out: memory that outputs are written to.
         """
-        out, sums, rows = out or {}, dict[Output, Tensor](), dict[Output, list[Tensor]]()
-        spare = {key: torch.empty_like(x) for key, x in out.items()} if self.is_cut else {}
-        for start, count in self.pieces():
-            part = self.run_on(program, start, count, given, spare if start else out)
-            for key, x in part.items():
-                if batch_axis(program.outputs[key].shape) is not None:
-                    rows.setdefault(key, []).append(x)
-                elif start:
-                    sums[key].add_(x)
-                else:
-                    sums[key] = out[key] if key in out else x.clone()
-        axes = {key: batch_axis(program.outputs[key].shape) or 0 for key in rows}
-        joined = {key: torch.cat(parts, axes[key]) for key, parts in rows.items()}
+        out = out or {}
+        total, spare = _Total(program, out), dict[Output, Tensor]()
+        if self.is_cut:
+            spare = {key: torch.empty_like(x) for key, x in out.items()}
+        for start, count in self.pieces():  # no piece's results outlive its turn
+            total.add(self.run_on(program, start, count, given, spare if start else out))
+        sums, rows = total.sums, total.joined()
         if self.share is not None:
-            joined = {key: self._own_rows(x, axes[key]) for key, x in joined.items()}
             symmetric = [key for key in sums if program.outputs[key].op in GRAMS]
             flat = [x for key, x in sums.items() if key not in symmetric]
             self.share.ranks.sum_(*flat, symmetric=[sums[key] for key in symmetric])
-        return sums | joined
-
-    def _own_rows(self, x: Tensor, axis: int) -> Tensor:
-        """Returns the rows of samples that count: none of a rank that has no samples."""
-        return x if self.share is None or self.share.here else x.narrow(axis, 0, 0)
+            if not self.share.here:  # what stands in for samples does not count
+                rows = {key: x.narrow(total.axes[key] or 0, 0, 0) for key, x in rows.items()}
+        return sums | rows
 
     def run_on(
         self,
@@ -145,6 +138,38 @@ class CutBatch:
         """Returns all that values must be, and h, see `Model.summed`."""
         counted = {Counted(): self.count} if isinstance(self.count, Tensor) else {}
         return self.model.summed({Losses(): losses, **counted}, self.demands, self.share)
+
+
+class _Total:
+    """What a program gives on the pieces so far.
+
+    Args:
+        program: the program.
+        out: where sums lie that the first piece has written there.
+
+    Attributes:
+        axes: of each output the axis of its samples; None where it is a sum.
+        sums: the sums so far.
+    """
+
+    def __init__(self, program: Program, out: Mapping[Output, Tensor]) -> None:
+        self.axes = {key: batch_axis(node.shape) for key, node in program.outputs.items()}
+        self.sums: dict[Output, Tensor] = {}
+        self._out, self._rows = out, dict[Output, list[Tensor]]()
+
+    def add(self, part: Mapping[Output, Tensor]) -> None:
+        """Takes in what a piece gives."""
+        for key, x in part.items():
+            if self.axes[key] is not None:
+                self._rows.setdefault(key, []).append(x)
+            elif key in self.sums:
+                self.sums[key].add_(x)
+            else:
+                self.sums[key] = self._out[key] if key in self._out else x.clone()
+
+    def joined(self) -> dict[Output, Tensor]:
+        """Returns the rows of all samples."""
+        return {key: torch.cat(xs, self.axes[key] or 0) for key, xs in self._rows.items()}
 
 
 def _rows(leaf: Node, x: Tensor, start: int, count: int) -> Tensor:

@@ -123,3 +123,8 @@ def taken(
 ) -> Taken:
     """Returns what takes batches of a model: the model itself where there are no pieces."""
     return model if micro_batch is None else Pieces(model, micro_batch, asks)
+
+
+def described(taken: Taken) -> str | None:
+    """Says how batches are taken, for the summary of an optimizer; None for whole ones."""
+    return f"in pieces of {taken.size:,} samples" if isinstance(taken, Pieces) else None

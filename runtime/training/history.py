@@ -114,7 +114,7 @@ class History(Checked):
 
         Each has a line of its own.
         """
-        lists = {"epochs": [asdict(epoch) for epoch in self.epochs], "steps": self.steps}
+        lists = {"epochs": [*map(vars, self.epochs)], "steps": self.steps}
         lines = {name: ",\n".join(map(json.dumps, rows)) for name, rows in lists.items()}
         parts = [f'"{name}": [\n{text}\n]' for name, text in lines.items()]
         return "{" + ",\n".join([*parts, f'"interrupted": {json.dumps(self.interrupted)}']) + "}\n"

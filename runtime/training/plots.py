@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...compiler.graph.calls import checked
-from ...compiler.graph.errors import NewtritonError, quoted
+from ...compiler.graph.errors import NewtritonError, one_line, quoted
 from ...compiler.graph.options import check_mapping, check_names, check_option
 from ..paths import path_of
 from . import files
@@ -79,7 +79,7 @@ def plot_histories(
     for (losses, accuracies), measure in zip(rows, measures, strict=True):
         for index, (name, runs) in enumerate(groups.items()):
             for history in runs:
-                label = name.replace("$", r"\$")  # no formula
+                label = one_line(name).replace("$", r"\$")  # no formula
                 _draw((losses, accuracies), history, measure, name=label, color=f"C{index}")
         for axes, label in ((losses, "loss"), (accuracies, "validation accuracy")):
             axes.set(xlabel=measure, ylabel=label)

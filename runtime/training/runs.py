@@ -385,7 +385,9 @@ def _network(model: Any) -> str:
     if not isinstance(model, Compiled):
         return ""
     digest, numbers = hashlib.sha256(), dict[Node, int]()
-    for node in topological([model.programs[True].traced.loss]):
+    alone = model.parallel is None  # the network is the same, however many ranks train it
+    traced = model.programs[True].traced if alone else model.traced()
+    for node in topological([traced.loss]):
         numbers[node] = len(numbers)
         inputs = [numbers[operand] for operand in node.inputs]
         attributes = sorted((name, repr(value)) for name, value in node.attributes.items())

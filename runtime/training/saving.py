@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_count, check_number, check_option
 from ..data.sources import not_restored
 from ..paths import path_of
@@ -91,6 +91,12 @@ class Saving:
                 raise NewtritonError(
                     f"checkpoint: a {type(part).__name__} has no state_dict and load_state_dict: "
                     "give one that has, or leave checkpoint out"
+                )
+        for name in self.model.state_dict():
+            if name.encode(errors="replace").decode() != name:
+                raise NewtritonError(
+                    f"checkpoint: the name {quoted(name)} is text that is no Unicode, as files "
+                    "have: give the layer another one"
                 )
 
     @contextmanager

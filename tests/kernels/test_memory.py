@@ -69,3 +69,29 @@ def test_threads_have_blocks_of_their_own() -> None:
     thread.start()
     thread.join()
     assert there != [place]
+
+
+def test_numpys_error_gives_way_to_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(memory.np, "empty", full)
+    size = 2 * LARGE + 64  # none of this size is kept
+    assert empty((size,), torch.uint8, torch.device("cpu")).shape == (size,)
+    with pytest.raises(RuntimeError, match="allocate"):
+        empty((1 << 60,), torch.uint8, torch.device("cpu"))
+
+
+def test_less_is_kept_where_memory_is_short() -> None:
+    def work() -> None:
+        held = [empty((LARGE,), torch.uint8, torch.device("cpu")) for _ in range(2)]
+        del held
+        assert memory._blocks.total == 2 * LARGE
+        memory.keep_at_most(LARGE)
+        assert memory._blocks.total == 0
+        empty((LARGE,), torch.uint8, torch.device("cpu"))
+        assert memory._blocks.total == LARGE
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()

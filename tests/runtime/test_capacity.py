@@ -13,7 +13,8 @@ import torch
 
 import newtriton as nt
 from newtriton.runtime import capacity
-from newtriton.runtime.capacity import VARIABLE, Item, check, free
+from newtriton.runtime.capacity import SHARE, VARIABLE, Item, check, free
+from newtriton.runtime.diagnostics.matrices import TrainedMatrix
 
 CPU = torch.device("cpu")
 MACHINE = {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    5000 kB\n"}
@@ -46,7 +47,7 @@ def test_nothing_is_known_where_there_are_no_files(tmp_path: Path) -> None:
 
 
 def test_a_machine_has_what_is_available(tmp_path: Path) -> None:
-    assert free(CPU, tree(tmp_path, MACHINE)) == 5_000 * 1024
+    assert free(CPU, tree(tmp_path, MACHINE)) == int(SHARE * 5_000 * 1024)
 
 
 @pytest.mark.parametrize("limited_group", ["", "slice", "slice/job"])
@@ -61,7 +62,7 @@ def test_every_control_group_above_the_process_counts(tmp_path: Path, limited_gr
         )
     }
     root = tree(tmp_path, {**MACHINE, **groups, "proc/self/cgroup": "0::/slice/job\n"})
-    assert free(CPU, root) == 4000 - 1000 + 300 + 20
+    assert free(CPU, root) == int(SHARE * (4000 - 1000 + 300 + 20))
 
 
 def test_the_tightest_group_decides_and_none_leaves_less_than_nothing(tmp_path: Path) -> None:
@@ -82,16 +83,16 @@ def test_older_control_groups_count_as_well(tmp_path: Path) -> None:
         "sys/fs/cgroup/memory/memory.usage_in_bytes": "6000",
         "sys/fs/cgroup/memory/memory.stat": "active_file 9\ntotal_active_file 50\n",
     }
-    assert free(CPU, tree(tmp_path, {**MACHINE, **files})) == 1050
+    assert free(CPU, tree(tmp_path, {**MACHINE, **files})) == int(SHARE * 1050)
 
 
 def test_the_limits_of_the_process_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status = {"proc/self/status": "Name:\tpython\nVmSize:\t  3 kB\nVmData:\t  1 kB\n"}
     root = tree(tmp_path, {**MACHINE, **status})
     limited(monkeypatch, {"as": 10_000})
-    assert free(CPU, root) == 10_000 - 3 * 1024
+    assert free(CPU, root) == int(SHARE * (10_000 - 3 * 1024))
     limited(monkeypatch, {"as": 10_000, "data": 2_000})
-    assert free(CPU, root) == 2_000 - 1024
+    assert free(CPU, root) == int(SHARE * (2_000 - 1024))
 
 
 def test_a_gpu_has_what_it_and_the_allocator_have_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +103,7 @@ def test_a_gpu_has_what_it_and_the_allocator_have_free(monkeypatch: pytest.Monke
     }
     for name, value in numbers.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    assert free(torch.device("cuda", 0)) == 140
+    assert free(torch.device("cuda", 0)) == int(SHARE * 140)
 
 
 def test_the_variable_stands_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,3 +193,12 @@ def test_a_factor_that_does_not_fit_names_its_size_and_the_way_out(
     assert "A of layer '', 5,001 × 5,001, 0.1 GB" in str(refusal.value)
     assert "max_factor" in str(refusal.value)
     assert nt.KFAC(model, max_factor=4000).step(x, y).accepted
+
+
+def test_a_dense_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nt.compile(NETWORK, (20,), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    lin = model.linearize(torch.randn(3, 20), torch.tensor([0, 1, 2]))
+    matrix = TrainedMatrix(lin, "ggn")
+    monkeypatch.setenv(VARIABLE, "1e7")
+    with pytest.raises(nt.NewtritonError, match="the matrix needs 14"):
+        matrix.dense()

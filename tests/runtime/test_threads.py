@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
+import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 import newtriton as nt
 from newtriton.runtime.aten.executor import AtenBackend
 
+from ..sources import ROOT
 from ..tolerances import assert_close
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
@@ -179,3 +183,35 @@ def test_modules_are_captured_in_threads():
     for outputs, module in zip(found, modules, strict=True):
         assert_close(outputs, module(X).detach())
     assert switches() == before
+
+
+SCRIPT = """
+import gc, threading, torch
+import newtriton as nt
+
+def run(backend, preset):
+    net = nt.Sequential(nt.Linear(4), nt.Tanh(), nt.Linear(3))
+    x, y = torch.randn(8, 5), torch.arange(8) % 3
+    model = nt.compile(net, (5,), nt.CrossEntropyLoss(), backend=backend, device="cpu")
+    optimizer = getattr(nt, preset)(model)
+    nt.fit(model, optimizer, nt.Batches(x, y, 8), epochs=1, progress=False)
+
+runs = ("aten", "FITRE"), ("triton", "KFAC")
+threads = [threading.Thread(target=run, args=each) for each in runs]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+model = nt.from_torch(torch.nn.Linear(5, 3), torch.randn(2, 5), nt.CrossEntropyLoss(), device="cpu")
+gc.collect()
+"""
+
+
+def test_nothing_is_said_in_the_development_mode(tmp_path: Path):
+    """Of files that are not closed, for example, or threads that crash."""
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "NEWTRITON_CACHE": str(tmp_path)}
+    command = [sys.executable, "-X", "dev", "-c", SCRIPT]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -105,8 +105,9 @@ def _colours(file: BinaryIO, module: Any) -> Any:
     """
     with module.open(file, formats=FORMATS) as image:
         _check_size(*image.size)
-        if image.format == "PNG":
-            image.verify()
+        if image.format != "PNG":
+            return image.convert("RGB")
+        image.verify()
     file.seek(0)
     with module.open(file, formats=FORMATS) as image:
         return image.convert("RGB")

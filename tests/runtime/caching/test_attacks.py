@@ -34,7 +34,7 @@ def _use(folder: Path, rounds: int) -> None:
         with surroundings(folder) as caught:
             for number in range(rounds):
                 for kind in (Code, Measured, Compiled):
-                    kept = kind(folder, 1.0 + number / 8)
+                    kept = kind(folder, 1.0 + number % 8 / 8)
                     check(kept.used(), kept.right, f"round {number}")
         assert not caught
     except BaseException:
@@ -50,20 +50,20 @@ def test_processes_that_start_at_once_and_are_killed_leave_it_right(tmp_path: Pa
     context, draw = multiprocessing.get_context("fork"), random.Random(0)
     folder = tmp_path / "kept"
     folder.mkdir(mode=0o700)
-    running = [context.Process(target=_use, args=(folder, ROUNDS)) for _ in range(8)]
-    for process in running:
+    victims = [context.Process(target=_use, args=(folder, 10**6)) for _ in range(4)]
+    others = [context.Process(target=_use, args=(folder, ROUNDS)) for _ in range(8)]
+    for process in (*victims, *others[:4]):
         process.start()
-    for victim in running[:4]:
+    for victim, other in zip(victims, others[4:], strict=True):
         time.sleep(draw.uniform(0.0, 0.1))
         victim.kill()
-        running.append(context.Process(target=_use, args=(folder, ROUNDS)))
-        running[-1].start()
-    for process in running:
+        other.start()
+    for process in (*victims, *others):
         process.join()
-    assert [process.exitcode for process in running] == [-9] * 4 + [0] * 8
+    assert [process.exitcode for process in (*victims, *others)] == [-9] * 4 + [0] * 8
     with surroundings(folder) as caught:
         for number in range(ROUNDS):
             for kind in (Code, Measured, Compiled):
-                kept = kind(folder, 1.0 + number / 8)
+                kept = kind(folder, 1.0 + number % 8 / 8)
                 check(kept.used(), kept.right, "afterwards")
     assert not caught

@@ -63,7 +63,12 @@ def rehearse(precision: str) -> dict[str, object]:
 
 def step(preset: str) -> dict[str, object]:
     """Makes two steps. No kernel computes anything: all results are 0."""
-    zeros = patch.multiple(torch, empty=torch.zeros, empty_like=torch.zeros_like)
+    empty, like = torch.empty, torch.empty_like
+    zeros = patch.multiple(
+        torch,
+        empty=lambda *size, **options: empty(*size, **options).zero_(),
+        empty_like=lambda *tensor, **options: like(*tensor, **options).zero_(),
+    )
     with rehearsed() as found, zeros:
         model = found.model(odd(), (3, 10, 10), nt.CrossEntropyLoss(), "tf32")
         optimizer = getattr(nt, preset)(model)

@@ -1,6 +1,7 @@
 """Batches cover the data, repeat and resume; the digits are split by class."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.data.samples import Batches, Samples, digits, split
+from newtriton.runtime.parallel.ranks import Ranks
 
 
 def numbered(n: int) -> Samples:
@@ -183,3 +185,22 @@ def test_a_split_loses_no_sample(y: Callable[[torch.Tensor], torch.Tensor]):
 def test_an_impossible_share_is_refused(validation: float):
     with pytest.raises(NewtritonError, match=str(validation)):
         digits(validation=validation)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("transform", [None, lambda x, g: x + torch.rand(x.shape, generator=g)])
+def test_ranks_divide_each_batch(shuffle: bool, transform: Any) -> None:
+    """Their parts one after another are the batch, whatever is drawn for it."""
+    x, y = torch.arange(11.0)[:, None], torch.arange(11)
+    options = {"batch_size": 4, "shuffle": shuffle, "transform": transform}
+    parts = []
+    for rank in range(3):
+        parallel = nt.DataParallel()
+        parallel._ranks = ranks = Ranks(None)
+        ranks.rank, ranks.size = rank, 3
+        parts.append(list(nt.Batches(x, y, **options, parallel=parallel)))
+    for whole, *divided in zip(nt.Batches(x, y, **options), *parts, strict=True):
+        assert torch.equal(torch.cat([part.x for part in divided]), whole.x)
+        assert torch.equal(torch.cat([part.y for part in divided]), whole.y)
+        sizes = [len(part.y) for part in divided]
+        assert max(sizes) - min(sizes) <= 1

@@ -303,3 +303,18 @@ def test_plans_of_the_last_batch_sizes_are_kept() -> None:
     assert [*fused.plans] == [3, 1, 4]
     assert fused.plan(1) is plans[1]
     assert fused.plan(2) is not plans[2]
+
+
+def test_the_memory_of_a_plan_is_counted_before_it_is_taken() -> None:
+    net = nt.Sequential(nt.Linear(7), nt.Tanh(), nt.Linear(3))
+    model = nt.compile(net, (5,), nt.MSELoss(), backend="triton", device="cpu")
+    program = model.programs[True].linearize
+    (count,) = model.footprints([program], 16).values()
+    plan = model.executor(program, tape=True).plan(16, program.inputs.values())
+    assert plan is not None
+    results = [n for n in plan.storage.results if n not in plan.storage.given]
+    returned = 4 * sum(n.type.numel(16) for n in results)
+    copies = 4 * 16 * (5 + 3) if plan._copies_data else 0
+    assert count(16) == (plan.scratch + returned + copies,) * 2
+    assert count(64).peak < 4 * count(16).peak  # weights are as many
+    assert count(64).peak > 3 * count(16).peak - 8 * model.params.nbytes

@@ -12,6 +12,7 @@ from torch import Tensor
 import newtriton as nt
 from newtriton.compiler.graph.ir import Node
 from newtriton.compiler.language.loss import Loss
+from newtriton.runtime.model import linearization
 from tests.networks import logistic, output_curvature, torch_loss
 from tests.tolerances import assert_close, relative_error
 
@@ -47,11 +48,11 @@ def drawn(criterion: Loss, z: Tensor, noise: Tensor) -> Tensor:
 
 
 def feed_noise(monkeypatch: pytest.MonkeyPatch, noise: Tensor) -> None:
-    def given_noise(lin: nt.Linearization, node: Node, generator: object) -> Tensor:
+    def given_noise(model: nt.Model, node: Node, batch: int, generator: object) -> Tensor:
         assert len(node.shape) == noise.ndim
         return noise
 
-    monkeypatch.setattr(nt.Linearization, "_noise", given_noise)
+    monkeypatch.setattr(linearization, "drawn", given_noise)
 
 
 @losses

@@ -167,6 +167,17 @@ def test_explain_counts_every_program() -> None:
     assert "tape of a linearization" in text
 
 
+def test_explain_says_what_a_step_takes_and_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWTRITON_MEMORY", "5e9")
+    model = compiled()
+    line = model.explain(batch=32).splitlines()[-1]
+    programs = model.programs[True]
+    (count,) = model.footprints([programs.linearize], 32).values()
+    assert line.startswith("memory of a step on 32 samples: ") and line.endswith("; 5 GB free")
+    assert f" {count(32).peak / 1e6:.3g} MB while it is linearized" in line
+    assert f"then {count(32).kept / 1e6:.3g} MB" in line
+
+
 @pytest.mark.parametrize("make", [nt.models.vgg11, nt.models.vgg16, nt.models.vgg19])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_vgg_has_the_parameters_of_its_configuration(make: object, batch_norm: bool) -> None:

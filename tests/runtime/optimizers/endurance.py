@@ -110,7 +110,7 @@ def main() -> None:
             "after": after._asdict(),
             "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         }
-        print(kind, "flat" if before == after else "GROWN", json.dumps(rows[kind]), flush=True)
+        print(kind, json.dumps(rows[kind]), flush=True)
         if options.record is not None:
             options.record.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -106,6 +106,9 @@ def filled(value: float) -> Callable[[Any], Any]:
             return torch.full_like(found, _in_range(value, found))
         if isinstance(found, Mapping):
             for factors in found.values():
+                if isinstance(factors, Tensor):
+                    factors.fill_(_in_range(value, factors))
+                    continue
                 for tensor in factors.tensors.values():
                     tensor.fill_(_in_range(value, tensor))
             return found
@@ -402,6 +405,7 @@ BAD: dict[str, Callable[[Batch], Batch]] = {
     "empty": lambda batch: (batch[0][:0], batch[1][:0]),
     "fewer labels": lambda batch: (batch[0], batch[1][:-1]),
     "large": lambda batch: (batch[0] * torch.finfo(batch[0].dtype).max / 8, batch[1]),
+    "large squares": lambda batch: (batch[0] * torch.finfo(batch[0].dtype).max ** 0.51, batch[1]),
 }
 
 

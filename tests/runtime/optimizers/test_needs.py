@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def needs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     return seen
 
 
-def step(optimizer: nt.Optimizer, samples: int = 8) -> None:
+def step(optimizer: Any, samples: int = 8) -> None:
     optimizer.step(torch.randn(samples, 5), torch.arange(samples) % 3)
 
 
@@ -96,3 +97,46 @@ def test_a_size_is_counted_once_and_counting_changes_nothing(
     monkeypatch.setenv(VARIABLE, "1e7")
     counted, _ = steps()
     assert torch.equal(plain, counted)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "copies"),
+    [
+        (torch.optim.SGD, {"lr": 0.1}, 0),
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, 2),
+        (torch.optim.Adam, {}, 6),  # two averages, held twice, and what their quotient is in
+        (torch.optim.LBFGS, {"history_size": 7}, 28),
+    ],
+)
+def test_the_state_of_pytorchs_optimizers_is_counted_twice(
+    cls: type[torch.optim.Optimizer],
+    options: dict[str, Any],
+    copies: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[dict[str, int]] = []
+
+    def note(what: str, need: Need, *others: object, **more: object) -> None:
+        seen.append({item.what: item.size for item in need(8)})
+
+    monkeypatch.setattr(capacity, "check", note)
+    monkeypatch.setenv(VARIABLE, "1")
+    optimizer = nt.TorchOptimizer(compiled(), cls, **options)
+    step(optimizer)
+    step(optimizer)
+    (state,) = [found for found in seen if f"the state of {cls.__name__}" in found]
+    numbers = state[f"the state of {cls.__name__}"]
+    assert copies * SIZE <= numbers <= copies * SIZE + 16  # and counts of steps
+
+
+def test_a_state_that_does_not_fit_is_refused_and_nothing_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = compiled()
+    optimizer, before = nt.TorchOptimizer(model, torch.optim.Adam), model.params.clone()
+    monkeypatch.setenv(VARIABLE, "1500")
+    with pytest.raises(nt.NewtritonError, match="the state of Adam"):
+        step(optimizer, 1)
+    assert torch.equal(model.params, before) and not optimizer.optimizer.state
+    monkeypatch.setenv(VARIABLE, "inf")
+    step(optimizer, 1)

@@ -47,3 +47,26 @@ def test_a_refusal_says_where_the_step_led():
     assert refusal(1.0, math.nan, proposal).endswith("leads to a loss of nan")
     said = "takes the loss from 1 to 1.5, where its model promises 0.75"
     assert refusal(1.0, 1.5, proposal).endswith(said)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        nt.FITRE,
+        lambda model: nt.TorchOptimizer(model, torch.optim.LBFGS, lr=0.1),
+        lambda model: nt.TorchOptimizer(model, torch.optim.SGD, lr=0.1),
+        lambda model: nt.Preconditioned(model, torch.optim.SGD, lr=0.1),
+    ],
+)
+def test_a_batch_whose_variance_overflows_is_refused(make) -> None:
+    net = nt.Sequential(nt.BatchNorm1d(), nt.Linear(3))
+    model = nt.compile(net, (3,), nt.CrossEntropyLoss(), device="cpu")
+    optimizer = make(model)
+    x, y = torch.randn(24, 3, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3
+    before = model.state_dict()
+    data = ([(1e20 * x, y)],) if optimizer.takes_data else (1e20 * x, y)
+    report = optimizer.step(*data)
+    assert report.status == "a variance in batch norm that is not finite"
+    assert not report.accepted
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+    assert optimizer.step(*([(x, y)],) if optimizer.takes_data else (x, y)).accepted

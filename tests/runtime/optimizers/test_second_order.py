@@ -307,3 +307,23 @@ def test_batches_that_are_refused_leave_nothing_of_those_before_them() -> None:
     factors, expected = optimizer.curvature.factors, other.curvature.factors  # type: ignore[attr-defined]
     for layer, pair in factors.items():
         assert torch.equal(pair.A, expected[layer].A) and torch.equal(pair.G, expected[layer].G)
+
+
+def test_a_bootstrap_that_fails_leaves_the_averages_as_they_were() -> None:
+    model, [(x, y)] = problem("mlp")
+    optimizer = nt.FITRE(model)
+    before = optimizer.state_dict()
+    with pytest.raises(nt.NewtritonError):
+        optimizer.bootstrap([(x, y), (math.nan * x, y)])
+    assert_identical(optimizer.state_dict(), before)
+
+
+def test_a_refused_step_says_where_it_led() -> None:
+    model, [(x, y)] = problem("mlp")
+    optimizer = nt.EACG(model, lr=1e3, noise=None)
+    reports = [optimizer.step(x, y) for _ in range(3)]
+    optimizer = nt.SecondOrder(model, "kfac", "kfi", nt.Fixed(1e3, refuse=True))
+    reports += [optimizer.step(x, y) for _ in range(3)]
+    refused = [report for report in reports if not report.accepted]
+    assert refused
+    assert all("the step was refused: it " in report.status for report in refused)

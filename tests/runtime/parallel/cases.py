@@ -32,11 +32,17 @@ def chain() -> nt.Sequential:
     return nt.Sequential(nt.Flatten(), nt.Linear(6), nt.Tanh(), nt.Linear(5))
 
 
+def wide() -> nt.Sequential:
+    """So many parameters that scalars are a small part of what travels."""
+    return nt.Sequential(nt.Flatten(), nt.Linear(60), nt.Tanh(), nt.Linear(5))
+
+
 NETWORKS: dict[str, tuple[Callable[[], Any], nt.Loss]] = {
     "convolutional": (convolutional, nt.CrossEntropyLoss()),
     "perceptron": (perceptron, nt.CrossEntropyLoss(ignore_index=2)),
     "weighted": (perceptron, nt.CrossEntropyLoss(weight=(1.0, 0.5, 2.0, 0.0, 1.0))),
     "chain": (chain, nt.MSELoss()),
+    "wide": (wide, nt.CrossEntropyLoss()),
 }
 SHAPE = (2, 5, 5)
 
@@ -155,22 +161,17 @@ Step = tuple[float, bool, str]
 
 def trained(
     parallel: nt.DataParallel | None, preset: str, steps: int, size: int = 1, **options: Any
-) -> tuple[list[Step], Tensor, Tensor, dict[str, int], float]:
-    """Returns what became of steps: reports, the points, the statistics, calls and bytes sent."""
+) -> tuple[list[Step], Tensor, Tensor]:
+    """Returns what became of steps: reports, the points and the running statistics."""
     name, make = PRESETS[preset]
     model = compiled(name, parallel, **options)
     optimizer, reports, points = make(model), list[Step](), list[Tensor]()
     batches = [samples(name, SIZES[i % len(SIZES)], seed=i) for i in range(steps)]
     batches = [tuple(part(parallel, t, cuts(len(t), size)) for t in pair) for pair in batches]
-    if parallel is not None:
-        parallel.ranks.traffic.reset()
     for i, (x, y) in enumerate(batches):
         data = [batches[i], batches[(i + 1) % steps]]
         report = optimizer.step(data) if optimizer.takes_data else optimizer.step(x, y)
         reports.append((report.loss, report.accepted, report.status))
         points.append(model.params.clone())
-    traffic = None if parallel is None else parallel.ranks.traffic
-    calls = {} if traffic is None else dict(traffic.calls)
-    sent = 0.0 if traffic is None else traffic.sent(size)
     buffers = [values.double().flatten() for values in model.buffers.values()]
-    return reports, torch.stack(points), torch.cat([torch.zeros(0), *buffers]), calls, sent
+    return reports, torch.stack(points), torch.cat([torch.zeros(0), *buffers])

@@ -55,6 +55,37 @@ def test_fused_kernels_are_cut_where_ranks_are_summed() -> None:
         assert torch.equal(one, other)
 
 
+class Mixing(torch.nn.Module):
+    """A module that centres its features, and multiplies by their second moments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(3, 4), torch.nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.tanh(self.first(x))
+        h = h - h.mean(0)
+        return self.last(h @ (h.T @ h / h.size(0)))
+
+
+def mixed(parallel: nt.DataParallel | None, training: bool) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(0)
+    x, y = torch.randn(COUNT, 3, dtype=torch.float64), torch.arange(COUNT) % 5
+    model = nt.from_torch(Mixing().double(), x, nt.CrossEntropyLoss(), parallel=parallel)
+    lin = model.linearize(*(part(parallel, t, (0, 4, COUNT)) for t in (x, y)), training=training)
+    v = torch.linspace(0, 1, model.params.numel(), dtype=torch.float64)
+    pairs = lin.kronecker_factors("empirical").values()
+    return lin.gradient, lin.hvp(v), lin.quadratic_forms([v]), *(p.tensors["G"] for p in pairs)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_module_that_mixes_samples_by_sums_mixes_those_of_the_whole_batch(training: bool) -> None:
+    expected = mixed(None, training)
+    for found in workers(2)(mixed, training):
+        for one, value in zip(found, expected, strict=True):
+            assert_close(one, value)
+
+
 def of_ranks(parallel: nt.DataParallel, cut: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
     model = compiled("perceptron", with_options(parallel, batch_norm="rank"))
     x, y = (part(parallel, t, cut) for t in samples("perceptron", COUNT))

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from newtriton.runtime.parallel.data_parallel import DataParallel
 from newtriton.runtime.parallel.ranks import Ranks
 
-PATIENCE = 120  # seconds for an answer
+PATIENCE = 300  # seconds for an answer
 
 
 class Workers:

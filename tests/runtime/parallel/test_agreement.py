@@ -1,0 +1,66 @@
+"""Ranks that differ where they must not say so before they train."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from time import sleep
+
+import pytest
+import torch.distributed as dist
+
+import newtriton as nt
+from newtriton.runtime.parallel.agreement import check_alike, digest
+from newtriton.runtime.parallel.ranks import Ranks
+
+from .cases import compiled, samples
+from .workers import workers
+
+
+def begun(parallel: nt.DataParallel, differs: str) -> str:
+    odd = parallel.ranks.rank == 1
+    name = "perceptron" if odd and differs == "network" else "chain"
+    decay = 0.5 if odd and differs == "option" else 0.01
+    seed = 1 if odd and differs == "seed" else 0
+    model = compiled(name, parallel, weight_decay=decay, seed=seed)
+    if odd and differs == "parameters":
+        model.params[0] += 1.0
+    try:
+        model.linearize(*samples("chain", 4))
+    except nt.NewtritonError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("differs", "named"),
+    [
+        ("nothing", ""), ("network", "network"), ("option", "loss or option"),
+        ("seed", "loss or option"), ("parameters", "state of the parameters"),
+    ],
+)  # fmt: skip
+def test_all_ranks_name_what_differs(differs: str, named: str) -> None:
+    first, second = workers(2)(begun, differs)
+    assert first == second
+    assert (f"rank 1 has another {named} than rank 0" in first) if named else not first
+
+
+def test_digests_tell_parts_apart() -> None:
+    assert digest("ab", "c") != digest("a", "bc") and 0 <= digest(b"x") < 2**63
+    check_alike(Ranks(None), {"anything": 3})
+
+
+def hung(parallel: nt.DataParallel) -> str:
+    group = dist.new_group(timeout=timedelta(seconds=1.5))
+    if parallel.ranks.rank == 1:
+        sleep(2.5)
+        return ""
+    try:
+        Ranks(group).most(1)
+    except nt.NewtritonError as error:
+        return str(error)
+    return "nothing"
+
+
+def test_a_rank_that_hangs_is_an_error_within_the_time_out() -> None:
+    first, _ = workers(2)(hung)
+    assert "another rank has ended, or does not answer within the group's time-out" in first
