@@ -259,6 +259,7 @@ def _sum(a: Factors, b: Factors) -> Factors:
             inputs=torch.cat([a.inputs, b.inputs]),
             adjoints=torch.cat([a.adjoints, b.adjoints], axis),
             weight=a.weight + b.weight,
+            samples=(a.samples or len(a.inputs)) + (b.samples or len(b.inputs)),
         )
     return _with(a, {name: x + b.tensors[name] for name, x in a.tensors.items()})
 
