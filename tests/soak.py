@@ -91,7 +91,7 @@ PARTS = {
         "tests.runtime.pieces.trials", 1000, "a step on pieces beside one on the whole batch"
     ),
 }  # fmt: skip
-AT_ONCE = 20  # trials of one process
+AT_ONCE = 100  # trials of one process
 SLOWEST = 60.0  # seconds for a trial: what takes longer hangs
 FAULTS = "broken", "crashed", "hung"
 ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}

@@ -145,7 +145,10 @@ class Compiled(Remade):
         self._frozen = frozenset(name for name, p in traced.parameters.items() if p.frozen)
         self._positions = per_sample(traced.z.shape[:1])
         self.loss_rounding = LossRounding(
-            self.programs[True].losses, self._positions, traced.constants
+            self.programs[True].losses,
+            self._positions,
+            traced.constants,
+            self.criterion.classes(traced.rows),
         )
         self.layout = Layout(traced.parameters.values())
         self.params = self._first_values(traced, seed)

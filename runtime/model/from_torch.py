@@ -28,7 +28,7 @@ from ..parallel.data_parallel import DataParallel
 from ..remaking import Recipe, Saved
 from .compile import DTYPES, compiled, place_of
 from .compiled import Checked
-from .layout import faults, raise_faults
+from .layout import fault_of_entry, faults, plain, raise_faults
 from .linearization import Linearization
 from .model import Model
 
@@ -205,23 +205,33 @@ class CapturedModel(Model):
         taken = {name: tensor for name, tensor in given.items() if name in own}
         found: list[str] = []
         for name in given.keys() - own.keys():
-            tied = first.get(id(present.get(name)))
-            if tied is not None and torch.equal(taken.setdefault(tied, given[name]), given[name]):
+            known = present.get(name)
+            tied = first.get(id(known))
+            if tied is not None and taken.setdefault(tied, given[name]) is given[name]:
                 continue
-            found += _fault(name, given[name], present.get(name), tied)
+            found += _fault(plain(name), given[name], known, tied, taken)
         found += faults(own, taken)
         raise_faults("load_state_dict", sorted(found))
         super().load_state_dict(taken)
 
 
-def _fault(name: str, tensor: Tensor, known: Tensor | None, tied: str | None) -> Iterator[str]:
+def _fault(
+    name: str, tensor: Tensor, known: Tensor | None, tied: str | None, taken: Mapping[str, Tensor]
+) -> Iterator[str]:
     """Yields what is wrong with an entry of a state that the model does not keep by that name."""
     if known is None:
         yield f"unexpected {name}"
-    elif tied is not None:
-        yield f"{name} is tied to {tied} and has other values"
-    elif known.shape != tensor.shape or not torch.equal(known, tensor.to(known)):
+    elif (fault := fault_of_entry(tensor, known)) is not None:
+        yield f"{name} {fault}"
+    elif tied is None and not torch.equal(known, tensor.to(known)):
         yield f"{name} is a constant of the model and has other values"
+    elif tied is not None and not _agree(taken[tied], tensor, known):
+        yield f"{name} is tied to {tied} and has other values"
+
+
+def _agree(first: Tensor, second: Tensor, known: Tensor) -> bool:
+    """Whether two entries of a parameter are equal, or the first is a fault by itself."""
+    return fault_of_entry(first, known) is not None or torch.equal(first, second)
 
 
 @checked

@@ -154,21 +154,31 @@ def faults(expected: Mapping[str, Tensor], given: Mapping[str, object]) -> list[
         given: what is given.
     """
     found = [f"missing {name}" for name in expected if name not in given]
-    given = {name if name.isprintable() else quoted(name): x for name, x in given.items()}
+    given = {plain(name): x for name, x in given.items()}
     for name, tensor in given.items():
         if name not in expected:
             found.append(f"unexpected {name}")
-        elif not isinstance(tensor, Tensor):
-            found.append(f"{name} is {type(tensor).__name__}, not a tensor")
-        elif (fault := fault_of(tensor)) is not None:
-            found.append(f"{name} is {fault}")
-        elif tensor.is_meta:
-            found.append(f"{name} is on the device 'meta', which has no numbers")
-        elif tensor.shape != (shape := expected[name].shape):
-            found.append(f"{name} has shape {tuple(tensor.shape)}, not {tuple(shape)}")
-        elif not torch.isfinite(tensor.to(expected[name].dtype)).all():
-            found.append(f"{name} has values that are not finite")
+        elif (fault := fault_of_entry(tensor, expected[name])) is not None:
+            found.append(f"{name} {fault}")
     return found
+
+
+def fault_of_entry(tensor: object, like: Tensor) -> str | None:
+    """Returns why a tensor cannot be taken over into another one; None where it can."""
+    if not isinstance(tensor, Tensor):
+        return f"is {type(tensor).__name__}, not a tensor"
+    if (fault := fault_of(tensor)) is not None:
+        return f"is {fault}"
+    if tensor.is_meta:
+        return "is on the device 'meta', which has no numbers"
+    if tensor.shape != like.shape:
+        return f"has shape {tuple(tensor.shape)}, not {tuple(like.shape)}"
+    return None if torch.isfinite(tensor.to(like.dtype)).all() else "has values that are not finite"
+
+
+def plain(name: str) -> str:
+    """Returns the name of an entry as a list of faults has it: quoted where it does not print."""
+    return name if name.isprintable() else quoted(name)
 
 
 def raise_faults(call: str, found: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.tensors import fault_of
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree, named
 from ..data.sources import Mark, mark_of, set_back, sources
 
@@ -24,8 +24,8 @@ def pair(batch: Any) -> Batch:
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         x, y = batch
-        parts = y, *named(x).values()
-        if all(isinstance(p, Tensor) and fault_of(p) is None and p.dim() for p in parts):
+        parts = [check_tensor("inputs", part) for part in named(x).values()]
+        if all(part.dim() for part in (*parts, check_tensor("labels", y))):
             return x, y
     raise NewtritonError(f"a batch is {quoted(batch)}: give pairs of tensors (x, y)")
 

@@ -33,7 +33,7 @@ class Retreat:
     ) -> None:
         self.model, self.parts = model, parts
         self._taken = model if taken is None else taken
-        self._good = Snapshot()
+        self._good, self._anew = Snapshot(), all_of([*map(held, parts)])
         self.forget()
 
     def _values(self) -> dict[str, Tensor]:
@@ -72,6 +72,7 @@ class Retreat:
         """
         if self._parts is not None:
             self._parts()
+            self._parts = self._anew  # where no step follows, the parts begin anew next time
         if self._version != self.model.params._version:
             return False
         here = Snapshot()

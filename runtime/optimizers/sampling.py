@@ -20,7 +20,7 @@ from ...compiler.language.trees import Tree, count, is_several
 from ..model.linearization import Linearization
 from ..pieces.taken import Taken
 from ..reading import largest_of, read, remember
-from .passes import Batch, Passes, check_batches, pair
+from .passes import Batch, Passes, check_batches
 from .subsets import Part, Subset, Subsets
 
 B = TypeVar("B", Batch, Subset)
@@ -35,7 +35,7 @@ def as_batches(x: Tree | Iterable[Batch], y: Tensor | None) -> Iterable[Batch]:
             through only once.
     """
     if y is not None:
-        return [pair((x, y))]
+        return [(x, y)]  # type: ignore[list-item] - the model looks at them
     if isinstance(x, Tensor) or is_several(x):
         raise NewtritonError("step(x) got inputs without labels: step(x, y)")
     if isinstance(x, Iterator):

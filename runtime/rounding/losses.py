@@ -31,6 +31,7 @@ class LossRounding:
         program: the losses of given outputs, `Programs.losses`.
         positions: by what the sum of a sample's losses is divided where labels do not decide that.
         constants: the constant tensors of the network, by name.
+        classes: how many int labels there are.
 
     Attributes:
         scale: what is a large loss: the largest one where outputs and labels are 0 or 1.
@@ -41,14 +42,15 @@ class LossRounding:
         program: Program,
         positions: int = 1,
         constants: Mapping[str, Tensor] = MappingProxyType({}),
+        classes: int = 2,
     ) -> None:
         self.program, self.executor = program, AtenExecutor(program.graph)
         self.positions = positions
         fixed: dict[Input, Tensor] = {Constant(n): values for n, values in constants.items()}
         self._constants = {leaf: fixed[key] for key, leaf in program.inputs.items() if key in fixed}
-        self.scale = self._scale()
+        self.scale = self._scale(classes)
 
-    def _scale(self) -> float:
+    def _scale(self, classes: int) -> float:
         """Returns the largest of the losses at outputs and labels of 0 and 1, on the host."""
         z, y = self.program.inputs[GivenOutputs()], self.program.inputs[Labels()]
         ends = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64, device="cpu")
@@ -56,7 +58,10 @@ class LossRounding:
             part.expand(4, per_sample(node.shape)).reshape(concrete(node.shape, 4))
             for part, node in ((ends[:, None], z), (ends[[0, 2, 0, 2], None], y))
         )
-        given = {z: outputs, y: labels.long() if y.type.kind == "int" else labels}
+        given = {
+            z: outputs,
+            y: labels.long().clamp_(max=classes - 1) if y.type.kind == "int" else labels,
+        }
         found = self.executor(Context(4, torch.float64, ends.device), given | self._constants)
         results = self.program.results(found)
         counted = float(results.get(Counted(), 4.0 * self.positions))

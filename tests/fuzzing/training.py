@@ -397,6 +397,10 @@ def _batching(rng: Random) -> Call:
 
 
 TRAINING["Batches"] = _batching
+TRAINING["DataParallel"] = lambda rng: Call(
+    nt.DataParallel, (), {"batch_norm": "rank", "factors": "bf16", "bucket": 9, "timeout": 1.5},
+    lambda made: [made.batch_norm, made.factors, made.bucket],
+)  # fmt: skip
 TRAINING["GrowingBatches"] = lambda rng: Call(
     nt.GrowingBatches, (*_data(), 1, 4), {**BATCHES, "steps": 3}, _passed, taken=LABELS
 )

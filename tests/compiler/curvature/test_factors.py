@@ -226,7 +226,10 @@ def test_empirical_factors_of_a_layer_with_positions(bias: bool) -> None:
     a0, s0, a1, s1, z = forward(model, x, torch.tanh)
     losses = torch.nn.functional.cross_entropy(z, y, reduction="none")
     lin = model.linearize(x, y)
-    found, means = lin.kronecker_factors("empirical"), lin.kronecker_factors("empirical", means="0")
+    found, means = (
+        lin.kronecker_factors("empirical"),
+        lin.kronecker_factors("empirical", means=["0"]),
+    )
     for layer, a, s in (("0", a0, s0), ("2", a1, s1)):
         pair = found[layer]
         assert isinstance(pair, nt.KroneckerFactors)

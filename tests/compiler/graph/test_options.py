@@ -92,7 +92,7 @@ OPTIONS: list[tuple[Callable[[], object], str]] = [
     (lambda: nt.FITRE(compiled(), damping=-1.0), "damping is -1.0"),
     (lambda: nt.FITRE(compiled(), max_radius=0.0), "radii are"),
     (lambda: nt.FITRE(compiled(), momentum=1.0), "momentum is 1.0"),
-    (lambda: nt.TorchOptimizer(compiled(), torch.optim.SGD, rate=1), "torch.optim.SGD refuses"),
+    (lambda: nt.TorchOptimizer(compiled(), torch.optim.SGD, rate=1), "has no option 'rate'"),
 ]
 
 

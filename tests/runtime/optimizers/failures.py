@@ -112,7 +112,7 @@ def filled(value: float) -> Callable[[Any], Any]:
                 for tensor in factors.tensors.values():
                     tensor.fill_(_in_range(value, tensor))
             return found
-        return tuple(map(fail, found))
+        return type(found)(map(fail, found))
 
     return fail
 
@@ -311,10 +311,15 @@ def check_report(training: Training, before: dict[str, Any], report: StepReport)
 
 
 def check_goes_on(training: Training) -> None:
-    """Checks that clean steps lower the loss."""
-    first = training.loss()
+    """Checks that clean steps lower the loss, of averages that begin anew where they have to."""
+    first, left = training.loss(), 2
     for _ in range(60):
-        training.step()
+        try:
+            training.step()
+        except NewtritonError as error:
+            left -= "in a row" in str(error)
+            if left < 0 or "in a row" not in str(error):
+                raise
         if training.loss() < first:
             return
     raise AssertionError(f"60 clean steps do not lower the loss {first}")

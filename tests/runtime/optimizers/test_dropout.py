@@ -67,9 +67,9 @@ def test_a_step_is_judged_with_its_own_masks(
     optimizer, drawn = make(model), set[int]()
     numbers = model.dropout.__class__.__call__
 
-    def noted(self: Any, context: Any) -> Any:
+    def noted(self: Any, *arguments: Any) -> Any:
         drawn.add(self.drawn)
-        return numbers(self, context)
+        return numbers(self, *arguments)
 
     monkeypatch.setattr(model.dropout.__class__, "__call__", noted)
     for step in range(1, 4):

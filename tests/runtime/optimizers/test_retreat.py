@@ -74,6 +74,8 @@ def test_parts_go_back_to_where_a_step_was_made_or_to_their_beginning() -> None:
     part.taken = 3
     assert retreat.go_back(batches)
     assert part.taken == 2
+    retreat.go_back(batches)
+    assert part.taken == 0, "they begin anew where no step has followed"
 
 
 def test_an_error_while_going_back_leaves_the_model_where_it_is() -> None:

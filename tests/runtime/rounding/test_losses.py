@@ -95,3 +95,19 @@ def test_batches_without_a_loss_do_not_tighten_a_rule(make, loss: str) -> None:
     assert (optimizer.rule.radius or math.inf) >= (before[0] or math.inf)
     assert optimizer.damping <= before[1]  # rounding that agrees with the model by chance is good
     assert getattr(optimizer.rule, "damping", 0.01) <= 0.01
+
+
+@pytest.mark.parametrize("loss", [nt.CrossEntropyLoss(), nt.SigmoidMarginLoss()])
+def test_one_output_has_one_class(loss: nt.Loss) -> None:
+    model = nt.compile(nt.Linear(1), (3,), loss, device="cpu")
+    x, y = torch.ones(2, 3), torch.zeros(2, dtype=torch.int64)
+    assert model.loss(x, y) == loss_at_certainty(loss)
+    with pytest.raises(nt.NewtritonError, match="on 1 outputs"):
+        model.loss(x, y + 1)
+
+
+def loss_at_certainty(loss: nt.Loss) -> float:
+    """The loss of the class that is certain: softmax gives 1 where there is one output."""
+    if isinstance(loss, nt.SigmoidMarginLoss):
+        return float(torch.sigmoid(torch.tensor(loss.delta * (loss.epsilon - 1.0))))
+    return 0.0
