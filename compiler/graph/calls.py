@@ -61,7 +61,7 @@ def check_call(called: Callable[..., Any], args: Sequence[Any], options: Mapping
     """Raises an error where a call gives a name that there is not, or too much."""
     taken = signature_of(called)
     for name in options:
-        if name not in taken.parameters and not takes_any(called):
+        if name not in taken.parameters and (name == "self" or not takes_any(called)):
             raise unknown(called.__name__, name, names_of(called))
     try:
         taken.bind_partial(*args, **options)

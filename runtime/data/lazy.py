@@ -69,6 +69,8 @@ class Lazy(Checked):
         check_members("rows", rows, ("__getitem__", "shape"), way)
         if not rows.shape:
             raise NewtritonError(f"rows is {quoted(rows)}: give {way}")
+        if isinstance(rows, Tensor):
+            check_tensor("rows", rows)
         first = check_tensor("a batch of lazy inputs", self[:1])
         self.shape = torch.Size((rows.shape[0], *first.shape[1:]))
         self.dtype, self.device = first.dtype, first.device
