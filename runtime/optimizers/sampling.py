@@ -20,7 +20,7 @@ from ...compiler.language.trees import Tree, count, is_several
 from ..model.linearization import Linearization
 from ..pieces.taken import Taken
 from ..reading import largest_of, read, remember
-from .passes import Batch, Passes, check_batches
+from .passes import Batch, Passes, check_batches, pair
 from .subsets import Part, Subset, Subsets
 
 B = TypeVar("B", Batch, Subset)
@@ -198,7 +198,7 @@ class Sampled:
         generator: torch.Generator,
         ahead: Callable[[int], Sequence[Program]] | None = None,
     ) -> None:
-        lengths = [_length(*batch) for batch in batches]
+        lengths = [_length(*pair(batch)) for batch in batches]
         if not lengths:
             raise NewtritonError("the data have no batches: give at least one")
         lengths, parts = _of_all(model, lengths)
