@@ -51,7 +51,8 @@ def living() -> Living:
     gc.collect()
     objects = gc.get_objects()
     tensors = [x for x in objects if issubclass(type(x), Tensor)]
-    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
+    plain = [x.untyped_storage() for x in tensors if x.layout is torch.strided]
+    storages = {storage.data_ptr(): storage.nbytes() for storage in plain}
     interned = len(ir._interned) + len(scalar._interned)
     remembered = len(reading._REMEMBERED)
     return Living(len(tensors), sum(storages.values()), len(objects), interned, remembered)
