@@ -203,7 +203,7 @@ class Sampled:
             raise NewtritonError("the data have no batches: give at least one")
         lengths, parts = _of_all(model, lengths)
         if 0 in lengths:  # a rank may have none of a batch, all together must have some
-            raise NewtritonError("a batch has 0 inputs: give each at least one")
+            raise NewtritonError("a batch has 0 inputs and 0 labels: give each at least one")
         self.vectors, self.count = model.vectors, float(sum(lengths))
         disjoint = not model.programs[True].traced.mixes_samples
 
