@@ -20,6 +20,8 @@ from .rule import GOOD, POOR, Matrix, ModelRule, recovers, reduction_ratio
 if TYPE_CHECKING:
     from ..model.model import Model
 
+MOST = 10_000  # steps for which ω is no zero
+
 
 class QuadraticModel(ModelRule):
     """The step that minimises m(s) = gᵀs + ½sᵀ(B + λI)s, B exact, over a small span.
@@ -81,7 +83,8 @@ class QuadraticModel(ModelRule):
         self.damping = check_number("damping", damping, 0.0)
         self.momentum, self.matrix = check_flag("momentum", momentum), model
         self.widths = (1, 2) if momentum else (1,)
-        self.every, self.greedy = check_count("every", every), check_count("greedy", greedy)
+        self.every = check_count("every", every, 1, MOST)
+        self.greedy = check_count("greedy", greedy, 1, MOST)
         self.omega = 0.95**self.every
         self.steps = self.refused = 0
         self.raised = self.gamma_raised = 1.0

@@ -127,7 +127,7 @@ def _made(call: Call, mutation: Mutation, said: str) -> tuple[str, Any]:
         except nt.NewtritonError as error:
             _check_message(str(error), said)
             outcome, result = "refused", error
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, torch.OutOfMemoryError) as error:
             outcome, result = "too large", error
         except RuntimeError as error:
             assert "can't allocate memory" in str(error), f"{said}: {_last(error)}"

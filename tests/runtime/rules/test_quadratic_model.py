@@ -190,3 +190,9 @@ def test_steps_too_short_to_be_judged_take_back_what_refusals_have_raised(rule) 
         gamma = rule.adapt(gamma, None)
     assert gamma == pytest.approx(1.0)
     assert rule.raised == 1.0
+
+
+def test_steps_that_make_a_factor_of_zero_are_refused() -> None:
+    for name in ("every", "greedy"):
+        with pytest.raises(NewtritonError, match=f"{name} is 2147483647"):
+            QuadraticModel(**{name: 2**31 - 1})  # type: ignore[arg-type]
