@@ -146,7 +146,7 @@ def _annotation(make: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     """Returns a parameter's annotation as a type; what cannot be found out is its default's."""
     annotation = parameter.annotation
     if isinstance(annotation, str):
-        function = make.__init__ if isinstance(make, type) else make
+        function = inspect.unwrap(make.__init__ if isinstance(make, type) else make)
         try:
             return eval(annotation, getattr(function, "__globals__", {}))
         except Exception:  # a name that is there for type checkers alone

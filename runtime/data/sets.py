@@ -115,8 +115,8 @@ def _parts(datasets: Any) -> tuple[Any, Any]:
         if "train" in datasets and held_out is not None:
             return datasets["train"], datasets[held_out]
         raise NewtritonError(
-            f"the datasets are {', '.join(one_line(str(part)) for part in datasets)}: give 'train' and one of "
-            f"{', '.join(map(repr, HELD_OUT))}"
+            f"the datasets are {', '.join(one_line(str(part)) for part in datasets)}: "
+            f"give 'train' and one of {', '.join(map(repr, HELD_OUT))}"
         )
     if isinstance(datasets, (tuple, list)) and len(datasets) == 2:
         return datasets[0], datasets[1]

@@ -153,10 +153,10 @@ def _length(x: Tree, y: Tensor) -> int:
     """Returns how many samples a batch has.
 
     Raises:
-        NewtritonError: it has none, or not as many labels as inputs.
+        NewtritonError: it has not as many labels as inputs.
     """
     length = count(x)
-    if not length or len(y) != length:
+    if len(y) != length:
         raise NewtritonError(f"a batch has {length} inputs and {len(y)} labels: give it as many")
     return length
 
@@ -202,6 +202,8 @@ class Sampled:
         if not lengths:
             raise NewtritonError("the data have no batches: give at least one")
         lengths, parts = _of_all(model, lengths)
+        if 0 in lengths:  # a rank may have none of a batch, all together must have some
+            raise NewtritonError("a batch has 0 inputs and 0 labels: give each at least one")
         self.vectors, self.count = model.vectors, float(sum(lengths))
         disjoint = not model.programs[True].traced.mixes_samples
 

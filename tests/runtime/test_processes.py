@@ -14,6 +14,15 @@ import pytest
 from newtriton.runtime import processes
 from newtriton.runtime.processes import Lost, in_processes
 
+OTHERS = set[object]()
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    """Notes the processes that tests of other modules have left at work."""
+    OTHERS.clear()
+    OTHERS.update(active_children())
+
 
 def square(x: int) -> int:
     return x * x
@@ -42,7 +51,7 @@ def unpicklable() -> None:
 def test_every_call_is_made_once(workers: int):
     calls = [partial(square, x) for x in range(10)]
     assert sorted(in_processes(calls, workers)) == [x * x for x in range(10)]
-    assert not active_children()
+    assert not {*active_children()} - OTHERS
     assert list(in_processes([], workers)) == []
 
 
@@ -51,7 +60,7 @@ def test_what_a_call_raises_is_raised():
         list(in_processes([partial(divided, x) for x in (1, 0, 2)], 2))
     with pytest.raises(processes.NewtritonError, match="Unpicklable: 1 and 2"):
         list(in_processes([unpicklable], 1))
-    assert not active_children()
+    assert not {*active_children()} - OTHERS
 
 
 def test_a_process_that_is_killed_is_not_waited_for():
@@ -62,13 +71,13 @@ def test_a_process_that_is_killed_is_not_waited_for():
         for x in in_processes([partial(killed, x) for x in range(6)], 1):
             found.append(x)
     assert sorted(found[-5:]) == [0, 1, 3, 4, 5]
-    assert not active_children()
+    assert not {*active_children()} - OTHERS
 
 
 def test_who_stops_asking_ends_the_processes():
     for _ in in_processes([partial(square, x) for x in range(50)], 2):
         break
-    assert not active_children()
+    assert not {*active_children()} - OTHERS
 
 
 SCRIPT = """

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from newtriton.runtime.parallel.data_parallel import DataParallel
 from newtriton.runtime.parallel.ranks import Ranks
 
-PATIENCE = 300  # seconds for an answer
+PATIENCE = 30.0
 
 
 class Workers:
@@ -50,7 +50,7 @@ class Workers:
             pipe.send((function, args))
         answers = []
         for rank, pipe in enumerate(self._pipes):
-            assert pipe.poll(PATIENCE), f"rank {rank} does not answer"
+            assert pipe.poll(PATIENCE), f"rank {rank} does not answer, others: {answers}"
             answers.append(pipe.recv())
         failed = [f"rank {r}: {text}" for r, (ok, text) in enumerate(answers) if not ok]
         assert not failed, "\n".join(failed)
