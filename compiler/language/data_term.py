@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..graph import ops, scalar
-from ..graph.errors import ShapeError, quoted
-from ..graph.ir import Dim, N, Node, per_sample, show
+from ..graph.errors import NewtritonError, ShapeError, quoted
+from ..graph.ir import Dim, N, Node, per_sample, show, topological
+from ..graph.simplify import simplify
 from .loss import Loss
 from .normaliser import over
 
@@ -70,6 +71,7 @@ def data_term(criterion: Loss, value: Node, image: bool, part: bool = False) -> 
     criterion.check()
     y = criterion.labels(z)
     losses, counts = _per_sample(criterion, z, y), criterion.counts(z, y)
+    _check_depends(criterion, z, y)
     if counts is None:
         counted = ops.const(scalar.BATCH * float(per_sample(z.shape[:1])))
     else:
@@ -77,6 +79,15 @@ def data_term(criterion: Loss, value: Node, image: bool, part: bool = False) -> 
     normaliser = ops.input_("normaliser", ()) if part else counted
     loss = over(ops.reduce_sum(losses), normaliser)
     return DataTerm(output, class_axis, rows, z, y, losses, counted, normaliser, loss)
+
+
+def _check_depends(criterion: Loss, z: Node, y: Node) -> None:
+    """Raises an error where the losses are the same for all outputs."""
+    given = ops.input_("given outputs", z.shape)
+    if given not in topological(simplify({"losses": criterion.losses(given, y)}).values()):
+        raise NewtritonError(
+            f"{quoted(criterion)} does not depend on the network's outputs: nothing can be trained"
+        )
 
 
 def losses_of(criterion: Loss, term: DataTerm, output: Node) -> Node:

@@ -148,12 +148,17 @@ class Loss(Described):
         """Raises an error where an attribute is none that this loss can have."""
         check_option("noise", self.noise, NOISES)
         check_number("dispersion", self.dispersion, above=0.0)
-        if self.root is not None and not (isinstance(self.root, str) and self.root in ROOTS):
-            raise NewtritonError(f"root is {quoted(self.root)}: 'fisher', 'clip' or None")
+        check_root(self.root)
         if self.root == "fisher" and not self.distribution:
             raise NewtritonError(
                 f"{quoted(self)} defines no distribution, hence no Fisher matrix: take root='clip'"
             )
+
+
+def check_root(root: object) -> None:
+    """Raises an error where nothing of that name can stand for B."""
+    if root is not None and not (isinstance(root, str) and root in ROOTS):
+        raise NewtritonError(f"root is {quoted(root)}: 'fisher', 'clip' or None")
 
 
 def semidefinite(criterion: Loss) -> bool:

@@ -17,7 +17,7 @@ from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer, blocks, 
 from ...compiler.graph.cost import flops, units
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node, per_sample, topological
-from ...compiler.graph.options import check_flag
+from ...compiler.graph.options import check_flag, check_names
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.graph.tensors import check_tensor
 from ...compiler.graph.verify import check_range
@@ -608,7 +608,7 @@ class Compiled(Remade):
         """
         check_flag("frozen", frozen)
         meant = set[str]()
-        for name in names:
+        for name in check_names("names", names):
             found = {p for p in self.layout.parameters if p == name or p.startswith(f"{name}.")}
             if not found:
                 known = ", ".join(self.layout.parameters)

@@ -327,6 +327,8 @@ class Linearization(Generic[M]):
         check_option("curvature", curvature, MATRICES)
         check_count("memory", memory)
         names, trained = check_names("parameters", parameters), self.programs.traced.trained
+        if not names or len(set(names)) < len(names):
+            raise NewtritonError(f"parameters is {quoted(names)}: give some, each of them once")
         for name in names:
             check_option("a parameter", name, tuple(trained))
         views = self.model.layout.views(self.model.params)

@@ -308,7 +308,7 @@ DESCRIBING["compile"] = _compiling
 DESCRIBING["from_torch"] = _capturing
 DESCRIBING["InputSpec"] = lambda rng: Call(nt.InputSpec, ((4, 6), "float"), {}, repr)
 DESCRIBING["InputSpec.of"] = lambda rng: Call(
-    nt.InputSpec.of, (_batch((4,)),), {}, repr, taken=NUMBERS
+    nt.InputSpec.of, (_batch((4,)),), {}, repr, taken=NUMBERS | {("x", "on meta")}
 )
 
 

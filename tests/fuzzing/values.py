@@ -49,7 +49,7 @@ class Hostile(Unprintable):
         raise RuntimeError("this object has no use")
 
     __bool__ = __len__ = __iter__ = __float__ = __int__ = __index__ = __eq__ = _raise
-    __lt__ = __le__ = __gt__ = __ge__ = __add__ = __mul__ = __call__ = __contains__ = _raise
+    __lt__ = __le__ = __gt__ = __ge__ = __add__ = __mul__ = __contains__ = _raise
     __getitem__ = __array__ = keys = items = _raise
     __hash__ = object.__hash__
 

@@ -67,6 +67,9 @@ OPTIONS: list[tuple[Callable[[], object], str]] = [
     (lambda: nt.InputSpec.of(torch.tensor(1.0)), "the inputs are a number"),
     (lambda: nt.InputSpec.of([1.0]), "the inputs are list: give a torch.Tensor"),  # type: ignore[arg-type]
     (lambda: nt.CrossEntropyLoss(ignore_index=1 << 70), "ignore_index is"),
+    (lambda: nt.Criterion(lambda z, y: z * y, root=np.zeros(2)), "root is"),  # type: ignore[arg-type]
+    (lambda: compiled(nt.SigmoidMarginLoss(delta=0.0)), "does not depend on the network's outputs"),
+    (lambda: compiled(nt.Criterion(lambda z, y: y)), "does not depend on the network's outputs"),
     (lambda: nt.Criterion(lambda z, y: 1 / 0), "function raised ZeroDivisionError"),
     (lambda: nt.Criterion(lambda z, y: z * y, values=3), "values are 3: give the labels"),  # type: ignore[arg-type]
     (lambda: compiled(nt.MixtureLoss(np.zeros(2))), "root is"),  # type: ignore[arg-type]

@@ -314,6 +314,9 @@ Call = Callable[[nt.Linearization], object]
 REFUSED: list[tuple[Call, str]] = [
     (lambda lin: lin.block(["weight"], memory=range(3)), "memory is range"),
     (lambda lin: lin.block("weight"), "parameters is 'weight': give a list of names"),
+    (lambda lin: lin.block(["weight"] * 2), r"parameters is \('weight', 'weight'\): give some"),
+    (lambda lin: lin.block([]), r"parameters is \(\): give some, each of them once"),
+    (lambda lin: lin.model.freeze(0), r"names is \(0,\): give a list of names"),
     (lambda lin: lin.kronecker_factors("kfac", generator=3), "generator is 3: give a torch.Gen"),
     (lambda lin: lin.kronecker_factors("kfac", memory=[3]), r"memory is \[3\]: give a dictionary"),
     (lambda lin: lin.kronecker_factors("kfac", layers=["x"]), "layers names 'x': give layers"),
