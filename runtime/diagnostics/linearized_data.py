@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from types import NoneType
 from typing import Any
 
 import torch
@@ -216,6 +217,7 @@ class LinearizedData(Checked):
         """
         given = (kind, samples, generator, means, layers, per_sample)
         check_call(Linearization.kronecker_factors, (self, *given), options)
+        check_kind("memory", memory, (dict, NoneType), "a dictionary, empty at first")
         total = dict[str, Factors]()
         with closing(self._linearizations()) as passed:
             for lin in passed:
