@@ -368,7 +368,7 @@ class TorchOptimizer(Remade):
         Raises:
             NewtritonError: the state is of another optimizer or network; nothing has changed.
         """
-        check_state(self._state_spec(), state)
+        state = check_state(self._state_spec(), state)
         found = list(self._faults(state["optimizer"]))
         if (
             self.schedule is not None

@@ -513,7 +513,7 @@ class SecondOrder(Remade):
         Raises:
             NewtritonError: the state does not fit, in every way listed; nothing has changed.
         """
-        check_state(self._state_spec(), state)
+        state = check_state(self._state_spec(), state)
         self._retreat.forget()
         for name, part in self._parts().items():
             part.load_state_dict(state[name])

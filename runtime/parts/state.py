@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,7 @@ class Shaped:
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number; an int counts as a float too, a bool is neither.
+    """A finite number, NumPy's too; an int counts as a float, a bool is neither.
 
     Attributes:
         type: int or float.
@@ -85,7 +86,7 @@ class Number:
 
     def faults(self, path: str, value: object) -> list[str]:
         """Returns one fault where the value is no such number."""
-        types = (int, float) if self.type is float else (self.type,)
+        types = (int, np.integer, float, np.floating) if self.type is float else (int, np.integer)
         right = isinstance(value, types) and not isinstance(value, bool)
         if not right or not self.least <= value < math.inf:  # type: ignore[operator]
             limit = "" if self.least == -math.inf else f" of at least {self.least:g}"
@@ -167,8 +168,11 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) < SHOWN else quoted(name)
 
 
-def check_state(spec: Mapping[str, Spec], state: object) -> None:
+def check_state(spec: Mapping[str, Spec], state: Mapping[str, Any]) -> State:
     """Checks a state before anything of it is taken over.
+
+    Returns:
+        The state, NumPy's numbers in it as Python's.
 
     Raises:
         NewtritonError: the state is not what `spec` describes; the error lists every way.
@@ -178,6 +182,14 @@ def check_state(spec: Mapping[str, Spec], state: object) -> None:
             f"load_state_dict: {'; '.join(found)}. Load the state of the same optimizer, made with "
             "the same options for the same network"
         )
+    return _plain(state)
+
+
+def _plain(value: Any) -> Any:
+    """Returns the value with every number of NumPy's in it as Python's."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def copied(value: T) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,9 @@ GOOD = {
 def test_takes_what_the_specification_describes() -> None:
     check_state(SPEC, GOOD)
     check_state(SPEC, {**GOOD, "last": torch.zeros(3), "size": 2})
+    found = check_state(SPEC, {**GOOD, "count": np.int64(3), "size": np.float32(1.5)})
+    assert (type(found["count"]), type(found["size"])) == (int, float)
+    assert found == GOOD
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,7 @@ def test_takes_what_the_specification_describes() -> None:
         ({"count": -1}, "count is -1, not int of at least 0"),
         ({"count": 1.5}, r"count is 1\.5, not int"),
         ({"count": True}, "count is True, not int"),
+        ({"count": np.float64(3)}, r"count is np\.float64\(3\.0\), not int"),
         ({"size": "1"}, "size is '1', not float"),
         ({"size": float("nan")}, "size is nan"),
         ({"part": None}, "part is NoneType, not a mapping"),
