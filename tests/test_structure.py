@@ -59,6 +59,7 @@ ROOMS = (
     "bench/protocol",
     "bench/paper",
     "bench/kfac_jax",
+    "bench/scaling",
     "newtriton/command",
 )
 

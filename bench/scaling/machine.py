@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...runtime.parallel.counter import SHARES
+
 US, GB = 1e-6, 1e9
 
 
@@ -33,6 +35,19 @@ class Algorithm:
     share: float = 1.0
     tree: bool = False
 
+    def latency(self, here: int, nodes: int, ranks: int, rounds: int) -> float:
+        """Returns α, the seconds of a call without bytes.
+
+        Args:
+            here: the ranks of a node.
+            nodes: how many nodes there are.
+            ranks: how many ranks there are.
+            rounds: how often it goes through all of them.
+        """
+        between = math.ceil(math.log2(nodes)) if self.tree else nodes - 1
+        inside = here - 1 if self.tree else ranks - nodes
+        return self.base + rounds * (inside * self.inside + between * self.between)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -52,47 +67,36 @@ class Machine:
     algorithms: tuple[Algorithm, ...]
     rates: Mapping[str, float]
 
-    def seconds(self, call: str, size: float, ranks: int) -> float:
+    def seconds(self, call: str, size: float, ranks: int, apart: int = 1) -> float:
         """Returns the seconds of a call.
 
+        Where its ranks are some apart, those between them make the same call at the same time.
+
         Args:
-            call: "all_reduce"; "reduce_scatter", of which sums to single ranks are parts; or
-                "all_gather".
-            size: the bytes of what is summed, or of what is gathered from all.
+            call: its name in `torch.distributed`, one of `runtime.parallel.counter.SHARES`.
+            size: the bytes of a rank's tensor.
             ranks: how many ranks take part.
+            apart: the steps from one of them to the next.
         """
         if ranks == 1:
             return 0.0
+        together = min(apart, self.per_node)
+        here = min(ranks, self.per_node // together)
+        nodes = -(-ranks // here)
+        width = self.inside if nodes == 1 else min(self.inside, self.between / together)
+        sums = call == "all_reduce"
         return min(
-            self._latency(each, call, ranks) + self._volume(each, call, size, ranks)
+            each.latency(here, nodes, ranks, 2 if sums else 1)
+            + (2.0 if each.tree else SHARES[call](ranks)) * size / (each.share * width)
             for each in self.algorithms
-            if call == "all_reduce" or not each.tree
+            if sums or not each.tree
         )
 
-    def _latency(self, algorithm: Algorithm, call: str, ranks: int) -> float:
-        """Returns α, the seconds of a call without bytes."""
-        nodes = -(-ranks // self.per_node)
-        rounds = 2 if call == "all_reduce" else 1
-        if algorithm.tree:
-            inside, between = min(ranks, self.per_node) - 1, math.ceil(math.log2(nodes))
-        else:
-            between = nodes - 1
-            inside = ranks - 1 - between
-        hops = inside * algorithm.inside + between * algorithm.between
-        return algorithm.base + rounds * hops
 
-    def _volume(self, algorithm: Algorithm, call: str, size: float, ranks: int) -> float:
-        """Returns the seconds of a call's bytes."""
-        rounds = 2 if call == "all_reduce" else 1
-        share = 1.0 if algorithm.tree else (ranks - 1) / ranks
-        width = self.inside if ranks <= self.per_node else min(self.inside, self.between)
-        return rounds * share * size / (algorithm.share * width)
-
-
-# A rank of a DGX H200: NVLink 4 gives it 450 GB/s each way, its network adapter of 400 Gb/s 50 GB/s,
-# and eight rings leave a node by eight adapters (NVIDIA, DGX H100/H200 user guide). Of these rates
-# calls are taken to reach four fifths. NCCL's latencies (tuning.cc): "simple" calls at full rate,
-# "LL" ones, where a flag travels beside each number, at half of it.
+# A rank of a DGX H200: NVLink 4 gives it 450 GB/s each way, its network adapter of 400 Gb/s 50, and
+# eight rings leave a node by eight adapters (NVIDIA, DGX H100/H200 user guide). Calls are taken to
+# reach four fifths of that. NCCL's latencies (tuning.cc): "simple" calls at full rate, "LL" ones,
+# where a flag travels beside each number, at half of it.
 SIMPLE = 8.4 * US, 3.4 * US, 14.0 * US
 REACHED = 0.8
 NCCL = (

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count, product
 from statistics import median
 from typing import Any
 
@@ -21,13 +22,13 @@ import newtriton as nt
 from ...compiler.language.network import Layer
 from ...runtime.parallel.share import own_part
 from .launching import Held, ranks
-from .machine import Algorithm, Machine
-from .model import Setting, calls, cost
+from .model import Setting, calls
 from .networks import described
 
 Row = dict[str, Any]
 EVERY, BATCH = 25, 200  # steps from one refresh to the next, and the samples of all ranks together
 FIRST = 1  # steps that do not count: programs are made, the averages begin
+SUMMED = 1 << 22  # numbers of a sum whose seconds tell those of a byte
 
 
 def perceptron() -> nt.Sequential:
@@ -44,126 +45,126 @@ def normed() -> nt.Sequential:
 
 
 NETWORKS = {"perceptron": (perceptron, (1, 8, 8)), "batch norm": (normed, (1, 8, 8))}
-MEMORIES: tuple[str | float, ...] = ("replicated",)
+VGG11 = nt.models.vgg11, (3, 32, 32)
+MEMORIES: tuple[str | float, ...] = ("replicated", 0.5, "owned")
+TIMED = "replicated", "owned"
 
 
 # --- on the ranks ---------------------------------------------------------------------------------
 
 
 def begin(
-    net: Layer, shape: tuple[int, ...], every: int, noise: str | None, parallel: Any, held: Held
+    make: Callable[[], Layer],
+    shape: tuple[int, ...],
+    memory: str | float,
+    every: int,
+    noise: str | None,
+    parallel: nt.DataParallel,
+    held: Held,
 ) -> None:
     """Makes an optimizer and this rank's parts of random batches."""
-    loss, cpu = nt.CrossEntropyLoss(), {"device": "cpu", "backend": "aten"}
-    model = nt.compile(net, shape, loss, parallel=parallel, **cpu)
+    net, loss = make(), nt.CrossEntropyLoss()
+    parallel = nt.DataParallel(parallel.group, memory=memory)
+    model = nt.compile(net, shape, loss, backend="aten", device="cpu", parallel=parallel)
     held["optimizer"] = nt.FITRE(model, every=every, burn_in=1, momentum=0.0, noise=noise)
     generator = torch.Generator().manual_seed(0)
-    held["batches"] = []
+    part, held["batches"] = own_part(parallel.ranks, slice(0, BATCH)), []
     for _ in range(4):
         x = torch.randn(BATCH, *shape, generator=generator)
         y = torch.randint(10, (BATCH,), generator=generator)
-        part = own_part(parallel.ranks, slice(0, BATCH))
         held["batches"].append((x[part], y[part]))
 
 
-def step(i: int, parallel: nt.DataParallel, held: Held) -> tuple[float, float, float]:
-    """Makes a step; returns its seconds, those of them that this rank worked, the bytes sent."""
-    x, y = held["batches"][i % len(held["batches"])]
-    traffic = parallel.ranks.traffic
+def step(i: int, parallel: nt.DataParallel, held: Held) -> Row:
+    """Makes a step; returns its seconds, the processor's, bytes sent, and factorisations made."""
+    optimizer, (x, y) = held["optimizer"], held["batches"][i % len(held["batches"])]
+    traffic = optimizer.model.parallel.ranks.traffic
+    before = optimizer.solver.factorisations
     traffic.reset()
     start, worked = time.perf_counter(), time.process_time()
-    held["optimizer"].step(x, y)
-    seconds, worked = time.perf_counter() - start, time.process_time() - worked
-    return seconds, worked, traffic.sent(parallel.ranks.size)
+    optimizer.step(x, y)
+    return {
+        "seconds": time.perf_counter() - start,
+        "worked": time.process_time() - worked,
+        "sent": traffic.sent,
+        "factorised": optimizer.solver.factorisations - before,
+    }
 
 
-def rates(rounds: int, parallel: nt.DataParallel, held: Held) -> dict[str, float]:
-    """Returns the median seconds of each kind of work, see `model.work`, on a rank alone."""
+def work_of(rounds: int, parallel: nt.DataParallel, held: Held) -> dict[str, float]:
+    """Returns the processor's median seconds of each kind of work on a rank alone."""
     model: nt.Model = held["optimizer"].model
     x, y = held["batches"][0]
-    curvature, solver = nt.KroneckerCurvature(model), nt.KFI()
+    curvature, solver, memory = nt.KroneckerCurvature(model), nt.KFI(), dict[Any, Tensor]()
     lin = model.linearize(x, y)
     curvature.update(lin)
-    memory: dict[Any, Tensor] = {}
-    work = {
+    inverse, dampings = solver.prepare(curvature, 1.0), count(2)
+    calls: dict[str, Callable[[], object]] = {
         "linearize": lambda: model.linearize(x, y),
         "quadratic": lambda: lin.quadratic_forms([lin.gradient]),
         "evaluate": lambda: model.objective(x, y),
         "factors": lambda: lin.kronecker_factors("kfac", memory=memory),
-        "factorise": lambda: solver.prepare(curvature, 1.0 + time.perf_counter()),
+        "factorise": lambda: solver.prepare(curvature, float(next(dampings))),
         "solve": lambda: inverse.solve(lin.gradient),
     }
-    inverse, found = solver.prepare(curvature, 1.0), {}
-    for name, call in work.items():
-        call()
-        found[name] = median(_worked(call) for _ in range(rounds))
+    found = dict[str, float]()
+    for name, call in calls.items():
+        seconds = list[float]()
+        for _ in range(1 + rounds):
+            start = time.process_time()
+            call()
+            seconds.append(time.process_time() - start)
+        found[name] = median(seconds[1:])
     return found
 
 
-def _worked(call: Any) -> float:
-    """Returns the processor's seconds of a call."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
-def summed(sizes: tuple[int, ...], rounds: int, parallel: nt.DataParallel, held: Held) -> list[float]:
-    """Returns the median seconds of sums of so many numbers."""
-    found = list[float]()
-    for size in sizes:
-        x, seconds = torch.ones(size), list[float]()
-        for _ in range(rounds):
-            start = time.perf_counter()
-            parallel.ranks.sum_(x)
-            seconds.append(time.perf_counter() - start)
-        found.append(median(seconds))
-    return found
+def sum_of(numbers: int, rounds: int, parallel: nt.DataParallel, held: Held) -> float:
+    """Returns the least seconds of a sum over ranks of so many numbers."""
+    x, seconds = torch.ones(numbers), list[float]()
+    for _ in range(rounds):
+        start = time.perf_counter()
+        parallel.ranks.sum_(x)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 # --- beside the model -----------------------------------------------------------------------------
 
 
-def sent(sizes: tuple[int, ...] = (1, 2, 4), every: int = 3) -> list[Row]:
+def sent(sizes: Sequence[int] = (1, 2, 4), every: int = 3) -> list[Row]:
     """Returns rows of the bytes of steps up to a refresh and with it: the model's, and counted."""
     rows = list[Row]()
     for size in sizes:
         with ranks(size) as ask:
-            for name, (make, shape) in NETWORKS.items():
-                network = described(make(), shape, nt.CrossEntropyLoss())
-                for memory in MEMORIES:
-                    ask(partial(begin, make(), shape, every, None))
-                    made = [ask(partial(step, i)) for i in range(FIRST + every)][FIRST:]
-                    setting = Setting(size, BATCH // size, every, memory)
-                    known = {"network": name, "ranks": size, "memory": memory, "steps": every}
-                    expected = every * sum(call.sent for call in calls(network, setting))
-                    counted = {round(sum(b for *_, b in of_rank)) for of_rank in zip(*made)}
-                    rows.append(known | {"model": round(expected), "counted": max(counted)})
+            for (name, (make, shape)), memory in product(NETWORKS.items(), MEMORIES):
+                ask(partial(begin, make, shape, memory, every, None))
+                made = [ask(partial(step, i)) for i in range(FIRST + every)][FIRST:]
+                counted = sum(s["sent"] for each in made for s in each) / size
+                setting = Setting(size, BATCH // size, every, memory)
+                each = sum(call.sent for call in calls(described(make(), shape), setting))
+                known = {"network": name, "memory": memory, "ranks": size, "steps": every}
+                rows.append(known | {"model": round(every * each), "counted": round(counted)})
     return rows
 
 
-def timed(windows: int = 1, rounds: int = 3) -> tuple[list[Row], list[Row]]:
-    """Returns rows of VGG11's steps on one rank and on two, in turn, and what the model says.
+def timed(memory: str | float, windows: int) -> list[Row]:
+    """Returns rows of VGG11's steps on one rank and on two in turn, and of what they are made of.
 
     Args:
+        memory: how the two keep factors.
         windows: how many times the steps from one refresh to the next are made.
-        rounds: how often the kinds of work are timed, from which the model's rates follow.
     """
-    net, shape = nt.models.vgg11, (3, 32, 32)
-    steps = list[Row]()
-    with ExitStack() as stack:
-        groups = {size: stack.enter_context(ranks(size)) for size in (1, 2)}
-        for ask in groups.values():
-            ask(partial(begin, net(), shape, EVERY, "wiener"))
+    rows = list[Row]()
+    with ranks(1) as one, ranks(2) as two:
+        for ask in (one, two):
+            ask(partial(begin, *VGG11, memory, EVERY, "wiener"))
         for i in range(FIRST + windows * EVERY):
-            for size, ask in groups.items():
+            for size, ask in ((1, one), (2, two)):
                 each = ask(partial(step, i))
-                seconds, worked = (max(column) for column in [*zip(*each, strict=True)][:2])
-                row = {"step": i, "ranks": size, "load": round(os.getloadavg()[0], 1)}
-                steps.append(row | {"seconds": round(seconds, 3), "worked": round(worked, 3)})
-                print(steps[-1], flush=True)
-        work = groups[1](partial(rates, rounds))[0]
-        sizes = 1, 1 << 24
-        short, long = groups[2](partial(summed, sizes, 10 * rounds))[0]
-    network = described(net(), shape, nt.CrossEntropyLoss())
-    print(work, short, long)
-    return steps, []
+                slowest = {name: round(max(s[name] for s in each), 4) for name in each[0]}
+                load = round(os.getloadavg()[0], 1)
+                rows.append({"step": i, "memory": memory, "ranks": size, **slowest, "load": load})
+        call, long = (max(two(partial(sum_of, numbers, 10))) for numbers in (1, SUMMED))
+        work = one(partial(work_of, 3))[0]
+    byte = max(long - call, 0.0) / (4 * SUMMED)  # two ranks send b bytes for a sum of b
+    return [*rows, {"memory": memory, "work": work, "call": call, "byte": byte}]

@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import newtriton as nt
@@ -19,7 +18,7 @@ from ...compiler.language.network import Layer, Traced, trace
 from ...compiler.programs import Programs
 from ...runtime.parallel.triangles import packed_size
 
-CLASSES, IMAGE = 1000, (3, 224, 224)
+CLASSES, IMAGE, CLASSIFIED = 1000, (3, 224, 224), nt.CrossEntropyLoss()
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Network:
     Attributes:
         parameters: P.
         blocks: the curvature blocks.
-        flops: by program the floating-point operations a sample.
+        flops: by program the floating-point operations that a sample adds.
         sums: by program how many sums over ranks its graph has, and the numbers in them.
         tape: the numbers that a linearization keeps a sample.
     """
@@ -73,15 +72,19 @@ class Network:
         return sum(block.numbers for block in self.blocks)
 
 
-def described(net: Layer, shape: Any, loss: nt.Loss) -> Network:
-    """Returns what the graphs of a network say, with batch norm over the whole batch.
+def described(
+    net: Layer, shape: Any, loss: nt.Loss = CLASSIFIED, batch_norm: str = "whole"
+) -> Network:
+    """Returns what the graphs of a network say.
 
     Args:
         net: the network.
         shape: the shape of one sample, as `newtriton.compile` takes it.
         loss: its loss.
+        batch_norm: as `newtriton.DataParallel` takes it.
     """
-    programs = Programs(trace(net, shape, loss, part="whole"))
+    part = "whole" if batch_norm == "whole" else "own"
+    programs = Programs(trace(net, shape, loss, part=part))
     traced = programs.traced
     made = {
         "linearize": programs.linearize,
@@ -92,7 +95,7 @@ def described(net: Layer, shape: Any, loss: nt.Loss) -> Network:
     return Network(
         sum(_size(node) for node in traced.nodes.values()),
         _blocks(traced, made["factors"].outputs),
-        {name: flops(program.graph, 1) for name, program in made.items()},
+        {name: flops(p.graph, 2) - flops(p.graph, 1) for name, p in made.items()},
         {name: communicated(program.graph, 1) for name, program in made.items()},
         sum(node.type.numel(1) for node in programs.tape),
     )
@@ -112,7 +115,9 @@ def _blocks(traced: Traced, statistics: Mapping[Any, Node]) -> tuple[Block, ...]
             continue
         nodes = of_layer[block.layer]
         matrices = [node for node in nodes if not block.is_diagonal(len(node.shape))]
-        rows = [node.shape[-1] for node in matrices for _ in range(_size(node) // node.shape[-1] ** 2)]
+        rows = [
+            node.shape[-1] for node in matrices for _ in range(_size(node) // node.shape[-1] ** 2)
+        ]
         diagonals = sum(_size(node) for node in nodes if node not in matrices)
         solving = 2 * parameters * sum(node.shape[-1] for node in matrices)
         numbers = sum(map(packed_size, rows)) + diagonals
@@ -171,25 +176,26 @@ class Task:
     """A network with the work of one GPU.
 
     Attributes:
-        title: how tables call it.
         make: makes the network.
         shape: the shape of one sample.
         batch: the samples of a GPU.
+        batch_norm: whose statistics it takes.
     """
 
-    title: str
     make: Callable[[], Layer]
     shape: Any
     batch: int
+    batch_norm: str = "whole"
 
-    @cache  # noqa: B019  tasks are constants
+    @property
     def network(self) -> Network:
-        """Returns what its graphs say."""
-        return described(self.make(), self.shape, nt.CrossEntropyLoss())
+        """What its graphs say."""
+        return described(self.make(), self.shape, batch_norm=self.batch_norm)
 
 
 TASKS = {
-    "vgg19": Task("VGG19, 224×224", lambda: nt.models.vgg19(CLASSES), IMAGE, 64),
-    "resnet50": Task("ResNet-50, 224×224", resnet50, IMAGE, 64),
-    "transformer": Task("transformer, 1,024 words", transformer, nt.InputSpec((1024,), "int"), 4),
+    "VGG19": Task(lambda: nt.models.vgg19(CLASSES), IMAGE, 64),
+    "ResNet-50": Task(resnet50, IMAGE, 64),
+    "ResNet-50, norms of a rank": Task(resnet50, IMAGE, 64, "rank"),
+    "transformer": Task(transformer, nt.InputSpec((1024,), "int"), 4),
 }
