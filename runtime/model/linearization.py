@@ -263,8 +263,7 @@ class Linearization(Generic[M]):
         Raises:
             NewtritonError: an option is unknown, or as `hvp` and `ggnvp` raise it.
         """
-        check_option("curvature", curvature, MATRICES)
-        check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
+        check_product(curvature, product)
         check_flag("by_layer", by_layer)
         v = self._vector(v)
         if product == "stored-jacobian":
@@ -542,6 +541,12 @@ class Linearization(Generic[M]):
         found = check_names(what, names)
         self.model.layout.check_layers(what, found)
         return found
+
+
+def check_product(curvature: str, product: str) -> None:
+    """Checks of which matrix products are, and the form in which they are taken."""
+    check_option("curvature", curvature, MATRICES)
+    check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
 
 
 def described(model: Compiled, wanted: Wanted) -> list[KroneckerLayer | DiagonalLayer]:

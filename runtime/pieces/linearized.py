@@ -20,7 +20,7 @@ from ...compiler.values import Gradient, Hvp, Losses, Outputs
 from ..model.compiled import Watch
 from ..model.factors import Factors
 from ..model.inputs import read_checked
-from ..model.linearization import Linearization, own, watched
+from ..model.linearization import Linearization, check_product, own, watched
 from ..model.model import Model
 from ..parallel.ranks import Ranks
 from .cut import CutBatch
@@ -101,9 +101,8 @@ class LinearizedPieces(Linearization[Model]):
         by_layer: bool = False,
     ) -> Tensor:
         """Returns C v, see `Linearization.data_product`; no Jacobian of all samples is stored."""
-        stored = curvature == "ggn" and product == "stored-jacobian"
-        product = "r-operator" if stored else product
-        return super().data_product(v, curvature, product, by_layer=by_layer)
+        check_product(curvature, product)
+        return super().data_product(v, curvature, by_layer=by_layer)
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
         """Σ_l P_l C P_l v, in one pass."""
