@@ -477,19 +477,27 @@ class Compiled(Remade):
         return self.check(traced, x, check_tensor("labels", y))
 
     def shared(
-        self, traced: Traced, x: Any, y: Tensor | None, labelled: bool = False
+        self,
+        traced: Traced,
+        x: Any,
+        y: Tensor | None,
+        labelled: bool = False,
+        fits: Callable[[int], object] = lambda batch: None,
     ) -> tuple[Checked, Share | None, dict[Input, Tensor]]:
         """Returns what `check` does, this rank's share of the batch, and what that gives programs.
 
         The share is None where the model is no data-parallel one. A batch that must be `labelled`
-        is refused without labels.
+        is refused without labels. `fits` is called with the batch size that programs will have, and
+        raises an error where they do not fit into memory.
 
         Raises:
-            NewtritonError: as `check` raises it, or another rank has refused its part.
+            NewtritonError: as `check` or `fits` raises it, or another rank has refused its part.
         """
         check = self.check_labelled if labelled else self.check
         if self.parallel is None:
-            return check(traced, x, y), None, {}
+            checked = check(traced, x, y)
+            fits(checked.batch)
+            return checked, None, {}
         self._agree()
         with refusing(self.ranks, self.device):
             checked = check(traced, x, y)
@@ -497,6 +505,7 @@ class Compiled(Remade):
             counted = float(batch * self._positions)
             if batch and labels is not None:
                 counted = self.counted(labels, batch)
+            fits(max(1, batch))
         share = share_of(self.ranks, batch, counted, self.device)
         self._check_statistics(traced, share)
         numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}

@@ -185,7 +185,11 @@ class Model(Compiled):
         """Returns outputs, and losses where there are labels, with what the data must be."""
         programs = self.programs[training]
         program = programs.outputs if y is None else programs.evaluate
-        checked, share, numbers = self.shared(programs.traced, x, y)
+
+        def fits(batch: int) -> None:
+            self.fit(program, batch, program.inputs.values())
+
+        checked, share, numbers = self.shared(programs.traced, x, y, fits=fits)
         inputs, labels, demands, batch = checked
         feed = self.feed(inputs, labels) | numbers
         if training:
@@ -197,10 +201,12 @@ class Model(Compiled):
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
-        traced = programs.traced
-        (inputs, labels, demands, batch), share, numbers = self.shared(traced, x, y, True)
-        program = programs.linearize
-        self.fit(program, batch, program.inputs.values())
+        traced, program = programs.traced, programs.linearize
+
+        def fits(batch: int) -> None:
+            self.fit(program, batch, program.inputs.values())
+
+        (inputs, labels, demands, batch), share, numbers = self.shared(traced, x, y, True, fits)
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         with self.dropout.undone():
             self.dropout.draw()
