@@ -420,9 +420,10 @@ class Compiled(Remade):
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
-        self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
-        return program.results(self.executor(program)(self.context(batch, share), feed, places))
+        with self.ranks.told():
+            self.fit(program, batch, feed.keys())
+            return program.results(self.executor(program)(self.context(batch, share), feed, places))
 
     def compile_ahead(self, programs: Iterable[Program], batch: int, training: bool = True) -> None:
         """Compiles programs that will be called one after another together.
@@ -523,11 +524,14 @@ class Compiled(Remade):
             return
         state = [self.params, *self.buffers.values()]
         options = self.weight_decay, self.dtype, self.dropout.state_dict(), sorted(self.frozen)
+        assert self.parallel is not None
+        sums = self.parallel.batch_norm, self.parallel.factors, self.parallel.bucket
+        where = type(self.backend).__name__, self.backend.precision, *sums
         values = [x.detach().cpu().contiguous().numpy().tobytes() for x in state]
         facts = {
             "version of newtriton or PyTorch": digest(version("newtriton"), torch.__version__),
             "network": digest(str(self.programs[True].linearize)),
-            "loss or option": digest(repr(self.criterion), repr(options)),
+            "loss or option": digest(repr(self.criterion), repr(options), repr(where)),
             "state of the parameters": digest(*values),
         }
         check_alike(self.ranks, facts)

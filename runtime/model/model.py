@@ -208,7 +208,7 @@ class Model(Compiled):
 
         (inputs, labels, demands, batch), share, numbers = self.shared(traced, x, y, True, fits)
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
-        with self.dropout.undone():
+        with self.ranks.told(), self.dropout.undone():
             self.dropout.draw()
             feed = self.feed(inputs, labels) | numbers
             feed |= self.dropout(self.context(batch), self.drawn(share))
@@ -253,7 +253,7 @@ class Model(Compiled):
         programs = self.programs[check_flag("training", training)]
         if ahead is not None and not callable(ahead):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
-        with self.dropout.undone():
+        with self.ranks.told(), self.dropout.undone():
             return Linearization(self, programs, x, y, training, ahead)
 
     # --- in words -------------------------------------------------------------------------------

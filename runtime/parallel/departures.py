@@ -67,7 +67,7 @@ class Departures:
             yield
         except BaseException as error:
             if self._depth == 1:
-                self._leave(error)
+                self.leave(error)
             raise
         finally:
             self._depth -= 1
@@ -105,8 +105,8 @@ class Departures:
         self.broken = sentence
         return NewtritonError(sentence)
 
-    def _leave(self, error: BaseException) -> None:
-        """Writes down that this rank leaves."""
+    def leave(self, error: BaseException) -> None:
+        """Writes down that this rank leaves by an error."""
         again = self._left.calls == self.calls
         self._left = Place(self.calls, self._left.times + 1 if again else 1)
         name = "" if isinstance(error, NewtritonError) else f"{type(error).__name__}: "

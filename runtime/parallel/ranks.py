@@ -51,6 +51,11 @@ class Ranks:
         """Lets other ranks know where an error leaves a `with` statement; see `Departures`."""
         return nullcontext() if self.departures is None else self.departures.told()
 
+    def leave(self, error: BaseException) -> None:
+        """Lets other ranks know of an error that is handled here."""
+        if self.departures is not None:
+            self.departures.leave(error)
+
     @property
     def alone(self) -> bool:
         """Whether there is nobody to talk to."""
