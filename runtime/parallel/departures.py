@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from math import inf
 from threading import Thread
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -40,6 +41,20 @@ class Place(NamedTuple):
     times: int = 0
 
 
+class Entry(NamedTuple):
+    """A departure, as it is written down.
+
+    Attributes:
+        rank: the rank that has left.
+        place: where.
+        sentence: what others say of it.
+    """
+
+    rank: int
+    place: Place
+    sentence: str
+
+
 class Departures:
     """The departures of a group's ranks, and the calls of this one, which they are counted by.
 
@@ -56,7 +71,7 @@ class Departures:
         self._size, self._rank = dist.get_world_size(group), dist.get_rank(group)
         self._store, self._limit = group.get_group_store(), _time_out(group)
         self._left, self._depth = Place(), 0
-        self._read, self._latest = 0, dict[int, tuple[Place, str]]()
+        self._entries: list[Entry] = []
         self._thread: Thread | None = None
 
     @contextmanager
@@ -109,8 +124,7 @@ class Departures:
         """Writes down that this rank leaves by an error."""
         again = self._left.calls == self.calls
         self._left = Place(self.calls, self._left.times + 1 if again else 1)
-        name = "" if isinstance(error, NewtritonError) else f"{type(error).__name__}: "
-        entry = json.dumps([self._rank, *self._left, one_line(f"{name}{error}")[:SHOWN]])
+        entry = json.dumps([self._rank, *self._left, self.broken or self._sentence(error)])
 
         def write() -> None:
             number = self._store.add(ENTRIES, 1)
@@ -118,23 +132,27 @@ class Departures:
 
         self._ask(write)
 
+    def _sentence(self, error: BaseException) -> str:
+        """Returns what others say of an error of this rank."""
+        name = "" if isinstance(error, NewtritonError) else f"{type(error).__name__}: "
+        return (
+            f"rank {self._rank} has raised an error, which ends the run on all: "
+            f"{one_line(f'{name}{error}', SHOWN)} (what was saved last is intact: start all ranks "
+            "again)"
+        )
+
     def _look(self) -> None:
         """Raises an error where a rank has left before a call that this one has begun."""
         self._ask(self._update)
-        away = {rank: of for rank, of in self._latest.items() if self._left < of[0]}
-        before = {rank: of for rank, of in away.items() if of[0].calls < self.calls}
-        if before:
-            raise self._out_of_step(before)
+        self._check(self.calls)
 
     def _rejoin(self) -> None:
         """Waits until all ranks have left where this one has."""
         end = time.monotonic() + self._limit
         while time.monotonic() < end:
             self._ask(self._update)
-            further = {rank: of for rank, of in self._latest.items() if self._left < of[0]}
-            if further:
-                raise self._out_of_step(further)
-            if sum(of[0] == self._left for of in self._latest.values()) == self._size - 1:
+            self._check(inf)
+            if sum(entry.place == self._left for entry in self._entries) == self._size:
                 return
             time.sleep(LOOK / 10)
         raise self.fail(
@@ -142,21 +160,17 @@ class Departures:
             "group's time-out: start all ranks again"
         )
 
-    def _out_of_step(self, ranks: dict[int, tuple[Place, str]]) -> NewtritonError:
-        """Returns the error of this rank where others have left, of which the first is named."""
-        rank = min(ranks, key=lambda r: (ranks[r][0], r))
-        return self.fail(
-            f"rank {rank} has raised an error, which ends the run on all: {ranks[rank][1]} (what "
-            "was saved last is intact: start all ranks again)"
-        )
+    def _check(self, calls: float) -> None:
+        """Raises an error where a rank has left further on than this one, and before a call."""
+        for rank, place, sentence in self._entries:
+            if rank != self._rank and self._left < place and place.calls < calls:
+                raise self.fail(sentence)
 
     def _update(self) -> None:
         """Reads what has been written down since."""
-        while self._store.check([f"{ENTRIES}/{self._read + 1}"]):
-            self._read += 1
-            rank, calls, times, sentence = json.loads(self._store.get(f"{ENTRIES}/{self._read}"))
-            if rank != self._rank:
-                self._latest[rank] = Place(calls, times), sentence
+        while self._store.check([key := f"{ENTRIES}/{len(self._entries) + 1}"]):
+            rank, calls, times, sentence = json.loads(self._store.get(key))
+            self._entries.append(Entry(rank, Place(calls, times), sentence))
 
     def _ask(self, call: Callable[[], None]) -> None:
         """Calls the store, which a rank may hold that hangs: nobody waits for it for long."""

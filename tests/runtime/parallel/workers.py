@@ -6,6 +6,7 @@ import os
 import tempfile
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,7 +18,7 @@ import torch.multiprocessing as mp
 from newtriton.runtime.parallel.data_parallel import DataParallel
 from newtriton.runtime.parallel.ranks import Ranks
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class Workers:
@@ -79,6 +80,11 @@ def _serve(rank: int, size: int, file: str, pipe: Connection) -> None:
             pipe.send((True, function(parallel, *args)))
         except BaseException:
             pipe.send((False, traceback.format_exc()))
+
+
+def fresh(parallel: DataParallel, timeout: float = 6.0) -> DataParallel:
+    """Returns the same ranks on a group of their own, which may be left broken."""
+    return DataParallel(dist.new_group(timeout=timedelta(seconds=timeout)))
 
 
 def with_options(parallel: DataParallel, **options: Any) -> DataParallel:
