@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
 from .buckets import Bucket, Part, buckets
 from .counter import Traffic
 from .departures import Departures, departures_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -53,8 +54,7 @@ def run_failing(at: int) -> Callable[..., Any]:
 
 
 def stepped(parallel: nt.DataParallel, preset: str, at: int) -> tuple[str, str, bool]:
-    """A step in which a call of a program fails on one rank, the call after it, and whether all
-    ranks are still where they were."""
+    """A step in which a program fails on one rank, the call after it, and if nothing has moved."""
     name, make = PRESETS[preset]
     parallel = fresh(parallel)
     model = compiled(name, parallel)
@@ -99,7 +99,7 @@ def spoilt(parallel: nt.DataParallel) -> tuple[list[str], bool]:
 
 def test_ranks_that_all_raise_an_error_go_on() -> None:
     for found, equal in workers(2)(spoilt):
-        assert equal and all(text.split(":")[0] in ("NewtritonError", "ShapeError") for text in found)
+        assert equal and {t.split(":")[0] for t in found} == {"NewtritonError", "ShapeError"}
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -124,8 +124,8 @@ def refused(parallel: nt.DataParallel) -> dict[str, tuple[str, str, bool]]:
         with pytest.MonkeyPatch.context() as patch:
             if parallel.ranks.rank == ODD:
                 patch.setenv("NEWTRITON_MEMORY", "1000")
-            first = said(lambda c=call, m=model: c(m, x, y))
-        second = said(lambda c=call, m=model: c(m, x, y))
+            first = said(partial(call, model, x, y))
+        second = said(partial(call, model, x, y))
         found[name] = first, second, equal_everywhere(parallel.ranks, model.params)
     return found
 

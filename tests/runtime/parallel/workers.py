@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cache
 from multiprocessing.connection import Connection
@@ -47,15 +47,35 @@ class Workers:
         Raises:
             AssertionError: a rank has raised an error, whose text it gives, or does not answer.
         """
-        for pipe in self._pipes:
-            pipe.send((function, args))
-        answers = []
-        for rank, pipe in enumerate(self._pipes):
-            assert pipe.poll(PATIENCE), f"rank {rank} does not answer, others: {answers}"
-            answers.append(pipe.recv())
+        answers = self.ask(range(self.size), range(self.size), function, *args)
         failed = [f"rank {r}: {text}" for r, (ok, text) in enumerate(answers) if not ok]
         assert not failed, "\n".join(failed)
         return [found for _, found in answers]
+
+    def ask(
+        self,
+        ranks: Iterable[int],
+        answering: Iterable[int],
+        function: Callable[..., Any],
+        *args: Any,
+    ) -> list[tuple[bool, Any]]:
+        """Calls a function on some ranks; returns the answers of some of them.
+
+        Each is whether the call has returned, and what; or the text of the error that it raised.
+        """
+        for rank in ranks:
+            self._pipes[rank].send((function, args))
+        answers = []
+        for rank in answering:
+            pipe = self._pipes[rank]
+            assert pipe.poll(PATIENCE), f"rank {rank} does not answer, others: {answers}"
+            answers.append(pipe.recv())
+        return answers
+
+    def kill(self) -> None:
+        """Ends all ranks, those that are stopped, too."""
+        for process in self._processes:
+            process.kill()
 
 
 @cache
