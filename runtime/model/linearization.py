@@ -89,9 +89,13 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True)
-        others = [] if ahead is None else ahead(batch)
-        model.fit(program, batch, program.inputs.values(), tape=True, training=training)
+        others = list[Program]()
+
+        def fits(batch: int) -> None:
+            others.extend([] if ahead is None else ahead(batch))
+            model.fit(program, batch, program.inputs.values(), tape=True, training=training)
+
+        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True, fits)
         if others and model.backend.compiles:
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training

@@ -37,6 +37,7 @@ class LinearizedPieces(Linearization[Model]):
         size: how many samples a piece has.
         training: whether elements drop out.
         asked: the factors that will be asked for first; they are then gathered in the first pass.
+        fits: raises an error where pieces do not fit into memory.
 
     Raises:
         NewtritonError: data or labels are not what the network and its loss take, or samples are
@@ -53,9 +54,10 @@ class LinearizedPieces(Linearization[Model]):
         size: int,
         training: bool = True,
         asked: Asked | None = None,
+        fits: Callable[[], object] = lambda: None,
     ) -> None:
         x, y = mapped(own, x), own(y)
-        self._cut = cut = CutBatch(model, x, y, size, training, draw=training)
+        self._cut = cut = CutBatch(model, x, y, size, training, training, fits)
         self.model, self.programs, self.training = model, cut.programs, training
         self.batch, self.vectors, self.statistics = cut.batch, model.vectors, {}
         self._together, self._share, self._ranks = size, cut.share, Ranks(None)  # `cut` sums
