@@ -47,6 +47,10 @@ from ..backend import Backend, Context, Executor, Expected
 from ..capacity import Item
 from ..footprint import Footprint
 from ..forks import check_process
+from ..inputs.data import Demand, check_inputs, check_labels
+from ..inputs.dropout import Drawn, DropoutNumbers
+from ..inputs.initialise import initialise
+from ..inputs.layout import Layout
 from ..parallel.agreement import check_alike, digest
 from ..parallel.data_parallel import DataParallel
 from ..parallel.ranks import Ranks
@@ -54,10 +58,6 @@ from ..parallel.share import Share, refusing, share_of
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
 from ..vectors import inner_products
-from .dropout import Drawn, DropoutNumbers
-from .initialise import initialise
-from .inputs import Demand, check_inputs, check_labels
-from .layout import Layout
 
 AMPLE = 32  # times all values of a program: no operator takes so much
 TRACKED = "num_batches_tracked"

@@ -31,11 +31,11 @@ from ...compiler.values import (
     Hvp,
     Outputs,
 )
+from ..inputs.data import check_device, read_checked
 from ..parallel.share import Share
 from ..reading import read
 from .compiled import Compiled, Watch
 from .factors import Factors
-from .inputs import check_device, read_checked
 from .statistics import factors_of, is_symmetric, variances
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding

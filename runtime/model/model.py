@@ -18,12 +18,12 @@ from ...compiler.values import Gradient, Outputs, Scores
 from .. import capacity
 from ..backend import Planned
 from ..capacity import size
+from ..inputs.data import Demand, label_shape, read_checked
+from ..inputs.layout import faults, raise_faults
 from ..parallel.share import Share
 from ..summary import summary
 from .compiled import TRACKED, Compiled
 from .explain import explain, shown_programs
-from .inputs import Demand, label_shape, read_checked
-from .layout import faults, raise_faults
 from .linearization import Linearization
 from .statistics import variances
 from .view import ParameterView

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...compiler.graph.ir import Node, batch_axis
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.values import Counted, Losses, Normaliser, RandomNumbers, Samples
-from ..model.inputs import Demand
+from ..inputs.data import Demand
 from ..model.linearization import GRAMS, columns_of
 from ..model.model import Model
 

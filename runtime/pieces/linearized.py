@@ -17,9 +17,9 @@ from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped
 from ...compiler.parts import PartPrograms
 from ...compiler.values import Gradient, Hvp, Losses, Outputs
+from ..inputs.data import read_checked
 from ..model.compiled import Watch
 from ..model.factors import Factors
-from ..model.inputs import read_checked
 from ..model.linearization import Linearization, own, watched
 from ..model.model import Model
 from ..parallel.ranks import Ranks

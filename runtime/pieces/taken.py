@@ -12,8 +12,8 @@ from ...compiler.graph.program import Program
 from ...compiler.language.trees import Tree, count
 from ...compiler.programs import Programs
 from ...compiler.values import Gradient, Losses
-from ..model.dropout import DropoutNumbers
-from ..model.inputs import read_checked
+from ..inputs.data import read_checked
+from ..inputs.dropout import DropoutNumbers
 from ..model.linearization import Linearization
 from ..model.model import Model
 from ..parallel.ranks import Ranks

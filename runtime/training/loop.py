@@ -20,8 +20,8 @@ from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_callable, check_count, check_flag, check_kind
 from ..data.sources import is_stateful, mark_of
-from ..model.batches import Moved, moved
-from ..model.inputs import read_checked
+from ..inputs.batches import Moved, moved
+from ..inputs.data import read_checked
 from ..model.model import Model
 from ..parallel.ranks import Ranks
 from ..paths import path_of

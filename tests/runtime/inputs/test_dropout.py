@@ -14,7 +14,7 @@ from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Node
 from newtriton.compiler.language.network import Scope
 from newtriton.compiler.values import RandomNumbers
-from newtriton.runtime.model.dropout import uniform
+from newtriton.runtime.inputs.dropout import uniform
 from tests.tolerances import assert_close
 
 F64 = torch.float64
