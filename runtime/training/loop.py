@@ -521,7 +521,7 @@ def _check_first(model: TrainableModel, data: Any) -> None:
         return
     batch = moved(data[0], model)
     if isinstance(model, Model):
-        read_checked(model.check_labelled(model.programs[True].traced, *batch).demands)
+        read_checked(model.check(model.programs[True].traced, *batch).demands)
 
 
 def _batches(name: str, data: Data) -> Data:
