@@ -13,18 +13,20 @@ from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
 from ...compiler.graph.tensors import check_tensor
-from ...compiler.language.trees import Tree
+from ...compiler.language.trees import Tree, count
 from ...compiler.values import Gradient, Outputs, Scores
-from .. import capacity
 from ..backend import Planned
-from ..capacity import size
+from ..inputs.data import Demand, check_labels, label_shape, read_checked
+from ..inputs.initialise import TRACKED
+from ..inputs.layout import faults, raise_faults
 from ..parallel.share import Share
 from ..summary import summary
-from .compiled import TRACKED, Compiled
-from .explain import explain, shown_programs
-from .inputs import Demand, label_shape, read_checked
-from .layout import faults, raise_faults
+from .compiled import Compiled
+from .explain import explain, memory_of_step, shown_programs
 from .linearization import Linearization
+from .objective import counted, decay_, summed
+from .runner import NOTHING
+from .sharing import batch_statistics, dropout_now, of_ranks, shared
 from .statistics import variances
 from .view import ParameterView
 
@@ -142,7 +144,7 @@ class Model(Compiled):
         programs = self.programs[False]
         traced = programs.traced
         inputs, _, demands, batch = self.check(traced, x, None)
-        scores = self.run(programs.scores, batch, self.feed(inputs))[Scores()]
+        scores = self.runner.run(programs.scores, batch, self.feed(inputs))[Scores()]
         read_checked(demands)
         found = scores.argmax(1).reshape(label_shape(traced, batch))
         if traced.rows.shape[-1] > 1 or self.criterion.values is None:
@@ -164,7 +166,7 @@ class Model(Compiled):
             tensor(9.)
         """
         found, demands, share = self._evaluate(x, check_tensor("labels", y), training=False)
-        demands, (total, *_) = self.summed(found, demands, share)
+        demands, (total, *_) = summed(self, found, demands, share)
         read_checked(demands)
         return total.to(self.dtype)
 
@@ -176,7 +178,7 @@ class Model(Compiled):
         """
         training = check_flag("training", training)
         found, demands, share = self._evaluate(x, check_tensor("labels", y), training)
-        demands, (total, *_) = self.summed(found, demands, share)
+        demands, (total, *_) = summed(self, found, demands, share)
         return float(read_checked(demands, total)[0])
 
     def _evaluate(
@@ -185,32 +187,68 @@ class Model(Compiled):
         """Returns outputs, and losses where there are labels, with what the data must be."""
         programs = self.programs[training]
         program = programs.outputs if y is None else programs.evaluate
-        checked, share, numbers = self.shared(programs.traced, x, y)
+
+        def fits(batch: int) -> None:
+            self.runner.fit(program, batch, program.inputs.values())
+
+        checked, share, numbers = shared(self, programs.traced, x, y, fits=fits)
         inputs, labels, demands, batch = checked
         feed = self.feed(inputs, labels) | numbers
         if training:
-            feed |= self.dropout(self.context(batch), self.drawn(share))
-        return self.run(program, batch, feed, share=share), demands, share
+            feed |= self.dropout(self.runner.context(batch), dropout_now(self, share))
+        return self.runner.run(program, batch, feed, share=share), demands, share
+
+    # --- what batches count ---------------------------------------------------------------------
+
+    def count(self, y: Tensor) -> float | Tensor:
+        """Returns what weighs a batch in a mean of h over batches, by its labels.
+
+        It is what the sum of its losses is divided by: a scalar on the model's device where labels
+        decide that, or where ranks have parts of the batch.
+        """
+        here: float | Tensor = 0.0
+        if len(y):
+            traced = self.programs[True].traced
+            labels, _ = check_labels(traced, y, len(y), self.dtype, self.device)
+            here = counted(self, labels, len(y))
+        if self.parallel is None:
+            return here
+        number = torch.zeros((), dtype=torch.float64, device=self.device).add_(here)
+        return self.ranks.all_sum(number)
+
+    def samples(self, x: Tree) -> int:
+        """Returns how many samples a batch has, with those that other ranks have."""
+        here = count(x)
+        if self.parallel is None:
+            return here
+        return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))
+
+    def counts(self, y: Tensor) -> Tensor:
+        """Returns which int labels count."""
+        ignored = self.criterion.ignored(self.programs[True].traced.z)
+        return torch.ones_like(y, dtype=torch.bool) if ignored is None else y != ignored
 
     # --- derivatives ----------------------------------------------------------------------------
 
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
-        traced = programs.traced
-        (inputs, labels, demands, batch), share, numbers = self.shared(traced, x, y, True)
-        program = programs.linearize
-        self.fit(program, batch, program.inputs.values())
+        traced, program = programs.traced, programs.linearize
+
+        def fits(batch: int) -> None:
+            self.runner.fit(program, batch, program.inputs.values())
+
+        (inputs, labels, demands, batch), share, numbers = shared(self, traced, x, y, True, fits)
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
-        with self.dropout.undone():
+        with self.ranks.told(), self.dropout.undone():
             self.dropout.draw()
             feed = self.feed(inputs, labels) | numbers
-            feed |= self.dropout(self.context(batch), self.drawn(share))
-            found = self.run(program, batch, feed, out=out, share=share)
-            statistics = self.batch_statistics(programs, found, share)
-            flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())
-            demands, (total, *_) = self.summed(found, demands, share, *flat)
-            self.decay_(gradient, self.params)
+            feed |= self.dropout(self.runner.context(batch), dropout_now(self, share))
+            found = self.runner.run(program, batch, feed, out=out, share=share)
+            statistics = batch_statistics(programs, found, share)
+            flat = gradient, *(statistics.values() if of_ranks(programs) else ())
+            demands, (total, *_) = summed(self, found, demands, share, *flat)
+            decay_(self, gradient, self.params)
             largest = (gradient, self.params, *variances(statistics))
             h = float(read_checked(demands, total, largest=largest)[0])
         return h, gradient, statistics
@@ -247,7 +285,7 @@ class Model(Compiled):
         programs = self.programs[check_flag("training", training)]
         if ahead is not None and not callable(ahead):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
-        with self.dropout.undone():
+        with self.ranks.told(), self.dropout.undone():
             return Linearization(self, programs, x, y, training, ahead)
 
     # --- in words -------------------------------------------------------------------------------
@@ -303,24 +341,13 @@ class Model(Compiled):
         check_flag("kernels", kernels)
 
         def plan(program: Program, made: Sequence[Node]) -> Planned | None:
-            return self.executor(program, tape=program is programs.linearize).plan(batch, made)
+            keep = programs.tape if program is programs.linearize else NOTHING
+            return self.runner.executor(program, keep).plan(batch, made)
 
         two = self.two_products(batch)
         table = explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
-        return f"{table}\n{self._memory_of_step(shown_programs(programs, two)[0], batch)}"
-
-    def _memory_of_step(self, shown: Sequence[Program], batch: int) -> str:
-        """Returns in a line what the values of a step take, and what is free."""
-        linearize = self.programs[True].linearize
-        counts = self.footprints([linearize, *shown], batch)
-        first, available = counts.pop(linearize)(batch), capacity.free(self.device)
-        peaks = {program.name: count(batch).peak for program, count in counts.items()}
-        largest = max(peaks, key=lambda name: peaks[name])
-        left = "unknown" if available is None else size(available)
-        return (
-            f"memory of a step on {batch} samples: {size(first.peak)} while it is linearized, then "
-            f"{size(first.kept)} and {size(peaks[largest])} more in {largest}; {left} free"
-        )
+        shown = shown_programs(programs, two)[0]
+        return f"{table}\n{memory_of_step(self.runner, programs, shown, batch)}"
 
 
 def check_model(model: Any) -> Model:
