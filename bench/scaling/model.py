@@ -107,7 +107,7 @@ def _in_buckets(name: str, size: float, every: int, ranks: int, apart: int = 1) 
 
 def held_by(network: Network, setting: Setting) -> list[list[Block]]:
     """Returns the blocks that each column of ranks holds."""
-    dear = {str(i): float(block.factorising) for i, block in enumerate(network.blocks)}
+    dear = {str(i): 1.0 + block.factorising for i, block in enumerate(network.blocks)}
     places = placed(dear, setting.columns)
     return [
         [block for i, block in enumerate(network.blocks) if places[str(i)] == column]

@@ -26,8 +26,9 @@ def machine(*algorithms: Algorithm) -> Machine:
     [
         ("all_reduce", 1, 0.0),
         ("all_reduce", 4, 1.0 + 2 * 3 * 0.1 + 2 * 0.75 * 40.0 / 10.0),
-        ("all_gather", 4, 1.0 + 3 * 0.1 + 0.75 * 40.0 / 10.0),
-        ("reduce_scatter", 8, 1.0 + 6 * 0.1 + 2.0 + 0.875 * 40.0 / 5.0),
+        ("all_gather", 4, 1.0 + 3 * 0.1 + 3 * 40.0 / 10.0),
+        ("broadcast", 4, 1.0 + 3 * 0.1 + 0.75 * 40.0 / 10.0),
+        ("reduce", 8, 1.0 + 6 * 0.1 + 2.0 + 0.875 * 40.0 / 5.0),
         ("all_reduce", 16, 1.0 + 2 * (12 * 0.1 + 3 * 2.0) + 2 * 15 / 16 * 40.0 / 5.0),
     ],
 )
@@ -47,8 +48,20 @@ def test_the_fastest_algorithm_counts_and_only_sums_go_along_trees() -> None:
     assert both.seconds("all_gather", 0.0, 64) == ring.seconds("all_gather", 0.0, 64)
 
 
+def test_ranks_that_stand_apart_share_the_way_out_of_their_node() -> None:
+    alone = machine(RING)
+    assert alone.seconds("broadcast", 40.0, 2, apart=2) == alone.seconds("broadcast", 40.0, 2)
+    hops, width = 1.0 + 2 * (2 * 0.1 + 2.0), 5.0 / 2  # two of four ranks a node, and two groups
+    seconds = alone.seconds("all_reduce", 40.0, 4, apart=2)
+    assert seconds == pytest.approx(hops + 2 * 0.75 * 40.0 / width)
+    hops, width = 1.0 + 2 * 3 * 2.0, 5.0 / 4  # one rank a node
+    for apart in (4, 8):
+        seconds = alone.seconds("all_reduce", 40.0, 4, apart)
+        assert seconds == pytest.approx(hops + 2 * 0.75 * 40.0 / width)
+
+
 def test_calls_take_longer_on_more_ranks() -> None:
-    for call in ("all_reduce", "reduce_scatter", "all_gather"):
+    for call in ("all_reduce", "reduce", "broadcast", "all_gather"):
         for size in (8.0, 1e6, 1e9):
             seconds = [CLUSTER.seconds(call, size, 2**i) for i in range(11)]
             assert seconds == sorted(seconds)

@@ -6,7 +6,7 @@ import pytest
 
 from newtriton.bench.scaling import model
 from newtriton.bench.scaling.machine import Algorithm, Machine
-from newtriton.bench.scaling.model import GATHERED, LOSS, Setting
+from newtriton.bench.scaling.model import AGREED, GATHERED, LOSS, Setting
 from newtriton.bench.scaling.networks import Block, Network
 
 BLOCKS = (
@@ -33,9 +33,17 @@ def test_bytes_are_those_of_the_bounds(ranks: int, every: int) -> None:
     share = (ranks - 1) / ranks
     few = 2 * (ranks - 1) * GATHERED + 2 * share * (2 * LOSS + 4)
     whole = 4 * 2 * (P + T / every) * share
-    owned = 4 * (3 * P + T / every) * share
+    owned = 4 * (3 * P + T / every) * share + 2 * (ranks - 1) * AGREED / every
     assert sent("replicated", ranks, every) == pytest.approx(whole + few)
     assert sent("owned", ranks, every) == pytest.approx(owned + few)
+
+
+def test_statistics_go_along_rows_and_then_along_columns() -> None:
+    """Of eight ranks four hold a layer: rows of two, columns of four."""
+    of_all = 2 * 7 * GATHERED + 2 * 7 / 8 * (4 * P + 2 * LOSS + 4)
+    rows = 4 * (T / 5 + P) / 2 + 2 * AGREED / 5
+    columns = 2 * 3 / 4 * 4 * T / 2 / 5
+    assert sent(0.5, 8, 5) == pytest.approx(of_all + rows + columns)
 
 
 def test_sums_of_batch_norm_are_each_a_call() -> None:
@@ -48,9 +56,11 @@ def test_sums_of_batch_norm_are_each_a_call() -> None:
 
 
 def test_the_dearest_block_goes_first_to_whom_has_least() -> None:
-    first, second = model.owners(BLOCKS, 2)
+    first, second = model.held_by(NETWORK, Setting(2, 8, 5, "owned"))
     assert first == [BLOCKS[0]] and second == [*BLOCKS[1:]]
-    assert model.owners(BLOCKS, 6)[4:] == [[], []]
+    assert model.held_by(NETWORK, Setting(8, 8, 5, 0.5)) == [first, second]
+    assert model.held_by(NETWORK, Setting(6, 8, 5, "owned"))[3:] == [[BLOCKS[3]], [], []]
+    assert model.held_by(NETWORK, Setting(6, 8, 5)) == [[*BLOCKS]]
 
 
 def test_work_is_that_of_the_busiest_rank() -> None:
@@ -63,20 +73,12 @@ def test_work_is_that_of_the_busiest_rank() -> None:
 
 
 def test_a_rank_holds_what_it_keeps() -> None:
-    kept = 40**2 + 25**2 + 30**2 + 20**2 + 25**2 + 20**2
-    base = 8 * P + 16 * 70 + kept
+    kept = [40**2 + 25**2, 30**2 + 20**2, 25**2 + 20**2]
+    base = 8 * P + 16 * 70 + sum(kept)
     held = {m: model.held(NETWORK, Setting(4, 16, 5, m)) for m in ("replicated", 0.5, "owned")}
-    assert held["replicated"] == 4 * (base + 2 * kept)
-    assert held[0.5] == 4 * (base + kept / 4 + kept / 2)
-    assert held["owned"] == 4 * (base + kept / 4 + kept / 4)
-
-
-def test_a_fraction_of_one_rank_is_owned() -> None:
-    owned, fraction = (Setting(8, 4, 5, memory) for memory in ("owned", 1 / 8))
-    machine = Machine(8, 1e9, 1e9, (Algorithm(1e-5, 1e-6, 1e-6),), {**RATES})
-    assert model.cost(NETWORK, owned, machine) == model.cost(NETWORK, fraction, machine)
-    half = model.cost(NETWORK, Setting(8, 4, 5, 0.5), machine)
-    assert half.held > model.cost(NETWORK, owned, machine).held
+    assert held["replicated"] == 4 * (base + 2 * sum(kept))
+    assert held[0.5] == 4 * (base + 2 * (kept[1] + kept[2]))
+    assert held["owned"] == 4 * (base + 2 * kept[0])
 
 
 RATES = dict.fromkeys((*FLOPS, "factorise", "solve", "vectors"), 1e6)
