@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -73,6 +74,7 @@ class Ranks:
         *tensors: Tensor,
         symmetric: Sequence[Tensor] = (),
         dtype: torch.dtype | None = None,
+        to: Sequence[int | None] | None = None,
     ) -> None:
         """Sums tensors over all ranks, in place.
 
@@ -82,18 +84,60 @@ class Ranks:
             tensors: what is summed.
             symmetric: symmetric matrices, of which one triangle travels.
             dtype: the dtype in which these matrices travel, theirs unless given.
+            to: for each of both the rank that wants the sum, None for all; elsewhere nothing is
+                left of it.
         """
         if self.alone:
             return
-        parts = [Part(x, False, x.dtype) for x in tensors]
-        parts += [Part(x, True, dtype or x.dtype) for x in symmetric]
+        wanted = [None] * (len(tensors) + len(symmetric)) if to is None else to
+        kinds = [(x, False, x.dtype) for x in tensors]
+        kinds += [(x, True, dtype or x.dtype) for x in symmetric]
+        parts = [Part(*kind, rank) for kind, rank in zip(kinds, wanted, strict=True)]
         under_way: list[tuple[Bucket, Tensor, Any]] = []
         for bucket in buckets(parts, self.bucket):
             flat = bucket.packed()
-            under_way.append((bucket, flat, self._sum(flat)))
+            under_way.append((bucket, flat, self._sum(flat, bucket.to)))
+        for bucket, flat, work in under_way:
+            self._wait(work, flat)
+            if bucket.to in (None, self.rank):
+                bucket.unpack()
+
+    def give(self, tensors: Sequence[Sequence[Tensor]]) -> None:
+        """Writes to some tensors for each rank what that rank has there, in a call for each."""
+        under_way: list[tuple[Bucket, Tensor, Any]] = []
+        for rank, own in enumerate(tensors):
+            if self.alone or not own:
+                continue
+            bucket = Bucket([Part(x, False, x.dtype) for x in own])
+            flat = bucket.packed()
+            self._note("broadcast", flat)
+            with self._calling():
+                work = dist.broadcast(flat, group=self.group, group_src=rank, async_op=True)
+            under_way.append((bucket, flat, work))
         for bucket, flat, work in under_way:
             self._wait(work, flat)
             bucket.unpack()
+
+    def silence(self, *tensors: Tensor) -> None:
+        """Makes tensors 0 that a rank would contribute which has nothing to give."""
+
+    def part(self, members: range, timeout: timedelta | None) -> Ranks:
+        """Returns some of the ranks as a group, which all of these ask for together.
+
+        Args:
+            members: their numbers, this rank's among them.
+            timeout: that of the group; None for PyTorch's.
+        """
+        if len(members) == self.size:
+            return self
+        if len(members) == 1:
+            return Ranks(None)
+        ranks = [dist.get_global_rank(self.group, member) for member in members]
+        backend = dist.get_backend(self.group)
+        group = dist.new_group(ranks, timeout, backend, use_local_synchronization=True)
+        found = Ranks(group, self.bucket)
+        found.traffic = self.traffic
+        return found
 
     @property
     def device(self) -> torch.device:
@@ -112,17 +156,23 @@ class Ranks:
             return numbers.unsqueeze(0)
         own = numbers.to(self.device).contiguous()
         rows = own.new_empty(self.size, own.numel())
-        self.traffic.note("all_gather", own.numel() * own.itemsize)
+        self._note("all_gather", own)
         with self._calling():
             work = dist.all_gather(list(rows.unbind()), own, group=self.group, async_op=True)
         self._wait(work, own)
         return rows.to(numbers.device)
 
-    def _sum(self, flat: Tensor) -> Any:
-        """Begins to sum contiguous memory over all ranks."""
-        self.traffic.note("all_reduce", flat.numel() * flat.itemsize)
+    def _sum(self, flat: Tensor, to: int | None = None) -> Any:
+        """Begins to sum contiguous memory over all ranks, for one of them or for all."""
+        self._note("all_reduce" if to is None else "reduce", flat)
         with self._calling():
-            return dist.all_reduce(flat, group=self.group, async_op=True)
+            if to is None:
+                return dist.all_reduce(flat, group=self.group, async_op=True)
+            return dist.reduce(flat, group=self.group, group_dst=to, async_op=True)
+
+    def _note(self, name: str, flat: Tensor) -> None:
+        """Counts what a call carries."""
+        self.traffic.note(name, flat.numel() * flat.itemsize, self.size)
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
@@ -182,8 +232,13 @@ class Listening(Ranks):
         *tensors: Tensor,
         symmetric: Sequence[Tensor] = (),
         dtype: torch.dtype | None = None,
+        to: Sequence[int | None] | None = None,
     ) -> None:
         """Makes tensors the sums over all other ranks."""
-        for x in (*tensors, *symmetric):
+        self.silence(*tensors, *symmetric)
+        super().sum_(*tensors, symmetric=symmetric, dtype=dtype, to=to)
+
+    def silence(self, *tensors: Tensor) -> None:
+        """Makes tensors 0."""
+        for x in tensors:
             x.zero_()
-        super().sum_(*tensors, symmetric=symmetric, dtype=dtype)
