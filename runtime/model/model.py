@@ -24,10 +24,9 @@ from ..summary import summary
 from .compiled import Compiled
 from .explain import explain, memory_of_step, shown_programs
 from .linearization import Linearization
-from .objective import counted, decay_, summed
+from .objective import counted, summed
 from .runner import NOTHING
-from .sharing import batch_statistics, dropout_now, of_ranks, shared
-from .statistics import variances
+from .sharing import dropout_now, gathered, shared
 from .view import ParameterView
 
 
@@ -245,13 +244,8 @@ class Model(Compiled):
             feed = self.feed(inputs, labels) | numbers
             feed |= self.dropout(self.runner.context(batch), dropout_now(self, share))
             found = self.runner.run(program, batch, feed, out=out, share=share)
-            statistics = batch_statistics(programs, found, share)
-            flat = gradient, *(statistics.values() if of_ranks(programs) else ())
-            demands, (total, *_) = summed(self, found, demands, share, *flat)
-            decay_(self, gradient, self.params)
-            largest = (gradient, self.params, *variances(statistics))
-            h = float(read_checked(demands, total, largest=largest)[0])
-        return h, gradient, statistics
+            h, statistics = gathered(self, programs, found, demands, share, gradient)
+        return h.objective, gradient, statistics
 
     def linearize(
         self,
