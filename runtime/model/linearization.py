@@ -538,9 +538,7 @@ class Linearization(Generic[M]):
 
     def _layers(self, what: str, names: object) -> tuple[str, ...]:
         """Returns the names of layers with parameters."""
-        found = check_names(what, names)
-        self.model.layout.check_layers(what, found)
-        return found
+        return self.model.layout.check_layers(what, names)
 
 
 def check_product(curvature: str, product: str) -> None:

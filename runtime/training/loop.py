@@ -17,9 +17,15 @@ import torch
 from tqdm.auto import tqdm
 
 from ...compiler.graph.calls import checked
-from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_callable, check_count, check_flag, check_kind
-from ..data.sources import is_stateful, mark_of
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_kind,
+    check_list,
+)
+from ..data.sources import is_stateful, length_of, mark_of
 from ..model.batches import Moved, moved
 from ..model.inputs import read_checked
 from ..model.model import Model
@@ -167,7 +173,8 @@ def fit(
     _check_model(model)
     check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
     check_kind("history", history, (History, NoneType), "an nt.History")
-    callbacks = [check_callable("a callback", callback) for callback in _listed(callbacks)]
+    called = check_list("callbacks", callbacks, "a list of functions")
+    callbacks = [check_callable("a callback", callback) for callback in called]
     train = _batches("train", train)
     validation = None if validation is None else _batches("validation", validation)
     for data in (train, validation):
@@ -508,13 +515,6 @@ def _check_model(model: object) -> None:
     check_kind("model", model, TrainableModel, "what nt.compile or nt.from_torch gave")
 
 
-def _listed(callbacks: object) -> list[Any]:
-    """Returns callbacks as a list."""
-    if isinstance(callbacks, Iterable):
-        return list(callbacks)
-    raise NewtritonError(f"callbacks are {quoted(callbacks)}: give a list of functions")
-
-
 def _check_first(model: TrainableModel, data: Any) -> None:
     """Raises an error where the first batch of a list is none that the model takes."""
     if not isinstance(data, (list, tuple)):
@@ -537,7 +537,7 @@ def _batches(name: str, data: Data) -> Data:
             f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
-    if length_hint(data, 1) == 0:
+    if length_of(name, data) == 0:
         raise NewtritonError(f"{name} has no batches: give at least one")
     return data
 
