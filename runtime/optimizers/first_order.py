@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ...compiler.graph.calls import checked, names_of, signature_of, takes_any, unknown
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_number
+from ...compiler.graph.options import check_flag, check_number
+from ...compiler.graph.tensors import fault_of
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model, check_model
 from ..parts.state import (
@@ -34,6 +36,7 @@ from ..parts.state import (
 )
 from ..pieces.gathering import Asked
 from ..pieces.taken import described, taken
+from ..reading import is_known, largest_of, read
 from ..remaking import Remade
 from ..summary import summary
 from .needs import check_kept
@@ -116,6 +119,7 @@ class TorchOptimizer(Remade):
         True
     """
 
+    @checked
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -303,7 +307,7 @@ class TorchOptimizer(Remade):
 
     def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
         """Lets the optimizer change the parameters; returns what is not finite afterwards."""
-        losses = [loss]
+        losses, steepest = [loss], [0.0]
         known = [(loss, gradient)]  # the first evaluation of a line search has been made already
 
         @torch.no_grad()
@@ -311,6 +315,7 @@ class TorchOptimizer(Remade):
             loss, slope = known.pop() if known else mean_gradient(self._taken, batches)[:2]
             self._give(slope)
             losses.append(loss)
+            steepest.append(largest_of(slope))
             return torch.tensor(loss, dtype=torch.float64, device="cpu")
 
         self._give(gradient)
@@ -320,7 +325,14 @@ class TorchOptimizer(Remade):
         else:
             self.optimizer.step()
         self._give(None)
-        return not_finite(losses[-1], self.model.params) and "a step that is not finite"
+        read(largest=[x for x in (self.model.params, gradient) if not is_known(x)])
+        if not_finite(losses[-1], self.model.params):
+            return "a step that is not finite"
+        # A state holds products of a few gradients, which are finite where these are moderate.
+        moderate = max(*steepest, largest_of(gradient)) < torch.finfo(self.model.dtype).max ** 0.25
+        if moderate or _is_finite(self.optimizer.state):
+            return None
+        return "an optimizer's state that is not finite"
 
     def _state_spec(self) -> Mapping[str, Spec]:
         """Returns what a state must look like, for `state.check_state`."""
@@ -420,8 +432,24 @@ def _check_options(
     for name, value in options.items():
         if name not in known:
             raise unknown(f"{owner.__name__} with {_name_of(cls)}", name, known)
-        if isinstance(defaults.get(name), float) and not isinstance(value, Tensor):
-            check_number(name, value, most=torch.finfo(dtype).max)
+        default = defaults.get(name)
+        if isinstance(default, bool):
+            check_flag(name, value)
+        elif isinstance(default, (int, float)):
+            check_number(name, _number(value), most=torch.finfo(dtype).max)
+        elif any(isinstance(x, Real) and str(x) == "nan" for x in _parts(value)):
+            raise NewtritonError(f"{name} is {quoted(value)}: NaN is no number, give one")
+
+
+def _number(value: Any) -> Any:
+    """Returns the number that a tensor holds, which options may be; else what is given."""
+    alone = isinstance(value, Tensor) and value.numel() == 1 and fault_of(value) is None
+    return value.item() if alone and not value.is_meta else value
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    """Returns the numbers of an option that has several."""
+    return [_number(part) for part in (value if isinstance(value, (tuple, list)) else [value])]
 
 
 def _optimizer(
@@ -454,6 +482,17 @@ def _no_class(cls: object) -> NewtritonError:
         f"cls is {_name_of(cls)}: give a class of torch.optim itself, e.g. torch.optim.Adam or "
         "torch.optim.SGD, and its options by name, e.g. lr=0.001"
     )
+
+
+def _is_finite(state: Any) -> bool:
+    """Whether all numbers of an optimizer's state are finite."""
+    if isinstance(state, Mapping):
+        return all(map(_is_finite, state.values()))
+    if isinstance(state, (list, tuple)):
+        return all(map(_is_finite, state))
+    if isinstance(state, Tensor):
+        return not state.is_floating_point() or math.isfinite(largest_of(state))
+    return not isinstance(state, float) or math.isfinite(state)
 
 
 def _misshapen(values: Mapping[str, Any], parameter: Tensor) -> Iterator[str]:
