@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_count, check_number, check_option
 from .ranks import Ranks
 
@@ -54,6 +54,10 @@ class DataParallel:
     ) -> None:
         check_option("batch_norm", batch_norm, STATISTICS)
         check_option("factors", factors, FACTORS)
+        if not (group is None or (dist.is_available() and isinstance(group, dist.ProcessGroup))):
+            raise NewtritonError(
+                f"group is {quoted(group)}: give what torch.distributed.new_group gave, or None"
+            )
         self.group, self.batch_norm, self.factors = group, batch_norm, factors
         self.bucket = check_count("bucket", bucket)
         self.timeout = None if timeout is None else check_number("timeout", timeout, above=0.0)
