@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import isroutine
 from typing import Any
 
 import torch
@@ -277,10 +279,11 @@ class Model(Compiled):
             (tensor(9.), tensor([-6., -6., -6.]))
         """
         programs = self.programs[check_flag("training", training)]
-        if ahead is not None and not callable(ahead):
+        if not (ahead is None or isroutine(ahead) or isinstance(ahead, partial)):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
         with self.ranks.told(), self.dropout.undone():
-            return Linearization(self, programs, x, y, training, ahead)
+            given = None if ahead is None else partial(_programs, ahead)
+            return Linearization(self, programs, x, y, training, given)
 
     # --- in words -------------------------------------------------------------------------------
 
@@ -352,3 +355,11 @@ def check_model(model: Any) -> Model:
     """
     made = "what newtriton.compile or newtriton.from_torch gave"
     return check_members("model", model, ("layout", "weight_decay"), made)
+
+
+def _programs(ahead: Callable[[int], Sequence[Program]], batch: int) -> Sequence[Program]:
+    """Returns what `ahead` gives for a batch size, programs."""
+    found = ahead(batch)
+    if isinstance(found, (list, tuple)) and all(isinstance(each, Program) for each in found):
+        return found
+    raise NewtritonError(f"ahead gave {quoted(found)}: give a list of programs")

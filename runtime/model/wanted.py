@@ -18,7 +18,7 @@ from ...compiler.curvature.factors import (
 )
 from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.ir import Node, Op, batch_axis, concrete
-from ...compiler.graph.options import check_count, check_flag, check_names, check_option
+from ...compiler.graph.options import check_count, check_flag, check_option
 from ...compiler.graph.program import Output, Program
 from ...compiler.programs import Programs
 from ..inputs.layout import Layout
@@ -57,9 +57,7 @@ def check_wanted(
     gamma = check_pos_eig(kind, pos_eig)
 
     def known(what: str, names: object) -> frozenset[str]:
-        found = check_names(what, names)
-        layout.check_layers(what, found)
-        return frozenset(found)
+        return frozenset(layout.check_layers(what, names))
 
     return Wanted(
         kind,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_count, check_number, check_option
 from .owners import Grid, rows_of
 from .ranks import Ranks
@@ -68,6 +68,10 @@ class DataParallel:
             check_option("memory", memory, tuple(MEMORIES))
         else:
             memory = check_number("memory", memory, above=0.0, most=1.0)
+        if not (group is None or (dist.is_available() and isinstance(group, dist.ProcessGroup))):
+            raise NewtritonError(
+                f"group is {quoted(group)}: give what torch.distributed.new_group gave, or None"
+            )
         self.group, self.batch_norm, self.factors = group, batch_norm, factors
         self.memory = memory
         self.bucket = check_count("bucket", bucket)
