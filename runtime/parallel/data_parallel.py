@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number, check_option
+from .joining import join
 from .ranks import Ranks
 
 STATISTICS = ("whole", "rank")
@@ -98,7 +99,7 @@ class DataParallel:
         if gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         limit = None if self.timeout is None else timedelta(seconds=self.timeout)
-        dist.init_process_group("nccl" if gpu else "gloo", timeout=limit)
+        join("nccl" if gpu else "gloo", limit)
 
     def __repr__(self) -> str:
         """Returns the class with the options that are not the usual ones."""
@@ -125,6 +126,7 @@ def _made(batch_norm: str, factors: str, bucket: int, timeout: float | None) -> 
     return DataParallel(None, **options, bucket=bucket, timeout=timeout)
 
 
-def launched() -> DataParallel | None:
+def launched(timeout: float | None = None) -> DataParallel | None:
     """Returns what trains on the ranks that torchrun has started; None where it has not."""
-    return DataParallel() if all(name in os.environ for name in LAUNCHED) else None
+    there = all(name in os.environ for name in LAUNCHED)
+    return DataParallel(timeout=timeout) if there else None
