@@ -18,6 +18,7 @@ from ...compiler.values import Gradient, Outputs, Scores
 from .. import capacity
 from ..backend import Planned
 from ..capacity import size
+from ..parallel.dtensors import all_gathered
 from ..parallel.share import Share
 from ..summary import summary
 from .compiled import TRACKED, Compiled
@@ -102,14 +103,23 @@ class Model(Compiled):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over all entries; where any is missing, unexpected or misshapen, none.
 
+        Of a DTensor all parts are gathered.
+
         Raises:
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        state = check_mapping("the entries", state)
+        state = all_gathered(check_mapping("the entries", state))
         raise_faults("load_state_dict", faults(targets, state))
         for name, target in targets.items():
             target.copy_(state[name].detach())
+        self.publish()
+
+    def publish(self) -> None:
+        """Gives the parameters as they are now to whoever has copies; a compiled model has none.
+
+        Optimizers and `load_state_dict` do so after each change.
+        """
 
     def update_statistics(self, batch: Mapping[str, Tensor]) -> None:
         """Moves the running statistics towards a batch's, once per accepted step."""
