@@ -23,7 +23,7 @@ from ...compiler.graph.tensors import check_tensor
 from ...compiler.graph.verify import check_range
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer, Traced, trace
-from ...compiler.language.trees import count, named
+from ...compiler.language.trees import count, mapped, named
 from ...compiler.parts import PartPrograms
 from ...compiler.programs import Programs
 from ...compiler.values import (
@@ -49,6 +49,7 @@ from ..footprint import Footprint
 from ..forks import check_process
 from ..parallel.agreement import check_alike, digest
 from ..parallel.data_parallel import DataParallel
+from ..parallel.dtensors import own_part
 from ..parallel.ranks import Ranks
 from ..parallel.share import Share, refusing, share_of
 from ..remaking import Remade
@@ -463,7 +464,8 @@ class Compiled(Remade):
                 statistics.
         """
         check_process(self.device)
-        inputs, demands = check_inputs(traced, x, self.dtype, self.device, traced.part is not None)
+        empty, x = traced.part is not None, self._inputs_here(x)
+        inputs, demands = check_inputs(traced, x, self.dtype, self.device, empty)
         batch = len(next(iter(inputs.values())))
         if traced.part is None:
             self._check_statistics(traced, None, batch)
@@ -472,9 +474,17 @@ class Compiled(Remade):
         labels, more = check_labels(traced, y, batch, self.dtype, self.device)
         return Checked(inputs, labels, demands + more, batch)
 
+    def _inputs_here(self, x: Any) -> Any:
+        """Returns inputs, of DTensors this rank's parts."""
+        return mapped(lambda values: own_part("inputs", values, self.parallel), x)
+
+    def labels_here(self, y: Any) -> Tensor:
+        """Returns labels, of a DTensor this rank's part; raises an error where y is no tensor."""
+        return check_tensor("labels", own_part("labels", y, self.parallel))
+
     def check_labelled(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
         """Returns a batch that has labels; see `check`."""
-        return self.check(traced, x, check_tensor("labels", y))
+        return self.check(traced, x, self.labels_here(y))
 
     def shared(
         self, traced: Traced, x: Any, y: Tensor | None, labelled: bool = False
@@ -654,7 +664,7 @@ class Compiled(Remade):
         It is what the sum of its losses is divided by: a scalar on the model's device where labels
         decide that, or where ranks have parts of the batch.
         """
-        programs = self.programs[True]
+        programs, y = self.programs[True], self.labels_here(y)
         counted: float | Tensor = 0.0
         if len(y):
             labels, _ = check_labels(programs.traced, y, len(y), self.dtype, self.device)
@@ -666,7 +676,7 @@ class Compiled(Remade):
 
     def samples(self, x: Any) -> int:
         """Returns how many samples a batch has, with those that other ranks have."""
-        here = count(x)
+        here = count(self._inputs_here(x))
         if self.parallel is None:
             return here
         return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))

@@ -119,7 +119,7 @@ class CapturedModel(Model):
                     f"{name} is a DTensor of which a rank has a part, and training changes it: "
                     "give each rank all of it, with the placement Replicate()"
                 )
-        fixed = {name: local(known[name]) for name in buffers if name not in self.buffers}
+        fixed = {name: known[name] for name in buffers if name not in self.buffers}
         self._fixed = {name: (b, b._version) for name, b in fixed.items()}
         self._used = self.net.used  # type: ignore[attr-defined]
 

@@ -12,7 +12,6 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
-from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree
 from ...compiler.values import Gradient, Outputs, Scores
 from .. import capacity
@@ -173,7 +172,7 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        found, demands, share = self._evaluate(x, check_tensor("labels", y), training=False)
+        found, demands, share = self._evaluate(x, self.labels_here(y), training=False)
         demands, (total, *_) = self.summed(found, demands, share)
         read_checked(demands)
         return total.to(self.dtype)
@@ -185,7 +184,7 @@ class Model(Compiled):
         last linearization or gradient.
         """
         training = check_flag("training", training)
-        found, demands, share = self._evaluate(x, check_tensor("labels", y), training)
+        found, demands, share = self._evaluate(x, self.labels_here(y), training)
         demands, (total, *_) = self.summed(found, demands, share)
         return float(read_checked(demands, total)[0])
 

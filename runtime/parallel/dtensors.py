@@ -56,6 +56,25 @@ def placed(whole: Tensor, like: Any) -> Tensor:
     return DTensor.from_local(own, *at, run_check=False, shape=like.shape, stride=like.stride())
 
 
+def own_part(what: str, x: Any, parallel: DataParallel | None) -> Any:
+    """Returns this rank's part of a batch that is a DTensor; anything else as it is.
+
+    Raises:
+        NewtritonError: it is not cut along the samples, or not for the ranks that make a step.
+    """
+    if not is_distributed(x):
+        return x
+    mesh, members = x.device_mesh, _members(parallel)
+    cut = (p.is_shard(0) or mesh.size(i) == 1 for i, p in enumerate(x.placements))
+    if {*_ranks_of(x)} == {*members} and all(cut):
+        return local(x)
+    raise NewtritonError(
+        f"{what} are a DTensor with the placements {x.placements} on the ranks "
+        f"{_listed(_ranks_of(x))}, and a step is made by {_listed(members)}: give Shard(0) on "
+        "these, or this rank's part of the batch as a plain tensor"
+    )
+
+
 def local(x: Tensor) -> Tensor:
     """Returns the tensor that has the numbers of a tensor which are here: a DTensor's part."""
     with torch.no_grad():
@@ -80,7 +99,7 @@ class Placed:
         self.parameters = {n: x for n, x in tensors.items() if isinstance(x, nn.Parameter)}
         self._wholes = {id(x): wholes[name] for name, x in tensors.items()}
         self.module = module
-        self._written = dict[str, tuple[Tensor, int]]()
+        self._written = dict[str, tuple[int, int, int]]()
 
     def whole(self, x: T) -> T | Tensor:
         """Returns the whole tensor for a DTensor of the module; all else as it is."""
@@ -90,18 +109,15 @@ class Placed:
     def write(self) -> None:
         """Writes this rank's parts of the parameters."""
         self.settle()
-        for name, x in self.parameters.items():
-            part = local(x).copy_(part_of(self._wholes[id(x)], x))
-            self._written[name] = part, part._version
+        for x in self.parameters.values():
+            local(x).copy_(part_of(self._wholes[id(x)], x))
+        self._written = {name: _mark(x) for name, x in self.parameters.items()}
 
     def changed(self) -> list[str]:
         """Returns the names of the parameters that others have changed since the last `write`."""
         self.settle()
         return [
-            name
-            for name, (part, version) in self._written.items()
-            if part.data_ptr() != local(self.parameters[name]).data_ptr()
-            or part._version != version
+            name for name, mark in self._written.items() if _mark(self.parameters[name]) != mark
         ]
 
     def settle(self) -> None:
@@ -113,6 +129,15 @@ class Placed:
     def _keeping(self) -> list[Any]:
         """What does so, when `whole` has given the module its classes back."""
         return list(_keeping(self.module))
+
+
+def _mark(x: Tensor) -> tuple[int, int, int]:
+    """Returns what becomes another where the numbers of a DTensor do.
+
+    What is done with the DTensor is counted there, and with its part, at the part.
+    """
+    part = local(x)
+    return part.data_ptr(), part._version, x._version
 
 
 def _keeping(module: nn.Module) -> Iterator[Any]:
@@ -172,6 +197,11 @@ def _is_of_distributed(hook: Any) -> bool:
     return str(getattr(function, "__module__", "")).startswith("torch.distributed.")
 
 
+def _ranks_of(x: Any) -> list[int]:
+    """Returns the ranks on which a DTensor is."""
+    return x.device_mesh.mesh.flatten().tolist()
+
+
 def _members(parallel: DataParallel | None) -> Collection[int]:
     """Returns the ranks that make a step together."""
     if isinstance(parallel, DataParallel):
@@ -182,10 +212,9 @@ def _members(parallel: DataParallel | None) -> Collection[int]:
 def _check_ranks(tensors: Mapping[str, Any], members: Collection[int]) -> None:
     """Raises an error where ranks that make no step together hold parts of a tensor."""
     for name, x in tensors.items():
-        mesh = x.device_mesh.mesh.flatten().tolist()
-        if not {*mesh} <= {*members}:
+        if not {*_ranks_of(x)} <= {*members}:
             raise NewtritonError(
-                f"{name} is a DTensor on the ranks {_listed(mesh)}, and a step is made by "
+                f"{name} is a DTensor on the ranks {_listed(_ranks_of(x))}, and a step is made by "
                 f"{_listed(members)}: give parallel=newtriton.DataParallel(group) with a group of "
                 "all of them, each with its part of the batch"
             )

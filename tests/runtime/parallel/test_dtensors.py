@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import newtriton as nt
 from newtriton.runtime.parallel.dtensors import gathered
-from tests.tolerances import assert_close
+from tests.tolerances import assert_close, relative_error
 
 from .workers import Workers, equal_everywhere, workers
 
@@ -173,3 +175,128 @@ def test_a_module_of_dtensors_is_the_module_without(two: Workers, name: str, way
             assert found[kind].keys() == values.keys()
             for n, value in values.items():
                 assert_close(found[kind][n].double(), value.double(), f"{kind} {n}")
+
+
+# --- states ---------------------------------------------------------------------------------------
+
+
+def perceptron(parallel: nt.DataParallel | None, shard: bool = True) -> nt.Model:
+    """Returns a small model; of FSDP's DTensors on several ranks."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    module = sharded(module) if shard and parallel is not None else module
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    return nt.from_torch(module, x, nt.CrossEntropyLoss(), backend="aten", parallel=parallel)
+
+
+def batches(parallel: nt.DataParallel | None) -> nt.Batches:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(36, 3, generator=generator, dtype=torch.float64)
+    return nt.Batches(x, x.argmax(1), batch_size=12, parallel=parallel)
+
+
+def fitted(parallel: nt.DataParallel | None, folder: str, epochs: int) -> Values:
+    """Returns the state that a run has after some epochs: it is begun, or goes on."""
+    model = perceptron(parallel)
+    options: Any = {"checkpoint": folder, "resume": "auto", "progress": False}
+    nt.fit(model, nt.FITRE(model), batches(parallel), epochs=epochs, **options)
+    written = {n: gathered(x) for n, x in model.to_torch().state_dict().items()}
+    state = model.state_dict()
+    assert state.keys() == written.keys()
+    assert all(torch.equal(state[n], written[n]) for n in state)
+    return state
+
+
+def test_a_run_goes_on_with_other_numbers_of_ranks(two: Workers, tmp_path: Path) -> None:
+    expected = fitted(None, str(tmp_path / "alone"), 3)
+    folder = str(tmp_path / "run")
+    two(fitted, folder, 1)
+    fitted(None, folder, 2)
+    for state in two(fitted, folder, 3):
+        for n, value in expected.items():
+            assert relative_error(state[n].double(), value.double()) < 1e-8, n
+
+
+def given(parallel: nt.DataParallel) -> None:
+    """Gives DTensors of states, vectors and batches."""
+    import torch.distributed.tensor as dt  # noqa: PLC0415
+
+    model, whole = perceptron(parallel), perceptron(parallel, shard=False)
+    module = model.to_torch()
+    moved = {n: x + 1 for n, x in model.state_dict().items()}
+    whole.load_state_dict(moved)
+    x, y = next(iter(batches(None)))
+    own = [t.tensor_split(2)[parallel.ranks.rank] for t in (x, y)]
+    with torch.no_grad():
+        module.eval()
+        module(x)  # FSDP keeps whole parameters of the root
+    model.load_state_dict(moved)
+    assert_close(model(x), whole(x))
+    with torch.no_grad():
+        assert_close(module(x), whole(x), "after load_state_dict")
+    v = model.unflatten(whole.gradient(*own)[1])
+    assert_close(model.flatten(v), whole.gradient(*own)[1], "flattened")
+    whole.load_state_dict(module.state_dict())
+    assert torch.equal(whole.params, model.params)
+
+    here = mesh()
+    batch = [dt.distribute_tensor(t, here, [dt.Shard(0)], src_data_rank=None) for t in (x, y)]
+    assert model.loss(*batch) == model.loss(*own)
+    assert torch.equal(model.linearize(*batch).gradient, model.linearize(*own).gradient)
+    assert model.count(batch[1]) == model.samples(batch[0]) == len(x)
+    assert nt.KFAC(model).step(*batch).accepted
+    twice = dt.distribute_tensor(x, here, [dt.Replicate()], src_data_rank=None)
+    with pytest.raises(nt.NewtritonError, match=r"inputs are a DTensor.*give Shard\(0\)"):
+        model.loss(twice, y)
+    with pytest.raises(nt.NewtritonError, match=r"a DTensor: give the part that this rank has"):
+        nt.NewtonCG(model, sample=0.5).step([batch])
+    with pytest.raises(nt.NewtritonError, match="the vector is a DTensor"):
+        model.unflatten(dt.distribute_tensor(model.params, here, src_data_rank=None))
+
+
+def test_states_vectors_and_batches_may_be_dtensors(two: Workers) -> None:
+    two(given)
+
+
+def refused(parallel: nt.DataParallel) -> None:
+    """Asks for what cannot be right."""
+    import torch.distributed.tensor as dt  # noqa: PLC0415
+
+    x, loss = torch.zeros(2, 3, dtype=torch.float64), nt.CrossEntropyLoss()
+    model = perceptron(parallel)
+    module = model.to_torch()
+    hooks = dict(module._forward_pre_hooks)
+    with pytest.raises(nt.NewtritonError, match=r"is a DTensor on the ranks 0, 1.*give parallel="):
+        nt.from_torch(module, x, loss)
+    one = [torch.distributed.new_group([rank]) for rank in range(2)][parallel.ranks.rank]
+    with pytest.raises(nt.NewtritonError, match="is a DTensor on the ranks 0, 1"):
+        nt.from_torch(module, x, loss, parallel=nt.DataParallel(one))
+    with pytest.raises(nt.NewtritonError, match="cast the module before"):
+        nt.from_torch(module, x, loss, dtype=torch.float32, parallel=parallel)
+    assert dict(module._forward_pre_hooks) == hooks and type(module).__name__ == "FSDPSequential"
+    assert all(isinstance(p, dt.DTensor) for p in module.parameters())
+    with pytest.raises(nt.NewtritonError, match="which stay on their ranks"):
+        copy.deepcopy(model)
+
+    with torch.no_grad():
+        module[3].bias.add_(1.0)
+    y = torch.tensor([0, 1])
+    with pytest.raises(nt.NewtritonError, match=r"3\.bias is a DTensor that has been changed"):
+        model.loss(x, y)
+    model.load_state_dict(module.state_dict())
+    assert torch.equal(dict(model.named_parameters())["3.bias"], module[3].bias.full_tensor())
+    model.loss(x, y)
+
+    part = nn.Linear(3, 2, bias=False).double()
+    summed = dt.DTensor.from_local(part.weight.detach(), mesh(), [dt.Partial()], run_check=False)
+    part.weight = nn.Parameter(summed)
+    with pytest.raises(nt.NewtritonError, match="cannot be written"):
+        nt.from_torch(part, x, loss, parallel=parallel)
+    norm = nn.BatchNorm1d(3).double()
+    norm.running_mean = dt.distribute_tensor(norm.running_mean, mesh(), [dt.Shard(0)])
+    with pytest.raises(nt.NewtritonError, match="running_mean is a DTensor of which a rank has"):
+        nt.from_torch(norm, x, loss, parallel=parallel)
+
+
+def test_what_cannot_be_right_is_refused(two: Workers) -> None:
+    two(refused)
