@@ -421,9 +421,10 @@ class Compiled(Remade):
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
-        self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
-        return program.results(self.executor(program)(self.context(batch, share), feed, places))
+        with self.ranks.told():
+            self.fit(program, batch, feed.keys())
+            return program.results(self.executor(program)(self.context(batch, share), feed, places))
 
     def compile_ahead(self, programs: Iterable[Program], batch: int, training: bool = True) -> None:
         """Compiles programs that will be called one after another together.
@@ -487,19 +488,27 @@ class Compiled(Remade):
         return self.check(traced, x, self.labels_here(y))
 
     def shared(
-        self, traced: Traced, x: Any, y: Tensor | None, labelled: bool = False
+        self,
+        traced: Traced,
+        x: Any,
+        y: Tensor | None,
+        labelled: bool = False,
+        fits: Callable[[int], object] = lambda batch: None,
     ) -> tuple[Checked, Share | None, dict[Input, Tensor]]:
         """Returns what `check` does, this rank's share of the batch, and what that gives programs.
 
         The share is None where the model is no data-parallel one. A batch that must be `labelled`
-        is refused without labels.
+        is refused without labels. `fits` is called with the batch size that programs will have, and
+        raises an error where they do not fit into memory.
 
         Raises:
-            NewtritonError: as `check` raises it, or another rank has refused its part.
+            NewtritonError: as `check` or `fits` raises it, or another rank has refused its part.
         """
         check = self.check_labelled if labelled else self.check
         if self.parallel is None:
-            return check(traced, x, y), None, {}
+            checked = check(traced, x, y)
+            fits(checked.batch)
+            return checked, None, {}
         self._agree()
         with refusing(self.ranks, self.device):
             checked = check(traced, x, y)
@@ -507,6 +516,7 @@ class Compiled(Remade):
             counted = float(batch * self._positions)
             if batch and labels is not None:
                 counted = self.counted(labels, batch)
+            fits(max(1, batch))
         share = share_of(self.ranks, batch, counted, self.device)
         self._check_statistics(traced, share)
         numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}
@@ -524,11 +534,14 @@ class Compiled(Remade):
             return
         state = [self.params, *self.buffers.values()]
         options = self.weight_decay, self.dtype, self.dropout.state_dict(), sorted(self.frozen)
+        assert self.parallel is not None
+        sums = self.parallel.batch_norm, self.parallel.factors, self.parallel.bucket
+        where = type(self.backend).__name__, self.backend.precision, *sums
         values = [x.detach().cpu().contiguous().numpy().tobytes() for x in state]
         facts = {
             "version of newtriton or PyTorch": digest(version("newtriton"), torch.__version__),
             "network": digest(str(self.programs[True].linearize)),
-            "loss or option": digest(repr(self.criterion), repr(options)),
+            "loss or option": digest(repr(self.criterion), repr(options), repr(where)),
             "state of the parameters": digest(*values),
         }
         check_alike(self.ranks, facts)

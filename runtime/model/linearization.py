@@ -89,9 +89,13 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True)
-        others = [] if ahead is None else ahead(batch)
-        model.fit(program, batch, program.inputs.values(), tape=True, training=training)
+        others = list[Program]()
+
+        def fits(batch: int) -> None:
+            others.extend([] if ahead is None else ahead(batch))
+            model.fit(program, batch, program.inputs.values(), tape=True, training=training)
+
+        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True, fits)
         if others and model.backend.compiles:
             model.compile_ahead([program, *others], batch, training)
         self.model, self.programs, self.training = model, programs, training
@@ -263,8 +267,7 @@ class Linearization(Generic[M]):
         Raises:
             NewtritonError: an option is unknown, or as `hvp` and `ggnvp` raise it.
         """
-        check_option("curvature", curvature, MATRICES)
-        check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
+        check_product(curvature, product)
         check_flag("by_layer", by_layer)
         v = self._vector(v)
         if product == "stored-jacobian":
@@ -542,6 +545,12 @@ class Linearization(Generic[M]):
         found = check_names(what, names)
         self.model.layout.check_layers(what, found)
         return found
+
+
+def check_product(curvature: str, product: str) -> None:
+    """Checks of which matrix products are, and the form in which they are taken."""
+    check_option("curvature", curvature, MATRICES)
+    check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
 
 
 def described(model: Compiled, wanted: Wanted) -> list[KroneckerLayer | DiagonalLayer]:

@@ -7,16 +7,16 @@ the same on all ranks to the bit, since each number is added up at one place and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
 from .buckets import Bucket, Part, buckets
 from .counter import Traffic
+from .departures import Departures, departures_of
 
 
 class Ranks:
@@ -30,6 +30,7 @@ class Ranks:
         rank: the number of this rank in the group.
         size: how many ranks there are.
         traffic: what has been communicated.
+        departures: which ranks have left by an error; None for a single rank.
 
     Examples:
         >>> import torch
@@ -43,6 +44,16 @@ class Ranks:
         self.group, self.bucket, self.traffic = group, bucket, Traffic()
         self.rank = 0 if group is None else dist.get_rank(group)
         self.size = 1 if group is None else dist.get_world_size(group)
+        self.departures = None if self.size == 1 else departures_of(group)
+
+    def told(self) -> AbstractContextManager[None]:
+        """Lets other ranks know where an error leaves a `with` statement; see `Departures`."""
+        return nullcontext() if self.departures is None else self.departures.told()
+
+    def leave(self, error: BaseException) -> None:
+        """Lets other ranks know of an error that is handled here."""
+        if self.departures is not None:
+            self.departures.leave(error)
 
     @property
     def alone(self) -> bool:
@@ -54,9 +65,7 @@ class Ranks:
         if self.alone:
             return x
         result = x.clone(memory_format=torch.contiguous_format)
-        work = self._sum(result)
-        with answering():
-            work.wait()
+        self._wait(self._sum(result), result)
         return result
 
     def sum_(
@@ -78,12 +87,12 @@ class Ranks:
             return
         parts = [Part(x, False, x.dtype) for x in tensors]
         parts += [Part(x, True, dtype or x.dtype) for x in symmetric]
-        under_way: list[tuple[Bucket, Any]] = []
+        under_way: list[tuple[Bucket, Tensor, Any]] = []
         for bucket in buckets(parts, self.bucket):
-            under_way.append((bucket, self._sum(bucket.packed())))
-        for bucket, work in under_way:
-            with answering():
-                work.wait()
+            flat = bucket.packed()
+            under_way.append((bucket, flat, self._sum(flat)))
+        for bucket, flat, work in under_way:
+            self._wait(work, flat)
             bucket.unpack()
 
     @property
@@ -104,19 +113,37 @@ class Ranks:
         own = numbers.to(self.device).contiguous()
         rows = own.new_empty(self.size, own.numel())
         self.traffic.note("all_gather", own.numel() * own.itemsize)
-        with answering():
-            dist.all_gather(list(rows.unbind()), own, group=self.group)
+        with self._calling():
+            work = dist.all_gather(list(rows.unbind()), own, group=self.group, async_op=True)
+        self._wait(work, own)
         return rows.to(numbers.device)
 
     def _sum(self, flat: Tensor) -> Any:
         """Begins to sum contiguous memory over all ranks."""
         self.traffic.note("all_reduce", flat.numel() * flat.itemsize)
-        with answering():
+        with self._calling():
             return dist.all_reduce(flat, group=self.group, async_op=True)
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        """Counts a call that begins."""
+        assert self.departures is not None
+        self.departures.begin()
+        with answering(self.departures):
+            yield
+
+    def _wait(self, work: Any, flat: Tensor) -> None:
+        """Waits for a call on memory; one on a GPU's is waited for there."""
+        assert self.departures is not None
+        with answering(self.departures):
+            if flat.is_cuda:
+                work.wait()
+            else:
+                self.departures.wait(work)
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def answering(departures: Departures) -> Iterator[None]:
     """Says in one sentence that another rank has died, or hangs.
 
     Raises:
@@ -126,7 +153,7 @@ def answering() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise NewtritonError(
+        raise departures.fail(
             "another rank has ended, or does not answer within the group's time-out: see its own "
             f"error; what was saved last is intact ({reason[:200]})"
         ) from error
@@ -144,7 +171,7 @@ class Listening(Ranks):
 
     def __init__(self, ranks: Ranks) -> None:
         self.group, self.bucket, self.traffic = ranks.group, ranks.bucket, ranks.traffic
-        self.rank, self.size = ranks.rank, ranks.size
+        self.rank, self.size, self.departures = ranks.rank, ranks.size, ranks.departures
 
     def all_sum(self, x: Tensor) -> Tensor:
         """Returns the sum of a tensor over all other ranks."""
