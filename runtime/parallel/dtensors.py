@@ -160,8 +160,14 @@ def whole(module: nn.Module, parallel: DataParallel | None) -> Iterator[dict[str
         its DTensors by name, which it has again afterwards.
 
     Raises:
-        NewtritonError: ranks hold parts that do not take part in a step.
+        NewtritonError: ranks hold parts that do not take part in a step, or flat parameters.
     """
+    flat = imported("torch.distributed.fsdp", "FullyShardedDataParallel")
+    if any(isinstance(part, flat) for part in module.modules()):
+        raise NewtritonError(
+            "FullyShardedDataParallel has made flat parameters of the module's: use "
+            "torch.distributed.fsdp.fully_shard, whose parameters are DTensors"
+        )
     keeping = list(_keeping(module))
     for part in keeping:
         part.reshard()
