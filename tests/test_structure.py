@@ -44,6 +44,7 @@ ROOMS = (
     "runtime/rounding",
     "runtime/data/formats",
     "runtime/data",
+    "runtime/inputs",
     "runtime/model",
     "runtime/pieces",
     "runtime/parts",

@@ -14,8 +14,8 @@ from ..compiler.graph.errors import NewtritonError, one_line
 from ..compiler.graph.options import check_count
 from ..compiler.language.trees import rows
 from ..runtime.data.samples import Batches, Samples
-from ..runtime.model.batches import moved
-from ..runtime.model.inputs import check_labels, read_checked
+from ..runtime.inputs.batches import moved
+from ..runtime.inputs.data import check_labels, read_checked
 from ..runtime.model.model import Model
 from ..runtime.parallel.data_parallel import launched
 from ..runtime.training.history import History

@@ -17,7 +17,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_flag, check_kind
 from ...compiler.graph.program import Output
 from ...compiler.language.trees import count
-from ..model.batches import Moved
+from ..inputs.batches import Moved
 from ..model.factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
 from ..model.linearization import Linearization, check_product
 from ..model.model import Model, check_model

@@ -25,12 +25,12 @@ from ...compiler.language.loss import Loss
 from ...compiler.language.network import Traced
 from ...compiler.language.trees import mapped, named
 from ..backend import Backend
+from ..inputs.data import Checked
+from ..inputs.layout import fault_of_entry, faults, plain, raise_faults
 from ..parallel.data_parallel import DataParallel
 from ..parallel.dtensors import Placed, all_gathered, local, placed, whole
 from ..remaking import Recipe, Saved
 from .compile import DTYPES, compiled, place_of
-from .compiled import Checked
-from .layout import fault_of_entry, faults, plain, raise_faults
 from .linearization import Linearization
 from .model import Model
 

@@ -31,11 +31,14 @@ from ...compiler.values import (
     Hvp,
     Outputs,
 )
+from ..inputs.data import check_device, read_checked
+from ..inputs.watch import Watch, own
 from ..parallel.share import Share
 from ..reading import read
-from .compiled import Compiled, Watch
+from .compiled import Compiled
 from .factors import Factors
-from .inputs import check_device, read_checked
+from .objective import counted, decay_, summed
+from .sharing import batch_statistics, dropout_now, of_ranks, shared
 from .statistics import factors_of, is_symmetric, variances
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
@@ -89,15 +92,15 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        others = list[Program]()
+        runner, tape, others = model.runner, programs.tape, list[Program]()
 
         def fits(batch: int) -> None:
             others.extend([] if ahead is None else ahead(batch))
-            model.fit(program, batch, program.inputs.values(), tape=True, training=training)
+            runner.fit(program, batch, program.inputs.values(), tape)
 
-        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True, fits)
+        (inputs, labels, demands, batch), share, numbers = shared(model, traced, x, y, True, fits)
         if others and model.backend.compiles:
-            model.compile_ahead([program, *others], batch, training)
+            runner.compile_ahead(programs, [program, *others], batch)
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch if share is None else share.samples, model.vectors
         self._here, self._share = batch, share
@@ -108,31 +111,31 @@ class Linearization(Generic[M]):
         self._labels, self._given = labels, model.feed(inputs, labels) | numbers
         if training:
             model.dropout.draw()
-            self._given |= model.dropout(model.context(batch), model.drawn(share))
+            self._given |= model.dropout(runner.context(batch), dropout_now(model, share))
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
-        values = model.executor(program, tape=True, training=training)(
-            model.context(batch, share),
+        values = runner.executor(program, tape)(
+            runner.context(batch, share),
             program.feed(self._given),
             {program.names[key]: view for key, view in out.items()},
         )
         found = program.results(values)
-        results = set(program.outputs.values()) - programs.tape
+        results = set(program.outputs.values()) - tape
         self._tape = {node: x for node, x in values.items() if node not in results}
-        self.statistics = model.batch_statistics(programs, found, share)
-        flat = self.gradient, *(self.statistics.values() if model.of_ranks(programs) else ())
-        demands, (total, *counted) = model.summed(found, demands, share, *flat)
+        self.statistics = batch_statistics(programs, found, share)
+        flat = self.gradient, *(self.statistics.values() if of_ranks(programs) else ())
+        demands, (total, *divisor) = summed(model, found, demands, share, *flat)
         self.loss = total.to(model.dtype)
         self.outputs = found[Outputs()].clone()  # the tape has them too
         if share is not None:
             self.outputs = self.outputs[: share.here]
-        model.decay_(self.gradient, model.params)
+        decay_(model, self.gradient, model.params)
         largest = (self.gradient, model.params, *variances(self.statistics))
-        values = read_checked(demands, total, *counted, largest=largest)
+        values = read_checked(demands, total, *divisor, largest=largest)
         self.objective = float(values[0])
         if share is not None:
             self.count = share.normaliser
         else:
-            self.count = float(values[1]) if counted else float(model.count(y))
+            self.count = float(values[1] if divisor else counted(model, labels, batch))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raises an error: programs and their tape are of this model."""
@@ -173,7 +176,7 @@ class Linearization(Generic[M]):
         self._check_fresh()
         columns = columns_of(program, self._here, self.model.device)
         inputs = {**self._given, **columns, **(given or {})}
-        return self.model.run(program, self._here, inputs, self._tape, out, self._share)
+        return self.model.runner.run(program, self._here, inputs, self._tape, out, self._share)
 
     def _check_fresh(self) -> None:
         """Raises an error where something has changed in place since."""
@@ -219,7 +222,7 @@ class Linearization(Generic[M]):
             >>> lin.hvp(torch.tensor([1.0, 0.0, 0.0]))
             tensor([2., 2., 2.])
         """
-        return self.model.decay_(self.data_product(v), v)
+        return decay_(self.model, self.data_product(v), v)
 
     def ggnvp(self, v: Tensor, product: str = "r-operator") -> Tensor:
         """Returns (Jᵀ B J + λI) v, the generalized Gauss–Newton matrix of h times a vector.
@@ -241,11 +244,12 @@ class Linearization(Generic[M]):
             >>> lin.ggnvp(torch.tensor([0.0, 0.0, 1.0]), "stored-jacobian")
             tensor([2., 2., 2.])
         """
-        return self.model.decay_(self.data_product(v, "ggn", product), v)
+        return decay_(self.model, self.data_product(v, "ggn", product), v)
 
     def block_ggnvp(self, v: Tensor) -> Tensor:
         """Returns (blockdiag(J_lᵀ B J_l) + λI) v, a block per layer, from the stored Jacobian."""
-        return self.model.decay_(self.data_product(v, "ggn", "stored-jacobian", by_layer=True), v)
+        product = self.data_product(v, "ggn", "stored-jacobian", by_layer=True)
+        return decay_(self.model, product, v)
 
     def data_product(
         self,
@@ -590,8 +594,3 @@ def columns_of(program: Program, batch: int, device: torch.device) -> dict[Input
         return {}
     columns = torch.arange(node.shape[0], device=device)
     return {Columns(): columns[:, None].expand(concrete(node.shape, batch))}
-
-
-def own(x: Any) -> Any:
-    """Returns a tensor of inference mode as a copy: it does not tell when it is changed."""
-    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

@@ -60,9 +60,9 @@ def check_step(
     iterated = BY_BLOCK if Tag.BLOCKS in solver.needs else ITERATED
     vectors = VECTORS + (0 if isinstance(solver, Direct) else iterated)
     fixed = [Item("flat vectors", vectors * model.params.nbytes), *(item for item, _ in factors)]
-    if not model.plenty(programs, batch, sum(i.size for i in fixed) // model.dtype.itemsize):
+    if not model.runner.plenty(programs, batch, sum(i.size for i in fixed) // model.dtype.itemsize):
         working = max((work for _, work in factors), default=0)
-        counts = model.footprints(programs, batch)
+        counts = model.runner.footprints(model.programs[True], programs, batch)
 
         def need(n: int) -> list[Item]:
             found = {program: count(n) for program, count in counts.items()}
@@ -72,7 +72,7 @@ def check_step(
             return [*fixed, *kept, Item(f"work of {largest.name}", max(work, working))]
 
         capacity.check("a step", need, batch, model.device, in_pieces=True)
-    model.note_fitting(programs, batch)
+    model.runner.note_fitting(programs, batch)
 
 
 def _of_factors(curvature: Curvature, solver: Solver) -> Iterator[tuple[Item, int]]:

@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.tensors import imported, is_distributed
+from ...compiler.graph.tensors import check_tensor, imported, is_distributed
+from ...compiler.language.trees import mapped
 from .data_parallel import DataParallel
 
 T = TypeVar("T")
@@ -56,7 +57,17 @@ def placed(whole: Tensor, like: Any) -> Tensor:
     return DTensor.from_local(own, *at, run_check=False, shape=like.shape, stride=like.stride())
 
 
-def own_part(what: str, x: Any, parallel: DataParallel | None) -> Any:
+def inputs_here(x: Any, parallel: DataParallel | None) -> Any:
+    """Returns the inputs that this rank has of a batch; see `_own_part`."""
+    return mapped(lambda values: _own_part("inputs", values, parallel), x)
+
+
+def labels_here(y: Any, parallel: DataParallel | None) -> Tensor:
+    """Returns the labels that this rank has of a batch; raises an error where y is no tensor."""
+    return check_tensor("labels", _own_part("labels", y, parallel))
+
+
+def _own_part(what: str, x: Any, parallel: DataParallel | None) -> Any:
     """Returns this rank's part of a batch that is a DTensor; anything else as it is.
 
     Raises:

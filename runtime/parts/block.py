@@ -28,7 +28,7 @@ from .tags import Tag
 
 if TYPE_CHECKING:
     from ...compiler.curvature.blocks import DiagonalLayer
-    from ..model.layout import Layout
+    from ..inputs.layout import Layout
 
 RETRIES = 10  # how often a factorisation or a solve is tried again, each with more damping
 

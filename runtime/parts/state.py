@@ -20,7 +20,7 @@ from ...compiler.graph.options import check_mapping, check_seed
 from ..remaking import Remade
 
 if TYPE_CHECKING:
-    from ..model.dropout import DropoutNumbers
+    from ..inputs.dropout import DropoutNumbers
     from ..model.model import Model
 
 T = TypeVar("T")

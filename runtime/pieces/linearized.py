@@ -17,11 +17,12 @@ from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped
 from ...compiler.parts import PartPrograms
 from ...compiler.values import Gradient, Hvp, Losses, Outputs
-from ..model.compiled import Watch
+from ..inputs.data import read_checked
+from ..inputs.watch import Watch, own
 from ..model.factors import Factors
-from ..model.inputs import read_checked
-from ..model.linearization import Linearization, check_product, own, watched
+from ..model.linearization import Linearization, check_product, watched
 from ..model.model import Model
+from ..model.objective import decay_
 from ..parallel.ranks import Ranks
 from .cut import CutBatch
 from .gathering import Asked, Gathering
@@ -72,7 +73,7 @@ class LinearizedPieces(Linearization[Model]):
         if self._ready is not None:
             self._ready.take(found)
         self.outputs, self._labels = found[Outputs()], cut.labels
-        model.decay_(self.gradient, model.params)
+        decay_(model, self.gradient, model.params)
         demands, (total, *counted) = cut.measured(found[Losses()])
         largest = self.gradient, model.params
         numbers = read_checked(demands, total, *counted, largest=largest)

@@ -28,7 +28,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import Node, topological
 from ..data.sources import Source, is_stateful, mark_of, set_back, sources
 from ..disk import parsed, read_json, unreadable
-from ..model.batches import Placed, moved
+from ..inputs.batches import Placed, moved
 from ..model.compiled import Compiled
 from . import files
 from .averages import Averaged

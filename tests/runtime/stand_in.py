@@ -15,7 +15,7 @@ from torch import Tensor
 
 from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.language.losses import MSELoss
-from newtriton.runtime.model.dropout import DropoutNumbers
+from newtriton.runtime.inputs.dropout import DropoutNumbers
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
 from newtriton.runtime.vectors import Vectors
 

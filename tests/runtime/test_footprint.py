@@ -67,7 +67,7 @@ def test_a_program_is_counted_exactly() -> None:
     net = nt.Sequential(nt.Linear(7, bias=False), nt.Tanh(), nt.Linear(3, bias=False))
     model = nt.compile(net, (5,), nt.MSELoss(), backend="aten", device="cpu")
     program = model.programs[True].outputs
-    (count,) = model.footprints([program], 11).values()
+    (count,) = model.runner.footprints(model.programs[True], [program], 11).values()
     # The hidden layer before and after its activation; then that and the outputs.
     for batch in (1, 11, 1000):
         assert count(batch) == Footprint(4 * batch * 14, 4 * batch * 3)
@@ -104,7 +104,8 @@ def compare(name, net, shape, batch):
     lin = model.linearize(x[:4], y[:4])
     lin.ggnvp(model.params), lin.kronecker_factors("kfac")
     programs = [known.linearize, known.ggnvp, known.factors("kfac")]
-    counts = [count(batch).peak for count in model.footprints(programs, batch).values()]
+    counts = model.runner.footprints(known, programs, batch).values()
+    counts = [count(batch).peak for count in counts]
     taken, lin = measured(lambda: model.linearize(x, y))
     print(name, counts[0], taken)
     print(name, counts[1], measured(lambda: lin.ggnvp(model.params))[0])

@@ -172,7 +172,7 @@ def test_explain_says_what_a_step_takes_and_what_is_free(monkeypatch: pytest.Mon
     model = compiled()
     line = model.explain(batch=32).splitlines()[-1]
     programs = model.programs[True]
-    (count,) = model.footprints([programs.linearize], 32).values()
+    (count,) = model.runner.footprints(programs, [programs.linearize], 32).values()
     assert line.startswith("memory of a step on 32 samples: ") and line.endswith("; 5 GB free")
     assert f" {count(32).peak / 1e6:.3g} MB while it is linearized" in line
     assert f"then {count(32).kept / 1e6:.3g} MB" in line

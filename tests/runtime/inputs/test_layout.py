@@ -10,7 +10,7 @@ import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.language.network import trace
 from newtriton.compiler.values import Gradient
-from newtriton.runtime.model.layout import ALIGNMENT, Layout, faults, raise_faults
+from newtriton.runtime.inputs.layout import ALIGNMENT, Layout, faults, raise_faults
 
 net = nt.Sequential(nt.Conv2d(4, (3, 2), bias=False), nt.Flatten(), nt.Linear(3))
 layout = Layout(trace(net, (2, 4, 3), nt.CrossEntropyLoss()).parameters.values())
