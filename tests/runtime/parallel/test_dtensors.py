@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import newtriton as nt
 from newtriton.runtime.parallel.dtensors import gathered
+from tests.sources import FILES
 from tests.tolerances import assert_close, relative_error
 
 from .workers import Workers, equal_everywhere, workers
@@ -177,6 +179,18 @@ def test_a_module_of_dtensors_is_the_module_without(two: Workers, name: str, way
                 assert_close(found[kind][n].double(), value.double(), f"{kind} {n}")
 
 
+def test_nothing_imports_dtensors_for_those_who_have_none() -> None:
+    for path in FILES.values():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            assert not [
+                n
+                for n in names
+                if n.startswith(("torch.distributed.tensor", "torch.distributed.fsdp"))
+            ]
+
+
 # --- states ---------------------------------------------------------------------------------------
 
 
@@ -238,6 +252,15 @@ def given(parallel: nt.DataParallel) -> None:
     assert_close(model.flatten(v), whole.gradient(*own)[1], "flattened")
     whole.load_state_dict(module.state_dict())
     assert torch.equal(whole.params, model.params)
+
+    module(x).sum().backward()
+    with torch.inference_mode():
+        assert_close(model(x), whole(x), "after a backward pass of FSDP")
+    model.params.mul_(0.5)
+    assert torch.equal(
+        gathered(model.to_torch()[0].weight),
+        model.unflatten(model.params)["0.weight"].full_tensor(),
+    )
 
     here = mesh()
     batch = [dt.distribute_tensor(t, here, [dt.Shard(0)], src_data_rank=None) for t in (x, y)]
