@@ -13,7 +13,14 @@ from torch.nn.functional import pad
 
 from ...compiler.curvature.adjoints import MAX_COPIES, Noise
 from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS, DiagonalLayer, KroneckerLayer
-from ...compiler.curvature.factors import KINDS, Wanted
+from ...compiler.curvature.factors import (
+    KINDS,
+    Diagonal,
+    GradientsGram,
+    InputsGram,
+    InputsMean,
+    Wanted,
+)
 from ...compiler.curvature.jacobian import Basis
 from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError, quoted
@@ -33,6 +40,7 @@ from ...compiler.values import (
 )
 from ..inputs.data import check_device, read_checked
 from ..inputs.watch import Watch, own
+from ..parallel.owners import Owners
 from ..parallel.share import Share
 from ..reading import read
 from .compiled import Compiled
@@ -452,6 +460,7 @@ class Linearization(Generic[M]):
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
         pos_eig: float | None = None,
+        owners: Owners | None = None,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -478,6 +487,7 @@ class Linearization(Generic[M]):
             max_copies: the most backward copies of "kflr", an output of a sample each.
             pos_eig: the γ ≤ 0 of Pos-Eig in "pch-1" and "pch-2", which multiplies negative
                 eigenvalues (Chen, Chou & Chang 2018, eq. 8); None for −1 and 0.
+            owners: the ranks that alone get the factors of a layer; None for all.
 
         Raises:
             NewtritonError: the kind is unknown, the loss does not have it, it has nothing per
@@ -501,6 +511,7 @@ class Linearization(Generic[M]):
         gamma = check_pos_eig(kind, pos_eig)
         check_kind("generator", generator, (torch.Generator, NoneType), "a torch.Generator")
         check_kind("memory", memory, (dict, NoneType), "a dictionary, empty at first")
+        check_kind("owners", owners, (Owners, NoneType), "a curvature's owners")
         wanted = Wanted(
             kind,
             samples,
@@ -511,44 +522,69 @@ class Linearization(Generic[M]):
             pos_eig=gamma,
             **limits,
         )
-        return self._factors(wanted, generator, memory)
+        return self._factors(wanted, generator, memory, owners)
 
     def _factors(
         self,
         wanted: Wanted,
         generator: torch.Generator | None,
         memory: dict[Output, Tensor] | None,
+        owners: Owners | None,
     ) -> dict[str, Factors]:
-        """Returns the factors that are wanted."""
+        """Returns the factors that are wanted, of layers that this rank holds."""
         program, noise = self.programs.statistics(wanted), dict[Input, Tensor]()
         if (node := program.inputs.get(Noise())) is not None:
             found = drawn(self.model, node, self.batch, generator)
             noise[Noise()] = own_samples(node, found, self._share)
         found = self._run(program, noise, memory)
-        self._sum_factors(program, found)
+        self._sum_factors(program, found, owners)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         weight = wanted.weight(self.batch)
-        return factors_of(described(self.model, wanted), found, weight, self._ranks, self.batch)
+        blocks = described(self.model, wanted)
+        if owners is not None:
+            blocks = [block for block in blocks if owners.hold(block.names)]
+        return factors_of(blocks, found, weight, self._ranks, self.batch)
 
-    def _sum_factors(self, program: Program, found: Mapping[Output, Tensor]) -> None:
+    def _sum_factors(
+        self, program: Program, found: Mapping[Output, Tensor], owners: Owners | None
+    ) -> None:
         """Sums over ranks, in place, what each contributes to statistics; no tensor twice."""
         if self.model.parallel is None:
             return
         parts = self.programs.parts(program)
-        known = {id(found[key]): key for key in program.outputs if key in parts}
-        order = [*known.values()]
+        about = dict[int, list[Output]]()
+        for key in program.outputs:
+            if key in parts:
+                about.setdefault(id(found[key]), []).append(key)
         blocks = {block.layer: block for block in self.model.known_blocks}
+        order = [keys[0] for keys in about.values()]
         symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
-        matrices = [found[key] for key in symmetric]
-        flat = [found[key] for key in order if key not in symmetric]
-        self._ranks.sum_(*flat, symmetric=matrices, dtype=self.model.parallel.dtype)
+        flat = [key for key in order if key not in symmetric]
+        matrices, dtype = [found[key] for key in symmetric], self.model.parallel.dtype
+        if owners is None or owners.everything:
+            self._ranks.sum_(*(found[k] for k in flat), symmetric=matrices, dtype=dtype)
+            return
+        self._ranks.silence(*(found[key] for key in order))
+        names = [
+            {_parameter(blocks, key) for key in about[id(found[first])]}
+            for first in (*flat, *symmetric)
+        ]
+        owners.sum_(*(found[k] for k in flat), symmetric=matrices, dtype=dtype, names=names)
 
     def _layers(self, what: str, names: object) -> tuple[str, ...]:
         """Returns the names of layers with parameters."""
         found = check_names(what, names)
         self.model.layout.check_layers(what, found)
         return found
+
+
+def _parameter(blocks: Mapping[str, KroneckerLayer | DiagonalLayer], key: Output) -> str:
+    """Returns a parameter of the layer that a statistic is about."""
+    if isinstance(key, Diagonal):
+        return key.parameter
+    assert isinstance(key, (InputsGram, InputsMean, GradientsGram))
+    return blocks[key.layer].names[0]
 
 
 def check_product(curvature: str, product: str) -> None:

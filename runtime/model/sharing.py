@@ -74,7 +74,7 @@ def _agree(model: Compiled) -> None:
     state = [model.params, *model.buffers.values()]
     options = model.weight_decay, model.dtype, model.dropout.state_dict(), sorted(model.frozen)
     parallel = model.parallel
-    sums = parallel.batch_norm, parallel.factors, parallel.bucket
+    sums = parallel.batch_norm, parallel.factors, parallel.memory, parallel.bucket
     where = type(model.backend).__name__, model.backend.precision, *sums
     values = [x.detach().cpu().contiguous().numpy().tobytes() for x in state]
     facts = {

@@ -23,6 +23,7 @@ from ..model.factors import Factors
 from ..model.linearization import Linearization, check_product, watched
 from ..model.model import Model
 from ..model.objective import decay_
+from ..parallel.owners import Owners
 from ..parallel.ranks import Ranks
 from .cut import CutBatch
 from .gathering import Asked, Gathering
@@ -126,8 +127,12 @@ class LinearizedPieces(Linearization[Model]):
         wanted: Wanted,
         generator: torch.Generator | None,
         memory: dict[Output, Tensor] | None,
+        owners: Owners | None,
     ) -> dict[str, Factors]:
-        """Returns the factors that are wanted, from the first pass where they were asked for."""
+        """Returns the factors that are wanted, from the first pass where they were asked for.
+
+        They are summed for all ranks, whoever owns them.
+        """
         self._check_fresh()
         ready, self._ready = self._ready, None
         asked = Asked(wanted, generator)
