@@ -19,6 +19,7 @@ from ...compiler.graph.program import Output
 from ...compiler.graph.tensors import fault_of
 from ...compiler.language.network import Parameter, layer_of
 from ...kernels.memory import empty_like
+from ..parallel.dtensors import all_gathered
 
 ALIGNMENT = 16
 
@@ -119,7 +120,7 @@ class Layout:
             NewtritonError: lists everything that is missing, unexpected or misshapen.
         """
         views = self.torch_views(flat := torch.empty_like(like))
-        tensors = check_mapping("tensors", tensors)
+        tensors = all_gathered(check_mapping("tensors", tensors))
         raise_faults("flatten", faults(views, tensors))
         for name, view in views.items():
             view.copy_(tensors[name].detach())

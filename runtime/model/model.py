@@ -14,13 +14,13 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
-from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree, count
 from ...compiler.values import Gradient, Outputs, Scores
 from ..backend import Planned
 from ..inputs.data import Demand, check_labels, label_shape, read_checked
 from ..inputs.initialise import TRACKED
 from ..inputs.layout import faults, raise_faults
+from ..parallel.dtensors import all_gathered, inputs_here, labels_here
 from ..parallel.share import Share
 from ..summary import summary
 from .compiled import Compiled
@@ -105,14 +105,23 @@ class Model(Compiled):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over all entries; where any is missing, unexpected or misshapen, none.
 
+        Of a DTensor all parts are gathered.
+
         Raises:
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        state = check_mapping("the entries", state)
+        state = all_gathered(check_mapping("the entries", state))
         raise_faults("load_state_dict", faults(targets, state))
         for name, target in targets.items():
             target.copy_(state[name].detach())
+        self.publish()
+
+    def publish(self) -> None:
+        """Gives the parameters as they are now to whoever has copies; a compiled model has none.
+
+        Optimizers and `load_state_dict` do so after each change.
+        """
 
     def update_statistics(self, batch: Mapping[str, Tensor]) -> None:
         """Moves the running statistics towards a batch's, once per accepted step."""
@@ -166,7 +175,7 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        found, demands, share = self._evaluate(x, check_tensor("labels", y), training=False)
+        found, demands, share = self._evaluate(x, labels_here(y, self.parallel), training=False)
         demands, (total, *_) = summed(self, found, demands, share)
         read_checked(demands)
         return total.to(self.dtype)
@@ -178,7 +187,7 @@ class Model(Compiled):
         last linearization or gradient.
         """
         training = check_flag("training", training)
-        found, demands, share = self._evaluate(x, check_tensor("labels", y), training)
+        found, demands, share = self._evaluate(x, labels_here(y, self.parallel), training)
         demands, (total, *_) = summed(self, found, demands, share)
         return float(read_checked(demands, total)[0])
 
@@ -207,7 +216,7 @@ class Model(Compiled):
         It is what the sum of its losses is divided by: a scalar on the model's device where labels
         decide that, or where ranks have parts of the batch.
         """
-        here: float | Tensor = 0.0
+        y, here = labels_here(y, self.parallel), 0.0
         if len(y):
             traced = self.programs[True].traced
             labels, _ = check_labels(traced, y, len(y), self.dtype, self.device)
@@ -219,7 +228,7 @@ class Model(Compiled):
 
     def samples(self, x: Tree) -> int:
         """Returns how many samples a batch has, with those that other ranks have."""
-        here = count(x)
+        here = count(inputs_here(x, self.parallel))
         if self.parallel is None:
             return here
         return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))
