@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
+from newtriton.runtime.parallel.owners import placed, rows_of
 
 from .cases import PRESETS, compiled, cuts, part, samples, trained
 from .workers import fresh, with_options, workers
