@@ -69,13 +69,13 @@ def main() -> None:
             )
             traced = time.perf_counter()
             programs = model.programs[True]
-            model.executor(programs.linearize, tape=True)
+            model.runner.executor(programs.linearize, programs.tape)
             for program in (
                 programs.evaluate, programs.hvp, programs.ggnvp, programs.quadratic(1),
                 programs.quadratic(2), programs.quadratic(1, "ggn"), programs.factors("kfac"),
                 programs.factors("empirical"),
             ):  # fmt: skip
-                model.executor(program)
+                model.runner.executor(program)
             rows.append(
                 {
                     "network": make.__name__ + (" with batch norm" if batch_norm else ""),

@@ -44,6 +44,7 @@ ROOMS = (
     "runtime/rounding",
     "runtime/data/formats",
     "runtime/data",
+    "runtime/inputs",
     "runtime/model",
     "runtime/pieces",
     "runtime/parts",
@@ -59,6 +60,7 @@ ROOMS = (
     "bench/protocol",
     "bench/paper",
     "bench/kfac_jax",
+    "bench/scaling",
     "newtriton/command",
 )
 

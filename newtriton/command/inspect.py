@@ -11,7 +11,7 @@ from ..runtime.data.samples import Batches
 from ..runtime.diagnostics.errors import OF
 from ..runtime.diagnostics.linearized_data import LinearizedData
 from ..runtime.disk import read
-from ..runtime.model.batches import moved
+from ..runtime.inputs.batches import moved
 from ..runtime.model.linearized import Linearized
 from .catalogue import DEFAULT, DIAGNOSES, PROGRAMS, keywords_for, takers
 from .data import add_data, data

@@ -14,8 +14,8 @@ from ..compiler.graph.errors import NewtritonError, one_line
 from ..compiler.graph.options import check_count, check_number
 from ..compiler.language.trees import rows
 from ..runtime.data.samples import Batches, Samples
-from ..runtime.model.batches import moved
-from ..runtime.model.inputs import check_labels, read_checked
+from ..runtime.inputs.batches import moved
+from ..runtime.inputs.data import check_labels, read_checked
 from ..runtime.model.model import Model
 from ..runtime.parallel.data_parallel import launched
 from ..runtime.training.history import History
@@ -81,8 +81,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help=f"the seed of weights and order of the data {DEFAULT}")
     add(
         "--timeout", type=float, metavar="SECONDS",
-        help="on ranks that torchrun starts: how long they wait for one that does not answer before "
-        "the run ends (default: PyTorch's, half an hour on CPUs)",
+        help="on ranks that torchrun starts: how long they wait for one that does not answer, "
+        "before the run ends on all (default: PyTorch's, half an hour on CPUs)",
     )  # fmt: skip
     add("--threads", type=int, help="threads on the CPU (default: PyTorch's)")
     add(

@@ -95,7 +95,7 @@ def numbers(name: str, model: Model, batch: int, settings: Settings) -> Iterator
     generator = torch.Generator("cpu").manual_seed(0)
     graphs = network_programs(model.programs[True], two_products(settings.precision))
     leaf = partial(_leaf, model=model, batch=batch, generator=generator)
-    yield from _compared(name, graphs, leaf, model.context(batch), settings)
+    yield from _compared(name, graphs, leaf, model.runner.context(batch), settings)
 
 
 def vector_numbers(length: int, device: torch.device, settings: Settings) -> Iterator[Line]:

@@ -1,1 +1,1 @@
-"""A compiled network: parameters, linearizations, factors, and what a user may give it."""
+"""A compiled network: what runs its programs, linearizations, factors, from PyTorch's modules."""

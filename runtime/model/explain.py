@@ -10,7 +10,10 @@ from ...compiler.graph.errors import MissingRule
 from ...compiler.graph.ir import Graph, Node
 from ...compiler.graph.program import Program
 from ...compiler.programs import Programs
+from .. import capacity
 from ..backend import Planned
+from ..capacity import size
+from .runner import Runner
 
 MakePlan = Callable[[Program, Sequence[Node]], Planned | None]
 
@@ -78,6 +81,26 @@ def shown_programs(programs: Programs, two_products: bool) -> tuple[list[Program
         except MissingRule as error:
             missing[str(error)] = None
     return shown, list(missing)
+
+
+def memory_of_step(runner: Runner, known: Programs, shown: Sequence[Program], batch: int) -> str:
+    """Returns in a line what the values of a step take, and what is free.
+
+    Args:
+        runner: what runs programs.
+        known: all programs of the network.
+        shown: those of a step.
+        batch: the batch size.
+    """
+    counts = runner.footprints(known, [known.linearize, *shown], batch)
+    first, available = counts.pop(known.linearize)(batch), capacity.free(runner.device)
+    peaks = {program.name: count(batch).peak for program, count in counts.items()}
+    largest = max(peaks, key=lambda name: peaks[name])
+    left = "unknown" if available is None else size(available)
+    return (
+        f"memory of a step on {batch} samples: {size(first.peak)} while it is linearized, then "
+        f"{size(first.kept)} and {size(peaks[largest])} more in {largest}; {left} free"
+    )
 
 
 def _costs(graph: Graph, kept: frozenset[Node], batch: int, itemsize: int) -> str:

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...compiler.curvature.adjoints import MAX_COPIES, Noise
-from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS, DiagonalLayer, KroneckerLayer
-from ...compiler.curvature.factors import KINDS, Wanted
+from ...compiler.curvature.blocks import MAX_FACTOR
+from ...compiler.curvature.factors import Wanted
 from ...compiler.curvature.jacobian import Basis
-from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError, quoted
-from ...compiler.graph.ir import Node, Op, batch_axis, concrete, per_sample
+from ...compiler.graph.ir import concrete, per_sample
 from ...compiler.graph.options import check_count, check_flag, check_kind, check_names, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped, named
@@ -31,15 +30,18 @@ from ...compiler.values import (
     Hvp,
     Outputs,
 )
-from ..parallel.share import Share
+from ..inputs.data import check_device
+from ..inputs.watch import Watch, own
+from ..parallel.owners import Owners
 from ..reading import read
-from .compiled import Compiled, Watch
+from .compiled import Compiled
 from .factors import Factors
-from .inputs import check_device, read_checked
-from .statistics import factors_of, is_symmetric, variances
+from .objective import counted, decay_
+from .sharing import dropout_now, gathered, shared
+from .statistics import factors_of
+from .wanted import GRAMS, check_wanted, described, drawn, own_samples, sum_statistics
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
-GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
 PRODUCTS = ("r-operator", "stored-jacobian")
 MEMORY = 1 << 24  # bytes of a value of the network for all columns that go together
 
@@ -89,15 +91,15 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        others = list[Program]()
+        runner, tape, others = model.runner, programs.tape, list[Program]()
 
         def fits(batch: int) -> None:
             others.extend([] if ahead is None else ahead(batch))
-            model.fit(program, batch, program.inputs.values(), tape=True, training=training)
+            runner.fit(program, batch, program.inputs.values(), tape)
 
-        (inputs, labels, demands, batch), share, numbers = model.shared(traced, x, y, True, fits)
+        (inputs, labels, demands, batch), share, numbers = shared(model, traced, x, y, True, fits)
         if others and model.backend.compiles:
-            model.compile_ahead([program, *others], batch, training)
+            runner.compile_ahead(programs, [program, *others], batch)
         self.model, self.programs, self.training = model, programs, training
         self.batch, self.vectors = batch if share is None else share.samples, model.vectors
         self._here, self._share = batch, share
@@ -108,31 +110,23 @@ class Linearization(Generic[M]):
         self._labels, self._given = labels, model.feed(inputs, labels) | numbers
         if training:
             model.dropout.draw()
-            self._given |= model.dropout(model.context(batch), model.drawn(share))
+            self._given |= model.dropout(runner.context(batch), dropout_now(model, share))
         self.gradient, out = model.layout.target(Gradient, program.outputs, model.params)
-        values = model.executor(program, tape=True, training=training)(
-            model.context(batch, share),
+        values = runner.executor(program, tape)(
+            runner.context(batch, share),
             program.feed(self._given),
             {program.names[key]: view for key, view in out.items()},
         )
         found = program.results(values)
-        results = set(program.outputs.values()) - programs.tape
+        results = set(program.outputs.values()) - tape
         self._tape = {node: x for node, x in values.items() if node not in results}
-        self.statistics = model.batch_statistics(programs, found, share)
-        flat = self.gradient, *(self.statistics.values() if model.of_ranks(programs) else ())
-        demands, (total, *counted) = model.summed(found, demands, share, *flat)
-        self.loss = total.to(model.dtype)
+        h, self.statistics = gathered(model, programs, found, demands, share, self.gradient)
+        self.loss, self.objective = h.loss, h.objective
         self.outputs = found[Outputs()].clone()  # the tape has them too
         if share is not None:
-            self.outputs = self.outputs[: share.here]
-        model.decay_(self.gradient, model.params)
-        largest = (self.gradient, model.params, *variances(self.statistics))
-        values = read_checked(demands, total, *counted, largest=largest)
-        self.objective = float(values[0])
-        if share is not None:
-            self.count = share.normaliser
+            self.outputs, self.count = self.outputs[: share.here], share.normaliser
         else:
-            self.count = float(values[1]) if counted else float(model.count(y))
+            self.count = float(counted(model, labels, batch) if h.counted is None else h.counted)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raises an error: programs and their tape are of this model."""
@@ -173,7 +167,7 @@ class Linearization(Generic[M]):
         self._check_fresh()
         columns = columns_of(program, self._here, self.model.device)
         inputs = {**self._given, **columns, **(given or {})}
-        return self.model.run(program, self._here, inputs, self._tape, out, self._share)
+        return self.model.runner.run(program, self._here, inputs, self._tape, out, self._share)
 
     def _check_fresh(self) -> None:
         """Raises an error where something has changed in place since."""
@@ -219,7 +213,7 @@ class Linearization(Generic[M]):
             >>> lin.hvp(torch.tensor([1.0, 0.0, 0.0]))
             tensor([2., 2., 2.])
         """
-        return self.model.decay_(self.data_product(v), v)
+        return decay_(self.model, self.data_product(v), v)
 
     def ggnvp(self, v: Tensor, product: str = "r-operator") -> Tensor:
         """Returns (Jᵀ B J + λI) v, the generalized Gauss–Newton matrix of h times a vector.
@@ -241,11 +235,12 @@ class Linearization(Generic[M]):
             >>> lin.ggnvp(torch.tensor([0.0, 0.0, 1.0]), "stored-jacobian")
             tensor([2., 2., 2.])
         """
-        return self.model.decay_(self.data_product(v, "ggn", product), v)
+        return decay_(self.model, self.data_product(v, "ggn", product), v)
 
     def block_ggnvp(self, v: Tensor) -> Tensor:
         """Returns (blockdiag(J_lᵀ B J_l) + λI) v, a block per layer, from the stored Jacobian."""
-        return self.model.decay_(self.data_product(v, "ggn", "stored-jacobian", by_layer=True), v)
+        product = self.data_product(v, "ggn", "stored-jacobian", by_layer=True)
+        return decay_(self.model, product, v)
 
     def data_product(
         self,
@@ -267,8 +262,7 @@ class Linearization(Generic[M]):
         Raises:
             NewtritonError: an option is unknown, or as `hvp` and `ggnvp` raise it.
         """
-        check_option("curvature", curvature, MATRICES)
-        check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
+        check_product(curvature, product)
         check_flag("by_layer", by_layer)
         v = self._vector(v)
         if product == "stored-jacobian":
@@ -449,6 +443,7 @@ class Linearization(Generic[M]):
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
         pos_eig: float | None = None,
+        owners: Owners | None = None,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -475,6 +470,7 @@ class Linearization(Generic[M]):
             max_copies: the most backward copies of "kflr", an output of a sample each.
             pos_eig: the γ ≤ 0 of Pos-Eig in "pch-1" and "pch-2", which multiplies negative
                 eigenvalues (Chen, Chou & Chang 2018, eq. 8); None for −1 and 0.
+            owners: the ranks that alone get the factors of a layer; None for all.
 
         Raises:
             NewtritonError: the kind is unknown, the loss does not have it, it has nothing per
@@ -490,84 +486,42 @@ class Linearization(Generic[M]):
             >>> pair.A.shape, pair.G.shape
             (torch.Size([3, 3]), torch.Size([1, 1]))
         """
-        check_option("kind", kind, KINDS)
-        check_count("samples", samples)
-        check_option("sharing", sharing, SHARINGS)
-        limits = {"max_factor": check_count("max_factor", max_factor)}
-        limits["max_copies"] = check_count("max_copies", max_copies)
-        gamma = check_pos_eig(kind, pos_eig)
+        wanted = check_wanted(
+            self.model.layout, kind, samples, means, layers, per_sample, sharing=sharing,
+            max_factor=max_factor, max_copies=max_copies, pos_eig=pos_eig,
+        )  # fmt: skip
         check_kind("generator", generator, (torch.Generator, NoneType), "a torch.Generator")
         check_kind("memory", memory, (dict, NoneType), "a dictionary, empty at first")
-        wanted = Wanted(
-            kind,
-            samples,
-            frozenset(self._layers("means", means)),
-            None if layers is None else frozenset(self._layers("layers", layers)),
-            check_flag("per_sample", per_sample),
-            sharing=sharing,
-            pos_eig=gamma,
-            **limits,
-        )
-        return self._factors(wanted, generator, memory)
+        check_kind("owners", owners, (Owners, NoneType), "a curvature's owners")
+        return self._factors(wanted, generator, memory, owners)
 
     def _factors(
         self,
         wanted: Wanted,
         generator: torch.Generator | None,
         memory: dict[Output, Tensor] | None,
+        owners: Owners | None,
     ) -> dict[str, Factors]:
-        """Returns the factors that are wanted."""
+        """Returns the factors that are wanted, of layers that this rank holds."""
         program, noise = self.programs.statistics(wanted), dict[Input, Tensor]()
         if (node := program.inputs.get(Noise())) is not None:
             found = drawn(self.model, node, self.batch, generator)
             noise[Noise()] = own_samples(node, found, self._share)
         found = self._run(program, noise, memory)
-        self._sum_factors(program, found)
+        sum_statistics(self.model, self.programs, program, found, self._ranks, owners)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         weight = wanted.weight(self.batch)
-        return factors_of(described(self.model, wanted), found, weight, self._ranks, self.batch)
-
-    def _sum_factors(self, program: Program, found: Mapping[Output, Tensor]) -> None:
-        """Sums over ranks, in place, what each contributes to statistics; no tensor twice."""
-        if self.model.parallel is None:
-            return
-        parts = self.programs.parts(program)
-        known = {id(found[key]): key for key in program.outputs if key in parts}
-        order = [*known.values()]
-        blocks = {block.layer: block for block in self.model.known_blocks}
-        symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
-        matrices = [found[key] for key in symmetric]
-        flat = [found[key] for key in order if key not in symmetric]
-        self._ranks.sum_(*flat, symmetric=matrices, dtype=self.model.parallel.dtype)
-
-    def _layers(self, what: str, names: object) -> tuple[str, ...]:
-        """Returns the names of layers with parameters."""
-        found = check_names(what, names)
-        self.model.layout.check_layers(what, found)
-        return found
+        blocks = described(self.model, wanted)
+        if owners is not None:
+            blocks = [block for block in blocks if owners.hold(block.names)]
+        return factors_of(blocks, found, weight, self._ranks, self.batch)
 
 
-def described(model: Compiled, wanted: Wanted) -> list[KroneckerLayer | DiagonalLayer]:
-    """Returns the blocks of which there are factors."""
-    return model.blocks if wanted.layers is None else model.blocks_of(wanted.layers)
-
-
-def drawn(model: Compiled, node: Node, batch: int, generator: torch.Generator | None) -> Tensor:
-    """Returns the uniform or normal random numbers that a leaf stands for."""
-    draw = torch.rand if model.criterion.noise == "uniform" else torch.randn
-    device = model.device if generator is None else generator.device
-    shape = concrete(node.shape, batch)
-    return draw(shape, generator=generator, dtype=model.dtype, device=device).to(model.device)
-
-
-def own_samples(node: Node, drawn: Tensor, share: Share | None) -> Tensor:
-    """Returns the random numbers of the samples that are here, of those of the whole batch."""
-    axis = batch_axis(node.shape)
-    if share is None or axis is None:
-        return drawn
-    times = node.shape[axis].times
-    return drawn.narrow(axis, times * (share.first if share.here else 0), times * share.run)
+def check_product(curvature: str, product: str) -> None:
+    """Checks of which matrix products are, and the form in which they are taken."""
+    check_option("curvature", curvature, MATRICES)
+    check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
 
 
 def watched(model: Compiled, x: Tree, y: Tensor, training: bool) -> Iterator[tuple[str, Tensor]]:
@@ -585,8 +539,3 @@ def columns_of(program: Program, batch: int, device: torch.device) -> dict[Input
         return {}
     columns = torch.arange(node.shape[0], device=device)
     return {Columns(): columns[:, None].expand(concrete(node.shape, batch))}
-
-
-def own(x: Any) -> Any:
-    """Returns a tensor of inference mode as a copy: it does not tell when it is changed."""
-    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

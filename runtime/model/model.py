@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import isroutine
 from typing import Any
 
 import torch
@@ -12,20 +14,21 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
-from ...compiler.graph.tensors import check_tensor
-from ...compiler.language.trees import Tree
+from ...compiler.language.trees import Tree, count
 from ...compiler.values import Gradient, Outputs, Scores
-from .. import capacity
 from ..backend import Planned
-from ..capacity import size
+from ..inputs.data import Demand, check_labels, label_shape, read_checked
+from ..inputs.initialise import TRACKED
+from ..inputs.layout import faults, raise_faults
+from ..parallel.dtensors import all_gathered, inputs_here, labels_here
 from ..parallel.share import Share
 from ..summary import summary
-from .compiled import TRACKED, Compiled
-from .explain import explain, shown_programs
-from .inputs import Demand, label_shape, read_checked
-from .layout import faults, raise_faults
+from .compiled import Compiled
+from .explain import explain, memory_of_step, shown_programs
 from .linearization import Linearization
-from .statistics import variances
+from .objective import counted, summed
+from .runner import NOTHING
+from .sharing import dropout_now, gathered, shared
 from .view import ParameterView
 
 
@@ -102,14 +105,23 @@ class Model(Compiled):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over all entries; where any is missing, unexpected or misshapen, none.
 
+        Of a DTensor all parts are gathered.
+
         Raises:
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        state = check_mapping("the entries", state)
+        state = all_gathered(check_mapping("the entries", state))
         raise_faults("load_state_dict", faults(targets, state))
         for name, target in targets.items():
             target.copy_(state[name].detach())
+        self.publish()
+
+    def publish(self) -> None:
+        """Gives the parameters as they are now to whoever has copies; a compiled model has none.
+
+        Optimizers and `load_state_dict` do so after each change.
+        """
 
     def update_statistics(self, batch: Mapping[str, Tensor]) -> None:
         """Moves the running statistics towards a batch's, once per accepted step."""
@@ -142,7 +154,7 @@ class Model(Compiled):
         programs = self.programs[False]
         traced = programs.traced
         inputs, _, demands, batch = self.check(traced, x, None)
-        scores = self.run(programs.scores, batch, self.feed(inputs))[Scores()]
+        scores = self.runner.run(programs.scores, batch, self.feed(inputs))[Scores()]
         read_checked(demands)
         found = scores.argmax(1).reshape(label_shape(traced, batch))
         if traced.rows.shape[-1] > 1 or self.criterion.values is None:
@@ -163,8 +175,8 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        found, demands, share = self._evaluate(x, check_tensor("labels", y), training=False)
-        demands, (total, *_) = self.summed(found, demands, share)
+        found, demands, share = self._evaluate(x, labels_here(y, self.parallel), training=False)
+        demands, (total, *_) = summed(self, found, demands, share)
         read_checked(demands)
         return total.to(self.dtype)
 
@@ -175,8 +187,8 @@ class Model(Compiled):
         last linearization or gradient.
         """
         training = check_flag("training", training)
-        found, demands, share = self._evaluate(x, check_tensor("labels", y), training)
-        demands, (total, *_) = self.summed(found, demands, share)
+        found, demands, share = self._evaluate(x, labels_here(y, self.parallel), training)
+        demands, (total, *_) = summed(self, found, demands, share)
         return float(read_checked(demands, total)[0])
 
     def _evaluate(
@@ -187,14 +199,44 @@ class Model(Compiled):
         program = programs.outputs if y is None else programs.evaluate
 
         def fits(batch: int) -> None:
-            self.fit(program, batch, program.inputs.values())
+            self.runner.fit(program, batch, program.inputs.values())
 
-        checked, share, numbers = self.shared(programs.traced, x, y, fits=fits)
+        checked, share, numbers = shared(self, programs.traced, x, y, fits=fits)
         inputs, labels, demands, batch = checked
         feed = self.feed(inputs, labels) | numbers
         if training:
-            feed |= self.dropout(self.context(batch), self.drawn(share))
-        return self.run(program, batch, feed, share=share), demands, share
+            feed |= self.dropout(self.runner.context(batch), dropout_now(self, share))
+        return self.runner.run(program, batch, feed, share=share), demands, share
+
+    # --- what batches count ---------------------------------------------------------------------
+
+    def count(self, y: Tensor) -> float | Tensor:
+        """Returns what weighs a batch in a mean of h over batches, by its labels.
+
+        It is what the sum of its losses is divided by: a scalar on the model's device where labels
+        decide that, or where ranks have parts of the batch.
+        """
+        y, here = labels_here(y, self.parallel), 0.0
+        if len(y):
+            traced = self.programs[True].traced
+            labels, _ = check_labels(traced, y, len(y), self.dtype, self.device)
+            here = counted(self, labels, len(y))
+        if self.parallel is None:
+            return here
+        number = torch.zeros((), dtype=torch.float64, device=self.device).add_(here)
+        return self.ranks.all_sum(number)
+
+    def samples(self, x: Tree) -> int:
+        """Returns how many samples a batch has, with those that other ranks have."""
+        here = count(inputs_here(x, self.parallel))
+        if self.parallel is None:
+            return here
+        return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))
+
+    def counts(self, y: Tensor) -> Tensor:
+        """Returns which int labels count."""
+        ignored = self.criterion.ignored(self.programs[True].traced.z)
+        return torch.ones_like(y, dtype=torch.bool) if ignored is None else y != ignored
 
     # --- derivatives ----------------------------------------------------------------------------
 
@@ -204,22 +246,17 @@ class Model(Compiled):
         traced, program = programs.traced, programs.linearize
 
         def fits(batch: int) -> None:
-            self.fit(program, batch, program.inputs.values())
+            self.runner.fit(program, batch, program.inputs.values())
 
-        (inputs, labels, demands, batch), share, numbers = self.shared(traced, x, y, True, fits)
+        (inputs, labels, demands, batch), share, numbers = shared(self, traced, x, y, True, fits)
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
         with self.ranks.told(), self.dropout.undone():
             self.dropout.draw()
             feed = self.feed(inputs, labels) | numbers
-            feed |= self.dropout(self.context(batch), self.drawn(share))
-            found = self.run(program, batch, feed, out=out, share=share)
-            statistics = self.batch_statistics(programs, found, share)
-            flat = gradient, *(statistics.values() if self.of_ranks(programs) else ())
-            demands, (total, *_) = self.summed(found, demands, share, *flat)
-            self.decay_(gradient, self.params)
-            largest = (gradient, self.params, *variances(statistics))
-            h = float(read_checked(demands, total, largest=largest)[0])
-        return h, gradient, statistics
+            feed |= self.dropout(self.runner.context(batch), dropout_now(self, share))
+            found = self.runner.run(program, batch, feed, out=out, share=share)
+            h, statistics = gathered(self, programs, found, demands, share, gradient)
+        return h.objective, gradient, statistics
 
     def linearize(
         self,
@@ -251,10 +288,11 @@ class Model(Compiled):
             (tensor(9.), tensor([-6., -6., -6.]))
         """
         programs = self.programs[check_flag("training", training)]
-        if ahead is not None and not callable(ahead):
+        if not (ahead is None or isroutine(ahead) or isinstance(ahead, partial)):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
         with self.ranks.told(), self.dropout.undone():
-            return Linearization(self, programs, x, y, training, ahead)
+            given = None if ahead is None else partial(_programs, ahead)
+            return Linearization(self, programs, x, y, training, given)
 
     # --- in words -------------------------------------------------------------------------------
 
@@ -309,24 +347,13 @@ class Model(Compiled):
         check_flag("kernels", kernels)
 
         def plan(program: Program, made: Sequence[Node]) -> Planned | None:
-            return self.executor(program, tape=program is programs.linearize).plan(batch, made)
+            keep = programs.tape if program is programs.linearize else NOTHING
+            return self.runner.executor(program, keep).plan(batch, made)
 
         two = self.two_products(batch)
         table = explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
-        return f"{table}\n{self._memory_of_step(shown_programs(programs, two)[0], batch)}"
-
-    def _memory_of_step(self, shown: Sequence[Program], batch: int) -> str:
-        """Returns in a line what the values of a step take, and what is free."""
-        linearize = self.programs[True].linearize
-        counts = self.footprints([linearize, *shown], batch)
-        first, available = counts.pop(linearize)(batch), capacity.free(self.device)
-        peaks = {program.name: count(batch).peak for program, count in counts.items()}
-        largest = max(peaks, key=lambda name: peaks[name])
-        left = "unknown" if available is None else size(available)
-        return (
-            f"memory of a step on {batch} samples: {size(first.peak)} while it is linearized, then "
-            f"{size(first.kept)} and {size(peaks[largest])} more in {largest}; {left} free"
-        )
+        shown = shown_programs(programs, two)[0]
+        return f"{table}\n{memory_of_step(self.runner, programs, shown, batch)}"
 
 
 def check_model(model: Any) -> Model:
@@ -337,3 +364,11 @@ def check_model(model: Any) -> Model:
     """
     made = "what newtriton.compile or newtriton.from_torch gave"
     return check_members("model", model, ("layout", "weight_decay"), made)
+
+
+def _programs(ahead: Callable[[int], Sequence[Program]], batch: int) -> Sequence[Program]:
+    """Returns what `ahead` gives for a batch size, programs."""
+    found = ahead(batch)
+    if isinstance(found, (list, tuple)) and all(isinstance(each, Program) for each in found):
+        return found
+    raise NewtritonError(f"ahead gave {quoted(found)}: give a list of programs")

@@ -60,9 +60,9 @@ def check_step(
     iterated = BY_BLOCK if Tag.BLOCKS in solver.needs else ITERATED
     vectors = VECTORS + (0 if isinstance(solver, Direct) else iterated)
     fixed = [Item("flat vectors", vectors * model.params.nbytes), *(item for item, _ in factors)]
-    if not model.plenty(programs, batch, sum(i.size for i in fixed) // model.dtype.itemsize):
+    if not model.runner.plenty(programs, batch, sum(i.size for i in fixed) // model.dtype.itemsize):
         working = max((work for _, work in factors), default=0)
-        counts = model.footprints(programs, batch)
+        counts = model.runner.footprints(model.programs[True], programs, batch)
 
         def need(n: int) -> list[Item]:
             found = {program: count(n) for program, count in counts.items()}
@@ -72,7 +72,7 @@ def check_step(
             return [*fixed, *kept, Item(f"work of {largest.name}", max(work, working))]
 
         capacity.check("a step", need, batch, model.device, in_pieces=True)
-    model.note_fitting(programs, batch)
+    model.runner.note_fitting(programs, batch)
 
 
 def _of_factors(curvature: Curvature, solver: Solver) -> Iterator[tuple[Item, int]]:
@@ -83,7 +83,7 @@ def _of_factors(curvature: Curvature, solver: Solver) -> Iterator[tuple[Item, in
     if not isinstance(curvature, KroneckerCurvature):
         return
     sketch = curvature.sketch
-    for block in sketch.blocks if not curvature.is_filled else ():
+    for block in sketch.held if not curvature.is_filled else ():
         for name, x in block.tensors.items():
             shape = " × ".join(f"{n:,}" for n in x.shape)
             yield Item(f"{name} of layer {block.layer!r}, {shape},", x.nbytes, SMALLER), 0
@@ -97,7 +97,7 @@ def _of_factors(curvature: Curvature, solver: Solver) -> Iterator[tuple[Item, in
 
 def _bases(sketch: BlockDiagonal) -> Footprint:
     """Returns the bytes that new eigenbases of factors take, where blocks keep some."""
-    kept = [x for b in sketch.blocks for name, x in b.tensors.items() if name.startswith("basis_")]
+    kept = [x for b in sketch.held for name, x in b.tensors.items() if name.startswith("basis_")]
     with Allocations(lazily=True) as found:
         spectra = diagonalise([Symmetric(x) for x in kept])
         footprint = found.footprint

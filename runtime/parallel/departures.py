@@ -95,11 +95,15 @@ class Departures:
         Raises:
             NewtritonError: they are not, or a call has failed before.
         """
-        if self.broken is not None:
-            raise NewtritonError(self.broken)
+        self.check()
         if self._left.calls == self.calls:
             self._rejoin()
         self.calls += 1
+
+    def check(self) -> None:
+        """Raises an error where a call has failed before."""
+        if self.broken is not None:
+            raise NewtritonError(self.broken)
 
     def wait(self, work: Any) -> None:
         """Waits for a call on the host, and looks meanwhile whether a rank has left.
@@ -185,6 +189,19 @@ class Departures:
         self._thread = Thread(target=_quietly, args=(call,), daemon=True)
         self._thread.start()
         self._thread.join(LOOK)
+
+
+class Within:
+    """The departures of a group for some of its ranks, whose calls the others do not count.
+
+    Args:
+        departures: those of the group.
+    """
+
+    def __init__(self, departures: Departures | Within) -> None:
+        self.begin = self.check = departures.check
+        self.wait, self.fail = departures.wait, departures.fail
+        self.told, self.leave = departures.told, departures.leave
 
 
 def _quietly(call: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .buckets import Bucket, Part, buckets
 from .counter import Traffic
-from .departures import Departures, departures_of
+from .departures import Departures, Within, departures_of
 
 
 class Ranks:
@@ -25,6 +26,7 @@ class Ranks:
     Args:
         group: the group; None for a single rank.
         bucket: the bytes up to which tensors are summed together.
+        whole: all ranks, where these are some of them.
 
     Attributes:
         rank: the number of this rank in the group.
@@ -40,11 +42,16 @@ class Ranks:
         (1, tensor([1., 1.]))
     """
 
-    def __init__(self, group: Any, bucket: int = 1 << 25) -> None:
-        self.group, self.bucket, self.traffic = group, bucket, Traffic()
+    def __init__(self, group: Any, bucket: int = 1 << 25, whole: Ranks | None = None) -> None:
+        self.group, self.bucket = group, bucket
+        self.traffic = Traffic() if whole is None else whole.traffic
         self.rank = 0 if group is None else dist.get_rank(group)
         self.size = 1 if group is None else dist.get_world_size(group)
-        self.departures = None if self.size == 1 else departures_of(group)
+        self.departures: Departures | Within | None = None
+        if whole is not None and whole.departures is not None:
+            self.departures = Within(whole.departures)
+        elif self.size > 1:
+            self.departures = departures_of(group)
 
     def told(self) -> AbstractContextManager[None]:
         """Lets other ranks know where an error leaves a `with` statement; see `Departures`."""
@@ -73,6 +80,7 @@ class Ranks:
         *tensors: Tensor,
         symmetric: Sequence[Tensor] = (),
         dtype: torch.dtype | None = None,
+        to: Sequence[int | None] | None = None,
     ) -> None:
         """Sums tensors over all ranks, in place.
 
@@ -82,18 +90,63 @@ class Ranks:
             tensors: what is summed.
             symmetric: symmetric matrices, of which one triangle travels.
             dtype: the dtype in which these matrices travel, theirs unless given.
+            to: for each of both the rank that wants the sum, None for all; elsewhere nothing is
+                left of it.
         """
         if self.alone:
             return
-        parts = [Part(x, False, x.dtype) for x in tensors]
-        parts += [Part(x, True, dtype or x.dtype) for x in symmetric]
+        wanted = [None] * (len(tensors) + len(symmetric)) if to is None else to
+        kinds = [(x, False, x.dtype) for x in tensors]
+        kinds += [(x, True, dtype or x.dtype) for x in symmetric]
+        parts = [Part(*kind, rank) for kind, rank in zip(kinds, wanted, strict=True)]
         under_way: list[tuple[Bucket, Tensor, Any]] = []
         for bucket in buckets(parts, self.bucket):
             flat = bucket.packed()
-            under_way.append((bucket, flat, self._sum(flat)))
+            under_way.append((bucket, flat, self._sum(flat, bucket.to)))
+        for bucket, flat, work in under_way:
+            self._wait(work, flat)
+            if bucket.to in (None, self.rank):
+                bucket.unpack()
+
+    def give(self, tensors: Sequence[Sequence[Tensor]]) -> None:
+        """Writes to some tensors for each rank what that rank has there, in a call for each."""
+        under_way: list[tuple[Bucket, Tensor, Any]] = []
+        for rank, own in enumerate(tensors):
+            if self.alone or not own:
+                continue
+            bucket = Bucket([Part(x, False, x.dtype) for x in own])
+            flat = bucket.packed()
+            self._note("broadcast", flat)
+            with self._calling():
+                work = dist.broadcast(flat, group=self.group, group_src=rank, async_op=True)
+            under_way.append((bucket, flat, work))
         for bucket, flat, work in under_way:
             self._wait(work, flat)
             bucket.unpack()
+
+    def silence(self, *tensors: Tensor) -> None:
+        """Makes tensors 0 that a rank would contribute which has nothing to give."""
+
+    def part(self, members: range, timeout: timedelta | None) -> Ranks:
+        """Returns some of the ranks as a group, which all of these ask for together.
+
+        Args:
+            members: their numbers, this rank's among them.
+            timeout: that of the group; None for PyTorch's.
+        """
+        if len(members) == self.size:
+            return self
+        if len(members) == 1:
+            return Ranks(None)
+        ranks = [dist.get_global_rank(self.group, member) for member in members]
+        backend = dist.get_backend(self.group)
+        group = dist.new_group(ranks, timeout, backend, use_local_synchronization=True)
+        return Ranks(group, self.bucket, self)
+
+    def begin(self) -> None:
+        """Counts calls of parts of the ranks, which are not equally many, as one of all ranks."""
+        if self.departures is not None:
+            self.departures.begin()
 
     @property
     def device(self) -> torch.device:
@@ -112,17 +165,23 @@ class Ranks:
             return numbers.unsqueeze(0)
         own = numbers.to(self.device).contiguous()
         rows = own.new_empty(self.size, own.numel())
-        self.traffic.note("all_gather", own.numel() * own.itemsize)
+        self._note("all_gather", own)
         with self._calling():
             work = dist.all_gather(list(rows.unbind()), own, group=self.group, async_op=True)
         self._wait(work, own)
         return rows.to(numbers.device)
 
-    def _sum(self, flat: Tensor) -> Any:
-        """Begins to sum contiguous memory over all ranks."""
-        self.traffic.note("all_reduce", flat.numel() * flat.itemsize)
+    def _sum(self, flat: Tensor, to: int | None = None) -> Any:
+        """Begins to sum contiguous memory over all ranks, for one of them or for all."""
+        self._note("all_reduce" if to is None else "reduce", flat)
         with self._calling():
-            return dist.all_reduce(flat, group=self.group, async_op=True)
+            if to is None:
+                return dist.all_reduce(flat, group=self.group, async_op=True)
+            return dist.reduce(flat, group=self.group, group_dst=to, async_op=True)
+
+    def _note(self, name: str, flat: Tensor) -> None:
+        """Counts what a call carries."""
+        self.traffic.note(name, flat.numel() * flat.itemsize, self.size)
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
@@ -143,7 +202,7 @@ class Ranks:
 
 
 @contextmanager
-def answering(departures: Departures) -> Iterator[None]:
+def answering(departures: Departures | Within) -> Iterator[None]:
     """Says in one sentence that another rank has died, or hangs.
 
     Raises:
@@ -182,8 +241,13 @@ class Listening(Ranks):
         *tensors: Tensor,
         symmetric: Sequence[Tensor] = (),
         dtype: torch.dtype | None = None,
+        to: Sequence[int | None] | None = None,
     ) -> None:
         """Makes tensors the sums over all other ranks."""
-        for x in (*tensors, *symmetric):
+        self.silence(*tensors, *symmetric)
+        super().sum_(*tensors, symmetric=symmetric, dtype=dtype, to=to)
+
+    def silence(self, *tensors: Tensor) -> None:
+        """Makes tensors 0."""
+        for x in tensors:
             x.zero_()
-        super().sum_(*tensors, symmetric=symmetric, dtype=dtype)

@@ -11,9 +11,12 @@ from torch import Tensor
 from ...compiler.graph.ir import Node, batch_axis
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.values import Counted, Losses, Normaliser, RandomNumbers, Samples
-from ..model.inputs import Demand
-from ..model.linearization import GRAMS, columns_of
+from ..inputs.data import Demand
+from ..model.linearization import columns_of
 from ..model.model import Model
+from ..model.objective import counted, summed
+from ..model.sharing import dropout_now, shared
+from ..model.wanted import GRAMS
 
 
 class CutBatch:
@@ -58,21 +61,21 @@ class CutBatch:
         fits: Callable[[], object] = lambda: None,
     ) -> None:
         self.model, self.programs, self.size = model, model.part_programs(training), size
-        checked, self.share, self.numbers = model.shared(
-            model.programs[training].traced, x, y, True, lambda batch: fits()
-        )
+        traced = model.programs[training].traced
+        given = traced, x, y, True, lambda batch: fits()
+        checked, self.share, self.numbers = shared(model, *given)
         assert checked.labels is not None
         self._inputs, self.labels = checked.inputs, checked.labels
         self.demands, self.here, self.passes = checked.demands, checked.batch, 0
         if self.share is None:
-            self.batch, self.count = self.here, model.counted(self.labels, self.here)
+            self.batch, self.count = self.here, counted(model, self.labels, self.here)
             self.numbers |= {Samples(): self._scalar(self.batch)}
             self.numbers |= {Normaliser(): self._scalar(self.count)}
         else:
             self.batch, self.count = self.share.samples, self.share.normaliser
         if draw:
             model.dropout.draw()
-        self._drawn = model.drawn(self.share)
+        self._drawn = dropout_now(model, self.share)
 
     @property
     def is_cut(self) -> bool:
@@ -134,18 +137,18 @@ class CutBatch:
         feed = model.feed(inputs, labels) | self.numbers
         feed |= columns_of(program, count, model.device)
         if any(isinstance(key, RandomNumbers) for key in leaves):
-            feed |= model.dropout(model.context(count), self._drawn.at(start, count))
+            feed |= model.dropout(model.runner.context(count), self._drawn.at(start, count))
         feed |= {
             key: _rows(leaves[key], x, start, count)
             for key, x in (given or {}).items()
             if key in leaves
         }
-        return model.run(program, count, feed, out=out)
+        return model.runner.run(program, count, feed, out=out)
 
     def measured(self, losses: Tensor) -> tuple[list[Demand], list[Tensor]]:
-        """Returns all that values must be, and h, see `Model.summed`."""
-        counted = {Counted(): self.count} if isinstance(self.count, Tensor) else {}
-        return self.model.summed({Losses(): losses, **counted}, self.demands, self.share)
+        """Returns all that values must be, and h, see `summed`."""
+        given = {Counted(): self.count} if isinstance(self.count, Tensor) else {}
+        return summed(self.model, {Losses(): losses, **given}, self.demands, self.share)
 
 
 class _Total:

@@ -14,8 +14,8 @@ from ...compiler.curvature.blocks import KroneckerLayer
 from ...compiler.curvature.factors import LayerInputs, Wanted
 from ...compiler.graph.program import Input, Output, Program
 from ..model.factors import Factors, KroneckerFactors
-from ..model.linearization import described, drawn, own_samples
 from ..model.statistics import factors_of
+from ..model.wanted import described, drawn, own_samples
 from .cut import CutBatch
 from .moments import Moments, PiecewiseFactors
 
@@ -80,7 +80,7 @@ class Gathering:
         found: dict[Output, Tensor] = {key: self.given[s] for key, s in staged.known.items()}
         if staged.rest.outputs:
             feed = model.standing() | self.cut.numbers | self.given
-            found |= model.run(staged.rest, 1, feed)
+            found |= model.runner.run(staged.rest, 1, feed)
         pairs = factors_of(described(model, wanted), found)
         return self._with_samples(pairs) if wanted.per_sample else pairs
 

@@ -17,11 +17,12 @@ from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped
 from ...compiler.parts import PartPrograms
 from ...compiler.values import Gradient, Hvp, Losses, Outputs
-from ..model.compiled import Watch
+from ..inputs.watch import Watch, own
 from ..model.factors import Factors
-from ..model.inputs import read_checked
-from ..model.linearization import Linearization, own, watched
+from ..model.linearization import Linearization, check_product, watched
 from ..model.model import Model
+from ..model.objective import completed
+from ..parallel.owners import Owners
 from ..parallel.ranks import Ranks
 from .cut import CutBatch
 from .gathering import Asked, Gathering
@@ -72,12 +73,9 @@ class LinearizedPieces(Linearization[Model]):
         if self._ready is not None:
             self._ready.take(found)
         self.outputs, self._labels = found[Outputs()], cut.labels
-        model.decay_(self.gradient, model.params)
-        demands, (total, *counted) = cut.measured(found[Losses()])
-        largest = self.gradient, model.params
-        numbers = read_checked(demands, total, *counted, largest=largest)
-        self.loss, self.objective = total.to(model.dtype), float(numbers[0])
-        self.count = float(numbers[1] if counted else cut.count)
+        h = completed(model, self.gradient, *cut.measured(found[Losses()]))
+        self.loss, self.objective = h.loss, h.objective
+        self.count = float(cut.count if h.counted is None else h.counted)
 
     @property
     def passes(self) -> int:
@@ -103,9 +101,8 @@ class LinearizedPieces(Linearization[Model]):
         by_layer: bool = False,
     ) -> Tensor:
         """Returns C v, see `Linearization.data_product`; no Jacobian of all samples is stored."""
-        stored = curvature == "ggn" and product == "stored-jacobian"
-        product = "r-operator" if stored else product
-        return super().data_product(v, curvature, product, by_layer=by_layer)
+        check_product(curvature, product)
+        return super().data_product(v, curvature, by_layer=by_layer)
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
         """Σ_l P_l C P_l v, in one pass."""
@@ -126,8 +123,12 @@ class LinearizedPieces(Linearization[Model]):
         wanted: Wanted,
         generator: torch.Generator | None,
         memory: dict[Output, Tensor] | None,
+        owners: Owners | None,
     ) -> dict[str, Factors]:
-        """Returns the factors that are wanted, from the first pass where they were asked for."""
+        """Returns the factors that are wanted, from the first pass where they were asked for.
+
+        They are summed for all ranks, whoever owns them.
+        """
         self._check_fresh()
         ready, self._ready = self._ready, None
         asked = Asked(wanted, generator)

@@ -3,96 +3,48 @@
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import partial
 from operator import length_hint
 from pathlib import Path
-from types import NoneType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 from ...compiler.graph.calls import checked
-from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_callable, check_count, check_flag, check_kind
+from ...compiler.graph.errors import NewtritonError
 from ..data.sources import is_stateful, mark_of
-from ..model.batches import Moved, moved
-from ..model.inputs import read_checked
-from ..model.model import Model
+from ..inputs.batches import Moved, moved
 from ..parallel.ranks import Ranks
 from ..parallel.share import ended_together
 from ..paths import path_of
 from ..reading import read
-from .averages import Averaged, average_of
+from .averages import Averaged
 from .epoch import Epoch
 from .history import History
 from .ranked import RankedSaving, check_calls
 from .runs import Resumed, RunFolder, Within, rest_of, states_of
 from .saving import Interval, Saving, folder_of
 from .signals import Noted, noted
-
-Data = Iterable[Any]  # batches (x, y): `Batches`, a DataLoader, a list …
-Callback = Callable[[History], bool | None]
+from .trainable import (
+    Callback,
+    Counting,
+    Data,
+    StepOptimizer,
+    TrainableModel,
+    batches_of,
+    check_call,
+    check_model,
+    check_saving,
+)
 
 END = object()  # what stands for a batch where there are no more
 TOGETHER = 256  # batches whose counts are read in one transfer
 SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
-
-
-@runtime_checkable
-class TrainableModel(Protocol):
-    """What the loop needs of a model."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device to which batches are moved."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype to which inputs are converted."""
-        ...
-
-    def __call__(self, x: Any) -> torch.Tensor:
-        """Returns the outputs in evaluation mode."""
-        ...
-
-    def classes(self, x: Any) -> torch.Tensor:
-        """Returns the class that is predicted for each label, int64 (N,) or (N, …)."""
-        ...
-
-    def loss(self, x: Any, y: torch.Tensor) -> torch.Tensor:
-        """Returns the mean loss in evaluation mode, a scalar."""
-        ...
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """A model for which labels decide what counts; without it, every sample does."""
-
-    def count(self, y: torch.Tensor) -> float | torch.Tensor:
-        """Returns what weighs the labels' batch in a mean over batches, a number or a scalar."""
-        ...
-
-    def counts(self, y: torch.Tensor) -> torch.Tensor:
-        """Returns which int labels count."""
-        ...
-
-
-@runtime_checkable
-class StepOptimizer(Protocol):
-    """What the loop needs of an optimizer.
-
-    One that has `takes_data` set gets all data in a step, once per epoch: `step(data)`.
-    """
-
-    def step(self, x: Any, y: torch.Tensor | None = None) -> Any:
-        """Takes one step on a batch and returns a dataclass with a field `loss`."""
-        ...
 
 
 @checked
@@ -163,22 +115,11 @@ def fit(
         >>> history.epochs[-1].validation_accuracy > 0.9
         True
     """
-    epochs = check_count("epochs", epochs)
-    check_flag("progress", progress)
-    _check_model(model)
-    check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
-    check_kind("history", history, (History, NoneType), "an nt.History")
-    callbacks = [check_callable("a callback", callback) for callback in _listed(callbacks)]
-    train = _batches("train", train)
-    validation = None if validation is None else _batches("validation", validation)
-    for data in (train, validation):
-        _check_first(model, data)
-    _check_passes(optimizer, train, validation, epochs)
-    kept = average_of(optimizer) if check_flag("average", average) else None
-    if checkpoint is None and (resume != "never" or checkpoint_every is not None):
-        raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
-    if checkpoint is not None and history is not None:
-        raise NewtritonError("checkpoint keeps the history of its run: leave history out")
+    data = train, validation
+    train, validation, epochs, callbacks, kept = check_call(
+        model, optimizer, data, epochs, progress, callbacks, history, average
+    )
+    check_saving(checkpoint, checkpoint_every, resume, history)
     ranks = _ranks_of(model)
     first = ranks.rank == 0  # what is shown and written is so by one rank
     with ranks.told(), ExitStack() as stack:
@@ -216,24 +157,6 @@ def fit(
     return history
 
 
-def _check_passes(
-    optimizer: StepOptimizer, train: Data, validation: Data | None, epochs: int
-) -> None:
-    """Raises an error where data cannot be passed through as often as it takes."""
-    if getattr(optimizer, "takes_data", False) and isinstance(train, Iterator):
-        raise NewtritonError(
-            f"train is a one-shot iterator ({type(train).__name__}), and a step of "
-            f"{type(optimizer).__name__} passes through it several times: pass a list of batches, "
-            "Batches or a DataLoader"
-        )
-    for name, data in (("train", train), ("validation", validation)):
-        if epochs > 1 and isinstance(data, Iterator):
-            raise NewtritonError(
-                f"{name} is a one-shot iterator ({type(data).__name__}) and would be empty in the "
-                f"second of {epochs} epochs: pass a list of batches, Batches or a DataLoader"
-            )
-
-
 @checked
 def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     """Returns the mean loss over all batches, and the share of right classes.
@@ -256,8 +179,8 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         >>> 0.0 < accuracy < 0.3  # of a network that has not been trained
         True
     """
-    _check_model(model)
-    data, mean, classified = _batches("validation", data), _Mean(model), True
+    check_model(model)
+    data, mean, classified = batches_of("validation", data), _Mean(model), True
     found = torch.zeros(
         2, dtype=torch.int64, device=model.device
     )  # classes right, labels that count
@@ -509,45 +432,6 @@ class _Loop:
         self.bar.set_postfix(_shown(record, self.history), refresh=False)
         self.bar.update()
         return record
-
-
-def _check_model(model: object) -> None:
-    """Raises an error where a value is no model."""
-    check_kind("model", model, TrainableModel, "what nt.compile or nt.from_torch gave")
-
-
-def _listed(callbacks: object) -> list[Any]:
-    """Returns callbacks as a list."""
-    if isinstance(callbacks, Iterable):
-        return list(callbacks)
-    raise NewtritonError(f"callbacks are {quoted(callbacks)}: give a list of functions")
-
-
-def _check_first(model: TrainableModel, data: Any) -> None:
-    """Raises an error where the first batch of a list is none that the model takes."""
-    if not isinstance(data, (list, tuple)):
-        return
-    batch = moved(data[0], model)
-    if isinstance(model, Model):
-        read_checked(model.check_labelled(model.programs[True].traced, *batch).demands)
-
-
-def _batches(name: str, data: Data) -> Data:
-    """Returns data as batches: a pair of tensors is one of them.
-
-    Raises:
-        NewtritonError: it is known that there are none.
-    """
-    if isinstance(data, tuple) and len(data) == 2 and hasattr(data[1], "shape"):
-        return [data]
-    if isinstance(data, (Mapping, str, bytes, torch.Tensor)) or not isinstance(data, Iterable):
-        raise NewtritonError(
-            f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
-            "DataLoader or a list"
-        )
-    if length_hint(data, 1) == 0:
-        raise NewtritonError(f"{name} has no batches: give at least one")
-    return data
 
 
 def _check_whole(train: Data, batches: int, epoch: int) -> None:

@@ -12,6 +12,7 @@ from ...compiler.graph.errors import ADDRESS, NewtritonError
 from ..data.samples import Batches
 from ..parallel.agreement import check_alike, digest
 from ..parallel.ranks import Ranks
+from ..parallel.states import completed
 from .generations import LAST
 from .history import History
 from .runs import Resumed, Within
@@ -115,9 +116,10 @@ class RankedSaving(Saving):
         """Lets a signal that one rank has noted be noted by all."""
         self.signal.number = self.ranks.most(self.signal.number or 0) or None
 
-    def save(self, history: History, within: Within | None = None) -> None:
-        """Saves the run, where this is the first rank."""
+    def save(self, history: History, within: Within | None = None, state: Any = None) -> None:
+        """Saves the run, where this is the first rank, with what others have of its state."""
         if within is None:
             self.agree()
+        state = completed(self.ranks, self.optimizer.state_dict(), self.model.device)
         if not self.ranks.rank:
-            super().save(history, within)
+            super().save(history, within, state)

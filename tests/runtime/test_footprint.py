@@ -67,10 +67,18 @@ def test_a_program_is_counted_exactly() -> None:
     net = nt.Sequential(nt.Linear(7, bias=False), nt.Tanh(), nt.Linear(3, bias=False))
     model = nt.compile(net, (5,), nt.MSELoss(), backend="aten", device="cpu")
     program = model.programs[True].outputs
-    (count,) = model.footprints([program], 11).values()
+    (count,) = model.runner.footprints(model.programs[True], [program], 11).values()
     # The hidden layer before and after its activation; then that and the outputs.
     for batch in (1, 11, 1000):
         assert count(batch) == Footprint(4 * batch * 14, 4 * batch * 3)
+
+
+def test_what_is_taken_in_chunks_is_counted_at_any_batch_size() -> None:
+    net = nt.Sequential(nt.Linear(7), nt.Tanh(), nt.Linear(3))
+    model = nt.compile(net, (5,), nt.MSELoss(), backend="aten", device="cpu")
+    (count,) = model.footprints([model.programs[True].linearize], 11).values()
+    small, large, huge = (count(batch).peak for batch in (10**6, 10**7, 10**10))
+    assert huge - large == 1110 * (large - small)
 
 
 PROBE = """
@@ -96,7 +104,8 @@ def compare(name, net, shape, batch):
     lin = model.linearize(x[:4], y[:4])
     lin.ggnvp(model.params), lin.kronecker_factors("kfac")
     programs = [known.linearize, known.ggnvp, known.factors("kfac")]
-    counts = [count(batch).peak for count in model.footprints(programs, batch).values()]
+    counts = model.runner.footprints(known, programs, batch).values()
+    counts = [count(batch).peak for count in counts]
     taken, lin = measured(lambda: model.linearize(x, y))
     print(name, counts[0], taken)
     print(name, counts[1], measured(lambda: lin.ggnvp(model.params))[0])

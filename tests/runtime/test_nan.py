@@ -19,7 +19,7 @@ from newtriton.runtime.backend import Context
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
-from newtriton.runtime.model import compiled
+from newtriton.runtime.inputs import data
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, in the interpreter
 BACKENDS = ["aten", "triton"]
@@ -245,7 +245,7 @@ def test_a_nan_that_is_let_in_is_in_the_outputs_and_the_gradient(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ):
     """Below the check of inputs: the sample's outputs are NaN, those of others are not."""
-    monkeypatch.setattr(compiled, "check_inputs", lambda traced, x, *_: ({"x": x}, []))
+    monkeypatch.setattr(data, "check_inputs", lambda traced, x, *_: ({"x": x}, []))
     model = nt.compile(NETS["relu"](), (2, 4, 4), LOSSES["ce"](), backend=backend, device="cpu")
     x, y = torch.rand(3, 2, 4, 4), torch.arange(3)
     x[1] = math.nan

@@ -163,7 +163,7 @@ def test_one_program_serves_every_batch_size() -> None:
     whole = model.linearize(x, y).gradient
     parts = [model.linearize(x[i : i + k], y[i : i + k]).gradient * k for i, k in ((0, 1), (1, 5))]
     assert_close(sum(parts) / 6, whole)  # type: ignore[arg-type]
-    assert len(model._executors) == 1
+    assert len(model.runner._executors) == 1
 
 
 def test_a_sum_over_other_axes_is_no_bias_gradient() -> None:

@@ -267,7 +267,7 @@ def test_the_arena_is_smaller_than_all_values_together():
     net = nt.Sequential(nt.Conv2d(8, 3), nt.SiLU(), nt.Conv2d(8, 3), nt.SiLU(), nt.Flatten())
     model = nt.compile(net, (3, 12, 12), nt.MSELoss(), backend="triton", device="cpu")
     text = model.explain(16)
-    plan = model.executor(model.programs[True].hvp).plan(16)  # type: ignore[attr-defined]
+    plan = model.runner.executor(model.programs[True].hvp).plan(16)  # type: ignore[attr-defined]
     assert 0 < plan.storage.arena.size < sum(life.size for life in plan.storage.lifetimes.values())
     assert "launches" in text.splitlines()[0]
 
@@ -275,7 +275,7 @@ def test_the_arena_is_smaller_than_all_values_together():
 def test_batch_norm_writes_over_what_nobody_reads_again():
     net = nt.Sequential(nt.Conv2d(8, 3, bias=False), nt.BatchNorm2d(), nt.SiLU(), nt.Flatten())
     model = nt.compile(net, (3, 12, 12), nt.MSELoss(), backend="triton", device="cpu")
-    plan = model.executor(model.programs[True].ggnvp).plan(16)  # type: ignore[attr-defined]
+    plan = model.runner.executor(model.programs[True].ggnvp).plan(16)  # type: ignore[attr-defined]
     assert plan.storage.block
     for later, earlier in plan.storage.block.items():
         assert plan.storage.lifetimes[earlier].last <= plan.storage.lifetimes[later].first
@@ -294,7 +294,7 @@ def test_tape_and_scratch_of_vgg11_are_less_than_eager_pytorch_holds():
 
 def test_plans_of_the_last_batch_sizes_are_kept() -> None:
     model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), backend="triton", device="cpu")
-    fused = model.executor(model.programs[True].linearize)
+    fused = model.runner.executor(model.programs[True].linearize)
     assert isinstance(fused, FusedExecutor)
     fused.plans.most = 3
     plans = {batch: fused.plan(batch) for batch in (1, 2, 3)}
@@ -308,9 +308,10 @@ def test_plans_of_the_last_batch_sizes_are_kept() -> None:
 def test_the_memory_of_a_plan_is_counted_before_it_is_taken() -> None:
     net = nt.Sequential(nt.Linear(7), nt.Tanh(), nt.Linear(3))
     model = nt.compile(net, (5,), nt.MSELoss(), backend="triton", device="cpu")
-    program = model.programs[True].linearize
-    (count,) = model.footprints([program], 16).values()
-    plan = model.executor(program, tape=True).plan(16, program.inputs.values())
+    known = model.programs[True]
+    program = known.linearize
+    (count,) = model.runner.footprints(known, [program], 16).values()
+    plan = model.runner.executor(program, known.tape).plan(16, program.inputs.values())
     assert plan is not None
     results = [n for n in plan.storage.results if n not in plan.storage.given]
     returned = 4 * sum(n.type.numel(16) for n in results)

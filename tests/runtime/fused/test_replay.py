@@ -170,8 +170,8 @@ def program():
     feed = program.feed(model.feed(torch.randn(6, 4)))
 
     def call() -> torch.Tensor:
-        (found,) = fused(model.context(6), feed).values()
-        (expected,) = model.executor(program)(model.context(6), feed).values()
+        (found,) = fused(model.runner.context(6), feed).values()
+        (expected,) = model.runner.executor(program)(model.runner.context(6), feed).values()
         assert_close(found, expected)
         return found
 
@@ -282,7 +282,7 @@ def test_memory_goes_with_the_model():
         lin = model.linearize(x, y)
         product = lin.hvp(lin.gradient)
         model.vectors.gram([lin.gradient, model.params])
-        executor = model.executor(model.programs[True].hvp)
+        executor = model.runner.executor(model.programs[True].hvp)
         arena = executor.plans[5]._memory.arena  # type: ignore[attr-defined]
         alive = [weakref.ref(t) for t in (arena, lin.gradient, product, *lin._tape.values())]
         del arena, lin, product

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.compiler.values import Data, Gradient, Labels, ParameterValue, RunningValue
+from newtriton.compiler.values import Data, Labels, ParameterValue, RunningValue
 
 
 def normed() -> tuple[nt.Model, Tensor, Tensor]:
@@ -27,27 +27,6 @@ def test_a_feed_holds_parameters_and_statistics_where_they_lie() -> None:
     for name in model.programs[True].traced.running:
         assert feed[RunningValue(name)] is model.buffers[name]
     assert Labels() not in model.feed(x)
-
-
-def test_a_program_is_compiled_once_and_writes_where_it_is_told() -> None:
-    model, x, y = normed()
-    program = model.programs[True].linearize
-    assert model.executor(program) is model.executor(program)
-    assert model.executor(program) is not model.executor(program, tape=True)
-    key = Gradient("3.weight")
-    place = torch.empty(model.layout.parameters["3.weight"].shape)
-    found = model.run(program, len(x), model.feed(x, y), out={key: place})
-    assert torch.equal(place, found[key])
-
-
-def test_weight_decay_is_added_to_values_and_vectors() -> None:
-    model, *_ = normed()
-    losses = torch.tensor([1.0, 3.0])
-    decay = 0.05 * float(model.params.double().square().sum())
-    assert model.total(losses) == pytest.approx(2.0 + decay, rel=1e-12)
-    vector = torch.zeros_like(model.params)
-    assert model.decay_(vector, model.params) is vector
-    assert torch.equal(vector, 0.1 * model.params)
 
 
 def test_one_value_per_channel_has_no_variance() -> None:

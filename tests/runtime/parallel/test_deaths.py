@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import newtriton as nt
-from newtriton.runtime.model.compiled import Compiled
+from newtriton.runtime.model.runner import Runner
 
 from .cases import compiled, samples
 from .workers import Workers, workers
@@ -67,7 +67,7 @@ def ending(_: nt.DataParallel, case: int, path: str) -> str:
     """What a run says on the ranks that are left; one ends in the middle of a step or after it."""
     _, ends, how, _ = CASES[case]
     group = GROUPS[case]
-    parallel, runs, run = nt.DataParallel(group), count(), Compiled.run
+    parallel, runs, run = nt.DataParallel(group), count(), Runner.run
 
     def deadly(*args: Any, **options: Any) -> Any:
         if next(runs) == RUNS:
@@ -78,7 +78,7 @@ def ending(_: nt.DataParallel, case: int, path: str) -> str:
         if how == "between steps":
             Deadly.ends = True
         else:
-            Compiled.run = deadly  # type: ignore[method-assign]
+            Runner.run = deadly  # type: ignore[method-assign]
     try:
         fitted(parallel, path)
     except nt.NewtritonError as error:

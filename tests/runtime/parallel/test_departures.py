@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from newtriton.runtime.model.compiled import Compiled
+from newtriton.runtime.model.runner import Runner
 
 from .cases import PRESETS, compiled, part, samples
 from .workers import equal_everywhere, fresh, workers
@@ -42,8 +42,8 @@ def said(call: Callable[[], Any]) -> str:
 
 
 def run_failing(at: int) -> Callable[..., Any]:
-    """Returns `Compiled.run`, of which a call fails."""
-    calls, run = iter(range(at + 1)), Compiled.run
+    """Returns `Runner.run`, of which a call fails."""
+    calls, run = iter(range(at + 1)), Runner.run
 
     def failing(*args: Any, **options: Any) -> Any:
         if next(calls, -1) == at:
@@ -61,7 +61,7 @@ def stepped(parallel: nt.DataParallel, preset: str, at: int) -> tuple[str, str, 
     optimizer, (x, y), before = make(model), batch(parallel, name), model.params.clone()
     with pytest.MonkeyPatch.context() as patch:
         if parallel.ranks.rank == ODD:
-            patch.setattr(Compiled, "run", run_failing(at))
+            patch.setattr(Runner, "run", run_failing(at))
         first = said(lambda: optimizer.step(x, y))
     return first, said(lambda: optimizer.step(x, y)), torch.equal(model.params, before)
 

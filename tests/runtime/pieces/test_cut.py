@@ -36,7 +36,7 @@ def test_rows_are_put_together_and_what_drops_out_is_that_of_the_batch() -> None
     case = CASES["images"]
     model, (x, y) = case.model(), case.batch(8)
     model.linearize(x, y)
-    whole = model.dropout(model.context(8))
+    whole = model.dropout(model.runner.context(8))
     cut = CutBatch(model, x, y, 3)
     losses = cut.run(cut.programs.evaluate)[Losses()]
     assert losses.shape == (8,)
@@ -44,7 +44,7 @@ def test_rows_are_put_together_and_what_drops_out_is_that_of_the_batch() -> None
     for key, numbers in whole.items():
         assert isinstance(key, RandomNumbers)
         parts = [
-            model.dropout(model.context(count), model.dropout.now.at(start, count))[key]
+            model.dropout(model.runner.context(count), model.dropout.now.at(start, count))[key]
             for start, count in cut.pieces()
         ]
         assert torch.equal(torch.cat(parts), numbers)
@@ -54,7 +54,7 @@ def test_samples_from_all_over_the_data_keep_what_drops_out() -> None:
     model = CASES["images"].model()
     places = torch.tensor([5, 2, 7, 1])
     with model.dropout.kept(places):
-        whole, drawn = model.dropout(model.context(4)), model.dropout.now
-    parts = [model.dropout(model.context(2), drawn.at(start, 2)) for start in (0, 2)]
+        whole, drawn = model.dropout(model.runner.context(4)), model.dropout.now
+    parts = [model.dropout(model.runner.context(2), drawn.at(start, 2)) for start in (0, 2)]
     for key, numbers in whole.items():
         assert torch.equal(torch.cat([part[key] for part in parts]), numbers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,36 @@ from ...compiler.language.initial import (
     Sparse,
     Uniform,
 )
-from ...compiler.language.network import Parameter
+from ...compiler.language.network import Parameter, Traced
+from .layout import Layout
+
+TRACKED = "num_batches_tracked"
+
+
+def first_values(
+    layout: Layout,
+    parameters: Mapping[str, Parameter],
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Returns all parameters, flat, as their rules of initialisation draw them."""
+    params = torch.empty(layout.numel, dtype=dtype, device=device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for name, view in layout.torch_views(params).items():
+        initialise(parameters[name], view, generator)
+    return params
+
+
+def first_statistics(traced: Traced, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Returns running statistics before the first step, and how many steps have gone into them."""
+    buffers = {
+        name: torch.full(r.node.shape, r.start, dtype=dtype, device=device)
+        for name, r in traced.running.items()
+    }
+    for layer in traced.momenta:
+        buffers[f"{layer}.{TRACKED}"] = torch.zeros((), dtype=torch.int64, device=device)
+    return buffers
 
 
 def initialise(parameter: Parameter, view: Tensor, generator: torch.Generator) -> None:

@@ -14,7 +14,7 @@ from newtriton.compiler.graph import ops
 from newtriton.compiler.graph.ir import Node
 from newtriton.compiler.language.network import Scope
 from newtriton.compiler.values import RandomNumbers
-from newtriton.runtime.model.dropout import uniform
+from newtriton.runtime.inputs.dropout import uniform
 from tests.tolerances import assert_close
 
 F64 = torch.float64
@@ -82,7 +82,7 @@ def batch(dtype: torch.dtype = F64, samples: int = 8) -> tuple[Tensor, Tensor]:
 
 def twin(model: nt.Model, samples: int, p: float) -> nn.Module:
     """The network in PyTorch, with the masks of the model's last linearization."""
-    numbers = model.dropout(model.context(samples))
+    numbers = model.dropout(model.runner.context(samples))
     masks = [
         (u >= share).to(u.dtype) / (1.0 - share)
         for u, share in zip(numbers.values(), (0.5, p, p), strict=True)
@@ -185,7 +185,7 @@ def test_samples_need_not_lie_on_the_first_axis() -> None:
     model = nt.compile(Turned(), (3, 2), nt.MSELoss(), backend="aten", dtype=F64)
     x, y = torch.ones(4, 3, 2, dtype=F64), torch.zeros(4, 2, dtype=F64)
     lin = model.linearize(x, y)
-    first, second = model.dropout(model.context(4)).values()
+    first, second = model.dropout(model.runner.context(4)).values()
     masks = [(u >= 0.5).to(F64) / 0.5 for u in (first.reshape(4, 3, 2), second.reshape(4, 3, 2))]
     weights = model.unflatten(model.params)
     flat = (masks[0] * masks[1]).flatten(1)

@@ -9,7 +9,7 @@ from torch import nn
 import newtriton as nt
 from newtriton.compiler.language.initial import INITIAL
 from newtriton.compiler.language.network import Parameter
-from newtriton.runtime.model.initialise import initialise
+from newtriton.runtime.inputs.initialise import initialise
 
 
 def test_a_seed_gives_what_torch_would_draw() -> None:

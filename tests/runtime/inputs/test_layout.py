@@ -10,7 +10,7 @@ import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.compiler.language.network import trace
 from newtriton.compiler.values import Gradient
-from newtriton.runtime.model.layout import ALIGNMENT, Layout, faults, raise_faults
+from newtriton.runtime.inputs.layout import ALIGNMENT, Layout, faults, raise_faults
 
 net = nt.Sequential(nt.Conv2d(4, (3, 2), bias=False), nt.Flatten(), nt.Linear(3))
 layout = Layout(trace(net, (2, 4, 3), nt.CrossEntropyLoss()).parameters.values())
@@ -100,3 +100,12 @@ def test_tensors_without_numbers_are_faults() -> None:
         "c has values that are not finite",
         r"unexpected 'd\n'",
     ]
+
+
+def test_layers_are_named_in_a_list() -> None:
+    layout = nt.compile(nt.Sequential(nt.Linear(2)), (3,), nt.MSELoss(), device="cpu").layout
+    assert layout.check_layers("plain", ["0"]) == ("0",)
+    with pytest.raises(nt.NewtritonError, match="plain is 3: give a list of names"):
+        layout.check_layers("plain", 3)
+    with pytest.raises(nt.NewtritonError, match="plain names '1': give layers, of '0'"):
+        layout.check_layers("plain", ["1"])

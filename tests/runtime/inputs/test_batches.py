@@ -6,7 +6,7 @@ import torch
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.model.batches import Moved, moved
+from newtriton.runtime.inputs.batches import Moved, moved
 
 
 class Place:

@@ -31,6 +31,22 @@ class Demand(NamedTuple):
     sentence: Callable[[], str]
 
 
+class Checked(NamedTuple):
+    """A batch whose shapes, dtypes and devices are right.
+
+    Attributes:
+        inputs: the inputs by name, as programs read them.
+        labels: the labels as the loss takes them; None where none are given.
+        demands: what the values must be besides.
+        batch: the number of samples.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+    demands: list[Demand]
+    batch: int
+
+
 def read_checked(
     demands: Sequence[Demand], *numbers: Tensor, largest: Sequence[Tensor] = ()
 ) -> list[Array]:
@@ -44,6 +60,38 @@ def read_checked(
         if broken:
             raise NewtritonError(demand.sentence())
     return found[len(demands) :]
+
+
+def check_batch(
+    traced: Traced, x: Any, y: Tensor | None, dtype: torch.dtype, device: torch.device
+) -> Checked:
+    """Returns a batch as programs read it, and what its values must be.
+
+    Programs may run on data before it is known whether these demands are met; nothing that they
+    give may be used.
+
+    Raises:
+        ShapeError: data or labels have another shape than the network's.
+        NewtritonError: another dtype or device, or a batch of which batch norm cannot take
+            statistics.
+    """
+    inputs, demands = check_inputs(traced, x, dtype, device, traced.part is not None)
+    batch = len(next(iter(inputs.values())))
+    if traced.part is None:
+        check_statistics(traced, batch)
+    if y is None:
+        return Checked(inputs, None, demands, batch)
+    labels, more = check_labels(traced, y, batch, dtype, device)
+    return Checked(inputs, labels, demands + more, batch)
+
+
+def check_statistics(traced: Traced, samples: int) -> None:
+    """Raises an error where batch norm cannot take statistics of so many samples."""
+    for name, running in traced.running.items():
+        if traced.training and samples * running.positions == 1:
+            raise NewtritonError(
+                f"{name}: one value per channel has no variance: give at least 2 samples"
+            )
 
 
 def check_inputs(
