@@ -12,19 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...compiler.curvature.adjoints import MAX_COPIES, Noise
-from ...compiler.curvature.blocks import MAX_FACTOR, SHARINGS, DiagonalLayer, KroneckerLayer
-from ...compiler.curvature.factors import (
-    KINDS,
-    Diagonal,
-    GradientsGram,
-    InputsGram,
-    InputsMean,
-    Wanted,
-)
+from ...compiler.curvature.blocks import MAX_FACTOR
+from ...compiler.curvature.factors import Wanted
 from ...compiler.curvature.jacobian import Basis
-from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.errors import MissingRule, NewtritonError, quoted
-from ...compiler.graph.ir import Node, Op, batch_axis, concrete, per_sample
+from ...compiler.graph.ir import concrete, per_sample
 from ...compiler.graph.options import check_count, check_flag, check_kind, check_names, check_option
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped, named
@@ -38,19 +30,18 @@ from ...compiler.values import (
     Hvp,
     Outputs,
 )
-from ..inputs.data import check_device, read_checked
+from ..inputs.data import check_device
 from ..inputs.watch import Watch, own
 from ..parallel.owners import Owners
-from ..parallel.share import Share
 from ..reading import read
 from .compiled import Compiled
 from .factors import Factors
-from .objective import counted, decay_, summed
-from .sharing import batch_statistics, dropout_now, of_ranks, shared
-from .statistics import factors_of, is_symmetric, variances
+from .objective import counted, decay_
+from .sharing import dropout_now, gathered, shared
+from .statistics import factors_of
+from .wanted import GRAMS, check_wanted, described, drawn, own_samples, sum_statistics
 
 SMALL = 1e-5  # of a loss: changes below it are compared with rounding
-GRAMS = Op.GRAM, Op.PATCH_GRAM  # ops whose values are large and share no memory
 PRODUCTS = ("r-operator", "stored-jacobian")
 MEMORY = 1 << 24  # bytes of a value of the network for all columns that go together
 
@@ -129,21 +120,13 @@ class Linearization(Generic[M]):
         found = program.results(values)
         results = set(program.outputs.values()) - tape
         self._tape = {node: x for node, x in values.items() if node not in results}
-        self.statistics = batch_statistics(programs, found, share)
-        flat = self.gradient, *(self.statistics.values() if of_ranks(programs) else ())
-        demands, (total, *divisor) = summed(model, found, demands, share, *flat)
-        self.loss = total.to(model.dtype)
+        h, self.statistics = gathered(model, programs, found, demands, share, self.gradient)
+        self.loss, self.objective = h.loss, h.objective
         self.outputs = found[Outputs()].clone()  # the tape has them too
         if share is not None:
-            self.outputs = self.outputs[: share.here]
-        decay_(model, self.gradient, model.params)
-        largest = (self.gradient, model.params, *variances(self.statistics))
-        values = read_checked(demands, total, *divisor, largest=largest)
-        self.objective = float(values[0])
-        if share is not None:
-            self.count = share.normaliser
+            self.outputs, self.count = self.outputs[: share.here], share.normaliser
         else:
-            self.count = float(values[1] if divisor else counted(model, labels, batch))
+            self.count = float(counted(model, labels, batch) if h.counted is None else h.counted)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raises an error: programs and their tape are of this model."""
@@ -503,25 +486,13 @@ class Linearization(Generic[M]):
             >>> pair.A.shape, pair.G.shape
             (torch.Size([3, 3]), torch.Size([1, 1]))
         """
-        check_option("kind", kind, KINDS)
-        check_count("samples", samples)
-        check_option("sharing", sharing, SHARINGS)
-        limits = {"max_factor": check_count("max_factor", max_factor)}
-        limits["max_copies"] = check_count("max_copies", max_copies)
-        gamma = check_pos_eig(kind, pos_eig)
+        wanted = check_wanted(
+            self.model.layout, kind, samples, means, layers, per_sample, sharing=sharing,
+            max_factor=max_factor, max_copies=max_copies, pos_eig=pos_eig,
+        )  # fmt: skip
         check_kind("generator", generator, (torch.Generator, NoneType), "a torch.Generator")
         check_kind("memory", memory, (dict, NoneType), "a dictionary, empty at first")
         check_kind("owners", owners, (Owners, NoneType), "a curvature's owners")
-        wanted = Wanted(
-            kind,
-            samples,
-            frozenset(self._layers("means", means)),
-            None if layers is None else frozenset(self._layers("layers", layers)),
-            check_flag("per_sample", per_sample),
-            sharing=sharing,
-            pos_eig=gamma,
-            **limits,
-        )
         return self._factors(wanted, generator, memory, owners)
 
     def _factors(
@@ -537,7 +508,7 @@ class Linearization(Generic[M]):
             found = drawn(self.model, node, self.batch, generator)
             noise[Noise()] = own_samples(node, found, self._share)
         found = self._run(program, noise, memory)
-        self._sum_factors(program, found, owners)
+        sum_statistics(self.model, self.programs, program, found, self._ranks, owners)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         weight = wanted.weight(self.batch)
@@ -546,73 +517,11 @@ class Linearization(Generic[M]):
             blocks = [block for block in blocks if owners.hold(block.names)]
         return factors_of(blocks, found, weight, self._ranks, self.batch)
 
-    def _sum_factors(
-        self, program: Program, found: Mapping[Output, Tensor], owners: Owners | None
-    ) -> None:
-        """Sums over ranks, in place, what each contributes to statistics; no tensor twice."""
-        if self.model.parallel is None:
-            return
-        parts = self.programs.parts(program)
-        about = dict[int, list[Output]]()
-        for key in program.outputs:
-            if key in parts:
-                about.setdefault(id(found[key]), []).append(key)
-        blocks = {block.layer: block for block in self.model.known_blocks}
-        order = [keys[0] for keys in about.values()]
-        symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
-        flat = [key for key in order if key not in symmetric]
-        matrices, dtype = [found[key] for key in symmetric], self.model.parallel.dtype
-        if owners is None or owners.everything:
-            self._ranks.sum_(*(found[k] for k in flat), symmetric=matrices, dtype=dtype)
-            return
-        self._ranks.silence(*(found[key] for key in order))
-        names = [
-            {_parameter(blocks, key) for key in about[id(found[first])]}
-            for first in (*flat, *symmetric)
-        ]
-        owners.sum_(*(found[k] for k in flat), symmetric=matrices, dtype=dtype, names=names)
-
-    def _layers(self, what: str, names: object) -> tuple[str, ...]:
-        """Returns the names of layers with parameters."""
-        found = check_names(what, names)
-        self.model.layout.check_layers(what, found)
-        return found
-
-
-def _parameter(blocks: Mapping[str, KroneckerLayer | DiagonalLayer], key: Output) -> str:
-    """Returns a parameter of the layer that a statistic is about."""
-    if isinstance(key, Diagonal):
-        return key.parameter
-    assert isinstance(key, (InputsGram, InputsMean, GradientsGram))
-    return blocks[key.layer].names[0]
-
 
 def check_product(curvature: str, product: str) -> None:
     """Checks of which matrix products are, and the form in which they are taken."""
     check_option("curvature", curvature, MATRICES)
     check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
-
-
-def described(model: Compiled, wanted: Wanted) -> list[KroneckerLayer | DiagonalLayer]:
-    """Returns the blocks of which there are factors."""
-    return model.blocks if wanted.layers is None else model.blocks_of(wanted.layers)
-
-
-def drawn(model: Compiled, node: Node, batch: int, generator: torch.Generator | None) -> Tensor:
-    """Returns the uniform or normal random numbers that a leaf stands for."""
-    draw = torch.rand if model.criterion.noise == "uniform" else torch.randn
-    device = model.device if generator is None else generator.device
-    shape = concrete(node.shape, batch)
-    return draw(shape, generator=generator, dtype=model.dtype, device=device).to(model.device)
-
-
-def own_samples(node: Node, drawn: Tensor, share: Share | None) -> Tensor:
-    """Returns the random numbers of the samples that are here, of those of the whole batch."""
-    axis = batch_axis(node.shape)
-    if share is None or axis is None:
-        return drawn
-    times = node.shape[axis].times
-    return drawn.narrow(axis, times * (share.first if share.here else 0), times * share.run)
 
 
 def watched(model: Compiled, x: Tree, y: Tensor, training: bool) -> Iterator[tuple[str, Tensor]]:

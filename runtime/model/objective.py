@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,10 +11,11 @@ from torch import Tensor
 from ...compiler.graph.errors import quoted
 from ...compiler.graph.program import Output
 from ...compiler.values import Counted, Labels, Losses
-from ..inputs.data import Demand
+from ..inputs.data import Demand, read_checked
 from ..parallel.share import Share
 from ..vectors import inner_products
 from .compiled import Compiled
+from .statistics import variances
 
 
 def counted(model: Compiled, labels: Tensor, batch: int) -> float | Tensor:
@@ -102,6 +104,46 @@ def _of_all(demand: Demand, broken: Tensor) -> Demand:
         return demand.sentence() if own else "another rank's part of the batch: its error says why"
 
     return Demand(broken, sentence)
+
+
+class Evaluated(NamedTuple):
+    """h at a point.
+
+    Attributes:
+        loss: h, a scalar in the model's dtype.
+        objective: the same as a float, summed in float64.
+        counted: what the sum of the losses is divided by, where labels decide that on one rank.
+    """
+
+    loss: Tensor
+    objective: float
+    counted: float | None
+
+
+def completed(
+    model: Compiled,
+    gradient: Tensor,
+    demands: Sequence[Demand],
+    numbers: Sequence[Tensor],
+    statistics: Mapping[str, Tensor] | None = None,
+) -> Evaluated:
+    """Makes the data term's gradient that of h, in place, and reads h, in one transfer.
+
+    Args:
+        model: the model.
+        gradient: the flat gradient.
+        demands: what the values of the batch must be, of `summed`.
+        numbers: h, and what may stand behind it, of `summed`.
+        statistics: the batch's.
+
+    Raises:
+        NewtritonError: a demand is not met.
+    """
+    decay_(model, gradient, model.params)
+    largest = gradient, model.params, *variances(statistics or {})
+    objective, *divisor = read_checked(demands, *numbers, largest=largest)
+    counted = float(divisor[0]) if divisor else None
+    return Evaluated(numbers[0].to(model.dtype), float(objective), counted)
 
 
 def decay_(model: Compiled, vector: Tensor, point: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.program import Input, Output
-from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.network import Traced
 from ...compiler.programs import Programs
 from ...compiler.values import BatchStatistic, Normaliser, Samples
-from ..inputs.data import Checked, check_statistics
+from ..inputs.data import Checked, Demand, check_statistics
 from ..inputs.dropout import Drawn
 from ..parallel.agreement import check_alike, digest
+from ..parallel.dtensors import labels_here
 from ..parallel.share import Share, refusing, share_of
 from .compiled import Compiled
-from .objective import counted
+from .objective import Evaluated, completed, counted, summed
 
 
 def shared(
@@ -41,7 +41,7 @@ def shared(
     """
 
     def check() -> Checked:
-        return model.check(traced, x, check_tensor("labels", y) if labelled else y)
+        return model.check(traced, x, labels_here(y, model.parallel) if labelled else y)
 
     if model.parallel is None:
         checked = check()
@@ -98,19 +98,34 @@ def _one_sample(empty: Checked) -> Checked:
     return Checked(inputs, labels, empty.demands, 1)
 
 
-def of_ranks(programs: Programs) -> bool:
-    """Whether batch statistics are those of each rank's part of a batch."""
-    return programs.traced.part == "own"
+def gathered(
+    model: Compiled,
+    programs: Programs,
+    found: Mapping[Output, Tensor],
+    demands: Sequence[Demand],
+    share: Share | None,
+    gradient: Tensor,
+) -> tuple[Evaluated, dict[str, Tensor]]:
+    """Returns h of the whole batch, and the batch's statistics; its gradient is made in place.
 
+    Args:
+        model: the model.
+        programs: those of which a linearization has run.
+        found: its results.
+        demands: what the values of this rank's part must be.
+        share: this rank's share of the batch; None for all of it.
+        gradient: the flat gradient of the data term here.
 
-def batch_statistics(
-    programs: Programs, found: Mapping[Output, Tensor], share: Share | None
-) -> dict[str, Tensor]:
-    """Returns a batch's statistics; those of a rank's part times its share of the samples."""
-    given = {k.statistic: x for k, x in found.items() if isinstance(k, BatchStatistic)}
-    if share is None or not of_ranks(programs):
-        return given
-    return {name: x * share.weight for name, x in given.items()}
+    Raises:
+        NewtritonError: a demand is not met.
+    """
+    statistics = {k.statistic: x for k, x in found.items() if isinstance(k, BatchStatistic)}
+    flat = [gradient]
+    if share is not None and programs.traced.part == "own":  # statistics are those of each part
+        statistics = {name: x * share.weight for name, x in statistics.items()}
+        flat += statistics.values()
+    demands, numbers = summed(model, found, demands, share, *flat)
+    return completed(model, gradient, demands, numbers, statistics), statistics
 
 
 def dropout_now(model: Compiled, share: Share | None) -> Drawn:

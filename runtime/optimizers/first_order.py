@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
-from ...compiler.graph.calls import checked, names_of, signature_of, takes_any, unknown
-from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_number
+from ...compiler.graph.calls import checked
+from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import Tree, is_several
 from ..model.model import Model, check_model
 from ..parts.state import (
@@ -34,6 +33,7 @@ from ..parts.state import (
 )
 from ..pieces.gathering import Asked
 from ..pieces.taken import described, taken
+from ..reading import is_known, largest_of, read
 from ..remaking import Remade
 from ..summary import summary
 from .needs import check_kept
@@ -42,6 +42,7 @@ from .report import Patience, StepReport, not_finite
 from .retreat import Retreat
 from .sampling import as_batches, mean_gradient
 from .snapshot import Snapshot
+from .torch_classes import check_options, name_of, no_class, optimizer_of, schedule_of
 from .undoing import undone
 
 # Optimizers to which one flat vector is what all parameters are: each element, or a sum over all
@@ -116,6 +117,7 @@ class TorchOptimizer(Remade):
         True
     """
 
+    @checked
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -128,7 +130,7 @@ class TorchOptimizer(Remade):
     ) -> None:
         self.model, self._frozen = check_model(model), model.check_trained()
         if not callable(cls):
-            raise _no_class(cls)
+            raise no_class(cls)
         self.flat = torch.nn.Parameter(model.params, requires_grad=False)
         kind = cls.func if isinstance(cls, partial) else cls
         self._shaped = kind not in FLAT
@@ -136,10 +138,10 @@ class TorchOptimizer(Remade):
         if self._shaped:
             views = self._views(model.params)
             self.seen = [torch.nn.Parameter(view, requires_grad=False) for view in views]
-        _check_options(type(self), cls, options, model.dtype)
-        self._make = partial(_optimizer, cls, options=options)
+        check_options(type(self), cls, options, model.dtype)
+        self._make = partial(optimizer_of, cls, options=options)
         self.optimizer, self._fits = self._make(self.seen), False
-        self.schedule = None if schedule is None else _made(schedule, self.optimizer)
+        self.schedule = None if schedule is None else schedule_of(schedule, self.optimizer)
         self.patience, self.steps = Patience(), 0
         self._before = torch.empty_like(model.params)
         self._taken = taken(model, micro_batch, self._asks)
@@ -303,7 +305,7 @@ class TorchOptimizer(Remade):
 
     def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
         """Lets the optimizer change the parameters; returns what is not finite afterwards."""
-        losses = [loss]
+        losses, steepest = [loss], [0.0]
         known = [(loss, gradient)]  # the first evaluation of a line search has been made already
 
         @torch.no_grad()
@@ -311,6 +313,7 @@ class TorchOptimizer(Remade):
             loss, slope = known.pop() if known else mean_gradient(self._taken, batches)[:2]
             self._give(slope)
             losses.append(loss)
+            steepest.append(largest_of(slope))
             return torch.tensor(loss, dtype=torch.float64, device="cpu")
 
         self._give(gradient)
@@ -320,7 +323,14 @@ class TorchOptimizer(Remade):
         else:
             self.optimizer.step()
         self._give(None)
-        return not_finite(losses[-1], self.model.params) and "a step that is not finite"
+        read(largest=[x for x in (self.model.params, gradient) if not is_known(x)])
+        if not_finite(losses[-1], self.model.params):
+            return "a step that is not finite"
+        # A state holds products of a few gradients, which are finite where these are moderate.
+        moderate = max(*steepest, largest_of(gradient)) < torch.finfo(self.model.dtype).max ** 0.25
+        if moderate or _is_finite(self.optimizer.state):
+            return None
+        return "an optimizer's state that is not finite"
 
     def _state_spec(self) -> Mapping[str, Spec]:
         """Returns what a state must look like, for `state.check_state`."""
@@ -335,7 +345,7 @@ class TorchOptimizer(Remade):
         return summary(
             f"{type(self).__name__} of {self.model!r}",
             {
-                "class": _name_of(type(self.optimizer)),
+                "class": name_of(type(self.optimizer)),
                 "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
                 "schedule": None if schedule is None else type(schedule).__name__,
                 **self._described(),
@@ -409,51 +419,15 @@ class TorchOptimizer(Remade):
                 yield from _misshapen(values, known[i])
 
 
-def _check_options(
-    owner: type, cls: Callable[..., Any], options: Mapping[str, Any], dtype: torch.dtype
-) -> None:
-    """Raises an error where an option has no name that there is, or is no number and must be."""
-    if takes_any(cls):
-        return
-    known = [*names_of(owner), *names_of(cls)[1:]]  # without the parameters
-    defaults = {name: p.default for name, p in signature_of(cls).parameters.items()}
-    for name, value in options.items():
-        if name not in known:
-            raise unknown(f"{owner.__name__} with {_name_of(cls)}", name, known)
-        if isinstance(defaults.get(name), float) and not isinstance(value, Tensor):
-            check_number(name, value, most=torch.finfo(dtype).max)
-
-
-def _optimizer(
-    cls: Any, parameters: list[torch.nn.Parameter], options: Mapping[str, Any]
-) -> torch.optim.Optimizer:
-    """Returns what a class makes for parameters.
-
-    Raises:
-        NewtritonError: it is no optimizer's, or does not take the options.
-    """
-    try:
-        made = cls(parameters, **options)
-    except Exception as error:  # PyTorch compares and converts whatever it is given
-        raise NewtritonError(f"{_name_of(cls)} refuses {quoted(dict(options))}: {error}") from error
-    if isinstance(made, torch.optim.SparseAdam):
-        raise NewtritonError("SparseAdam takes sparse gradients, and these are dense: take Adam")
-    if not isinstance(made, torch.optim.Optimizer):
-        raise _no_class(cls)
-    return made
-
-
-def _name_of(cls: Any) -> str:
-    """Returns what a user calls a class, or what stands for one."""
-    name = getattr(cls, "__qualname__", quoted(cls))
-    return f"torch.optim.{name}" if getattr(torch.optim, name, None) is cls else name
-
-
-def _no_class(cls: object) -> NewtritonError:
-    return NewtritonError(
-        f"cls is {_name_of(cls)}: give a class of torch.optim itself, e.g. torch.optim.Adam or "
-        "torch.optim.SGD, and its options by name, e.g. lr=0.001"
-    )
+def _is_finite(state: Any) -> bool:
+    """Whether all numbers of an optimizer's state are finite."""
+    if isinstance(state, Mapping):
+        return all(map(_is_finite, state.values()))
+    if isinstance(state, (list, tuple)):
+        return all(map(_is_finite, state))
+    if isinstance(state, Tensor):
+        return not state.is_floating_point() or math.isfinite(largest_of(state))
+    return not isinstance(state, float) or math.isfinite(state)
 
 
 def _misshapen(values: Mapping[str, Any], parameter: Tensor) -> Iterator[str]:
@@ -467,27 +441,6 @@ def _misshapen(values: Mapping[str, Any], parameter: Tensor) -> Iterator[str]:
                 shape, own = tuple(tensor.shape), tuple(parameter.shape)
                 yield f"{name} has shape {shape}, of a parameter of shape {own}"
                 break
-
-
-def _made(schedule: Any, optimizer: torch.optim.Optimizer) -> LRScheduler:
-    """Returns what `schedule` makes for an optimizer.
-
-    Raises:
-        NewtritonError: it is no schedule that goes on after each step.
-    """
-    try:
-        made = schedule(optimizer) if callable(schedule) else schedule
-    except Exception as error:
-        raise NewtritonError(
-            f"schedule is {quoted(schedule)}, which failed with {type(error).__name__}: {error}"
-        ) from error
-    if isinstance(made, ReduceLROnPlateau) or not isinstance(made, LRScheduler):
-        raise NewtritonError(
-            f"schedule is {quoted(schedule)}: give what makes one of torch.optim.lr_scheduler for "
-            "an optimizer, e.g. functools.partial(StepLR, step_size=100); make ReduceLROnPlateau "
-            "of the attribute `optimizer`, and let it go on with a validation loss"
-        )
-    return made
 
 
 def _differing(saved: Collection[str], own: Collection[str]) -> set[str]:

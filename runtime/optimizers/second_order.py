@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.calls import checked
-from ...compiler.graph.cost import flops
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_flag, check_kind, check_number, check_option
 from ...compiler.graph.program import Program
@@ -50,11 +49,11 @@ from ..parts.state import (
     held_generator,
     seeded,
 )
-from ..parts.tags import Tag
 from ..pieces.gathering import Asked
 from ..pieces.taken import described, taken
 from ..reading import largest_of
 from ..remaking import Remade
+from ..rules.following import Following
 from ..rules.noise import Noise
 from ..summary import summary
 from .averaging import PolyakAverage
@@ -71,9 +70,6 @@ if TYPE_CHECKING:
     from ..model.linearization import Linearization
 
 NOISES = ("wiener",)
-OMEGA = 0.95**20  # the ratio of neighbouring γ (Martens & Grosse 2015, section 6.6)
-SMALL = 10**8  # operations of factorisations that are not waited for
-SOONEST = 5  # steps between two choices of γ at first; later a quarter of all steps so far
 
 
 class SecondOrder(Remade):
@@ -125,6 +121,7 @@ class SecondOrder(Remade):
         (True, True)
     """
 
+    @checked
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -143,10 +140,10 @@ class SecondOrder(Remade):
         seed: int = 0,
     ) -> None:
         check_option("form", form, tuple(FORMS))
-        convex = form == "convex"
-        self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
-        self.sample = check_number("sample", sample, above=0.0, most=1.0)
         self.model, self._frozen = check_model(model), model.check_trained()
+        below, most = 1.0 if form == "convex" else math.inf, torch.finfo(model.dtype).max
+        self.damping = check_number("damping", damping, 0.0, most, below=below)
+        self.sample = check_number("sample", sample, above=0.0, most=1.0)
         self.curvature, self.solver, self.rule = resolve(
             model, curvature, solver, rule, self.damping
         )
@@ -160,7 +157,8 @@ class SecondOrder(Remade):
         self.noise = None if noise is None else Noise()
         if self.noise is not None:
             self.rule.watch(None)
-        self.follow, self.steps, self.followed = check_flag("follow", follow), 0, 0
+        self.follow, self.steps = check_flag("follow", follow), 0
+        self.following = Following(model, self.curvature, self.solver, self.noise)
         self.generator = seeded(model, seed)
         self.patience = Patience()
         self._foreseen = set[int]()
@@ -324,7 +322,8 @@ class SecondOrder(Remade):
         return all_of([
             *map(held, self._parts().values()),
             held_generator(self.generator),
-            held_attributes(self, "damping", "steps", "followed"),
+            held_attributes(self, "damping", "steps"),
+            held_attributes(self.following, "last"),
         ])  # fmt: skip
 
     def _count(self, fault: str | None, batches: Iterable[Batch]) -> None:
@@ -414,31 +413,9 @@ class SecondOrder(Remade):
     def _dampings(self, batch: int) -> tuple[float, ...]:
         """Returns the γ to try: the rule's, or those that are due where γ follows its model."""
         self.steps += 1
-        if not self.follow:
-            return self.rule.dampings(self.damping)
-        waited = self.steps - self.followed
-        if waited < max(SOONEST, self.steps / 4) or waited < self._worth_waiting(batch):
-            return (self.damping,)
-        self.followed, least = self.steps, 0.0
-        if self.noise is not None and isinstance(self.curvature, Averaging):
-            least = (1.0 - self.noise.confirmed) * self.curvature.unseen
-        tried = (self.damping, OMEGA * self.damping, self.damping / OMEGA)
-        return tuple(dict.fromkeys(max(damping, least) for damping in tried))
-
-    def _worth_waiting(self, batch: int) -> float:
-        """Returns after how many steps three factorisations are a quarter of all work.
-
-        Small ones take no longer than what the host does for a step.
-        """
-        blocks = self.curvature.blocks
-        if blocks is None or not self.solver.needs & {Tag.BLOCKS}:
-            return 0.0
-        views = self.model.layout.views(self.model.params)
-        dear = 3 * sum(block.operations(views) for block in blocks.blocks)
-        if dear < SMALL:
-            return 0.0
-        step = 2 * flops(self.model.programs[True].linearize.graph, batch)  # forms and trials, too
-        return 3.0 * dear / step
+        if self.follow:
+            return self.following.dampings(self.damping, self.steps, batch)
+        return self.rule.dampings(self.damping)
 
     def _solve(self, damping: float, g: Tensor) -> Solution:
         """Solves (C + (γ + η)I) x = g, or ((1 − α)(C + ηI) + αI) x = g in the convex form."""
@@ -503,7 +480,7 @@ class SecondOrder(Remade):
         """Returns copies of all that the coming steps depend on, besides model and data."""
         state: State = {name: p.state_dict() for name, p in self._parts().items()}
         state["generator"] = self.generator.get_state()
-        counts = {"steps": self.steps, "followed": self.followed}
+        counts = {"steps": self.steps, "followed": self.following.last}
         return {**state, **counts, "damping": self.damping, "rejected": self.patience.rejected}
 
     @checked
@@ -520,7 +497,7 @@ class SecondOrder(Remade):
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu().contiguous())
         self.damping, self.patience.rejected = state["damping"], state["rejected"]
-        self.steps, self.followed = state["steps"], state["followed"]
+        self.steps, self.following.last = state["steps"], state["followed"]
 
 
 def _statistics(point: Linearization | Sampled) -> Sequence[Mapping[str, Tensor]]:

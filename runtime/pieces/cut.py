@@ -12,10 +12,11 @@ from ...compiler.graph.ir import Node, batch_axis
 from ...compiler.graph.program import Input, Output, Program
 from ...compiler.values import Counted, Losses, Normaliser, RandomNumbers, Samples
 from ..inputs.data import Demand
-from ..model.linearization import GRAMS, columns_of
+from ..model.linearization import columns_of
 from ..model.model import Model
 from ..model.objective import counted, summed
 from ..model.sharing import dropout_now, shared
+from ..model.wanted import GRAMS
 
 
 class CutBatch:

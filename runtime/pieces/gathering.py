@@ -14,8 +14,8 @@ from ...compiler.curvature.blocks import KroneckerLayer
 from ...compiler.curvature.factors import LayerInputs, Wanted
 from ...compiler.graph.program import Input, Output, Program
 from ..model.factors import Factors, KroneckerFactors
-from ..model.linearization import described, drawn, own_samples
 from ..model.statistics import factors_of
+from ..model.wanted import described, drawn, own_samples
 from .cut import CutBatch
 from .moments import Moments, PiecewiseFactors
 

@@ -17,12 +17,11 @@ from ...compiler.graph.program import Input, Output, Program
 from ...compiler.language.trees import Tree, mapped
 from ...compiler.parts import PartPrograms
 from ...compiler.values import Gradient, Hvp, Losses, Outputs
-from ..inputs.data import read_checked
 from ..inputs.watch import Watch, own
 from ..model.factors import Factors
 from ..model.linearization import Linearization, check_product, watched
 from ..model.model import Model
-from ..model.objective import decay_
+from ..model.objective import completed
 from ..parallel.owners import Owners
 from ..parallel.ranks import Ranks
 from .cut import CutBatch
@@ -74,12 +73,9 @@ class LinearizedPieces(Linearization[Model]):
         if self._ready is not None:
             self._ready.take(found)
         self.outputs, self._labels = found[Outputs()], cut.labels
-        decay_(model, self.gradient, model.params)
-        demands, (total, *counted) = cut.measured(found[Losses()])
-        largest = self.gradient, model.params
-        numbers = read_checked(demands, total, *counted, largest=largest)
-        self.loss, self.objective = total.to(model.dtype), float(numbers[0])
-        self.count = float(numbers[1] if counted else cut.count)
+        h = completed(model, self.gradient, *cut.measured(found[Losses()]))
+        self.loss, self.objective = h.loss, h.objective
+        self.count = float(cut.count if h.counted is None else h.counted)
 
     @property
     def passes(self) -> int:

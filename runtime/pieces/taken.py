@@ -16,7 +16,7 @@ from ..inputs.data import read_checked
 from ..inputs.dropout import DropoutNumbers
 from ..model.linearization import Linearization
 from ..model.model import Model
-from ..model.objective import decay_
+from ..model.objective import completed
 from ..parallel.ranks import Ranks
 from ..vectors import Vectors
 from .cut import CutBatch
@@ -104,11 +104,8 @@ class Pieces:
         program = cut.programs.slopes
         gradient, out = model.layout.target(Gradient, program.outputs, model.params)
         found = cut.run(program, out=out)
-        decay_(model, gradient, model.params)
-        demands, (total, *_) = cut.measured(found[Losses()])
-        largest = gradient, model.params
-        h = float(read_checked(demands, total, largest=largest)[0])
-        return h, gradient, {}
+        h = completed(model, gradient, *cut.measured(found[Losses()]))
+        return h.objective, gradient, {}
 
     def objective(self, x: Tree, y: Tensor) -> float:
         """Returns h, summed in float64, see `Model.objective`."""

@@ -385,6 +385,7 @@ _of_model(
 )
 _of_model("load_state_dict", _state, pure=False)
 _of_model("state_dict", lambda m, x, y, rng: ())
+_of_model("publish", lambda m, x, y, rng: ())
 _of_model("named_parameters", lambda m, x, y, rng: (), lambda found: [n for n, _ in found])
 _of_model("parameters", lambda m, x, y, rng: (), lambda found: len(list(found)))
 _of_model("explain", lambda m, x, y, rng: (8,), kernels=False)

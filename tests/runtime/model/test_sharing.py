@@ -7,7 +7,7 @@ import torch
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.model.sharing import dropout_now, of_ranks, shared
+from newtriton.runtime.model.sharing import dropout_now, shared
 
 
 def test_one_process_has_all_of_a_batch() -> None:
@@ -15,7 +15,6 @@ def test_one_process_has_all_of_a_batch() -> None:
     programs, x = model.programs[True], torch.zeros(4, 5)
     checked, share, numbers = shared(model, programs.traced, x, torch.zeros(4, 3), True)
     assert (checked.batch, share, numbers) == (4, None, {})
-    assert not of_ranks(programs)
     assert dropout_now(model, share) == model.dropout.now
 
 

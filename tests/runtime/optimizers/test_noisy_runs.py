@@ -81,9 +81,9 @@ def test_a_damping_that_follows_covers_what_so_many_samples_cannot_see(
     optimizer.noise.slope, optimizer.noise.steps = 0.25, 10**6
     expected = 0.75 * optimizer.curvature.unseen  # type: ignore[attr-defined]
     assert optimizer._dampings(16) == (expected,)
-    optimizer.damping, optimizer.followed = 2.0 * expected, 0
+    optimizer.damping, optimizer.following.last = 2.0 * expected, 0
     assert min(optimizer._dampings(16)) == expected
-    optimizer.damping, optimizer.noise.slope, optimizer.followed = 1e-9, 1.0, 0
+    optimizer.damping, optimizer.noise.slope, optimizer.following.last = 1e-9, 1.0, 0
     assert min(optimizer._dampings(16)) < 1e-9, "nothing is unseen where batches agree"
     optimizer.damping, optimizer.noise.slope = 1e-9, 0.25
     assert optimizer._dampings(16) == (1e-9,), "it stays between the steps where it may move"
@@ -171,4 +171,4 @@ def test_large_factorisations_are_waited_for() -> None:
         x = torch.ones(8, model.layout.views(model.params)["weight"].shape[1])
         for _ in range(6):
             optimizer.step(x, torch.zeros(8, 2))
-        assert (optimizer.followed == 0) is waits
+        assert (optimizer.following.last == 0) is waits

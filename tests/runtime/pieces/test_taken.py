@@ -102,7 +102,7 @@ def test_three_dampings_take_one_pass_for_their_forms(monkeypatch: pytest.Monkey
         passes.clear()
         optimizer.step(*case.batch(8))
         counts.append(len(passes))
-    assert optimizer.followed and counts == [3] * 12
+    assert optimizer.following.last and counts == [3] * 12
 
 
 def test_conjugate_gradients_take_a_pass_for_each_product(monkeypatch: pytest.MonkeyPatch) -> None:
