@@ -36,7 +36,7 @@ def ranks(size: int) -> Iterator[Callable[[Asked], list[Any]]]:
     Raises:
         NewtritonError: a rank does not answer.
     """
-    context, pipes, processes = mp.get_context("spawn"), list[Connection](), []
+    context, pipes, processes = mp.get_context("spawn"), list[Any](), []
     with tempfile.TemporaryDirectory() as folder:
         for rank in range(size):
             ours, theirs = context.Pipe()

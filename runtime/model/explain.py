@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer
+from ...compiler.curvature.factors import Diagonal
 from ...compiler.graph.cost import flops, peak, traffic, units
 from ...compiler.graph.errors import MissingRule
-from ...compiler.graph.ir import Graph, Node
+from ...compiler.graph.ir import Graph, Node, concrete
 from ...compiler.graph.program import Program
 from ...compiler.programs import Programs
 from .. import capacity
 from ..backend import Planned
 from ..capacity import size
+from ..parallel.owners import placed
+from ..parallel.ranks import Ranks
 from .runner import Runner
 
 MakePlan = Callable[[Program, Sequence[Node]], Planned | None]
@@ -100,6 +105,44 @@ def memory_of_step(runner: Runner, known: Programs, shown: Sequence[Program], ba
     return (
         f"memory of a step on {batch} samples: {size(first.peak)} while it is linearized, then "
         f"{size(first.kept)} and {size(peaks[largest])} more in {largest}; {left} free"
+    )
+
+
+def factors_held(
+    programs: Programs,
+    blocks: Sequence[KroneckerLayer | DiagonalLayer],
+    ranks: Ranks,
+    rows: int,
+    itemsize: int,
+) -> str:
+    """Returns in a line what factors of layers take, on all ranks and on this one.
+
+    Args:
+        programs: the programs of a network.
+        blocks: the blocks that have factors.
+        ranks: the ranks that hold them.
+        rows: how many of them hold a layer.
+        itemsize: the bytes of a number.
+    """
+    found = programs.factors(programs.kinds[0], layers=frozenset(b.owner for b in blocks)).outputs
+    shapes = dict[str, list[tuple[int, ...]]]()
+    for key, node in found.items():
+        of = key.parameter if isinstance(key, Diagonal) else getattr(key, "layer", "")
+        shapes.setdefault(of, []).append(concrete(node.shape, 1))
+    sizes, costs = dict[str, int](), dict[str, float]()
+    for block in blocks:
+        kept = [s for of in {block.layer, *block.names} for s in shapes.get(of, ())]
+        sizes[block.layer] = sum(map(math.prod, kept))
+        costs[block.layer] = 1.0
+        if isinstance(block, KroneckerLayer):
+            matrices = [s for s in kept if not block.is_diagonal(len(s))]
+            costs[block.layer] += sum(2 * math.prod(s) * s[-1] for s in matrices)
+    columns = placed(costs, ranks.size // rows)
+    own = ranks.rank % (ranks.size // rows)
+    here = sum(n for layer, n in sizes.items() if columns[layer] == own)
+    return (
+        f"factors, and as much again for inverses: {size(itemsize * here)} on this rank, of "
+        f"{size(itemsize * sum(sizes.values()))}; each layer on {rows} of {ranks.size} ranks"
     )
 
 

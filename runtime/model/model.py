@@ -24,7 +24,7 @@ from ..parallel.dtensors import all_gathered, inputs_here, labels_here
 from ..parallel.share import Share
 from ..summary import summary
 from .compiled import Compiled
-from .explain import explain, memory_of_step, shown_programs
+from .explain import explain, factors_held, memory_of_step, shown_programs
 from .linearization import Linearization
 from .objective import counted, summed
 from .runner import NOTHING
@@ -337,7 +337,8 @@ class Model(Compiled):
         """Returns a table: per program ops, units of work, FLOPs and bytes at a batch size.
 
         On fused kernels it also has how many there are, their launches, bytes and arena. Below it
-        stands how much memory a step's values take, beside what is free.
+        stands how much memory a step's values take, beside what is free; of ranks, also how much
+        factors take on this one.
 
         Args:
             batch: the batch size.
@@ -353,7 +354,11 @@ class Model(Compiled):
         two = self.two_products(batch)
         table = explain(programs, batch, self.dtype.itemsize, plan, kernels, two)
         shown = shown_programs(programs, two)[0]
-        return f"{table}\n{memory_of_step(self.runner, programs, shown, batch)}"
+        lines = [table, memory_of_step(self.runner, programs, shown, batch)]
+        if self.parallel is not None and programs.kinds:
+            held = self.ranks, self.parallel.rows, self.dtype.itemsize
+            lines.append(factors_held(programs, self.known_blocks, *held))
+        return "\n".join(lines)
 
 
 def check_model(model: Any) -> Model:

@@ -95,9 +95,14 @@ class DataParallel:
     def grid(self) -> Grid:
         """The ranks in as many rows as ranks hold a layer; all ranks ask for it together first."""
         if self._grid is None:
-            memory = MEMORIES[self.memory] if isinstance(self.memory, str) else self.memory
-            self._grid = Grid.of(self.ranks, rows_of(self.ranks.size, memory), self._limit)
+            self._grid = Grid.of(self.ranks, self.rows, self._limit)
         return self._grid
+
+    @property
+    def rows(self) -> int:
+        """How many ranks hold a layer, see `owners`."""
+        memory = MEMORIES[self.memory] if isinstance(self.memory, str) else self.memory
+        return rows_of(self.ranks.size, memory)
 
     @property
     def _limit(self) -> timedelta | None:

@@ -15,6 +15,8 @@ from uuid import uuid4
 from weakref import WeakSet
 
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from ...compiler.graph.errors import NewtritonError, one_line
 
@@ -32,9 +34,9 @@ def join(backend: str, timeout: timedelta | None) -> None:
     """
     limit = dist.default_pg_timeout if timeout is None else timeout
     try:
-        store, rank, size = next(iter(dist.rendezvous("env://", timeout=limit)))
+        store, rank, size = next(iter(rendezvous("env://", timeout=limit)))
         if dist.is_torchelastic_launched():
-            store = dist.PrefixStore(_agreed(store, rank, size, limit), store)
+            store = PrefixStore(_agreed(store, rank, size, limit), store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except RuntimeError as error:
         reason = one_line(str(error), 200)
