@@ -220,7 +220,8 @@ def _quietly(call: Callable[[], None]) -> None:
 def _time_out(group: Any) -> float:
     """Returns the seconds after which a group's calls give up."""
     device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
-    return group._get_backend(torch.device(device)).options._timeout.total_seconds()
+    options = getattr(group._get_backend(torch.device(device)), "options", None)
+    return getattr(options, "_timeout", dist.default_pg_timeout).total_seconds()
 
 
 _known: WeakKeyDictionary[Any, Departures] = WeakKeyDictionary()
