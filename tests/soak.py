@@ -122,11 +122,11 @@ def tried(module: str, seed: int, numbers: range) -> list[list[Any]]:
         ).returncode  # fmt: skip
         output.seek(0)
         errors.seek(0)
-        said = errors.read()[-2000:]
+        said = errors.read()
         lines = [json.loads(line) for line in output if line.startswith("[") and line[-1] == "\n"]
     if len(lines) < len(numbers):
         what = "hung" if "Timeout (" in said else "crashed"
-        lines.append([numbers.start + len(lines), what, f"status {status}: {said}"])
+        lines.append([numbers.start + len(lines), what, f"status {status}: {said[-2000:]}"])
     return lines
 
 

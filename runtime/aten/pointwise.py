@@ -360,7 +360,10 @@ class _Loop:
         whole = {**dict(enumerate(values[: self.n_reads])), **results}
         temporaries = [context.empty(self.chunk) for _ in range(self.buffers)]
         totals: list[Tensor] = []
-        for start in range(0, self.rows, self.step):
+        starts = range(0, self.rows, self.step)
+        if context.device.type == "meta":  # what is counted there has all after two of them
+            starts = starts[:2]
+        for start in starts:
             size = min(self.step, self.rows - start)
             for slot, tensor in whole.items():
                 values[slot] = tensor.narrow(0, start, size)

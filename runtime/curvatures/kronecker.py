@@ -35,9 +35,11 @@ from ..footprint import META
 from ..model.factors import Factors
 from ..model.linearized import Linearized
 from ..model.model import Model, check_model
+from ..parallel.owners import Owners, placed
 from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
 from ..parts.state import (
+    Elsewhere,
     Maybe,
     Number,
     Random,
@@ -102,6 +104,7 @@ class KroneckerCurvature(Remade):
         means: the layers that keep the mean of their inputs.
         updates: how many updates there have been.
         gathered: how often the averages have been refreshed.
+        owners: which ranks hold which layers, see `nt.DataParallel`; None where there are no ranks.
         unseen: 1/N, N being the samples in the averages: Σ w²/n over batches of n samples with the
             weights w (Kish 1965).
 
@@ -183,12 +186,14 @@ class KroneckerCurvature(Remade):
         self.relative = check_flag("relative", relative)
         self._structure = model, self.means, apart, eigenbasis, self.layers, max_factor
         self._blocks = self._empty_blocks()
+        self.owners = self._owners()
         self.updates = self.gathered = 0
         self.unseen = 0.0
         if self.kind in (*RECURSIVE, "kflr") and model.programs[True].offers(self.kind):
             self._check_network()
         # New memory costs a CPU as much as what is written to it; a GPU's allocator keeps it.
-        self._memory = dict[Output, Tensor]() if model.device.type == "cpu" else None
+        kept = model.device.type == "cpu" and (self.owners is None or self.owners.everything)
+        self._memory = dict[Output, Tensor]() if kept else None
 
     @property
     def tags(self) -> frozenset[Tag]:
@@ -212,10 +217,45 @@ class KroneckerCurvature(Remade):
             block.decay, block.relative = self.model.weight_decay, self.relative
         return blocks
 
+    def _owners(self) -> Owners | None:
+        """Returns which ranks hold which layers, by the work that inverses of their factors are.
+
+        Raises:
+            NewtritonError: every rank needs all factors.
+        """
+        if self.model.parallel is None:
+            return None
+        grid, views = self.model.parallel.grid, self.model.layout.views(self.model.params)
+        if self.name in EKFAC and not grid.row.alone:
+            raise NewtritonError(
+                f"curvature {self.name!r} turns each rank's gradients into every layer's basis, so "
+                f"that all ranks hold all of them; memory is {self.model.parallel.memory!r}: take "
+                "DataParallel(memory='replicated'), or the curvature 'kfac'"
+            )
+        costs = {
+            layer: 1.0 + sum(each.operations(views) for each in block.operators)
+            for layer, block in self._blocks.items()
+        }
+        columns = placed(costs, grid.row.size)
+        of_names = {
+            name: columns[layer]
+            for layer, block in self._blocks.items()
+            for each in block.operators
+            for name in each.names
+        }
+        return Owners(grid, of_names)
+
+    @property
+    def _held(self) -> dict[str, Block]:
+        """The blocks that this rank holds."""
+        blocks, owners = self._blocks.items(), self.owners
+        return {layer: b for layer, b in blocks if owners is None or owners.hold(b.names)}
+
     def _operator(self, blocks: Mapping[str, Block]) -> BlockDiagonal:
         """Returns blocks as an operator."""
         found = tuple(each for block in blocks.values() for each in block.operators)
-        return BlockDiagonal(self.model.layout, found, self.gathered, self.burning_in)
+        known = self.gathered, self.burning_in, self.owners
+        return BlockDiagonal(self.model.layout, found, *known)
 
     @property
     def sketch(self) -> BlockDiagonal:
@@ -235,7 +275,7 @@ class KroneckerCurvature(Remade):
 
     @property
     def factors(self) -> dict[str, Factors]:
-        """The averages by layer; nothing before the first update."""
+        """The averages by layer, of those that this rank holds; nothing before the first update."""
         return {layer: b.factors for layer, b in self._blocks.items() if b.is_filled}
 
     def _check_network(self) -> None:
@@ -296,16 +336,22 @@ class KroneckerCurvature(Remade):
     @property
     def is_filled(self) -> bool:
         """Whether factors have been gathered or loaded."""
-        return any(block.is_filled for block in self._blocks.values())
+        held = self._held.values()
+        return any(block.is_filled for block in held) or (not held and self.gathered > 0)
 
     def _gather(self, lin: Linearized, plain: bool) -> bool:
         """Gathers factors into the averages, plain or moving; returns False if not finite."""
         filled = self.is_filled
         named = {"means": self.means, "layers": self.layers, "per_sample": self.name in EKFAC}
+        named |= {"owners": self.owners}
         memory = self._memory if filled else None  # the first factors become the averages
         drawn = self.kind, self.samples, self.generator
         new = lin.kronecker_factors(*drawn, **named, memory=memory, **self.options)
-        if not all_finite([t for f in new.values() for t in f.tensors.values()]):
+        new = {layer: new[layer] for layer in self._held if layer in new}
+        finite = not new or all_finite([t for f in new.values() for t in f.tensors.values()])
+        if self.owners is not None and not self.owners.everything:
+            finite = all(all(numbers) for numbers in self.owners.agree(finite))
+        if not finite:
             return False
         weight = 1.0 / (self.gathered + 1) if plain else 1.0 - self.moving_average
         anew = plain or self.gathered % self.refresh == 0
@@ -315,7 +361,7 @@ class KroneckerCurvature(Remade):
         self.unseen = (1.0 - weight) ** 2 * self.unseen + weight**2 / lin.batch
         if self.relative:
             views = self.model.layout.views(self.model.params)
-            self._measure_in(units([*self._blocks.values()], views))
+            self._measure_in(units([*self._blocks.values()], views, self.owners))
         return True
 
     def _measure_in(self, found: Mapping[str, float]) -> None:
@@ -339,7 +385,11 @@ class KroneckerCurvature(Remade):
         """Returns the specification of averages by layer, counts and the generator."""
         model = self.model
         views = model.layout.views(model.params)
-        layers = {layer: b.spec(views, model.dtype) for layer, b in self._blocks.items()}
+        held = self._held
+        layers = {
+            layer: block.spec(views, model.dtype) if layer in held else Elsewhere()
+            for layer, block in self._blocks.items()
+        }
         counts = {"updates": Number(int, 0), "gathered": Number(int, 0)}
         known = dict.fromkeys(self._blocks, Number(float, 0.0))
         return {
@@ -351,7 +401,10 @@ class KroneckerCurvature(Remade):
         }
 
     def state_dict(self) -> State:
-        """Returns averages, counts and the generator: what the coming updates depend on."""
+        """Returns averages, counts and the generator: what the coming updates depend on.
+
+        Of ranks that hold some of the layers each returns the averages of those.
+        """
         filled = {layer: b for layer, b in self._blocks.items() if b.is_filled}
         return {
             "factors": {layer: copied(block.tensors) for layer, block in filled.items()},
@@ -376,7 +429,7 @@ class KroneckerCurvature(Remade):
         self.generator.set_state(state["generator"].cpu().contiguous())
         self.unseen = state["unseen"]
         self._measure_in(state["units"])
-        for layer, block in self._blocks.items():
+        for layer, block in self._held.items():
             block.load(state["factors"][layer] if state["factors"] else {})
 
 

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -112,7 +112,10 @@ class KroneckerProduct(MatrixBlock):
 
     Attributes:
         of_bias: the block of a bias that stands apart, or None.
+        inverted: the factors that are inverted.
     """
+
+    inverted: ClassVar[tuple[str, ...]] = ("A", "G")
 
     def __init__(
         self, described: KroneckerLayer, apart: bool = False, max_factor: int = MAX_FACTOR
@@ -169,12 +172,13 @@ class KroneckerProduct(MatrixBlock):
         """The product of both sides' means, averaged over the groups."""
         return (self.a.mean_diagonal * self.g.mean_diagonal).mean()
 
-    @property
-    def operations(self) -> int:
-        """Twice the cube of the rows of each matrix that is kept, for its inverse."""
-        kept = [self.tensors[name] for name in ("A", "G") if name in self.tensors]
-        matrices = [t for t in kept if not self.described.is_diagonal(t.dim())]
-        return sum(2 * t.numel() * t.shape[-1] for t in matrices)
+    def operations(self, views: Views) -> int:
+        """Returns twice the cube of the rows of each matrix that is kept, for its inverse."""
+        lead, *sizes = self.sizes(views)
+        known = zip(("A", "G"), sizes, strict=True)
+        kept = [self._factor_spec(name, n, lead) for name, n in known if name in self.inverted]
+        matrices = [shape for shape in kept if not self.described.is_diagonal(len(shape))]
+        return sum(2 * math.prod(shape) * shape[-1] for shape in matrices)
 
     def mv(self, m: Tensor) -> Tensor:
         """Returns the product G M A."""
@@ -373,6 +377,7 @@ class MeanBlock(KroneckerProduct):
     """
 
     tags = KroneckerProduct.tags | {Tag.MEANS}
+    inverted = ("G",)
 
     @property
     def a(self) -> LowRank:
@@ -427,6 +432,8 @@ class BiasBlock(KroneckerProduct):
         weights: the block A ⊗ G of the layer's weights.
         bias: the name of the bias.
     """
+
+    inverted = ("G",)
 
     def __init__(self, weights: KroneckerProduct, bias: str) -> None:
         groups = weights.described.groups

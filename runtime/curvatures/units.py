@@ -20,11 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..parallel.owners import Owners
 from ..parts.block import Block
 from ..reading import read
 
 
-def units(blocks: Sequence[Block], params: Mapping[str, Tensor]) -> dict[str, float]:
+def units(
+    blocks: Sequence[Block], params: Mapping[str, Tensor], owners: Owners | None = None
+) -> dict[str, float]:
     """Returns u_l by layer, in one transfer; 1 where all curvature or all parameters are zero.
 
     A layer whose parameters are all zero has the mean τ² of the others.
@@ -32,11 +35,16 @@ def units(blocks: Sequence[Block], params: Mapping[str, Tensor]) -> dict[str, fl
     Args:
         blocks: the blocks C_l, as they are now.
         params: the parameters by name.
+        owners: which ranks hold which blocks; None where this one has all.
     """
-    curvatures, squares = read(
-        torch.stack([block.mean_diagonal for block in blocks]),
-        torch.stack([block.mean_square(params) for block in blocks]),
-    )
+    nothing = torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device)
+    held = [owners is None or owners.hold(block.names) for block in blocks]
+    found = [
+        (block.mean_diagonal, block.mean_square(params)) if here else (nothing, nothing)
+        for block, here in zip(blocks, held, strict=True)
+    ]
+    both = torch.stack([torch.stack(numbers) for numbers in zip(*found, strict=True)])
+    curvatures, squares = read(both if owners is None else owners.all_sum(both))[0]
     sizes = np.array([block.read(params).numel() for block in blocks], dtype=float)
     sizes /= sizes.sum()
     squares[squares <= 0.0] = sizes @ squares

@@ -12,7 +12,7 @@ import torch
 
 from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, one_line
-from ...compiler.graph.options import check_option
+from ...compiler.graph.options import check_mapping, check_option
 from .curves import curves
 from .datasets import from_dataset
 from .faces import faces, found, photographs
@@ -111,11 +111,12 @@ def available(name: str, root: str | os.PathLike[str] | None = None) -> bool:
 def _parts(datasets: Any) -> tuple[Any, Any]:
     """Returns the datasets for training and for testing."""
     if isinstance(datasets, Mapping):
+        datasets = check_mapping("the datasets", datasets)
         held_out = next((part for part in HELD_OUT if part in datasets), None)
         if "train" in datasets and held_out is not None:
             return datasets["train"], datasets[held_out]
         raise NewtritonError(
-            f"the datasets are {one_line(', '.join(map(str, datasets)))}: give 'train' and one of "
+            f"the datasets are {one_line(', '.join(datasets))}: give 'train' and one of "
             f"{', '.join(map(repr, HELD_OUT))}"
         )
     if isinstance(datasets, (tuple, list)) and len(datasets) == 2:

@@ -19,7 +19,7 @@ from ...compiler.graph.program import Output
 from ...compiler.language.trees import count
 from ..inputs.batches import Moved
 from ..model.factors import DiagonalFactors, Factors, KroneckerFactors, MeanFactors
-from ..model.linearization import Linearization
+from ..model.linearization import Linearization, check_product
 from ..model.model import Model, check_model
 from ..model.moments import SampledFactors
 from ..optimizers.passes import Passes, check_batches, undisturbed
@@ -171,7 +171,8 @@ class LinearizedData(Checked):
 
     def ggnvp(self, v: Tensor, product: str = "r-operator") -> Tensor:
         """Returns (Jᵀ B J + λI) v; see `Linearization.ggnvp`."""
-        return self.mean(lambda lin: lin.ggnvp(v, self._form(product)))
+        form = self._form(product)
+        return self.mean(lambda lin: lin.ggnvp(v, form))
 
     def data_product(
         self,
@@ -182,12 +183,13 @@ class LinearizedData(Checked):
         by_layer: bool = False,
     ) -> Tensor:
         """Returns C v, C a matrix of the data term; see `Linearization.data_product`."""
-        form = self._form(product)
+        form = self._form(product, curvature)
         return self.mean(lambda lin: lin.data_product(v, curvature, form, by_layer=by_layer))
 
-    def _form(self, product: str) -> str:
-        """Returns the form of a Gauss–Newton product: a Jacobian that is not kept is not stored."""
-        return "r-operator" if self._kept is None and product == "stored-jacobian" else product
+    def _form(self, product: str, curvature: str = "ggn") -> str:
+        """Returns the form of products: a Jacobian that is not kept is not stored."""
+        check_product(curvature, product)
+        return product if self._kept is not None else "r-operator"
 
     def quadratic_forms(self, vs: Sequence[Tensor], curvature: str = "hessian") -> Tensor:
         """Returns the k×k matrix of vᵢᵀ C vⱼ; see `Linearization.quadratic_forms`."""

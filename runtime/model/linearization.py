@@ -32,6 +32,7 @@ from ...compiler.values import (
 )
 from ..inputs.data import check_device
 from ..inputs.watch import Watch, own
+from ..parallel.owners import Owners
 from ..reading import read
 from .compiled import Compiled
 from .factors import Factors
@@ -90,10 +91,13 @@ class Linearization(Generic[M]):
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
-        (inputs, labels, demands, batch), share, numbers = shared(model, traced, x, y, True)
-        others = [] if ahead is None else ahead(batch)
-        runner, tape = model.runner, programs.tape
-        runner.fit(program, batch, program.inputs.values(), tape)
+        runner, tape, others = model.runner, programs.tape, list[Program]()
+
+        def fits(batch: int) -> None:
+            others.extend([] if ahead is None else ahead(batch))
+            runner.fit(program, batch, program.inputs.values(), tape)
+
+        (inputs, labels, demands, batch), share, numbers = shared(model, traced, x, y, True, fits)
         if others and model.backend.compiles:
             runner.compile_ahead(programs, [program, *others], batch)
         self.model, self.programs, self.training = model, programs, training
@@ -258,8 +262,7 @@ class Linearization(Generic[M]):
         Raises:
             NewtritonError: an option is unknown, or as `hvp` and `ggnvp` raise it.
         """
-        check_option("curvature", curvature, MATRICES)
-        check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
+        check_product(curvature, product)
         check_flag("by_layer", by_layer)
         v = self._vector(v)
         if product == "stored-jacobian":
@@ -440,6 +443,7 @@ class Linearization(Generic[M]):
         max_factor: int = MAX_FACTOR,
         max_copies: int = MAX_COPIES,
         pos_eig: float | None = None,
+        owners: Owners | None = None,
     ) -> dict[str, Factors]:
         """Returns curvature factors of the data term, by layer.
 
@@ -466,6 +470,7 @@ class Linearization(Generic[M]):
             max_copies: the most backward copies of "kflr", an output of a sample each.
             pos_eig: the γ ≤ 0 of Pos-Eig in "pch-1" and "pch-2", which multiplies negative
                 eigenvalues (Chen, Chou & Chang 2018, eq. 8); None for −1 and 0.
+            owners: the ranks that alone get the factors of a layer; None for all.
 
         Raises:
             NewtritonError: the kind is unknown, the loss does not have it, it has nothing per
@@ -487,25 +492,36 @@ class Linearization(Generic[M]):
         )  # fmt: skip
         check_kind("generator", generator, (torch.Generator, NoneType), "a torch.Generator")
         check_kind("memory", memory, (dict, NoneType), "a dictionary, empty at first")
-        return self._factors(wanted, generator, memory)
+        check_kind("owners", owners, (Owners, NoneType), "a curvature's owners")
+        return self._factors(wanted, generator, memory, owners)
 
     def _factors(
         self,
         wanted: Wanted,
         generator: torch.Generator | None,
         memory: dict[Output, Tensor] | None,
+        owners: Owners | None,
     ) -> dict[str, Factors]:
-        """Returns the factors that are wanted."""
+        """Returns the factors that are wanted, of layers that this rank holds."""
         program, noise = self.programs.statistics(wanted), dict[Input, Tensor]()
         if (node := program.inputs.get(Noise())) is not None:
             found = drawn(self.model, node, self.batch, generator)
             noise[Noise()] = own_samples(node, found, self._share)
         found = self._run(program, noise, memory)
-        sum_statistics(self.model, self.programs, program, found, self._ranks)
+        sum_statistics(self.model, self.programs, program, found, self._ranks, owners)
         if memory is not None:
             memory.update((k, found[k]) for k, n in program.outputs.items() if n.op in GRAMS)
         weight = wanted.weight(self.batch)
-        return factors_of(described(self.model, wanted), found, weight, self._ranks, self.batch)
+        blocks = described(self.model, wanted)
+        if owners is not None:
+            blocks = [block for block in blocks if owners.hold(block.names)]
+        return factors_of(blocks, found, weight, self._ranks, self.batch)
+
+
+def check_product(curvature: str, product: str) -> None:
+    """Checks of which matrix products are, and the form in which they are taken."""
+    check_option("curvature", curvature, MATRICES)
+    check_option("product", product, PRODUCTS if curvature == "ggn" else PRODUCTS[:1])
 
 
 def watched(model: Compiled, x: Tree, y: Tensor, training: bool) -> Iterator[tuple[str, Tensor]]:

@@ -186,7 +186,11 @@ class Model(Compiled):
         """Returns outputs, and losses where there are labels, with what the data must be."""
         programs = self.programs[training]
         program = programs.outputs if y is None else programs.evaluate
-        checked, share, numbers = shared(self, programs.traced, x, y)
+
+        def fits(batch: int) -> None:
+            self.runner.fit(program, batch, program.inputs.values())
+
+        checked, share, numbers = shared(self, programs.traced, x, y, fits=fits)
         inputs, labels, demands, batch = checked
         feed = self.feed(inputs, labels) | numbers
         if training:
@@ -228,12 +232,14 @@ class Model(Compiled):
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient and the batch's statistics; no tape is kept."""
         programs = self.programs[True]
-        traced = programs.traced
-        (inputs, labels, demands, batch), share, numbers = shared(self, traced, x, y, True)
-        program = programs.linearize
-        self.runner.fit(program, batch, program.inputs.values())
+        traced, program = programs.traced, programs.linearize
+
+        def fits(batch: int) -> None:
+            self.runner.fit(program, batch, program.inputs.values())
+
+        (inputs, labels, demands, batch), share, numbers = shared(self, traced, x, y, True, fits)
         gradient, out = self.layout.target(Gradient, program.outputs, self.params)
-        with self.dropout.undone():
+        with self.ranks.told(), self.dropout.undone():
             self.dropout.draw()
             feed = self.feed(inputs, labels) | numbers
             feed |= self.dropout(self.runner.context(batch), dropout_now(self, share))
@@ -273,7 +279,7 @@ class Model(Compiled):
         programs = self.programs[check_flag("training", training)]
         if ahead is not None and not callable(ahead):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
-        with self.dropout.undone():
+        with self.ranks.told(), self.dropout.undone():
             return Linearization(self, programs, x, y, training, ahead)
 
     # --- in words -------------------------------------------------------------------------------

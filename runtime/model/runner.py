@@ -97,9 +97,10 @@ class Runner:
         feed = program.feed(given)
         if tape is not None:
             feed.update(tape)
-        self.fit(program, batch, feed.keys())
         places = {program.names[key]: tensor for key, tensor in out.items()} if out else None
-        return program.results(self.executor(program)(self.context(batch, share), feed, places))
+        with self.ranks.told():
+            self.fit(program, batch, feed.keys())
+            return program.results(self.executor(program)(self.context(batch, share), feed, places))
 
     # --- before they run ------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -23,22 +23,30 @@ from .objective import Evaluated, completed, counted, summed
 
 
 def shared(
-    model: Compiled, traced: Traced, x: Any, y: Tensor | None, labelled: bool = False
+    model: Compiled,
+    traced: Traced,
+    x: Any,
+    y: Tensor | None,
+    labelled: bool = False,
+    fits: Callable[[int], object] = lambda batch: None,
 ) -> tuple[Checked, Share | None, dict[Input, Tensor]]:
     """Returns what `check` does, this rank's share of the batch, and what that gives programs.
 
     The share is None where the model is no data-parallel one. A batch that must be `labelled`
-    is refused without labels.
+    is refused without labels. `fits` is called with the batch size that programs will have, and
+    raises an error where they do not fit into memory.
 
     Raises:
-        NewtritonError: as `check` raises it, or another rank has refused its part.
+        NewtritonError: as `check` or `fits` raises it, or another rank has refused its part.
     """
 
     def check() -> Checked:
         return model.check(traced, x, check_tensor("labels", y) if labelled else y)
 
     if model.parallel is None:
-        return check(), None, {}
+        checked = check()
+        fits(checked.batch)
+        return checked, None, {}
     _agree(model)
     with refusing(model.ranks, model.device):
         checked = check()
@@ -46,6 +54,7 @@ def shared(
         count: float | Tensor = float(batch * model.positions)
         if batch and labels is not None:
             count = counted(model, labels, batch)
+        fits(max(1, batch))
     share = share_of(model.ranks, batch, count, model.device)
     check_statistics(traced, share.samples if traced.part == "whole" else share.least)
     numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}
@@ -60,15 +69,18 @@ def _agree(model: Compiled) -> None:
     Raises:
         NewtritonError: they have other versions, networks, options or parameters.
     """
-    if model.agreed:
+    if model.agreed or model.parallel is None:
         return
     state = [model.params, *model.buffers.values()]
     options = model.weight_decay, model.dtype, model.dropout.state_dict(), sorted(model.frozen)
+    parallel = model.parallel
+    sums = parallel.batch_norm, parallel.factors, parallel.memory, parallel.bucket
+    where = type(model.backend).__name__, model.backend.precision, *sums
     values = [x.detach().cpu().contiguous().numpy().tobytes() for x in state]
     facts = {
         "version of newtriton or PyTorch": digest(version("newtriton"), torch.__version__),
         "network": digest(str(model.programs[True].linearize)),
-        "loss or option": digest(repr(model.criterion), repr(options)),
+        "loss or option": digest(repr(model.criterion), repr(options), repr(where)),
         "state of the parameters": digest(*values),
     }
     check_alike(model.ranks, facts)

@@ -8,13 +8,21 @@ import torch
 from torch import Tensor
 
 from ...compiler.curvature.blocks import SHARINGS, DiagonalLayer, KroneckerLayer
-from ...compiler.curvature.factors import KINDS, Wanted
+from ...compiler.curvature.factors import (
+    KINDS,
+    Diagonal,
+    GradientsGram,
+    InputsGram,
+    InputsMean,
+    Wanted,
+)
 from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.ir import Node, Op, batch_axis, concrete
 from ...compiler.graph.options import check_count, check_flag, check_names, check_option
 from ...compiler.graph.program import Output, Program
 from ...compiler.programs import Programs
 from ..inputs.layout import Layout
+from ..parallel.owners import Owners
 from ..parallel.ranks import Ranks
 from ..parallel.share import Share
 from .compiled import Compiled
@@ -93,6 +101,7 @@ def sum_statistics(
     program: Program,
     found: Mapping[Output, Tensor],
     ranks: Ranks,
+    owners: Owners | None = None,
 ) -> None:
     """Sums over ranks, in place, what each contributes to statistics; no tensor twice.
 
@@ -102,14 +111,34 @@ def sum_statistics(
         program: what gave the statistics.
         found: its results.
         ranks: the ranks, as one takes part that has so many samples.
+        owners: which rank needs which sums; None where all need all.
     """
     if model.parallel is None:
         return
     parts = programs.parts(program)
-    known = {id(found[key]): key for key in program.outputs if key in parts}
-    order = [*known.values()]
+    about = dict[int, list[Output]]()
+    for key in program.outputs:
+        if key in parts:
+            about.setdefault(id(found[key]), []).append(key)
     blocks = {block.layer: block for block in model.known_blocks}
+    order = [keys[0] for keys in about.values()]
     symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
-    matrices = [found[key] for key in symmetric]
-    flat = [found[key] for key in order if key not in symmetric]
-    ranks.sum_(*flat, symmetric=matrices, dtype=model.parallel.dtype)
+    flat = [key for key in order if key not in symmetric]
+    matrices, dtype = [found[key] for key in symmetric], model.parallel.dtype
+    if owners is None or owners.everything:
+        ranks.sum_(*(found[k] for k in flat), symmetric=matrices, dtype=dtype)
+        return
+    ranks.silence(*(found[key] for key in order))
+    names = [
+        {_parameter(blocks, key) for key in about[id(found[first])]}
+        for first in (*flat, *symmetric)
+    ]
+    owners.sum_(*(found[k] for k in flat), symmetric=matrices, dtype=dtype, names=names)
+
+
+def _parameter(blocks: Mapping[str, KroneckerLayer | DiagonalLayer], key: Output) -> str:
+    """Returns a parameter of the layer that a statistic is about."""
+    if isinstance(key, Diagonal):
+        return key.parameter
+    assert isinstance(key, (InputsGram, InputsMean, GradientsGram))
+    return blocks[key.layer].names[0]

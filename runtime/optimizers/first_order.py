@@ -169,7 +169,7 @@ class TorchOptimizer(Remade):
         batches = self._batches(x, y)
         self.model.check_trained(self._frozen)
         self._retreat.begin()
-        with undone(self._hold()):
+        with self.model.ranks.told(), undone(self._hold()):
             report, fault = self._attempt(batches)
         self._count(fault, batches)
         return replace(report, rejected=self.patience.rejected)

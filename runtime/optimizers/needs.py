@@ -83,7 +83,7 @@ def _of_factors(curvature: Curvature, solver: Solver) -> Iterator[tuple[Item, in
     if not isinstance(curvature, KroneckerCurvature):
         return
     sketch = curvature.sketch
-    for block in sketch.blocks if not curvature.is_filled else ():
+    for block in sketch.held if not curvature.is_filled else ():
         for name, x in block.tensors.items():
             shape = " × ".join(f"{n:,}" for n in x.shape)
             yield Item(f"{name} of layer {block.layer!r}, {shape},", x.nbytes, SMALLER), 0
@@ -97,7 +97,7 @@ def _of_factors(curvature: Curvature, solver: Solver) -> Iterator[tuple[Item, in
 
 def _bases(sketch: BlockDiagonal) -> Footprint:
     """Returns the bytes that new eigenbases of factors take, where blocks keep some."""
-    kept = [x for b in sketch.blocks for name, x in b.tensors.items() if name.startswith("basis_")]
+    kept = [x for b in sketch.held for name, x in b.tensors.items() if name.startswith("basis_")]
     with Allocations(lazily=True) as found:
         spectra = diagonalise([Symmetric(x) for x in kept])
         footprint = found.footprint

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...compiler.curvature.adjoints import MAX_COPIES
 from ...compiler.curvature.blocks import MAX_FACTOR
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_count
+from ...compiler.graph.options import check_count, check_flag
 from ..curvatures.kronecker import KroneckerCurvature
 from ..curvatures.matrix_free import MatrixFree, WithPreconditioner
 from ..parts.protocols import Curvature, StepRule
@@ -250,6 +250,8 @@ class KFAC(SecondOrder):
             max_copies=max_copies,
         )
         rule: StepRule
+        if momentum is not None:
+            check_flag("momentum", momentum)
         if relative and not momentum:
             rule = TrustRegion(None, model="ggn", reject_below=0.0)
         else:

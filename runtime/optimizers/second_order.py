@@ -226,7 +226,7 @@ class SecondOrder(Remade):
         if self.steps:
             raise NewtritonError("bootstrap comes before the first step: make a new optimizer")
         check_batches(data)
-        with undone(self._hold()):
+        with self.model.ranks.told(), undone(self._hold()):
             for x, y in map(pair, data):
                 batches += 1
                 if not curvature.bootstrap(self._taken.linearize(x, y)):
@@ -263,7 +263,7 @@ class SecondOrder(Remade):
         batches = as_batches(x, y)
         self.model.check_trained(self._frozen)
         self._retreat.begin()
-        with undone(self._hold()):
+        with self.model.ranks.told(), undone(self._hold()):
             report, fault = self._attempt(x, y, batches)
         self._count(fault, batches)
         return replace(report, rejected=self.patience.rejected)

@@ -19,11 +19,13 @@ class Part:
         tensor: the tensor.
         symmetric: whether it is a symmetric matrix, or a stack of them, and one triangle travels.
         dtype: the dtype in which it travels.
+        to: the rank that wants the sum; None for all.
     """
 
     tensor: Tensor
     symmetric: bool
     dtype: torch.dtype
+    to: int | None = None
 
     @property
     def numbers(self) -> int:
@@ -55,11 +57,14 @@ class Bucket:
     """Parts that travel in one call.
 
     Args:
-        parts: the parts, of one dtype.
+        parts: the parts, of one dtype, to one rank or all.
+
+    Attributes:
+        to: the rank that wants the sums; None for all.
     """
 
     def __init__(self, parts: list[Part]) -> None:
-        self.parts = parts
+        self.parts, self.to = parts, parts[0].to
         self._flat: Tensor | None = None
 
     def packed(self) -> Tensor:
@@ -84,18 +89,19 @@ class Bucket:
 
 
 def buckets(parts: Iterable[Part], size: int) -> Iterator[Bucket]:
-    """Yields buckets of at most so many bytes, each of one dtype; a larger part travels alone.
+    """Yields buckets of at most so many bytes, each of one kind; a larger part travels alone.
 
     Args:
         parts: what travels, in the same order on all ranks.
         size: the bytes of a bucket.
     """
-    held: dict[torch.dtype, list[Part]] = {}
+    held: dict[tuple[torch.dtype, int | None], list[Part]] = {}
     for part in parts:
-        together = held.setdefault(part.dtype, [])
+        kind = part.dtype, part.to
+        together = held.setdefault(kind, [])
         bytes_of = part.dtype.itemsize
         if together and bytes_of * (part.numbers + sum(p.numbers for p in together)) > size:
             yield Bucket(together)
-            together = held[part.dtype] = []
+            together = held[kind] = []
         together.append(part)
     yield from (Bucket(together) for together in held.values())

@@ -11,10 +11,16 @@ import torch.distributed as dist
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number, check_option
+from .owners import Grid, rows_of
 from .ranks import Ranks
 
 STATISTICS = ("whole", "rank")
 FACTORS = ("full", "bf16")
+MEMORIES = {"replicated": 1.0, "owned": 0.0}  # the fraction of the ranks that hold a layer
+USUAL: dict[str, Any] = {
+    "group": None, "batch_norm": "whole", "factors": "full", "memory": "replicated",
+    "bucket": 1 << 25, "timeout": None,
+}  # fmt: skip
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
 
@@ -31,6 +37,9 @@ class DataParallel:
             with derivatives through the sums over ranks; or "rank", of a rank's part, as
             `DistributedDataParallel` does.
         factors: the numbers in which factors travel, "full" as they are, or "bf16".
+        memory: who holds a layer's factors and what is made of them: "replicated", all ranks;
+            "owned", one rank, which gives the others its layers' directions; or a fraction of the
+            ranks, 0 < memory ≤ 1, see `owners`.
         bucket: the bytes up to which tensors are summed together.
         timeout: seconds after which a rank that does not answer is an error; None for PyTorch's.
 
@@ -49,15 +58,22 @@ class DataParallel:
         *,
         batch_norm: str = "whole",
         factors: str = "full",
+        memory: str | float = "replicated",
         bucket: int = 1 << 25,
         timeout: float | None = None,
     ) -> None:
         check_option("batch_norm", batch_norm, STATISTICS)
         check_option("factors", factors, FACTORS)
+        if isinstance(memory, str):
+            check_option("memory", memory, tuple(MEMORIES))
+        else:
+            memory = check_number("memory", memory, above=0.0, most=1.0)
         self.group, self.batch_norm, self.factors = group, batch_norm, factors
+        self.memory = memory
         self.bucket = check_count("bucket", bucket)
         self.timeout = None if timeout is None else check_number("timeout", timeout, above=0.0)
         self._ranks: Ranks | None = None
+        self._grid: Grid | None = None
 
     @property
     def ranks(self) -> Ranks:
@@ -69,6 +85,18 @@ class DataParallel:
         if self._ranks is None:
             self._ranks = Ranks(self._group(), self.bucket)
         return self._ranks
+
+    @property
+    def grid(self) -> Grid:
+        """The ranks in as many rows as ranks hold a layer; all ranks ask for it together first."""
+        if self._grid is None:
+            memory = MEMORIES[self.memory] if isinstance(self.memory, str) else self.memory
+            self._grid = Grid.of(self.ranks, rows_of(self.ranks.size, memory), self._limit)
+        return self._grid
+
+    @property
+    def _limit(self) -> timedelta | None:
+        return None if self.timeout is None else timedelta(seconds=self.timeout)
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -97,14 +125,11 @@ class DataParallel:
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        limit = None if self.timeout is None else timedelta(seconds=self.timeout)
-        dist.init_process_group("nccl" if gpu else "gloo", timeout=limit)
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=self._limit)
 
     def __repr__(self) -> str:
         """Returns the class with the options that are not the usual ones."""
-        usual = {"group": None, "batch_norm": "whole", "factors": "full"}
-        usual |= {"bucket": 1 << 25, "timeout": None}
-        given = [f"{n}={getattr(self, n)!r}" for n, v in usual.items() if getattr(self, n) != v]
+        given = [f"{n}={getattr(self, n)!r}" for n, v in USUAL.items() if getattr(self, n) != v]
         return f"DataParallel({', '.join(given)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DataParallel:
@@ -117,12 +142,11 @@ class DataParallel:
                 "a DataParallel with a group of its own cannot be pickled: leave the group "
                 "out, and make it the default one"
             )
-        return _made, (self.batch_norm, self.factors, self.bucket, self.timeout)
+        return _made, ({name: getattr(self, name) for name in USUAL},)
 
 
-def _made(batch_norm: str, factors: str, bucket: int, timeout: float | None) -> DataParallel:
-    options: dict[str, Any] = {"batch_norm": batch_norm, "factors": factors}
-    return DataParallel(None, **options, bucket=bucket, timeout=timeout)
+def _made(options: dict[str, Any]) -> DataParallel:
+    return DataParallel(**options)
 
 
 def launched() -> DataParallel | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from .ranks import Listening, Ranks
 
-REFUSED = -1.0
+REFUSED, ENDED = -1.0, -2.0  # what stands for a size
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,34 @@ def share_of(ranks: Ranks, batch: int, counted: float | Tensor, device: torch.de
     return Share(batch, int(sum(before)), int(sum(sizes)), *ends, own, total, known)
 
 
+def ended_together(ranks: Ranks, device: torch.device) -> None:
+    """Says that this rank has no more batches.
+
+    Raises:
+        NewtritonError: other ranks have some.
+    """
+    if ranks.alone:
+        return
+    rows = ranks.gather(torch.tensor([ENDED, 0.0], dtype=torch.float64, device=device)).tolist()
+    others = [rank for rank, (size, _) in enumerate(rows) if size != ENDED]
+    if others:
+        raise _uneven([rank for rank in range(ranks.size) if rank not in others])
+
+
+def _uneven(ended: list[int]) -> NewtritonError:
+    """Returns the error of ranks that have no more batches where others do."""
+    names = ", ".join(map(str, ended))
+    return NewtritonError(
+        f"rank {names} has fewer batches than other ranks: give each as many, of which some may be "
+        "empty"
+    )
+
+
 def _heard(ranks: Ranks, said: Tensor) -> tuple[list[float], list[float]]:
     """Returns what all ranks say, or raises an error where one has refused its part."""
     rows = ranks.gather(said).tolist()
+    if ended := [rank for rank, (size, _) in enumerate(rows) if size == ENDED]:
+        raise _uneven(ended)
     refusing = [rank for rank, (size, _) in enumerate(rows) if size == REFUSED]
     if refusing:
         names = ", ".join(map(str, refusing))
@@ -97,7 +122,7 @@ def refusing(ranks: Ranks, device: torch.device) -> Iterator[None]:
     """Tells the other ranks where this one raises an error before its share is known."""
     try:
         yield
-    except NewtritonError:
+    except Exception:
         if not ranks.alone:
             ranks.gather(torch.tensor([REFUSED, 0.0], dtype=torch.float64, device=device))
         raise

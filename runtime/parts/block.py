@@ -29,6 +29,7 @@ from .tags import Tag
 if TYPE_CHECKING:
     from ...compiler.curvature.blocks import DiagonalLayer
     from ..inputs.layout import Layout
+    from ..parallel.owners import Owners
 
 RETRIES = 10  # how often a factorisation or a solve is tried again, each with more damping
 
@@ -256,9 +257,12 @@ class Block(ABC):
         yield from ()
         return self.factorise(damping, form)
 
-    @property
-    def operations(self) -> int:
-        """How many operations a factorisation for one more damping takes, to leading order."""
+    def operations(self, views: Views) -> int:
+        """Returns how many operations a factorisation for one more damping takes, at leading order.
+
+        Args:
+            views: a flat vector's parts, for their shapes.
+        """
         return 0
 
     def extremes(self, factorisation: Factorisation, damping: float) -> Tensor | None:
@@ -394,12 +398,26 @@ class BlockDiagonal:
         blocks: the operators, one per layer or several.
         gathered: how often the blocks' averages have been refreshed.
         burning_in: whether the averages are still settling, so that each refresh counts.
+        owners: which ranks hold which blocks; None where this process has all. Whatever is
+            computed of all blocks, all ranks compute together.
     """
 
     layout: Layout
     blocks: tuple[Block, ...]
     gathered: int
     burning_in: bool
+    owners: Owners | None = None
+
+    @property
+    def held(self) -> tuple[Block, ...]:
+        """The blocks that this rank holds: all of them, but for `owners`."""
+        if self.owners is None:
+            return self.blocks
+        return tuple(block for block in self.blocks if self.owners.hold(block.names))
+
+    def agree(self, *numbers: float) -> list[list[float]]:
+        """Returns what each rank has of some numbers that follow from the blocks it holds."""
+        return [[*numbers]] if self.owners is None else self.owners.agree(*numbers)
 
     @property
     def tags(self) -> frozenset[Tag]:
@@ -412,23 +430,26 @@ class BlockDiagonal:
         return frozenset(tags)
 
     def parts(self, v: Tensor) -> list[Tensor]:
-        """Returns each block's part M of a flat vector."""
+        """Returns the part M of a flat vector of each block that is held."""
         views = self.layout.views(v)
-        return [block.read(views) for block in self.blocks]
+        return [block.read(views) for block in self.held]
 
     def assembled(self, parts: Iterable[Tensor], like: Tensor) -> Tensor:
-        """Returns the flat vector that has these parts."""
-        parts, result = list(parts), empty_like(like)
-        if sum(m.numel() for m in parts) < result.numel():
-            result.zero_()
+        """Returns the flat vector that has these parts, and those that other ranks give."""
+        result = empty_like(like)
         views = self.layout.views(result)
-        for block, m in zip(self.blocks, parts, strict=True):
+        names = [name for block in self.blocks for name in block.names]
+        if sum(views[name].numel() for name in names) < result.numel():
+            result.zero_()
+        for block, m in zip(self.held, parts, strict=True):
             block.write(views, m)
+        if self.owners is not None:
+            self.owners.give({name: views[name] for name in names})
         return result
 
     def apply(self, v: Tensor, function: Callable[[Block, Tensor], Tensor]) -> Tensor:
         """Returns the flat vector of `function(block, M)` over all blocks, M their parts of v."""
-        return self.assembled(map(function, self.blocks, self.parts(v)), v)
+        return self.assembled(map(function, self.held, self.parts(v)), v)
 
     def submatrix(self, places: Tensor, like: Tensor) -> Tensor:
         """Returns the rows and columns that belong to some elements of a flat vector.
@@ -440,13 +461,13 @@ class BlockDiagonal:
         rows = torch.full((self.layout.numel,), -1, device=like.device)
         rows[places] = torch.arange(len(places), device=like.device)
         result = like.new_zeros((len(places), len(places)))
-        for block, m, of_m in zip(self.blocks, self.parts(like), self.parts(rows), strict=True):
+        for block, m, of_m in zip(self.held, self.parts(like), self.parts(rows), strict=True):
             flat = of_m.reshape(-1)
             at = (flat >= 0).nonzero().squeeze(1)
             if len(at):
                 own = flat[at]
                 result[own.unsqueeze(1), own] = block.submatrix(m, at)
-        return result
+        return result if self.owners is None else self.owners.all_sum(result)
 
     def mv(self, v: Tensor) -> Tensor:
         """Returns the product with a flat vector."""

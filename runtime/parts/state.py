@@ -110,6 +110,14 @@ class Maybe:
         return [] if empty else _faults(path, self.spec, value)
 
 
+class Elsewhere:
+    """What another rank holds: it may be there, is not looked at, and may be missing."""
+
+    def faults(self, path: str, value: object) -> list[str]:
+        """Returns no faults."""
+        return []
+
+
 class Anything:
     """A value that is checked elsewhere."""
 
@@ -155,7 +163,8 @@ def _faults(path: str, spec: Spec, value: object) -> list[str]:
         return [f"{path or 'the state'} is {type(value).__name__}, not a mapping"]
     value = check_mapping(path or "the state", value)
     dot = f"{path}." if path else ""
-    found = [f"missing {dot}{name}" for name in spec if name not in value]
+    wanted = [name for name, part in spec.items() if not isinstance(part, Elsewhere)]
+    found = [f"missing {dot}{name}" for name in wanted if name not in value]
     found += [f"unexpected {dot}{_shown(name)}" for name in value if name not in spec]
     for name, part in spec.items():
         if name in value:

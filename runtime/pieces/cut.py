@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class CutBatch:
         size: how many samples a piece has.
         training: whether elements drop out.
         draw: whether others drop out than in the last batch.
+        fits: raises an error where pieces do not fit into memory.
 
     Attributes:
         model: the model.
@@ -50,11 +51,19 @@ class CutBatch:
     """
 
     def __init__(
-        self, model: Model, x: Any, y: Tensor, size: int, training: bool = True, draw: bool = False
+        self,
+        model: Model,
+        x: Any,
+        y: Tensor,
+        size: int,
+        training: bool = True,
+        draw: bool = False,
+        fits: Callable[[], object] = lambda: None,
     ) -> None:
         self.model, self.programs, self.size = model, model.part_programs(training), size
         traced = model.programs[training].traced
-        checked, self.share, self.numbers = shared(model, traced, x, y, True)
+        given = traced, x, y, True, lambda batch: fits()
+        checked, self.share, self.numbers = shared(model, *given)
         assert checked.labels is not None
         self._inputs, self.labels = checked.inputs, checked.labels
         self.demands, self.here, self.passes = checked.demands, checked.batch, 0

@@ -19,9 +19,10 @@ from ...compiler.parts import PartPrograms
 from ...compiler.values import Gradient, Hvp, Losses, Outputs
 from ..inputs.watch import Watch, own
 from ..model.factors import Factors
-from ..model.linearization import Linearization, watched
+from ..model.linearization import Linearization, check_product, watched
 from ..model.model import Model
 from ..model.objective import completed
+from ..parallel.owners import Owners
 from ..parallel.ranks import Ranks
 from .cut import CutBatch
 from .gathering import Asked, Gathering
@@ -37,6 +38,7 @@ class LinearizedPieces(Linearization[Model]):
         size: how many samples a piece has.
         training: whether elements drop out.
         asked: the factors that will be asked for first; they are then gathered in the first pass.
+        fits: raises an error where pieces do not fit into memory.
 
     Raises:
         NewtritonError: data or labels are not what the network and its loss take, or samples are
@@ -53,9 +55,10 @@ class LinearizedPieces(Linearization[Model]):
         size: int,
         training: bool = True,
         asked: Asked | None = None,
+        fits: Callable[[], object] = lambda: None,
     ) -> None:
         x, y = mapped(own, x), own(y)
-        self._cut = cut = CutBatch(model, x, y, size, training, draw=training)
+        self._cut = cut = CutBatch(model, x, y, size, training, training, fits)
         self.model, self.programs, self.training = model, cut.programs, training
         self.batch, self.vectors, self.statistics = cut.batch, model.vectors, {}
         self._together, self._share, self._ranks = size, cut.share, Ranks(None)  # `cut` sums
@@ -98,9 +101,8 @@ class LinearizedPieces(Linearization[Model]):
         by_layer: bool = False,
     ) -> Tensor:
         """Returns C v, see `Linearization.data_product`; no Jacobian of all samples is stored."""
-        stored = curvature == "ggn" and product == "stored-jacobian"
-        product = "r-operator" if stored else product
-        return super().data_product(v, curvature, product, by_layer=by_layer)
+        check_product(curvature, product)
+        return super().data_product(v, curvature, by_layer=by_layer)
 
     def _by_layer(self, key: Callable[[str], Output], program: Program, v: Tensor) -> Tensor:
         """Σ_l P_l C P_l v, in one pass."""
@@ -121,8 +123,12 @@ class LinearizedPieces(Linearization[Model]):
         wanted: Wanted,
         generator: torch.Generator | None,
         memory: dict[Output, Tensor] | None,
+        owners: Owners | None,
     ) -> dict[str, Factors]:
-        """Returns the factors that are wanted, from the first pass where they were asked for."""
+        """Returns the factors that are wanted, from the first pass where they were asked for.
+
+        They are summed for all ranks, whoever owns them.
+        """
         self._check_fresh()
         ready, self._ready = self._ready, None
         asked = Asked(wanted, generator)

@@ -89,9 +89,12 @@ class Pieces:
         """Runs forward and backward on each piece, see `Model.linearize`."""
         if self._fits(x):
             return self.model.linearize(x, y, ahead=ahead)
-        if ahead is not None:
-            ahead(self.size)  # it refuses pieces that do not fit into memory
-        return LinearizedPieces(self.model, x, y, self.size, asked=self.asks())
+
+        def fits() -> None:
+            if ahead is not None:
+                ahead(self.size)
+
+        return LinearizedPieces(self.model, x, y, self.size, asked=self.asks(), fits=fits)
 
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient, and no statistics, see `Model.gradient`."""

@@ -66,7 +66,8 @@ class Following:
         blocks = self.curvature.blocks
         if blocks is None or not self.solver.needs & {Tag.BLOCKS}:
             return 0.0
-        dear = 3 * sum(block.operations for block in blocks.blocks)
+        views = self.model.layout.views(self.model.params)
+        dear = 3 * sum(block.operations(views) for block in blocks.blocks)
         if dear < SMALL:
             return 0.0
         step = 2 * flops(self.model.programs[True].linearize.graph, batch)  # forms and trials, too

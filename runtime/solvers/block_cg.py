@@ -43,7 +43,7 @@ class IterativeInverse:
 
     def solve(self, g: Tensor, radius: float | None = None) -> Solution:
         """Returns x, the status of the worst layer, and `cg_iterations` of all layers together."""
-        blocks, parts = self.blocks.blocks, self.blocks.parts(g)
+        blocks, parts = self.blocks.held, self.blocks.parts(g)
         divided = [Tag.DIAGONAL in block.tags for block in blocks]
         systems = [
             (block.mv, System(m, block.share(self.damping)))
@@ -59,9 +59,11 @@ class IterativeInverse:
             for block, m, divide in zip(blocks, parts, divided, strict=True)
         ]
         statuses = [Status.SOLVED, *(solution.status for solution in found)]
-        worst = max(statuses, key=lambda status: status.severity)
+        severity = max(status.severity for status in statuses)
         iterations = sum(solution.statistics["cg_iterations"] for solution in found)
-        return Solution(self.blocks.assembled(x, g), worst, {"cg_iterations": iterations})
+        severities, counts = zip(*self.blocks.agree(severity, iterations), strict=True)
+        worst = next(status for status in Status if status.severity == max(severities))
+        return Solution(self.blocks.assembled(x, g), worst, {"cg_iterations": int(sum(counts))})
 
 
 class BlockCG(LinearSolver, Attributes):

@@ -14,7 +14,7 @@ from ..footprint import Allocations, Footprint
 from ..parts.block import RETRIES, Block, BlockDiagonal, Damped, Factorisation, in_rounds
 from ..parts.eigen import REFRESHES
 from ..parts.protocols import Inverse, LinearSolver, Solution, Status, blocks_of, no_solution
-from ..parts.state import Maybe, Number, Spec, State, Undo, copied, held_attributes
+from ..parts.state import Elsewhere, Maybe, Number, Spec, State, Undo, copied, held_attributes
 from ..parts.tags import Tag
 from ..reading import read
 
@@ -92,16 +92,20 @@ class Direct(LinearSolver):
         if self._is_due(blocks, damping):
             self.factorisations += 1
             factorised = self._factorise(blocks, damping, self._kept if self.refines else {})
-            if factorised is None:
+            made = _all_of(blocks, None if factorised is None else factorised[1])
+            if factorised is None or made is None:
                 return NoInverse()
-            self._kept, retries = factorised
+            self._kept, retries = factorised[0], made
             self._made_at = (blocks.gathered, damping)
         empty = Factorisation(self.form)
-        kept = {block.layer: self._kept.get(block.layer, empty) for block in blocks.blocks}
+        kept = {block.layer: self._kept.get(block.layer, empty) for block in blocks.held}
         raised = _raised(blocks, kept, damping)
-        if raised is None:
+        more = 0
+        if self.form is Damped.WHOLE:
+            more = _all_of(blocks, None if raised is None else sum(n for _, n in raised.values()))
+        if raised is None or more is None:
             return NoInverse()
-        retries += sum(often for _, often in raised.values())
+        retries += more
         self.retries += retries
         dampings = {layer: found for layer, (found, _) in raised.items()}
         return FactorisedInverse(blocks, kept, dampings, retries)
@@ -128,14 +132,14 @@ class Direct(LinearSolver):
     ) -> tuple[dict[str, Factorisation], int] | None:
         """Returns what to keep of each layer, and how often damping was raised; None on failure."""
         all_made = in_rounds(
-            [b.factorising(b.share(damping), self.form, last.get(b.layer)) for b in blocks.blocks]
+            [b.factorising(b.share(damping), self.form, last.get(b.layer)) for b in blocks.held]
         )
         made = [each for each in all_made if each is not None]
         if len(made) < len(all_made):
             return None
         kept = {
             block.layer: factorisation
-            for block, (factorisation, _) in zip(blocks.blocks, made, strict=True)
+            for block, (factorisation, _) in zip(blocks.held, made, strict=True)
             if factorisation.tensors
         }
         return kept, sum(retries for _, retries in made)
@@ -144,11 +148,15 @@ class Direct(LinearSolver):
         """Returns specifications of the factorisations, of what they were made for, of counts."""
         model = curvature.model
         views = model.layout.views(model.params)
+        blocks = blocks_of(curvature)
         specs = {
             block.layer: block.factorisation_spec(self.form, views, model.dtype)
-            for block in blocks_of(curvature).blocks
+            for block in blocks.blocks
         }
-        kept = {layer: spec for layer, spec in specs.items() if spec}
+        held = {block.layer for block in blocks.held}
+        kept = {
+            layer: spec if layer in held else Elsewhere() for layer, spec in specs.items() if spec
+        }
         made_at = {"refreshes": Number(int), "damping": Number()}
         counts = {"factorisations": Number(int, 0), "retries": Number(int, 0)}
         return {"kept": Maybe(kept), "made_at": Maybe(made_at), **counts}
@@ -176,13 +184,19 @@ class Direct(LinearSolver):
         self.factorisations, self.retries = state["factorisations"], state["retries"]
 
 
+def _all_of(blocks: BlockDiagonal, retries: int | None) -> int | None:
+    """Returns the retries on all ranks together; None where one of them found no damping."""
+    found = [number for (number,) in blocks.agree(-1 if retries is None else retries)]
+    return None if min(found) < 0 else int(sum(found))
+
+
 def _raised(
     blocks: BlockDiagonal, kept: Mapping[str, Factorisation], damping: float
 ) -> dict[str, tuple[float, int]] | None:
     """Returns each layer's damping and how often it was raised; None where none serves."""
-    extremes = {b: b.extremes(kept[b.layer], b.share(damping)) for b in blocks.blocks}
+    extremes = {b: b.extremes(kept[b.layer], b.share(damping)) for b in blocks.held}
     found = {b: extreme for b, extreme in extremes.items() if extreme is not None}
-    raised = {block.layer: (block.share(damping), 0) for block in blocks.blocks}
+    raised = {block.layer: (block.share(damping), 0) for block in blocks.held}
     for block, (lowest, largest) in zip(found, read(*found.values()), strict=True):
         enough = block.raise_damping(block.share(damping), float(lowest), float(largest))
         if enough is None:

@@ -20,12 +20,13 @@ from ...compiler.graph.errors import NewtritonError
 from ..data.sources import is_stateful, mark_of
 from ..inputs.batches import Moved, moved
 from ..parallel.ranks import Ranks
+from ..parallel.share import ended_together
 from ..paths import path_of
 from ..reading import read
 from .averages import Averaged
 from .epoch import Epoch
 from .history import History
-from .ranked import RankedSaving
+from .ranked import RankedSaving, check_calls
 from .runs import Resumed, RunFolder, Within, rest_of, states_of
 from .saving import Interval, Saving, folder_of
 from .signals import Noted, noted
@@ -121,7 +122,9 @@ def fit(
     check_saving(checkpoint, checkpoint_every, resume, history)
     ranks = _ranks_of(model)
     first = ranks.rank == 0  # what is shown and written is so by one rank
-    with ExitStack() as stack:
+    with ranks.told(), ExitStack() as stack:
+        options = epochs, average, checkpoint is None, checkpoint_every, resume
+        check_calls(ranks, model, optimizer, (train, validation), *options)
         board = None
         if log_dir is not None and first:
             board = stack.enter_context(closing(TensorBoard(path_of("log_dir", log_dir))))
@@ -145,8 +148,9 @@ def fit(
             loop = _Loop(model, optimizer, history, bar, saving)
             try:
                 loop.run(train, validation, left, kept, callbacks, resumed.within)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
                 history.interrupted = True
+                ranks.leave(interrupt)
         history.interrupted |= ending.number is not None
     if ending.number == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
@@ -180,22 +184,25 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
     found = torch.zeros(
         2, dtype=torch.int64, device=model.device
     )  # classes right, labels that count
-    for batch in data:
-        x, y = moved(batch, model)
-        mean.add(float(model.loss(x, y)), y)
-        classified = classified and y.dtype == torch.int64
-        if not classified or not len(y):
-            continue
-        classes = model.classes(x)
-        counts = model.counts(y) if isinstance(model, Counting) else torch.ones_like(y).bool()
-        classified = classes.shape == y.shape
-        if classified:
-            found += torch.stack([((classes == y) & counts).sum(), counts.sum()])
+    ranks = _ranks_of(model)
+    with ranks.told():
+        for batch in data:
+            x, y = moved(batch, model)
+            mean.add(float(model.loss(x, y)), y)
+            classified = classified and y.dtype == torch.int64
+            if not classified or not len(y):
+                continue
+            classes = model.classes(x)
+            counts = model.counts(y) if isinstance(model, Counting) else torch.ones_like(y).bool()
+            classified = classes.shape == y.shape
+            if classified:
+                found += torch.stack([((classes == y) & counts).sum(), counts.sum()])
+        ended_together(ranks, model.device)
     if not mean.batches:
         raise NewtritonError("the validation data have no batches: pass at least one")
     if not classified:
         return mean.value, None
-    ((right, labels),) = read(_ranks_of(model).all_sum(found))
+    ((right, labels),) = read(ranks.all_sum(found))
     return mean.value, float(right) / float(labels)
 
 
@@ -392,6 +399,7 @@ class _Loop:
             self.saving.save(self.history, within)
             if self.saving.signal.number is not None:
                 return None
+        ended_together(_ranks_of(self.model), self.model.device)
         if not mean.batches:
             raise NewtritonError(
                 f"the training data have no batches in epoch {epoch}: pass a list of batches, "

@@ -5,15 +5,64 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import length_hint
+from typing import Any
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import ADDRESS, NewtritonError
+from ..data.samples import Batches
+from ..parallel.agreement import check_alike, digest
 from ..parallel.ranks import Ranks
+from ..parallel.states import completed
 from .generations import LAST
 from .history import History
 from .runs import Resumed, Within
 from .saving import Saving
 
 FAILED, NEW, RESUMED = 3, 1, 2  # what became of the first rank's beginning
+
+
+def check_calls(
+    ranks: Ranks, model: Any, optimizer: Any, data: tuple[Any, Any], *options: object
+) -> None:
+    """Raises the same error on all ranks where they train in different ways.
+
+    Args:
+        ranks: the ranks.
+        model: the model.
+        optimizer: the optimizer that takes the steps.
+        data: the data to train on, and to validate on, None for none.
+        options: what else is the same on all ranks.
+
+    Raises:
+        NewtritonError: names what differs, and on which rank.
+    """
+    if ranks.alone:
+        return
+    lengths = [-1 if part is None else length_hint(part) for part in data]
+    orders = [_order(part) for part in data]
+    facts = {
+        "optimizer": _described(optimizer, model),
+        "call of fit": repr(options),
+        "number of batches": repr(lengths),
+        "order of the data, or batch size": repr(orders),
+    }
+    check_alike(ranks, {what: digest(text) for what, text in facts.items()})
+
+
+def _described(optimizer: Any, model: Any) -> str:
+    """Returns what an optimizer is: all its options where it is one of ours."""
+    kind = type(optimizer)
+    if not kind.__module__.startswith(__name__.partition(".")[0]):
+        return kind.__qualname__
+    text = " ".join(str(optimizer).split())  # ranks have models on different devices
+    return kind.__qualname__ + ADDRESS.sub("", text.replace(repr(model), ""))
+
+
+def _order(data: Any) -> object:
+    """Returns what the order of data depends on that are divided among ranks."""
+    if not isinstance(data, Batches) or data.parallel is None:
+        return None
+    return type(data).__name__, data.seed, data.shuffle, data.batch_size, len(data.y), data.epoch
 
 
 @dataclass
@@ -44,7 +93,7 @@ class RankedSaving(Saving):
                 self.ranks.most(RESUMED if resumed.history.steps else NEW)
                 told = True
                 yield resumed
-        except NewtritonError:
+        except Exception:
             if not told:
                 self.ranks.most(FAILED)
             raise
@@ -67,9 +116,10 @@ class RankedSaving(Saving):
         """Lets a signal that one rank has noted be noted by all."""
         self.signal.number = self.ranks.most(self.signal.number or 0) or None
 
-    def save(self, history: History, within: Within | None = None) -> None:
-        """Saves the run, where this is the first rank."""
+    def save(self, history: History, within: Within | None = None, state: Any = None) -> None:
+        """Saves the run, where this is the first rank, with what others have of its state."""
         if within is None:
             self.agree()
+        state = completed(self.ranks, self.optimizer.state_dict(), self.model.device)
         if not self.ranks.rank:
-            super().save(history, within)
+            super().save(history, within, state)

@@ -167,6 +167,7 @@ class RunFolder:
         history: History,
         average: Averaged | None = None,
         within: Within | None = None,
+        state_of_optimizer: Any = None,
     ) -> None:
         """Keeps everything as it is now, or as it was in the middle of an epoch.
 
@@ -177,11 +178,13 @@ class RunFolder:
             history: the records of the run.
             average: the average that the weights are, None for the parameters themselves.
             within: where the run is in an epoch; the weights stay those of the last one then.
+            state_of_optimizer: the optimizer's state, where it is not `optimizer.state_dict()`.
 
         Raises:
             NewtritonError: a state has what cannot be saved, or the folder cannot be written.
         """
-        state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "within": None}
+        own = optimizer.state_dict() if state_of_optimizer is None else state_of_optimizer
+        state: dict[str, Any] = {"optimizer": own, "within": None}
         if within is None:
             state["data"] = states_of(data)
         else:

@@ -130,8 +130,14 @@ class Saving:
         of_time = self.interval.seconds is not None and elapsed >= self.interval.seconds
         return of_steps or of_time or self.signal.number is not None
 
-    def save(self, history: History, within: Within | None = None) -> None:
-        """Saves the run; says once what could not be restored in the middle of an epoch."""
+    def save(self, history: History, within: Within | None = None, state: Any = None) -> None:
+        """Saves the run; says once what could not be restored in the middle of an epoch.
+
+        Args:
+            history: the records of the run.
+            within: where the run is in an epoch.
+            state: the optimizer's, where it is more than the optimizer here has.
+        """
         missing = None if within is None or self._told else not_restored(self.data)
         if missing is not None:
             self._told = True
@@ -141,7 +147,7 @@ class Saving:
                 stacklevel=2,
             )
         parts = self.model, self.optimizer, self.data
-        self.folder.save(*parts, history, self.average, within)
+        self.folder.save(*parts, history, self.average, within, state)
         self._steps, self._saved_at = 0, time.monotonic()
 
 

@@ -380,7 +380,9 @@ _of_model(
     pure=False, taken=frozenset({("ahead", "")}), training=True,
 )  # fmt: skip
 _of_model("flatten", _parts)
-_of_model("unflatten", lambda m, x, y, rng: (m.params.clone(),), taken=NUMBERS)
+_of_model(
+    "unflatten", lambda m, x, y, rng: (m.params.clone(),), taken=NUMBERS | {("vector", "on meta")}
+)
 _of_model("load_state_dict", _state, pure=False)
 _of_model("state_dict", lambda m, x, y, rng: ())
 _of_model("named_parameters", lambda m, x, y, rng: (), lambda found: [n for n, _ in found])

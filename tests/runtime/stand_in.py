@@ -38,7 +38,7 @@ class StandIn:
     """What the two models share; a subclass gives `value` and `factors`."""
 
     blocks: list[KroneckerLayer | DiagonalLayer]
-    criterion, vectors = MSELoss(), Vectors()
+    criterion, vectors, parallel = MSELoss(), Vectors(), None
 
     def __init__(
         self,

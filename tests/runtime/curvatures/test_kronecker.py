@@ -129,6 +129,7 @@ def test_mv_is_the_dense_block_diagonal(kind):
 def test_mv_with_groups_and_a_diagonal_block():
     shapes = {"w": (4, 3, 3, 2), "b": (4,), "s": (2,)}
     model = SimpleNamespace(
+        parallel=None,
         layout=StandInLayout(shapes),
         device=torch.device("cpu"),
         weight_decay=0.0,

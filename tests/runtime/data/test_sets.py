@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +119,13 @@ def test_curves_are_their_own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(centred.x, centred.y)
 
 
+class Unreadable(UserDict):
+    """A mapping whose values cannot be read."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError("no values")
+
+
 def test_datasets_are_loaded_too() -> None:
     x, y = torch.rand(9, 3, 4, 4), torch.arange(9)
     dataset = torch.utils.data.TensorDataset(x, y)
@@ -129,6 +138,8 @@ def test_datasets_are_loaded_too() -> None:
         nt.load(dataset)
     with pytest.raises(nt.NewtritonError, match="the datasets are train: give 'train' and one of"):
         nt.load({"train": dataset})
+    with pytest.raises(nt.NewtritonError, match="which cannot be read: no values"):
+        nt.load(Unreadable(train=dataset, test=dataset))
 
 
 DAMAGED = [

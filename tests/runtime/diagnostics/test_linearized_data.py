@@ -176,6 +176,8 @@ def test_what_drops_out_stays_out_whatever_is_linearized_meanwhile() -> None:
 
 def test_a_stored_jacobian_needs_the_linearizations() -> None:
     _, data = both(_cnn())
+    with pytest.raises(nt.NewtritonError, match="product is 'stored-jacobian': "):
+        data.data_product(data.model.params, "hessian", "stored-jacobian")
     _, kept = both(_cnn(), keep=True)
     v = torch.ones_like(data.model.params)
     assert torch.equal(data.ggnvp(v, "stored-jacobian"), data.ggnvp(v))

@@ -273,6 +273,7 @@ def test_data_must_be_batches_that_can_be_passed_through_again() -> None:
         (lambda m: nt.KFAC(m, samples=0), "samples is 0"),
         (lambda m: nt.KFAC(m, every=2.5), r"every is 2\.5"),
         (lambda m: nt.KFAC(m, momentum=1), "momentum is 1"),
+        (lambda m: nt.KFAC(m, momentum=torch.ones(2)), r"momentum is tensor\(\[1"),
         (lambda m: nt.KFAC(m, average=1.0), r"average is 1\.0"),
         (lambda m: nt.EACG(m, lr=0.0, factors="kfac"), r"lr is 0\.0"),
         (lambda m: nt.EACG(m, alpha=1.0, factors="kfac"), r"damping is 1\.0"),

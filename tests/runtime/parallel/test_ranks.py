@@ -98,8 +98,10 @@ def test_buckets_hold_what_fits_and_take_a_vector_as_it_lies() -> None:
 
 def test_traffic_is_counted() -> None:
     traffic = Traffic()
-    traffic.note("all_reduce", 400)
-    traffic.note("all_gather", 10)
-    assert traffic.sent(4) == 2 * 0.75 * 400 + 3 * 10
+    traffic.note("all_reduce", 400, ranks=4)
+    traffic.note("all_gather", 10, ranks=4)
+    traffic.note("reduce", 60, ranks=2)
+    traffic.note("broadcast", 90, ranks=3)
+    assert traffic.sent == 2 * 0.75 * 400 + 3 * 10 + 30 + 60
     traffic.reset()
-    assert traffic.sent(4) == 0.0
+    assert traffic.sent == 0.0

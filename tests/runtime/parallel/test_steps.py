@@ -62,7 +62,7 @@ def counted(parallel: nt.DataParallel, name: str) -> tuple[int, int, int, float]
     traffic = parallel.ranks.traffic
     traffic.reset()
     products = sum(optimizer.step(x, y).cg_iterations or 0 for _ in range(FEW))
-    return products, traffic.calls["all_gather"], traffic.calls["all_reduce"], traffic.sent(2)
+    return products, traffic.calls["all_gather"], traffic.calls["all_reduce"], traffic.sent
 
 
 # By optimizer: gatherings of sizes and sums besides products, a step; sums a refresh; numbers that

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import timedelta
 from functools import cache
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,7 +18,7 @@ import torch.multiprocessing as mp
 from newtriton.runtime.parallel.data_parallel import DataParallel
 from newtriton.runtime.parallel.ranks import Ranks
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class Workers:
@@ -46,15 +47,35 @@ class Workers:
         Raises:
             AssertionError: a rank has raised an error, whose text it gives, or does not answer.
         """
-        for pipe in self._pipes:
-            pipe.send((function, args))
-        answers = []
-        for rank, pipe in enumerate(self._pipes):
-            assert pipe.poll(PATIENCE), f"rank {rank} does not answer, others: {answers}"
-            answers.append(pipe.recv())
+        answers = self.ask(range(self.size), range(self.size), function, *args)
         failed = [f"rank {r}: {text}" for r, (ok, text) in enumerate(answers) if not ok]
         assert not failed, "\n".join(failed)
         return [found for _, found in answers]
+
+    def ask(
+        self,
+        ranks: Iterable[int],
+        answering: Iterable[int],
+        function: Callable[..., Any],
+        *args: Any,
+    ) -> list[tuple[bool, Any]]:
+        """Calls a function on some ranks; returns the answers of some of them.
+
+        Each is whether the call has returned, and what; or the text of the error that it raised.
+        """
+        for rank in ranks:
+            self._pipes[rank].send((function, args))
+        answers = []
+        for rank in answering:
+            pipe = self._pipes[rank]
+            assert pipe.poll(PATIENCE), f"rank {rank} does not answer, others: {answers}"
+            answers.append(pipe.recv())
+        return answers
+
+    def kill(self) -> None:
+        """Ends all ranks, those that are stopped, too."""
+        for process in self._processes:
+            process.kill()
 
 
 @cache
@@ -79,6 +100,11 @@ def _serve(rank: int, size: int, file: str, pipe: Connection) -> None:
             pipe.send((True, function(parallel, *args)))
         except BaseException:
             pipe.send((False, traceback.format_exc()))
+
+
+def fresh(parallel: DataParallel, timeout: float = 6.0) -> DataParallel:
+    """Returns the same ranks on a group of their own, which may be left broken."""
+    return DataParallel(dist.new_group(timeout=timedelta(seconds=timeout)))
 
 
 def with_options(parallel: DataParallel, **options: Any) -> DataParallel:

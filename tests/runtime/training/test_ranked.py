@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from tests.runtime.parallel.workers import workers
+from tests.runtime.parallel.workers import with_options, workers
 
 
 def fitted(
-    parallel: nt.DataParallel | None, path: str, epochs: int, resume: str
+    parallel: nt.DataParallel | None,
+    path: str,
+    epochs: int,
+    resume: str,
+    memory: str = "replicated",
 ) -> tuple[Tensor, list[float], float | None]:
+    parallel = None if parallel is None else with_options(parallel, memory=memory)
     net = nt.Sequential(nt.Linear(6), nt.BatchNorm1d(), nt.Tanh(), nt.Dropout(0.1), nt.Linear(3))
     loss = nt.CrossEntropyLoss()
     model = nt.compile(net, (4,), loss, dtype=torch.float64, device="cpu", parallel=parallel)
@@ -34,16 +39,21 @@ def noisy(x: Tensor, generator: torch.Generator) -> Tensor:
     return x + 0.1 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 3), (3, 0), (0, 2)])
-def test_another_number_of_ranks_goes_on(tmp_path: Path, first: int, then: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "then", "memory"),
+    [(2, 3, "replicated"), (3, 0, "owned"), (0, 2, "owned"), (3, 2, "owned")],
+)
+def test_another_number_of_ranks_goes_on(
+    tmp_path: Path, first: int, then: int, memory: str
+) -> None:
     """0 stands for a process by itself."""
 
     def trained(size: int, *args: object) -> list[tuple[Tensor, list[float], float | None]]:
         return workers(size)(fitted, *args) if size else [fitted(None, *args)]  # type: ignore
 
     ((expected, losses, accuracy),) = trained(0, str(tmp_path / "whole"), 4, "never")
-    trained(first, str(tmp_path / "run"), 2, "never")
-    for params, again, share in trained(then, str(tmp_path / "run"), 4, "auto"):
+    trained(first, str(tmp_path / "run"), 2, "never", memory)
+    for params, again, share in trained(then, str(tmp_path / "run"), 4, "auto", memory):
         assert torch.allclose(params, expected, rtol=1e-8)
         assert again == pytest.approx(losses, rel=1e-8) and share == accuracy
 

@@ -1,0 +1,207 @@
+"""Which ranks have left by an error what all ranks do together, told through the group's store.
+
+A call of the communication library waits for all ranks. Where one raises an error between two
+calls, the others would wait for it until the time-out. So it writes down after how many calls it
+has left, and who waits looks there now and then: a rank that has begun a further call is out of
+step with it for good, and raises an error, too. Ranks that have all left after the same call are
+in step, and may go on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from math import inf
+from threading import Thread
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+
+from ...compiler.graph.errors import NewtritonError, one_line
+
+LOOK = 0.25  # seconds that one waits before it looks, and that a store has to answer
+ENTRIES = "newtriton/departures"  # the store's key of how many there are
+SHOWN = 400  # characters of an error that others show
+
+
+class Place(NamedTuple):
+    """Where in the sequence of calls a rank has left.
+
+    Attributes:
+        calls: how many calls it had begun.
+        times: how often it has left since the last of them.
+    """
+
+    calls: int = -1
+    times: int = 0
+
+
+class Entry(NamedTuple):
+    """A departure, as it is written down.
+
+    Attributes:
+        rank: the rank that has left.
+        place: where.
+        sentence: what others say of it.
+    """
+
+    rank: int
+    place: Place
+    sentence: str
+
+
+class Departures:
+    """The departures of a group's ranks, and the calls of this one, which they are counted by.
+
+    Args:
+        group: the process group.
+
+    Attributes:
+        calls: how many calls this rank has begun.
+        broken: why nothing can be communicated any more; None while that is not so.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self.calls, self.broken = 0, None
+        self._size, self._rank = dist.get_world_size(group), dist.get_rank(group)
+        self._store, self._limit = group.get_group_store(), _time_out(group)
+        self._left, self._depth = Place(), 0
+        self._entries: list[Entry] = []
+        self._thread: Thread | None = None
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Lets the others know where an error leaves the outermost such `with` statement."""
+        self._depth += 1
+        try:
+            yield
+        except BaseException as error:
+            if self._depth == 1:
+                self.leave(error)
+            raise
+        finally:
+            self._depth -= 1
+
+    def begin(self) -> None:
+        """Counts a call that begins, when all are in step.
+
+        Raises:
+            NewtritonError: they are not, or a call has failed before.
+        """
+        if self.broken is not None:
+            raise NewtritonError(self.broken)
+        if self._left.calls == self.calls:
+            self._rejoin()
+        self.calls += 1
+
+    def wait(self, work: Any) -> None:
+        """Waits for a call on the host, and looks meanwhile whether a rank has left.
+
+        Raises:
+            NewtritonError: one has.
+        """
+        while True:
+            try:
+                work.wait(timedelta(seconds=LOOK))
+                return
+            except RuntimeError:
+                if work.is_completed():  # it has failed, or ended just now
+                    work.wait()
+                    return
+            self._look()
+
+    def fail(self, sentence: str) -> NewtritonError:
+        """Returns the error with which this call and all later ones end."""
+        self.broken = sentence
+        return NewtritonError(sentence)
+
+    def leave(self, error: BaseException) -> None:
+        """Writes down that this rank leaves by an error."""
+        again = self._left.calls == self.calls
+        self._left = Place(self.calls, self._left.times + 1 if again else 1)
+        entry = json.dumps([self._rank, *self._left, self.broken or self._sentence(error)])
+
+        def write() -> None:
+            number = self._store.add(ENTRIES, 1)
+            self._store.set(f"{ENTRIES}/{number}", entry)
+
+        self._ask(write)
+
+    def _sentence(self, error: BaseException) -> str:
+        """Returns what others say of an error of this rank."""
+        name = "" if isinstance(error, NewtritonError) else f"{type(error).__name__}: "
+        return (
+            f"rank {self._rank} has raised an error, which ends the run on all: "
+            f"{one_line(f'{name}{error}', SHOWN)} (what was saved last is intact: start all ranks "
+            "again)"
+        )
+
+    def _look(self) -> None:
+        """Raises an error where a rank has left before a call that this one has begun."""
+        self._ask(self._update)
+        self._check(self.calls)
+
+    def _rejoin(self) -> None:
+        """Waits until all ranks have left where this one has."""
+        end = time.monotonic() + self._limit
+        while time.monotonic() < end:
+            self._ask(self._update)
+            self._check(inf)
+            if sum(entry.place == self._left for entry in self._entries) == self._size:
+                return
+            time.sleep(LOOK / 10)
+        raise self.fail(
+            "this rank has raised an error, and another one neither has nor answers within the "
+            "group's time-out: start all ranks again"
+        )
+
+    def _check(self, calls: float) -> None:
+        """Raises an error where a rank has left further on than this one, and before a call."""
+        for rank, place, sentence in self._entries:
+            if rank != self._rank and self._left < place and place.calls < calls:
+                raise self.fail(sentence)
+
+    def _update(self) -> None:
+        """Reads what has been written down since."""
+        while self._store.check([key := f"{ENTRIES}/{len(self._entries) + 1}"]):
+            rank, calls, times, sentence = json.loads(self._store.get(key))
+            self._entries.append(Entry(rank, Place(calls, times), sentence))
+
+    def _ask(self, call: Callable[[], None]) -> None:
+        """Calls the store, which a rank may hold that hangs: nobody waits for it for long."""
+        if self._thread is not None:
+            self._thread.join(LOOK)
+            if self._thread.is_alive():
+                return
+        self._thread = Thread(target=_quietly, args=(call,), daemon=True)
+        self._thread.start()
+        self._thread.join(LOOK)
+
+
+def _quietly(call: Callable[[], None]) -> None:
+    """Calls a store that may have gone with its rank."""
+    try:
+        call()
+    except RuntimeError:
+        return
+
+
+def _time_out(group: Any) -> float:
+    """Returns the seconds after which a group's calls give up."""
+    device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
+    return group._get_backend(torch.device(device)).options._timeout.total_seconds()
+
+
+_known: WeakKeyDictionary[Any, Departures] = WeakKeyDictionary()
+
+
+def departures_of(group: Any) -> Departures:
+    """Returns the departures of a group: the same for all that communicate on it."""
+    if group not in _known:
+        _known[group] = Departures(group)
+    return _known[group]
