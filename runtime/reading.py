@@ -73,10 +73,15 @@ def largest_of(tensor: Tensor) -> float:
         >>> largest_of(torch.tensor([1.0, -3.0]))
         3.0
     """
-    known = None if tensor.is_inference() else _REMEMBERED.get(tensor)
-    if known is not None and known[0] == tensor._version:
-        return known[1]
+    if is_known(tensor):
+        return _REMEMBERED[tensor][1]
     return float(read(_largest(tensor))[0])
+
+
+def is_known(tensor: Tensor) -> bool:
+    """Whether `largest_of` needs no transfer."""
+    known = None if tensor.is_inference() else _REMEMBERED.get(tensor)
+    return known is not None and known[0] == tensor._version
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

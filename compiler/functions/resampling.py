@@ -20,6 +20,7 @@ from ..graph.ir import Node
 
 Constant = Callable[[Tensor], Node]  # makes a leaf that holds a tensor
 
+LARGEST = (1 << 31) - 1  # elements of an axis
 MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "area")
 
 
@@ -78,6 +79,8 @@ def interpolate(
         factor = number / x.shape[axis] if by_size else number
         if x.shape[axis] * factor < 1:
             raise ShapeError(f"{number} times {x.shape[axis]} elements leave none: take more")
+        if x.shape[axis] * factor > LARGEST:
+            raise ShapeError(f"{number} times {x.shape[axis]} elements are over 2³¹: take fewer")
         if mode == "nearest" and factor == int(factor):
             x = repeated(x, axis, int(factor))
         else:

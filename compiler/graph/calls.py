@@ -73,8 +73,12 @@ def check_call(called: Callable[..., Any], args: Sequence[Any], options: Mapping
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns a function whose calls are checked by `check_call`, and for what is missing."""
+    """Returns a function whose calls are checked by `check_call`, and for what is missing.
+
+    A constructor, whose class checks names, is checked for what is missing.
+    """
     taken = signature_of(function)
+    name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> R:
@@ -83,7 +87,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         except TypeError as error:
             check_call(function, args, options)
             raise NewtritonError(
-                f"{function.__name__}() is {error}: its arguments are {', '.join(names_of(call))}"
+                f"{name}() is {error}: its arguments are "
+                f"{', '.join(n for n in names_of(call) if n != 'self')}"
             ) from None
         return function(*args, **options)
 

@@ -141,6 +141,22 @@ def check_names(what: str, values: object) -> tuple[str, ...]:
     raise NewtritonError(f"{what} is {quoted(values)}: give a list of names")
 
 
+def check_list(what: str, values: object, example: str) -> list[Any]:
+    """Returns what can be passed through as a list.
+
+    Raises:
+        NewtritonError: the values are something else, or cannot be read.
+    """
+    if not isinstance(values, Iterable):
+        raise NewtritonError(f"{what} is {quoted(values)}: give {example}")
+    try:
+        return list(values)
+    except Exception as error:  # of a user's own class
+        raise NewtritonError(
+            f"{what} is {quoted(values)}, which cannot be read: {error}"
+        ) from error
+
+
 def check_mapping(what: str, value: object) -> dict[str, Any]:
     """Returns what a dictionary has by name.
 

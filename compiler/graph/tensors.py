@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -23,8 +24,23 @@ def check_tensor(what: str, x: Any) -> Tensor:
     return x
 
 
+def imported(module: str, name: str) -> Any:
+    """Returns a class of a module that this process has imported; () where it has not.
+
+    `isinstance` takes both: nothing is an instance of a class that nobody has imported.
+    """
+    return getattr(sys.modules.get(module), name, ())
+
+
+def is_distributed(x: object) -> bool:
+    """Whether a value is a DTensor."""
+    return isinstance(x, imported("torch.distributed.tensor", "DTensor"))
+
+
 def fault_of(x: Tensor) -> str | None:
     """Returns what keeps a tensor from being dense and real, with the way out; None if nothing."""
+    if is_distributed(x):
+        return "a DTensor: give the part that this rank has, x.to_local()"
     if x.is_nested:
         return "a nested tensor: give a tensor of one shape, e.g. by .to_padded_tensor(0.0)"
     if x.layout is not torch.strided:

@@ -10,9 +10,9 @@ from itertools import accumulate, product
 from ..graph import ops, scalar
 from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node
-from ..graph.options import check_flag, check_number
+from ..graph.options import check_flag, check_number, check_option
 from ..graph.scalar import Expr, derivative, var
-from .loss import Loss, check_root
+from .loss import NOISES, Loss, check_root
 
 Function = Callable[[Expr, Expr], Expr]
 PROBES = (-3.0, -1.0, 0.0, 0.5, 2.0)  # outputs at which promises are checked
@@ -68,6 +68,7 @@ class Criterion(Loss):
     def __post_init__(self) -> None:
         check_flag("convex", self.convex)
         check_root(self.root)
+        check_option("noise", self.noise, NOISES)
         _traced("function", self.function)
         finite = self.values is not None
         object.__setattr__(self, "distribution", finite or self.draw is not None)

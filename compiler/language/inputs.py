@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import NewtritonError, quoted
-from ..graph.options import check_option
+from ..graph.options import check_mapping, check_option
 from ..graph.tensors import check_tensor
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def specifications(given: Any) -> Any:
     if not isinstance(given, (Mapping, tuple, list)):
         return _specification(given)
     if isinstance(given, Mapping):
-        return {name: _specification(part) for name, part in given.items()}
+        shapes = check_mapping("input_shape", given)
+        return {name: _specification(part) for name, part in shapes.items()}
     return tuple(_specification(part) for part in given)
 
 

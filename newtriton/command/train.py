@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..compiler.graph.errors import NewtritonError, one_line
-from ..compiler.graph.options import check_count
+from ..compiler.graph.options import check_count, check_number
 from ..compiler.language.trees import rows
 from ..runtime.data.samples import Batches, Samples
 from ..runtime.inputs.batches import moved
@@ -30,7 +30,7 @@ from .networks import add_network, model_of
 # What may change when a run goes on; keywords are compared by their values, not as text.
 FREE = (
     *("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set"),
-    *("checkpoint_every", "keep", "micro_batch"),
+    *("checkpoint_every", "keep", "micro_batch", "timeout"),
 )
 VALIDATED = 500  # samples of a batch that is validated
 COLUMNS = {"epoch": 5, "loss": 9, "val. loss": 9, "accuracy": 8, "refused": 7, "seconds": 8}
@@ -79,6 +79,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="validate and save the Polyak average of the weights that the optimizer keeps",
     )  # fmt: skip
     add("--seed", type=int, default=0, help=f"the seed of weights and order of the data {DEFAULT}")
+    add(
+        "--timeout", type=float, metavar="SECONDS",
+        help="on ranks that torchrun starts: how long they wait for one that does not answer, before "
+        "the run ends on all (default: PyTorch's, half an hour on CPUs)",
+    )  # fmt: skip
     add("--threads", type=int, help="threads on the CPU (default: PyTorch's)")
     add(
         "--config", type=Path, metavar="FILE",
@@ -117,8 +122,10 @@ def run(options: argparse.Namespace) -> int:
         torch.set_num_threads(check_count("--threads", options.threads))
     torch.manual_seed(check_count("--seed", options.seed, 0))  # a user's file may draw weights
     keywords = _keywords(options)
+    if options.timeout is not None:
+        check_number("--timeout", options.timeout, above=0.0)
     train, validation = data(options)
-    parallel = launched()
+    parallel = launched(options.timeout)
     first = parallel is None or parallel.ranks.rank == 0
     model = model_of(
         options, train, weight_decay=options.weight_decay, seed=options.seed, parallel=parallel

@@ -22,11 +22,11 @@ from ...compiler.curvature.blocks import (
 )
 from ...compiler.curvature.factors import KINDS, Wanted
 from ...compiler.curvature.recursion import RECURSIVE, check_pos_eig
+from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import MissingRule, NewtritonError
 from ...compiler.graph.options import (
     check_count,
     check_flag,
-    check_names,
     check_number,
     check_option,
 )
@@ -126,6 +126,7 @@ class KroneckerCurvature(Remade):
 
     preconditioner = None
 
+    @checked
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -171,9 +172,9 @@ class KroneckerCurvature(Remade):
                 "it out"
             )
         self.generator = seeded(model, seed)
-        self.layers = None if layers is None else frozenset(check_names("layers", layers))
-        if self.layers is not None:
-            model.layout.check_layers("layers", self.layers)
+        self.layers = None
+        if layers is not None:
+            self.layers = frozenset(model.layout.check_layers("layers", layers))
             if frozen := self.layers - model.layers.keys():
                 raise NewtritonError(f"layers names {min(frozen)!r}, which is frozen: leave it out")
             if not self.layers:

@@ -203,8 +203,12 @@ class WithPreconditioner(Remade):
         return {"curvature": self.curvature, "preconditioner": self.preconditioner}
 
     def update(self, lin: Linearized) -> bool:
-        """Updates both; returns False where either is not finite."""
-        return self.curvature.update(lin) and self.preconditioner.update(lin)
+        """Updates both; returns False where either is not finite, and then has updated neither."""
+        undo = held(self.curvature)
+        if self.curvature.update(lin) and self.preconditioner.update(lin):
+            return True
+        undo()
+        return False
 
     def asks(self) -> Asked | None:
         """Returns what the first of both that asks for factors asks for."""

@@ -14,6 +14,7 @@ from ...compiler.graph.errors import NewtritonError
 from ...compiler.language.trees import is_several, mapped, named, rebuilt
 from .lazy import Lazy
 from .samples import Samples
+from .sources import length_of
 
 LABELS = ("label", "labels", "target", "fine_label", "y")  # what a column of labels is called
 COLOURS = {"1": "L", "L": "L", "RGB": "RGB"}  # Pillow's modes: what is read as grey, or as RGB
@@ -58,13 +59,13 @@ class _Items:
     """
 
     def __init__(self, dataset: Any) -> None:
-        try:
-            self.count = len(dataset)
-        except TypeError as error:
+        count = length_of("the samples", dataset)
+        if count is None:
             raise NewtritonError(
                 f"{type(dataset).__name__} has no length, so that its samples have no numbers: "
                 "pass torch.utils.data.DataLoader(dataset, batch_size=…) to fit instead"
-            ) from error
+            )
+        self.count = count
         if isinstance(dataset, Mapping) or not hasattr(dataset, "__getitem__"):
             raise NewtritonError(
                 f"{type(dataset).__name__} gives no samples by their numbers: pass one part of it, "

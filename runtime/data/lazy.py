@@ -72,6 +72,8 @@ class Lazy(Checked):
         if isinstance(rows, Tensor):
             check_tensor("rows", rows)
         first = check_tensor("a batch of lazy inputs", self[:1])
+        if first.is_meta:
+            raise NewtritonError(f"rows are {quoted(first)}, on meta: give {way}")
         self.shape = torch.Size((rows.shape[0], *first.shape[1:]))
         self.dtype, self.device = first.dtype, first.device
 
@@ -106,7 +108,7 @@ class Lazy(Checked):
             NewtritonError: the index is something else, or one is of no sample.
         """
         check_tensor("the numbers of samples", index)
-        if index.dtype != torch.int64 or index.dim() != 1:
+        if index.dtype != torch.int64 or index.dim() != 1 or index.is_meta:
             raise NewtritonError(f"index is {quoted(index)}: give the numbers of samples, int64")
         if len(index) == 0 or not -len(self) <= int(index.min()) <= int(index.max()) < len(self):
             raise NewtritonError(f"index has numbers of none of the {len(self)} samples, or none")

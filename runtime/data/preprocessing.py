@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_option
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_list, check_option
 from .augmentation import CropFlip
 from .lazy import Lazy, Step
 from .samples import Samples
@@ -114,14 +114,11 @@ def names_of(
         NewtritonError: a name is unknown.
     """
     steps = PAPERS | dict(papers or {})
-    if not isinstance(preprocessing, Iterable):
-        raise NewtritonError(
-            f"preprocessing is {quoted(preprocessing)}: give a name or a list of names"
-        )
-    given = list[str]()
-    for name in [preprocessing] if isinstance(preprocessing, str) else preprocessing:
+    if isinstance(preprocessing, str):
+        preprocessing = [preprocessing]
+    given = check_list("preprocessing", preprocessing, "a name or a list of names")
+    for name in given:
         check_option("preprocessing", name, NAMES)
-        given.append(name)
     return tuple(step for name in given for step in steps.get(name, (name,)))
 
 

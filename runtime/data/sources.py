@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from operator import length_hint
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.language.trees import Tree, named
 
 Mark = tuple[str, ...]  # sums as text, in which NaN equals NaN
@@ -57,6 +59,22 @@ def own_sources(data: Any) -> dict[str, Source]:
         if isinstance(generator, torch.Generator):
             found[f"generator{len(found)}"] = Source(generator.get_state, generator.set_state)
     return found
+
+
+def length_of(what: str, data: Any) -> int | None:
+    """Returns how many there are, or are said to be left; None where nothing says so.
+
+    Raises:
+        NewtritonError: the length fails otherwise than where there is none, with a TypeError.
+    """
+    try:
+        length = length_hint(data, -1)
+    except Exception as error:  # of a user's own class
+        raise NewtritonError(
+            f"{what} are {quoted(data)}, whose length fails with {type(error).__name__}: {error}; "
+            "give it no __len__ where the length is not known"
+        ) from error
+    return None if length < 0 else length
 
 
 def mark_of(x: Tree, y: Tensor) -> Mark:

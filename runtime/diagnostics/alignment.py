@@ -12,7 +12,7 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_names, check_number
+from ...compiler.graph.options import check_mapping, check_names, check_number
 from ..curvatures.matrix_free import MatrixFree
 from ..model.linearized import Linearized
 from ..optimizers.combinations import check_combination
@@ -148,7 +148,7 @@ def _steps(
 ) -> dict[str, Tensor]:
     """Returns the updates as flat vectors, by name."""
     if isinstance(updates, Mapping):
-        given: Mapping[str, Curvature | Tensor | str] = updates
+        given: Mapping[str, Curvature | Tensor | str] = check_mapping("updates", updates)
     else:
         given = {name: name for name in check_names("updates", updates)}
     steps: dict[str, Tensor] = {}

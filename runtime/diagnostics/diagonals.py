@@ -51,7 +51,7 @@ class Diagonal:
 
     def __str__(self) -> str:
         """Returns a table with a row for each parameter that is trained."""
-        values, errors = self.by_name(), self.model.unflatten(self.errors)
+        values, errors = map(self.model.layout.torch_views, (self.values, self.errors))
         rows = [["diagonal", "smallest", "mean", "largest", "error"]]
         for name in (n for names in self.model.layers.values() for n in names):
             v, error = values[name], float(errors[name].square().mean().sqrt())

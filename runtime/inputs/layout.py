@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_mapping
+from ...compiler.graph.options import check_mapping, check_names
 from ...compiler.graph.program import Output
 from ...compiler.graph.tensors import fault_of
 from ...compiler.language.network import Parameter, layer_of
 from ...kernels.memory import empty_like
+from ..parallel.dtensors import all_gathered
 
 ALIGNMENT = 16
 
@@ -57,12 +58,14 @@ class Layout:
             result.setdefault(layer_of(name), []).append(name)
         return result
 
-    def check_layers(self, what: str, names: Iterable[str]) -> None:
-        """Raises an error where a name is not that of a layer with parameters."""
-        for name in names:
+    def check_layers(self, what: str, names: object) -> tuple[str, ...]:
+        """Returns names of layers with parameters; raises an error where one is none."""
+        found = check_names(what, names)
+        for name in found:
             if name not in self.layers:
                 known = ", ".join(map(repr, self.layers))
                 raise NewtritonError(f"{what} names {quoted(name)}: give layers, of {known}")
+        return found
 
     def runs(self, names: Collection[str]) -> list[slice]:
         """Returns the parts of a flat vector that the named parameters fill, as few as can be."""
@@ -117,7 +120,7 @@ class Layout:
             NewtritonError: lists everything that is missing, unexpected or misshapen.
         """
         views = self.torch_views(flat := torch.empty_like(like))
-        tensors = check_mapping("tensors", tensors)
+        tensors = all_gathered(check_mapping("tensors", tensors))
         raise_faults("flatten", faults(views, tensors))
         for name, view in views.items():
             view.copy_(tensors[name].detach())

@@ -121,7 +121,7 @@ def compiled(
         raise NewtritonError(f"loss is {quoted(loss)}: give e.g. newtriton.CrossEntropyLoss()")
     specs = specifications(input_shape)
     alone = isinstance(specs, InputSpec) and specs.kind == "float"
-    decay = check_number("weight_decay", weight_decay, 0.0)
+    decay = check_number("weight_decay", weight_decay, 0.0, torch.finfo(dtype).max)
     shape = specs.shape if alone else specs
     return kind(net, shape, loss, where, dtype, decay, check_seed(seed), parallel)
 

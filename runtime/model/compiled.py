@@ -38,6 +38,7 @@ from ..inputs.dropout import DropoutNumbers
 from ..inputs.initialise import first_statistics, first_values
 from ..inputs.layout import Layout
 from ..parallel.data_parallel import DataParallel
+from ..parallel.dtensors import inputs_here
 from ..parallel.ranks import Ranks
 from ..remaking import Remade
 from ..rounding.losses import LossRounding
@@ -229,7 +230,7 @@ class Compiled(Remade):
     def check(self, traced: Traced, x: Any, y: Tensor | None) -> Checked:
         """Returns a batch as programs read it, and what its values must be; see `check_batch`."""
         check_process(self.device)
-        return check_batch(traced, x, y, self.dtype, self.device)
+        return check_batch(traced, inputs_here(x, self.parallel), y, self.dtype, self.device)
 
     def watched(self) -> Iterator[tuple[str, Tensor]]:
         """Yields what makes a linearization stale when it is changed in place."""

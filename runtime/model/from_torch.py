@@ -1,7 +1,8 @@
 """`newtriton.from_torch`: a `torch.nn.Module` with a loss becomes a model, and stays alive.
 
 The module's parameters are views of the model's, and both have the same running statistics: after
-every step the module is the trained network.
+every step the module is the trained network. Of parameters that are DTensors the model has all, and
+the module's parts are written after every step.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ..backend import Backend
 from ..inputs.data import Checked
 from ..inputs.layout import fault_of_entry, faults, plain, raise_faults
 from ..parallel.data_parallel import DataParallel
+from ..parallel.dtensors import Placed, all_gathered, local, placed, whole
 from ..remaking import Recipe, Saved
 from .compile import DTYPES, compiled, place_of
 from .linearization import Linearization
@@ -45,7 +47,7 @@ class Entry:
         owner: the part of the module that has it.
         key: its name there.
         tensor: itself.
-        pointer: where its elements are.
+        pointer: where its elements are; 0 for a DTensor, which may get others.
     """
 
     name: str
@@ -77,20 +79,27 @@ class CapturedModel(Model):
     _given: nn.Module
     _parameters: dict[str, Entry]
     _buffers: list[Entry]
+    _placed: Placed
     _fixed: dict[str, tuple[Tensor, int]]
     _used: frozenset[str]
     _traced_by: tuple[int, str | int | None]
 
     def bind(
-        self, module: nn.Module, given: nn.Module, samples: int, output: str | int | None
+        self,
+        module: nn.Module,
+        given: nn.Module,
+        samples: int,
+        output: str | int | None,
+        tensors: Mapping[str, Any],
     ) -> None:
         """Takes over the module's values and makes its parameters views of the model's.
 
         Args:
-            module: the module.
+            module: the module, with plain tensors.
             given: it as it was given, perhaps in a wrapper.
             samples: of how many the batch was by which it was traced.
             output: which part of its output counts.
+            tensors: the DTensors that it has otherwise, by name.
         """
         self.module, self._given, self._traced_by = module, given, (samples, output)
         parameters = dict(module.named_parameters())
@@ -100,19 +109,45 @@ class CapturedModel(Model):
                 parameters[name].data = view
         buffers = dict(module.named_buffers())
         self.buffers |= {name: buffers[name] for name in self.buffers if name in buffers}
-        self._parameters = {n: _entry(module, n, p) for n, p in parameters.items()}
-        self._buffers = [_entry(module, name, buffer) for name, buffer in buffers.items()]
-        fixed = {name: b for name, b in buffers.items() if name not in self.buffers}
+        self._placed = Placed(module, tensors, parameters | buffers)
+        known = parameters | buffers | dict(tensors)
+        self._parameters = {n: _entry(module, n, known[n]) for n in parameters}
+        self._buffers = [_entry(module, n, known[n]) for n in buffers]
+        for name in sorted(self.buffers.keys() & tensors.keys()):
+            if self.buffers[name].data_ptr() != local(known[name]).data_ptr():
+                raise NewtritonError(
+                    f"{name} is a DTensor of which a rank has a part, and training changes it: "
+                    "give each rank all of it, with the placement Replicate()"
+                )
+        fixed = {name: known[name] for name in buffers if name not in self.buffers}
         self._fixed = {name: (b, b._version) for name, b in fixed.items()}
         self._used = self.net.used  # type: ignore[attr-defined]
 
     def to_torch(self) -> nn.Module:
         """Returns the module that was given, with the model's parameters and running statistics."""
         self.check_module()
+        self.publish()
         return self._given
+
+    def publish(self) -> None:
+        """Writes the parts of this rank into a module of DTensors; see `Model.publish`."""
+        self._placed.write()
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """Returns views of a flat vector in PyTorch's shapes; see `Model.unflatten`.
+
+        Where a parameter is a DTensor, so is what is returned, in its placement: a copy.
+        """
+        views = super().unflatten(vector)
+        return views | {n: placed(views[n], x) for n, x in self._placed.parameters.items()}
 
     def _recipe(self) -> Recipe:
         """Returns how the model is made again: of a copy of the module, captured again."""
+        if self._placed.parameters:
+            raise NewtritonError(
+                f"{type(self.module).__name__} has DTensors, which stay on their ranks: make a "
+                "model of another module, and give it model.state_dict()"
+            )
         self.check_module()
         copied = Saved(copy.deepcopy(self._given))
         samples, output = self._traced_by
@@ -124,6 +159,16 @@ class CapturedModel(Model):
 
     def check_module(self) -> None:
         """Raises an error where the module no longer has the tensors that it had."""
+        changed = self._placed.changed()
+        self._check_kept()
+        if changed:
+            raise NewtritonError(
+                f"{changed[0]} is a DTensor that has been changed outside of the model: call "
+                "model.load_state_dict(module.state_dict()) to take its values over"
+            )
+
+    def _check_kept(self) -> None:
+        """Raises an error where tensors have been replaced, or are others than constants were."""
         moved = [e.name for e in (*self._parameters.values(), *self._buffers) if not e.kept]
         if moved:
             raise NewtritonError(
@@ -174,16 +219,23 @@ class CapturedModel(Model):
     def watched(self) -> Iterator[tuple[str, Tensor]]:
         """Yields what makes a linearization stale when it is changed in place."""
         yield from super().watched()
-        yield from (("parameters", entry.tensor) for entry in self._parameters.values())
+        own = (
+            entry for name, entry in self._parameters.items() if name not in self._placed.parameters
+        )
+        yield from (("parameters", entry.tensor) for entry in own)
 
     # --- state ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns copies of all that the module's `state_dict` has, and of running statistics."""
+        """Returns copies of all that the module's `state_dict` has, and of running statistics.
+
+        In the place of a DTensor stands all of it, so that any number of ranks can take it over.
+        """
         self.check_module()
+        present = {**self.module.state_dict(keep_vars=True), **self.buffers}
         return {
-            name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in {**self.module.state_dict(), **self.buffers}.items()
+            name: self._placed.whole(x).detach().clone(memory_format=torch.contiguous_format)
+            for name, x in present.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -191,13 +243,14 @@ class CapturedModel(Model):
 
         A module's tied parameters may stand there once or by all of their names; the prefixes of
         `DataParallel` and of `torch.compile` are left out. Buffers that do not change must be as
-        they are.
+        they are. DTensors are gathered, by all ranks together.
 
         Raises:
             NewtritonError: lists every fault at once.
         """
-        self.check_module()
-        state = check_mapping("the entries", state)
+        self._placed.settle()
+        self._check_kept()
+        state = all_gathered(check_mapping("the entries", state))
         given = {_without_wrappers(name): tensor for name, tensor in state.items()}
         present = self.module.state_dict(keep_vars=True)
         first = {id(entry.tensor): name for name, entry in self._parameters.items()}
@@ -209,7 +262,7 @@ class CapturedModel(Model):
             tied = first.get(id(known))
             if tied is not None and taken.setdefault(tied, given[name]) is given[name]:
                 continue
-            found += _fault(plain(name), given[name], known, tied, taken)
+            found += _fault(plain(name), given[name], self._placed.whole(known), tied, taken)
         found += faults(own, taken)
         raise_faults("load_state_dict", sorted(found))
         super().load_state_dict(taken)
@@ -258,7 +311,7 @@ def from_torch(
     It stays alive: its parameters become views of `model.params`, running statistics of batch norm
     are the same tensors, so after every step the module is the trained network. Names are the
     module's own. Parameters with `requires_grad=False`, and such that the output does not depend
-    on, are frozen.
+    on, are frozen. Of DTensors the model has all; the module's parts are written after every step.
 
     Args:
         module: the module.
@@ -275,7 +328,8 @@ def from_torch(
         cuda_graphs: as in `compile`.
         weight_decay: λ ≥ 0, on all parameters that are not frozen.
         seed: the seed of what drops out.
-        parallel: as in `compile`; the module has the same state on all ranks.
+        parallel: as in `compile`; the module has the same state on all ranks. Its parameters may
+            be DTensors, of `fully_shard` for example, on some of the group's ranks.
 
     Raises:
         NewtritonError: lists everything in the module that cannot be taken, or names an option.
@@ -299,15 +353,27 @@ def from_torch(
     place, kind = _place(inner, device, dtype)
     specs = _specifications(example, input_shape)
     samples = _samples(example)
-    with _moved(inner, place, kind):
+    with whole(inner, parallel) as tensors, _moved(inner, place, kind):
+        _check_place(tensors, place, kind)
         captured = capture(inner, _batch(samples, specs, place, kind), output)
         model = compiled(
             CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
             precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
             weight_decay=weight_decay, seed=seed, parallel=parallel,
         )  # fmt: skip
-        model.bind(inner, module, samples, output)
+        model.bind(inner, module, samples, output, tensors)
+    model.publish()
     return model
+
+
+def _check_place(tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
+    """Raises an error where DTensors would have to be moved or cast."""
+    for name, x in tensors.items():
+        if x.device != device or (x.is_floating_point() and x.dtype != dtype):
+            raise NewtritonError(
+                f"{name} is a DTensor of {x.dtype} on {x.device}, the model is to have {dtype} on "
+                f"{device}: move and cast the module before its parameters become DTensors"
+            )
 
 
 @contextmanager
@@ -345,7 +411,7 @@ def _captured_again(
     batch = _batch(samples, specifications(input_shape), backend.device, dtype)
     captured = capture(inner, batch, output)
     model = CapturedModel(captured, input_shape, loss, backend, dtype, weight_decay, seed, parallel)
-    model.bind(inner, module, samples, output)
+    model.bind(inner, module, samples, output, {})
     return model
 
 

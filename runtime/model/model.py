@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import isroutine
 from typing import Any
 
 import torch
@@ -12,13 +14,13 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
-from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree, count
 from ...compiler.values import Gradient, Outputs, Scores
 from ..backend import Planned
 from ..inputs.data import Demand, check_labels, label_shape, read_checked
 from ..inputs.initialise import TRACKED
 from ..inputs.layout import faults, raise_faults
+from ..parallel.dtensors import all_gathered, inputs_here, labels_here
 from ..parallel.share import Share
 from ..summary import summary
 from .compiled import Compiled
@@ -103,14 +105,23 @@ class Model(Compiled):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over all entries; where any is missing, unexpected or misshapen, none.
 
+        Of a DTensor all parts are gathered.
+
         Raises:
             NewtritonError: lists every fault at once.
         """
         targets = {**self.layout.torch_views(self.params), **self.buffers}
-        state = check_mapping("the entries", state)
+        state = all_gathered(check_mapping("the entries", state))
         raise_faults("load_state_dict", faults(targets, state))
         for name, target in targets.items():
             target.copy_(state[name].detach())
+        self.publish()
+
+    def publish(self) -> None:
+        """Gives the parameters as they are now to whoever has copies; a compiled model has none.
+
+        Optimizers and `load_state_dict` do so after each change.
+        """
 
     def update_statistics(self, batch: Mapping[str, Tensor]) -> None:
         """Moves the running statistics towards a batch's, once per accepted step."""
@@ -164,7 +175,7 @@ class Model(Compiled):
             >>> model.loss(torch.ones(4, 2), torch.full((4, 1), 3.0))
             tensor(9.)
         """
-        found, demands, share = self._evaluate(x, check_tensor("labels", y), training=False)
+        found, demands, share = self._evaluate(x, labels_here(y, self.parallel), training=False)
         demands, (total, *_) = summed(self, found, demands, share)
         read_checked(demands)
         return total.to(self.dtype)
@@ -176,7 +187,7 @@ class Model(Compiled):
         last linearization or gradient.
         """
         training = check_flag("training", training)
-        found, demands, share = self._evaluate(x, check_tensor("labels", y), training)
+        found, demands, share = self._evaluate(x, labels_here(y, self.parallel), training)
         demands, (total, *_) = summed(self, found, demands, share)
         return float(read_checked(demands, total)[0])
 
@@ -205,7 +216,7 @@ class Model(Compiled):
         It is what the sum of its losses is divided by: a scalar on the model's device where labels
         decide that, or where ranks have parts of the batch.
         """
-        here: float | Tensor = 0.0
+        y, here = labels_here(y, self.parallel), 0.0
         if len(y):
             traced = self.programs[True].traced
             labels, _ = check_labels(traced, y, len(y), self.dtype, self.device)
@@ -217,7 +228,7 @@ class Model(Compiled):
 
     def samples(self, x: Tree) -> int:
         """Returns how many samples a batch has, with those that other ranks have."""
-        here = count(x)
+        here = count(inputs_here(x, self.parallel))
         if self.parallel is None:
             return here
         return int(self.ranks.all_sum(torch.tensor(here, device=self.device)))
@@ -277,10 +288,11 @@ class Model(Compiled):
             (tensor(9.), tensor([-6., -6., -6.]))
         """
         programs = self.programs[check_flag("training", training)]
-        if ahead is not None and not callable(ahead):
+        if not (ahead is None or isroutine(ahead) or isinstance(ahead, partial)):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
         with self.ranks.told(), self.dropout.undone():
-            return Linearization(self, programs, x, y, training, ahead)
+            given = None if ahead is None else partial(_programs, ahead)
+            return Linearization(self, programs, x, y, training, given)
 
     # --- in words -------------------------------------------------------------------------------
 
@@ -352,3 +364,11 @@ def check_model(model: Any) -> Model:
     """
     made = "what newtriton.compile or newtriton.from_torch gave"
     return check_members("model", model, ("layout", "weight_decay"), made)
+
+
+def _programs(ahead: Callable[[int], Sequence[Program]], batch: int) -> Sequence[Program]:
+    """Returns what `ahead` gives for a batch size, programs."""
+    found = ahead(batch)
+    if isinstance(found, (list, tuple)) and all(isinstance(each, Program) for each in found):
+        return found
+    raise NewtritonError(f"ahead gave {quoted(found)}: give a list of programs")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.program import Input, Output
-from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.network import Traced
 from ...compiler.programs import Programs
 from ...compiler.values import BatchStatistic, Normaliser, Samples
 from ..inputs.data import Checked, Demand, check_statistics
 from ..inputs.dropout import Drawn
 from ..parallel.agreement import check_alike, digest
+from ..parallel.dtensors import labels_here
 from ..parallel.share import Share, refusing, share_of
 from .compiled import Compiled
 from .objective import Evaluated, completed, counted, summed
@@ -41,7 +41,7 @@ def shared(
     """
 
     def check() -> Checked:
-        return model.check(traced, x, check_tensor("labels", y) if labelled else y)
+        return model.check(traced, x, labels_here(y, model.parallel) if labelled else y)
 
     if model.parallel is None:
         checked = check()

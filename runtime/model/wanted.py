@@ -18,7 +18,7 @@ from ...compiler.curvature.factors import (
 )
 from ...compiler.curvature.recursion import check_pos_eig
 from ...compiler.graph.ir import Node, Op, batch_axis, concrete
-from ...compiler.graph.options import check_count, check_flag, check_names, check_option
+from ...compiler.graph.options import check_count, check_flag, check_option
 from ...compiler.graph.program import Output, Program
 from ...compiler.programs import Programs
 from ..inputs.layout import Layout
@@ -57,9 +57,7 @@ def check_wanted(
     gamma = check_pos_eig(kind, pos_eig)
 
     def known(what: str, names: object) -> frozenset[str]:
-        found = check_names(what, names)
-        layout.check_layers(what, found)
-        return frozenset(found)
+        return frozenset(layout.check_layers(what, names))
 
     return Wanted(
         kind,
@@ -111,12 +109,11 @@ def sum_statistics(
         program: what gave the statistics.
         found: its results.
         ranks: the ranks, as one takes part that has so many samples.
-        owners: which rank needs which sums; None where all need all.
+        owners: the ranks that alone get the sums of a layer; None for all.
     """
     if model.parallel is None:
         return
-    parts = programs.parts(program)
-    about = dict[int, list[Output]]()
+    parts, about = programs.parts(program), dict[int, list[Output]]()
     for key in program.outputs:
         if key in parts:
             about.setdefault(id(found[key]), []).append(key)
@@ -124,16 +121,16 @@ def sum_statistics(
     order = [keys[0] for keys in about.values()]
     symmetric = [key for key in order if is_symmetric(blocks, key, found[key])]
     flat = [key for key in order if key not in symmetric]
-    matrices, dtype = [found[key] for key in symmetric], model.parallel.dtype
+    numbers, matrices = ([found[key] for key in keys] for keys in (flat, symmetric))
     if owners is None or owners.everything:
-        ranks.sum_(*(found[k] for k in flat), symmetric=matrices, dtype=dtype)
+        ranks.sum_(*numbers, symmetric=matrices, dtype=model.parallel.dtype)
         return
-    ranks.silence(*(found[key] for key in order))
+    ranks.silence(*numbers, *matrices)
     names = [
         {_parameter(blocks, key) for key in about[id(found[first])]}
         for first in (*flat, *symmetric)
     ]
-    owners.sum_(*(found[k] for k in flat), symmetric=matrices, dtype=dtype, names=names)
+    owners.sum_(*numbers, symmetric=matrices, dtype=model.parallel.dtype, names=names)
 
 
 def _parameter(blocks: Mapping[str, KroneckerLayer | DiagonalLayer], key: Output) -> str:

@@ -76,8 +76,10 @@ class PolyakAverage(Attributes):
         trained = model.params.clone()
         with torch.no_grad():
             model.params.copy_(self.mean)
+            model.publish()
         try:
             yield
         finally:
             with torch.no_grad():
                 model.params.copy_(trained)
+                model.publish()

@@ -33,6 +33,7 @@ from ..parts.state import (
 )
 from ..pieces.gathering import Asked
 from ..pieces.taken import described, taken
+from ..reading import is_known, largest_of, read
 from ..remaking import Remade
 from ..summary import summary
 from .needs import check_kept
@@ -116,6 +117,7 @@ class TorchOptimizer(Remade):
         True
     """
 
+    @checked
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -303,7 +305,7 @@ class TorchOptimizer(Remade):
 
     def _move(self, loss: float, gradient: Tensor, batches: Iterable[Batch]) -> str | None:
         """Lets the optimizer change the parameters; returns what is not finite afterwards."""
-        losses = [loss]
+        losses, steepest = [loss], [0.0]
         known = [(loss, gradient)]  # the first evaluation of a line search has been made already
 
         @torch.no_grad()
@@ -311,6 +313,7 @@ class TorchOptimizer(Remade):
             loss, slope = known.pop() if known else mean_gradient(self._taken, batches)[:2]
             self._give(slope)
             losses.append(loss)
+            steepest.append(largest_of(slope))
             return torch.tensor(loss, dtype=torch.float64, device="cpu")
 
         self._give(gradient)
@@ -320,7 +323,14 @@ class TorchOptimizer(Remade):
         else:
             self.optimizer.step()
         self._give(None)
-        return not_finite(losses[-1], self.model.params) and "a step that is not finite"
+        read(largest=[x for x in (self.model.params, gradient) if not is_known(x)])
+        if not_finite(losses[-1], self.model.params):
+            return "a step that is not finite"
+        # A state holds products of a few gradients, which are finite where these are moderate.
+        moderate = max(*steepest, largest_of(gradient)) < torch.finfo(self.model.dtype).max ** 0.25
+        if moderate or _is_finite(self.optimizer.state):
+            return None
+        return "an optimizer's state that is not finite"
 
     def _state_spec(self) -> Mapping[str, Spec]:
         """Returns what a state must look like, for `state.check_state`."""
@@ -407,6 +417,17 @@ class TorchOptimizer(Remade):
         if type(self.optimizer).__module__.startswith("torch."):
             for i, values in state["state"].items():
                 yield from _misshapen(values, known[i])
+
+
+def _is_finite(state: Any) -> bool:
+    """Whether all numbers of an optimizer's state are finite."""
+    if isinstance(state, Mapping):
+        return all(map(_is_finite, state.values()))
+    if isinstance(state, (list, tuple)):
+        return all(map(_is_finite, state))
+    if isinstance(state, Tensor):
+        return not state.is_floating_point() or math.isfinite(largest_of(state))
+    return not isinstance(state, float) or math.isfinite(state)
 
 
 def _misshapen(values: Mapping[str, Any], parameter: Tensor) -> Iterator[str]:

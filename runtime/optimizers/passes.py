@@ -11,7 +11,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree, named
-from ..data.sources import Mark, mark_of, set_back, sources
+from ..data.sources import Mark, length_of, mark_of, set_back, sources
 
 Batch = tuple[Tree, Tensor]
 
@@ -37,6 +37,7 @@ def check_batches(data: object) -> Iterable[Batch]:
             f"data are {quoted(data)}: give an iterable of batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
+    length_of("data", data)
     return data
 
 

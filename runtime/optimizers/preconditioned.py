@@ -88,6 +88,7 @@ class Preconditioned(TorchOptimizer):
         (True, 0.05)
     """
 
+    @checked
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -109,10 +110,10 @@ class Preconditioned(TorchOptimizer):
                 "L-BFGS searches along directions of its own gradients, which cannot be "
                 "preconditioned: take another class, or TorchOptimizer(model, torch.optim.LBFGS)"
             )
-        self.damping = check_number("damping", damping, 0.0)
+        self.damping = check_number("damping", damping, 0.0, torch.finfo(model.dtype).max)
         self.clip = None if clip is None else check_number("clip", clip, above=0.0)
         plain = (plain,) if isinstance(plain, str) else plain
-        model.layout.check_layers("plain", plain)
+        plain = model.layout.check_layers("plain", plain)
         gather, invert = refresh_intervals(EVERY if every is None else every)
         by_name = isinstance(solver, str)
         self.solver = resolve_solver(solver, invert)

@@ -63,6 +63,7 @@ class Retreat:
     def moved(self) -> None:
         """Notes that all changes since `keep` are the optimizer's."""
         self._version = self.model.params._version
+        self.model.publish()
 
     def go_back(self, batches: Iterable[Batch]) -> bool:
         """Goes back: the parts do, and the model where the loss of the batches is finite there.
@@ -84,4 +85,5 @@ class Retreat:
         finally:
             if not helps:
                 here.restore()
+            self.model.publish()
         return helps

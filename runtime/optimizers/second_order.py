@@ -121,6 +121,7 @@ class SecondOrder(Remade):
         (True, True)
     """
 
+    @checked
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -139,10 +140,10 @@ class SecondOrder(Remade):
         seed: int = 0,
     ) -> None:
         check_option("form", form, tuple(FORMS))
-        convex = form == "convex"
-        self.damping = check_number("damping", damping, 0.0, below=1.0 if convex else math.inf)
-        self.sample = check_number("sample", sample, above=0.0, most=1.0)
         self.model, self._frozen = check_model(model), model.check_trained()
+        below, most = 1.0 if form == "convex" else math.inf, torch.finfo(model.dtype).max
+        self.damping = check_number("damping", damping, 0.0, most, below=below)
+        self.sample = check_number("sample", sample, above=0.0, most=1.0)
         self.curvature, self.solver, self.rule = resolve(
             model, curvature, solver, rule, self.damping
         )

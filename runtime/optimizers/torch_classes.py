@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ...compiler.graph.calls import names_of, signature_of, takes_any, unknown
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_number
+from ...compiler.graph.options import check_flag, check_number
+from ...compiler.graph.tensors import fault_of
 
 
 def check_options(
@@ -25,8 +27,24 @@ def check_options(
     for name, value in options.items():
         if name not in known:
             raise unknown(f"{owner.__name__} with {name_of(cls)}", name, known)
-        if isinstance(defaults.get(name), float) and not isinstance(value, Tensor):
-            check_number(name, value, most=torch.finfo(dtype).max)
+        default = defaults.get(name)
+        if isinstance(default, bool):
+            check_flag(name, value)
+        elif isinstance(default, (int, float)):
+            check_number(name, _number(value), most=torch.finfo(dtype).max)
+        elif any(isinstance(x, Real) and str(x) == "nan" for x in _parts(value)):
+            raise NewtritonError(f"{name} is {quoted(value)}: NaN is no number, give one")
+
+
+def _number(value: Any) -> Any:
+    """Returns the number that a tensor holds, which options may be; else what is given."""
+    alone = isinstance(value, Tensor) and value.numel() == 1 and fault_of(value) is None
+    return value.item() if alone and not value.is_meta else value
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    """Returns the numbers of an option that has several."""
+    return [_number(part) for part in (value if isinstance(value, (tuple, list)) else [value])]
 
 
 def optimizer_of(

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_count, check_number, check_option
+from .joining import join
 from .owners import Grid, rows_of
 from .ranks import Ranks
 
@@ -68,6 +69,10 @@ class DataParallel:
             check_option("memory", memory, tuple(MEMORIES))
         else:
             memory = check_number("memory", memory, above=0.0, most=1.0)
+        if not (group is None or (dist.is_available() and isinstance(group, dist.ProcessGroup))):
+            raise NewtritonError(
+                f"group is {quoted(group)}: give what torch.distributed.new_group gave, or None"
+            )
         self.group, self.batch_norm, self.factors = group, batch_norm, factors
         self.memory = memory
         self.bucket = check_count("bucket", bucket)
@@ -125,7 +130,7 @@ class DataParallel:
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if gpu else "gloo", timeout=self._limit)
+        join("nccl" if gpu else "gloo", self._limit)
 
     def __repr__(self) -> str:
         """Returns the class with the options that are not the usual ones."""
@@ -149,6 +154,7 @@ def _made(options: dict[str, Any]) -> DataParallel:
     return DataParallel(**options)
 
 
-def launched() -> DataParallel | None:
+def launched(timeout: float | None = None) -> DataParallel | None:
     """Returns what trains on the ranks that torchrun has started; None where it has not."""
-    return DataParallel() if all(name in os.environ for name in LAUNCHED) else None
+    there = all(name in os.environ for name in LAUNCHED)
+    return DataParallel(timeout=timeout) if there else None

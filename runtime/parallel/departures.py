@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from ...compiler.graph.errors import NewtritonError, one_line
+from .joining import attempt
 
 LOOK = 0.25  # seconds that one waits before it looks, and that a store has to answer
 ENTRIES = "newtriton/departures"  # the store's key of how many there are
@@ -69,7 +70,8 @@ class Departures:
     def __init__(self, group: Any) -> None:
         self.calls, self.broken = 0, None
         self._size, self._rank = dist.get_world_size(group), dist.get_rank(group)
-        self._store, self._limit = group.get_group_store(), _time_out(group)
+        self._store, self._limit, known = group.get_group_store(), _time_out(group), attempt()
+        self._key = None if known is None else f"{ENTRIES}/{known}"  # None: nobody writes or reads
         self._left, self._depth = Place(), 0
         self._entries: list[Entry] = []
         self._thread: Thread | None = None
@@ -93,11 +95,15 @@ class Departures:
         Raises:
             NewtritonError: they are not, or a call has failed before.
         """
-        if self.broken is not None:
-            raise NewtritonError(self.broken)
+        self.check()
         if self._left.calls == self.calls:
             self._rejoin()
         self.calls += 1
+
+    def check(self) -> None:
+        """Raises an error where a call has failed before."""
+        if self.broken is not None:
+            raise NewtritonError(self.broken)
 
     def wait(self, work: Any) -> None:
         """Waits for a call on the host, and looks meanwhile whether a rank has left.
@@ -127,8 +133,8 @@ class Departures:
         entry = json.dumps([self._rank, *self._left, self.broken or self._sentence(error)])
 
         def write() -> None:
-            number = self._store.add(ENTRIES, 1)
-            self._store.set(f"{ENTRIES}/{number}", entry)
+            number = self._store.add(self._key, 1)
+            self._store.set(f"{self._key}/{number}", entry)
 
         self._ask(write)
 
@@ -168,12 +174,14 @@ class Departures:
 
     def _update(self) -> None:
         """Reads what has been written down since."""
-        while self._store.check([key := f"{ENTRIES}/{len(self._entries) + 1}"]):
+        while self._store.check([key := f"{self._key}/{len(self._entries) + 1}"]):
             rank, calls, times, sentence = json.loads(self._store.get(key))
             self._entries.append(Entry(rank, Place(calls, times), sentence))
 
     def _ask(self, call: Callable[[], None]) -> None:
         """Calls the store, which a rank may hold that hangs: nobody waits for it for long."""
+        if self._key is None:
+            return
         if self._thread is not None:
             self._thread.join(LOOK)
             if self._thread.is_alive():
@@ -181,6 +189,19 @@ class Departures:
         self._thread = Thread(target=_quietly, args=(call,), daemon=True)
         self._thread.start()
         self._thread.join(LOOK)
+
+
+class Within:
+    """The departures of a group for some of its ranks, whose calls the others do not count.
+
+    Args:
+        departures: those of the group.
+    """
+
+    def __init__(self, departures: Departures | Within) -> None:
+        self.begin = self.check = departures.check
+        self.wait, self.fail = departures.wait, departures.fail
+        self.told, self.leave = departures.told, departures.leave
 
 
 def _quietly(call: Callable[[], None]) -> None:

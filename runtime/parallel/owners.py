@@ -25,10 +25,12 @@ class Grid:
     """Ranks in rows and columns.
 
     Attributes:
-        row: the ranks of this one's row: number i of it is in column i.
+        ranks: all of them.
+        row: those of this one's row: number i of it is in column i.
         column: those of its column.
     """
 
+    ranks: Ranks
     row: Ranks
     column: Ranks
 
@@ -38,7 +40,13 @@ class Grid:
         columns = ranks.size // rows
         row, column = divmod(ranks.rank, columns)
         mine = ranks.part(range(row * columns, (row + 1) * columns), timeout)
-        return cls(mine, ranks.part(range(column, ranks.size, columns), timeout))
+        return cls(ranks, mine, ranks.part(range(column, ranks.size, columns), timeout))
+
+    def begin(self) -> Ranks:
+        """Counts what rows and columns do next as one call of all ranks, and returns the row."""
+        if not (self.row.alone or self.row is self.ranks):
+            self.ranks.begin()
+        return self.row
 
 
 def rows_of(ranks: int, fraction: float) -> int:
@@ -100,11 +108,11 @@ class Owners:
 
     def agree(self, *numbers: float) -> list[list[float]]:
         """Returns the numbers that the ranks of a row have, which are the same in all rows."""
-        return self.grid.row.gather(torch.tensor(numbers, dtype=torch.float64)).tolist()
+        return self.grid.begin().gather(torch.tensor(numbers, dtype=torch.float64)).tolist()
 
     def all_sum(self, x: Tensor) -> Tensor:
         """Returns the sum over a row of what each of its ranks has of the layers that it holds."""
-        return self.grid.row.all_sum(x)
+        return self.grid.begin().all_sum(x)
 
     def sum_(
         self,
@@ -121,7 +129,7 @@ class Owners:
             dtype: the dtype in which these matrices travel, theirs unless given.
             names: for each of both the parameters that it is about.
         """
-        row, column = self.grid.row, self.grid.column
+        row, column = self.grid.begin(), self.grid.column
         wanted = [{self.columns[name] for name in about} for about in names]
         to = [min(columns) if len(columns) == 1 else None for columns in wanted]
         row.sum_(*tensors, symmetric=symmetric, dtype=dtype, to=to)
@@ -135,7 +143,7 @@ class Owners:
         Args:
             views: the parts by parameter.
         """
-        row = self.grid.row
+        row = self.grid.begin()
         if not row.alone:
             of = range(row.size)
             row.give([[x for n, x in views.items() if self.columns[n] == i] for i in of])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .buckets import Bucket, Part, buckets
 from .counter import Traffic
-from .departures import Departures, departures_of
+from .departures import Departures, Within, departures_of
 
 
 class Ranks:
@@ -26,6 +26,7 @@ class Ranks:
     Args:
         group: the group; None for a single rank.
         bucket: the bytes up to which tensors are summed together.
+        whole: all ranks, where these are some of them.
 
     Attributes:
         rank: the number of this rank in the group.
@@ -41,11 +42,16 @@ class Ranks:
         (1, tensor([1., 1.]))
     """
 
-    def __init__(self, group: Any, bucket: int = 1 << 25) -> None:
-        self.group, self.bucket, self.traffic = group, bucket, Traffic()
+    def __init__(self, group: Any, bucket: int = 1 << 25, whole: Ranks | None = None) -> None:
+        self.group, self.bucket = group, bucket
+        self.traffic = Traffic() if whole is None else whole.traffic
         self.rank = 0 if group is None else dist.get_rank(group)
         self.size = 1 if group is None else dist.get_world_size(group)
-        self.departures = None if self.size == 1 else departures_of(group)
+        self.departures: Departures | Within | None = None
+        if whole is not None and whole.departures is not None:
+            self.departures = Within(whole.departures)
+        elif self.size > 1:
+            self.departures = departures_of(group)
 
     def told(self) -> AbstractContextManager[None]:
         """Lets other ranks know where an error leaves a `with` statement; see `Departures`."""
@@ -135,9 +141,12 @@ class Ranks:
         ranks = [dist.get_global_rank(self.group, member) for member in members]
         backend = dist.get_backend(self.group)
         group = dist.new_group(ranks, timeout, backend, use_local_synchronization=True)
-        found = Ranks(group, self.bucket)
-        found.traffic = self.traffic
-        return found
+        return Ranks(group, self.bucket, self)
+
+    def begin(self) -> None:
+        """Counts calls of parts of the ranks, which are not equally many, as one of all ranks."""
+        if self.departures is not None:
+            self.departures.begin()
 
     @property
     def device(self) -> torch.device:
@@ -193,7 +202,7 @@ class Ranks:
 
 
 @contextmanager
-def answering(departures: Departures) -> Iterator[None]:
+def answering(departures: Departures | Within) -> Iterator[None]:
     """Says in one sentence that another rank has died, or hangs.
 
     Raises:

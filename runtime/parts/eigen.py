@@ -73,9 +73,12 @@ def diagonalise(problems: Sequence[Symmetric]) -> list[Spectrum | None]:
 
 
 def _extents(spectrum: Spectrum) -> Tensor:
-    """Returns a number for each matrix of a stack, which is finite where its spectrum is."""
+    """Returns a number for each matrix of a stack, which is finite where its spectrum is one.
+
+    No element of orthonormal vectors exceeds 1: where one does, nothing was found.
+    """
     values, vectors = (part.flatten(1).abs().amax(1) for part in spectrum)
-    return torch.maximum(values, vectors)
+    return torch.where(vectors < 2.0, values, math.nan)
 
 
 def _spectra(problems: Sequence[Symmetric]) -> Spectrum:

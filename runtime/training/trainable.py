@@ -1,19 +1,27 @@
 """What `fit` and `evaluate` take: models, optimizers and data, and what is refused of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import length_hint
 from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_callable, check_count, check_flag, check_kind
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_kind,
+    check_list,
+    check_option,
+)
+from ..data.sources import length_of
 from ..inputs.batches import moved
 from ..inputs.data import read_checked
 from ..model.model import Model
 from .averages import Averaged, average_of
 from .history import History
+from .saving import RESUME
 
 Data = Iterable[Any]  # batches (x, y): `Batches`, a DataLoader, a list …
 Callback = Callable[[History], bool | None]
@@ -101,20 +109,22 @@ def check_call(
     check_model(model)
     check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
     check_kind("history", history, (History, NoneType), "an nt.History")
-    listed = [check_callable("a callback", callback) for callback in _listed(callbacks)]
+    called = check_list("callbacks", callbacks, "a list of functions")
+    called = [check_callable("a callback", callback) for callback in called]
     train = batches_of("train", data[0])
     validation = None if data[1] is None else batches_of("validation", data[1])
     for batches in (train, validation):
         _check_first(model, batches)
     _check_passes(optimizer, train, validation, epochs)
     kept = average_of(optimizer) if check_flag("average", average) else None
-    return train, validation, epochs, listed, kept
+    return train, validation, epochs, called, kept
 
 
 def check_saving(
     checkpoint: object, checkpoint_every: object, resume: str, history: History | None
 ) -> None:
     """Raises an error where options of a run that is saved do not go together."""
+    check_option("resume", resume, RESUME)
     if checkpoint is None and (resume != "never" or checkpoint_every is not None):
         raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
     if checkpoint is not None and history is not None:
@@ -139,16 +149,9 @@ def batches_of(name: str, data: Data) -> Data:
             f"{name} is a {type(data).__name__}: give batches (x, y), such as Batches, a "
             "DataLoader or a list"
         )
-    if length_hint(data, 1) == 0:
+    if length_of(name, data) == 0:
         raise NewtritonError(f"{name} has no batches: give at least one")
     return data
-
-
-def _listed(callbacks: object) -> list[Any]:
-    """Returns callbacks as a list."""
-    if isinstance(callbacks, Iterable):
-        return list(callbacks)
-    raise NewtritonError(f"callbacks are {quoted(callbacks)}: give a list of functions")
 
 
 def _check_first(model: TrainableModel, data: Any) -> None:

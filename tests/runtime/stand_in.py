@@ -17,6 +17,7 @@ from newtriton.compiler.curvature.factors import DiagonalLayer, KroneckerLayer
 from newtriton.compiler.language.losses import MSELoss
 from newtriton.runtime.inputs.dropout import DropoutNumbers
 from newtriton.runtime.model.factors import DiagonalFactors, KroneckerFactors
+from newtriton.runtime.parallel.ranks import Ranks
 from newtriton.runtime.vectors import Vectors
 
 Factors = dict[str, KroneckerFactors | DiagonalFactors]
@@ -38,7 +39,7 @@ class StandIn:
     """What the two models share; a subclass gives `value` and `factors`."""
 
     blocks: list[KroneckerLayer | DiagonalLayer]
-    criterion, vectors, parallel = MSELoss(), Vectors(), None
+    criterion, vectors, parallel, ranks = MSELoss(), Vectors(), None, Ranks(None)
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from newtriton.compiler.graph.options import (
     check_flag,
     check_integer,
     check_kind,
+    check_list,
     check_mapping,
     check_names,
     check_number,
@@ -182,3 +183,18 @@ def test_scalars_of_numpy_are_numbers():
     assert check_number("x", np.float32(0.5)) == 0.5
     with pytest.raises(nt.NewtritonError, match="k is"):
         check_count("k", np.float64(3.0))
+
+
+class Unending:
+    """What cannot be passed through."""
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("not today")
+
+
+def test_what_cannot_be_passed_through_is_no_list() -> None:
+    assert check_list("parts", (1, 2), "a list") == [1, 2]
+    with pytest.raises(nt.NewtritonError, match=r"parts is .*, which cannot be read: not today"):
+        check_list("parts", Unending(), "a list")
+    with pytest.raises(nt.NewtritonError, match="parts is 3: give a list"):
+        check_list("parts", 3, "a list")

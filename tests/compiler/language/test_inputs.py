@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,15 @@ def test_what_is_no_shape_is_refused(given: Any) -> None:
 def test_a_kind_is_known() -> None:
     with pytest.raises(nt.NewtritonError, match="kind is 'long': one of 'float', 'int'"):
         nt.InputSpec((3,), "long")
+
+
+class Unreadable(UserDict):
+    """A dictionary that cannot be read."""
+
+    def __getitem__(self, key: object) -> Any:
+        raise RuntimeError("not today")
+
+
+def test_shapes_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(nt.NewtritonError, match=r"input_shape are .*, which cannot be read: not"):
+        specifications(Unreadable({"a": (3,)}))

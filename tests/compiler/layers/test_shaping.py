@@ -96,6 +96,8 @@ MISFITS: list[tuple[Layer, tuple[int, ...], str]] = [
     (nt.Permute((0, 2, 1)), (3,), "dims is (0, 2, 1), and with the samples there are 2"),
     (nt.Upsample(2), (3,), "it needs a C×L sequence or a C×H×W image"),
     (nt.Upsample(scale_factor=0.2), (3, 4), "0.2 times 4 elements leave none"),
+    (nt.Upsample(scale_factor=1e300), (3, 4), "1e+300 times 4 elements are over 2³¹"),
+    (nt.Upsample(scale_factor=1e300, mode="linear"), (3, 4), "elements are over 2³¹"),
     (nt.Upsample((2, 2)), (3, 4), "(2, 2) says 2 sizes, and there are 1"),
     (nt.Upsample(2, mode="bilinear"), (3, 4), "it needs a C×H×W image"),
 ]

@@ -167,3 +167,14 @@ def test_asks_for_a_linearization_and_for_factors() -> None:
         MatrixFree(model).mv(model.params)
     with pytest.raises(NewtritonError, match="Kronecker"):
         WithPreconditioner(MatrixFree(model), MatrixFree(model))  # type: ignore[arg-type]
+
+
+def test_a_preconditioner_that_is_not_finite_leaves_both_as_they_were(monkeypatch) -> None:
+    model, [(x, y)] = problem("mlp")
+    lin = model.linearize(x, y)
+    both = WithPreconditioner(MatrixFree(model), KroneckerCurvature(model))
+    assert both.update(lin)
+    both.mv(lin.gradient)
+    monkeypatch.setattr(both.preconditioner, "update", lambda lin: False)
+    assert not both.update(lin)
+    assert both.curvature.products == 1

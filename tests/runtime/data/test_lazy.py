@@ -109,3 +109,10 @@ def test_a_folder_of_classes_is_lazy(tmp_path: Path) -> None:
     assert isinstance(test.x, nt.Lazy)
     assert tuple(train.x.shape) == (4, 3, 224, 224)
     assert (float(train.x[:].min()), float(train.x[:].max())) == (0.0, 1.0)
+
+
+def test_what_is_on_meta_has_no_samples() -> None:
+    with pytest.raises(nt.NewtritonError, match=r"rows are .*, on meta: give a tensor of samples"):
+        nt.Lazy(ROWS.to("meta"))
+    with pytest.raises(nt.NewtritonError, match=r"index is .*: give the numbers of samples"):
+        halved().subset(torch.tensor([1], device="meta"))

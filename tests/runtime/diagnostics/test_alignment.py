@@ -84,6 +84,7 @@ def test_exact_updates_are_found_in_float32() -> None:
         (lambda lin: nt.alignment(lin, solver="lu"), "solver is 'lu'"),
         (lambda lin: nt.alignment(lin, damping=-1), "damping is -1"),
         (lambda lin: nt.alignment(lin, {"v": torch.ones(3)}), "the update 'v' is"),
+        (lambda lin: nt.alignment(lin, {3: lin.gradient}), "updates have a key 3: give strings"),
     ],
 )
 def test_refuses_what_there_cannot_be(

@@ -100,3 +100,12 @@ def test_tensors_without_numbers_are_faults() -> None:
         "c has values that are not finite",
         r"unexpected 'd\n'",
     ]
+
+
+def test_layers_are_named_in_a_list() -> None:
+    layout = nt.compile(nt.Sequential(nt.Linear(2)), (3,), nt.MSELoss(), device="cpu").layout
+    assert layout.check_layers("plain", ["0"]) == ("0",)
+    with pytest.raises(nt.NewtritonError, match="plain is 3: give a list of names"):
+        layout.check_layers("plain", 3)
+    with pytest.raises(nt.NewtritonError, match="plain names '1': give layers, of '0'"):
+        layout.check_layers("plain", ["1"])

@@ -50,3 +50,15 @@ def test_flags_are_true_or_false(flag: object) -> None:
         nt.Criterion(lambda z, t: (z - t) * (z - t), convex=flag)  # type: ignore[arg-type]
     with pytest.raises(nt.NewtritonError, match=r"frozen is .*: give True or False"):
         model.freeze("weight", frozen=flag)  # type: ignore[arg-type]
+
+
+def test_the_random_number_of_a_criterion_has_a_known_kind() -> None:
+    with pytest.raises(nt.NewtritonError, match="noise is 'cauchy': one of 'uniform', 'normal'"):
+        nt.Criterion(lambda z, t: (z - t) * (z - t), noise="cauchy")
+
+
+def test_weight_decay_is_a_number_of_the_dtype() -> None:
+    with pytest.raises(
+        nt.NewtritonError, match=r"weight_decay is 1e\+300: give a number ≥ 0 and ≤"
+    ):
+        nt.compile(nt.Linear(1), (2,), nt.MSELoss(), weight_decay=1e300, device="cpu")

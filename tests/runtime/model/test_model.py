@@ -212,3 +212,13 @@ def test_a_linearization_knows_that_its_batch_has_changed() -> None:
     model.update_statistics(again.statistics)
     with pytest.raises(nt.NewtritonError, match=r"1\.running_mean have changed|1\.num_batches"):
         evaluated.hvp(v)
+
+
+def test_what_is_called_ahead_is_a_function_that_gives_programs() -> None:
+    model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), device="cpu", backend="aten")
+    data = torch.zeros(2, 2), torch.zeros(2, 1)
+    with pytest.raises(nt.NewtritonError, match=r"ahead is .*: give a function of the batch size"):
+        model.linearize(*data, ahead=torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+    with pytest.raises(nt.NewtritonError, match=r"ahead gave \(2,\): give a list of programs"):
+        model.linearize(*data, ahead=lambda *given: given)  # type: ignore[arg-type,return-value]
+    assert model.linearize(*data, ahead=lambda batch: [model.programs[True].hvp]).batch == 2

@@ -286,6 +286,7 @@ def not_finite(value: Any, place: str = "") -> list[str]:
 CAREFUL = (
     ".optimizer.rule", ".optimizer.damping", ".optimizer.rejected", ".optimizer.dropout",
     ".optimizer.generator", ".optimizer.curvature.generator",
+    ".optimizer.curvature.preconditioner.generator",
 )  # fmt: skip
 
 
@@ -313,6 +314,7 @@ def check_report(training: Training, before: dict[str, Any], report: StepReport)
 def check_goes_on(training: Training) -> None:
     """Checks that clean steps lower the loss, of averages that begin anew where they have to."""
     first, left = training.loss(), 2
+    first = first if math.isfinite(first) else math.inf  # as it may be after a step that was made
     for _ in range(60):
         try:
             training.step()

@@ -316,3 +316,42 @@ def test_a_schedule_that_fails_undoes_the_step(rate: float | ValueError) -> None
         optimizer.step(x, y)
     assert torch.equal(model.params, params)
     assert_identical(optimizer.state_dict(), state)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "message"),
+    [
+        (torch.optim.SGD, {"momentum": math.nan}, "momentum is nan: give a number"),
+        (torch.optim.SGD, {"momentum": torch.tensor(math.nan)}, "momentum is nan: give a number"),
+        (torch.optim.SGD, {"momentum": 1e300}, r"momentum is 1e\+300: give a number ≤"),
+        (torch.optim.SGD, {"nesterov": {}}, "nesterov is {}: give True or False"),
+        (torch.optim.Rprop, {"step_sizes": (1e-6, math.nan)}, r"step_sizes is .*: NaN is no"),
+        (torch.optim.LBFGS, {"lr": 10**400}, "lr is 1000"),
+    ],
+)
+def test_options_are_checked_whatever_their_defaults(cls, options, message):
+    model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), device="cpu")
+    with pytest.raises(NewtritonError, match=message):
+        TorchOptimizer(model, cls, **options)
+
+
+@pytest.mark.parametrize("make", [TorchOptimizer, nt.Preconditioned, nt.SecondOrder])
+def test_a_missing_argument_is_one_error(make):
+    with pytest.raises(
+        NewtritonError, match=rf"{make.__name__}\(\) is missing a .*'model'.* model,"
+    ):
+        make()
+
+
+@pytest.mark.parametrize("cls", [torch.optim.Adam, torch.optim.LBFGS, torch.optim.Adadelta])
+def test_a_step_is_taken_back_after_which_the_state_is_not_finite(cls):
+    model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), dtype=torch.float64, device="cpu")
+    optimizer = TorchOptimizer(model, cls, lr=0.01)
+    x, y = torch.ones(4, 2, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64)
+    optimizer.step(x, y)
+    before = model.state_dict(), optimizer.state_dict()
+    report = optimizer.step(1e100 * x, 1e120 * y)  # the loss is 1e240, the gradient 1e220
+    assert not report.accepted and "that is not finite" in report.status
+    before[1]["rejected"] = 1
+    assert_identical((model.state_dict(), optimizer.state_dict()), before)
+    assert optimizer.step(x, y).accepted

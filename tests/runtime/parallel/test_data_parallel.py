@@ -19,6 +19,8 @@ def test_options_are_checked() -> None:
         nt.DataParallel(factors="half")
     with pytest.raises(nt.NewtritonError, match="timeout is 0"):
         nt.DataParallel(timeout=0)
+    with pytest.raises(nt.NewtritonError, match=r"group is <object object>: give what .*new_group"):
+        nt.DataParallel(object())
     assert nt.DataParallel(factors="bf16").dtype == torch.bfloat16
 
 
@@ -36,4 +38,4 @@ def test_options_are_pickled_and_a_group_is_not() -> None:
     assert repr(pickle.loads(pickle.dumps(options))) == repr(options)
     assert copy.deepcopy(options) is options
     with pytest.raises(nt.NewtritonError, match="cannot be pickled"):
-        pickle.dumps(nt.DataParallel(object()))
+        pickle.dumps(nt.DataParallel(torch.distributed.ProcessGroup(0, 1)))

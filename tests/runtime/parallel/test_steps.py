@@ -10,8 +10,8 @@ import torch
 
 import newtriton as nt
 
-from .cases import PRESETS, compiled, part, samples, trained
-from .workers import workers
+from .cases import PRESETS, compiled, cuts, part, samples, trained
+from .workers import equal_everywhere, workers
 
 STEPS = 20
 FEW, EVERY = 10, 5  # steps whose calls are counted, and steps between two refreshes of factors
@@ -34,6 +34,30 @@ def test_ranks_make_the_steps_of_one(preset: str, size: int) -> None:
 def test_two_runs_are_equal_to_the_bit() -> None:
     first, second = (workers(3)(trained, "FITRE", 6, 3)[0] for _ in range(2))
     assert torch.equal(first[1], second[1]) and first[0] == second[0]
+
+
+def overflowed(parallel: nt.DataParallel, preset: str) -> tuple[list[str], bool, bool]:
+    """A step on a batch of which one rank's part overflows, and one on a good batch."""
+    name, make = PRESETS[preset]
+    model, ranks = compiled(name, parallel), parallel.ranks
+    optimizer, states = make(model), [model.params.clone()]
+    x, y = (part(parallel, t, cuts(23, ranks.size)) for t in samples(name, 23))
+    large = 1e200 if ranks.rank == 1 else 1.0
+    spoilt = (x, y * large) if name == "chain" else (x * large, y)
+    reports = []
+    for batch in (spoilt, (x, y)):
+        report = optimizer.step([batch]) if optimizer.takes_data else optimizer.step(*batch)
+        reports.append(f"{report.accepted} {report.status}")
+        states.append(model.params.clone())
+    equal = equal_everywhere(ranks, torch.stack(states))
+    return reports, torch.equal(*states[:2]), equal
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_is_not_finite_on_one_rank_is_a_refused_step_on_all(preset: str) -> None:
+    (reports, unmoved, equal), *others = workers(3)(overflowed, preset)
+    assert unmoved and equal and reports[0].startswith("False") and reports[1].startswith("True")
+    assert all(other == (reports, unmoved, equal) for other in others)
 
 
 # --- what is communicated -------------------------------------------------------------------------

@@ -121,3 +121,15 @@ def test_other_errors_come_through(monkeypatch) -> None:
     monkeypatch.setattr(torch.linalg, "eigh", fail)
     with pytest.raises(RuntimeError, match="illegal"):
         diagonalise([Symmetric(positive(3, 0))])
+
+
+@pytest.mark.parametrize("bad", [math.nan, 1e300])
+def test_vectors_that_cannot_be_orthonormal_are_no_spectrum(monkeypatch, bad: float) -> None:
+    known = torch.linalg.eigh
+
+    def fail(matrices: Tensor) -> object:
+        values, vectors = known(matrices)
+        return values, torch.full_like(vectors, bad)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    assert diagonalise([Symmetric(positive(3, 0))]) == [None]

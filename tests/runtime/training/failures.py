@@ -69,7 +69,8 @@ def _growing(x: Tensor, y: Tensor, fuse: Fuse) -> Any:
         fuse()
         return part + 0.1 * torch.randn(part.shape, generator=generator)
 
-    return nt.GrowingBatches(x, y, 4, 10, steps=8, seed=2, transform=transform)
+    # Of these sizes no epoch, wherever it begins, leaves one sample, which batch norm refuses.
+    return nt.GrowingBatches(x, y, 4, 10, steps=9, seed=2, transform=transform)
 
 
 class Listed:
