@@ -60,6 +60,7 @@ ROOMS = (
     "bench/protocol",
     "bench/paper",
     "bench/kfac_jax",
+    "bench/scaling",
     "newtriton/command",
 )
 

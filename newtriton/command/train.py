@@ -81,8 +81,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help=f"the seed of weights and order of the data {DEFAULT}")
     add(
         "--timeout", type=float, metavar="SECONDS",
-        help="on ranks that torchrun starts: how long they wait for one that does not answer, before "
-        "the run ends on all (default: PyTorch's, half an hour on CPUs)",
+        help="on ranks that torchrun starts: how long they wait for one that does not answer, "
+        "before the run ends on all (default: PyTorch's, half an hour on CPUs)",
     )  # fmt: skip
     add("--threads", type=int, help="threads on the CPU (default: PyTorch's)")
     add(

@@ -49,7 +49,7 @@ def test_ranks_that_do_not_find_each_other_are_an_error(monkeypatch: pytest.Monk
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    with pytest.raises(nt.NewtritonError, match="did not find each other within 0:00:00.5"):
+    with pytest.raises(nt.NewtritonError, match=r"did not find each other within 0:00:00\.5"):
         join("gloo", timedelta(seconds=0.5))
 
 

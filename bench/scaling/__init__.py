@@ -1,0 +1,1 @@
+"""What a step costs on many ranks: on paper, from graphs and a machine, and measured with gloo."""
