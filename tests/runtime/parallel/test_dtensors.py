@@ -288,6 +288,8 @@ def refused(parallel: nt.DataParallel) -> None:
     hooks = dict(module._forward_pre_hooks)
     with pytest.raises(nt.NewtritonError, match=r"is a DTensor on the ranks 0, 1.*give parallel="):
         nt.from_torch(module, x, loss)
+    with pytest.raises(nt.NewtritonError, match="parallel is 2: give"):
+        nt.from_torch(module, x, loss, parallel=2)  # type: ignore[arg-type]
     one = [torch.distributed.new_group([rank]) for rank in range(2)][parallel.ranks.rank]
     with pytest.raises(nt.NewtritonError, match="is a DTensor on the ranks 0, 1"):
         nt.from_torch(module, x, loss, parallel=nt.DataParallel(one))
