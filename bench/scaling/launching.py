@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def ranks(size: int) -> Iterator[Callable[[Asked], list[Any]]]:
                 process.join(PATIENCE)
 
 
-def _answer(pipe: Connection, rank: int) -> Any:
+def _answer(pipe: Any, rank: int) -> Any:
     """Returns what a rank has found."""
     try:
         if pipe.poll(PATIENCE):
@@ -70,7 +69,7 @@ def _answer(pipe: Connection, rank: int) -> Any:
     raise NewtritonError(f"rank {rank} has ended, or does not answer: its own error says why")
 
 
-def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
+def _serve(rank: int, size: int, store: str, pipe: Any) -> None:
     """Does what is asked until nobody asks any more."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

@@ -61,12 +61,19 @@ def prediction(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def checked(rows: Sequence[Row]) -> Iterator[str]:
-    """Yields the lines of a table of bytes: the model's beside those that were counted."""
-    yield "| | `memory` | K | steps | bytes by the model | counted |"
-    yield "|---|---|---|---|---|---|"
-    for row in rows:
-        names = (row[name] for name in ("network", "memory", "ranks", "steps"))
-        yield f"| {' | '.join(map(str, names))} | {row['model']:,} | {row['counted']:,} |"
+    """Yields the lines of a table of the bytes that were counted, and the model's where it errs."""
+    columns = sorted({row["ranks"] for row in rows})
+    yield f"| | `memory` | K = {' | '.join(map(str, columns))} |"
+    yield "|---" * (len(columns) + 2) + "|"
+    for name, memory in dict.fromkeys((row["network"], row["memory"]) for row in rows):
+        shown = [
+            f"{r['counted']:,}"
+            if r["counted"] == r["model"]
+            else f"{r['counted']:,} ({r['model']:,})"
+            for r in rows
+            if (r["network"], r["memory"]) == (name, memory)
+        ]
+        yield f"| {name} | {memory} | {' | '.join(shown)} |"
 
 
 def timed(rows: Sequence[Row]) -> Iterator[str]:

@@ -221,9 +221,9 @@ def _ranks_of(x: Any) -> list[int]:
 
 def _members(parallel: DataParallel | None) -> Collection[int]:
     """Returns the ranks that make a step together."""
-    if isinstance(parallel, DataParallel):
-        return dist.get_process_group_ranks(parallel.ranks.group)
-    return [dist.get_rank()]
+    if parallel is None:
+        return [dist.get_rank()]
+    return dist.get_process_group_ranks(parallel.ranks.group)
 
 
 def _check_ranks(tensors: Mapping[str, Any], members: Collection[int]) -> None:

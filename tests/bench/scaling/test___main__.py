@@ -26,9 +26,9 @@ def test_the_model_needs_no_ranks(
 def test_measurements_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = {"network": "x", "memory": "owned", "ranks": 2, "steps": 3, "model": 8, "counted": 8}
+    row = {"network": "x", "memory": "owned", "ranks": 2, "steps": 3, "model": 8, "counted": 9}
     monkeypatch.setattr(measure, "sent", lambda: [row])
     monkeypatch.setattr(measure, "timed", lambda memory, windows: [])
     monkeypatch.setattr(sys, "argv", ["scaling", "--gloo"])
     command.main()
-    assert "| x | owned | 2 | 3 | 8 | 8 |" in capsys.readouterr().out
+    assert "| x | owned | 9 (8) |" in capsys.readouterr().out
