@@ -29,6 +29,8 @@ def begun(parallel: nt.DataParallel, differs: str) -> str:
     decay = 0.5 if odd and differs == "option" else 0.01
     seed = 1 if odd and differs == "seed" else 0
     dtype = torch.float32 if odd and differs == "dtype" else torch.float64
+    # Nodes of it are in the network, which then name another loss as the place they are from.
+    before = compiled("perceptron", parallel) if odd and differs == "history" else None
     model = compiled(name, parallel, weight_decay=decay, seed=seed, dtype=dtype)
     model.criterion = Nameless() if differs == "address" else model.criterion
     if odd and differs == "parameters":
@@ -40,13 +42,15 @@ def begun(parallel: nt.DataParallel, differs: str) -> str:
             model.linearize(*samples("chain", 4))
         except nt.NewtritonError as error:
             return str(error)
+    del before
     return ""
 
 
 @pytest.mark.parametrize(
     ("differs", "named"),
     [
-        ("nothing", ""), ("address", ""), ("network", "network"), ("option", "loss or option"),
+        ("nothing", ""), ("address", ""), ("history", ""),
+        ("network", "network"), ("option", "loss or option"),
         ("seed", "loss or option"), ("parameters", "state of the parameters"),
         ("dtype", "loss or option"), ("version", "version of newtriton or PyTorch"),
     ],
