@@ -265,6 +265,19 @@ def topological(
     return list(order)
 
 
+def structure(roots: Iterable[Node]) -> Iterator[str]:
+    """Yields what each node computes of which others: equal for equal graphs, whoever made them.
+
+    Where in a network a node was made is left out: an interned one keeps its first place.
+    """
+    numbers = dict[Node, int]()
+    for node in topological(roots):
+        numbers[node] = len(numbers)
+        inputs = [numbers[operand] for operand in node.inputs]
+        attributes = sorted((name, repr(value)) for name, value in node.attributes.items())
+        yield repr((node.op.value, inputs, attributes, str(node.type)))
+
+
 def rewrite(
     outputs: Mapping[str, Node], rule: Callable[[Node, tuple[Node, ...]], Node]
 ) -> dict[str, Node]:

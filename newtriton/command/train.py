@@ -30,7 +30,7 @@ from .networks import add_network, model_of
 # What may change when a run goes on; keywords are compared by their values, not as text.
 FREE = (
     *("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set"),
-    *("checkpoint_every", "keep", "micro_batch", "timeout"),
+    *("checkpoint_every", "keep", "micro_batch", "timeout", "memory"),
 )
 VALIDATED = 500  # samples of a batch that is validated
 COLUMNS = {"epoch": 5, "loss": 9, "val. loss": 9, "accuracy": 8, "refused": 7, "seconds": 8}
@@ -84,6 +84,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="on ranks that torchrun starts: how long they wait for one that does not answer, "
         "before the run ends on all (default: PyTorch's, half an hour on CPUs)",
     )  # fmt: skip
+    add(
+        "--memory", default="replicated", metavar="RANKS",
+        help="on ranks that torchrun starts: which of them hold a layer's factors, replicated, "
+        f"owned, or a fraction of them {DEFAULT}",
+    )  # fmt: skip
     add("--threads", type=int, help="threads on the CPU (default: PyTorch's)")
     add(
         "--config", type=Path, metavar="FILE",
@@ -124,8 +129,8 @@ def run(options: argparse.Namespace) -> int:
     keywords = _keywords(options)
     if options.timeout is not None:
         check_number("--timeout", options.timeout, above=0.0)
+    parallel = launched(timeout=options.timeout, memory=_number_or_text(options.memory))
     train, validation = data(options)
-    parallel = launched(options.timeout)
     first = parallel is None or parallel.ranks.rank == 0
     model = model_of(
         options, train, weight_decay=options.weight_decay, seed=options.seed, parallel=parallel
@@ -228,6 +233,14 @@ def _plain(value: Any) -> Any:
     if callable(value):
         return getattr(value, "__qualname__", repr(value))
     return list(value) if isinstance(value, tuple) else value
+
+
+def _number_or_text(text: str) -> float | str:
+    """Returns the number that a text is, or the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _row(history: History) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...compiler.curvature.factors import KINDS
 from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_count, check_names, check_option
+from ...compiler.graph.options import check_count, check_mapping, check_names, check_option
 from ..aten.switches import switches
 from ..curvatures.matrix_free import MatrixFree
 from ..model.linearized import Linearized
@@ -135,6 +135,7 @@ def layer_errors(
     if approximations is None:
         approximations = [*filter(lin.programs.offers, (*KINDS, "ggn"))]
     if isinstance(approximations, Mapping):
+        approximations = check_mapping("approximations", approximations)
         for name, curvature in approximations.items():
             check_curvature(f"the approximation {quoted(name)}", curvature)
     else:

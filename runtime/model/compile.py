@@ -10,7 +10,7 @@ import torch
 
 from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
-from ...compiler.graph.options import check_flag, check_number, check_option, check_seed
+from ...compiler.graph.options import check_flag, check_kind, check_number, check_option, check_seed
 from ...compiler.language.inputs import InputSpec, specifications
 from ...compiler.language.loss import Loss
 from ...compiler.language.network import Layer
@@ -110,11 +110,7 @@ def compiled(
     check_flag("cuda_graphs", cuda_graphs)
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         raise NewtritonError(f"dtype is {quoted(dtype)}: one of torch.float32, torch.float64")
-    if parallel is not None:
-        if not isinstance(parallel, DataParallel):
-            sentence = f"parallel is {quoted(parallel)}: give e.g. newtriton.DataParallel()"
-            raise NewtritonError(sentence)
-        parallel.ranks  # noqa: B018  the group is made before a device is chosen
+    check_parallel(parallel)  # the group is made before a device is chosen
     place = place_of(device)
     where = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
     if not isinstance(loss, Loss):
@@ -124,6 +120,13 @@ def compiled(
     decay = check_number("weight_decay", weight_decay, 0.0, torch.finfo(dtype).max)
     shape = specs.shape if alone else specs
     return kind(net, shape, loss, where, dtype, decay, check_seed(seed), parallel)
+
+
+def check_parallel(parallel: object) -> None:
+    """Finds or makes the group; raises an error where there is none, or this is no DataParallel."""
+    if parallel is not None:
+        given = check_kind("parallel", parallel, DataParallel, "e.g. newtriton.DataParallel()")
+        given.ranks  # noqa: B018  it is looked for when it is first asked for
 
 
 def _backend(

@@ -30,7 +30,7 @@ from ..inputs.layout import fault_of_entry, faults, plain, raise_faults
 from ..parallel.data_parallel import DataParallel
 from ..parallel.dtensors import Placed, all_gathered, local, placed, whole
 from ..remaking import Recipe, Saved
-from .compile import DTYPES, compiled, place_of
+from .compile import DTYPES, check_parallel, compiled, place_of
 from .linearization import Linearization
 from .model import Model
 
@@ -349,6 +349,7 @@ def from_torch(
         raise NewtritonError(f"the module is {quoted(module)}: give a torch.nn.Module")
     if not isinstance(loss, Loss):
         raise NewtritonError(f"loss is {quoted(loss)}: give e.g. newtriton.CrossEntropyLoss()")
+    check_parallel(parallel)
     inner = _unwrapped(module)
     place, kind = _place(inner, device, dtype)
     specs = _specifications(example, input_shape)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import ADDRESS
+from ...compiler.graph.ir import structure
 from ...compiler.graph.program import Input, Output
 from ...compiler.language.network import Traced
 from ...compiler.programs import Programs
@@ -77,10 +79,11 @@ def _agree(model: Compiled) -> None:
     sums = parallel.batch_norm, parallel.factors, parallel.memory, parallel.bucket
     where = type(model.backend).__name__, model.backend.precision, *sums
     values = [x.detach().cpu().contiguous().numpy().tobytes() for x in state]
+    outputs = model.programs[True].linearize.graph.outputs.values()
     facts = {
         "version of newtriton or PyTorch": digest(version("newtriton"), torch.__version__),
-        "network": digest(str(model.programs[True].linearize)),
-        "loss or option": digest(repr(model.criterion), repr(options), repr(where)),
+        "network": digest(*structure(outputs)),
+        "loss or option": digest(ADDRESS.sub("", repr((model.criterion, options, where)))),
         "state of the parameters": digest(*values),
     }
     check_alike(model.ranks, facts)

@@ -397,6 +397,8 @@ class SecondOrder(Remade):
             proposal = self.rule.propose(solution.x, point)
             if not (_is_finite(proposal) or math.isfinite(largest_of(solution.x))):
                 fault = "a direction that is not finite"
+            elif proposal.norm == 0.0 and _vanishes(solution.x, point.gradient):
+                fault = "a direction that vanishes: curvature is too large"
             elif best is None or _worth(proposal) > _worth(best[2]):
                 best = (damping, solution, proposal)
         if noise is not None and (seen := self.rule.seen()) is not None:
@@ -508,6 +510,12 @@ def _statistics(point: Linearization | Sampled) -> Sequence[Mapping[str, Tensor]
 def _is_finite(proposal: Proposal) -> bool:
     """Whether a proposal's numbers are finite: along a direction that is not, they are not."""
     return math.isfinite(proposal.norm) and math.isfinite(proposal.predicted)
+
+
+def _vanishes(direction: Tensor, gradient: Tensor) -> bool:
+    """Whether a direction has come to nothing beside a gradient that is not small itself."""
+    eps = torch.finfo(gradient.dtype).eps
+    return largest_of(direction) < eps**2 * largest_of(gradient) and largest_of(gradient) > eps
 
 
 def _worth(proposal: Proposal) -> float:

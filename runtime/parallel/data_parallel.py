@@ -159,7 +159,7 @@ def _made(options: dict[str, Any]) -> DataParallel:
     return DataParallel(**options)
 
 
-def launched(timeout: float | None = None) -> DataParallel | None:
+def launched(**options: Any) -> DataParallel | None:
     """Returns what trains on the ranks that torchrun has started; None where it has not."""
-    there = all(name in os.environ for name in LAUNCHED)
-    return DataParallel(timeout=timeout) if there else None
+    parallel = DataParallel(**options)
+    return parallel if all(name in os.environ for name in LAUNCHED) else None

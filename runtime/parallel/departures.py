@@ -26,6 +26,7 @@ from ...compiler.graph.errors import NewtritonError, one_line
 from .joining import attempt
 
 LOOK = 0.25  # seconds that one waits before it looks, and that a store has to answer
+PATIENT = 4  # looks: who leaves in the call that one waits for may have done its part of it
 ENTRIES = "newtriton/departures"  # the store's key of how many there are
 SHOWN = 400  # characters of an error that others show
 
@@ -111,6 +112,7 @@ class Departures:
         Raises:
             NewtritonError: one has.
         """
+        late = 0
         while True:
             try:
                 work.wait(timedelta(seconds=LOOK))
@@ -119,7 +121,9 @@ class Departures:
                 if work.is_completed():  # it has failed, or ended just now
                     work.wait()
                     return
-            self._look()
+            self._ask(self._update)
+            late += any(entry.place.calls == self.calls for entry in self._further())
+            self._check(self.calls + (late > PATIENT))
 
     def fail(self, sentence: str) -> NewtritonError:
         """Returns the error with which this call and all later ones end."""
@@ -140,17 +144,12 @@ class Departures:
 
     def _sentence(self, error: BaseException) -> str:
         """Returns what others say of an error of this rank."""
-        name = "" if isinstance(error, NewtritonError) else f"{type(error).__name__}: "
+        name = "" if isinstance(error, NewtritonError) else type(error).__name__
+        said = one_line(": ".join(filter(None, (name, str(error)))), SHOWN)
         return (
-            f"rank {self._rank} has raised an error, which ends the run on all: "
-            f"{one_line(f'{name}{error}', SHOWN)} (what was saved last is intact: start all ranks "
-            "again)"
+            f"rank {self._rank} has raised an error, which ends the run on all: {said} (what was "
+            "saved last is intact: start all ranks again)"
         )
-
-    def _look(self) -> None:
-        """Raises an error where a rank has left before a call that this one has begun."""
-        self._ask(self._update)
-        self._check(self.calls)
 
     def _rejoin(self) -> None:
         """Waits until all ranks have left where this one has."""
@@ -168,9 +167,15 @@ class Departures:
 
     def _check(self, calls: float) -> None:
         """Raises an error where a rank has left further on than this one, and before a call."""
-        for rank, place, sentence in self._entries:
-            if rank != self._rank and self._left < place and place.calls < calls:
-                raise self.fail(sentence)
+        for entry in self._further():
+            if entry.place.calls < calls:
+                raise self.fail(entry.sentence)
+
+    def _further(self) -> Iterator[Entry]:
+        """Yields the departures of others that are further on than this rank's last one."""
+        for entry in self._entries:
+            if entry.rank != self._rank and self._left < entry.place:
+                yield entry
 
     def _update(self) -> None:
         """Reads what has been written down since."""
@@ -215,7 +220,8 @@ def _quietly(call: Callable[[], None]) -> None:
 def _time_out(group: Any) -> float:
     """Returns the seconds after which a group's calls give up."""
     device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
-    return group._get_backend(torch.device(device)).options._timeout.total_seconds()
+    options = getattr(group._get_backend(torch.device(device)), "options", None)
+    return getattr(options, "_timeout", dist.default_pg_timeout).total_seconds()
 
 
 _known: WeakKeyDictionary[Any, Departures] = WeakKeyDictionary()

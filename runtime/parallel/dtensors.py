@@ -101,15 +101,16 @@ class Placed:
         wholes: the whole tensors, by name.
 
     Attributes:
+        module: the module.
         parameters: those of the DTensors that are parameters, by name.
     """
 
     def __init__(
         self, module: nn.Module, tensors: Mapping[str, Tensor], wholes: Mapping[str, Tensor]
     ) -> None:
+        self.module = module
         self.parameters = {n: x for n, x in tensors.items() if isinstance(x, nn.Parameter)}
         self._wholes = {id(x): wholes[name] for name, x in tensors.items()}
-        self.module = module
         self._written = dict[str, tuple[int, int, int]]()
 
     def whole(self, x: T) -> T | Tensor:
@@ -221,9 +222,9 @@ def _ranks_of(x: Any) -> list[int]:
 
 def _members(parallel: DataParallel | None) -> Collection[int]:
     """Returns the ranks that make a step together."""
-    if isinstance(parallel, DataParallel):
-        return dist.get_process_group_ranks(parallel.ranks.group)
-    return [dist.get_rank()]
+    if parallel is None:
+        return [dist.get_rank()]
+    return dist.get_process_group_ranks(parallel.ranks.group)
 
 
 def _check_ranks(tensors: Mapping[str, Any], members: Collection[int]) -> None:

@@ -56,7 +56,7 @@ def rows_of(ranks: int, fraction: float) -> int:
         >>> rows_of(8, 0.5), rows_of(6, 0.5), rows_of(6, 0.4), rows_of(4, 0.0)
         (4, 3, 2, 1)
     """
-    most = max(1, int(fraction * ranks))
+    most = max(1, int(round(fraction * ranks, 9)))  # 0.29 · 100 is below 29
     return next(m for m in range(most, 0, -1) if ranks % m == 0)
 
 

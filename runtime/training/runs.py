@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.ir import Node, topological
+from ...compiler.graph.ir import structure
 from ..data.sources import Source, is_stateful, mark_of, set_back, sources
 from ..disk import parsed, read_json, unreadable
 from ..inputs.batches import Placed, moved
@@ -387,14 +387,11 @@ def _network(model: Any) -> str:
     """Returns a digest of the graph of a model's loss; "" for what is no compiled model."""
     if not isinstance(model, Compiled):
         return ""
-    digest, numbers = hashlib.sha256(), dict[Node, int]()
+    digest = hashlib.sha256()
     alone = model.parallel is None  # the network is the same, however many ranks train it
     traced = model.programs[True].traced if alone else model.traced()
-    for node in topological([traced.loss]):
-        numbers[node] = len(numbers)
-        inputs = [numbers[operand] for operand in node.inputs]
-        attributes = sorted((name, repr(value)) for name, value in node.attributes.items())
-        digest.update(repr((node.op.value, inputs, attributes, str(node.type))).encode())
+    for line in structure([traced.loss]):
+        digest.update(line.encode())
     return digest.hexdigest()[:16]
 
 

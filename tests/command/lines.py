@@ -84,7 +84,7 @@ OPTIONS = [
     "--average", "--resume", "--set", "--config", "--data-dir", "--preprocessing", "--loss",
     "--backend", "--weights", "--graph", "--kernels", "--input", "--diagnose", "--gpu", "--json",
     "--help", "-h", "--checkpoint-every", "--micro-batch", "--threads", "--keep", "--seed",
-    "--timeout",
+    "--timeout", "--memory",
 ]  # fmt: skip
 CONFIGS = [
     "nothing = 1", "epochs = 'many'", "epochs = [1, 2]", "net = 3", "set = 3", "[set]\nx = {y = 1}",

@@ -191,6 +191,8 @@ def test_help_lists_the_keywords_of_the_optimizer(capsys, tmp_path: Path):
         (["--set", "damping=1", "--damping", "1"], "--damping is --set damping=…: give one"),
         (["--micro-batch", "0"], "--micro-batch is 0"),
         (["--timeout", "0"], "--timeout is 0"),
+        (["--memory", "all"], "memory is 'all'"),
+        (["--memory", "nan"], "memory is nan"),
         (["--set", "micro_batch=9", "--micro-batch", "9"], "--micro-batch is --set micro_batch=…"),
         (["--set", "max_radius=1", "--radius", "1"], "--radius is --set max_radius=…"),
         (["--optimizer", "lbfgs", "--set", "history_size=0.5"], "give a whole number"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from .calls import describes, public
 from .describing import DESCRIBING, FUSED
@@ -28,6 +31,13 @@ def test_every_public_callable_that_trains_is_tried() -> None:
 def test_bad_calls_hurt_nobody(name: str, tmp_path: Path) -> None:
     for seed in range(TRIALS):
         attempt(name, seed, tmp_path)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(name=st.sampled_from(sorted(CALLABLES)), seed=st.integers(0, 2**48 - 1))
+def test_any_bad_call_hurts_nobody(name: str, seed: int) -> None:
+    with TemporaryDirectory() as folder:
+        attempt(name, seed, Path(folder))
 
 
 @pytest.mark.parametrize("backend", ["triton"])

@@ -180,3 +180,10 @@ def test_a_network_without_biases() -> None:
     lin = model.linearize(torch.ones(2, 4, dtype=torch.float64), torch.tensor([0, 1]))
     with pytest.raises(NewtritonError, match="no layer has a bias"):
         nt.layer_errors(lin)
+
+
+def test_approximations_are_given_by_name() -> None:
+    model = nt.compile(nt.Linear(1), (2,), nt.MSELoss(), device="cpu", backend="aten")
+    lin = model.linearize(torch.ones(3, 2), torch.zeros(3, 1))
+    with pytest.raises(NewtritonError, match="approximations have a key 3: give strings"):
+        nt.layer_errors(lin, {3: nt.MatrixFree(model)})  # type: ignore[dict-item]

@@ -14,6 +14,7 @@ from newtriton.runtime.rules.trust_region import CASES
 
 from ..problems import problem
 from ..stand_in import assert_identical
+from .failures import Failing, filled
 
 OPTIONS = {"damping": 0.1, "max_radius": 0.5, "every": 2, "burn_in": 2, "noise": None}
 
@@ -327,3 +328,21 @@ def test_a_refused_step_says_where_it_led() -> None:
     refused = [report for report in reports if not report.accepted]
     assert refused
     assert all("the step was refused: it " in report.status for report in refused)
+
+
+def test_an_average_that_makes_steps_vanish_is_taken_back(monkeypatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(16, 4, generator=generator)
+    data = x, x[:, :2].argmax(1)
+    net = nt.Sequential(nt.Linear(3), nt.Tanh(), nt.Linear(2))
+    model = nt.compile(net, (4,), nt.CrossEntropyLoss(), seed=0, device="cpu", backend="aten")
+    optimizer = nt.KFRA(model, average=0.9)
+    first = optimizer.step(*data).loss
+    failing = Failing(nt.Linearization.kronecker_factors, filled(1e300), last=0)
+    monkeypatch.setattr(nt.Linearization, "kronecker_factors", failing)
+    statuses = set[str]()
+    with pytest.raises(nt.NewtritonError, match=r"10 steps in a row.*a direction that vanishes"):
+        for _ in range(20):
+            statuses.add(optimizer.step(*data).status)
+    assert statuses == {"a direction that vanishes: curvature is too large"}
+    assert min(optimizer.step(*data).loss for _ in range(20)) < first

@@ -6,6 +6,7 @@ from datetime import timedelta
 from time import sleep
 
 import pytest
+import torch
 import torch.distributed as dist
 
 import newtriton as nt
@@ -16,26 +17,42 @@ from .cases import compiled, samples
 from .workers import workers
 
 
+class Nameless(nt.MSELoss):
+    """A loss whose text has an address, which is another one in each process."""
+
+    __repr__ = object.__repr__
+
+
 def begun(parallel: nt.DataParallel, differs: str) -> str:
     odd = parallel.ranks.rank == 1
     name = "perceptron" if odd and differs == "network" else "chain"
     decay = 0.5 if odd and differs == "option" else 0.01
     seed = 1 if odd and differs == "seed" else 0
-    model = compiled(name, parallel, weight_decay=decay, seed=seed)
+    dtype = torch.float32 if odd and differs == "dtype" else torch.float64
+    # Nodes of it are in the network, which then name another loss as the place they are from.
+    before = compiled("perceptron", parallel) if odd and differs == "history" else None
+    model = compiled(name, parallel, weight_decay=decay, seed=seed, dtype=dtype)
+    model.criterion = Nameless() if differs == "address" else model.criterion
     if odd and differs == "parameters":
         model.params[0] += 1.0
-    try:
-        model.linearize(*samples("chain", 4))
-    except nt.NewtritonError as error:
-        return str(error)
+    with pytest.MonkeyPatch.context() as patch:
+        if odd and differs == "version":
+            patch.setattr(torch, "__version__", "2.11.0")
+        try:
+            model.linearize(*samples("chain", 4))
+        except nt.NewtritonError as error:
+            return str(error)
+    del before
     return ""
 
 
 @pytest.mark.parametrize(
     ("differs", "named"),
     [
-        ("nothing", ""), ("network", "network"), ("option", "loss or option"),
+        ("nothing", ""), ("address", ""), ("history", ""),
+        ("network", "network"), ("option", "loss or option"),
         ("seed", "loss or option"), ("parameters", "state of the parameters"),
+        ("dtype", "loss or option"), ("version", "version of newtriton or PyTorch"),
     ],
 )  # fmt: skip
 def test_all_ranks_name_what_differs(differs: str, named: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -81,6 +82,28 @@ def test_an_error_on_one_rank_is_one_on_all(preset: str) -> None:
                 "NewtritonError: rank 1 has raised an error, which ends the run on all: Broken: a "
                 "program has failed"
             )
+
+
+def between(parallel: nt.DataParallel) -> str:
+    """What some of the ranks say of one that leaves before it talks to them."""
+    ranks = fresh(parallel, 60.0).ranks
+    if ranks.rank == 2:
+        return ranks.begin() or "nothing"
+    part = ranks.part(range(2), timedelta(seconds=60))
+    ranks.begin()
+
+    def call() -> None:
+        with ranks.told():
+            if ranks.rank == ODD:
+                raise Broken("no memory")
+            part.most(1)
+
+    return said(call)
+
+
+def test_an_error_in_a_call_of_some_ranks_is_one_on_these() -> None:
+    first, second, _ = workers(3)(between)
+    assert "rank 1 has raised an error" in first and second == "Broken: no memory"
 
 
 # --- errors on all, after which all go on ---------------------------------------------------------
@@ -193,7 +216,7 @@ RUNS = {  # what happens on one rank: what it raises, and what others do
     "data": ("Broken: no such file", f"{LEFT}Broken: no such file"),
     "validation": ("Broken: no pixel", f"{LEFT}Broken: no pixel"),
     "callback": ("Broken: nobody listens", f"{LEFT}Broken: nobody listens"),
-    "interrupt": ("nothing", f"{LEFT}KeyboardInterrupt"),
+    "interrupt": ("nothing", f"{LEFT}KeyboardInterrupt (what"),
     "number": ("rank 1 has fewer batches than other ranks", "rank 1 has fewer batches"),
     "known number": ("rank 1 has another number of batches", "rank 1 has another number of bat"),
     "optimizer": ("rank 1 has another optimizer than rank 0", "rank 1 has another optimizer"),

@@ -180,15 +180,12 @@ def test_a_module_of_dtensors_is_the_module_without(two: Workers, name: str, way
 
 
 def test_nothing_imports_dtensors_for_those_who_have_none() -> None:
-    for path in FILES.values():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            assert not [
-                n
-                for n in names
-                if n.startswith(("torch.distributed.tensor", "torch.distributed.fsdp"))
-            ]
+    kinds = "torch.distributed.tensor", "torch.distributed.fsdp"
+    texts = (path.read_text(encoding="utf-8") for path in FILES.values())
+    for node in (n for t in texts if "torch.distributed" in t for n in ast.parse(t).body):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        assert not [name for name in names if name.startswith(kinds)]
 
 
 # --- states ---------------------------------------------------------------------------------------
@@ -291,6 +288,8 @@ def refused(parallel: nt.DataParallel) -> None:
     hooks = dict(module._forward_pre_hooks)
     with pytest.raises(nt.NewtritonError, match=r"is a DTensor on the ranks 0, 1.*give parallel="):
         nt.from_torch(module, x, loss)
+    with pytest.raises(nt.NewtritonError, match="parallel is 2: give"):
+        nt.from_torch(module, x, loss, parallel=2)  # type: ignore[arg-type]
     one = [torch.distributed.new_group([rank]) for rank in range(2)][parallel.ranks.rank]
     with pytest.raises(nt.NewtritonError, match="is a DTensor on the ranks 0, 1"):
         nt.from_torch(module, x, loss, parallel=nt.DataParallel(one))
