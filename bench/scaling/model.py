@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...runtime.parallel.counter import SHARES
 from ...runtime.parallel.data_parallel import MEMORIES
-from ...runtime.parallel.owners import placed, rows_of
+from ...runtime.parallel.owners import LIGHT, placed, rows_of
 from .machine import Algorithm, Machine
 from .networks import Block, Network
 
@@ -107,7 +107,7 @@ def _in_buckets(name: str, size: float, every: int, ranks: int, apart: int = 1) 
 
 def held_by(network: Network, setting: Setting) -> list[list[Block]]:
     """Returns the blocks that each column of ranks holds."""
-    dear = {str(i): 1.0 + block.factorising for i, block in enumerate(network.blocks)}
+    dear = {str(i): LIGHT + block.factorising for i, block in enumerate(network.blocks)}
     places = placed(dear, setting.columns)
     return [
         [block for i, block in enumerate(network.blocks) if places[str(i)] == column]

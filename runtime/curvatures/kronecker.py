@@ -35,7 +35,7 @@ from ..footprint import META
 from ..model.factors import Factors
 from ..model.linearized import Linearized
 from ..model.model import Model, check_model
-from ..parallel.owners import Owners, placed
+from ..parallel.owners import LIGHT, Owners, placed
 from ..parts.block import Block, BlockDiagonal, DiagonalBlock, in_rounds
 from ..parts.eigen import REFRESHES
 from ..parts.state import (
@@ -234,7 +234,7 @@ class KroneckerCurvature(Remade):
                 "DataParallel(memory='replicated'), or the curvature 'kfac'"
             )
         costs = {
-            layer: 1.0 + sum(each.operations(views) for each in block.operators)
+            layer: LIGHT + sum(each.operations(views) for each in block.operators)
             for layer, block in self._blocks.items()
         }
         columns = placed(costs, grid.row.size)

@@ -16,7 +16,7 @@ from ...compiler.programs import Programs
 from .. import capacity
 from ..backend import Planned
 from ..capacity import size
-from ..parallel.owners import placed
+from ..parallel.owners import LIGHT, placed
 from ..parallel.ranks import Ranks
 from .runner import Runner
 
@@ -133,7 +133,7 @@ def factors_held(
     for block in blocks:
         kept = [s for of in {block.layer, *block.names} for s in shapes.get(of, ())]
         sizes[block.layer] = sum(map(math.prod, kept))
-        costs[block.layer] = 1.0
+        costs[block.layer] = LIGHT
         if isinstance(block, KroneckerLayer):
             matrices = [s for s in kept if not block.is_diagonal(len(s))]
             costs[block.layer] += sum(2 * math.prod(s) * s[-1] for s in matrices)

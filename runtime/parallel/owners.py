@@ -19,6 +19,8 @@ from torch import Tensor
 
 from .ranks import Ranks
 
+LIGHT = 1.0  # the work of a layer in which nothing is inverted
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -63,15 +65,18 @@ def rows_of(ranks: int, fraction: float) -> int:
 def placed(costs: Mapping[str, float], columns: int) -> dict[str, int]:
     """Returns a column for each layer: the longest work first, each to where least is so far.
 
+    No column holds light ones alone: each that holds some gives directions by a call of its own.
+
     Args:
-        costs: the work on each layer.
+        costs: the work on each layer; up to `LIGHT` where nothing is inverted.
         columns: how many columns there are.
 
     Examples:
         >>> placed({"a": 3.0, "b": 5.0, "c": 3.0}, 2)
         {'a': 1, 'b': 0, 'c': 1}
     """
-    loads, found = [0.0] * columns, dict[str, int]()
+    heavy = sum(cost > LIGHT for cost in costs.values()) or len(costs)
+    loads, found = [0.0] * min(columns, max(heavy, 1)), dict[str, int]()
     for name in sorted(costs, key=lambda name: -costs[name]):
         found[name] = least = loads.index(min(loads))
         loads[least] += costs[name]

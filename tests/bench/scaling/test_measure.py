@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
 import newtriton as nt
 from newtriton.bench.scaling import measure
 from newtriton.bench.scaling.launching import Held
-from newtriton.runtime.parallel.ranks import Ranks
 
 
 def test_the_bytes_that_are_counted_are_the_models() -> None:
@@ -14,9 +19,17 @@ def test_the_bytes_that_are_counted_are_the_models() -> None:
     assert all(row["counted"] == row["model"] > 0 for row in rows)
 
 
-def test_a_step_and_the_work_in_it_are_timed() -> None:
-    held, parallel = Held(), nt.DataParallel()
-    parallel._ranks = Ranks(None)
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[nt.DataParallel]:
+    """A group of one rank, which is this process."""
+    at = f"file://{tmp_path / 'store'}"
+    dist.init_process_group("gloo", init_method=at, rank=0, world_size=1)
+    yield nt.DataParallel(dist.group.WORLD)
+    dist.destroy_process_group()
+
+
+def test_a_step_and_the_work_in_it_are_timed(alone: nt.DataParallel) -> None:
+    held, parallel = Held(), alone
     measure.begin(measure.perceptron, (1, 8, 8), "replicated", 2, "wiener", parallel, held)
     first = measure.step(0, parallel, held)
     assert first["factorised"] == 1 and first["sent"] == 0.0

@@ -59,7 +59,7 @@ def test_the_dearest_block_goes_first_to_whom_has_least() -> None:
     first, second = model.held_by(NETWORK, Setting(2, 8, 5, "owned"))
     assert first == [BLOCKS[0]] and second == [*BLOCKS[1:]]
     assert model.held_by(NETWORK, Setting(8, 8, 5, 0.5)) == [first, second]
-    assert model.held_by(NETWORK, Setting(6, 8, 5, "owned"))[3:] == [[BLOCKS[3]], [], []]
+    assert model.held_by(NETWORK, Setting(6, 8, 5, "owned"))[2:] == [[*BLOCKS[2:]], [], [], []]
     assert model.held_by(NETWORK, Setting(6, 8, 5)) == [[*BLOCKS]]
 
 

@@ -232,7 +232,7 @@ def test_tensor_cores_take_three_products_of_a_form_in_one_loop(precision: str, 
     wanted = exact.linearize(x.double(), y.double()).quadratic_forms([v.double()])
     assert relative_error(form.double(), wanted) < LIMITS[precision]
     program = fast.programs[True].quadratic(1, two_products=fast.two_products(len(x)))
-    kernels = fast.executor(program).plan(3).schedule.kernels  # type: ignore[attr-defined]
+    kernels = fast.runner.executor(program).plan(3).schedule.kernels  # type: ignore[attr-defined]
     assert sum(k.shares_loop for k in kernels) == shared
 
 

@@ -98,7 +98,9 @@ def test_operators_are_those_of_all_layers() -> None:
 
 
 def test_the_longest_work_goes_where_least_is() -> None:
-    assert placed({"a": 1.0, "b": 9.0, "c": 5.0, "d": 4.0}, 2) == {"a": 0, "b": 0, "c": 1, "d": 1}
+    assert placed({"a": 2.0, "b": 9.0, "c": 5.0, "d": 4.0}, 2) == {"a": 0, "b": 0, "c": 1, "d": 1}
+    assert placed({"a": 1.0, "b": 9.0, "c": 1.0, "d": 4.0}, 4) == {"a": 1, "b": 0, "c": 1, "d": 1}
+    assert placed({"a": 1.0, "b": 1.0}, 4) == {"a": 0, "b": 1} and not placed({}, 2)
     assert [rows_of(12, f) for f in (0.0, 0.3, 0.5, 0.9, 1.0)] == [1, 3, 6, 6, 12]
 
 
