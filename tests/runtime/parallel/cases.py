@@ -146,6 +146,12 @@ PRESETS: dict[str, tuple[str, Make]] = {
     "Adam": ("convolutional", lambda m: nt.TorchOptimizer(m, torch.optim.Adam, lr=0.01)),
     "L-BFGS": ("chain", lambda m: nt.TorchOptimizer(m, torch.optim.LBFGS, max_iter=3, lr=0.5)),
 }  # fmt: skip
+# What else works with factors, tried with owners of them alone.
+MORE: dict[str, tuple[str, Make]] = {
+    "NewtonCG preconditioned": ("chain", lambda m: nt.NewtonCG(m, preconditioner="kflr", sample=1)),
+    "eigenvectors": ("chain", lambda m: nt.SecondOrder(m, "kflr", "eigen", damping=0.0)),
+    "pieces": ("chain", lambda m: nt.FITRE(m, micro_batch=3)),
+}
 SIZES = (23, 24, 20, 7)
 
 
@@ -163,7 +169,7 @@ def trained(
     parallel: nt.DataParallel | None, preset: str, steps: int, size: int = 1, **options: Any
 ) -> tuple[list[Step], Tensor, Tensor]:
     """Returns what became of steps: reports, the points and the running statistics."""
-    name, make = PRESETS[preset]
+    name, make = {**PRESETS, **MORE}[preset]
     model = compiled(name, parallel, **options)
     optimizer, reports, points = make(model), list[Step](), list[Tensor]()
     batches = [samples(name, SIZES[i % len(SIZES)], seed=i) for i in range(steps)]
