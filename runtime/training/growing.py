@@ -61,7 +61,7 @@ class GrowingBatches(Batches):
 
     def size(self, step: int) -> int:
         """Returns the number of samples of the batch after `step` others."""
-        growth = (self.last / self.first) ** (step / (self.steps - 1))
+        growth = (self.last / self.first) ** min(1.0, step / (self.steps - 1))
         return min(self.last, math.floor(self.first * growth + 0.5))
 
     def _ends(self, step: int | None = None) -> list[int]:

@@ -14,7 +14,7 @@ X, Y = torch.arange(100.0)[:, None], torch.arange(100)
 def test_sizes_grow_by_a_constant_factor_up_to_the_last() -> None:
     batches = nt.GrowingBatches(X, Y, 4, 64, steps=9)
     expected = [4, 6, 8, 11, 16, 23, 32, 45, 64, 64, 64]  # 4·√2^k
-    assert [batches.size(k) for k in range(11)] == expected
+    assert [batches.size(k) for k in range(11)] == expected and batches.size(2**40) == 64
     sizes = [len(x) for _ in range(5) for x, _ in batches]
     assert sizes == [4, 6, 8, 11, 16, 23, 32, 45, 55, 64, 36, 64, 36, 64, 36]
 
