@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from . import soak
+from .sources import ROOT
 
 HERE = __name__
 
@@ -67,3 +69,13 @@ def test_nothing_is_begun_when_the_time_is_over(tmp_path: Path, parts: dict[str,
     record = soak.Record(tmp_path / "soak.json", 0)
     soak.soak(record, parts, 0.0, 1)
     assert not record.outcomes
+
+
+def test_the_page_on_reliability_has_what_the_last_soak_came_to() -> None:
+    """No part is left out, and no trial broke a promise, crashed or hung."""
+    parts = json.loads((ROOT / "bench/results/soak.json").read_text())["parts"]
+    expected = {name: part.trials for name, part in soak.PARTS.items()}
+    assert {name: part["trials"] for name, part in parts.items()} == expected
+    outcomes = {outcome for part in parts.values() for outcome in part["outcomes"]}
+    assert outcomes.isdisjoint(soak.FAULTS)
+    assert soak.table(parts) in (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
