@@ -88,6 +88,7 @@ class Linearization(Generic[M]):
         y: Tensor,
         training: bool,
         ahead: Callable[[int], Sequence[Program]] | None = None,
+        order: Tensor | None = None,
     ) -> None:
         traced, program = programs.traced, programs.linearize
         x, y = mapped(own, x), own(y)
@@ -97,7 +98,8 @@ class Linearization(Generic[M]):
             others.extend([] if ahead is None else ahead(batch))
             runner.fit(program, batch, program.inputs.values(), tape)
 
-        (inputs, labels, demands, batch), share, numbers = shared(model, traced, x, y, True, fits)
+        given = traced, x, y, True, fits, order
+        (inputs, labels, demands, batch), share, numbers = shared(model, *given)
         if others and model.backend.compiles:
             runner.compile_ahead(programs, [program, *others], batch)
         self.model, self.programs, self.training = model, programs, training

@@ -14,6 +14,7 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.ir import Node
 from ...compiler.graph.options import check_count, check_flag, check_mapping, check_members
 from ...compiler.graph.program import Output, Program
+from ...compiler.graph.tensors import check_tensor
 from ...compiler.language.trees import Tree, count
 from ...compiler.values import Gradient, Outputs, Scores
 from ..backend import Planned
@@ -264,6 +265,7 @@ class Model(Compiled):
         y: Tensor,
         training: bool = True,
         ahead: Callable[[int], Sequence[Program]] | None = None,
+        order: Tensor | None = None,
     ) -> Linearization[Model]:
         """Runs forward and backward once at `params`, and keeps what second-order calls need.
 
@@ -274,6 +276,8 @@ class Model(Compiled):
                 running ones, and whether elements drop out.
             ahead: gives the programs that will be called next, by the batch size; where kernels
                 are compiled, theirs are compiled with those of this call.
+            order: where this rank's samples stand in the whole batch, int64, which labels that are
+                drawn go by; the ranks' parts follow each other unless given.
 
         Raises:
             NewtritonError: data or labels are not what the network and its loss take.
@@ -290,9 +294,10 @@ class Model(Compiled):
         programs = self.programs[check_flag("training", training)]
         if not (ahead is None or isroutine(ahead) or isinstance(ahead, partial)):
             raise NewtritonError(f"ahead is {quoted(ahead)}: give a function of the batch size")
+        _check_order(order, x)
         with self.ranks.told(), self.dropout.undone():
             given = None if ahead is None else partial(_programs, ahead)
-            return Linearization(self, programs, x, y, training, given)
+            return Linearization(self, programs, x, y, training, given, order)
 
     # --- in words -------------------------------------------------------------------------------
 
@@ -369,6 +374,18 @@ def check_model(model: Any) -> Model:
     """
     made = "what newtriton.compile or newtriton.from_torch gave"
     return check_members("model", model, ("layout", "weight_decay"), made)
+
+
+def _check_order(order: object, x: Tree) -> None:
+    """Raises an error where an order is none of a batch."""
+    if order is None:
+        return
+    order = check_tensor("the places in order", order)
+    if order.dtype != torch.int64 or order.shape != (count(x),):
+        raise NewtritonError(
+            f"order is {order.dtype} of shape {tuple(order.shape)}: give a place in the whole "
+            "batch, int64, for each sample"
+        )
 
 
 def _programs(ahead: Callable[[int], Sequence[Program]], batch: int) -> Sequence[Program]:

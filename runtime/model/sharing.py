@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -31,12 +32,13 @@ def shared(
     y: Tensor | None,
     labelled: bool = False,
     fits: Callable[[int], object] = lambda batch: None,
+    order: Tensor | None = None,
 ) -> tuple[Checked, Share | None, dict[Input, Tensor]]:
     """Returns what `check` does, this rank's share of the batch, and what that gives programs.
 
     The share is None where the model is no data-parallel one. A batch that must be `labelled`
     is refused without labels. `fits` is called with the batch size that programs will have, and
-    raises an error where they do not fit into memory.
+    raises an error where they do not fit into memory. `order` is that of the share.
 
     Raises:
         NewtritonError: as `check` or `fits` raises it, or another rank has refused its part.
@@ -57,7 +59,7 @@ def shared(
         if batch and labels is not None:
             count = counted(model, labels, batch)
         fits(max(1, batch))
-    share = share_of(model.ranks, batch, count, model.device)
+    share = replace(share_of(model.ranks, batch, count, model.device), order=order)
     check_statistics(traced, share.samples if traced.part == "whole" else share.least)
     numbers = {Samples(): float(share.samples), Normaliser(): share.normaliser}
     like = model.params

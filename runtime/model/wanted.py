@@ -90,7 +90,11 @@ def own_samples(node: Node, drawn: Tensor, share: Share | None) -> Tensor:
     if share is None or axis is None:
         return drawn
     times = node.shape[axis].times
-    return drawn.narrow(axis, times * (share.first if share.here else 0), times * share.run)
+    if share.order is None or not share.here:
+        return drawn.narrow(axis, times * (share.first if share.here else 0), times * share.run)
+    inside = torch.arange(times, device=drawn.device)  # the positions of a sample
+    rows = share.order.to(drawn.device).unsqueeze(1) * times + inside
+    return drawn.index_select(axis, rows.flatten())
 
 
 def sum_statistics(

@@ -227,7 +227,7 @@ class Sampled:
                 if subset is not subsets.sample:
                     found = model.gradient(x, y)
                 else:
-                    second = self.second = model.linearize(x, y, ahead=ahead)
+                    second = self.second = model.linearize(x, y, ahead=ahead, order=subsets.order)
                     found = second.objective, second.gradient, second.statistics
             if subset is not subsets.sample or subsets.disjoint:
                 yield share, *found

@@ -57,6 +57,7 @@ class Subsets:
     Attributes:
         sizes: how many samples each of the others has.
         sample: S_R, when it has been gone through.
+        order: where in S_R its samples stand that are here; None where all are.
 
     Examples:
         >>> import torch
@@ -79,6 +80,7 @@ class Subsets:
         self.batches, self.lengths, self.disjoint = batches, lengths, disjoint
         self.counts = counts
         self.sample: Subset | None = None
+        self.order: Tensor | None = None
         total = sum(lengths)
         wanted = max(1, round(share * total))
         order = torch.randperm(total, generator=generator, device=generator.device)
@@ -102,14 +104,16 @@ class Subsets:
     def _keep(self, parts: Sequence[Part]) -> None:
         """Leaves of all rows those that are here."""
         self._starts = [s + first for s, (first, _) in zip(self._starts, parts, strict=True)]
-        self._drawn = [_inside(r, part) for r, part in zip(self._drawn, parts, strict=True)]
+        drawn = list(zip(self._drawn, parts, strict=True))
+        self.order = torch.cat([_is_inside(*pair) for pair in drawn]).nonzero().squeeze(1)
+        self._drawn = [_inside(*pair) for pair in drawn]
         self.lengths = [here for _, here in parts]
         others = [r for r in self._others if isinstance(r, Tensor)]
         if not others:
             self.sizes = [*self.lengths]
             return
         pairs = list(zip(others, parts, strict=True))
-        here = torch.cat([(r >= at) & (r < at + size) for r, (at, size) in pairs])
+        here = torch.cat([_is_inside(*pair) for pair in pairs])
         self.sizes = [int(group.sum()) for group in here.split(self.sizes)] if self.sizes else []
         self._others = [_inside(*pair) for pair in pairs]
 
@@ -141,8 +145,13 @@ def _by_batch(rows: Tensor, lengths: Sequence[int]) -> list[Tensor]:
 
 def _inside(rows: Tensor, part: Part) -> Tensor:
     """Returns the rows of a batch that are in a part of it, as rows of that."""
+    return rows[_is_inside(rows, part)] - part[0]
+
+
+def _is_inside(rows: Tensor, part: Part) -> Tensor:
+    """Returns which rows of a batch are in a part of it."""
     first, here = part
-    return rows[(rows >= first) & (rows < first + here)] - first
+    return (rows >= first) & (rows < first + here)
 
 
 def _joined(parts: Sequence[Subset]) -> Subset:

@@ -28,6 +28,7 @@ class Share:
         counted: what the samples here count.
         normaliser: the same of all, by which the sum of the whole batch's losses is divided.
         ranks: the ranks, as one takes part that has so many samples.
+        order: where the samples here stand in the whole batch, where they do not follow each other.
     """
 
     here: int
@@ -38,6 +39,7 @@ class Share:
     counted: float
     normaliser: float
     ranks: Ranks
+    order: Tensor | None = None
 
     @property
     def run(self) -> int:

@@ -34,6 +34,7 @@ class CutBatch:
         training: whether elements drop out.
         draw: whether others drop out than in the last batch.
         fits: raises an error where pieces do not fit into memory.
+        order: see `Model.linearize`.
 
     Attributes:
         model: the model.
@@ -59,10 +60,11 @@ class CutBatch:
         training: bool = True,
         draw: bool = False,
         fits: Callable[[], object] = lambda: None,
+        order: Tensor | None = None,
     ) -> None:
         self.model, self.programs, self.size = model, model.part_programs(training), size
         traced = model.programs[training].traced
-        given = traced, x, y, True, lambda batch: fits()
+        given = traced, x, y, True, lambda batch: fits(), order
         checked, self.share, self.numbers = shared(model, *given)
         assert checked.labels is not None
         self._inputs, self.labels = checked.inputs, checked.labels

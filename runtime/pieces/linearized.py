@@ -39,6 +39,7 @@ class LinearizedPieces(Linearization[Model]):
         training: whether elements drop out.
         asked: the factors that will be asked for first; they are then gathered in the first pass.
         fits: raises an error where pieces do not fit into memory.
+        order: see `Model.linearize`.
 
     Raises:
         NewtritonError: data or labels are not what the network and its loss take, or samples are
@@ -56,9 +57,10 @@ class LinearizedPieces(Linearization[Model]):
         training: bool = True,
         asked: Asked | None = None,
         fits: Callable[[], object] = lambda: None,
+        order: Tensor | None = None,
     ) -> None:
         x, y = mapped(own, x), own(y)
-        self._cut = cut = CutBatch(model, x, y, size, training, training, fits)
+        self._cut = cut = CutBatch(model, x, y, size, training, training, fits, order)
         self.model, self.programs, self.training = model, cut.programs, training
         self.batch, self.vectors, self.statistics = cut.batch, model.vectors, {}
         self._together, self._share, self._ranks = size, cut.share, Ranks(None)  # `cut` sums

@@ -84,17 +84,23 @@ class Pieces:
         return self.model.count(y)
 
     def linearize(
-        self, x: Tree, y: Tensor, *, ahead: Callable[[int], Sequence[Program]] | None = None
+        self,
+        x: Tree,
+        y: Tensor,
+        *,
+        ahead: Callable[[int], Sequence[Program]] | None = None,
+        order: Tensor | None = None,
     ) -> Linearization[Model]:
         """Runs forward and backward on each piece, see `Model.linearize`."""
         if self._fits(x):
-            return self.model.linearize(x, y, ahead=ahead)
+            return self.model.linearize(x, y, ahead=ahead, order=order)
 
         def fits() -> None:
             if ahead is not None:
                 ahead(self.size)
 
-        return LinearizedPieces(self.model, x, y, self.size, asked=self.asks(), fits=fits)
+        known = {"asked": self.asks(), "fits": fits, "order": order}
+        return LinearizedPieces(self.model, x, y, self.size, **known)
 
     def gradient(self, x: Tree, y: Tensor) -> tuple[float, Tensor, dict[str, Tensor]]:
         """Returns h, its flat gradient, and no statistics, see `Model.gradient`."""

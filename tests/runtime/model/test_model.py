@@ -222,3 +222,6 @@ def test_what_is_called_ahead_is_a_function_that_gives_programs() -> None:
     with pytest.raises(nt.NewtritonError, match=r"ahead gave \(2,\): give a list of programs"):
         model.linearize(*data, ahead=lambda *given: given)  # type: ignore[arg-type,return-value]
     assert model.linearize(*data, ahead=lambda batch: [model.programs[True].hvp]).batch == 2
+    for order in ([0, 1], torch.zeros(2), torch.arange(3)):
+        with pytest.raises(nt.NewtritonError, match=r"order (is|are) .*: give a "):
+            model.linearize(*data, order=order)  # type: ignore[arg-type]

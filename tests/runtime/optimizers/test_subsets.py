@@ -58,6 +58,21 @@ def test_a_share_is_of_the_whole_set_and_not_of_batches() -> None:
     assert counts.min() == 0 and counts.max() > 1
 
 
+@pytest.mark.parametrize("cuts", [(), (30, 32)])
+def test_what_ranks_have_of_the_sample_stands_where_one_has_it(cuts: tuple[int, ...]) -> None:
+    whole, (data, lengths) = subsets(*cuts, share=0.5)[-1], cut(*cuts)
+    found = torch.full_like(whole.y, -1)
+    for rank in range(3):
+        ends = [(n * rank // 3, n * (rank + 1) // 3) for n in lengths]
+        here = [(x[a:b], y[a:b]) for (x, y), (a, b) in zip(data, ends, strict=True)]
+        generator, parts = torch.Generator().manual_seed(0), [(a, b - a) for a, b in ends]
+        own = Subsets(here, lengths, 0.5, generator, parts=parts)
+        *_, sample = own
+        assert own.order is not None
+        found[own.order] = sample.y
+    assert torch.equal(found, whole.y)
+
+
 def test_subsets_that_are_not_disjoint_are_the_batches_and_a_sample_of_them() -> None:
     *others, last = subsets(30, 32, disjoint=False)
     assert [y.tolist() for _, y, _ in others] == [y.tolist() for _, y in cut(30, 32)[0]]

@@ -140,6 +140,9 @@ PRESETS: dict[str, tuple[str, Make]] = {
     "KFLR": ("weighted", nt.KFLR),
     "EACG": ("chain", nt.EACG),
     "NewtonCG": ("chain", lambda m: nt.NewtonCG(m, sample=0.3)),
+    "NewtonCG with drawn labels": (
+        "chain", lambda m: nt.NewtonCG(m, sample=0.3, preconditioner="kfac")
+    ),
     "NewtonCG with batch norm": ("perceptron", lambda m: nt.NewtonCG(m, sample=0.3)),
     "Steihaug": ("convolutional", lambda m: nt.SecondOrder(m, "ggn", "steihaug", "trust-region")),
     "preconditioned": ("perceptron", lambda m: nt.Preconditioned(m, torch.optim.SGD, lr=0.05)),
