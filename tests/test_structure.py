@@ -35,6 +35,7 @@ ROOMS = (
     "compiler/curvature",
     "compiler/streaming",
     "compiler/lowering",
+    "compiler/passes",
     "compiler",
     "kernels",
     "runtime",
