@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..graph.ir import LEAVES, Graph, Node, Op, Shape
+from ..graph.ir import LEAVES, Graph, Node, Op, Shape, is_batched
 from .wide import MADE_IN_PASSING, SHORT, depth, is_made_in_passing, trailing, wide_shapes
 
 OF_ROWS = frozenset({Op.ROW_MAX, Op.LOG_SUM_EXP, Op.SAMPLE})
@@ -158,8 +158,14 @@ class _Finder:
         if node in self.wide or not wide:
             return False
         if node.op is Op.MATMUL:
-            return len(wide) == 1 and len(node.inputs) == 2
+            return len(wide) == 1 and len(node.inputs) == 2 and self._can_hold(node)
         return node.op is Op.REDUCE_SUM or (node.op in OF_ROWS and node.inputs[0] in self.wide)
+
+    def _can_hold(self, node: Node) -> bool:
+        """Whether rows of a product with a wide value are no longer than those of narrow ones."""
+        first = node.inputs[0] in self.wide
+        size = node.shape[-1 if first else -2]
+        return self.deepest is None or (not is_batched(size) and size <= self.deepest)
 
     def _note(self, node: Node) -> bool:
         """Notes from when on a node can be had; returns whether it leaves a stream."""

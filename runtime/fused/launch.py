@@ -1,4 +1,4 @@
-"""The kinds of launch: pointwise kernels, a contraction, a patch Gram, the vendor's contraction.
+"""The kinds of launch: pointwise kernels, a contraction, a patch Gram, the vendor's, a stream.
 
 A launch is made once per plan, of what the code generator has written, and run in every call. To
 add a kind: a class here, and its entry in `KINDS`.
@@ -22,7 +22,10 @@ from ...compiler.lowering.code import Code, Overwriting, Part, Tile
 from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
+from ...compiler.streaming.views import View
 from ...kernels.lags import assemble, rectangle_products
+from ..aten.executor import AtenExecutor
+from ..aten.passing import Passing
 from ..aten.rules import ATEN
 from ..aten.switches import switches
 from ..backend import Context
@@ -273,6 +276,41 @@ class VendorLaunch(Launch):
         return value if x.type.kind == "int" else value.to(torch.float32)
 
 
+class StreamLaunch(Launch):
+    """What leaves a stream, computed block by block on PyTorch's operators.
+
+    Queries, keys and values are read where their projection lies.
+    """
+
+    calls = ()
+    recordable = True
+
+    def __init__(self, slots: LaunchCode, module: ModuleType, generated: Generated) -> None:
+        (kernel,) = slots.kernels
+        assert kernel.stream is not None
+        self.kernels, self.batch, self.views = slots.kernels, generated.batch, kernel.views
+        self.passing = Passing(kernel.stream, lambda graph: AtenExecutor(graph, streams=False))
+        self.use = Use([*kernel.reads, *kernel.writes], {})
+
+    def run(self, context: Context, memory: Memory) -> None:
+        """Runs the blocks, and writes what they give where it belongs."""
+        context = context._replace(dtype=torch.float32)
+        operands = [self._operand(context, memory, view) for view in self.views]
+        results = self.passing(context, *operands)
+        for node, value in zip(self.passing.stream.writes, results, strict=True):
+            memory(node).view(value.shape).copy_(value)
+
+    def _operand(self, context: Context, memory: Memory, view: View) -> Tensor:
+        """Returns an operand as operators take it."""
+        sizes, strides, offset = view.layout(self.batch)
+        if view.of.op is Op.CONST:
+            number = scalar.evaluate(view.of["value"], self.batch)
+            return torch.full((), number, device=context.device).expand(sizes)
+        found = memory(view.of)
+        found = found.as_strided(sizes, strides, found.storage_offset() + offset)
+        return found.to(torch.int64 if view.of.type.kind == "int" else torch.float32)
+
+
 KINDS: dict[type, Callable[[LaunchCode, ModuleType, Generated], Launch]] = {
     ContractionTiling: ContractionLaunch,
     PatchTiling: PatchGramLaunch,
@@ -290,6 +328,8 @@ def make_launch(slots: LaunchCode, module: ModuleType, generated: Generated) -> 
     kernel = slots.kernels[0]
     if not kernel.anchors:
         return PointwiseLaunch(slots, module, generated)
+    if kernel.stream is not None:
+        return StreamLaunch(slots, module, generated)
     if kernel.way.by_vendor:
         return VendorLaunch(slots, module, generated)
     return KINDS[type(generated.tilings[kernel])](slots, module, generated)

@@ -128,7 +128,7 @@ def counted(
 ) -> Iterator[tuple[str, Count]]:
     """Yields what kernels count, each with its name: elements of memory, rows, instances."""
     for kernel in scheduled.kernels:
-        operands = [x for a in kernel.anchors for x in scheduled.operands[a]]
+        operands = [x for a in kernel.anchors for x in scheduled.operands.get(a, ())]
         for node in dict.fromkeys([*kernel.reads, *operands, *kernel.anchors, *kernel.writes]):
             yield repr(node), node.type.numel
         if kernel in tilings:
@@ -185,7 +185,7 @@ def choose_tilings(scheduled: Schedule, batch: int, selection: Selection) -> dic
     return {
         kernel: selection.tiling(kernel.anchors[0], batch, kernel.shares_loop)
         for kernel in scheduled.kernels
-        if kernel.anchors and not kernel.way.by_vendor
+        if kernel.anchors and not (kernel.way.by_vendor or kernel.stream)
     }
 
 
@@ -197,6 +197,7 @@ def choose_tiles(
     return {
         kernel: tiles.get(kernel) or pointwise_tile(kernel, batch, elements)
         for kernel in scheduled.kernels
+        if kernel.stream is None
     }
 
 

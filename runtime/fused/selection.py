@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from ...compiler.graph.ir import Graph, Node
-from ...compiler.lowering.kernel import ANCHORS, VENDOR, Way
+from ...compiler.lowering.kernel import VENDOR, Way
 from ...compiler.lowering.precision import ROUNDED
+from ...compiler.lowering.reading import contractions
 from .settings import Settings
 from .tiles import Tiling, computable, tiling
 
@@ -41,9 +42,8 @@ class Selection:
     def prepare(self, graphs: Sequence[Graph], batch: int) -> None:
         """Gets ready to decide about all contractions of some graphs."""
         if self.comparison is not None:
-            nodes = [n for graph in graphs for n in graph.computed()]
-            contractions = [n for n in nodes if n.op in ANCHORS and computable(n)]
-            self.comparison.prepare(contractions, batch)
+            found = [n for graph in graphs for n in contractions(graph) if computable(n)]
+            self.comparison.prepare(found, batch)
 
     def chosen(self, node: Node, batch: int) -> str:
         """Returns which of `WAYS` computes a contraction."""
