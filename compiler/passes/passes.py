@@ -31,7 +31,7 @@ from newtriton.kernels.functions import (
     softplus,
     tanh,
 )
-from newtriton.kernels.passes import add_exponentials, finite, larger
+from newtriton.kernels.passes import add_exponentials, draw_class, draw_total, finite, larger
 '''
 ADDED = Tile(16, 256)  # outputs and numbers that a program takes that adds up what rows have given
 
@@ -155,14 +155,14 @@ def _of_rows(stream: Stream, wide: Sequence[Node]) -> list[Node]:
 def _loops(stream: Stream, sinks: Sequence[Sink]) -> list[list[Sink]]:
     """Returns the sinks of rows by the loop that computes them: behind all that they need."""
     wide = frozenset(wide_of(stream))
-    of_rows = {sink.node for sink in sinks} - wide
+    turns = {sink.node: 1 + (sink.node.op is Op.SAMPLE) for sink in sinks if sink.node not in wide}
     level: dict[Node, int] = {}
     for node in stream.nodes:
-        read = [level.get(x, 0) + (x in of_rows) for x in node.inputs]
-        level[node] = max(read, default=0)
+        level[node] = max((level.get(x, 0) + turns.get(x, 0) for x in node.inputs), default=0)
     loops: dict[int, list[Sink]] = {}
     for sink in sinks:
-        loops.setdefault(level[sink.node], []).append(sink)
+        for turn in range(turns.get(sink.node, 1)):
+            loops.setdefault(level[sink.node] + turn, []).append(sink)
     return [loops[number] for number in sorted(loops)]
 
 

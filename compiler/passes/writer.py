@@ -75,6 +75,7 @@ class Writer:
         self.panels: dict[tuple[Node, int], str] = {}
         self.panels_passing: dict[tuple[Node, int], str] = {}
         self.depths: set[int] = set()
+        self.drawing: dict[Node, list[str]] = {}  # what the first loop of a draw has given
         self.count = 0
 
     # --- elements -------------------------------------------------------------------------------
@@ -94,8 +95,6 @@ class Writer:
 
     def element(self, node: Node, at: At) -> Value:
         """Returns a value in terms of its operands, or from memory."""
-        if node.op is Op.CONST:
-            return expression(self, node["value"], ())  # type: ignore[arg-type]
         if node in self.inside and node.op in ELEMENTS:
             return ELEMENTS[node.op](self, node, at)
         if node in self.wide:
@@ -132,9 +131,12 @@ class Writer:
     def load(self, node: Node, at: At) -> Value:
         """Returns a value from memory, 0 outside of the tile."""
         place = self.places(node)
+        of = place.buffer
+        assert isinstance(of, Node)
+        if of.op is Op.CONST:
+            return expression(self, of["value"], ())  # type: ignore[arg-type]
         address = place.address(at)
-        there = self.pointer(place.buffer) + address
-        of = place.buffer if isinstance(place.buffer, Node) else node
+        there = self.pointer(of) + address
         return self.name(there.load(within(address.spans), widened(of)))
 
     def store(self, place: Place, at: At, value: Value, first: Mask | None = None) -> None:
@@ -298,6 +300,31 @@ class Writer:
 
         return finish
 
+    def sample(self, sink: Sink) -> Callable[[], None]:
+        """Draws a class of each row: one loop for the sum of exponentials, one up to the class."""
+        z, u = sink.node.inputs
+        logits = triton(self.inside_of_loop(self.tile_of(z), number(-math.inf)))
+        own = f"({self.tile.own}, 1)"
+        if sink.node not in self.drawing:
+            names = self.drawing[sink.node] = [self.variable() for _ in range(3)]
+            most, total, last = names
+            self.before.append(f'{most} = tl.full({own}, float("-inf"), tl.float64)')
+            self.before.append(f"{total} = tl.full({own}, 0.0, tl.float64)")
+            self.before.append(f"{last} = tl.full({own}, 0, tl.int32)")
+            state = ", ".join(names)
+            self.loop.append(f"{state} = draw_total({state}, {logits}, c)")
+            return lambda: None
+        at = self.space.at(len(sink.node.shape) + 1)[:-1]
+        uniform = triton(self.value(u, at))
+        count, sums = self.variable(), self.variable()
+        self.before.append(f"{count} = tl.full({own}, 0, tl.int32)")
+        self.before.append(f"{sums} = tl.full({own}, 0.0, tl.float64)")
+        state = ", ".join(self.drawing[sink.node])
+        self.loop.append(
+            f"{count}, {sums} = draw_class({count}, {sums}, {state}, {logits}, {uniform}, c)"
+        )
+        return lambda: self.finish(sink, Value.named(count, ROWS))
+
     def finish(self, sink: Sink, value: Value) -> None:
         """Notes what a row has given, and writes it."""
         node, shape = sink.node, sink.parts or sink.node.shape
@@ -403,4 +430,5 @@ _SUMS: dict[Op, Callable[[Writer, Sink], Callable[[], None]]] = {
     Op.REDUCE_SUM: Writer.sum_up,
     Op.ROW_MAX: Writer.maximum,
     Op.LOG_SUM_EXP: Writer.log_sum_exp,
+    Op.SAMPLE: Writer.sample,
 }
