@@ -70,7 +70,7 @@ ROOMS = (
 SCRIPTS = {
     f"bench/{name}.py"
     for name in (
-        "compiling", "eacg_grid", "first_order", "newton_cg", "patch_factors",
+        "compiling", "eacg_grid", "first_order", "newton_cg", "passes", "patch_factors",
     )
 }  # fmt: skip
 
