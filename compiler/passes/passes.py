@@ -12,6 +12,7 @@ from ..lowering.indexing import extent, split
 from ..lowering.printing import triton
 from ..lowering.tile import BATCH, COLUMN, INSIDE, ROW
 from ..streaming.streams import Stream, wide_of
+from .loops import Loop, loops_of
 from .placing import Place, Places, in_rows, row_major
 from .sinks import Sink, Unfit, sinks_of
 from .space import Side, Tile, space_of
@@ -129,7 +130,7 @@ def _pass(
     space = space_of(side, stream.shape, wide, narrow)
     tile = tile or tile_of(stream, side, sinks, precision, limits)
     writer = Writer(space, tile, frozenset(stream.nodes), frozenset(wide), places, precision)
-    loops = _loops(stream, sinks) if side is Side.ROWS else [sinks]
+    loops = loops_of(stream, sinks) if side is Side.ROWS else [Loop(sinks)]
     body = list(writer.body(loops))
     functions = Functions()
     name = functions.add(side.value, f"p, {BATCH.detail}", body, _decorator())
@@ -150,20 +151,6 @@ def _decorator() -> str:
 def _of_rows(stream: Stream, wide: Sequence[Node]) -> list[Node]:
     """Returns what leaves a stream and is not wide."""
     return [n for n in stream.writes if n not in wide and n.op is not Op.REDUCE_SUM]
-
-
-def _loops(stream: Stream, sinks: Sequence[Sink]) -> list[list[Sink]]:
-    """Returns the sinks of rows by the loop that computes them: behind all that they need."""
-    wide = frozenset(wide_of(stream))
-    turns = {sink.node: 1 + (sink.node.op is Op.SAMPLE) for sink in sinks if sink.node not in wide}
-    level: dict[Node, int] = {}
-    for node in stream.nodes:
-        level[node] = max((level.get(x, 0) + turns.get(x, 0) for x in node.inputs), default=0)
-    loops: dict[int, list[Sink]] = {}
-    for sink in sinks:
-        for turn in range(turns.get(sink.node, 1)):
-            loops.setdefault(level[sink.node] + turn, []).append(sink)
-    return [loops[number] for number in sorted(loops)]
 
 
 def _added(sink: Sink, batch: int, places: Places) -> PassCode:

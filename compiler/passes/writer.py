@@ -6,7 +6,7 @@ What does not change from tile to tile is computed before a loop, and everything
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..graph import ops
 from ..graph.ir import Node, Op, is_batched
@@ -33,6 +33,7 @@ from ..lowering.tile import (
     where,
     within,
 )
+from .loops import Loop
 from .placing import Place, Places, row_major
 from .sinks import Contraction, Sink, Unfit, contraction
 from .space import Side, Space, Tile
@@ -76,6 +77,9 @@ class Writer:
         self.panels_passing: dict[tuple[Node, int], str] = {}
         self.depths: set[int] = set()
         self.drawing: dict[Node, list[str]] = {}  # what the first loop of a draw has given
+        self.now = Loop(())  # the loop that is being written
+        self.scale = ""  # what sums so far are multiplied by when a running maximum grows
+        self.inverse = ""  # what they are multiplied by in the end
         self.count = 0
 
     # --- elements -------------------------------------------------------------------------------
@@ -88,6 +92,10 @@ class Writer:
             known = self.passing if Axis.COLUMNS in found.spans else self.known
             known[node, at] = found
         return found
+
+    def row_of(self, node: Node) -> At:
+        """Returns the index at which rows have their numbers."""
+        return self.space.at(len(node.shape) + 1)[:-1]
 
     def tile_of(self, node: Node) -> Value:
         """Returns a tile of a wide value."""
@@ -208,7 +216,8 @@ class Writer:
             a = f"({a}).to(tl.bfloat16)"
         elif self.is_narrow(how.matrix):
             matrix = f"{matrix}.to(tl.float32)"
-        self.loop.append(f"{total} = tl.dot({a}, {matrix}, {total}{self.options(rounded)})")
+        start = f"{total}{self.scale}" if node in self.now.scaled else total
+        self.loop.append(f"{total} = tl.dot({a}, {matrix}, {start}{self.options(rounded)})")
         return lambda: self._store_panel(node, how, total, depth)
 
     def _store_panel(self, node: Node, how: Contraction, total: str, depth: int) -> None:
@@ -221,6 +230,8 @@ class Writer:
         assert mask is not None
         narrow = f" & (d{depth} < {how.width})" if depth != how.width else ""
         there = triton(self.pointer(place.buffer) + place.address(at))
+        if node in self.now.scaled:
+            total = f"{total} * {self.inverse}"
         self.before.append(f"tl.store({there}, {total}, mask={triton(mask)}{narrow})")
 
     def options(self, rounded: bool) -> str:
@@ -273,6 +284,41 @@ class Writer:
         total = self.along("0.0", f"TOTAL += tl.sum({triton(value)}, axis=1, keep_dims=True)")
         return lambda: self.finish(sink, Value.named(total, ROWS))
 
+    def running_maximum(self, sink: Sink) -> Callable[[], None]:
+        """Takes the maximum so far, relative to which sums of this loop are taken."""
+        node = sink.node
+        value = triton(self.inside_of_loop(self.tile_of(node.inputs[0]), number(-math.inf)))
+        most, new, shift, scale = (self.variable() for _ in range(4))
+        self.before.append(f'{most} = tl.full(({self.tile.own}, 1), float("-inf"), tl.float32)')
+        self.loop.append(f"{new} = larger({most}, {value})")
+        self.loop.append(f"{shift} = finite({new})")
+        self.loop.append(f"{scale} = tl.exp({most} - {shift})")
+        self.loop.append(f"{most} = {new}")
+        self.scale = f" * {scale}"
+        self.passing[node, self.row_of(node)] = Value.named(shift, TILE)
+        return lambda: self.finish(sink, Value.named(most, ROWS))
+
+    def running_normaliser(self, sink: Sink) -> Callable[[], None]:
+        """Takes the sum of exponentials relative to the maximum so far, its logarithm at last."""
+        node = sink.node
+        assert self.now.softmax is not None
+        most = self.now.softmax.maximum
+        value = self.inside_of_loop(self.tile_of(node.inputs[0]), number(-math.inf))
+        term = f"tl.sum(tl.exp({triton(value)}), axis=1, keep_dims=True)"
+        total = self.along("0.0", f"TOTAL = TOTAL{self.scale} + {term}")
+        self.passing[node, self.row_of(node)] = NOTHING
+
+        def finish() -> None:
+            maximum = triton(self.known[most, self.row_of(most)])
+            found = self.variable()
+            # Without finite elements there is no softmax: −∞ − (−∞) is NaN.
+            self.before.append(f"{found} = tl.log({total}) + ({maximum} - {maximum})")
+            self.inverse = self.variable()
+            self.before.append(f"{self.inverse} = 1.0 / {total}")
+            self.finish(sink, Value.named(found, ROWS))
+
+        return finish
+
     def maximum(self, sink: Sink) -> Callable[[], None]:
         """Takes the maximum of each row."""
         value = self.inside_of_loop(self.tile_of(sink.node.inputs[0]), number(-math.inf))
@@ -286,16 +332,11 @@ class Writer:
         most, total = self.variable(), self.variable()
         for name, start in ((most, 'float("-inf")'), (total, "0.0")):
             self.before.append(f"{name} = tl.full(({self.tile.own}, 1), {start}, tl.float32)")
-        if is_stabilised(x):
-            line = f"{total} += tl.sum(tl.exp({triton(value)}), axis=1, keep_dims=True)"
-        else:
-            line = f"{most}, {total} = add_exponentials({most}, {total}, {triton(value)})"
-        self.loop.append(line)
+        self.loop.append(f"{most}, {total} = add_exponentials({most}, {total}, {triton(value)})")
 
         def finish() -> None:
-            shift = "" if is_stabilised(x) else f" + finite({most})"
             found = self.variable()
-            self.before.append(f"{found} = tl.log({total}){shift}")
+            self.before.append(f"{found} = tl.log({total}) + finite({most})")
             self.finish(sink, Value.named(found, ROWS))
 
         return finish
@@ -314,8 +355,7 @@ class Writer:
             state = ", ".join(names)
             self.loop.append(f"{state} = draw_total({state}, {logits}, c)")
             return lambda: None
-        at = self.space.at(len(sink.node.shape) + 1)[:-1]
-        uniform = triton(self.value(u, at))
+        uniform = triton(self.value(u, self.row_of(sink.node)))
         count, sums = self.variable(), self.variable()
         self.before.append(f"{count} = tl.full({own}, 0, tl.int32)")
         self.before.append(f"{sums} = tl.full({own}, 0.0, tl.float64)")
@@ -345,11 +385,11 @@ class Writer:
 
     # --- the whole ------------------------------------------------------------------------------
 
-    def body(self, loops: Iterable[Sequence[Sink]]) -> Iterator[str]:
+    def body(self, loops: Iterable[Loop]) -> Iterator[str]:
         """Yields the statements of a pass, of loops that each compute some sinks."""
         lines: list[str] = []
-        for sinks in loops:
-            finishing = [self.begin(sink) for sink in sinks]
+        for self.now in loops:
+            finishing = [self.begin(sink) for sink in self.now.sinks]
             lines += [*self.before, *self._loop()]
             self.before, self.loop = [], []
             self.passing, self.named_passing, self.panels_passing = {}, {}, {}
@@ -368,6 +408,10 @@ class Writer:
         node = sink.node
         if node in self.wide:
             return self.keep(sink)
+        if (softmax := self.now.softmax) is not None and node is softmax.maximum:
+            return self.running_maximum(sink)
+        if softmax is not None and node is softmax.normaliser:
+            return self.running_normaliser(sink)
         if node.op is Op.MATMUL:
             return self.contract(node)
         return ops.rule_of(_SUMS, node, "pass")(self, sink)
@@ -390,16 +434,6 @@ def padded(depth: int) -> int:
 def spread(value: Value) -> Value:
     """Returns the tile of a value that is the same along one of its axes."""
     return where(INSIDE, value, NOTHING)
-
-
-def is_stabilised(x: Node) -> bool:
-    """Whether the largest element of every row is subtracted from it."""
-    if x.op is not Op.MAP or len(x.inputs) != 2 or str(x["expr"]) != "(-1*x1 + x0)":
-        return False
-    z, copies = x.inputs
-    return copies.op is Op.BROADCAST and (
-        copies.inputs[0].op is Op.ROW_MAX and copies.inputs[0].inputs == (z,)
-    )
 
 
 def _map(write: Writer, node: Node, at: At) -> Value:
