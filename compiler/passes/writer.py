@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..graph import ops
-from ..graph.ir import Node, Op, is_batched
+from ..graph.ir import Dim, Node, Op, is_batched
 from ..lowering.code import Buffer, Part
 from ..lowering.elements import expression
 from ..lowering.indexing import At, extent
@@ -26,6 +26,7 @@ from ..lowering.tile import (
     Index,
     Mask,
     Pointer,
+    Spans,
     T,
     Term,
     Value,
@@ -145,13 +146,13 @@ class Writer:
             return expression(self, of["value"], ())  # type: ignore[arg-type]
         address = place.address(at)
         there = self.pointer(of) + address
-        return self.name(there.load(within(address.spans), widened(of)))
+        return self.name(there.load(self.mask(address.spans), widened(of)))
 
     def store(self, place: Place, at: At, value: Value, first: Mask | None = None) -> None:
         """Writes what a program owns, or a tile of it."""
         address = place.address(at)
         value = value if value.spans >= address.spans else spread(value)
-        mask = within(address.spans, first)
+        mask = self.mask(address.spans, first)
         line = f"tl.store({triton(self.pointer(place.buffer) + address)}, {triton(value)}"
         line += ")" if mask is None else f", mask={triton(mask)})"
         (self.loop if Axis.COLUMNS in address.spans else self.before).append(line)
@@ -176,11 +177,14 @@ class Writer:
         down, across = (Index.named("r") if own else Index.named("t")), Index.named(f"d{depth}")
         at = (down, across) if kept == -2 else (across, down)
         address = place.address((*self.space.lead_of(len(node.shape) - 2), *at))
-        mask = ("mr" if own else "mt") + (f" & (d{depth} < {width})" if depth != width else "")
+        ends = self.ends if own else self.divides
+        mask = None if ends else Mask.named("mr" if own else "mt")
+        mask = across.below(width) & mask if depth != width else mask
+        given = "" if mask is None else f", mask={triton(mask)}, other=0.0"
         found = panels[node, kept] = self.variable()
         there = triton(self.pointer(place.buffer) + address)
         lines = self.before if own else self.loop
-        lines.append(f"{found} = tl.load({there}, mask={mask}, other=0.0)")
+        lines.append(f"{found} = tl.load({there}{given})")
         return found
 
     # --- products -------------------------------------------------------------------------------
@@ -192,8 +196,7 @@ class Writer:
         columns = y, -2 if node["transpose_b"] else -1
         own, other = (rows, columns) if self.space.side is Side.ROWS else (columns, rows)
         a, b = self.panel(*own, own=True), self.panel(*other, own=False)
-        narrow = self.is_narrow(x) and self.is_narrow(y)
-        if not narrow:
+        if self.is_narrow(x) != self.is_narrow(y):
             a, b = f"{a}.to(tl.float32)", f"{b}.to(tl.float32)"
         found = Value.named(self.variable(), TILE)
         options = self.options(self.is_rounded(x) and self.is_rounded(y))
@@ -226,13 +229,14 @@ class Writer:
         at = (ROW, Index.named(f"d{depth}"))
         lead = len(node.shape) - 2
         at = (*self.space.lead_of(lead), *(at if how.kept == -2 else at[::-1]))
-        mask = within(ROWS, self.space.first_of_copies(lead))
-        assert mask is not None
-        narrow = f" & (d{depth} < {how.width})" if depth != how.width else ""
+        mask = self.mask(ROWS, self.space.first_of_copies(lead))
+        if depth != how.width:
+            mask = Index.named(f"d{depth}").below(how.width) & mask
+        given = "" if mask is None else f", mask={triton(mask)}"
         there = triton(self.pointer(place.buffer) + place.address(at))
         if node in self.now.scaled:
             total = f"{total} * {self.inverse}"
-        self.before.append(f"tl.store({there}, {total}, mask={triton(mask)}{narrow})")
+        self.before.append(f"tl.store({there}, {total}{given})")
 
     def options(self, rounded: bool) -> str:
         """Returns the options of a product."""
@@ -267,9 +271,19 @@ class Writer:
 
     @property
     def divides(self) -> bool:
-        """Whether tiles end where the tensor does."""
-        size = self.space.other
-        return not is_batched(size) and size % self.tile.other == 0
+        """Whether the tiles of a loop end where the tensor does."""
+        return _divides(self.space.other, self.tile.other)
+
+    @property
+    def ends(self) -> bool:
+        """Whether what programs own ends where the tensor does."""
+        return _divides(self.space.own, self.tile.own)
+
+    def mask(self, spans: Spans, further: Mask | None = None) -> Mask | None:
+        """Returns whether elements lie in the tensor; None where all of them do."""
+        passed = {Axis.ROWS: self.ends, Axis.COLUMNS: self.divides}
+        left = frozenset(axis for axis in spans if not passed[axis])
+        return within(left, further) if left else further
 
     def along(self, start: str, line: str) -> str:
         """Adds a line to the loop that makes a number of a row of each tile."""
@@ -420,10 +434,16 @@ class Writer:
         other, size = self.tile.other, triton(extent([self.space.other]))
         yield f"for start in range(0, {size}, {other}):"
         yield f"    c = (start + tl.arange(0, {other}))[None, :]"
-        yield f"    mc = c < {size}"
         yield f"    t = (start + tl.arange(0, {other}))[:, None]"
-        yield f"    mt = t < {size}"
+        if not self.divides:
+            yield f"    mc = c < {size}"
+            yield f"    mt = t < {size}"
         yield from (f"    {line}" for line in self.loop)
+
+
+def _divides(size: Dim, tile: int) -> bool:
+    """Whether tiles end where an axis does, at any batch size."""
+    return (size.times if is_batched(size) else size) % tile == 0
 
 
 def padded(depth: int) -> int:
