@@ -50,9 +50,13 @@ def _rows(graph: Graph) -> Iterator[Rows]:
     for node in dict.fromkeys(n for n in nodes if n.op in NORMALISED):
         (x,) = node.inputs
         product, wide = _origin(x), x.shape in shapes
-        scores = product is not None and len(x.shape) > 2 and not is_batched(x.shape[-2])
-        if wide or (scores and len(product.inputs[1].shape) > 2):
+        if wide or (product is not None and _is_of_heads(product)):
             yield Rows(node.place, x.shape, 0 if product is None else depth(product), wide)
+
+
+def _is_of_heads(product: Node) -> bool:
+    """Whether every sample has scores of its own: products of as many matrices."""
+    return len(product.inputs[1].shape) > 2 and not is_batched(product.shape[-2])
 
 
 def _origin(x: Node) -> Node | None:
@@ -92,7 +96,7 @@ def _passing(rows: Rows, readers: dict[Shape, dict[str, None]], deepest: int | N
     if rows.depth > limit:
         whole.append(f"products of {rows.depth} numbers are kept, which is more than {limit}")
     if rows.shape in readers:
-        whole.append(f"written where they are read by {', '.join(readers[rows.shape])}")
+        whole.append(f"written for {', '.join(readers[rows.shape])}")
     return "in passing" + "".join(f"; {text}" for text in whole)
 
 
@@ -100,7 +104,7 @@ def _kept(rows: Rows) -> str:
     """Returns why scores are whole."""
     *_, height, width = rows.shape
     if rows.depth * (height + width) >= height * width:
-        return f"whole, no larger than what is multiplied, {rows.depth} numbers an element"
+        return f"whole, no larger than what is multiplied, {rows.depth} numbers each"
     return f"whole, fewer than {LEAST} a head"
 
 

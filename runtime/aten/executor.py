@@ -268,7 +268,7 @@ class AtenExecutor:
         for n in self.leaves:
             if n.op is Op.CONST:
                 number = evaluate(n["value"], context.batch)
-                values[n] = torch.full((), number, dtype=context.dtype, device=context.device)
+                values[n] = torch.tensor(number, dtype=context.dtype, device=context.device)
             else:
                 values[n] = feed[n]
         for n in self.graph.given:
