@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import newtriton as nt
+from newtriton.compiler.graph.ir import Op
 from newtriton.compiler.lowering import reading
+from newtriton.compiler.lowering.elements import LONGEST_ROW
 from newtriton.compiler.lowering.kernel import Kernel
 from newtriton.compiler.lowering.precision import is_rounded
 from newtriton.compiler.streaming import wide
@@ -205,3 +207,32 @@ def test_blocks_can_be_recorded_and_what_they_work_in_is_counted(small_is_wide):
             with OnDevice():
                 launch.run(Context(BATCH, torch.float32, META), memory)
             assert launch.recordable and launch.use.working(2 * BATCH) > launch.use.working(BATCH)
+
+
+@pytest.mark.interpreter
+def test_rows_longer_than_a_tile_pass_too(monkeypatch: pytest.MonkeyPatch):
+    classes = LONGEST_ROW + 9
+    weight = torch.rand(classes, generator=torch.Generator().manual_seed(5))
+    loss = nt.CrossEntropyLoss(weight, ignore_index=4, label_smoothing=0.1)
+    make = partial(nt.compile, nt.Sequential(nt.Linear(classes)), (5,), loss, device="cpu")
+    x, y = (
+        torch.randn(BATCH, 5, generator=torch.Generator().manual_seed(6)),
+        torch.tensor([1, 4, 8]),
+    )
+    found = []
+    for backend, many in (("aten", classes + 1), ("triton", wide.MANY)):
+        monkeypatch.setattr(wide, "MANY", many)
+        monkeypatch.setattr(reading, "DEEPEST", 3)  # logits are kept
+        model = make(backend=backend, contractions="vendor")
+        lin = model.linearize(x, y)
+        drawn = torch.Generator().manual_seed(2)
+        factors = lin.kronecker_factors("kfac", 2, drawn)
+        found.append(answers(model, x, y, factors=False))
+        found[-1] |= {n: t for f in factors.values() for n, t in f.tensors.items()}
+    for key, value in found[0].items():
+        assert relative_error(found[1][key], value) < LIMITS["ieee"], key
+    executor = model.runner.executor(model.programs[True].hvp)
+    schedule = executor.plan(BATCH).schedule
+    assert not [n for n in schedule.looked_up if n.op is Op.SLICE]
+    long = [k for k in schedule.kernels if k.whole_rows and k.space.columns > LONGEST_ROW]
+    assert schedule.streams and not long
