@@ -159,6 +159,11 @@ class Schedule:
     part_of: Mapping[Node, Kernel]
     stages: Mapping[Kernel, Mapping[Node, int]]
 
+    @property
+    def streams(self) -> int:
+        """How many kernels compute what they do in passing."""
+        return sum(kernel.stream is not None for kernel in self.kernels)
+
     def traffic(self, batch: int) -> int:
         """Returns the bytes that kernels read and write at a batch size.
 

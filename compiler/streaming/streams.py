@@ -242,7 +242,11 @@ class _Finder:
             return False
         if x in self.wide and x not in self.stored:
             return True
-        return self.stage[x] == stage and (x in self.wide or self._in_passing(x))
+        if self.stage[x] != stage or x in self.wide:
+            return self.stage[x] == stage
+        if x.op is Op.MAP:  # of what passes, not of sums that are in memory
+            return any(self._passes(y, shape, stage) for y in x.inputs)
+        return is_of_rows(x, self.wide)
 
 
 def is_of_rows(node: Node, wide: Collection[Node]) -> bool:

@@ -29,6 +29,7 @@ from ..aten.passing import Passing
 from ..aten.rules import ATEN
 from ..aten.switches import switches
 from ..backend import Context
+from ..footprint import META, Allocations
 from .call import Argument, Call, Memory, types_of
 from .compiling import Job
 from .settings import Settings
@@ -290,7 +291,19 @@ class StreamLaunch(Launch):
         assert kernel.stream is not None
         self.kernels, self.batch, self.views = slots.kernels, generated.batch, kernel.views
         self.passing = Passing(kernel.stream, lambda graph: AtenExecutor(graph, streams=False))
-        self.use = Use([*kernel.reads, *kernel.writes], {})
+        self.use = Use([*kernel.reads, *kernel.writes], {}, working=self._working)
+
+    def _working(self, batch: int) -> int:
+        """Returns the bytes of blocks, and of what they give before it is written."""
+        context = Context(batch, torch.float32, META)
+        dtypes = {"int": torch.int64, "float": torch.float32}
+        operands = [
+            torch.empty(concrete(x.shape, batch), dtype=dtypes[x.type.kind], device=META)
+            for x in self.passing.stream.reads
+        ]
+        with Allocations() as found:
+            self.passing(context, *operands)
+        return found.peak
 
     def run(self, context: Context, memory: Memory) -> None:
         """Runs the blocks, and writes what they give where it belongs."""

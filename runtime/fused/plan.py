@@ -128,7 +128,9 @@ class Plan:
         results = (b for b in storage.results if b not in storage.given)
         apart = (part for launch in self.launches for part in launch.use.elsewhere)
         kept = own + sum(storage.size(b) * dtype_of(b).itemsize for b in results)
-        return Footprint(kept + sum(4 * part.of.type.numel(batch) for part in apart), kept)
+        working = max((launch.use.working(batch) for launch in self.launches), default=0)
+        apart_bytes = sum(4 * part.of.type.numel(batch) for part in apart)
+        return Footprint(kept + apart_bytes + working, kept)
 
     def _storage_at(self, batch: int) -> Storage:
         """Returns where values would lie at another batch size."""

@@ -48,7 +48,7 @@ def test_fused_kernels_are_shown_where_there_is_a_plan() -> None:
     seen: list[list[Any]] = []
 
     class Schedule:
-        kernels, launches = [1, 2, 3], [[1], [2]]
+        kernels, launches, streams = [1, 2, 3], [[1], [2]], 0
 
         def traffic(self, batch: int) -> int:
             return 7_000_000
@@ -69,3 +69,12 @@ def test_fused_kernels_are_shown_where_there_is_a_plan() -> None:
     assert seen[0] == [] and len(seen[2]) == 2  # what was made for programs before
     assert "the source" not in text
     assert "the schedule\n\nthe source" in explain(programs(), 8, 4, plan, kernels=True)
+
+
+def test_what_is_computed_in_passing_is_said_for_both_backends() -> None:
+    body = nt.Residual(nt.SelfAttention(1, causal=True)), nt.Flatten(), nt.Linear(3)
+    for backend, hvp in (("aten", 2), ("triton", 2)):
+        model = nt.compile(nt.Sequential(*body), (256, 8), nt.CrossEntropyLoss(), backend=backend)
+        text = model.explain(2)
+        assert f"\nstreams: linearize 2, evaluate 1, hvp {hvp}, " in text
+        assert "\n0.body (SelfAttention): N×1×256×256 in passing\n" in text
