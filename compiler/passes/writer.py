@@ -294,9 +294,17 @@ class Writer:
 
     def sum_up(self, sink: Sink) -> Callable[[], None]:
         """Sums along the rows of tiles."""
-        value = self.inside_of_loop(self.tile_of(sink.node.inputs[0]))
-        total = self.along("0.0", f"TOTAL += tl.sum({triton(value)}, axis=1, keep_dims=True)")
-        return lambda: self.finish(sink, Value.named(total, ROWS))
+        value = triton(self.inside_of_loop(self.tile_of(sink.node.inputs[0])))
+        scaled = sink.node in self.now.scaled
+        start = f"TOTAL{self.scale}" if scaled else "TOTAL"
+        total = self.along("0.0", f"TOTAL = {start} + tl.sum({value}, axis=1, keep_dims=True)")
+
+        def finish() -> None:
+            if scaled:
+                self.before.append(f"{total} *= {self.inverse}")
+            self.finish(sink, Value.named(total, ROWS))
+
+        return finish
 
     def running_maximum(self, sink: Sink) -> Callable[[], None]:
         """Takes the maximum so far, relative to which sums of this loop are taken."""
