@@ -111,7 +111,9 @@ def _of(
         return operands[int(e.value or 0)]
     if e is ZERO:
         return NOTHING
-    args = [found[a] for a in e.args]
+    # What a choice is at NaN is NaN, if it is the condition.
+    read = e.args[:3] if e.op == "where" and e.args[3:] == e.args[:1] else e.args
+    args = [found[a] for a in read]
     known = [d for d in args if d is not None]
     if len(known) < len(args):
         return None
