@@ -1,4 +1,4 @@
-"""The kinds of launch: pointwise kernels, a contraction, a patch Gram, the vendor's, a stream.
+"""The kinds of launch: pointwise kernels, a contraction, a patch Gram, the vendor's, streams.
 
 A launch is made once per plan, of what the code generator has written, and run in every call. To
 add a kind: a class here, and its entry in `KINDS`.
@@ -22,6 +22,7 @@ from ...compiler.lowering.code import Code, Overwriting, Part, Tile
 from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
+from ...compiler.passes.passes import PassCode, Refusal
 from ...compiler.streaming.views import View
 from ...kernels.lags import assemble, rectangle_products
 from ..aten.executor import AtenExecutor
@@ -30,6 +31,7 @@ from ..aten.rules import ATEN
 from ..aten.switches import switches
 from ..backend import Context
 from ..footprint import META, Allocations
+from . import codecache
 from .call import Argument, Call, Memory, types_of
 from .compiling import Job
 from .settings import Settings
@@ -85,6 +87,7 @@ class Generated:
         settings: how kernels are generated.
         tilings: how contractions are tiled, unless the vendor's library computes them.
         tiles: what the slots of each kernel see at once.
+        passes: the code of streams, or why there is none.
     """
 
     schedule: Schedule
@@ -92,6 +95,7 @@ class Generated:
     settings: Settings
     tilings: Mapping[Kernel, Tiling]
     tiles: Mapping[Kernel, Tile]
+    passes: Mapping[Kernel, Sequence[PassCode] | Refusal]
 
     def operands(self, kernel: Kernel) -> list[Sequence[Node]]:
         """Returns what each contraction of a kernel reads."""
@@ -277,19 +281,39 @@ class VendorLaunch(Launch):
         return value if x.type.kind == "int" else value.to(torch.float32)
 
 
-class StreamLaunch(Launch):
-    """What leaves a stream, computed block by block on PyTorch's operators.
+class PassLaunch(TritonLaunch):
+    """What leaves a stream, tile by tile: passes over rows, over columns, and sums of their parts.
 
     Queries, keys and values are read where their projection lies.
     """
 
+    def __init__(self, kernel: Kernel, codes: Sequence[PassCode], generated: Generated) -> None:
+        self.kernels = [kernel]
+        self.calls = [self._call(code, generated) for code in codes]
+        scratch = {part: size for code in codes for part, size in code.scratch.items()}
+        self.use = Use(list(dict.fromkeys(b for code in codes for b in code.buffers)), scratch)
+
+    def _call(self, code: PassCode, generated: Generated) -> Call:
+        target, precision = generated.settings.target, generated.settings.precision
+        module = codecache.module(code.source, {"kernels": codecache.kernels_digest()})
+        arguments: dict[str, Argument] = {"p": tuple(code.buffers), "batch": generated.batch}
+        job = Job(
+            code.name, "pass", getattr(module, code.function), types_of(arguments),
+            target.limits if target else {}, target.product(precision) if target else precision,
+            code.tile.warps, code.tile.stages,
+        )  # fmt: skip
+        return Call(job, code.instances, arguments)
+
+
+class BlocksLaunch(Launch):
+    """What leaves a stream without passes, computed block by block on PyTorch's operators."""
+
     calls = ()
     recordable = True
 
-    def __init__(self, slots: LaunchCode, module: ModuleType, generated: Generated) -> None:
-        (kernel,) = slots.kernels
+    def __init__(self, kernel: Kernel, generated: Generated) -> None:
         assert kernel.stream is not None
-        self.kernels, self.batch, self.views = slots.kernels, generated.batch, kernel.views
+        self.kernels, self.batch, self.views = [kernel], generated.batch, kernel.views
         self.passing = Passing(kernel.stream, lambda graph: AtenExecutor(graph, streams=False))
         self.use = Use([*kernel.reads, *kernel.writes], {}, working=self._working)
 
@@ -341,8 +365,10 @@ def make_launch(slots: LaunchCode, module: ModuleType, generated: Generated) -> 
     kernel = slots.kernels[0]
     if not kernel.anchors:
         return PointwiseLaunch(slots, module, generated)
-    if kernel.stream is not None:
-        return StreamLaunch(slots, module, generated)
+    if kernel in generated.passes:
+        codes = generated.passes[kernel]
+        refused = isinstance(codes, Refusal)
+        return BlocksLaunch(kernel, generated) if refused else PassLaunch(kernel, codes, generated)
     if kernel.way.by_vendor:
         return VendorLaunch(slots, module, generated)
     return KINDS[type(generated.tilings[kernel])](slots, module, generated)

@@ -24,7 +24,7 @@ from newtriton.runtime.backend import Context
 from newtriton.runtime.footprint import META
 from newtriton.runtime.fused.call import Memory
 from newtriton.runtime.fused.executor import FusedExecutor
-from newtriton.runtime.fused.launch import StreamLaunch
+from newtriton.runtime.fused.launch import BlocksLaunch
 from newtriton.runtime.fused.plan import Plan
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
@@ -173,7 +173,7 @@ def test_wide_values_are_nowhere_in_memory(small_is_wide):
             inside = [n for n in kernel.stream.nodes if trailing(n.shape, shapes)]
             assert inside and plan.storage.lifetimes.keys().isdisjoint(inside)
             assert not {*kernel.reads, *kernel.writes} & {*inside}
-        launches = [x for x in plan.launches if isinstance(x, StreamLaunch)]
+        launches = [x for x in plan.launches if isinstance(x, BlocksLaunch)]
         assert [k for launch in launches for k in launch.kernels] == streams(plan)
 
 
@@ -202,7 +202,7 @@ class OnDevice(TorchDispatchMode):
 def test_blocks_can_be_recorded_and_what_they_work_in_is_counted(small_is_wide):
     small_is_wide()
     for plan in planned(words):
-        for launch in (x for x in plan.launches if isinstance(x, StreamLaunch)):
+        for launch in (x for x in plan.launches if isinstance(x, BlocksLaunch)):
             memory = Memory(lambda b: torch.empty(b.type.numel(BATCH), device=META))
             with OnDevice():
                 launch.run(Context(BATCH, torch.float32, META), memory)
