@@ -62,9 +62,7 @@ def added(rows: Tensor, index: Tensor, size: int, tiles: RowTiles) -> Tensor:
         order, starts, count, size, count.bit_length(), **constants[find_words]
     )
     if parts:
-        add_parts[(instances[add_parts],)](
-            rows, order, sums, count, parts, **constants[add_parts]
-        )
+        add_parts[(instances[add_parts],)](rows, order, sums, count, parts, **constants[add_parts])
     scatter_rows[(instances[scatter_rows],)](
         rows, order, starts, sums, (out, columns), 1, copies * size, count, parts,
         **constants[scatter_rows], STAGES=(store,),
