@@ -1,4 +1,4 @@
-"""Rows added at indices, kernel after kernel in the interpreter, against a product with one-hots."""
+"""Rows added at indices, by kernels in the interpreter, against a product with one-hots."""
 
 from __future__ import annotations
 
