@@ -19,6 +19,14 @@ def test_calls_take_turns_and_the_first_round_does_not_count() -> None:
     assert min(min(found) for found in seconds.values()) >= 0
 
 
+def test_calls_that_do_not_run_are_told_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def refused() -> None:
+        raise RuntimeError("out of\nmemory")
+
+    assert _measure.tried({"a: x": lambda: 1, "b: x": refused}) == {"a: x": 0}
+    assert capsys.readouterr().out == "b: x does not run: RuntimeError: out of memory\n"
+
+
 def test_medians_and_percentiles_are_milliseconds() -> None:
     assert _measure.summary([0.002]) == {"median_ms": 2.0, "p90_ms": 2.0}
     found = _measure.summary([i / 1000 for i in range(1, 20)])
