@@ -42,7 +42,7 @@ def programs(cases: Sequence[Case]) -> Step:
 
     def step(device: torch.device) -> Iterator[Rows]:
         for net, batch, precision in cases:
-            yield second_order.measure(net, batch, precision, ROUNDS, device, compiles=False)
+            yield second_order.measure(net, batch, precision, ROUNDS, device, compiles=())
 
     return step
 
@@ -114,8 +114,10 @@ def launched() -> Iterator[Counter[tuple[str, str]]]:
         return of_plan(plan, *given)
 
     def launch(replays: Replays, addresses: Callable[[], Hashable], work: Work) -> None:
-        known = replays.known.get(addresses(), "run") if replays.record else "run"
-        calls[names[0], known if known == "run" else "replayed" if known else "recorded"] += 1
+        where = addresses()
+        again = replays.record is not None and where in replays.known
+        way = "run" if not again else "replayed" if replays.known[where] else "recorded"
+        calls[names[0], way] += 1
         of_replays(replays, addresses, work)
 
     with patch.object(Plan, "__call__", call), patch.object(Replays, "__call__", launch):

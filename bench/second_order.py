@@ -16,7 +16,7 @@ sides, and "factors of a linearization" on neither.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -134,6 +134,9 @@ def eager(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> Calls:
     return {"gradient": gradient, "hvp": lambda: with_math(hvp)}
 
 
+COMPILED = "gradient", "hvp, forward over reverse", "hvp, reverse over forward"
+
+
 def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> Calls:
     """Returns the same by torch.compile, in both orders of the two derivatives."""
     params = {name: p.detach() for name, p in net.named_parameters()}
@@ -150,11 +153,12 @@ def compiled(net: nn.Module, x: Tensor, y: Tensor, v: list[Tensor]) -> Calls:
     reverse_forward = torch.compile(
         lambda p, t: (grad(loss)(p), grad(lambda q: jvp(loss, (q,), (t,))[1])(p))
     )
-    return {
-        "gradient": of_module,
-        "hvp, forward over reverse": lambda: with_math(forward_reverse, params, tangents),
-        "hvp, reverse over forward": lambda: with_math(reverse_forward, params, tangents),
-    }
+    calls = (
+        of_module,
+        lambda: with_math(forward_reverse, params, tangents),
+        lambda: with_math(reverse_forward, params, tangents),
+    )
+    return dict(zip(COMPILED, calls, strict=True))
 
 
 def with_math(call: Callable[..., Any], *given: Any) -> Any:
@@ -224,7 +228,7 @@ def measure(
     precision: str = "ieee",
     rounds: int = 7,
     device: torch.device = CPU,
-    compiles: bool = True,
+    compiles: Collection[str] = COMPILED,
     statistics: bool = True,
 ) -> list[dict[str, Any]]:
     """Returns rows: milliseconds, and ratios to the best of the others in the same run.
@@ -235,7 +239,7 @@ def measure(
         precision: of contractions, ours and PyTorch's.
         rounds: how often each call is timed.
         device: where it runs.
-        compiles: whether torch.compile is tried.
+        compiles: what is measured of torch.compile, of `COMPILED`.
         statistics: whether factors are measured on a CPU.
     """
     torch.manual_seed(0)
@@ -253,8 +257,8 @@ def measure(
         theirs["eager, channels last"] = eager(by_channels, x.contiguous(memory_format=last), y, v)
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     with switches(device, precision != "ieee"), half:
-        if compiles:
-            theirs["compiled"] = compiled(net, x, y, v)
+        by_compiler = compiled(net, x, y, v)
+        theirs["compiled"] = {what: by_compiler[what] for what in compiles}
         calls = {f"{who}: {what}": f for who, fs in theirs.items() for what, f in fs.items()}
         calls |= {
             "newtriton: gradient": lambda: model.gradient(x, y),
@@ -296,7 +300,7 @@ def main() -> None:
     options.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     options.add_argument("--no-factors", action="store_true", help="leave K-FAC factors out")
     given = options.parse_args()
-    also = {"compiles": not given.no_compile, "statistics": not given.no_factors}
+    also = {"compiles": () if given.no_compile else COMPILED, "statistics": not given.no_factors}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
     for name in given.net:

@@ -8,7 +8,8 @@ in a direction together. Ours starts from a linearization, and has the form of t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,14 +23,22 @@ from ...runtime.aten.switches import switches
 from .. import gpu, second_order
 from .._measure import interleaved, summary, tried
 from ..gpu import Rows, Step
-from ..second_order import NETS, with_math
+from ..second_order import COMPILED, NETS, with_math
 
 ROUNDS, HEAD = 10, 64
 TYPES = {"ieee": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
-def programs(*cases: tuple[str, str], compiles: bool = False, batch: int | None = None) -> Step:
-    """Returns the measurement of networks of `NETS`, each in a precision."""
+def programs(
+    *cases: tuple[str, str], compiles: Collection[str] = (), batch: int | None = None
+) -> Step:
+    """Returns the measurement of networks of `NETS`, each in a precision.
+
+    Args:
+        cases: the names of networks, each with a precision.
+        compiles: what is measured of torch.compile.
+        batch: the batch size; the network's own unless given.
+    """
 
     def step(device: torch.device) -> Iterator[Rows]:
         for net, precision in cases:
@@ -98,7 +107,11 @@ def _flash() -> dict[str, Callable[..., Tensor]]:
         from jvp_flash_attention.jvp_attention import JVPAttn  # noqa: PLC0415  # pyright: ignore
     except ImportError:
         return {}
-    return {"torch.func.jvp: jvp-flash-attention": lambda *qkv: JVPAttn.fwd_dual(*qkv, causal=True)}
+    ways = {"": {}, ", no warps specialized": {"warp_specialize": False}}
+    return {
+        f"torch.func.jvp: jvp-flash-attention{name}": partial(JVPAttn.fwd_dual, causal=True, **way)
+        for name, way in ways.items()
+    }
 
 
 def _derivative(of: Callable[..., Tensor], primals: list[Tensor], moved: list[Tensor]) -> Tensor:
@@ -153,12 +166,13 @@ def _error(found: list[Tensor], exact: list[Tensor]) -> float:
 
 STEPS: dict[str, Step] = {
     "first": programs(("gpt-512-1024", "tf32")),
-    "attention": attention(("attention-1024", "tf32"), ("attention-2048", "tf32")),
     "errors": errors(("gpt-512-512", "ieee"), ("gpt-512-512", "tf32"), batch=4),
     "vocabulary": programs(("cross-entropy", "tf32"), ("head", "tf32"), batch=4096),
     "lengths": programs(("gpt-512-2048", "tf32"), ("gpt-512-512", "tf32")),
-    "compiled": programs(("gpt-512-1024", "tf32"), compiles=True),
+    "attention": attention(
+        ("attention-1024", "tf32"), ("attention-2048", "tf32"), ("attention-1024", "bf16")
+    ),
     "precisions": programs(("gpt-512-1024", "bf16"), ("gpt-512-1024", "ieee")),
-    "attention in bf16": attention(("attention-1024", "bf16")),
+    "compiled": programs(("gpt-512-1024", "tf32"), compiles=COMPILED[:2]),
     "steps": gpu.STEPS["steps"],
 }

@@ -27,7 +27,7 @@ def vector(*shape: int) -> Tensor:
         (lambda x: x.add_(1.0), 100 + 100),
         (lambda x: x.zero_(), 100),
         (lambda x: vector(1).expand(100) + x, 1 + 1 + 100 + 100),
-        (lambda x: torch.empty_like(x), 0),
+        (torch.empty_like, 0),
         (lambda x: x.view(10, 10) @ x.view(10, 10).t(), 2 * 100 + 100),
     ],
 )
@@ -59,6 +59,6 @@ def test_what_is_held_is_what_is_alive() -> None:
     with Moved() as found:
         x = vector(100)
         for _ in range(3):
-            x = x + 1.0  # noqa: PLR6104
+            x = x + 1.0
     assert found.held == 2 * 100 * BYTES
     assert found.now == x.nbytes
