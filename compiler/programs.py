@@ -37,6 +37,7 @@ from .language.data_term import losses_of
 from .language.loss import output_product, refusal, unit_vectors
 from .language.network import Traced, constant_leaf
 from .language.normaliser import split
+from .streaming.wide import recomputed
 from .values import (
     BatchStatistic,
     Columns,
@@ -200,7 +201,9 @@ class Programs:
 
     @cached_property
     def _linearized(self) -> frozenset[Node]:
-        return frozenset(self.linearize.graph.nodes())
+        """What a linearization computes and may keep."""
+        nodes = self.linearize.graph.nodes()
+        return frozenset(nodes) - recomputed(nodes)
 
     # --- the tape -------------------------------------------------------------------------------
 

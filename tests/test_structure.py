@@ -33,6 +33,7 @@ ROOMS = (
     "compiler/layers",
     "compiler/capture",
     "compiler/curvature",
+    "compiler/streaming",
     "compiler/lowering",
     "compiler",
     "kernels",

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape, concrete
 from ...compiler.graph.scalar import evaluate
+from ...compiler.streaming.streams import Item, Stream, in_order
 from ..backend import Context, Expected, alone
 from ..footprint import META, Allocations, Footprint
 from ..vectors import Vectors
 from .pairs import Step, paired
+from .passing import Passing
 from .pointwise import Pointwise
 from .rewriting import rewritten
 from .rules import ATEN, TAKE_OUT
@@ -37,22 +39,31 @@ def _single(node: Node) -> Step:
     return Step(node.inputs, [node], alone, takes_out=node.op in TAKE_OUT)
 
 
-def compile_steps(graph: Graph, keep: Iterable[Node] = ()) -> list[Step]:
+def compile_steps(graph: Graph, keep: Iterable[Node] = (), streams: bool = True) -> list[Step]:
     """Returns the graph's steps in execution order.
 
     Args:
         graph: what to run.
         keep: nodes that are written besides the outputs.
+        streams: whether wide values are computed block by block.
     """
-    steps = _Steps(graph, {*graph.outputs.values(), *keep})
-    for node in graph.computed():
+    needed = {*graph.outputs.values(), *keep}
+    items, found = in_order(graph, needed) if streams else (graph.computed(), [])
+    steps = _Steps(items, needed, [_passing(stream) for stream in found])
+    for node in steps.place:
         if node in steps.done:
             continue
-        if node.op is Op.MAP:
+        if node.op is Op.MAP and node not in steps.sinks:
             steps.add_group(node.shape)
         else:
             steps.add(node)
     return _alive(steps.found, steps.needed)
+
+
+def _passing(stream: Stream) -> Step:
+    """Returns the step of a stream, whose blocks are graphs that are run as any other."""
+    passing = Passing(stream, lambda graph: AtenExecutor(graph, streams=False))
+    return Step(stream.reads, stream.writes, passing)
 
 
 def _alive(steps: Sequence[Step], needed: Iterable[Node]) -> list[Step]:
@@ -76,25 +87,30 @@ class _Steps:
         done: the nodes that they compute.
     """
 
-    def __init__(self, graph: Graph, needed: set[Node]) -> None:
-        nodes = graph.computed()
+    def __init__(
+        self, items: Sequence[Item], needed: set[Node], passing: Sequence[Step] = ()
+    ) -> None:
         self.found: list[Step] = []
         self.done: set[Node] = set()
         self.needed = needed
+        self.sinks = sinks = {n: step for step in passing for n in step.writes}
+        alone = [item for item in items if isinstance(item, Node)]
+        nodes = [n for item in items for n in (item.writes if isinstance(item, Stream) else [item])]
         self.place = {node: i for i, node in enumerate(nodes)}
-        self.written = {n: step for step in paired(nodes) for n in step.writes}
+        self.written = {n: step for step in paired(alone) for n in step.writes} | sinks
         self.missing: dict[Node, int] = {}  # operands that are not done
         self.users: dict[Node, list[Node]] = {node: [] for node in nodes}
         self.ready: dict[Shape | None, list[Node]] = {}  # maps by shape, views at None
         for node in nodes:
-            operands = [x for x in dict.fromkeys(node.inputs) if x in self.place]
+            read = sinks[node].reads if node in sinks else node.inputs
+            operands = [x for x in dict.fromkeys(read) if x in self.place]
             self.missing[node] = len(operands)
             for x in operands:
                 self.users[x].append(node)
             self._note(node)
 
     def _note(self, node: Node) -> None:
-        if self.missing[node] or node in self.done:
+        if self.missing[node] or node in self.done or node in self.sinks:
             return
         if node.op is Op.MAP or node.op in VIEWS:
             kind = node.shape if node.op is Op.MAP else None
@@ -136,7 +152,7 @@ class _Steps:
                 for n in self.ready.pop(kind, ()):
                     heapq.heappush(waiting, (self.place[n], n))
             for user in self.users[node]:
-                fits = user.op is Op.MAP and user.shape == shape
+                fits = user.op is Op.MAP and user.shape == shape and user not in self.sinks
                 if fits and 0 < self.missing[user] == inside[user]:
                     heapq.heappush(waiting, (self.place[user], user))
         self.found += [_single(v) for v in views]
@@ -195,15 +211,18 @@ class AtenExecutor:
     Args:
         graph: what to run; its given nodes and leaves are fed.
         keep: further nodes whose tensors are returned (a tape).
+        streams: whether wide values are computed block by block.
     """
 
-    def __init__(self, graph: Graph, keep: Iterable[Node] = ()) -> None:
+    def __init__(
+        self, graph: Graph, keep: Iterable[Node] = (), streams: bool = True
+    ) -> None:
         self.graph = graph
         self.keep = [n for n in keep if n not in graph.given]
         new = rewritten(graph)
         self._run = {n: new[n] for n in (*graph.outputs.values(), *self.keep)}
         run = Graph(graph.name, {str(i): n for i, n in enumerate(self._run.values())}, graph.given)
-        self.steps = compile_steps(run)
+        self.steps = compile_steps(run, streams=streams)
         needed = {*self._run.values(), *graph.given}
         last: dict[Node, int] = {}
         for i, step in enumerate(self.steps):
