@@ -5,6 +5,9 @@ then the product. PyTorch's best is the fastest of contiguous and channels-last 
 torch.compile over forward-over-reverse and reverse-over-forward (reverse-over-reverse does not
 compile) where a compiler is at hand.
 
+On a GPU each call has its peak memory beside it, parameters and data left out. That of a call of
+ours has the memory of its plans, and of those that were called before it.
+
 Factors are those of the layers that curvlinops takes, where it is installed: linear layers and
 convolutions whose weights nothing else shares. Both sides draw one label, and square the adjoints
 of one backward pass for it. curvlinops needs a forward pass before that, and throws gradients for

@@ -107,11 +107,13 @@ def _flash() -> dict[str, Callable[..., Tensor]]:
         from jvp_flash_attention.jvp_attention import JVPAttn  # noqa: PLC0415  # pyright: ignore
     except ImportError:
         return {}
-    ways = {"": {}, ", no warps specialized": {"warp_specialize": False}}
-    return {
-        f"torch.func.jvp: jvp-flash-attention{name}": partial(JVPAttn.fwd_dual, causal=True, **way)
-        for name, way in ways.items()
+    ways: dict[str, dict[str, bool]] = {
+        "as it is": {},
+        "no warps specialised": {"warp_specialize": False},
+        "no TMA either": {"warp_specialize": False, "USE_TMA": False},
     }
+    calls = {name: partial(JVPAttn.fwd_dual, causal=True, **way) for name, way in ways.items()}
+    return {f"torch.func.jvp: jvp-flash-attention, {name}": call for name, call in calls.items()}
 
 
 def _derivative(of: Callable[..., Tensor], primals: list[Tensor], moved: list[Tensor]) -> Tensor:
