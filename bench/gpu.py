@@ -69,8 +69,7 @@ def training(presets: Sequence[str], batch: int, precision: str, steps: int = 60
     def step(device: torch.device) -> Iterator[Rows]:
         x, y = (t.to(device) for t in second_order.images(batch))
         for name in presets:
-            net = nt.models.vgg11()
-            loss = nt.CrossEntropyLoss()
+            net, loss = nt.models.vgg11(), nt.CrossEntropyLoss()
             model = nt.compile(net, (3, 32, 32), loss, precision=precision, device=device)
             row = {"net": "vgg11", "batch": batch, "precision": precision, "preset": name}
             yield [row | trained(getattr(nt, name)(model), x, y, steps)]
@@ -89,18 +88,11 @@ def trained(optimizer: nt.SecondOrder, x: Tensor, y: Tensor, steps: int) -> dict
                 torch.cuda.synchronize(x.device)
             seconds.append(time.perf_counter() - start)
     last = seconds[steps // 2 :]
-    ways, run = Counter[str](), Counter[str]()
-    for (program, way), count in calls.items():
+    ways, run = Counter[str](), {program: n for (program, way), n in calls.items() if way == "run"}
+    for (_, way), count in calls.items():
         ways[way] += count
-        run[program] += count if way == "run" else 0
-    mean = round(1e3 * fmean(last), 2)
-    return {
-        "steps": steps,
-        **summary(last),
-        "mean_ms": mean,
-        "calls": dict(ways),
-        "run": dict(+run),
-    }
+    times = {"steps": steps, **summary(last), "mean_ms": round(1e3 * fmean(last), 2)}
+    return {**times, "calls": dict(ways), "run": run}
 
 
 @contextmanager
