@@ -1,23 +1,24 @@
-"""A block of a stream as a graph of its own: some samples, and some rows of each.
+"""A block of a stream as a graph of its own: some samples, some heads, some rows of each.
 
-Axes of values that belong to the samples or the rows of a block are cut; all others are whole. So a
-block sees whole rows, and what it gives is a part of a value along the axes that are cut, and a term
-of a sum where one of them has been summed over.
+All axes of a wide value but that of its columns are cut, and with them the axes of other values that
+go along them. So a block sees whole rows; what it gives is a part of a value along the axes that
+are cut, and a term of a sum where one of them has been summed over.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..graph import ops, scalar
 from ..graph.ir import Graph, N, Node, Op, Shape, is_batched
-from .streams import Stream
+from .streams import Stream, wide_of
 from .wide import trailing
 
-SAMPLES, ROWS = "samples", "rows"
-Cut = tuple[str | None, ...]  # by axis of a value, by what it is cut
+Cut = tuple[int | None, ...]  # by axis of a value, the axis of the stream's shape that it is cut by
+Sizes = tuple[int, ...]  # by axis of the stream's shape but the last, how much of it a block has
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Sink:
 
 @dataclass(frozen=True)
 class Block:
-    """A block as a graph, whose batch size is the number of its samples.
+    """A block as a graph.
 
     Attributes:
         graph: what is computed; its outputs stand in the order of the stream's sinks.
@@ -68,17 +69,12 @@ class Blocks:
         stream: what is computed.
 
     Attributes:
-        cut: how the axes of the stream's shape are cut. Where rows are samples, or positions of
-            samples, there is one axis to cut.
         sinks: what every block gives.
     """
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        by: list[str | None] = [SAMPLES if is_batched(d) else None for d in stream.shape]
-        if by[-2] is None:
-            by[-2] = ROWS
-        self.cut: Cut = tuple(by)
+        self._cut: Cut = (*range(len(stream.shape) - 1), None)
         self._inside = set(stream.nodes)
         self._cuts: dict[Node, Cut] = {}
         self._summed: set[Node] = set()
@@ -87,24 +83,26 @@ class Blocks:
 
     @cached_property
     def elements(self) -> int:
-        """The elements of a row of the widest value, for a sample or what rows are of."""
-        most = 1
-        for node in self.stream.nodes:
-            sizes = zip(node.shape, self._cuts[node], strict=True)
-            count = 1
-            for size, by in sizes:
-                count *= 1 if by is not None or is_batched(size) else size
-            most = max(most, count)
-        return most
+        """The elements of the widest value in a row."""
+        return max(self.whole(n) for n in wide_of(self.stream))
 
-    def block(self, rows: int) -> Block:
-        """Returns the graph of a block of so many rows of a sample."""
+    def whole(self, node: Node) -> int:
+        """Returns the elements of a value over the axes that are left whole."""
+        cut = self._cuts[node]
+        return math.prod(d for d, by in zip(node.shape, cut, strict=True) if by is None)
+
+    def block(self, sizes: Sizes) -> Block:
+        """Returns the graph of a block of a size; that of its samples is the batch size."""
         leaves: dict[Leaf, Node] = {}
         new: dict[Node, Node] = {}
 
+        of_block = [
+            N if is_batched(d) else n for d, n in zip(self.stream.shape, sizes, strict=False)
+        ]
+
         def size(shape: Shape, cut: Cut) -> Shape:
-            named = {SAMPLES: N, ROWS: rows}
-            return tuple(named.get(by or "", d) for d, by in zip(shape, cut, strict=True))
+            axes = zip(shape, cut, strict=True)
+            return tuple(d if by is None else of_block[by] for d, by in axes)
 
         def leaf(of: Node, cut: Cut) -> Node:
             key = Leaf(of, cut)
@@ -124,7 +122,9 @@ class Blocks:
         return Block(Graph("block", outputs), {n: key for key, n in leaves.items()})
 
     @staticmethod
-    def _remade(node: Node, operands: list[Node], shape: Shape, leaf: Callable[[Node, Cut], Node]) -> Node:
+    def _remade(
+        node: Node, operands: list[Node], shape: Shape, leaf: Callable[[Node, Cut], Node]
+    ) -> Node:
         """Returns a node on the operands of a block; the batch size is that of the whole."""
         if node.op is Op.BROADCAST:
             return ops.broadcast(operands[0], shape, node["axes"])
@@ -145,7 +145,7 @@ class Blocks:
 
     def _wide_cut(self, node: Node) -> Cut:
         """Returns how a wide value is cut, whatever axes come before the stream's."""
-        return (*[None] * (len(node.shape) - len(self.cut)), *self.cut)
+        return (*[None] * (len(node.shape) - len(self._cut)), *self._cut)
 
     def _map(self, node: Node) -> Sequence[Cut]:
         known = [self._cuts[x] for x in node.inputs if x in self._inside]
@@ -164,7 +164,7 @@ class Blocks:
     def _reduce_sum(self, node: Node) -> Sequence[Cut]:
         cut, axes = self._cuts[node.inputs[0]], node["axes"]
         self._cuts[node] = tuple(by for i, by in enumerate(cut) if i not in axes)
-        if any(cut[axis] for axis in axes):
+        if any(cut[axis] is not None for axis in axes):
             self._summed.add(node)
         return [cut]
 
@@ -204,7 +204,7 @@ class Blocks:
         return operands
 
 
-def _matrix(x: Node, lead: Cut, row: str | None, column: str | None, turned: bool) -> Cut:
+def _matrix(x: Node, lead: Cut, row: int | None, column: int | None, turned: bool) -> Cut:
     """Returns how the operand of a product is cut; it may have fewer leading axes."""
     own = lead[len(lead) - (len(x.shape) - 2) :]
     return (*own, column, row) if turned else (*own, row, column)

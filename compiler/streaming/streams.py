@@ -130,7 +130,9 @@ class _Finder:
             for (shape, stage), sinks in roots.items()
             for stream in self._connected(shape, stage, sinks)
         ]
-        return [s for s in found if any(n.op is not Op.BROADCAST for n in s.nodes if n in self.wide)]
+        return [
+            s for s in found if any(n.op is not Op.BROADCAST for n in s.nodes if n in self.wide)
+        ]
 
     def _wide(self) -> frozenset[Node]:
         """Returns the nodes that are made in passing."""

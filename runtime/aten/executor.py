@@ -214,9 +214,7 @@ class AtenExecutor:
         streams: whether wide values are computed block by block.
     """
 
-    def __init__(
-        self, graph: Graph, keep: Iterable[Node] = (), streams: bool = True
-    ) -> None:
+    def __init__(self, graph: Graph, keep: Iterable[Node] = (), streams: bool = True) -> None:
         self.graph = graph
         self.keep = [n for n in keep if n not in graph.given]
         new = rewritten(graph)

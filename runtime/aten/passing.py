@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from ...compiler.graph.ir import Graph, Node, Op, concrete
-from ...compiler.streaming.blocks import ROWS, SAMPLES, Block, Blocks, Cut
+from ...compiler.graph.ir import Graph, Node, Op, concrete, is_batched
+from ...compiler.streaming.blocks import Block, Blocks, Cut, Sizes
 from ...compiler.streaming.streams import Stream
 from ..backend import Context
 from ..recent import Recent
 
 BLOCK = 1 << 20  # elements of a wide value's block: a few of them fit the last-level cache
 
-Part = Mapping[str, tuple[int, int]]  # by what values are cut, where a block begins and its size
+Part = Sequence[tuple[int, int]]  # by axis of the stream's shape, where a block begins and its size
 Run = Callable[[Context, Mapping[Node, Tensor]], Mapping[Node, Tensor]]
 
 
@@ -31,7 +30,7 @@ class Passing:
 
     def __init__(self, stream: Stream, executor: Callable[[Graph], Run]) -> None:
         self.stream, self.blocks, self._executor = stream, Blocks(stream), executor
-        self._made = Recent[int, tuple[Block, Run]]()
+        self._made = Recent[Sizes, tuple[Block, Run]]()
 
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
         """Returns the tensors of the sinks, from those of what the stream reads."""
@@ -50,7 +49,9 @@ class Passing:
                 else:
                     target.copy_(value)
                 seen.add(where)
-        dtypes = (torch.int64 if n.type.kind == "int" else context.dtype for n in self.stream.writes)
+        dtypes = (
+            torch.int64 if n.type.kind == "int" else context.dtype for n in self.stream.writes
+        )
         return [total.to(dtype) for total, dtype in zip(totals, dtypes, strict=True)]
 
     def _sinks(self) -> Iterator[tuple[Node, Cut, bool]]:
@@ -73,29 +74,23 @@ class Passing:
             batch: the batch size.
             thoroughly: whether all of them are wanted, not only as many as memory shows in.
         """
-        shape, cut = concrete(self.stream.shape, batch), self.blocks.cut
-        samples = math.prod(d for d, by in zip(shape, cut, strict=True) if by == SAMPLES)
-        rows = math.prod(d for d, by in zip(shape, cut, strict=True) if by == ROWS)
-        least = max((self._kept(n) for n, _, summed in self._sinks() if summed), default=0)
-        size = max(BLOCK, least)
-        down = min(rows, max(1, size // self.blocks.elements))
-        down = -(-rows // -(-rows // down))
-        across = max(1, size // (self.blocks.elements * rows)) if down == rows else 1
-        starts = [(s, r) for s in range(0, samples, across) for r in range(0, rows, down)]
-        for s, r in starts if thoroughly else [*starts[:2], *starts[-1:]]:
-            yield {SAMPLES: (s, min(across, samples - s)), ROWS: (r, min(down, rows - r))}
+        least = max((self.blocks.whole(n) for n, _, summed in self._sinks() if summed), default=0)
+        room = max(BLOCK, least) // self.blocks.elements
+        axes: list[list[tuple[int, int]]] = []
+        for size in concrete(self.stream.shape, batch)[-2::-1]:
+            taken = min(size, max(1, room))
+            taken = -(-size // -(-size // taken))
+            room = room // taken if taken == size else 0
+            axes.append([(at, min(taken, size - at)) for at in range(0, size, taken)])
+        parts = list(product(*axes[::-1]))
+        yield from parts if thoroughly else [*parts[:2], *parts[-1:]]
 
-    def _kept(self, node: Node) -> int:
-        """Returns the elements of a sum for a sample: blocks are no smaller, or adding takes all."""
-        cut = next(c for n, c, _ in self._sinks() if n is node)
-        return math.prod(d for d, by in zip(node.shape, cut, strict=True) if by is None)
-
-    def _run(
-        self, context: Context, values: Mapping[Node, Tensor], part: Part
-    ) -> Sequence[Tensor]:
+    def _run(self, context: Context, values: Mapping[Node, Tensor], part: Part) -> Sequence[Tensor]:
         """Returns what a block gives of each sink."""
-        rows, samples = part[ROWS][1], part[SAMPLES][1]
-        block, run = self._made.made(rows, lambda: self._block(rows))
+        shape, sizes = self.stream.shape, tuple(size for _, size in part)
+        samples = next((n for d, n in zip(shape, sizes, strict=False) if is_batched(d)), 1)
+        key = tuple(1 if is_batched(d) else n for d, n in zip(shape, sizes, strict=False))
+        block, run = self._made.made(key, lambda: self._block(key))
         feed: dict[Node, Tensor] = {}
         for leaf, read in block.leaves.items():
             if read.of not in values:  # the batch size, of the whole
@@ -106,8 +101,8 @@ class Passing:
         found = run(context._replace(batch=samples), feed)
         return [found[n] for n in block.graph.outputs.values()]
 
-    def _block(self, rows: int) -> tuple[Block, Run]:
-        block = self.blocks.block(rows)
+    def _block(self, sizes: Sizes) -> tuple[Block, Run]:
+        block = self.blocks.block(sizes)
         return block, self._executor(block.graph)
 
 
