@@ -1,9 +1,9 @@
 """Streams: what is computed in passing, block by block, and what leaves it for memory.
 
-A wide value is computed wherever it is read, from narrow values, and never written whole. What reads
-it and is not wide itself is a sink of it: sums of rows, products with what stands for its columns,
-sums over its rows. Sinks that can be had together are one stream: those between which nothing
-happens that needs a whole value.
+A wide value is computed wherever it is read, from narrow values, and never written whole. What
+reads it and is not wide itself is a sink of it: sums of rows, products with what stands for its
+columns, sums over its rows. Sinks that can be had together are one stream: those between which
+nothing happens that needs a whole value.
 
     stage(wide) = the latest stage of what it reads
     a sum of a row may be read in passing at its own stage; whatever else leaves a stream is there
@@ -15,8 +15,9 @@ from above, it is of a later stage.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..graph.ir import LEAVES, Graph, Node, Op, Shape
@@ -120,10 +121,11 @@ class _Finder:
             return []
         self.wide = self._wide()
         self.stored = self._stored()
+        sinks = [node for node in self.nodes if self._note(node)]
+        self._delay(sinks)
         roots: dict[tuple[Shape, int], list[Node]] = {}
-        for node in self.nodes:
-            if self._note(node):
-                roots.setdefault((self.of_shape[node], self.stage[node]), []).append(node)
+        for node in sinks:
+            roots.setdefault((self.of_shape[node], self.stage[node]), []).append(node)
         self.place = {node: i for i, node in enumerate(self.nodes)}
         found = [
             stream
@@ -149,7 +151,7 @@ class _Finder:
         return frozenset(found)
 
     def _stored(self) -> frozenset[Node]:
-        """Returns wide values that are asked for, or that something reads which needs them whole."""
+        """Returns wide values that are asked for, or that something reads as a whole."""
         readers = [n for n in self.nodes if n not in self.wide and not self._is_sink(n)]
         read = self.asked.union(*(n.inputs for n in readers))
         return frozenset(n for n in self.wide if n in read and n.op not in CHEAP)
@@ -205,6 +207,42 @@ class _Finder:
         if in_passing and self.of_shape[x] == shape:
             return self.stage[x]
         return self.since.get(x, 0)
+
+    def _delay(self, sinks: Sequence[Node]) -> None:
+        """Lets sinks that nobody waits for go with later ones of the same wide values."""
+        due: dict[Node, float] = {}  # since when a value must be there, for nothing to be later
+        wide = {sink: self._wide_below(sink) for sink in sinks}
+        for node in reversed(self.nodes):
+            if node in wide:
+                later = [
+                    self.stage[other]
+                    for other in sinks
+                    if self.of_shape[other] == self.of_shape[node]
+                    and self.stage[node] < self.stage[other] < due.get(node, math.inf)
+                    and not wide[node].isdisjoint(wide[other])
+                ]
+                self.stage[node] = max(later, default=self.stage[node])
+                self.since[node] = self.stage[node] + 1
+            for x in node.inputs:
+                due[x] = min(due.get(x, math.inf), self._needed(x, node, due))
+
+    def _needed(self, x: Node, reader: Node, due: Mapping[Node, float]) -> float:
+        """Returns since when a value must be there for what reads it."""
+        needed = math.inf if reader in self.wide else due.get(reader, math.inf)
+        if reader in self.stage:
+            passes = x in self.wide or self._in_passing(x)
+            needed = min(needed, self.stage[reader] + passes)
+        return needed
+
+    def _wide_below(self, sink: Node) -> set[Node]:
+        """Returns the wide values that a sink follows from without going through memory."""
+        found: set[Node] = set()
+        waiting = [sink]
+        while waiting:
+            fresh = [x for x in waiting.pop().inputs if x in self.wide and x not in found]
+            found.update(fresh)
+            waiting += fresh
+        return {x for x in found if x.op not in CHEAP}
 
     def _connected(self, shape: Shape, stage: int, sinks: Sequence[Node]) -> Iterator[Stream]:
         """Yields streams of sinks of one stage: those that have something wide in common."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...compiler.graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape, concrete
 from ...compiler.graph.scalar import evaluate
+from ...compiler.streaming.regrouping import regrouped
 from ...compiler.streaming.streams import Item, Stream, in_order
 from ..backend import Context, Expected, alone
 from ..footprint import META, Allocations, Footprint
@@ -217,8 +218,10 @@ class AtenExecutor:
     def __init__(self, graph: Graph, keep: Iterable[Node] = (), streams: bool = True) -> None:
         self.graph = graph
         self.keep = [n for n in keep if n not in graph.given]
-        new = rewritten(graph)
-        self._run = {n: new[n] for n in (*graph.outputs.values(), *self.keep)}
+        asked = {str(i): n for i, n in enumerate((*graph.outputs.values(), *self.keep))}
+        wide = Graph(graph.name, regrouped(asked, graph.given), graph.given)
+        new = rewritten(wide)
+        self._run = {n: new[wide.outputs[name]] for name, n in asked.items()}
         run = Graph(graph.name, {str(i): n for i, n in enumerate(self._run.values())}, graph.given)
         self.steps = compile_steps(run, streams=streams)
         needed = {*self._run.values(), *graph.given}
