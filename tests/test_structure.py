@@ -62,6 +62,7 @@ ROOMS = (
     "bench/paper",
     "bench/kfac_jax",
     "bench/scaling",
+    "bench/sequences",
     "newtriton/command",
 )
 
