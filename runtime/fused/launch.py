@@ -311,9 +311,10 @@ class BlocksLaunch(Launch):
     calls = ()
     recordable = True
 
-    def __init__(self, kernel: Kernel, generated: Generated) -> None:
+    def __init__(self, kernel: Kernel, refusal: Refusal, batch: int) -> None:
         assert kernel.stream is not None
-        self.kernels, self.batch, self.views = [kernel], generated.batch, kernel.views
+        self.kernels, self.batch, self.views = [kernel], batch, kernel.views
+        self.refusal = f"{kernel.space} in blocks on PyTorch's operators: {refusal.reason}"
         self.passing = Passing(kernel.stream, lambda graph: AtenExecutor(graph, streams=False))
         self.use = Use([*kernel.reads, *kernel.writes], {}, working=self._working)
 
@@ -366,9 +367,10 @@ def make_launch(slots: LaunchCode, module: ModuleType, generated: Generated) -> 
     if not kernel.anchors:
         return PointwiseLaunch(slots, module, generated)
     if kernel in generated.passes:
-        codes = generated.passes[kernel]
-        refused = isinstance(codes, Refusal)
-        return BlocksLaunch(kernel, generated) if refused else PassLaunch(kernel, codes, generated)
+        found = generated.passes[kernel]
+        if isinstance(found, Refusal):
+            return BlocksLaunch(kernel, found, generated.batch)
+        return PassLaunch(kernel, found, generated)
     if kernel.way.by_vendor:
         return VendorLaunch(slots, module, generated)
     return KINDS[type(generated.tilings[kernel])](slots, module, generated)

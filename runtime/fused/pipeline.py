@@ -19,6 +19,7 @@ from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
 from ...compiler.passes.passes import PassCode, Refusal, pass_codes
 from ...compiler.passes.placing import Place, in_rows, viewed
+from ...compiler.streaming.regrouping import regrouped
 from ...compiler.streaming.views import View
 from . import codecache
 from .launch import Generated, Launch, make_launch
@@ -63,7 +64,9 @@ def lower(
         check: sees the graph after every pass.
     """
     taped = check(keep_values(program, keep))
-    rounded, became = with_precision(taped, precision)
+    wide = check(Graph(taped.name, regrouped(taped.outputs, taped.given), taped.given))
+    rounded, became = with_precision(wide, precision)
+    became |= {n: became[wide.outputs[name]] for name, n in taped.outputs.items()}
     return Lowered(taped.outputs, check(rounded), became)
 
 
