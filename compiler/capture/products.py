@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from ..functions.attention import MASKED, additive, attention, causal_mask
+from ..functions.attention import MASKED, additive, attention
 from ..graph import ops, scalar
 from ..graph.ir import Dim, Node, Op, batch_axis, is_batched
 from ..graph.scalar import var
@@ -108,9 +110,9 @@ def _attention(
 ) -> Node:
     query, key, value = (site.node(x) for x in (q, k, v))
     rows = (*query.shape[:-1], key.shape[-2])
-    added = None
-    if is_causal:
-        added = spread(site.scope.constant(causal_mask(*rows[-2:])), rows)
+    added = order = None
+    if is_causal or _is_causal(mask, rows[-2:]):
+        order = tuple(site.scope.constant(torch.arange(n).double()) for n in rows[-2:])
     elif mask is not None:
         added = spread(_added(site, mask), rows)
     return attention(
@@ -119,9 +121,20 @@ def _attention(
         value,
         added,
         scale,
-        not is_causal,
+        added is not None,
         lambda weights: dropped(site, weights, dropout_p),
+        order,
     )
+
+
+def _is_causal(mask: Value, shape: Sequence[Dim]) -> bool:
+    """Whether a mask is constant and lets a query see the keys up to its own index."""
+    if not isinstance(mask, Folded):
+        return False
+    below = torch.ones(*shape, dtype=torch.bool).tril()
+    added = (additive(t).double() for t in mask.values)
+    expected = additive(below).double()
+    return all(t.shape[-2:] == below.shape and bool((t == expected).all()) for t in added)
 
 
 def _added(site: Site, mask: Value) -> Node:

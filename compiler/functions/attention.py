@@ -14,6 +14,7 @@ from ..graph.scalar import var
 from .shapes import copied, swapped
 
 MASKED = -1e30  # what a mask adds where nothing may be seen; finite, so that 0·MASKED is a number
+AFTER = var(1) - var(0) - 0.5  # above 0 where the index of a key is above that of its query
 
 
 def softmax(x: Node, axis: int = -1) -> Node:
@@ -44,11 +45,6 @@ def masked_softmax(scores: Node) -> Node:
     return ops.map_(seen, scores, softmax(scores))
 
 
-def causal_mask(queries: int, keys: int) -> Tensor:
-    """Returns the mask by which query i sees keys 0…i, to be added to scores."""
-    return additive(torch.ones(queries, keys, dtype=torch.bool).tril())
-
-
 def additive(mask: Tensor) -> Tensor:
     """Returns a mask of True for what is seen, or of numbers with −∞, as finite numbers to add."""
     if mask.dtype is torch.bool:
@@ -64,6 +60,7 @@ def attention(
     scale: float | None = None,
     blind: bool = True,
     thinned: Callable[[Node], Node] = lambda weights: weights,
+    order: tuple[Node, Node] | None = None,
 ) -> Node:
     """Returns softmax(scale·q kᵀ + mask) v.
 
@@ -72,23 +69,35 @@ def attention(
         k: keys, (N, heads, S, d), or with fewer heads, each for several heads of the queries that
             follow each other.
         v: values, (N, as many heads as keys, S, e).
-        mask: what is added to the scores, over their trailing axes; `causal_mask` and `additive`
-            make it.
+        mask: what is added to the scores, over their trailing axes; `additive` makes it.
         scale: the factor of the scores; 1/√d unless given.
         blind: whether the mask may leave a query nothing to see, so that it gets zeros.
         thinned: what is done to the weights, a dropout for example.
+        order: the indices of the queries and of the keys, T and S numbers, where a query sees only
+            keys up to its own index.
     """
     heads = q.shape[-3]
     k, v = (_repeated(x, heads) for x in (k, v))
     factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     scores = ops.matmul(q, k, tb=True)
-    if mask is None:
-        scores = ops.scale(scores, factor)
-    else:
-        lead = range(ops.rank(scores) - ops.rank(mask))
-        scores = ops.map_(var(0) * factor + var(1), scores, copied(mask, scores, lead))
+    expr, operands = var(0) * factor, [scores]
+    if mask is not None:
+        expr, lead = expr + var(1), range(ops.rank(scores) - ops.rank(mask))
+        operands.append(copied(mask, scores, lead))
+    if order is not None:
+        at = {i: var(len(operands) + i) for i in (0, 1)}
+        expr = expr + scalar.branch(scalar.substitute(AFTER, at), MASKED, 0.0)
+        operands += _indices(order, scores)
+    scores = ops.map_(expr, *operands)
     weights = softmax(scores) if mask is None or not blind else masked_softmax(scores)
     return ops.matmul(thinned(weights), v)
+
+
+def _indices(order: tuple[Node, Node], scores: Node) -> list[Node]:
+    """Returns the indices of queries and of keys for every score: no mask lies in memory."""
+    *lead, row, column = range(ops.rank(scores))
+    queries, keys = order
+    return [copied(queries, scores, (*lead, column)), copied(keys, scores, (*lead, row))]
 
 
 def _repeated(x: Node, heads: int) -> Node:

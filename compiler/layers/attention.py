@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..functions import attention
 from ..functions.linear import linear
 from ..functions.shapes import cut
@@ -127,14 +129,14 @@ class SelfAttention(Described):
             out_bias = out.parameter("bias", (width,), "zeros", (width, width))
         packed = linear(x, weight, bias)
         q, k, v = (self._heads(cut(packed, 2, i * width, (i + 1) * width)) for i in range(3))
-        mask = scope.constant(attention.causal_mask(length, length)) if self.causal else None
+        indices = scope.constant(torch.arange(length).double())
         y = attention.attention(
             q,
             k,
             v,
-            mask,
             blind=False,
             thinned=lambda weights: scope.dropout(weights, self.dropout),
+            order=(indices, indices) if self.causal else None,
         )
         together = ops.reshape(ops.transpose(y, (0, 2, 1, 3)), x.shape)
         return linear(together, out_weight, out_bias)

@@ -27,7 +27,7 @@ from .plan import TAPE, Plan
 from .selection import Selection
 from .settings import Settings
 from .storage import LIMIT, Count, Storage, check_counts, lay_out
-from .tiles import PatchTiling, Tiling, pointwise_tile
+from .tiles import PatchTiling, RowTiling, Tiling, pointwise_tile
 
 Check = Callable[[Graph], Graph]
 
@@ -172,6 +172,10 @@ def _counted_by_contraction(
     kernel: Kernel, operands: Sequence[Node], tiling: Tiling
 ) -> Iterator[tuple[str, Count]]:
     """Yields pixels up to the end of the last tile, places of taps, and parts of sums."""
+    if isinstance(tiling, RowTiling):
+        index = kernel.anchors[0].inputs[1]
+        yield f"the sorted {index!r}", lambda batch: 2 * index.type.numel(batch)
+        return
     depth = tiling.constants["BK"] * tiling.constants["SPLIT"]
     for x in operands:
         pixels = lambda batch, x=x: math.prod(concrete(x.shape[:-1], batch)) + depth  # noqa: E731
