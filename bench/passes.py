@@ -72,15 +72,15 @@ def programs(net: Net, precision: str) -> Iterator[Graph]:
 
 
 def feed(leaves: Sequence[Node], batch: int, words: int, device: torch.device) -> Iterator[Tensor]:
-    """Yields random data for leaves; a mask is causal."""
+    """Yields random data for leaves."""
     for node in leaves:
         shape, name = concrete(node.shape, batch), str(node.attributes.get("name", ""))
         generator = torch.Generator(device).manual_seed(len(name) + sum(map(ord, name)))
         options: dict[str, Any] = {"generator": generator, "device": device}
-        if node.type.kind == "int":
+        if name.startswith("constant:"):  # the order of queries and keys
+            yield torch.arange(*shape, device=device, dtype=torch.float64)
+        elif node.type.kind == "int":
             yield torch.randint(0, words, shape, **options)
-        elif name.startswith("constant"):
-            yield torch.full(shape, -torch.inf, device=device, dtype=torch.float64).triu(1)
         elif "uniform" in name:
             yield torch.rand(shape, dtype=torch.float64, **options)
         else:

@@ -55,3 +55,28 @@ def draw_class(count, before, most, total, last, z, u, c):
     beyond = (u * total >= cumulative) & (c < last)
     count += tl.sum(beyond.to(tl.int32), axis=1, keep_dims=True)
     return count, before + tl.sum(p, axis=1, keep_dims=True)
+
+
+@triton.jit
+def largest(x, count, stride, factor):
+    """Returns the largest of `count` numbers, multiplied by a factor."""
+    found = float("-inf")
+    for start in range(0, count, 1024):
+        at = start + tl.arange(0, 1024)
+        value = factor * tl.load(x + at * stride, mask=at < count, other=0.0)
+        found = tl.maximum(found, tl.max(tl.where(at < count, value, float("-inf"))))
+    return found
+
+
+@triton.jit
+def seen(x, count, stride, factor, least):
+    """Returns where those of `count` numbers begin and end for which factor · x + least ≤ 0."""
+    first = count
+    end = count * 0
+    for start in range(0, count, 1024):
+        at = start + tl.arange(0, 1024)
+        value = factor * tl.load(x + at * stride, mask=at < count, other=0.0) + least
+        visible = (at < count) & (value <= 0)
+        first = tl.minimum(first, tl.min(tl.where(visible, at, count)))
+        end = tl.maximum(end, tl.max(tl.where(visible, at + 1, 0)))
+    return first, end

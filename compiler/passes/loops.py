@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..graph.ir import Node, Op
 from ..streaming.streams import Stream, wide_of
+from .hidden import Mask, mask_of, vanishes
 from .running import FACTOR, Softmax, dependences, softmax_of
 from .sinks import Sink
 
@@ -19,11 +20,21 @@ class Loop:
         sinks: what leaves the stream.
         softmax: the softmax whose maximum is a running one in it, if there is one.
         scaled: the sums that are relative to that maximum.
+        mask: what hides tiles that it leaves out, if there is such a mask.
     """
 
     sinks: Sequence[Sink]
     softmax: Softmax | None = None
     scaled: frozenset[Node] = frozenset()
+    mask: Mask | None = None
+
+
+def masked(stream: Stream, loop: Loop) -> Loop:
+    """Returns a loop that leaves out tiles in which nothing is seen, if they add nothing."""
+    mask = mask_of(stream)
+    sinks, wide = [sink.node for sink in loop.sinks], frozenset(wide_of(stream))
+    left_out = mask is not None and vanishes(stream, mask, sinks, wide)
+    return replace(loop, mask=mask) if left_out else loop
 
 
 def loops_of(stream: Stream, sinks: Sequence[Sink]) -> list[Loop]:

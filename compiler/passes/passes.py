@@ -12,7 +12,7 @@ from ..lowering.indexing import extent, split
 from ..lowering.printing import triton
 from ..lowering.tile import BATCH, COLUMN, INSIDE, ROW
 from ..streaming.streams import Stream, wide_of
-from .loops import Loop, loops_of
+from .loops import Loop, loops_of, masked
 from .placing import Place, Places, in_rows, row_major
 from .sinks import Sink, Unfit, sinks_of
 from .space import Side, Tile, space_of
@@ -32,7 +32,15 @@ from newtriton.kernels.functions import (
     softplus,
     tanh,
 )
-from newtriton.kernels.passes import add_exponentials, draw_class, draw_total, finite, larger
+from newtriton.kernels.passes import (
+    add_exponentials,
+    draw_class,
+    draw_total,
+    finite,
+    larger,
+    largest,
+    seen,
+)
 '''
 ADDED = Tile(16, 256)  # outputs and numbers that a program takes that adds up what rows have given
 
@@ -128,18 +136,24 @@ def _pass(
     wide = wide_of(stream)
     narrow = [n.shape[:-2] if n.op is Op.MATMUL else n.shape[:-1] for n in _of_rows(stream, wide)]
     space = space_of(side, stream.shape, wide, narrow)
-    tile = tile or tile_of(stream, side, sinks, precision, limits)
-    writer = Writer(space, tile, frozenset(stream.nodes), frozenset(wide), places, precision)
     loops = loops_of(stream, sinks) if side is Side.ROWS else [Loop(sinks)]
-    body = list(writer.body(loops))
+    loops = [masked(stream, loop) for loop in loops]
+
+    def written(tile: Tile) -> tuple[Writer, list[str]]:
+        inside = frozenset(stream.nodes), frozenset(wide)
+        writer = Writer(space, tile, *inside, places, precision)
+        return writer, list(writer.body(loops))
+
+    tile = tile or tile_of(side, written(Tile(64, 64))[0].needs, limits)
+    writer, body = written(tile)
     functions = Functions()
     name = functions.add(side.value, f"p, {BATCH.detail}", body, _decorator())
-    written = [Part(s.node) if s.parts else places(s.node).buffer for s in sinks]
+    writes = [Part(s.node) if s.parts else places(s.node).buffer for s in sinks]
     scratch = {Part(s.node): math.prod(concrete(s.parts, batch)) for s in sinks if s.parts}
     own, *lead = concrete((space.own, *space.lead), batch)
     instances = -(-own // tile.own) * math.prod(lead)
     return PassCode(
-        f"{side.value} of {stream}", name, functions.source, list(writer.pointers), written,
+        f"{side.value} of {stream}", name, functions.source, list(writer.pointers), writes,
         scratch, instances, tile,
     )  # fmt: skip
 

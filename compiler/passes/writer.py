@@ -34,10 +34,12 @@ from ..lowering.tile import (
     where,
     within,
 )
+from .hidden import Mask as Hiding
 from .loops import Loop
 from .placing import Place, Places, row_major
 from .sinks import Contraction, Sink, Unfit, contraction
 from .space import Side, Space, Tile
+from .tiles import Needs
 
 DEEPEST = 128  # the numbers of a row of an operand that a tile holds
 FEWEST = 16  # what a product of tiles takes at least
@@ -78,8 +80,10 @@ class Writer:
         self.panels_passing: dict[tuple[Node, int], str] = {}
         self.depths: set[int] = set()
         self.drawing: dict[Node, list[str]] = {}  # what the first loop of a draw has given
+        self.needs = Needs(0, 0, 0, 4, 0, 0)  # of the loop that holds most
         self.now = Loop(())  # the loop that is being written
         self.scale = ""  # what sums so far are multiplied by when a running maximum grows
+        self.seen = ""  # between which bounds a mask lets something be seen
         self.inverse = ""  # what they are multiplied by in the end
         self.count = 0
 
@@ -294,9 +298,17 @@ class Writer:
 
     def sum_up(self, sink: Sink) -> Callable[[], None]:
         """Sums along the rows of tiles."""
-        value = self.inside_of_loop(self.tile_of(sink.node.inputs[0]))
-        total = self.along("0.0", f"TOTAL += tl.sum({triton(value)}, axis=1, keep_dims=True)")
-        return lambda: self.finish(sink, Value.named(total, ROWS))
+        value = triton(self.inside_of_loop(self.tile_of(sink.node.inputs[0])))
+        scaled = sink.node in self.now.scaled
+        start = f"TOTAL{self.scale}" if scaled else "TOTAL"
+        total = self.along("0.0", f"TOTAL = {start} + tl.sum({value}, axis=1, keep_dims=True)")
+
+        def finish() -> None:
+            if scaled:
+                self.before.append(f"{total} *= {self.inverse}")
+            self.finish(sink, Value.named(total, ROWS))
+
+        return finish
 
     def running_maximum(self, sink: Sink) -> Callable[[], None]:
         """Takes the maximum so far, relative to which sums of this loop are taken."""
@@ -403,8 +415,10 @@ class Writer:
         """Yields the statements of a pass, of loops that each compute some sinks."""
         lines: list[str] = []
         for self.now in loops:
+            bounds = self.bounds(self.now.mask)
             finishing = [self.begin(sink) for sink in self.now.sinks]
-            lines += [*self.before, *self._loop()]
+            lines += [*self.before, *self._loop(bounds)]
+            self._count()
             self.before, self.loop = [], []
             self.passing, self.named_passing, self.panels_passing = {}, {}, {}
             for finish in finishing:
@@ -416,6 +430,18 @@ class Writer:
         for depth in sorted(self.depths):
             yield f"d{depth} = tl.arange(0, {depth})[None, :]"
         yield from lines
+
+    def _count(self) -> None:
+        """Notes what the loop that has been written holds."""
+        products = sum("tl.dot(" in line for line in self.loop)
+        sums = sum(s.node.op is Op.MATMUL and s.node not in self.wide for s in self.now.sinks)
+        of = [*self.panels, *self.panels_passing]
+        narrow = all(self.is_narrow(node) for node, _ in of)
+        found = Needs(
+            len(self.panels), len(self.panels_passing), max(self.depths, default=0),
+            2 if narrow else 4, products - sums, sums,
+        )  # fmt: skip
+        self.needs = max(self.needs, found, key=lambda needs: needs.registers(self.tile))
 
     def begin(self, sink: Sink) -> Callable[[], None]:
         """Writes what a turn of the loop does for a sink; returns what is done after the loop."""
@@ -430,9 +456,42 @@ class Writer:
             return self.contract(node)
         return ops.rule_of(_SUMS, node, "pass")(self, sink)
 
-    def _loop(self) -> Iterator[str]:
+    def bounds(self, mask: Hiding | None) -> str:
+        """Writes between which tiles something is seen; returns these bounds."""
+        size = triton(extent([self.space.other]))
+        if mask is None:
+            return f"0, {size}"
+        if self.seen:
+            return self.seen
+        rows = self._vector(mask.rows, self.space.rows), mask.of_row
+        columns = self._vector(mask.columns, self.space.columns), mask.of_column
+        by_rows = self.space.side is Side.ROWS
+        (_, of_own), (other, of_other) = (rows, columns) if by_rows else (columns, rows)
+        own = self.value(mask.rows if by_rows else mask.columns, (ROW,))
+        least, most, first, end = (self.variable() for _ in range(4))
+        term = f"{of_own} * {triton(own)} + {mask.constant}"
+        term = term if self.ends else f'tl.where(mr, {term}, float("inf"))'
+        x, y = f"largest({rows[0]}, {rows[1]})", f"largest({columns[0]}, {-columns[1]})"
+        # Tiles may be left out where every row sees something; otherwise it sees all alike.
+        self.before += [
+            f"{least} = tl.min({term})",
+            f"{most} = {x} + {mask.constant} - {y}",
+            f"{first}, {end} = seen({other}, {of_other}, {least})",
+            f"{first} = tl.where({most} <= 0, {first} // {self.tile.other} * {self.tile.other}, 0)",
+            f"{end} = tl.where({most} <= 0, {end}, {size})",
+        ]
+        self.seen = f"{first}, {end}"
+        return self.seen
+
+    def _vector(self, node: Node, size: Dim) -> str:
+        """Returns a vector in memory as functions take it: a pointer, how many, how far apart."""
+        place = self.places(node)
+        there = self.pointer(place.buffer) + place.offset
+        return f"{triton(there)}, {triton(extent([size]))}, {triton(place.strides[0])}"
+
+    def _loop(self, bounds: str) -> Iterator[str]:
         other, size = self.tile.other, triton(extent([self.space.other]))
-        yield f"for start in range(0, {size}, {other}):"
+        yield f"for start in range({bounds}, {other}):"
         yield f"    c = (start + tl.arange(0, {other}))[None, :]"
         yield f"    t = (start + tl.arange(0, {other}))[:, None]"
         if not self.divides:
