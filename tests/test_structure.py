@@ -35,6 +35,7 @@ ROOMS = (
     "compiler/curvature",
     "compiler/streaming",
     "compiler/lowering",
+    "compiler/passes",
     "compiler",
     "kernels",
     "runtime",
@@ -70,7 +71,7 @@ ROOMS = (
 SCRIPTS = {
     f"bench/{name}.py"
     for name in (
-        "compiling", "eacg_grid", "first_order", "newton_cg", "patch_factors",
+        "compiling", "eacg_grid", "first_order", "newton_cg", "passes", "patch_factors",
     )
 }  # fmt: skip
 

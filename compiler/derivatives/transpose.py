@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..graph import ops, scalar
 from ..graph.ir import Node, Op, topological
+from .associating import Products
 from .jvp import shares_of_maximum
 
 Rule = Callable[[Node, int, Node], Node | None]
@@ -242,6 +243,7 @@ def vjp(adjoints: Mapping[Node, Node], wrt: Iterable[Node]) -> dict[Node, Node]:
             depends.add(node)
     result = dict(adjoints)
     parts: dict[Node, list[Node]] = {}
+    products = Products(order)
     for node in reversed(order):
         if node in parts:
             given = [result[node]] if node in result else []
@@ -252,5 +254,6 @@ def vjp(adjoints: Mapping[Node, Node], wrt: Iterable[Node]) -> dict[Node, Node]:
             if x in depends:
                 ct = ops.rule_of(TRANSPOSE, node, "transpose")(node, i, result[node])
                 if ct is not None:
+                    ct = products.associated(ct)
                     parts.setdefault(x, []).append(ct)
     return result

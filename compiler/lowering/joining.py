@@ -61,7 +61,7 @@ def share_loops(placement: Placement) -> None:
     operands = placement.reading.operands
     alone: dict[tuple[Node, ...], list[Kernel]] = {}
     for kernel in placement.order:
-        if len(kernel.anchors) == 1 and not kernel.way.apart:
+        if len(kernel.anchors) == 1 and not (kernel.way.apart or kernel.stream):
             alone.setdefault(tuple(operands[kernel.anchors[0]][:2]), []).append(kernel)
     for kernel in [k for k in placement.order if k.joint and len(k.anchors) == 2]:
         if kernel.way.apart or kernel.opaque:

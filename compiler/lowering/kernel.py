@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..graph.ir import CONTRACTIONS, Graph, Node, Op, batch_axis, concrete
+from ..streaming.streams import Stream
+from ..streaming.views import View
 from .precision import is_rounded
 from .space import GRAMS, Space
 
@@ -63,12 +65,13 @@ ALONE, VENDOR = Way(), Way(by_vendor=True)
 
 @dataclass(eq=False)
 class Kernel:
-    """Contractions in sequence, and nodes computed while their tile is in registers.
+    """Contractions in sequence, and nodes computed while their tile is in registers; or a stream.
 
     Attributes:
         number: its place in the order of creation.
         space: what its tiles cover.
-        anchors: the contractions, of one geometry, that are summed on its accumulator in turn.
+        anchors: the contractions, of one geometry, that are summed on its accumulator in turn; of a
+            stream, its sinks.
         joint: the map in which the last anchors meet, or None.
         body: the nodes that it computes besides, operands first.
         partials: the sums of which each tile writes a part; they stand in the body of the kernel
@@ -78,6 +81,8 @@ class Kernel:
         reads: the values that it loads from memory, in order, each with the number of indices at
             which an element of the space reads it; None where it is read whole.
         writes: the values that it stores to memory, in order.
+        stream: what it computes in passing, if that is what it does.
+        views: how the values that the stream reads lie in memory, in its order.
     """
 
     number: int
@@ -90,6 +95,8 @@ class Kernel:
     adds: list[Kernel] = field(default_factory=list)
     reads: dict[Node, int | None] = field(default_factory=dict)
     writes: dict[Node, None] = field(default_factory=dict)
+    stream: Stream | None = None
+    views: Sequence[View] = ()
 
     @property
     def nodes(self) -> list[Node]:
@@ -109,7 +116,7 @@ class Kernel:
     @property
     def opaque(self) -> bool:
         """Whether its values are not at hand while it runs."""
-        return any(a.op is Op.PATCH_GRAM for a in self.anchors)
+        return self.stream is not None or any(a.op is Op.PATCH_GRAM for a in self.anchors)
 
     @property
     def whole_rows(self) -> bool:
@@ -130,6 +137,7 @@ class Kernel:
         names = [n.op.value for n in self.nodes] + [f"{n.op.value}/tile" for n in self.partials]
         parts = f" in {self.way.splits} parts" if self.way.splits > 1 else ""
         parts = " by the vendor" if self.way.by_vendor else parts
+        parts = " in passing" if self.stream is not None else parts
         return f"{self.space!s:<18} {' '.join(names)}{parts}"
 
 
@@ -162,6 +170,11 @@ class Schedule:
     part_of: Mapping[Node, Kernel]
     stages: Mapping[Kernel, Mapping[Node, int]]
 
+    @property
+    def streams(self) -> int:
+        """How many kernels compute what they do in passing."""
+        return sum(kernel.stream is not None for kernel in self.kernels)
+
     def traffic(self, batch: int) -> int:
         """Returns the bytes that kernels read and write at a batch size.
 
@@ -178,10 +191,11 @@ class Schedule:
         return total
 
     def made(self) -> list[Node]:
-        """Returns the copies of values that were made for contractions: transposed, or rounded."""
-        operands = dict.fromkeys(x for both in self.operands.values() for x in both[:2])
+        """Returns copies that were made for contractions and streams: transposed, or rounded."""
+        operands = [x for both in self.operands.values() for x in both[:2]]
+        operands += [view.of for kernel in self.kernels for view in kernel.views]
         copied = [x for x in operands if x.op is Op.TRANSPOSE or is_rounded(x)]
-        return [x for x in copied if x not in self.leaves]
+        return [x for x in dict.fromkeys(copied) if x not in self.leaves]
 
     def __str__(self) -> str:
         lines = [f"{self.graph.name}: {len(self.kernels)} kernels, {len(self.launches)} launches"]

@@ -205,6 +205,6 @@ class Placement:
     def is_alone(self, node: Node) -> bool:
         """Whether a node is a contraction, and the only one of its kernel."""
         kernel = self.owner.get(node)
-        if kernel is None or node.op not in CONTRACTIONS:
+        if kernel is None or kernel.stream is not None or node.op not in CONTRACTIONS:
             return False
         return [a for k in (kernel.adds or [kernel]) for a in k.anchors] == [node]

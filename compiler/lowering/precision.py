@@ -1,5 +1,7 @@
 """The graph that kernels compute: operands of contractions rounded, sums and maxima in stages.
 
+What is made of wide rows, which streams pass through, needs no stages.
+
 Reduced precision is a rewrite: operands of contractions pass through a rounding map.
 
 The map belongs to the kernel that produces the operand, so an operand is stored as it is
@@ -9,7 +11,9 @@ multiplied; sums, losses and statistics stay in float32.
 from __future__ import annotations
 
 from ..graph import ops, scalar
-from ..graph.ir import CONTRACTIONS, Graph, Node, Op, topological
+from ..graph.ir import CONTRACTIONS, Graph, Node, Op, Shape, topological
+from ..streaming.streams import OF_ROWS
+from ..streaming.wide import trailing, wide_shapes
 from .elements import in_stages
 
 ROUNDED = ("tf32", "bf16")
@@ -39,10 +43,27 @@ def with_precision(graph: Graph, precision: str) -> tuple[Graph, dict[Node, Node
     Programs of one network stay programs of one network: equal nodes become equal nodes.
     """
     new: dict[Node, Node] = {}
-    for node in topological([*graph.outputs.values(), *graph.given]):
+    roots = [*graph.outputs.values(), *graph.given]
+    shapes = wide_shapes(roots)
+    for node in topological(roots):
         inputs = [new[x] for x in node.inputs]
         if node.op in CONTRACTIONS and precision in ROUNDED:
             inputs[:2] = [rounded(x, precision) for x in inputs[:2]]
-        new[node] = in_stages(ops.remake(node, tuple(inputs)))
+        if passing := _in_passing(node, shapes):
+            inputs[0] = _as_map(inputs[0])
+        made = ops.remake(node, tuple(inputs))
+        new[node] = made if passing else in_stages(made)
     outputs = {name: new[node] for name, node in graph.outputs.items()}
     return Graph(graph.name, outputs, frozenset(new[n] for n in graph.given)), new
+
+
+def _in_passing(node: Node, shapes: frozenset[Shape]) -> bool:
+    """Whether a node is made of wide rows, or is a sum of wide values."""
+    if node.op is not Op.REDUCE_SUM and node.op not in OF_ROWS:
+        return False
+    return trailing(node.inputs[0].shape, shapes) is not None
+
+
+def _as_map(x: Node) -> Node:
+    """Returns a wide value that streams take, also where what they read is whole in memory."""
+    return x if x.op is Op.MAP else ops.map_(scalar.var(0), x)

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..graph import ops
 from ..graph.ir import LEAVES, Graph, Node, Op, Shape, topological
+from ..streaming.streams import Item, Stream, in_order
+from ..streaming.views import View, view
 from .elements import ELEMENTS
 from .indexing import At
 from .kernel import ANCHORS, Way, base, is_data
 from .operands import contraction_operands
+from .precision import is_rounded
 from .space import Space, is_partial
 from .tile import UNKNOWN, Along, Index, Mask, T, Value
 
@@ -30,8 +33,22 @@ LOOKED_UP = frozenset(ELEMENTS) - {
 # cost neither recursion nor a kernel that computes all of them again.
 LONGEST_CHAIN = 48
 
+# A product of an element of a wide value, and one with it, that are no longer or broader than this
+# are taken in passing: a tile of rows of the narrow operand stays in registers.
+DEEPEST = 128
+
 Ways = Callable[[Node, int], Way]
 Source = tuple[Node, At]
+
+
+def items(graph: Graph) -> list[Item]:
+    """Returns what kernels compute of a graph, and what they compute in passing."""
+    return in_order(graph, map(base, graph.outputs.values()), DEEPEST)[0]
+
+
+def contractions(graph: Graph) -> list[Node]:
+    """Returns the contractions of a graph that are computed by themselves, not in passing."""
+    return [n for n in items(graph) if isinstance(n, Node) and n.op in ANCHORS]
 
 
 class _Looker:
@@ -75,6 +92,8 @@ class Reading:
         asked: values that must lie in memory in the end.
         ways: how every contraction is computed.
         operands: what every contraction reads.
+        stream_of: for what leaves a stream, the stream.
+        views: for every stream, how the values that it reads lie in memory, in its order.
         earlier: for a sum over ranks, the one before it: all ranks take them in this order,
             whatever their batch sizes are.
         users: for every value, the nodes that read it.
@@ -84,25 +103,44 @@ class Reading:
 
     def __init__(self, graph: Graph, batch: int, ways: Ways) -> None:
         self.graph = graph
-        computed = graph.computed()
+        found = items(graph)
+        streams = [s for s in found if isinstance(s, Stream)]
+        self.stream_of = {n: stream for stream in streams for n in stream.writes}
+        self.views = {s: [self._view(x, batch) for x in s.reads] for s in streams}
+        computed = [n for i in found for n in (i.writes if isinstance(i, Stream) else [i])]
         self.asked = dict.fromkeys(map(base, graph.outputs.values()))
-        self.ways = {n: ways(n, batch) for n in computed if n.op in ANCHORS}
+        alone = [n for n in computed if n not in self.stream_of]
+        self.ways = {n: ways(n, batch) for n in alone if n.op in ANCHORS}
         self.operands = {n: contraction_operands(n, way.by_vendor) for n, way in self.ways.items()}
         sums = [n for n in computed if n.op is Op.ALL_SUM]
         self.earlier = dict(zip(sums[1:], sums, strict=False))
         self.users: dict[Node, set[Node]] = {}
         for node in computed:
-            for x in self.operands.get(node, node.inputs):
+            for x in self.whole(node) or node.inputs:
                 self.users.setdefault(x, set()).add(node)
+        copied = {x for s in streams for x in s.reads} - self.users.keys() - self.asked.keys()
         self.nodes: dict[Node, None] = {}
         for node in computed:
-            needed = (*self.operands.get(node, ()), node)
+            needed = (*self.whole(node), *(() if node in copied else (node,)))
             self.nodes |= dict.fromkeys(x for x in needed if not self.leaf(x))
-        self._memory = {*self.asked}.union(*self.operands.values())
+        self._memory = {*self.asked, *self.stream_of}.union(*map(self.whole, computed))
         self._again = self._maps_of_given(computed)
         self._break_chains()
         self._sources: dict[tuple[Node, Space, bool], Sequence[Source]] = {}
         self.rules_applied = 0
+
+    def _view(self, x: Node, batch: int) -> View:
+        """Returns how an operand of a stream lies in memory: it is rounded before it is moved."""
+        if self.leaf(x) or not is_rounded(x):
+            return view(x, self.leaf, batch)
+        moved = view(x.inputs[0], self.leaf, batch)
+        return View(ops.map_(x["expr"], moved.of), moved.steps)
+
+    def whole(self, node: Node) -> Sequence[Node]:
+        """Returns what must lie in memory for a contraction, or for what leaves a stream."""
+        if node in self.stream_of:
+            return [v.of for v in self.views[self.stream_of[node]]]
+        return self.operands.get(node, ())
 
     def leaf(self, node: Node) -> bool:
         """Whether a value is given."""
@@ -135,9 +173,9 @@ class Reading:
 
     def _all(self) -> list[Node]:
         """Returns all nodes that somebody may ask about, operands first."""
-        operands = (x for both in self.operands.values() for x in both)
+        operands = (x for node in (*self.operands, *self.stream_of) for x in self.whole(node))
         roots = [*self.graph.outputs.values(), *self.asked, *operands]
-        return topological(roots, stop=self.graph.given.__contains__)
+        return topological(roots, stop=lambda n: n in self.graph.given or n in self.stream_of)
 
     def leaves(self) -> frozenset[Node]:
         """Returns the given values, and the leaves."""
@@ -155,6 +193,8 @@ class Reading:
             space: the space of the kernel that computes it.
             part: whether it is a sum of which tiles give parts: then what they add is read.
         """
+        if node in self.stream_of:
+            return ()
         key = node, space, part
         if key not in self._sources:
             looker = _Looker(self.looked_up, space)

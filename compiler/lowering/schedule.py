@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..graph.ir import Graph, Node, Op
+from ..streaming.streams import Stream
 from .joining import join_anchors, share_loops, share_reads
 from .kernel import ALONE, ANCHORS, Schedule
 from .placement import Placement
 from .reading import Reading, Ways
-from .space import home_space, is_partial, small, space_of
+from .space import home_space, in_rows_of_last_axis, is_partial, small, space_of
 from .tile import in_loop
 
 
@@ -50,7 +51,7 @@ def place_all(placement: Placement) -> None:
     """
     reading = placement.reading
     for node in reading.nodes:
-        if is_partial(node):
+        if is_partial(node) and node not in reading.stream_of:
             _place_parts(placement, node)
         elif not (small(node) or reading.looked_up(node)):
             _require(placement, [node])
@@ -64,7 +65,7 @@ def _require(placement: Placement, values: Iterable[Node]) -> None:
     while waiting:
         node = waiting[-1]
         sources = [s for s, _ in reading.sources(node, home_space(node))]
-        needed = (*reading.operands.get(node, ()), *sources, *placement.earlier(node))
+        needed = (*reading.whole(node), *sources, *placement.earlier(node))
         missing = [x for x in needed if x not in owner and not reading.leaf(x)]
         if node in owner or not missing:
             waiting.pop()
@@ -76,6 +77,8 @@ def _require(placement: Placement, values: Iterable[Node]) -> None:
 
 def _place(placement: Placement, node: Node, sources: Iterable[Node]) -> None:
     """Places a node: a contraction starts a kernel, others go into the best that they fit."""
+    if (stream := placement.reading.stream_of.get(node)) is not None:
+        return _place_stream(placement, stream)
     if node.op is Op.MAP:
         join_anchors(placement, node)
     if node.op in ANCHORS:
@@ -90,6 +93,16 @@ def _place(placement: Placement, node: Node, sources: Iterable[Node]) -> None:
     placement.wait(kernel, sources)
     if is_partial(node):
         placement.order.wait(kernel, placement.part_of[node])
+
+
+def _place_stream(placement: Placement, stream: Stream) -> None:
+    """Places all that leaves a stream in a kernel of its own."""
+    kernel = placement.kernel(in_rows_of_last_axis(stream.shape), stream.writes)
+    kernel.stream, kernel.views = stream, placement.reading.views[stream]
+    kernel.writes = dict.fromkeys(stream.writes)
+    for node in stream.writes:
+        placement.put(node, kernel)
+    placement.wait(kernel, placement.reading.whole(stream.writes[0]))
 
 
 def _place_parts(placement: Placement, node: Node) -> None:
@@ -109,7 +122,9 @@ def note_memory(placement: Placement) -> None:
         if node in owner:
             owner[node].writes[node] = None
     for kernel in placement.order:
-        found: dict[Node, int | None] = {x: None for a in kernel.anchors for x in operands[a][:2]}
+        whole = [x for a in kernel.anchors for x in operands.get(a, ())[:2]]
+        whole += [view.of for view in kernel.views if view.of.op is not Op.CONST]
+        found: dict[Node, int | None] = dict.fromkeys(whole)
         for source, at in () if kernel.way.apart else placement.read_by(kernel):
             places = found.get(source, 0)
             found[source] = None if places is None or in_loop(at) else places + 1

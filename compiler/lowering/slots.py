@@ -166,7 +166,7 @@ class _Writer:
         if valid is not None and not valid.spans <= address.spans:  # as many addresses as masks
             address = where(valid, address, ZERO)
         there, mask = self.pointer(node) + address, within(address.spans, valid)
-        return self.name(there.load(mask, _widened(node)))
+        return self.name(there.load(mask, widened(node)))
 
     def write(self, there: Pointer, value: Value, mask: Mask | None = None) -> None:
         """Writes elements to memory where the mask holds."""
@@ -265,7 +265,7 @@ class _Writer:
         return [f"# {self.kernel}", *header, *self.lines]
 
 
-def _widened(node: Node) -> str | None:
+def widened(node: Node) -> str | None:
     """Returns the type in registers: labels may be stored in 64 bits, rounded operands in 16."""
     if node.type.kind == "int":
         return "int32" if is_wide(node) else None

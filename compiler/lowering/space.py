@@ -87,10 +87,10 @@ def space_of(node: Node) -> Space:
         shape = (*node.shape, node.inputs[0].shape[-1])
     elif in_rows(node) or is_partial(node):
         shape = node.inputs[0].shape
-    return _in_rows_of_last_axis(shape)
+    return in_rows_of_last_axis(shape)
 
 
-def _in_rows_of_last_axis(shape: Shape) -> Space:
+def in_rows_of_last_axis(shape: Shape) -> Space:
     """Returns the space of a shape; a multiple of the batch size is never a column's."""
     batched = batch_axis(shape)
     return Space(shape, max(0 if batched is None else batched + 1, len(shape) - 1))
@@ -98,7 +98,7 @@ def _in_rows_of_last_axis(shape: Shape) -> Space:
 
 def home_space(node: Node) -> Space:
     """Returns the space of a node's own elements, where parts of it are added."""
-    return _in_rows_of_last_axis(node.shape) if is_partial(node) else space_of(node)
+    return in_rows_of_last_axis(node.shape) if is_partial(node) else space_of(node)
 
 
 def is_outer(node: Node) -> bool:

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..graph.ir import LEAVES, Graph, Node, Op, Shape
+from ..graph.ir import LEAVES, Graph, Node, Op, Shape, is_batched
 from .wide import MADE_IN_PASSING, SHORT, depth, is_made_in_passing, trailing, wide_shapes
 
 OF_ROWS = frozenset({Op.ROW_MAX, Op.LOG_SUM_EXP, Op.SAMPLE})
@@ -162,8 +162,14 @@ class _Finder:
         if node in self.wide or not wide:
             return False
         if node.op is Op.MATMUL:
-            return len(wide) == 1 and len(node.inputs) == 2
+            return len(wide) == 1 and len(node.inputs) == 2 and self._can_hold(node)
         return node.op is Op.REDUCE_SUM or (node.op in OF_ROWS and node.inputs[0] in self.wide)
+
+    def _can_hold(self, node: Node) -> bool:
+        """Whether rows of a product with a wide value are no longer than those of narrow ones."""
+        first = node.inputs[0] in self.wide
+        size = node.shape[-1 if first else -2]
+        return self.deepest is None or (not is_batched(size) and size <= self.deepest)
 
     def _note(self, node: Node) -> bool:
         """Notes from when on a node can be had; returns whether it leaves a stream."""
@@ -284,7 +290,11 @@ class _Finder:
             return False
         if x in self.wide and x not in self.stored:
             return True
-        return self.stage[x] == stage and (x in self.wide or self._in_passing(x))
+        if self.stage[x] != stage or x in self.wide:
+            return self.stage[x] == stage
+        if x.op is Op.MAP:  # of what passes, not of sums that are in memory
+            return any(self._passes(y, shape, stage) for y in x.inputs)
+        return is_of_rows(x, self.wide)
 
 
 def is_of_rows(node: Node, wide: Collection[Node]) -> bool:

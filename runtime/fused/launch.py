@@ -1,4 +1,4 @@
-"""The kinds of launch: pointwise kernels, a contraction, a patch Gram, rows added, the vendor's.
+"""The kinds of launch: pointwise, contractions, patch Grams, rows added, the vendor's, streams.
 
 A launch is made once per plan, of what the code generator has written, and run in every call. To
 add a kind: a class here, and its entry in `KINDS`.
@@ -22,6 +22,8 @@ from ...compiler.lowering.code import Code, Overwriting, Part, Tile
 from ...compiler.lowering.codegen import LaunchCode
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import ROUNDED
+from ...compiler.passes.passes import PassCode, Refusal
+from ...compiler.streaming.views import View
 from ...kernels.lags import assemble, rectangle_products
 from ...kernels.scatter_rows import (
     add_parts,
@@ -31,9 +33,13 @@ from ...kernels.scatter_rows import (
     scatter_rows,
     sort_runs,
 )
+from ..aten.executor import AtenExecutor
+from ..aten.passing import Passing
 from ..aten.rules import ATEN
 from ..aten.switches import switches
 from ..backend import Context
+from ..footprint import META, Allocations
+from . import codecache
 from .call import Argument, Call, Memory, types_of
 from .compiling import Job
 from .settings import Settings
@@ -89,6 +95,7 @@ class Generated:
         settings: how kernels are generated.
         tilings: how contractions are tiled, unless the vendor's library computes them.
         tiles: what the slots of each kernel see at once.
+        passes: the code of streams, or why there is none.
     """
 
     schedule: Schedule
@@ -96,6 +103,7 @@ class Generated:
     settings: Settings
     tilings: Mapping[Kernel, Tiling]
     tiles: Mapping[Kernel, Tile]
+    passes: Mapping[Kernel, Sequence[PassCode] | Refusal]
 
     def operands(self, kernel: Kernel) -> list[Sequence[Node]]:
         """Returns what each contraction of a kernel reads."""
@@ -333,6 +341,74 @@ class VendorLaunch(Launch):
         return value if x.type.kind == "int" else value.to(torch.float32)
 
 
+class PassLaunch(TritonLaunch):
+    """What leaves a stream, tile by tile: passes over rows, over columns, and sums of their parts.
+
+    Queries, keys and values are read where their projection lies.
+    """
+
+    def __init__(self, kernel: Kernel, codes: Sequence[PassCode], generated: Generated) -> None:
+        self.kernels = [kernel]
+        self.calls = [self._call(code, generated) for code in codes]
+        scratch = {part: size for code in codes for part, size in code.scratch.items()}
+        self.use = Use(list(dict.fromkeys(b for code in codes for b in code.buffers)), scratch)
+
+    def _call(self, code: PassCode, generated: Generated) -> Call:
+        target, precision = generated.settings.target, generated.settings.precision
+        module = codecache.module(code.source, {"kernels": codecache.kernels_digest()})
+        arguments: dict[str, Argument] = {"p": tuple(code.buffers), "batch": generated.batch}
+        job = Job(
+            code.name, "pass", getattr(module, code.function), types_of(arguments),
+            target.limits if target else {}, target.product(precision) if target else precision,
+            code.tile.warps, code.tile.stages,
+        )  # fmt: skip
+        return Call(job, code.instances, arguments)
+
+
+class BlocksLaunch(Launch):
+    """What leaves a stream without passes, computed block by block on PyTorch's operators."""
+
+    calls = ()
+    recordable = True
+
+    def __init__(self, kernel: Kernel, refusal: Refusal, batch: int) -> None:
+        assert kernel.stream is not None
+        self.kernels, self.batch, self.views = [kernel], batch, kernel.views
+        self.refusal = f"{kernel.space} in blocks on PyTorch's operators: {refusal.reason}"
+        self.passing = Passing(kernel.stream, lambda graph: AtenExecutor(graph, streams=False))
+        self.use = Use([*kernel.reads, *kernel.writes], {}, working=self._working)
+
+    def _working(self, batch: int) -> int:
+        """Returns the bytes of blocks, and of what they give before it is written."""
+        context = Context(batch, torch.float32, META)
+        dtypes = {"int": torch.int64, "float": torch.float32}
+        operands = [
+            torch.empty(concrete(x.shape, batch), dtype=dtypes[x.type.kind], device=META)
+            for x in self.passing.stream.reads
+        ]
+        with Allocations() as found:
+            self.passing(context, *operands)
+        return found.peak
+
+    def run(self, context: Context, memory: Memory) -> None:
+        """Runs the blocks, and writes what they give where it belongs."""
+        context = context._replace(dtype=torch.float32)
+        operands = [self._operand(context, memory, view) for view in self.views]
+        results = self.passing(context, *operands)
+        for node, value in zip(self.passing.stream.writes, results, strict=True):
+            memory(node).view(value.shape).copy_(value)
+
+    def _operand(self, context: Context, memory: Memory, view: View) -> Tensor:
+        """Returns an operand as operators take it."""
+        sizes, strides, offset = view.layout(self.batch)
+        if view.of.op is Op.CONST:
+            number = scalar.evaluate(view.of["value"], self.batch)
+            return torch.full((), number, device=context.device).expand(sizes)
+        found = memory(view.of)
+        found = found.as_strided(sizes, strides, found.storage_offset() + offset)
+        return found.to(torch.int64 if view.of.type.kind == "int" else torch.float32)
+
+
 KINDS: dict[type, Callable[[LaunchCode, ModuleType, Generated], Launch]] = {
     ContractionTiling: ContractionLaunch,
     PatchTiling: PatchGramLaunch,
@@ -351,6 +427,11 @@ def make_launch(slots: LaunchCode, module: ModuleType, generated: Generated) -> 
     kernel = slots.kernels[0]
     if not kernel.anchors:
         return PointwiseLaunch(slots, module, generated)
+    if kernel in generated.passes:
+        found = generated.passes[kernel]
+        if isinstance(found, Refusal):
+            return BlocksLaunch(kernel, found, generated.batch)
+        return PassLaunch(kernel, found, generated)
     if kernel.way.by_vendor:
         return VendorLaunch(slots, module, generated)
     return KINDS[type(generated.tilings[kernel])](slots, module, generated)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ...compiler.graph.ir import Graph, Node, Op, concrete
 from ...compiler.lowering.code import Tile
@@ -16,10 +17,15 @@ from ...compiler.lowering.codegen import LaunchCode, generate, listing
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
+from ...compiler.passes.passes import PassCode, Refusal, pass_codes
+from ...compiler.passes.placing import Place, in_rows, viewed
+from ...compiler.streaming.regrouping import regrouped
+from ...compiler.streaming.views import View
 from . import codecache
 from .launch import Generated, Launch, make_launch
 from .plan import TAPE, Plan
 from .selection import Selection
+from .settings import Settings
 from .storage import LIMIT, Count, Storage, check_counts, lay_out
 from .tiles import PatchTiling, RowTiling, Tiling, pointwise_tile
 
@@ -58,7 +64,9 @@ def lower(
         check: sees the graph after every pass.
     """
     taped = check(keep_values(program, keep))
-    rounded, became = with_precision(taped, precision)
+    wide = check(Graph(taped.name, regrouped(taped.outputs, taped.given), taped.given))
+    rounded, became = with_precision(wide, precision)
+    became |= {n: became[wide.outputs[name]] for name, n in taped.outputs.items()}
     return Lowered(taped.outputs, check(rounded), became)
 
 
@@ -88,13 +96,14 @@ def plan(
         tile(known, batch, Selection(selection.settings))  # before memory is taken for measurements
     selection.prepare([known], batch)
     scheduled, tilings, tiles = tile(known, batch, selection)
-    code = generate(scheduled, tiles)
-    generated = Generated(scheduled, batch, selection.settings, tilings, tiles)
+    code, passes = generate(scheduled, tiles), generate_passes(scheduled, batch, selection.settings)
+    generated = Generated(scheduled, batch, selection.settings, tilings, tiles, passes)
     launches = make_launches(code, generated)
     made = scheduled.made() if keep_made else []
     storage = place_values(launches, scheduled, made, batch)
     record = selection.settings.record
-    return Plan(scheduled, listing(code), launches, storage, made, record, copies_data)
+    source = "\n\n\n".join(filter(None, [listing(code), *_texts(passes)]))
+    return Plan(scheduled, source, launches, storage, made, record, copies_data)
 
 
 def keep_values(program: Graph, keep: Iterable[Node]) -> Graph:
@@ -128,7 +137,7 @@ def counted(
 ) -> Iterator[tuple[str, Count]]:
     """Yields what kernels count, each with its name: elements of memory, rows, instances."""
     for kernel in scheduled.kernels:
-        operands = [x for a in kernel.anchors for x in scheduled.operands[a]]
+        operands = [x for a in kernel.anchors for x in scheduled.operands.get(a, ())]
         for node in dict.fromkeys([*kernel.reads, *operands, *kernel.anchors, *kernel.writes]):
             yield repr(node), node.type.numel
         if kernel in tilings:
@@ -189,7 +198,7 @@ def choose_tilings(scheduled: Schedule, batch: int, selection: Selection) -> dic
     return {
         kernel: selection.tiling(kernel.anchors[0], batch, kernel.shares_loop)
         for kernel in scheduled.kernels
-        if kernel.anchors and not kernel.way.by_vendor
+        if kernel.anchors and not (kernel.way.by_vendor or kernel.stream)
     }
 
 
@@ -201,7 +210,34 @@ def choose_tiles(
     return {
         kernel: tiles.get(kernel) or pointwise_tile(kernel, batch, elements)
         for kernel in scheduled.kernels
+        if kernel.stream is None
     }
+
+
+def generate_passes(
+    scheduled: Schedule, batch: int, settings: Settings
+) -> dict[Kernel, Sequence[PassCode] | Refusal]:
+    """Returns the code of every stream, or why it runs in blocks on PyTorch's operators."""
+    target, precision = settings.target, settings.precision
+    product = target.product(precision) if target else precision
+    found: dict[Kernel, Sequence[PassCode] | Refusal] = {}
+    for kernel in scheduled.kernels:
+        if kernel.stream is not None:
+            views = dict(zip(kernel.stream.reads, kernel.views, strict=True))
+            place = partial(_place, views, batch)
+            found[kernel] = pass_codes(kernel.stream, batch, product, settings.chip, place)
+    return found
+
+
+def _place(views: Mapping[Node, View], batch: int, node: Node) -> Place:
+    """Returns where a stream reads or writes a value."""
+    return viewed(views[node], batch) if node in views else in_rows(node)
+
+
+def _texts(passes: Mapping[Kernel, Sequence[PassCode] | Refusal]) -> list[str]:
+    """Returns the generated passes, each text once."""
+    codes = [code for found in passes.values() if not isinstance(found, Refusal) for code in found]
+    return list(dict.fromkeys(code.text for code in codes))
 
 
 def make_launches(code: Sequence[LaunchCode], generated: Generated) -> list[Launch]:

@@ -24,7 +24,7 @@ from ..backend import Context
 from ..footprint import META, Allocations, Footprint
 from .call import WIDTH, Memory, aligned
 from .compiling import Job, compile_once
-from .launch import Launch
+from .launch import BlocksLaunch, Launch
 from .replay import Record, Replays
 from .storage import Storage, dtype_of, lay_out
 
@@ -78,6 +78,11 @@ class Plan:
         kept = [*self.made, *(base(n) for name, n in outputs if name.startswith(TAPE))]
         return [n for n in dict.fromkeys(kept) if n not in self.storage.given]
 
+    @property
+    def refusals(self) -> list[str]:
+        """Why streams are computed in blocks on PyTorch's operators, those that are."""
+        return [launch.refusal for launch in self.launches if isinstance(launch, BlocksLaunch)]
+
     def shape(self, node: Node) -> tuple[int, ...]:
         """Returns the shape of a node at the batch size."""
         if node not in self._shapes:
@@ -128,7 +133,9 @@ class Plan:
         results = (b for b in storage.results if b not in storage.given)
         apart = (part for launch in self.launches for part in launch.use.elsewhere)
         kept = own + sum(storage.size(b) * dtype_of(b).itemsize for b in results)
-        return Footprint(kept + sum(4 * part.of.type.numel(batch) for part in apart), kept)
+        working = max((launch.use.working(batch) for launch in self.launches), default=0)
+        apart_bytes = sum(4 * part.of.type.numel(batch) for part in apart)
+        return Footprint(kept + apart_bytes + working, kept)
 
     def _storage_at(self, batch: int) -> Storage:
         """Returns where values would lie at another batch size."""

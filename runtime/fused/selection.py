@@ -9,6 +9,7 @@ from typing import Protocol
 from ...compiler.graph.ir import CONTRACTIONS, Graph, Node
 from ...compiler.lowering.kernel import VENDOR, Way
 from ...compiler.lowering.precision import ROUNDED
+from ...compiler.lowering.reading import contractions
 from ...compiler.lowering.space import GRAMS
 from .settings import Settings
 from .tiles import Tiling, computable, tiling
@@ -43,9 +44,9 @@ class Selection:
     def prepare(self, graphs: Sequence[Graph], batch: int) -> None:
         """Gets ready to decide about all contractions of some graphs."""
         if self.comparison is not None:
-            nodes = [n for graph in graphs for n in graph.computed()]
-            contractions = [n for n in nodes if n.op in COMPARED and computable(n)]
-            self.comparison.prepare(contractions, batch)
+            nodes = [n for graph in graphs for n in contractions(graph)]
+            compared = [n for n in nodes if n.op in COMPARED and computable(n)]
+            self.comparison.prepare(compared, batch)
 
     def chosen(self, node: Node, batch: int) -> str:
         """Returns which of `WAYS` computes a contraction."""

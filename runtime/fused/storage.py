@@ -50,12 +50,14 @@ class Use:
         scratch: the number of elements of the memory between kernels that it writes.
         overwriting: by kernel, which values may be written over which.
         elsewhere: what it makes in memory of its own.
+        working: the bytes that operators work in at a batch size, while it runs.
     """
 
     buffers: Sequence[Buffer]
     scratch: Mapping[Part, int]
     overwriting: Sequence[Overwriting] = ()
     elsewhere: Collection[Part] = ()
+    working: Count = lambda batch: 0
 
     def at(self, ratio: float) -> Use:
         """Returns what a launch on so many times as many samples does, in proportion."""

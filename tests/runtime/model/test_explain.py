@@ -48,7 +48,7 @@ def test_fused_kernels_are_shown_where_there_is_a_plan() -> None:
     seen: list[list[Any]] = []
 
     class Schedule:
-        kernels, launches = [1, 2, 3], [[1], [2]]
+        kernels, launches, streams = [1, 2, 3], [[1], [2]], 0
 
         def traffic(self, batch: int) -> int:
             return 7_000_000
@@ -59,13 +59,23 @@ def test_fused_kernels_are_shown_where_there_is_a_plan() -> None:
     def plan(program: Any, made: Any) -> Any:
         seen.append([*made])
         return SimpleNamespace(
-            schedule=Schedule(), source="the source", made=[program.name], scratch=2_000_000
-        )
+            schedule=Schedule(), source="the source", made=[program.name], scratch=2_000_000,
+            refusals=["why not"],
+        )  # fmt: skip
 
     text = explain(programs(), 8, 4, plan)
     head, line, *_ = text.splitlines()
     assert head.split()[-8:-2] == ["kernels", "launches", "MB", "fused", "MB", "arena"]
     assert line.split()[-4:] == ["3", "2", "7.0", "2.0"]
     assert seen[0] == [] and len(seen[2]) == 2  # what was made for programs before
-    assert "the source" not in text
+    assert "the source" not in text and text.splitlines().count("why not") == 1
     assert "the schedule\n\nthe source" in explain(programs(), 8, 4, plan, kernels=True)
+
+
+def test_what_is_computed_in_passing_is_said_for_both_backends() -> None:
+    body = nt.Residual(nt.SelfAttention(1, causal=True)), nt.Flatten(), nt.Linear(3)
+    for backend, hvp in (("aten", 2), ("triton", 2)):
+        model = nt.compile(nt.Sequential(*body), (256, 8), nt.CrossEntropyLoss(), backend=backend)
+        text = model.explain(2)
+        assert f"\nstreams: linearize 2, evaluate 1, hvp {hvp}, " in text
+        assert "\n0.body (SelfAttention): N×1×256×256 in passing\n" in text

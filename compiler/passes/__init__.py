@@ -1,0 +1,1 @@
+"""Kernels of streams: wide values computed tile by tile, in registers, and what leaves them."""

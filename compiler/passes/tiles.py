@@ -1,0 +1,79 @@
+"""What a program of a pass holds at once, by what its chip has room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from .space import Side, Tile
+
+WARP = 32  # threads; where there are more, each holds less
+REGISTERS = 224  # of a thread, that a loop takes before something spills
+# The tiles of passes with products, the largest first. Rows come in 64 for each group of four warps
+# that multiplies together.
+WITH_PRODUCTS = (
+    Tile(128, 64, 8), Tile(64, 64, 4), Tile(128, 32, 8), Tile(64, 32, 4), Tile(64, 32, 8),
+    Tile(64, 16, 4, 1), Tile(32, 32, 4, 1), Tile(32, 16, 4, 1),
+)  # fmt: skip
+WITHOUT = {Side.ROWS: Tile(4, 1024), Side.COLUMNS: Tile(128, 32)}
+
+
+class Limits(Protocol):
+    """What a chip holds.
+
+    Attributes:
+        shared: the bytes of shared memory that one program may have.
+        spares_registers: whether products take their operands from there.
+    """
+
+    @property
+    def shared(self) -> int:  # noqa: D102
+        ...
+
+    @property
+    def spares_registers(self) -> bool:  # noqa: D102
+        ...
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a loop holds, in tiles.
+
+    Attributes:
+        own: the operands that a program owns.
+        other: those that it goes through.
+        depth: the numbers of a row of them.
+        bytes: the bytes of a number.
+        wide: the products that are tiles.
+        accumulators: the sums that are as deep as operands.
+    """
+
+    own: int
+    other: int
+    depth: int
+    bytes: int
+    wide: int
+    accumulators: int
+
+    def shared(self, tile: Tile) -> int:
+        """Returns the bytes of shared memory, as measured: operands, and a tile on its way."""
+        passing = self.other * tile.other * tile.stages
+        return ((self.own * tile.own + passing) * self.depth + tile.own * tile.other) * self.bytes
+
+    def registers(self, tile: Tile) -> float:
+        """Returns the registers of a thread, as measured: three tiles, and most of each product."""
+        row = self.accumulators * self.depth + (3 + 0.8 * self.wide) * tile.other
+        return 48 + tile.own * row / (WARP * tile.warps)
+
+
+def tile_of(side: Side, needs: Needs, limits: Limits) -> Tile:
+    """Returns what a program of a pass holds at once."""
+    if not needs.wide and not needs.accumulators:
+        return WITHOUT[side]
+    most = REGISTERS if limits.spares_registers else 0.8 * REGISTERS
+    fitting = (
+        tile
+        for tile in WITH_PRODUCTS
+        if needs.shared(tile) <= limits.shared and needs.registers(tile) <= most
+    )
+    return next(fitting, WITH_PRODUCTS[-1])

@@ -1,0 +1,183 @@
+"""Generated passes: what they write is what the graph says, whatever the tiles and the sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import newtriton as nt
+from newtriton.compiler.graph import ops, scalar
+from newtriton.compiler.graph.ir import Graph, N, Node, Op
+from newtriton.compiler.graph.scalar import var
+from newtriton.compiler.passes.passes import Refusal
+from newtriton.compiler.passes.space import Tile
+from newtriton.compiler.streaming import wide
+
+from ...streams import Program, random
+from ...tolerances import RELATIVE, relative_error
+
+pytestmark = [
+    pytest.mark.interpreter,
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # masked elements, in NumPy
+]
+LENGTH, WORDS, BATCH = 37, 71, 3
+TILES = [Tile(64, 64), Tile(16, 32)]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets small values pass, and few classes."""
+    monkeypatch.setattr(wide, "LEAST", 1)
+    monkeypatch.setattr(wide, "MANY", 60)
+
+
+class Words(nn.Module):
+    """Attention of two heads of twelve, whose queries, keys and values are packed, and a head."""
+
+    def __init__(self, dropout: float = 0.0, causal: bool = True, shared: bool = False) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(WORDS, 24), nn.Linear(24, WORDS)
+        self.project, self.out = nn.Linear(24, 72), nn.Linear(24, 24)
+        self.dropout, self.causal, self.shared = dropout, causal, shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.words(x)
+        parts = self.project(h).view(x.shape[0], LENGTH, 3, 2, 12).permute(2, 0, 3, 1, 4)
+        q, k, v = parts.unbind(0)
+        if self.shared:
+            k, v = (a[:, :1].repeat_interleave(2, dim=1) for a in (k, v))
+        o = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=self.causal, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.head(functional.silu(h + self.out(o.transpose(1, 2).reshape(h.shape))))
+
+
+def programs(net: nn.Module, smoothing: float = 0.0) -> Iterator[Graph]:
+    loss = nt.CrossEntropyLoss(label_smoothing=smoothing)
+    example = torch.zeros(2, LENGTH, dtype=torch.int64)
+    known = nt.from_torch(net, example, loss, backend="aten").programs[True]
+    tape = {f"kept {i}": n for i, n in enumerate(known.tape)}
+    first = known.linearize.graph
+    yield Graph(first.name, {**first.outputs, **tape}, first.given)
+    for program in (known.hvp, known.ggnvp, known.quadratic(1), known.factors("kfac", 2)):
+        yield program.graph
+
+
+def check(program: Program, tile: Tile | None = None) -> None:
+    assert program.streams
+    for stream in program.streams:
+        for node, value in program.run(stream, tile).items():
+            expected = program.values[node]
+            error = relative_error(value.double(), expected.double())
+            assert error <= RELATIVE[torch.float32], f"{node!r} of {stream}: {error:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("net", "smoothing"),
+    [
+        pytest.param(Words(), 0.0, id="causal"),
+        pytest.param(Words(causal=False, shared=True), 0.1, id="all keys, one for two heads"),
+        pytest.param(Words(dropout=0.25), 0.0, id="dropout"),
+    ],
+)
+def test_all_programs_of_a_network_of_words(net: nn.Module, smoothing: float):
+    for graph in programs(net, smoothing):
+        check(Program(graph, 1, random(WORDS)), Tile(64, 64))
+
+
+def test_tiles_of_any_size_give_the_same():
+    first, *_ = programs(Words())
+    program = Program(first, 1, random(WORDS))
+    for tile in TILES:
+        check(program, tile)
+
+
+def scores(*lead: int) -> tuple[Node, Node, Node]:
+    """Scores of a few heads, and values of what their rows and columns stand for."""
+    q, k = (ops.input_(name, (*lead, size, 5)) for name, size in (("q", 21), ("k", 33)))
+    return ops.matmul(q, k, tb=True), q, k
+
+
+def softmax(s: Node) -> Node:
+    most = ops.broadcast(ops.row_max(s, stabiliser=True), s.shape, (ops.rank(s) - 1,))
+    return ops.softmax(ops.map_(var(0) - var(1), s, most))
+
+
+def along(x: Node, *axes: int) -> Node:
+    return ops.reduce_sum(x, axes)
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_sums_along_any_axes(tile: Tile):
+    s, q, k = scores(N, 2)
+    p = softmax(s)
+    squares = ops.multiply(p, s)
+    sums = [along(squares, *axes) for axes in ((3,), (2,), (2, 3), (0, 3), (0, 1, 2), (0, 1, 2, 3))]
+    products = [ops.matmul(p, k), ops.matmul(p, q, ta=True)]
+    turned = [ops.transpose(x, (0, 1, 3, 2)) for x in (q, k)]
+    products += [ops.matmul(turned[0], p), ops.matmul(turned[1], p, tb=True)]
+    outputs = {str(i): n for i, n in enumerate([*sums, *products, ops.row_max(s)])}
+    check(Program(Graph("sums", outputs), BATCH, random(WORDS)), tile)
+
+
+def test_copies_have_their_own_and_share_the_rest():
+    s, q, k = scores(N, 2)
+    copies = ops.input_("copies", (3, *k.shape))
+    p = softmax(s)
+    adjoint = ops.multiply(ops.matmul(q, copies, tb=True), ops.broadcast(p, (3, *p.shape), (0,)))
+    outputs = [ops.matmul(p, copies), ops.matmul(adjoint, q, ta=True), ops.matmul(p, k)]
+    graph = Graph("copies", {str(i): n for i, n in enumerate(outputs)})
+    check(Program(graph, BATCH, random(WORDS)), Tile(16, 32))
+
+
+def test_rows_of_which_nothing_is_seen_and_large_scores():
+    s, _, k = scores(N, 2)
+    mask = ops.broadcast(ops.input_("mask", (21, 33)), s.shape, (0, 1))
+    masked = ops.map_(scalar.where(var(1), var(0) * 300.0, -math.inf), s, mask)
+    outputs = [ops.matmul(softmax(masked), k), ops.log_sum_exp(masked), ops.row_max(masked)]
+    graph, usual = Graph("masked", {str(i): n for i, n in enumerate(outputs)}), random(WORDS)
+
+    def feed(node: Node, shape: tuple[int, ...]) -> Tensor:
+        value = usual(node, shape)
+        if node["name"] == "mask":
+            value[0], value[1, :20] = -1.0, -1.0  # nothing, and nothing of the first tile
+        return value
+
+    program = Program(graph, BATCH, feed)
+    for stream in program.streams:
+        for node, value in program.run(stream, Tile(16, 16)).items():
+            torch.testing.assert_close(
+                value, program.values[node].float(), rtol=2e-5, atol=2e-5, equal_nan=True
+            )
+            assert torch.isfinite(value[:, :, 1:]).all()
+
+
+def test_what_does_not_fit_is_said():
+    q, k = (ops.input_(name, (N, 300, 130)) for name in "qk")
+    s = ops.matmul(q, k, tb=True)
+    small, _, _ = scores(N, 2)
+    kept = along(softmax(small), 0)
+    for output, reason in (
+        (softmax(s), ""),
+        (kept, "a sum over axes (0,) keeps both rows and columns"),
+    ):
+        graph = Graph("unfit", {"0": along(output, 2), "1": output})
+        program = Program(graph, BATCH, random(WORDS))
+        found = [program.codes(stream) for stream in program.streams]
+        reasons = [each.reason for each in found if isinstance(each, Refusal)]
+        assert reasons == ([reason] if reason else [])
+
+
+def test_drawn_labels():
+    z, u = ops.input_("z", (N * 5, WORDS)), ops.input_("uniform", (4, N * 5))
+    log_p = ops.map_(var(0), z)
+    graph = Graph("draws", {"k": ops.make(Op.SAMPLE, log_p, u), "l": ops.log_sum_exp(log_p)})
+    program = Program(graph, BATCH, random(WORDS))
+    for stream in program.streams:
+        for node, value in program.run(stream, Tile(16, 16)).items():
+            assert torch.allclose(value.double(), program.values[node].double(), rtol=1e-5)
