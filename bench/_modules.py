@@ -1,4 +1,4 @@
-"""The nn.Modules that are measured after capture: a ResNet, a GPT and a vision transformer."""
+"""The nn.Modules that are measured after capture: a ResNet, a GPT, a vision transformer, parts."""
 
 from __future__ import annotations
 
@@ -42,6 +42,39 @@ def resnet20(width: int = 16, classes: int = 10) -> nn.Sequential:
     return nn.Sequential(*layers, *head)
 
 
+def attention(x: Tensor, heads: int, causal: bool) -> Tensor:
+    """Maps queries, keys and values side by side, N×T×3D, to N×T×D."""
+    batch, positions, width = x.shape[0], x.shape[1], x.shape[2] // 3
+    shape = (batch, positions, heads, width // heads)
+    q, k, v = (t.view(shape).transpose(1, 2) for t in x.split(width, dim=2))
+    o = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return o.transpose(1, 2).reshape(batch, positions, width)
+
+
+class Scaled(nn.Module):
+    """What it is given times a weight for each column: a loss with hardly a network."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x with its columns scaled."""
+        return x * self.weight
+
+
+class Attended(Scaled):
+    """Causal attention alone, on queries, keys and values with a weight for each column."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(3 * width)
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×T×3D to N×T×D."""
+        return attention(x * self.weight, self.heads, causal=True)
+
+
 class Attention(nn.Module):
     """Self-attention of several heads, with one product for queries, keys and values."""
 
@@ -52,11 +85,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×T×D to N×T×D."""
-        batch, positions, width = x.shape
-        shape = (batch, positions, self.heads, width // self.heads)
-        q, k, v = (t.view(shape).transpose(1, 2) for t in self.qkv(x).split(width, dim=2))
-        o = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out(o.transpose(1, 2).reshape(batch, positions, width))
+        return self.out(attention(self.qkv(x), self.heads, self.causal))
 
 
 class Block(nn.Module):

@@ -59,6 +59,11 @@ class Planned(Protocol):
         ...
 
     @property
+    def refusals(self) -> Sequence[str]:
+        """Why streams are computed in blocks on PyTorch's operators, those that are."""
+        ...
+
+    @property
     def scratch(self) -> int:
         """The bytes of the arena."""
         ...

@@ -63,6 +63,7 @@ ROOMS = (
     "bench/paper",
     "bench/kfac_jax",
     "bench/scaling",
+    "bench/sequences",
     "newtriton/command",
 )
 

@@ -112,7 +112,8 @@ def _attention(
     rows = (*query.shape[:-1], key.shape[-2])
     added = order = None
     if is_causal or _is_causal(mask, rows[-2:]):
-        order = tuple(site.scope.constant(torch.arange(n).double()) for n in rows[-2:])
+        queries, keys = (site.scope.constant(torch.arange(n).double()) for n in rows[-2:])
+        order = queries, keys
     elif mask is not None:
         added = spread(_added(site, mask), rows)
     return attention(

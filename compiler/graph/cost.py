@@ -135,10 +135,18 @@ def flops(graph: Graph, batch: int) -> int:
     return sum(FLOPS[node.op](node, batch) for node in graph.computed())
 
 
+def _loaded(node: Node, batch: int) -> int:
+    """Counts the elements that an op reads: of a table the rows that are looked up."""
+    sizes = [_numel(x, batch) for x in node.inputs if x.op is not Op.CONST]
+    if node.op is Op.GATHER_ROWS:
+        sizes[0] = min(sizes[0], _numel(node, batch))
+    return sum(sizes)
+
+
 def traffic(graph: Graph, batch: int, itemsize: int) -> int:
     """Counts the bytes read and written if every op ran alone; views are free."""
     return itemsize * sum(
-        _numel(node, batch) + sum(_numel(i, batch) for i in node.inputs if i.op is not Op.CONST)
+        _numel(node, batch) + _loaded(node, batch)
         for node in graph.computed()
         if node.op not in VIEWS
     )

@@ -223,9 +223,7 @@ class Scope:
         """
         values = values.detach()
         values = values.double() if values.is_floating_point() else values.long()
-        content = hashlib.sha256(values.cpu().contiguous().numpy().tobytes())
-        content.update(repr((values.dtype, tuple(values.shape))).encode())
-        name = content.hexdigest()[:16]
+        name = constant_name(values)
         self.record.constants.setdefault(name, values.clone())
         return constant_leaf(name, values)
 
@@ -273,6 +271,13 @@ def check_one(layer: Layer, x: Any) -> None:
         raise ShapeError(
             "it takes one input: put a layer of your own before it, which takes them all"
         )
+
+
+def constant_name(values: Tensor) -> str:
+    """Returns the name of a constant tensor, float64 or int64, which says what it holds."""
+    content = hashlib.sha256(values.cpu().contiguous().numpy().tobytes())
+    content.update(repr((values.dtype, tuple(values.shape))).encode())
+    return content.hexdigest()[:16]
 
 
 def constant_leaf(name: str, values: Tensor) -> Node:

@@ -41,9 +41,11 @@ class Part:
 
     Attributes:
         of: a sum that tiles give parts of, or a contraction whose accumulator is written apart.
+        integers: which one it is of those that hold integers; None for numbers.
     """
 
     of: Node
+    integers: int | None = None
 
 
 Buffer = Node | Part

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..graph.ir import CONTRACTIONS, Graph, Node, Op, batch_axis
+from ..graph.ir import CONTRACTIONS, Graph, Node, Op, batch_axis, concrete
 from ..streaming.streams import Stream
 from ..streaming.views import View
 from .precision import is_rounded
@@ -77,7 +78,8 @@ class Kernel:
             that adds the parts.
         way: how the anchors are computed.
         adds: the kernels whose accumulators it reads from memory, where their way is apart.
-        reads: the values that it loads from memory, in order.
+        reads: the values that it loads from memory, in order, each with the number of indices at
+            which an element of the space reads it; None where it is read whole.
         writes: the values that it stores to memory, in order.
         stream: what it computes in passing, if that is what it does.
         views: how the values that the stream reads lie in memory, in its order.
@@ -91,7 +93,7 @@ class Kernel:
     partials: list[Node] = field(default_factory=list)
     way: Way = ALONE
     adds: list[Kernel] = field(default_factory=list)
-    reads: dict[Node, None] = field(default_factory=dict)
+    reads: dict[Node, int | None] = field(default_factory=dict)
     writes: dict[Node, None] = field(default_factory=dict)
     stream: Stream | None = None
     views: Sequence[View] = ()
@@ -121,6 +123,15 @@ class Kernel:
         """Whether a tile must hold all columns: something is computed per row."""
         shapes = [n.shape for n in self.body] + [n.inputs[0].shape for n in self.partials]
         return any(map(self.space.along_rows, shapes))
+
+    def loads(self, node: Node, batch: int) -> int:
+        """Returns how many elements of a value are read: no more than there are, or are looked up.
+
+        A kernel that looks up rows of a table, or takes a slice, does not read all of it.
+        """
+        places, elements = self.reads[node], math.prod(concrete(self.space.shape, batch))
+        whole = node.type.numel(batch)
+        return whole if places is None else min(whole, places * elements)
 
     def __str__(self) -> str:
         names = [n.op.value for n in self.nodes] + [f"{n.op.value}/tile" for n in self.partials]
@@ -167,11 +178,12 @@ class Schedule:
     def traffic(self, batch: int) -> int:
         """Returns the bytes that kernels read and write at a batch size.
 
-        Each value counts once a kernel; partial sums are left out.
+        Each element counts once a kernel; partial sums are left out.
         """
         total = 0
         for kernel in self.kernels:
-            values = [*kernel.reads, *kernel.writes]
+            total += sum(width(node) * kernel.loads(node, batch) for node in kernel.reads)
+            values = [*kernel.writes]
             for head in kernel.adds or [kernel]:
                 if head.way.apart:  # accumulators: written by one kernel, read by the other
                     values += [*head.anchors[-1:]] * head.way.splits

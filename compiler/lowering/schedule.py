@@ -17,6 +17,7 @@ from .kernel import ALONE, ANCHORS, Schedule
 from .placement import Placement
 from .reading import Reading, Ways
 from .space import home_space, in_rows_of_last_axis, is_partial, small, space_of
+from .tile import in_loop
 
 
 def schedule(graph: Graph, batch: int = 1, ways: Ways = lambda *_: ALONE) -> Schedule:
@@ -121,14 +122,16 @@ def note_memory(placement: Placement) -> None:
         if node in owner:
             owner[node].writes[node] = None
     for kernel in placement.order:
-        found = [x for a in kernel.anchors for x in operands.get(a, ())[:2]]
-        found += [view.of for view in kernel.views if view.of.op is not Op.CONST]
-        if not kernel.way.apart:
-            found += [source for source, _ in placement.read_by(kernel)]
-        for source in found:
+        whole = [x for a in kernel.anchors for x in operands.get(a, ())[:2]]
+        whole += [view.of for view in kernel.views if view.of.op is not Op.CONST]
+        found: dict[Node, int | None] = dict.fromkeys(whole)
+        for source, at in () if kernel.way.apart else placement.read_by(kernel):
+            places = found.get(source, 0)
+            found[source] = None if places is None or in_loop(at) else places + 1
+        for source, places in found.items():
             producer = owner.get(source)
             if producer is not kernel:
-                kernel.reads[source] = None
+                kernel.reads[source] = places
                 if producer is not None:
                     producer.writes[source] = None
 

@@ -9,7 +9,7 @@ interned: equal terms are one object. `printing` writes them as Triton.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -304,6 +304,18 @@ BATCH = Index.named("batch")  # the batch size, an argument of every generated f
 UNKNOWN = Value(Form.UNKNOWN)  # the element that a reader has not read; it cannot be printed
 
 V = TypeVar("V", Index, Value)
+
+
+def in_loop(terms: Iterable[Term]) -> bool:
+    """Whether a term varies with the index of a loop, which is none of the tile's."""
+    waiting, seen = [*terms], set[Term]()
+    while waiting:
+        term = waiting.pop()
+        if term.form is Form.NAME and not term.spans and term is not BATCH:
+            return True
+        waiting += [x for x in term.args if x not in seen]
+        seen.update(term.args)
+    return False
 
 
 def where(condition: Mask, value: V, otherwise: V) -> V:

@@ -1,8 +1,8 @@
 """A block of a stream as a graph of its own: some samples, some heads, some rows of each.
 
-All axes of a wide value but that of its columns are cut, and with them the axes of other values that
-go along them. So a block sees whole rows; what it gives is a part of a value along the axes that
-are cut, and a term of a sum where one of them has been summed over.
+All axes of a wide value but that of its columns are cut, and with them the axes of other values
+that go along them. So a block sees whole rows, up to what a causal order hides; what it gives is a
+part of a value along the axes that are cut, and a term of a sum where one of them is summed over.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from functools import cached_property
 
 from ..graph import ops, scalar
 from ..graph.ir import Graph, N, Node, Op, Shape, is_batched
+from .hidden import hides
 from .streams import Stream, wide_of
 from .wide import trailing
 
 Cut = tuple[int | None, ...]  # by axis of a value, the axis of the stream's shape that it is cut by
-Sizes = tuple[int, ...]  # by axis of the stream's shape but the last, how much of it a block has
+Sizes = tuple[int, ...]  # by axis of the stream's shape, how much of it a block has
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,15 @@ class Blocks:
         stream: what is computed.
 
     Attributes:
+        hides: whether columns beyond the last row of a block are left out; the others are there.
         sinks: what every block gives.
     """
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self._cut: Cut = (*range(len(stream.shape) - 1), None)
+        self.hides = hides(stream)
+        columns = len(stream.shape) - 1
+        self._cut: Cut = (*range(columns), columns if self.hides else None)
         self._inside = set(stream.nodes)
         self._cuts: dict[Node, Cut] = {}
         self._summed: set[Node] = set()
@@ -87,9 +91,9 @@ class Blocks:
         return max(self.whole(n) for n in wide_of(self.stream))
 
     def whole(self, node: Node) -> int:
-        """Returns the elements of a value over the axes that are left whole."""
-        cut = self._cuts[node]
-        return math.prod(d for d, by in zip(node.shape, cut, strict=True) if by is None)
+        """Returns the elements of a value over its columns and what comes before the cut axes."""
+        axes = zip(node.shape, self._cuts[node], strict=True)
+        return math.prod(d for d, by in axes if not self._is_split(by))
 
     def block(self, sizes: Sizes) -> Block:
         """Returns the graph of a block of a size; that of its samples is the batch size."""
@@ -164,7 +168,7 @@ class Blocks:
     def _reduce_sum(self, node: Node) -> Sequence[Cut]:
         cut, axes = self._cuts[node.inputs[0]], node["axes"]
         self._cuts[node] = tuple(by for i, by in enumerate(cut) if i not in axes)
-        if any(cut[axis] is not None for axis in axes):
+        if any(self._is_split(cut[axis]) for axis in axes):
             self._summed.add(node)
         return [cut]
 
@@ -199,9 +203,13 @@ class Blocks:
         else:
             self._cuts[node] = (*lead, None, kept)
             operands = [_matrix(other, lead, None, summed, turned[0]), cut]
-        if summed is not None:
+        if self._is_split(summed):
             self._summed.add(node)
         return operands
+
+    def _is_split(self, by: int | None) -> bool:
+        """Whether an axis is cut so that what is summed over it comes from several blocks."""
+        return by is not None and by < len(self._cut) - 1
 
 
 def _matrix(x: Node, lead: Cut, row: int | None, column: int | None, turned: bool) -> Cut:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..graph.ir import Graph, Node, Op, Shape, is_batched, show, topological
+from .regrouping import regrouped
 from .streams import in_order
 from .wide import LEAST, NORMALISED, SHORT, depth, trailing, wide_shapes
 
@@ -36,11 +37,24 @@ def described(graph: Graph, asked: Iterable[Node], deepest: int | None = None) -
         deepest: the depth up to which products are computed in passing; None for any.
     """
     alike: dict[str, dict[str, None]] = {}
-    readers = _readers(graph, frozenset(asked), deepest)
+    graph = _in_rows(graph, asked)
+    readers = _readers(graph, deepest)
     for rows in _rows(graph):
         how = _passing(rows, readers, deepest) if rows.wide else _kept(rows)
         alike.setdefault(f"{show(rows.shape)} {how}", {})[rows.place] = None
     return [f"{_names([*places])}: {how}" for how, places in alike.items()]
+
+
+def streams(graph: Graph, asked: Iterable[Node]) -> int:
+    """Returns the number of streams in which PyTorch's operators compute a graph."""
+    graph = _in_rows(graph, asked)
+    return len(in_order(graph, graph.outputs.values())[1])
+
+
+def _in_rows(graph: Graph, asked: Iterable[Node]) -> Graph:
+    """Returns the graph of what is asked for, wide values in one shape."""
+    outputs = {str(i): n for i, n in enumerate(dict.fromkeys(asked))}
+    return Graph(graph.name, regrouped(outputs, graph.given), graph.given)
 
 
 def _rows(graph: Graph) -> Iterator[Rows]:
@@ -66,13 +80,12 @@ def _origin(x: Node) -> Node | None:
     return x if x.op is Op.MATMUL else None
 
 
-def _readers(
-    graph: Graph, asked: frozenset[Node], deepest: int | None
-) -> dict[Shape, dict[str, None]]:
+def _readers(graph: Graph, deepest: int | None) -> dict[Shape, dict[str, None]]:
     """Returns of wide shapes what reads values of it that it needs whole."""
-    items, streams = in_order(graph, asked, deepest)
+    asked = frozenset(graph.outputs.values())
+    items, found_streams = in_order(graph, asked, deepest)
     found: dict[Shape, dict[str, None]] = {}
-    for stream in streams:
+    for stream in found_streams:
         for x in stream.writes:
             if trailing(x.shape, frozenset({stream.shape})) is None:
                 continue

@@ -203,9 +203,19 @@ class _Finder:
 
     def _read_at(self, node: Node, x: Node, shape: Shape) -> int:
         """Returns the first stage at which something in passing can read an operand."""
-        if node in self.wide and x not in self.wide and not _by_rows(node):
-            return self.since.get(x, 0)
-        return self._ready(x, shape)
+        return self._ready(x, shape) if self._along(x, node) else self.since.get(x, 0)
+
+    def _along(self, x: Node, reader: Node) -> bool:
+        """Whether what reads an operand needs no more of it than the rows that pass."""
+        if x in self.wide:
+            return True
+        if reader.op is Op.MATMUL:  # over rows, both operands' own
+            over_rows = reader["transpose_a"] and not reader["transpose_b"]
+            return over_rows and reader not in self.wide
+        if reader.op is not Op.BROADCAST:
+            return reader.op is Op.MAP
+        kept = [axis for axis in range(len(reader.shape)) if axis not in reader["axes"]]
+        return kept[-1:] == [len(reader.shape) - 2]
 
     def _ready(self, x: Node, shape: Shape) -> int:
         """Returns the first stage at which a value can be read in passing."""
@@ -237,7 +247,7 @@ class _Finder:
         needed = math.inf if reader in self.wide else due.get(reader, math.inf)
         if reader in self.stage:
             passes = x in self.wide or self._in_passing(x)
-            needed = min(needed, self.stage[reader] + passes)
+            needed = min(needed, self.stage[reader] + (passes and self._along(x, reader)))
         return needed
 
     def _wide_below(self, sink: Node) -> set[Node]:
@@ -295,14 +305,6 @@ def is_of_rows(node: Node, wide: Collection[Node]) -> bool:
     if node.op is Op.MATMUL:
         return node.inputs[0] in wide and not node["transpose_a"]
     return node.op in OF_ROWS
-
-
-def _by_rows(node: Node) -> bool:
-    """Whether an element of a wide value is made of what belongs to its own row."""
-    if node.op is not Op.BROADCAST:
-        return node.op is Op.MAP
-    kept = [axis for axis in range(len(node.shape)) if axis not in node["axes"]]
-    return kept[-1:] == [len(node.shape) - 2]
 
 
 def wide_of(stream: Stream) -> list[Node]:

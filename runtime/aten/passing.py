@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Graph, Node, Op, concrete, is_batched
-from ...compiler.streaming.blocks import Block, Blocks, Cut, Sizes
+from ...compiler.streaming.blocks import Block, Blocks, Cut, Sink, Sizes
 from ...compiler.streaming.streams import Stream
 from ..backend import Context
 from ..recent import Recent
 
 BLOCK = 1 << 20  # elements of a wide value's block: a few of them fit the last-level cache
+SLABS, SLAB = 4, 128  # into how many slabs rows are cut where columns are hidden, and the least one
 
 Part = Sequence[tuple[int, int]]  # by axis of the stream's shape, where a block begins and its size
 Run = Callable[[Context, Mapping[Node, Tensor]], Mapping[Node, Tensor]]
@@ -35,37 +36,29 @@ class Passing:
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
         """Returns the tensors of the sinks, from those of what the stream reads."""
         values = dict(zip(self.stream.reads, operands, strict=True))
-        totals = [self._new(context, n, summed) for n, _, summed in self._sinks()]
-        seen: set[tuple[int, object]] = set()
+        totals = [self._new(context, sink) for sink in self.blocks.sinks]
         for part in self.parts(context.batch, thoroughly=context.device.type != "meta"):
             found = self._run(context, values, part)
-            for i, (total, value, (_, cut, summed)) in enumerate(
-                zip(totals, found, self._sinks(), strict=True)
-            ):
-                target = cut_out(total, cut, part)
-                where = (i, tuple(part[by] for by in cut if by is not None))
-                if summed and where in seen:
+            for total, value, sink in zip(totals, found, self.blocks.sinks, strict=True):
+                target = cut_out(total, sink.cut, part)
+                if sink.summed:
                     target.add_(value)
                 else:
                     target.copy_(value)
-                seen.add(where)
         dtypes = (
             torch.int64 if n.type.kind == "int" else context.dtype for n in self.stream.writes
         )
         return [total.to(dtype) for total, dtype in zip(totals, dtypes, strict=True)]
 
-    def _sinks(self) -> Iterator[tuple[Node, Cut, bool]]:
-        return ((s.of, s.cut, s.summed) for s in self.blocks.sinks)
-
     @staticmethod
-    def _new(context: Context, node: Node, summed: bool) -> Tensor:
+    def _new(context: Context, sink: Sink) -> Tensor:
         """Returns memory for a sink; sums of many blocks are added up in float64."""
-        shape = concrete(node.shape, context.batch)
-        if node.type.kind == "int":
+        shape = concrete(sink.of.shape, context.batch)
+        if sink.of.type.kind == "int":
             return torch.empty(shape, dtype=torch.int64, device=context.device)
-        if summed and node.op is Op.REDUCE_SUM:
-            return torch.empty(shape, dtype=torch.float64, device=context.device)
-        return context.empty(shape)
+        if sink.summed and sink.of.op is Op.REDUCE_SUM:
+            return torch.zeros(shape, dtype=torch.float64, device=context.device)
+        return context.empty(shape).zero_() if sink.summed else context.empty(shape)
 
     def parts(self, batch: int, thoroughly: bool = True) -> Iterator[Part]:
         """Yields where blocks begin and end.
@@ -74,22 +67,25 @@ class Passing:
             batch: the batch size.
             thoroughly: whether all of them are wanted, not only as many as memory shows in.
         """
-        least = max((self.blocks.whole(n) for n, _, summed in self._sinks() if summed), default=0)
-        room = max(BLOCK, least) // self.blocks.elements
-        axes: list[list[tuple[int, int]]] = []
-        for size in concrete(self.stream.shape, batch)[-2::-1]:
-            taken = min(size, max(1, room))
-            taken = -(-size // -(-size // taken))
-            room = room // taken if taken == size else 0
-            axes.append([(at, min(taken, size - at)) for at in range(0, size, taken)])
+        summed = (self.blocks.whole(sink.of) for sink in self.blocks.sinks if sink.summed)
+        room = max(BLOCK, *summed, 0) // self.blocks.elements
+        *lead, rows, columns = concrete(self.stream.shape, batch)
+        most = max(SLAB, -(-rows // SLABS)) if self.blocks.hides else rows
+        axes = [_pieces(rows, min(room, most))]
+        for size in lead[::-1]:
+            taken = axes[-1][0][1]
+            room = room // taken if len(axes[-1]) == 1 or len(axes) == 1 else 0
+            axes.append(_pieces(size, room))
         parts = list(product(*axes[::-1]))
-        yield from parts if thoroughly else [*parts[:2], *parts[-1:]]
+        for part in parts if thoroughly else [*parts[:2], *parts[-1:]]:
+            seen = min(columns, sum(part[-1])) if self.blocks.hides else columns
+            yield (*part, (0, seen))
 
     def _run(self, context: Context, values: Mapping[Node, Tensor], part: Part) -> Sequence[Tensor]:
         """Returns what a block gives of each sink."""
         shape, sizes = self.stream.shape, tuple(size for _, size in part)
-        samples = next((n for d, n in zip(shape, sizes, strict=False) if is_batched(d)), 1)
-        key = tuple(1 if is_batched(d) else n for d, n in zip(shape, sizes, strict=False))
+        samples = next((n for d, n in zip(shape, sizes, strict=True) if is_batched(d)), 1)
+        key = tuple(1 if is_batched(d) else n for d, n in zip(shape, sizes, strict=True))
         block, run = self._made.made(key, lambda: self._block(key))
         feed: dict[Node, Tensor] = {}
         for leaf, read in block.leaves.items():
@@ -104,6 +100,12 @@ class Passing:
     def _block(self, sizes: Sizes) -> tuple[Block, Run]:
         block = self.blocks.block(sizes)
         return block, self._executor(block.graph)
+
+
+def _pieces(size: int, most: int) -> list[tuple[int, int]]:
+    """Returns where pieces of an axis begin, and their sizes, as equal as they can be."""
+    taken = -(-size // -(-size // max(1, min(size, most))))
+    return [(at, min(taken, size - at)) for at in range(0, size, taken)]
 
 
 def cut_out(x: Tensor, cut: Cut, part: Part) -> Tensor:

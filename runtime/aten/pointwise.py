@@ -290,8 +290,9 @@ class Pointwise:
         self.writes = [*self.wanted, *self.sums]
         self.shape = maps[0].shape
         self._of_ints = any(x.type.kind == "int" for x in self.reads)
-        alone = len(self.maps) == 1
-        self._fused = FUSED_MAPS.get(maps[0]["expr"]) if alone else None
+        expr = maps[0]["expr"]
+        alone = len(self.maps) == 1 and {*scalar.operands(expr)} == {*range(len(self.reads))}
+        self._fused = FUSED_MAPS.get(expr) if alone else None
         self._loops = Recent[int, _Loop]()
 
     def single(self, context: Context, *operands: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import Node, Op, concrete
 from ...kernels.gram import gram
+from ...kernels.memory import empty
 from ...kernels.patch_gram import patch_gram
 from ...kernels.products import times_transposed
 from ..backend import Context
@@ -292,7 +293,7 @@ def _scatter_rows(node: Node) -> Call:
         """Adds rows up in a fixed order, so that two runs are equal."""
         lead = ct.shape[: ct.ndim - 1 - index.ndim]
         rows, places = ct.reshape(*lead, -1, ct.shape[-1]), index.reshape(-1)
-        result = ct.new_zeros(*lead, size, ct.shape[-1])
+        result = empty((*lead, size, ct.shape[-1]), ct.dtype, ct.device).zero_()
         if ct.is_cuda:  # there `index_add_` adds by atomics; this sorts the places first
             return aten.index_put_(result, [*[None] * len(lead), places.long()], rows, True)
         return result.index_add_(-2, places, rows)
@@ -302,8 +303,10 @@ def _scatter_rows(node: Node) -> Call:
 
 def _gather_rows(node: Node) -> Call:
     def call(context: Context, table: Tensor, index: Tensor) -> Tensor:
-        rows = table.index_select(-2, index.reshape(-1))
-        return rows.view(*table.shape[:-2], *index.shape, table.shape[-1])
+        lead, places = table.shape[:-2], index.reshape(-1)
+        rows = empty((*lead, len(places), table.shape[-1]), table.dtype, table.device)
+        torch.index_select(table, -2, places, out=rows)
+        return rows.view(*lead, *index.shape, table.shape[-1])
 
     return call
 

@@ -1,4 +1,4 @@
-"""The kinds of launch: pointwise kernels, a contraction, a patch Gram, the vendor's, streams.
+"""The kinds of launch: pointwise, contractions, patch Grams, rows added, the vendor's, streams.
 
 A launch is made once per plan, of what the code generator has written, and run in every call. To
 add a kind: a class here, and its entry in `KINDS`.
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,14 @@ from ...compiler.lowering.precision import ROUNDED
 from ...compiler.passes.passes import PassCode, Refusal
 from ...compiler.streaming.views import View
 from ...kernels.lags import assemble, rectangle_products
+from ...kernels.scatter_rows import (
+    add_parts,
+    find_words,
+    merge_runs,
+    merges,
+    scatter_rows,
+    sort_runs,
+)
 from ..aten.executor import AtenExecutor
 from ..aten.passing import Passing
 from ..aten.rules import ATEN
@@ -36,7 +44,7 @@ from .call import Argument, Call, Memory, types_of
 from .compiling import Job
 from .settings import Settings
 from .storage import Use
-from .tiles import ContractionTiling, PatchTiling, Tiling
+from .tiles import ContractionTiling, PatchTiling, RowTiling, Tiling
 
 HELD_BY_FOUR_WARPS = 4096  # elements of a tile, several values of each, without spills
 
@@ -243,6 +251,58 @@ class PatchGramLaunch(TritonLaunch):
         self.use = Use([image, products, *kernel.writes], {products: tiling.scratch})
 
 
+class ScatterLaunch(TritonLaunch):
+    """Rows added at indices: these are sorted, and the rows of each word added in their order."""
+
+    def __init__(self, slots: LaunchCode, module: ModuleType, generated: Generated) -> None:
+        (kernel,), (code,) = slots.kernels, slots.codes
+        tiling = generated.tilings[kernel]
+        assert isinstance(tiling, RowTiling)
+        self.kernels, instances = slots.kernels, tiling.instances
+        ((rows, index),), (node,) = generated.operands(kernel), kernel.anchors
+        first, second, starts = (Part(node, i) for i in range(3))
+        sums, count, size, parts = Part(node), tiling.count, tiling.shapes.size, tiling.parts
+        given: list[tuple[Any, dict[str, Argument]]] = [
+            (sort_runs, {"index": index, "ordered": first, "count": count, "size": size})
+        ]
+        for run in merges(count, tiling.tiles.run):
+            numbers = {"count": count, "run": run, "steps": run.bit_length()}
+            given.append((merge_runs, {"ordered": first, "merged": second, **numbers}))
+            first, second = second, first
+        numbers = {"count": count, "size": size, "steps": count.bit_length()}
+        given.append((find_words, {"ordered": first, "starts": starts, **numbers}))
+        known = {"rows": rows, "ordered": first}
+        if parts:
+            given.append((add_parts, {**known, "sums": sums, "count": count, "parts": parts}))
+        given.append((scatter_rows, {
+            **known, "starts": starts, "sums": sums, "p": tuple(code.pointers),
+            "batch": generated.batch, "total": tiling.rows, "count": count, "parts": parts,
+        }))  # fmt: skip
+        wide = generated.wide(slots.kernels, slots.codes)
+        if tiling.shapes.columns % 4 == 0:
+            wide |= {scatter_rows.__name__, add_parts.__name__}
+        stages = {"STAGES": tuple(name and getattr(module, name) for name in code.stages)}
+        constants = {**tiling.constants, scatter_rows: tiling.constants[scatter_rows] | stages}
+        self.calls = [
+            Call(
+                Job(
+                    f"{_title(kernel)} {function.__name__}", "pointwise", function,
+                    types_of(arguments), constants[function], wide=wide,
+                ),
+                instances[function], arguments,
+            )
+            for function, arguments in given
+        ]  # fmt: skip
+        self.use = Use(
+            [*code.pointers, rows, index, first, second, starts, sums],
+            {
+                first: 2 * count, second: 2 * count, starts: size + 1,
+                sums: max(1, tiling.sums), **generated.sums(kernel),
+            },
+            list(_overwriting(slots.kernels, slots.codes, {rows, index})),
+        )  # fmt: skip
+
+
 class VendorLaunch(Launch):
     """A contraction by PyTorch's operator, without bias and scale: another kernel adds them.
 
@@ -311,9 +371,10 @@ class BlocksLaunch(Launch):
     calls = ()
     recordable = True
 
-    def __init__(self, kernel: Kernel, generated: Generated) -> None:
+    def __init__(self, kernel: Kernel, refusal: Refusal, batch: int) -> None:
         assert kernel.stream is not None
-        self.kernels, self.batch, self.views = [kernel], generated.batch, kernel.views
+        self.kernels, self.batch, self.views = [kernel], batch, kernel.views
+        self.refusal = f"{kernel.space} in blocks on PyTorch's operators: {refusal.reason}"
         self.passing = Passing(kernel.stream, lambda graph: AtenExecutor(graph, streams=False))
         self.use = Use([*kernel.reads, *kernel.writes], {}, working=self._working)
 
@@ -351,6 +412,7 @@ class BlocksLaunch(Launch):
 KINDS: dict[type, Callable[[LaunchCode, ModuleType, Generated], Launch]] = {
     ContractionTiling: ContractionLaunch,
     PatchTiling: PatchGramLaunch,
+    RowTiling: ScatterLaunch,
 }
 
 
@@ -366,9 +428,10 @@ def make_launch(slots: LaunchCode, module: ModuleType, generated: Generated) -> 
     if not kernel.anchors:
         return PointwiseLaunch(slots, module, generated)
     if kernel in generated.passes:
-        codes = generated.passes[kernel]
-        refused = isinstance(codes, Refusal)
-        return BlocksLaunch(kernel, generated) if refused else PassLaunch(kernel, codes, generated)
+        found = generated.passes[kernel]
+        if isinstance(found, Refusal):
+            return BlocksLaunch(kernel, found, generated.batch)
+        return PassLaunch(kernel, found, generated)
     if kernel.way.by_vendor:
         return VendorLaunch(slots, module, generated)
     return KINDS[type(generated.tilings[kernel])](slots, module, generated)

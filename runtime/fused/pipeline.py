@@ -19,6 +19,7 @@ from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
 from ...compiler.passes.passes import PassCode, Refusal, pass_codes
 from ...compiler.passes.placing import Place, in_rows, viewed
+from ...compiler.streaming.regrouping import regrouped
 from ...compiler.streaming.views import View
 from . import codecache
 from .launch import Generated, Launch, make_launch
@@ -26,7 +27,7 @@ from .plan import TAPE, Plan
 from .selection import Selection
 from .settings import Settings
 from .storage import LIMIT, Count, Storage, check_counts, lay_out
-from .tiles import PatchTiling, Tiling, pointwise_tile
+from .tiles import PatchTiling, RowTiling, Tiling, pointwise_tile
 
 Check = Callable[[Graph], Graph]
 
@@ -63,7 +64,9 @@ def lower(
         check: sees the graph after every pass.
     """
     taped = check(keep_values(program, keep))
-    rounded, became = with_precision(taped, precision)
+    wide = check(Graph(taped.name, regrouped(taped.outputs, taped.given), taped.given))
+    rounded, became = with_precision(wide, precision)
+    became |= {n: became[wide.outputs[name]] for name, n in taped.outputs.items()}
     return Lowered(taped.outputs, check(rounded), became)
 
 
@@ -169,6 +172,10 @@ def _counted_by_contraction(
     kernel: Kernel, operands: Sequence[Node], tiling: Tiling
 ) -> Iterator[tuple[str, Count]]:
     """Yields pixels up to the end of the last tile, places of taps, and parts of sums."""
+    if isinstance(tiling, RowTiling):
+        index = kernel.anchors[0].inputs[1]
+        yield f"the sorted {index!r}", lambda batch: 2 * index.type.numel(batch)
+        return
     depth = tiling.constants["BK"] * tiling.constants["SPLIT"]
     for x in operands:
         pixels = lambda batch, x=x: math.prod(concrete(x.shape[:-1], batch)) + depth  # noqa: E731

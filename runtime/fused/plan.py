@@ -24,7 +24,7 @@ from ..backend import Context
 from ..footprint import META, Allocations, Footprint
 from .call import WIDTH, Memory, aligned
 from .compiling import Job, compile_once
-from .launch import Launch
+from .launch import BlocksLaunch, Launch
 from .replay import Record, Replays
 from .storage import Storage, dtype_of, lay_out
 
@@ -77,6 +77,11 @@ class Plan:
         outputs = self.schedule.graph.outputs.items()
         kept = [*self.made, *(base(n) for name, n in outputs if name.startswith(TAPE))]
         return [n for n in dict.fromkeys(kept) if n not in self.storage.given]
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why streams are computed in blocks on PyTorch's operators, those that are."""
+        return [launch.refusal for launch in self.launches if isinstance(launch, BlocksLaunch)]
 
     def shape(self, node: Node) -> tuple[int, ...]:
         """Returns the shape of a node at the batch size."""

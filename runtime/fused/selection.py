@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from ...compiler.graph.ir import Graph, Node
+from ...compiler.graph.ir import CONTRACTIONS, Graph, Node
 from ...compiler.lowering.kernel import VENDOR, Way
 from ...compiler.lowering.precision import ROUNDED
 from ...compiler.lowering.reading import contractions
+from ...compiler.lowering.space import GRAMS
 from .settings import Settings
 from .tiles import Tiling, computable, tiling
 
 FUSED, IN_FOUR_WARPS, BY_VENDOR = WAYS = "fused", "fused, in four warps", "vendor"
+COMPARED = CONTRACTIONS | GRAMS  # what the vendor's library may be faster at
 
 
 class Comparison(Protocol):
@@ -42,13 +44,16 @@ class Selection:
     def prepare(self, graphs: Sequence[Graph], batch: int) -> None:
         """Gets ready to decide about all contractions of some graphs."""
         if self.comparison is not None:
-            found = [n for graph in graphs for n in contractions(graph) if computable(n)]
-            self.comparison.prepare(found, batch)
+            nodes = [n for graph in graphs for n in contractions(graph)]
+            compared = [n for n in nodes if n.op in COMPARED and computable(n)]
+            self.comparison.prepare(compared, batch)
 
     def chosen(self, node: Node, batch: int) -> str:
         """Returns which of `WAYS` computes a contraction."""
         if not computable(node):
             return BY_VENDOR
+        if node.op not in COMPARED:
+            return FUSED
         if self.comparison is not None:
             return self.comparison.fastest(node, batch)
         return self.settings.contractions

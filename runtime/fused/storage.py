@@ -27,7 +27,8 @@ LIMIT = 1 << 31  # kernels count in 32 bits: 64 would cost registers in loops th
 
 def dtype_of(buffer: Buffer) -> torch.dtype:
     """Returns the type as which the elements of a buffer are stored."""
-    if isinstance(buffer, Node) and buffer.type.kind == "int":
+    whole = buffer.type.kind == "int" if isinstance(buffer, Node) else buffer.integers is not None
+    if whole:
         return torch.int32
     half = isinstance(buffer, Node) and is_rounded(buffer) and buffer["expr"].op == "bf16"
     return torch.bfloat16 if half else torch.float32

@@ -20,6 +20,7 @@ from ...kernels.contraction import Geometry, Tiles, contraction
 from ...kernels.lags import PatchGeometry
 from ...kernels.outer import OuterGeometry, outer
 from ...kernels.pointwise import power, tile_shape
+from ...kernels.scatter_rows import RowGeometry, RowTiles
 from .chips import Chip
 
 # Columns and depth of the largest tiles that compile without spills.
@@ -75,8 +76,37 @@ class PatchTiling:
     split: int = 1
 
 
-Shapes = Geometry | OuterGeometry | PatchGeometry
-Tiling = ContractionTiling | PatchTiling
+@dataclass(frozen=True)
+class RowTiling:
+    """The launches that add rows at indices.
+
+    Attributes:
+        shapes: the shapes of tables and rows.
+        count: the number of indices.
+        rows: the rows of all tables.
+        parts: the parts of the sorted rows that may be added beforehand.
+        sums: the number of elements of their sums.
+        tiles: how rows are sorted and added.
+        instances: by kernel, the number of its program instances.
+        constants: by kernel, its constexpr arguments and options.
+        tile: what a slot sees at once.
+        split: one, since a tile has whole sums.
+    """
+
+    shapes: RowGeometry
+    count: int
+    rows: int
+    parts: int
+    sums: int
+    tiles: RowTiles
+    instances: dict[Any, int]
+    constants: dict[Any, dict[str, Any]]
+    tile: Tile
+    split: int = 1
+
+
+Shapes = Geometry | OuterGeometry | PatchGeometry | RowGeometry
+Tiling = ContractionTiling | PatchTiling | RowTiling
 
 
 # --- shapes ---------------------------------------------------------------------------------------
@@ -134,6 +164,10 @@ def _patch_gram(node: Node) -> Shapes:
     )  # fmt: skip
 
 
+def _scatter_rows(node: Node) -> Shapes:
+    return RowGeometry(*node.shape[-2:])
+
+
 SHAPES: dict[Op, Callable[[Node], Shapes | None]] = {
     Op.MATMUL: _matmul,
     Op.CONV: _conv,
@@ -141,7 +175,8 @@ SHAPES: dict[Op, Callable[[Node], Shapes | None]] = {
     Op.CONV_WEIGHT_GRAD: _weight_grad,
     Op.GRAM: _gram,
     Op.PATCH_GRAM: _patch_gram,
-    **dict.fromkeys((Op.SPECTRAL, Op.SCATTER_ROWS, Op.ALL_SUM), lambda node: None),
+    Op.SCATTER_ROWS: _scatter_rows,
+    **dict.fromkeys((Op.SPECTRAL, Op.ALL_SUM), lambda node: None),
 }
 
 
@@ -226,10 +261,25 @@ def _patches(
     return PatchTiling(shapes, shapes.instances(tiles), constants, blocks, assembly, scratch)
 
 
+def _rows(
+    shapes: RowGeometry, node: Node, batch: int, precision: str, chip: Chip | None, _: bool
+) -> Tiling:
+    count, copies = (math.prod(concrete(x, batch)) for x in (node.inputs[1].shape, node.shape[:-2]))
+    tiles = _row_tiles(shapes, copies, count, chip)
+    parts, rows = count // tiles.part, copies * shapes.size
+    tile = Tile(tiles.bm, tiles.bn, -(-shapes.columns // tiles.bn))
+    instances = shapes.instances(tiles, copies, count)
+    options = chip.limits if chip else {}
+    constants = {kernel: found | options for kernel, found in shapes.constants(tiles).items()}
+    sums = copies * parts * shapes.columns
+    return RowTiling(shapes, count, rows, parts, sums, tiles, instances, constants, tile)
+
+
 TILINGS: dict[type, Callable[[Any, Node, int, str, Chip | None, bool], Tiling]] = {
     Geometry: _contraction,
     OuterGeometry: _outer,
     PatchGeometry: _patches,
+    RowGeometry: _rows,
 }
 
 
@@ -318,6 +368,10 @@ def _patch_tiles(
     most = min(-(-batch * math.prod(shapes.size) // 256), 4 * waves)
     split = max(1, min(waves * chip.processors // shapes.instances(tiles), most))
     return replace(tiles, split=split), (16, 64)
+
+
+def _row_tiles(shapes: RowGeometry, copies: int, count: int, chip: Chip | None) -> RowTiles:
+    return shapes.tiles(copies, count, 1024 if chip else 8192)
 
 
 def _warps(bm: int, bn: int, precision: str, chip: Chip) -> int:

@@ -14,8 +14,7 @@ from ...compiler.graph.ir import Graph, Node, concrete
 from ...compiler.graph.program import Program
 from ...compiler.lowering.reading import DEEPEST
 from ...compiler.programs import Programs
-from ...compiler.streaming.described import described
-from ...compiler.streaming.streams import in_order
+from ...compiler.streaming.described import described, streams
 from .. import capacity
 from ..backend import Planned
 from ..capacity import size
@@ -54,17 +53,17 @@ def explain(
     head = (
         f"{'program':<{names}}  {'ops':>5} {'units':>6} {'GFLOP':>9} {'MB moved':>9} {'MB held':>9}"
     )
-    lines, details, made, streams = list[str](), list[str](), list[Node](), dict[str, int]()
-    deepest: int | None = None
+    lines, details, made, counts = list[str](), list[str](), list[Node](), dict[str, int]()
+    deepest, refusals = None, dict[str, None]()
     for program in shown:
         kept = programs.tape if program is programs.linearize else frozenset[Node]()
         line = f"{program.name:<{names}}  {_costs(program.graph, kept, batch, itemsize)}"
         if (p := plan(program, made)) is None:
-            asked = {*program.graph.outputs.values(), *kept}
-            streams[program.name] = len(in_order(program.graph, asked)[1])
+            counts[program.name] = streams(program.graph, [*program.graph.outputs.values(), *kept])
         else:
             made, deepest = [*made, *p.made], DEEPEST
-            streams[program.name] = p.schedule.streams
+            counts[program.name] = p.schedule.streams
+            refusals |= dict.fromkeys(p.refusals)
             s, arena = p.schedule, p.scratch / 1e6
             line += f" {len(s.kernels):>8} {len(s.launches):>9} {s.traffic(batch) / 1e6:>9.1f}"
             line += f" {arena:>9.1f}"
@@ -73,19 +72,17 @@ def explain(
     fused = f" {'kernels':>8} {'launches':>9} {'MB fused':>9} {'MB arena':>9}" if details else ""
     tape = itemsize * sum(n.type.numel(batch) for n in programs.tape) / 1e6
     lines += [f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB"]
-    lines += [*_in_passing(programs, streams, deepest), *missing]
+    lines += [*_in_passing(programs, counts, deepest), *refusals, *missing]
     table = "\n".join([f"{head}{fused}   (batch {batch})", *lines])
     return "\n\n".join([table, *(details if kernels else ())])
 
 
-def _in_passing(programs: Programs, streams: Mapping[str, int], deepest: int | None) -> list[str]:
+def _in_passing(programs: Programs, counts: Mapping[str, int], deepest: int | None) -> list[str]:
     """Returns which scores and rows are computed in passing, and in how many streams."""
     graph = programs.linearize.graph
-    lines = described(graph, {*graph.outputs.values(), *programs.tape}, deepest)
-    if any(streams.values()):
-        counts = ", ".join(f"{name} {count}" for name, count in streams.items() if count)
-        lines = [f"streams: {counts}", *lines]
-    return lines
+    lines = described(graph, [*graph.outputs.values(), *programs.tape], deepest)
+    shown = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return [f"streams: {shown}", *lines] if shown else lines
 
 
 def shown_programs(programs: Programs, two_products: bool) -> tuple[list[Program], list[str]]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import newtriton as nt
-from newtriton.bench._modules import GPT, ViT, resnet20
-from newtriton.bench.second_order import mean_loss
+from newtriton.bench._modules import GPT, Attended, Scaled, ViT, resnet20
+from newtriton.bench.second_order import attended, features, mean_loss
 
 from ..tolerances import assert_close
 
@@ -31,14 +31,17 @@ def words() -> tuple[Tensor, Tensor]:
         (lambda: resnet20(width=2, classes=3), images(8)),
         (lambda: GPT(layers=1, width=8, positions=5, words=7, heads=2), words),
         (lambda: ViT(layers=1, width=8, size=8, heads=2, classes=3), images(8)),
+        (lambda: Attended(8, heads=2), lambda: attended(3, 5, 8)),
+        (lambda: Scaled(7), lambda: features(3, 7, 7)),
     ],
-    ids=["resnet20", "gpt", "vit"],
+    ids=["resnet20", "gpt", "vit", "attention", "scaled"],
 )
 def test_gradients_are_pytorchs(
     make: Callable[[], nn.Module], data: Callable[[], tuple[Tensor, Tensor]]
 ) -> None:
     torch.manual_seed(0)
     net, (x, y) = make().double(), data()
+    x = x.double() if x.is_floating_point() else x
     theirs = copy.deepcopy(net)
     loss = mean_loss(theirs(x), y)
     slopes = torch.autograd.grad(loss, list(theirs.parameters()))

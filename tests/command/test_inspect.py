@@ -18,6 +18,18 @@ def test_inspect_prints_what_programs_cost(capsys):
     assert "hvp" in shown
 
 
+def test_inspect_says_what_is_computed_in_passing(tmp_path: Path, capsys):
+    body = "nt.Flatten(2), nt.Permute((0, 2, 1)), nt.SelfAttention(1), nt.Flatten(), nt.Linear(3)"
+    (tmp_path / "net.py").write_text(
+        f"import newtriton as nt\n\n\ndef attention():\n    return nt.Sequential({body})\n"
+    )
+    command = ["inspect", "--net", f"{tmp_path / 'net.py'}:attention", "--input", "8x16x16"]
+    assert cli.main(command) == 0
+    shown = capsys.readouterr().out
+    assert "\nstreams: linearize 2, evaluate 1, " in shown
+    assert "\n2 (SelfAttention): N×1×256×256 in passing\n" in shown
+
+
 @pytest.mark.parametrize("net", catalogue.NETWORKS)
 def test_inspect_knows_every_network(net: str, capsys):
     size = "784" if net == "autoencoder" else "3x32x32"

@@ -52,6 +52,12 @@ def test_traffic_is_what_every_op_reads_and_writes_and_views_are_free() -> None:
     assert cost.traffic(graph(view), 10, 4) == 4 * read_and_written
 
 
+def test_of_a_table_only_the_rows_that_are_looked_up_are_read() -> None:
+    table, words = ops.param("table", (50_257, 3)), ops.input_("words", (N, 2), "int")
+    rows = ops.make(Op.GATHER_ROWS, table, words)
+    assert cost.traffic(graph(rows), 10, 4) == 4 * (2 * 10 * 2 * 3 + 10 * 2)
+
+
 def test_at_most_two_values_of_a_chain_are_alive() -> None:
     chain = x
     for _ in range(5):

@@ -215,6 +215,22 @@ def test_kernels_move_at_most_half_of_what_eager_double_backward_moves():
     assert fused <= 0.5 * double_backward(200).moved
 
 
+def test_values_that_are_looked_up_count_as_far_as_they_are_read():
+    table, words = ops.param("t", (50_257, 16)), ops.input_("w", (N, 8), "int")
+    rows = ops.make(Op.GATHER_ROWS, table, words)
+    s = ops.total([rows, ops.broadcast(ops.param("p", (8, 16)), rows.shape, (0,))])
+    found = schedule(Graph("rows", {"s": s}), 4)
+    assert len(found.kernels) == 1
+    assert found.traffic(4) == 4 * (2 * 4 * 8 * 16 + 4 * 8 + 8 * 16)
+    x = ops.input_("x", (N, 100))
+    part = ops.scale(ops.make(Op.SLICE, x, axis=1, start=3, stop=10), 2.0)
+    assert schedule(Graph("slice", {"y": part}), 4).traffic(4) == 4 * 2 * 4 * 7
+    both = ops.map_(var(0) + var(1), part, ops.make(Op.SLICE, x, axis=1, start=0, stop=7))
+    assert schedule(Graph("two", {"y": both}), 4).traffic(4) == 4 * 3 * 4 * 7
+    looped = ops.reduce_sum(ops.input_("z", (N, 3, 5, 7)), (2,))
+    assert schedule(Graph("loop", {"y": looped}), 4).traffic(4) == 4 * 4 * 3 * (5 + 1) * 7
+
+
 def deep(layers: int) -> Programs:
     """A deep perceptron, in which every layer but the last is two nodes."""
     net = nt.Sequential(*itertools.chain(*((nt.Linear(4), nt.Tanh()) for _ in range(layers))))

@@ -115,3 +115,10 @@ def test_every_form_and_every_row_can_be_printed():
 def test_an_element_that_nobody_read_is_not_printed():
     with pytest.raises(AssertionError, match="nobody has read"):
         triton(tile.UNKNOWN)
+
+
+def test_a_loops_index_is_none_of_the_tiles():
+    inner = tile.Index.named("l0")
+    assert tile.in_loop([ROW, COLUMN * 2 + inner])
+    assert not tile.in_loop([ROW, COLUMN + tile.coordinate(0, Axis.ROWS), tile.BATCH, ONE])
+    assert not tile.in_loop([tile.UNKNOWN])

@@ -197,3 +197,24 @@ def test_integers_count_as_numbers_in_maps_and_sums() -> None:
     assert found[moved].tolist() == [[0.0, -1.0, -2.0], [3.0, 2.0, 1.0]]
     assert found[total].tolist() == [3.0, 3.0]
     assert found[moved].dtype == found[total].dtype == torch.float64
+
+
+@pytest.mark.parametrize("lead", [(), (2,)], ids=["one", "copies"])
+def test_added_rows_are_bitwise_equal_whatever_the_threads(lead: tuple[int, ...]) -> None:
+    words, ct = ops.input_("w", (N, 200), "int"), ops.input_("ct", (*lead, N, 200, 96))
+    added = ops.make(Op.SCATTER_ROWS, ct, words, size=50)
+    generator = torch.Generator().manual_seed(0)
+    often = torch.randint(-50, 50, (RUN.batch, 200), generator=generator).clamp(min=0)
+    feed = {words: often, ct: torch.randn(*lead, RUN.batch, 200, 96, generator=generator)}
+    executor, threads = AtenExecutor(Graph("rows", {"added": added})), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3, 2):
+            torch.set_num_threads(count)
+            found.append(executor(RUN._replace(dtype=torch.float32), feed)[added].clone())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found)
+    hot = torch.nn.functional.one_hot(often.flatten(), 50).double()
+    expected = hot.T @ feed[ct].double().flatten(-3, -2)
+    assert_close(found[0], expected.float())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import newtriton as nt
@@ -60,6 +60,7 @@ def expressions(operands: int) -> st.SearchStrategy[Expr]:
 
 
 @settings(max_examples=40, deadline=None)
+@example([scalar.where(var(0), var(0), 0.0)], (0, 1))  # PyTorch's relu takes one operand, not six
 @given(
     st.lists(expressions(6), min_size=1, max_size=3),
     st.sampled_from([(0, 1), (2,), (0, 1, 2), (1,)]),

@@ -19,6 +19,7 @@ from newtriton.runtime.fused.launch import (
     ContractionLaunch,
     PatchGramLaunch,
     PointwiseLaunch,
+    ScatterLaunch,
     VendorLaunch,
 )
 from newtriton.runtime.fused.plan import Plan
@@ -110,6 +111,25 @@ def test_statistics_are_never_taken_in_tf32():
     for plan in plans("vendor", "tf32"):
         for launch in (x for x in plan.launches if isinstance(x, VendorLaunch)):
             assert launch.rounded is (launch.node.op in CONTRACTIONS)
+
+
+@pytest.mark.parametrize("contractions", ["fused", "vendor"])
+def test_rows_are_sorted_and_added_in_memory_that_is_counted(contractions: str):
+    words, ct = ops.input_("w", (N, 1024), "int"), ops.input_("ct", (N, 1024, 768))
+    added = ops.make(Op.SCATTER_ROWS, ct, words, size=50_257)
+    executor = FusedExecutor(
+        Graph("rows", {"out": added}), (), Selection(Settings("ieee", contractions))
+    )
+    plan = executor.plan(8)
+    (launch,) = plan.launches
+    assert isinstance(launch, ScatterLaunch) and launch.recordable
+    assert [call.job.function.__name__ for call in launch.calls] == [
+        "sort_runs", "merge_runs", "merge_runs", "find_words", "add_parts", "scatter_rows",
+    ]  # fmt: skip
+    assert not launch.use.elsewhere and plan.footprint(8).peak == plan.footprint(8).kept
+    table, indices = 4 * 50_257 * 768, 4 * (4 * 8192 + 50_258)
+    assert plan.footprint(8).peak - table - indices < table // 100
+    assert plan.schedule.traffic(8) == table + 4 * 8192 * 769
 
 
 @pytest.mark.interpreter

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 import newtriton as nt
-from newtriton.compiler.graph.ir import N, Op
+from newtriton.compiler.graph import ops
+from newtriton.compiler.graph.ir import Graph, N, Op
 from newtriton.compiler.language.inputs import specifications
 from newtriton.compiler.language.network import Layer
 from newtriton.compiler.lowering.code import Code, Overwriting
@@ -26,15 +27,20 @@ from newtriton.compiler.lowering.codegen import LaunchCode
 from newtriton.compiler.lowering.kernel import Kernel, Schedule
 from newtriton.kernels import contraction, lags, outer
 from newtriton.kernels.contraction import Geometry, Tiles
+from newtriton.kernels.scatter_rows import RowTiles
+from newtriton.runtime.backend import Context
 from newtriton.runtime.fused import launch as launches
 from newtriton.runtime.fused import pipeline, storage, tiles
 from newtriton.runtime.fused.backend import TritonBackend
+from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.launch import (
     ContractionLaunch,
     PatchGramLaunch,
+    ScatterLaunch,
     VendorLaunch,
 )
 from newtriton.runtime.fused.plan import Plan
+from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
 from newtriton.runtime.fused.storage import Use
 from newtriton.runtime.fused.tiles import Tiling
@@ -64,6 +70,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_outer_tiles", lambda *_: Tiles(16, 128, 32, 2, 4, split=2))
     patches = Tiles(16, 16, 64, 1, 4, split=2), (64, 64)
     monkeypatch.setattr(tiles, "_patch_tiles", lambda *_: patches)
+    monkeypatch.setattr(tiles, "_row_tiles", lambda *_: RowTiles(2, 4, 16, 16))
 
 
 def settings(precision: str = "ieee", contractions: str = "fused", elements: int = 256) -> Settings:
@@ -143,6 +150,18 @@ def tokens() -> None:
     lin.ggnvp(directions(lin)[0])
 
 
+def rows() -> None:
+    """Runs rows that are added at indices, one of which is at most positions."""
+    words, ct = ops.input_("w", (N, 40), "int"), ops.input_("ct", (2, N, 40, 6))
+    added = ops.scale(ops.make(Op.SCATTER_ROWS, ct, words, size=140), 0.5)
+    graph = Graph("rows", {"added": added, "total": ops.reduce_sum(added, (0, 1))})
+    executor = FusedExecutor(graph, (), Selection(settings()))
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(-8, 7, (4, 40), generator=generator).clamp(min=0)
+    feed = {words: index, ct: torch.randn(2, 4, 40, 6, generator=generator)}
+    executor(Context(4, torch.float32, CPU), feed)
+
+
 def vectors() -> None:
     """Runs conjugate gradients and other arithmetic on flat vectors."""
     compiled = TritonBackend(settings(elements=64), CPU).vectors
@@ -169,7 +188,8 @@ REACHED: dict[Callable[[], None], set[str]] = {
     },
     vendors: {"vendor", "several kernels"},
     factors: {"whole rows", "gram in parts", "added parts"},
-    tokens: {"vendor", "stacks", "a sum of contractions", "whole rows", "gather_rows"},
+    tokens: {"stacks", "a sum of contractions", "whole rows", "gather_rows", "scatter_rows"},
+    rows: {"sort_runs", "merge_runs", "find_words", "add_parts", "scatter_rows", "parts of sums"},
     vectors: {"flat vectors", "parts of sums", "results over what is given"},
 }  # fmt: skip
 
@@ -193,7 +213,7 @@ def kinds(watched: Watched, instances: dict[str, int], plan: Plan) -> Iterator[s
     several = {name for name, count in instances.items() if count > 1}
     if not several:
         return
-    if isinstance(launch, PatchGramLaunch):
+    if isinstance(launch, PatchGramLaunch | ScatterLaunch):
         yield from several
     if isinstance(launch, ContractionLaunch):
         yield contracted(launch)

@@ -37,14 +37,21 @@ def test_settings_say_who(contractions: str, fused: bool):
     assert (selection.way(PRODUCT, 8) == VENDOR) is not fused
 
 
-@pytest.mark.parametrize(
-    "node", [SAMPLES_AS_COLUMNS, ROWS, SPECTRUM], ids=["columns", "rows", "spectrum"]
-)
+@pytest.mark.parametrize("node", [SAMPLES_AS_COLUMNS, SPECTRUM], ids=["columns", "spectrum"])
 def test_what_no_skeleton_computes_is_the_vendors(node: Node):
     asked = Asked()
     for selection in (Selection(Settings("ieee", "fused")), Selection(Settings(), asked)):
         assert selection.way(node, 8) == VENDOR
     assert not asked.asked
+
+
+@pytest.mark.parametrize("contractions", ["fused", "vendor"])
+def test_rows_are_added_by_us_alone(contractions: str):
+    asked = Asked()
+    for selection in (Selection(Settings("ieee", contractions)), Selection(Settings(), asked)):
+        selection.prepare([Graph("rows", {"rows": ROWS})], 8)
+        assert selection.way(ROWS, 8) == Way()
+    assert not asked.asked and asked.prepared == [([], 8)]
 
 
 def test_a_comparison_is_asked_for_contractions_alone():

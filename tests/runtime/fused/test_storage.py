@@ -64,8 +64,8 @@ def test_memory_between_kernels_has_the_size_that_its_launch_says():
 def test_types_of_what_is_stored():
     half = ops.map_(scalar.unary("bf16", scalar.var(0)), X)
     labels = ops.input_("y", (N,), "int")
-    assert [dtype_of(b) for b in (X, half, Part(half))] == [
-        torch.float32, torch.bfloat16, torch.float32,
+    assert [dtype_of(b) for b in (X, half, Part(half), Part(half, 0))] == [
+        torch.float32, torch.bfloat16, torch.float32, torch.int32,
     ]  # fmt: skip
     assert [pointer_type(b) for b in (X, half, labels)] == ["*fp32", "*bf16", "*i64"]
 

@@ -18,13 +18,15 @@ from newtriton.compiler.lowering import reading
 from newtriton.compiler.lowering.elements import LONGEST_ROW
 from newtriton.compiler.lowering.kernel import Kernel
 from newtriton.compiler.lowering.precision import is_rounded
+from newtriton.compiler.passes.passes import Refusal
 from newtriton.compiler.streaming import wide
 from newtriton.compiler.streaming.wide import trailing
 from newtriton.runtime.backend import Context
 from newtriton.runtime.footprint import META
+from newtriton.runtime.fused import pipeline
 from newtriton.runtime.fused.call import Memory
 from newtriton.runtime.fused.executor import FusedExecutor
-from newtriton.runtime.fused.launch import BlocksLaunch
+from newtriton.runtime.fused.launch import BlocksLaunch, PassLaunch
 from newtriton.runtime.fused.plan import Plan
 from newtriton.runtime.fused.selection import Selection
 from newtriton.runtime.fused.settings import Settings
@@ -37,7 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # masked elements, in NumPy
     pytest.mark.usefixtures("poisoned"),
 ]
-BATCH, LENGTH, WORDS = 3, 11, 37
+BATCH, LENGTH, WORDS, CLASSES = 3, 11, 37, LONGEST_ROW + 9
 IDS = nt.InputSpec((LENGTH,), "int")
 
 
@@ -78,10 +80,17 @@ def grouped(**options) -> nt.Model:
     return nt.from_torch(Grouped(), example, nt.CrossEntropyLoss(), **options)
 
 
+def rows(**options) -> nt.Model:
+    weight = torch.rand(CLASSES, generator=torch.Generator().manual_seed(5))
+    loss = nt.CrossEntropyLoss(weight, ignore_index=0, label_smoothing=0.1)
+    return nt.compile(nt.Sequential(nt.Linear(CLASSES)), (5,), loss, **options)
+
+
 NETWORKS: dict[str, tuple[Callable[..., nt.Model], tuple[int, ...]]] = {
     "words": (words, (LENGTH,)),
     "image": (image, (3, 6, 6)),
     "captured": (grouped, (LENGTH, 4)),
+    "long": (rows, (5,)),
 }
 
 
@@ -91,7 +100,7 @@ def batch(name: str, samples: int) -> tuple[Tensor, Tensor]:
     if name == "words":
         x = torch.randint(0, WORDS, shape, generator=generator)
         return x, x.roll(-1, 1)
-    labels = (samples,) if name == "image" else shape[:2]
+    labels = shape[:2] if name == "captured" else (samples,)
     return torch.randn(shape, generator=generator), torch.randint(0, 5, labels, generator=generator)
 
 
@@ -106,27 +115,43 @@ def small_is_wide(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return patch
 
 
+def plan_of(model: nt.Model) -> Plan:
+    """The plan of the product that a model has taken."""
+    (plan,) = model.runner.executor(model.programs[True].hvp).plans.values()
+    return plan
+
+
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What has streams computed in blocks."""
+    return lambda: monkeypatch.setattr(pipeline, "pass_codes", lambda *_: Refusal("a test"))
+
+
 @pytest.mark.interpreter
 @pytest.mark.parametrize(
-    ("name", "contractions", "deepest"),
+    ("name", "deepest", "blocks"),
     [
-        ("words", "vendor", 128),
-        ("words", "vendor", 3),  # logits are kept, and their adjoints are written
-        ("image", "fused", 128),
-        ("captured", "vendor", 128),
+        ("words", 128, False),
+        ("words", 3, True),  # logits are kept, and their adjoints are written
+        ("image", 128, False),
+        ("image", 128, True),
+        ("captured", 128, True),
     ],
 )
 def test_programs_equal_those_of_whole_values(
-    name: str, contractions: str, deepest: int, small_is_wide, monkeypatch: pytest.MonkeyPatch
+    name: str, deepest: int, blocks: bool, small_is_wide, in_blocks, monkeypatch: pytest.MonkeyPatch
 ):
-    make, (x, y) = NETWORKS[name][0], batch(name, BATCH)
-    factors = name != "captured"  # they are those of other networks
+    make, (x, y), factors = NETWORKS[name][0], batch(name, BATCH), name == "image"
     expected = answers(make(backend="aten", device="cpu"), x, y, factors=factors)
     small_is_wide()
     monkeypatch.setattr(reading, "DEEPEST", deepest)
-    model = make(backend="triton", device="cpu", contractions=contractions)
+    if blocks:
+        in_blocks()
+    model = make(backend="triton", device="cpu", contractions="vendor")
     for key, value in answers(model, x, y, factors=factors).items():
         assert relative_error(value, expected[key]) < LIMITS["ieee"], key
+    assert bool(plan_of(model).refusals) is blocks
+    assert ("in blocks on PyTorch's operators: a test" in model.explain(BATCH)) is blocks
 
 
 @pytest.mark.interpreter
@@ -173,7 +198,7 @@ def test_wide_values_are_nowhere_in_memory(small_is_wide):
             inside = [n for n in kernel.stream.nodes if trailing(n.shape, shapes)]
             assert inside and plan.storage.lifetimes.keys().isdisjoint(inside)
             assert not {*kernel.reads, *kernel.writes} & {*inside}
-        launches = [x for x in plan.launches if isinstance(x, BlocksLaunch)]
+        launches = [x for x in plan.launches if isinstance(x, PassLaunch)]
         assert [k for launch in launches for k in launch.kernels] == streams(plan)
 
 
@@ -199,10 +224,13 @@ class OnDevice(TorchDispatchMode):
         return result
 
 
-def test_blocks_can_be_recorded_and_what_they_work_in_is_counted(small_is_wide):
+def test_blocks_can_be_recorded_and_what_they_work_in_is_counted(small_is_wide, in_blocks):
     small_is_wide()
+    in_blocks()
     for plan in planned(words):
-        for launch in (x for x in plan.launches if isinstance(x, BlocksLaunch)):
+        launches = [x for x in plan.launches if isinstance(x, BlocksLaunch)]
+        assert len(launches) == len(plan.refusals) == plan.schedule.streams
+        for launch in launches:
             memory = Memory(lambda b: torch.empty(b.type.numel(BATCH), device=META))
             with OnDevice():
                 launch.run(Context(BATCH, torch.float32, META), memory)
@@ -211,19 +239,12 @@ def test_blocks_can_be_recorded_and_what_they_work_in_is_counted(small_is_wide):
 
 @pytest.mark.interpreter
 def test_rows_longer_than_a_tile_pass_too(monkeypatch: pytest.MonkeyPatch):
-    classes = LONGEST_ROW + 9
-    weight = torch.rand(classes, generator=torch.Generator().manual_seed(5))
-    loss = nt.CrossEntropyLoss(weight, ignore_index=4, label_smoothing=0.1)
-    make = partial(nt.compile, nt.Sequential(nt.Linear(classes)), (5,), loss, device="cpu")
-    x, y = (
-        torch.randn(BATCH, 5, generator=torch.Generator().manual_seed(6)),
-        torch.tensor([1, 4, 8]),
-    )
+    x, y = batch("long", BATCH)
     found = []
-    for backend, many in (("aten", classes + 1), ("triton", wide.MANY)):
+    for backend, many in (("aten", CLASSES + 1), ("triton", wide.MANY)):
         monkeypatch.setattr(wide, "MANY", many)
         monkeypatch.setattr(reading, "DEEPEST", 3)  # logits are kept
-        model = make(backend=backend, contractions="vendor")
+        model = rows(backend=backend, device="cpu", contractions="vendor")
         lin = model.linearize(x, y)
         drawn = torch.Generator().manual_seed(2)
         factors = lin.kronecker_factors("kfac", 2, drawn)
@@ -231,8 +252,7 @@ def test_rows_longer_than_a_tile_pass_too(monkeypatch: pytest.MonkeyPatch):
         found[-1] |= {n: t for f in factors.values() for n, t in f.tensors.items()}
     for key, value in found[0].items():
         assert relative_error(found[1][key], value) < LIMITS["ieee"], key
-    executor = model.runner.executor(model.programs[True].hvp)
-    schedule = executor.plan(BATCH).schedule
+    schedule = plan_of(model).schedule
     assert not [n for n in schedule.looked_up if n.op is Op.SLICE]
     long = [k for k in schedule.kernels if k.whole_rows and k.space.columns > LONGEST_ROW]
     assert schedule.streams and not long

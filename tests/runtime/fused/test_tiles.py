@@ -3,7 +3,7 @@
 from typing import get_args
 
 from newtriton.compiler.graph import ops
-from newtriton.compiler.graph.ir import Graph, N
+from newtriton.compiler.graph.ir import Graph, N, Op
 from newtriton.compiler.graph.scalar import var
 from newtriton.compiler.lowering.kernel import ANCHORS
 from newtriton.compiler.lowering.precision import rounded
@@ -57,3 +57,12 @@ def test_few_rows_are_split_so_that_processors_have_work():
     few, many = (tiling(deep, n, "ieee", CHIPS["sm_90"]) for n in (64, 100_000))
     assert few.split == 8 and many.split == 1
     assert few.instances == 8
+
+
+def test_rows_are_added_in_wide_tiles_and_sorted_in_parts():
+    words, ct = ops.input_("w", (N, 1024), "int"), ops.input_("ct", (2, N, 1024, 768))
+    found = tiling(ops.make(Op.SCATTER_ROWS, ct, words, size=50_257), 8, "bf16", CHIPS["sm_90"])
+    assert (found.tile.rows, found.tile.columns, found.tile.strips) == (4, 256, 3)
+    assert found.count == 8192 and found.rows == 2 * 50_257
+    assert found.parts * found.tiles.part == found.count
+    assert found.sums == 2 * found.parts * 768

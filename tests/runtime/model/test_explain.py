@@ -59,15 +59,16 @@ def test_fused_kernels_are_shown_where_there_is_a_plan() -> None:
     def plan(program: Any, made: Any) -> Any:
         seen.append([*made])
         return SimpleNamespace(
-            schedule=Schedule(), source="the source", made=[program.name], scratch=2_000_000
-        )
+            schedule=Schedule(), source="the source", made=[program.name], scratch=2_000_000,
+            refusals=["why not"],
+        )  # fmt: skip
 
     text = explain(programs(), 8, 4, plan)
     head, line, *_ = text.splitlines()
     assert head.split()[-8:-2] == ["kernels", "launches", "MB", "fused", "MB", "arena"]
     assert line.split()[-4:] == ["3", "2", "7.0", "2.0"]
     assert seen[0] == [] and len(seen[2]) == 2  # what was made for programs before
-    assert "the source" not in text
+    assert "the source" not in text and text.splitlines().count("why not") == 1
     assert "the schedule\n\nthe source" in explain(programs(), 8, 4, plan, kernels=True)
 
 

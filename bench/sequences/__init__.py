@@ -1,0 +1,1 @@
+"""What second-order passes through attention and large vocabularies take: counted, and on a GPU."""

@@ -1,0 +1,1 @@
+"""Tests of what second-order passes of sequences take."""
