@@ -214,7 +214,7 @@ def _added(sink: Sink, batch: int, places: Places) -> PassCode:
     at = dict(zip(kept, split(tuple(outer), ROW), strict=True))
     at |= dict(zip(sink.summed, split(tuple(inner), COLUMN), strict=True))
     part = Place(Part(sink.node), row_major(shape))
-    address = part.address([at[axis] for axis in range(len(shape))])
+    address = part.address(tuple(at[axis] for axis in range(len(shape))))
     place = places(sink.node)
     there = place.address(split(tuple(outer), ROW))
     rows, columns = triton(extent(outer)), triton(extent(inner))
