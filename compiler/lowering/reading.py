@@ -6,11 +6,13 @@ belong to whoever reads them; so are maps of given values, which every reader co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from ..graph import ops
-from ..graph.ir import LEAVES, Graph, Node, Op, Shape, topological
-from ..streaming.streams import Item, Stream, in_order
+from ..graph.ir import LEAVES, Graph, Node, Op, Shape, concrete, is_batched, topological
+from ..streaming.streams import Item, Stream, held, in_order, wide_of
 from ..streaming.views import View, view
 from .elements import ELEMENTS
 from .indexing import At
@@ -36,19 +38,35 @@ LONGEST_CHAIN = 48
 # A product of an element of a wide value, and one with it, that are no longer or broader than this
 # are taken in passing: a tile of rows of the narrow operand stays in registers.
 DEEPEST = 128
+# Wide values of so many elements, a GiB, are never written: products of any depth are taken in
+# passing, in blocks, which costs more time than a kernel that reads them once.
+LARGE = 1 << 28
 
 Ways = Callable[[Node, int], Way]
 Source = tuple[Node, At]
 
 
-def items(graph: Graph) -> list[Item]:
+def is_large(shape: Shape, batch: int) -> bool:
+    """Whether wide values of a shape take too much memory at a batch size to be written."""
+    return math.prod(concrete(shape, batch)) >= LARGE
+
+
+def items(graph: Graph, batch: int) -> list[Item]:
     """Returns what kernels compute of a graph, and what they compute in passing."""
-    return in_order(graph, map(base, graph.outputs.values()), DEEPEST)[0]
+    asked = map(base, graph.outputs.values())
+    return in_order(graph, asked, DEEPEST, partial(is_large, batch=batch))[0]
 
 
-def contractions(graph: Graph) -> list[Node]:
+def in_blocks(stream: Stream) -> list[Node]:
+    """Returns the wide values of a stream whose products no kernel holds: they pass in blocks."""
+    wide = wide_of(stream)
+    sizes = [held(n, wide) for n in stream.nodes if n.op is Op.MATMUL]
+    return wide if any(is_batched(size) or size > DEEPEST for size in sizes) else []
+
+
+def contractions(graph: Graph, batch: int) -> list[Node]:
     """Returns the contractions of a graph that are computed by themselves, not in passing."""
-    return [n for n in items(graph) if isinstance(n, Node) and n.op in ANCHORS]
+    return [n for n in items(graph, batch) if isinstance(n, Node) and n.op in ANCHORS]
 
 
 class _Looker:
@@ -103,7 +121,7 @@ class Reading:
 
     def __init__(self, graph: Graph, batch: int, ways: Ways) -> None:
         self.graph = graph
-        found = items(graph)
+        found = items(graph, batch)
         streams = [s for s in found if isinstance(s, Stream)]
         self.stream_of = {n: stream for stream in streams for n in stream.writes}
         self.views = {s: [self._view(x, batch) for x in s.reads] for s in streams}

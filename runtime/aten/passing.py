@@ -27,10 +27,14 @@ class Passing:
     Args:
         stream: what to compute.
         executor: returns what runs the graph of a block.
+        elements: the elements of a wide value's block.
     """
 
-    def __init__(self, stream: Stream, executor: Callable[[Graph], Run]) -> None:
+    def __init__(
+        self, stream: Stream, executor: Callable[[Graph], Run], elements: int = BLOCK
+    ) -> None:
         self.stream, self.blocks, self._executor = stream, Blocks(stream), executor
+        self.elements = elements
         self._made = Recent[Sizes, tuple[Block, Run]]()
 
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
@@ -68,7 +72,7 @@ class Passing:
             thoroughly: whether all of them are wanted, not only as many as memory shows in.
         """
         summed = (self.blocks.whole(sink.of) for sink in self.blocks.sinks if sink.summed)
-        room = max(BLOCK, *summed, 0) // self.blocks.elements
+        room = max(self.elements, *summed, 0) // self.blocks.elements
         *lead, rows, columns = concrete(self.stream.shape, batch)
         most = max(SLAB, -(-rows // SLABS)) if self.blocks.hides else rows
         axes = [_pieces(rows, min(room, most))]
