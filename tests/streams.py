@@ -69,8 +69,17 @@ class Program:
         self.batch, self.precision = batch, precision
         self.reading = Reading(with_precision(graph, precision)[0], batch, lambda *_: ALONE)
         self.streams = list(dict.fromkeys(self.reading.stream_of.values()))
-        views = [view.of for s in self.streams for view in self.reading.views[s]]
-        self.values = computed([*views, *(n for s in self.streams for n in s.writes)], batch, feed)
+        self.totals = [n for s in self.streams for n in s.writes if not n.shape]
+        needed = [view.of for s in self.streams for view in self.reading.views[s]]
+        needed += [n for s in self.streams for n in s.writes]
+        needed += [x for n in self.totals for x in n.inputs]
+        self.values = computed(needed, batch, feed)
+
+    def scale(self, node: Node) -> float:
+        """Returns the norm of a value; of a sum over all that of its terms, which may cancel."""
+        if node in self.totals:
+            return float(self.values[node.inputs[0]].abs().sum())
+        return float(self.values[node].double().norm())
 
     def places(self, stream: Stream) -> Places:
         """Returns where the values of a stream lie."""

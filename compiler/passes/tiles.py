@@ -13,8 +13,9 @@ REGISTERS = 224  # of a thread, that a loop takes before something spills
 # that multiplies together.
 WITH_PRODUCTS = (
     Tile(128, 64, 8), Tile(64, 64, 4), Tile(128, 32, 8), Tile(64, 32, 4), Tile(64, 32, 8),
-    Tile(64, 16, 4, 1), Tile(32, 32, 4, 1), Tile(32, 16, 4, 1),
+    Tile(64, 32, 8, 1),
 )  # fmt: skip
+SMALLEST = Tile(64, 16, 4, 1)  # of what does not fit
 WITHOUT = {Side.ROWS: Tile(4, 1024), Side.COLUMNS: Tile(128, 32)}
 
 
@@ -62,12 +63,14 @@ class Needs:
 
     def registers(self, tile: Tile) -> float:
         """Returns the registers of a thread, as measured: three tiles, and most of each product."""
-        row = self.accumulators * self.depth + (3 + 0.8 * self.wide) * tile.other
-        return 48 + tile.own * row / (WARP * tile.warps)
+        tiles = 3 + (0.8 if self.bytes == 2 else 1.3) * self.wide
+        shared = 1.5 if tile.own < 16 * tile.warps else 1.0  # warps beside each other hold the same
+        row = self.accumulators * self.depth + tiles * tile.other
+        return 48 + shared * tile.own * row / (WARP * tile.warps)
 
 
-def tile_of(side: Side, needs: Needs, limits: Limits) -> Tile:
-    """Returns what a program of a pass holds at once."""
+def tile_of(side: Side, needs: Needs, limits: Limits) -> Tile | None:
+    """Returns what a program of a pass holds at once; None where that is too much."""
     if not needs.wide and not needs.accumulators:
         return WITHOUT[side]
     most = REGISTERS if limits.spares_registers else 0.8 * REGISTERS
@@ -76,4 +79,4 @@ def tile_of(side: Side, needs: Needs, limits: Limits) -> Tile:
         for tile in WITH_PRODUCTS
         if needs.shared(tile) <= limits.shared and needs.registers(tile) <= most
     )
-    return next(fitting, WITH_PRODUCTS[-1])
+    return next(fitting, None)

@@ -6,7 +6,7 @@ What does not change from tile to tile is computed before a loop, and everything
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..graph import ops
 from ..graph.ir import Dim, Node, Op, is_batched
@@ -81,6 +81,7 @@ class Writer:
         self.depths: set[int] = set()
         self.drawing: dict[Node, list[str]] = {}  # what the first loop of a draw has given
         self.needs = Needs(0, 0, 0, 4, 0, 0)  # of the loop that holds most
+        self.loops: Sequence[Loop] = ()
         self.now = Loop(())  # the loop that is being written
         self.scale = ""  # what sums so far are multiplied by when a running maximum grows
         self.seen = ""  # between which bounds a mask lets something be seen
@@ -98,6 +99,11 @@ class Writer:
             known[node, at] = found
         return found
 
+    def _is_there(self, node: Node, at: At) -> bool:
+        """Whether a sum of rows is in memory, where it is read: an earlier pass has written it."""
+        mine = any(sink.node is node for loop in self.loops for sink in loop.sinks)
+        return not mine and at == self.row_of(node)
+
     def row_of(self, node: Node) -> At:
         """Returns the index at which rows have their numbers."""
         return self.space.at(len(node.shape) + 1)[:-1]
@@ -112,7 +118,7 @@ class Writer:
             return ELEMENTS[node.op](self, node, at)
         if node in self.wide:
             return self.product(node)
-        if node in self.inside and self.space.side is Side.ROWS:
+        if node in self.inside and not self._is_there(node, at):
             raise Unfit(f"{node!r} is read at another index than that where it is computed")
         return self.load(node, at)
 
@@ -411,9 +417,10 @@ class Writer:
 
     # --- the whole ------------------------------------------------------------------------------
 
-    def body(self, loops: Iterable[Loop]) -> Iterator[str]:
+    def body(self, loops: Sequence[Loop]) -> Iterator[str]:
         """Yields the statements of a pass, of loops that each compute some sinks."""
         lines: list[str] = []
+        self.loops = loops
         for self.now in loops:
             bounds = self.bounds(self.now.mask)
             finishing = [self.begin(sink) for sink in self.now.sinks]
