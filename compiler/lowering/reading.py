@@ -6,14 +6,13 @@ belong to whoever reads them; so are maps of given values, which every reader co
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ..graph import ops
-from ..graph.ir import LEAVES, Graph, Node, Op, Shape, concrete, is_batched, topological
+from ..graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape, is_batched, topological
 from ..streaming.streams import Item, Stream, held, in_order, wide_of
 from ..streaming.views import View, view
+from ..streaming.wide import trailing
 from .elements import ELEMENTS
 from .indexing import At
 from .kernel import ANCHORS, Way, base, is_data
@@ -38,30 +37,42 @@ LONGEST_CHAIN = 48
 # A product of an element of a wide value, and one with it, that are no longer or broader than this
 # are taken in passing: a tile of rows of the narrow operand stays in registers.
 DEEPEST = 128
-# Wide values of so many elements, a GiB, are never written: products of any depth are taken in
-# passing, in blocks, which costs more time than a kernel that reads them once.
-LARGE = 1 << 28
+# Where wide values of so many elements, 2 GiB, would be written for contractions or by them,
+# products of any depth are taken in passing, in blocks: that moves more, and holds nothing.
+LARGE = 1 << 29
 
 Ways = Callable[[Node, int], Way]
 Source = tuple[Node, At]
 
 
-def is_large(shape: Shape, batch: int) -> bool:
-    """Whether wide values of a shape take too much memory at a batch size to be written."""
-    return math.prod(concrete(shape, batch)) >= LARGE
-
-
 def items(graph: Graph, batch: int) -> list[Item]:
     """Returns what kernels compute of a graph, and what they compute in passing."""
-    asked = map(base, graph.outputs.values())
-    return in_order(graph, asked, DEEPEST, partial(is_large, batch=batch))[0]
+    asked = frozenset(map(base, graph.outputs.values()))
+    found, streams = in_order(graph, asked, DEEPEST)
+    large = _large(found, {s.shape for s in streams}, asked, batch)
+    return in_order(graph, asked, DEEPEST, large.__contains__)[0] if large else found
+
+
+def _large(
+    found: Iterable[Item], shapes: Collection[Shape], asked: Collection[Node], batch: int
+) -> set[Shape]:
+    """Returns the shapes of which too much would be written at a batch size."""
+    written: dict[Shape, int] = {}
+    nodes = (n for i in found for n in (i.writes if isinstance(i, Stream) else [i]))
+    for node in nodes:
+        shape = trailing(node.shape, frozenset(shapes))
+        if shape is not None and node not in asked and node.op not in VIEWS:
+            written[shape] = written.get(shape, 0) + node.type.numel(batch)
+    return {shape for shape, size in written.items() if size >= LARGE}
 
 
 def in_blocks(stream: Stream) -> list[Node]:
     """Returns the wide values of a stream whose products no kernel holds: they pass in blocks."""
     wide = wide_of(stream)
     sizes = [held(n, wide) for n in stream.nodes if n.op is Op.MATMUL]
-    return wide if any(is_batched(size) or size > DEEPEST for size in sizes) else []
+    if not any(is_batched(size) or size > DEEPEST for size in sizes):
+        return []
+    return [n for n in wide if n.op is not Op.BROADCAST]
 
 
 def contractions(graph: Graph, batch: int) -> list[Node]:

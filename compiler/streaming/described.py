@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..graph.ir import Graph, Node, Op, Shape, is_batched, show, topological
@@ -28,26 +28,19 @@ class Rows:
     wide: bool
 
 
-def described(
-    graph: Graph,
-    asked: Iterable[Node],
-    deepest: int | None = None,
-    large: Callable[[Shape], bool] = lambda shape: False,
-) -> list[str]:
+def described(graph: Graph, asked: Iterable[Node], deepest: int | None = None) -> list[str]:
     """Returns lines that say which rows are computed in passing, and what is whole and why.
 
     Args:
         graph: what is computed.
         asked: the values that must lie in memory in the end.
         deepest: the depth up to which products are computed in passing; None for any.
-        large: whether those of a shape are, whatever their depth.
     """
     alike: dict[str, dict[str, None]] = {}
     graph = _in_rows(graph, asked)
-    readers = _readers(graph, deepest, large)
+    readers = _readers(graph, deepest)
     for rows in _rows(graph):
-        limit = SHORT if deepest is None or large(rows.shape) else deepest
-        how = _passing(rows, readers, limit) if rows.wide else _kept(rows)
+        how = _passing(rows, readers, deepest) if rows.wide else _kept(rows)
         alike.setdefault(f"{show(rows.shape)} {how}", {})[rows.place] = None
     return [f"{_names([*places])}: {how}" for how, places in alike.items()]
 
@@ -87,12 +80,10 @@ def _origin(x: Node) -> Node | None:
     return x if x.op is Op.MATMUL else None
 
 
-def _readers(
-    graph: Graph, deepest: int | None, large: Callable[[Shape], bool]
-) -> dict[Shape, dict[str, None]]:
+def _readers(graph: Graph, deepest: int | None) -> dict[Shape, dict[str, None]]:
     """Returns of wide shapes what reads values of it that it needs whole."""
     asked = frozenset(graph.outputs.values())
-    items, found_streams = in_order(graph, asked, deepest, large)
+    items, found_streams = in_order(graph, asked, deepest)
     found: dict[Shape, dict[str, None]] = {}
     for stream in found_streams:
         for x in stream.writes:
@@ -111,8 +102,9 @@ def _users(x: Node, nodes: Sequence[Node]) -> Iterator[Node]:
             yield from _users(n, nodes) if n.op is Op.RESHAPE else (n,)
 
 
-def _passing(rows: Rows, readers: dict[Shape, dict[str, None]], limit: int) -> str:
+def _passing(rows: Rows, readers: dict[Shape, dict[str, None]], deepest: int | None) -> str:
     """Returns that rows are computed in passing, and what of them is whole nevertheless."""
+    limit = SHORT if deepest is None else deepest
     whole = []
     if rows.depth > limit:
         whole.append(f"products of {rows.depth} numbers are kept, which is more than {limit}")

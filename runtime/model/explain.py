@@ -10,9 +10,9 @@ from ...compiler.curvature.blocks import DiagonalLayer, KroneckerLayer
 from ...compiler.curvature.factors import Diagonal
 from ...compiler.graph.cost import flops, peak, traffic, units
 from ...compiler.graph.errors import MissingRule
-from ...compiler.graph.ir import Graph, Node, Shape, concrete
+from ...compiler.graph.ir import Graph, Node, concrete
 from ...compiler.graph.program import Program
-from ...compiler.lowering.reading import DEEPEST, is_large
+from ...compiler.lowering.reading import DEEPEST
 from ...compiler.programs import Programs
 from ...compiler.streaming.described import described, streams
 from .. import capacity
@@ -72,21 +72,15 @@ def explain(
     fused = f" {'kernels':>8} {'launches':>9} {'MB fused':>9} {'MB arena':>9}" if details else ""
     tape = itemsize * sum(n.type.numel(batch) for n in programs.tape) / 1e6
     lines += [f"tape of a linearization: {len(programs.tape)} values, {tape:.1f} MB"]
-    large = partial(is_large, batch=batch)
-    lines += [*_in_passing(programs, counts, deepest, large), *refusals, *missing]
+    lines += [*_in_passing(programs, counts, deepest), *refusals, *missing]
     table = "\n".join([f"{head}{fused}   (batch {batch})", *lines])
     return "\n\n".join([table, *(details if kernels else ())])
 
 
-def _in_passing(
-    programs: Programs,
-    counts: Mapping[str, int],
-    deepest: int | None,
-    large: Callable[[Shape], bool],
-) -> list[str]:
+def _in_passing(programs: Programs, counts: Mapping[str, int], deepest: int | None) -> list[str]:
     """Returns which scores and rows are computed in passing, and in how many streams."""
     graph = programs.linearize.graph
-    lines = described(graph, [*graph.outputs.values(), *programs.tape], deepest, large)
+    lines = described(graph, [*graph.outputs.values(), *programs.tape], deepest)
     shown = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
     return [f"streams: {shown}", *lines] if shown else lines
 

@@ -225,13 +225,15 @@ def test_traffic_and_memory_grow_with_the_length_only():
 def test_large_values_pass_whatever_is_multiplied():
     net = nt.Sequential(nt.Linear(200), nt.Tanh(), nt.Linear(wide.MANY))
     programs = nt.compile(net, (5,), nt.CrossEntropyLoss(), backend="aten").programs[True]
-    executor = FusedExecutor(programs.linearize.graph, (), Selection(Settings("bf16", "fused")))
-    samples = reading.LARGE // wide.MANY
-    small, large = executor.plan(samples - 1), executor.plan(samples)
-    assert not small.refusals and small.scratch > 2 * reading.LARGE  # logits, and their adjoints
+    executor = FusedExecutor(programs.hvp.graph, (), Selection(Settings("ieee", "fused")))
+    samples = reading.LARGE // wide.MANY  # one value is as large as all together may be
+    small, large = executor.plan(samples // 8), executor.plan(samples)
+    assert not small.refusals and small.scratch > 4 * 2 * reading.LARGE // 8  # ż, and z̄
     (refusal,) = large.refusals
     assert f"N×{wide.MANY}" in refusal and "200" in refusal
-    assert large.scratch < reading.LARGE < large.footprint(samples).peak
+    assert large.scratch < 4 * reading.LARGE
+    working = max(launch.use.working(samples) for launch in large.launches)
+    assert working > 0 and large.footprint(samples).peak >= large.scratch + working
     (kernel,) = streams(large)
     through = sum(n.type.numel(samples) for n in kernel.through)
     assert large.schedule.traffic(samples) > 8 * through > 8 * reading.LARGE
