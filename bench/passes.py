@@ -26,6 +26,7 @@ from ..compiler.lowering.precision import with_precision
 from ..compiler.lowering.reading import Reading
 from ..compiler.passes.passes import PassCode, Refusal, pass_codes
 from ..compiler.passes.placing import Place, in_rows, viewed
+from ..compiler.passes.space import Tile
 from ..compiler.streaming.streams import Stream
 from ..runtime.aten.executor import AtenExecutor
 from ..runtime.aten.passing import Passing
@@ -135,6 +136,7 @@ def row(
     batch: int,
     precision: str,
     device: torch.device,
+    tile: Tile | None,
 ) -> dict[str, Any]:
     """Returns the line of a stream."""
     views = dict(zip(stream.reads, reading.views[stream], strict=True))
@@ -143,7 +145,7 @@ def row(
         return viewed(views[node], batch) if node in views else in_rows(node)
 
     chip, named = chip_of(device), {"program": reading.graph.name, "stream": str(stream)}
-    codes = pass_codes(stream, batch, chip.product(precision), chip, place)
+    codes = pass_codes(stream, batch, chip.product(precision), chip, place, tile)
     if isinstance(codes, Refusal):
         return {**named, "refused": codes.reason}
     run = Run(codes, values, stream, batch, device)
@@ -157,8 +159,10 @@ def row(
         errors[node.op.value] = max(error, errors.get(node.op.value, 0.0))
     times = {}
     if not interpreted():
-        times = {c.function + f" {c.tile}": 1e3 * seconds(call, device) for c, call in zip(
-            codes, run.calls, strict=True)}  # fmt: skip
+        times = {
+            f"{i} {c.function} {c.tile}": 1e3 * seconds(call, device)
+            for i, (c, call) in enumerate(zip(codes, run.calls, strict=True))
+        }
         context = Context(batch, torch.float32, device)
         passing = Passing(stream, lambda graph: AtenExecutor(graph, streams=False))
         operands = [_seen(run.memory, values, views[x], batch) for x in stream.reads]
@@ -175,7 +179,9 @@ def _seen(
     return value.reshape(-1).as_strided(sizes, strides, offset)
 
 
-def rows(graph: Graph, batch: int, words: int, precision: str, device: torch.device) -> Iterator:
+def rows(
+    graph: Graph, batch: int, words: int, precision: str, device: torch.device, tile: Tile | None
+) -> Iterator[dict[str, Any]]:
     """Yields the lines of a program."""
     reading = Reading(graph, batch, lambda *_: ALONE)
     streams = list(dict.fromkeys(reading.stream_of.values()))
@@ -186,7 +192,7 @@ def rows(graph: Graph, batch: int, words: int, precision: str, device: torch.dev
     given = dict(zip(leaves, feed(leaves, batch, words, device), strict=True))
     values = run(Context(batch, torch.float64, device), given)
     for stream in streams:
-        yield row(stream, reading, values, batch, precision, device)
+        yield row(stream, reading, values, batch, precision, device, tile)
 
 
 def main() -> None:
@@ -198,13 +204,18 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--precisions", nargs="+", default=["tf32", "bf16", "ieee"])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--tile", type=int, nargs=4, help="own, other, warps, stages")
+    parser.add_argument("--programs", nargs="+", default=[""])
     a = parser.parse_args()
     device = torch.device("cpu" if interpreted() else "cuda")
+    tile = Tile(*a.tile) if a.tile else None
     net, found = Net(a.words, a.heads, a.size, a.length), []
     with nullcontext() if interpreted() else torch.cuda.device(device):
         for precision in a.precisions:
             for graph in programs(net, precision):
-                for line in rows(graph, a.batch, a.words, precision, device):
+                if not graph.name.startswith(tuple(a.programs)):
+                    continue
+                for line in rows(graph, a.batch, a.words, precision, device, tile):
                     found.append({"precision": precision, **line})
                     print(json.dumps(found[-1]), flush=True)
                 if not interpreted():

@@ -59,6 +59,7 @@ class PassCode:
         scratch: by buffer between kernels that it writes, the number of elements.
         instances: the number of its program instances.
         tile: what a program holds at once, its warps and stages.
+        products: the products of tiles in a turn of its longest loop.
     """
 
     name: str
@@ -69,6 +70,7 @@ class PassCode:
     scratch: Mapping[Part, int]
     instances: int
     tile: Tile
+    products: int = 0
 
     @property
     def source(self) -> str:
@@ -190,7 +192,7 @@ class Passes:
         instances = -(-own // tile.own) * math.prod(lead)
         return PassCode(
             f"{self.side.value} of {self.stream}", name, functions.source, list(writer.pointers),
-            writes, scratch, instances, tile,
+            writes, scratch, instances, tile, writer.needs.wide + writer.needs.accumulators,
         )  # fmt: skip
 
 

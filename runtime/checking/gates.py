@@ -61,11 +61,14 @@ def faults(job: Job, report: Report) -> list[str]:
         for name, width in report.tiles.items()
         if name in job.wide and width * chip.target.warp_size < WAVE
     ]
-    if job.kind == "pointwise":
+    if job.kind == "pointwise" or not job.products:
         return found
     expected = PRODUCTS[report.target].get(job.precision, report.instruction)
-    if report.instruction != expected and min(job.tile[:2]) >= 64:
+    least = job.tile[0] if job.kind == "pass" else min(job.tile[:2])
+    if report.instruction != expected and least >= 64:
         found.append(f"{report.instruction} where {expected} was expected")
+    if job.kind == "pass":
+        return found
     return found + (_overlap(job, report) if chip.nvidia else [])
 
 
@@ -105,6 +108,8 @@ EXCEPTIONS = {
     "tf32x3 on AMD": "there is none: operands are multiplied as float32, on matrix cores",
     "images of fewer than 16 channels": "one row of a patch is shorter than a copy",
     "values read across their rows": "weights transposed, images flattened: one side is narrow",
+    "products of passes": "one waits for another: scores, their softmax, and sums of it",
+    "few copies of tf32 passes": "sums over keys want these first: transposed on the way, 4 bytes",
     "rows of an odd number of bf16 values": "asynchronous copies are of 4 bytes at least",
     "rows of no multiple of 16 bytes": "no address but the first is aligned",
     "layers of fewer than 64 outputs": "most of a tile is padding; they are never the bottleneck",

@@ -79,6 +79,7 @@ LARGE: Networks = {
     "vgg19": (vgg19, (3, 32, 32)),
     "vit": (partial(patches, 3, 192, 4, 10), (3, 32, 32)),
     "gpt": (partial(words, 4, 128, 1000), InputSpec((64,), "int")),
+    "long": (partial(words, 4, 256, 8192), InputSpec((512,), "int")),
 }
 
 

@@ -42,7 +42,7 @@ class Job:
 
     Attributes:
         name: what it belongs to: network, precision, program and nodes.
-        kind: "contraction", "outer" or "pointwise".
+        kind: "contraction", "outer", "pass" or "pointwise".
         function: the Triton kernel.
         types: the Triton types of its arguments, by name; a tuple of pointers is a tuple of types.
         constants: its constexpr arguments and options, by name.
@@ -52,7 +52,7 @@ class Job:
         flat: whether images have fewer channels than one copy takes.
         narrow: whether a row is no multiple of 16 bytes, or shorter than a tile.
         odd: whether a row is of an odd number of 16-bit values.
-        tile: rows, columns and depth of the tile of a contraction.
+        tile: rows, columns and depth of the tile of a contraction; of a pass, rows and columns.
         wide: the functions whose accesses to whole tiles should be of 16 bytes.
         products: the products in one turn of its loop.
     """

@@ -362,7 +362,8 @@ class PassLaunch(TritonLaunch):
         job = Job(
             code.name, "pass", getattr(module, code.function), types_of(arguments),
             target.limits if target else {}, target.product(precision) if target else precision,
-            code.tile.warps, code.tile.stages,
+            code.tile.warps, code.tile.stages, tile=(code.tile.own, code.tile.other, 0),
+            products=code.products,
         )  # fmt: skip
         return Call(job, code.instances, arguments)
 
