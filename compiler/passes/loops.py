@@ -43,7 +43,7 @@ def loops_of(stream: Stream, sinks: Sequence[Sink]) -> list[Loop]:
     turns = {sink.node: 1 + (sink.node.op is Op.SAMPLE) for sink in sinks if sink.node not in wide}
     softmax = next((s for s in map(softmax_of, turns) if s and s.maximum in turns), None)
     scaled: frozenset[Node] = frozenset()
-    level = _levels(stream, turns, {})
+    level, start = _levels(stream, turns, {}), -1
     if softmax is not None:
         start = level[softmax.maximum]
         early = _levels(stream, turns, {softmax.maximum: start, softmax.normaliser: start})
@@ -58,10 +58,10 @@ def loops_of(stream: Stream, sinks: Sequence[Sink]) -> list[Loop]:
     for sink in sinks:
         for turn in range(turns.get(sink.node, 1)):
             loops.setdefault(level[sink.node] + turn, []).append(sink)
-    if softmax is None:
-        return [Loop(loops[number]) for number in sorted(loops)]
     return [
-        Loop(_softmax_first(loops[n], softmax), softmax, scaled) if n == start else Loop(loops[n])
+        Loop(_softmax_first(loops[n], softmax), softmax, scaled)
+        if softmax is not None and n == start
+        else Loop(loops[n])
         for n in sorted(loops)
     ]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from ..graph.ir import Op, concrete
+from ..graph.ir import Node, Op, concrete
 from ..lowering.code import Buffer, Functions, Part
 from ..lowering.indexing import extent, split
 from ..lowering.printing import triton
@@ -14,6 +15,7 @@ from ..lowering.tile import BATCH, COLUMN, INSIDE, ROW
 from ..streaming.streams import Stream, wide_of
 from .loops import Loop, loops_of, masked
 from .placing import Place, Places, in_rows, row_major
+from .sharing import Sharing
 from .sinks import Sink, Unfit, sinks_of
 from .space import Side, Tile, space_of
 from .tiles import SMALLEST, Limits, tile_of
@@ -156,16 +158,20 @@ class Passes:
         if chosen is not None or len(sinks) == 1:
             yield sinks, chosen or SMALLEST
             return
-        order = self._by_need(sinks)
-        for half in (order[: len(order) // 2], order[len(order) // 2 :]):
-            yield from self.fitting(half, limits, tile)
+        *before, last = self._loops(sinks)
+        first = [sink for loop in before for sink in loop.sinks if sink not in last.sinks]
+        if first:
+            groups = [first, last.sinks]
+        else:
+            width = 2 if self.precision == "bf16" else 4
+            groups = Sharing(self.stream, self.side, width, limits).shared(sinks)
+        for group in groups:
+            alone = len(groups) == 1
+            yield from [(group, SMALLEST)] if alone else self.fitting(group, limits, tile)
 
-    def _by_need(self, sinks: Sequence[Sink]) -> list[Sink]:
-        """Returns sinks by the loop that computes them, then by how many products they need."""
-        loops = self._loops(sinks)
-        loop_of = {sink.node: i for i, loop in enumerate(loops) for sink in loop.sinks}
-        needs = {s.node: self._written([s], SOME)[0].needs.wide for s in sinks}
-        return sorted(sinks, key=lambda s: (loop_of[s.node], needs[s.node]))
+    @cached_property
+    def _inside(self) -> frozenset[Node]:
+        return frozenset(wide_of(self.stream))
 
     def _loops(self, sinks: Sequence[Sink]) -> list[Loop]:
         loops = loops_of(self.stream, sinks) if self.side is Side.ROWS else [Loop(sinks)]
@@ -177,7 +183,7 @@ class Passes:
         others = [n for n in self.stream.writes if n not in wide and n.op is not Op.REDUCE_SUM]
         leads = [n.shape[:-2] if n.op is Op.MATMUL else n.shape[:-1] for n in others]
         space = space_of(self.side, self.stream.shape, wide, leads)
-        inside = frozenset(self.stream.nodes), frozenset(wide)
+        inside = frozenset(self.stream.nodes), self._inside
         writer = Writer(space, tile, *inside, self.places, self.precision)
         return writer, list(writer.body(self._loops(sinks)))
 
@@ -208,7 +214,7 @@ def _added(sink: Sink, batch: int, places: Places) -> PassCode:
     at = dict(zip(kept, split(tuple(outer), ROW), strict=True))
     at |= dict(zip(sink.summed, split(tuple(inner), COLUMN), strict=True))
     part = Place(Part(sink.node), row_major(shape))
-    address = part.address([at[axis] for axis in range(len(shape))])
+    address = part.address(tuple(at[axis] for axis in range(len(shape))))
     place = places(sink.node)
     there = place.address(split(tuple(outer), ROW))
     rows, columns = triton(extent(outer)), triton(extent(inner))

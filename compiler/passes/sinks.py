@@ -68,6 +68,17 @@ def contraction(node: Node, wide: frozenset[Node]) -> Contraction:
     return Contraction(y, x, -2 if node["transpose_a"] else -1, -1, side)
 
 
+Matrix = tuple[Node, int]  # and the axis of it that stands along the rows of its tile
+
+
+def matrices(node: Node, side: Side) -> tuple[Matrix, Matrix]:
+    """Returns the operands of a wide product: what programs own, and what they go through."""
+    x, y = node.inputs[:2]
+    rows = x, -1 if node["transpose_a"] else -2
+    columns = y, -2 if node["transpose_b"] else -1
+    return (rows, columns) if side is Side.ROWS else (columns, rows)
+
+
 def sinks_of(stream: Stream) -> Sequence[Sink]:
     """Returns what leaves a stream.
 

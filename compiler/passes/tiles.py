@@ -7,6 +7,7 @@ from typing import Protocol
 
 from .space import Side, Tile
 
+FEWEST = 16  # numbers of a row that a product of tiles takes at least
 WARP = 32  # threads; where there are more, each holds less
 REGISTERS = 224  # of a thread, that a loop takes before something spills
 # The tiles of passes with products, the largest first. Rows come in 64 for each group of four warps
@@ -67,6 +68,11 @@ class Needs:
         shared = 1.5 if tile.own < 16 * tile.warps else 1.0  # warps beside each other hold the same
         row = self.accumulators * self.depth + tiles * tile.other
         return 48 + shared * tile.own * row / (WARP * tile.warps)
+
+
+def padded(depth: int) -> int:
+    """Returns the next power of two that a product of tiles takes."""
+    return max(FEWEST, 1 << (depth - 1).bit_length())
 
 
 def tile_of(side: Side, needs: Needs, limits: Limits) -> Tile | None:

@@ -37,12 +37,11 @@ from ..lowering.tile import (
 from ..streaming.hidden import Mask as Hiding
 from .loops import Loop
 from .placing import Place, Places, row_major
-from .sinks import Contraction, Sink, Unfit, contraction
+from .sinks import Contraction, Sink, Unfit, contraction, matrices
 from .space import Side, Space, Tile
-from .tiles import Needs
+from .tiles import Needs, padded
 
 DEEPEST = 128  # the numbers of a row of an operand that a tile holds
-FEWEST = 16  # what a product of tiles takes at least
 NOTHING = number(0.0)
 
 
@@ -202,9 +201,7 @@ class Writer:
     def product(self, node: Node) -> Value:
         """Returns a tile of a wide product x y: its rows are those of x, its columns those of y."""
         x, y, *bias = node.inputs
-        rows = x, -1 if node["transpose_a"] else -2
-        columns = y, -2 if node["transpose_b"] else -1
-        own, other = (rows, columns) if self.space.side is Side.ROWS else (columns, rows)
+        own, other = matrices(node, self.space.side)
         a, b = self.panel(*own, own=True), self.panel(*other, own=False)
         if self.is_narrow(x) != self.is_narrow(y):
             a, b = f"{a}.to(tl.float32)", f"{b}.to(tl.float32)"
@@ -510,11 +507,6 @@ class Writer:
 def _divides(size: Dim, tile: int) -> bool:
     """Whether tiles end where an axis does, at any batch size."""
     return (size.times if is_batched(size) else size) % tile == 0
-
-
-def padded(depth: int) -> int:
-    """Returns the next power of two that a product of tiles takes."""
-    return max(FEWEST, 1 << (depth - 1).bit_length())
 
 
 def spread(value: Value) -> Value:
