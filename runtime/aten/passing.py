@@ -28,10 +28,14 @@ class Passing:
     Args:
         stream: what to compute.
         executor: returns what runs the graph of a block.
+        elements: the elements of a wide value's block.
     """
 
-    def __init__(self, stream: Stream, executor: Callable[[Graph], Run]) -> None:
+    def __init__(
+        self, stream: Stream, executor: Callable[[Graph], Run], elements: int = BLOCK
+    ) -> None:
         self.stream, self.blocks, self._executor = stream, Blocks(stream), executor
+        self.elements = elements
         self._made = Recent[Sizes, tuple[Block, Run]]()
 
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
@@ -64,7 +68,7 @@ class Passing:
     def parts(self, context: Context, values: Mapping[Node, Tensor]) -> Iterator[Part]:
         """Yields where blocks begin, and their sizes; on the meta device those that are largest."""
         summed = (self.blocks.whole(sink.of) for sink in self.blocks.sinks if sink.summed)
-        room = max(BLOCK, *summed, 0) // self.blocks.elements
+        room = max(self.elements, *summed, 0) // self.blocks.elements
         *lead, rows, columns = concrete(self.stream.shape, context.batch)
         mask = self.blocks.mask if context.device.type == "cpu" else None  # a GPU is not waited for
         most = rows if mask is None else max(SLAB, -(-rows // SLABS))
