@@ -163,8 +163,7 @@ class Passes:
         if first:
             groups = [first, last.sinks]
         else:
-            width = 2 if self.precision == "bf16" else 4
-            groups = Sharing(self.stream, self.side, width, limits).shared(sinks)
+            groups = Sharing(self.stream, self.side, self.precision, limits).shared(sinks)
         for group in groups:
             alone = len(groups) == 1
             yield from [(group, SMALLEST)] if alone else self.fitting(group, limits, tile)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ..graph import ops
 from ..graph.ir import Dim, Node, Op, is_batched
@@ -37,9 +38,9 @@ from ..lowering.tile import (
 from .hidden import Mask as Hiding
 from .loops import Loop
 from .placing import Place, Places, row_major
-from .sinks import Contraction, Sink, Unfit, contraction, matrices
+from .sinks import Contraction, Matrix, Sink, Unfit, contraction, matrices
 from .space import Side, Space, Tile
-from .tiles import Needs, padded
+from .tiles import FEWEST, Needs, padded
 
 DEEPEST = 128  # the numbers of a row of an operand that a tile holds
 NOTHING = number(0.0)
@@ -177,24 +178,24 @@ class Writer:
         panels = self.panels if own else self.panels_passing
         if (node, kept) in panels:
             return panels[node, kept]
-        width = node.shape[-1 if kept == -2 else -2]
-        if is_batched(width) or width > DEEPEST:
-            raise Unfit(f"rows of {width} numbers, and tiles hold {DEEPEST}")
-        depth = padded(width)
+        depth = padded(width_of(node, kept))
         self.depths.add(depth)
-        place = self.places(node)
-        down, across = (Index.named("r") if own else Index.named("t")), Index.named(f"d{depth}")
-        at = (down, across) if kept == -2 else (across, down)
+        found = panels[node, kept] = self.variable()
+        lines = self.before if own else self.loop
+        lines.append(f"{found} = {self._read(node, kept, own, f'd{depth}', depth)}")
+        return found
+
+    def _read(self, node: Node, kept: int, own: bool, across: str, depth: int) -> str:
+        """Returns what reads a tile of a matrix, at some of the numbers of its rows."""
+        width, place = width_of(node, kept), self.places(node)
+        at = (Index.named("r" if own else "t"), Index.named(across))
+        at = at if kept == -2 else at[::-1]
         address = place.address((*self.space.lead_of(len(node.shape) - 2), *at))
         ends = self.ends if own else self.divides
         mask = None if ends else Mask.named("mr" if own else "mt")
-        mask = across.below(width) & mask if depth != width else mask
+        mask = Index.named(across).below(width) & mask if depth != width else mask
         given = "" if mask is None else f", mask={triton(mask)}, other=0.0"
-        found = panels[node, kept] = self.variable()
-        there = triton(self.pointer(place.buffer) + address)
-        lines = self.before if own else self.loop
-        lines.append(f"{found} = tl.load({there}{given})")
-        return found
+        return f"tl.load({triton(self.pointer(place.buffer) + address)}{given})"
 
     # --- products -------------------------------------------------------------------------------
 
@@ -202,15 +203,34 @@ class Writer:
         """Returns a tile of a wide product x y: its rows are those of x, its columns those of y."""
         x, y, *bias = node.inputs
         own, other = matrices(node, self.space.side)
+        found = Value.named(self.variable(), TILE)
+        if self.precision == "ieee":
+            self._by_steps(found, own, other)
+            return self._biased(found, bias)
         a, b = self.panel(*own, own=True), self.panel(*other, own=False)
         if self.is_narrow(x) != self.is_narrow(y):
             a, b = f"{a}.to(tl.float32)", f"{b}.to(tl.float32)"
-        found = Value.named(self.variable(), TILE)
         options = self.options(self.is_rounded(x) and self.is_rounded(y))
         self.loop.append(f"{found.detail} = tl.dot({a}, tl.trans({b}){options})")
-        for b in bias:
-            found = found + self.load(b, self.space.coordinates[-1:])
-        return found
+        return self._biased(found, bias)
+
+    def _by_steps(self, found: Value, own: Matrix, other: Matrix) -> None:
+        """Writes a product without tensor cores, whose operands a thread cannot hold whole."""
+        depth = padded(width_of(*own))
+        a = self._read(*own, own=True, across="d", depth=depth)
+        b = self._read(*other, own=False, across="d", depth=depth)
+        name = found.detail
+        self.loop += [
+            f"{name} = tl.zeros(({self.tile.own}, {self.tile.other}), tl.float32)",
+            f"for step in range(0, {depth}, {FEWEST}):",
+            f"    d = step + tl.arange(0, {FEWEST})[None, :]",
+            f'    {name} = tl.dot({a}, tl.trans({b}), {name}, input_precision="ieee")',
+        ]
+
+    def _biased(self, value: Value, bias: Sequence[Node]) -> Value:
+        for x in bias:
+            value = value + self.load(x, self.space.coordinates[-1:])
+        return value
 
     def contract(self, node: Node) -> Callable[[], None]:
         """Adds the product of a wide tile and a matrix to an accumulator, turn by turn."""
@@ -443,8 +463,10 @@ class Writer:
         narrow = all(self.is_narrow(node) for node, _ in of)
         found = Needs(
             len(self.panels), len(self.panels_passing), max(self.depths, default=0),
-            2 if narrow else 4, products - sums, sums,
+            2 if narrow else 4, products - sums, sums, self.precision == "ieee",
         )  # fmt: skip
+        if found.by_steps:
+            found = replace(found, accumulators=sums + self.needs.accumulators)
         self.needs = max(self.needs, found, key=lambda needs: needs.registers(self.tile))
 
     def begin(self, sink: Sink) -> Callable[[], None]:
@@ -502,6 +524,18 @@ class Writer:
             yield f"    mc = c < {size}"
             yield f"    mt = t < {size}"
         yield from (f"    {line}" for line in self.loop)
+
+
+def width_of(node: Node, kept: int) -> int:
+    """Returns the numbers of a row of a matrix, one axis of which stands along rows.
+
+    Raises:
+        Unfit: a tile does not hold so many.
+    """
+    width = node.shape[-1 if kept == -2 else -2]
+    if is_batched(width) or width > DEEPEST:
+        raise Unfit(f"rows of {width} numbers, and tiles hold {DEEPEST}")
+    return width
 
 
 def _divides(size: Dim, tile: int) -> bool:
