@@ -83,6 +83,7 @@ class Kernel:
         writes: the values that it stores to memory, in order.
         stream: what it computes in passing, if that is what it does.
         views: how the values that the stream reads lie in memory, in its order.
+        through: wide values of the stream that go through memory nevertheless, block by block.
     """
 
     number: int
@@ -97,6 +98,7 @@ class Kernel:
     writes: dict[Node, None] = field(default_factory=dict)
     stream: Stream | None = None
     views: Sequence[View] = ()
+    through: Sequence[Node] = ()
 
     @property
     def nodes(self) -> list[Node]:
@@ -183,7 +185,7 @@ class Schedule:
         total = 0
         for kernel in self.kernels:
             total += sum(width(node) * kernel.loads(node, batch) for node in kernel.reads)
-            values = [*kernel.writes]
+            values = [*kernel.writes, *kernel.through, *kernel.through]  # written, and read
             for head in kernel.adds or [kernel]:
                 if head.way.apart:  # accumulators: written by one kernel, read by the other
                     values += [*head.anchors[-1:]] * head.way.splits

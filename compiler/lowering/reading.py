@@ -6,12 +6,13 @@ belong to whoever reads them; so are maps of given values, which every reader co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ..graph import ops
-from ..graph.ir import LEAVES, Graph, Node, Op, Shape, topological
-from ..streaming.streams import Item, Stream, in_order
+from ..graph.ir import LEAVES, VIEWS, Graph, Node, Op, Shape, is_batched, topological
+from ..streaming.streams import Item, Stream, held, in_order, wide_of
 from ..streaming.views import View, view
+from ..streaming.wide import trailing
 from .elements import ELEMENTS
 from .indexing import At
 from .kernel import ANCHORS, Way, base, is_data
@@ -36,19 +37,47 @@ LONGEST_CHAIN = 48
 # A product of an element of a wide value, and one with it, that are no longer or broader than this
 # are taken in passing: a tile of rows of the narrow operand stays in registers.
 DEEPEST = 128
+# Where wide values of so many elements, 2 GiB, would be written for contractions or by them,
+# products of any depth are taken in passing, in blocks: that moves more, and holds nothing.
+LARGE = 1 << 29
 
 Ways = Callable[[Node, int], Way]
 Source = tuple[Node, At]
 
 
-def items(graph: Graph) -> list[Item]:
+def items(graph: Graph, batch: int) -> list[Item]:
     """Returns what kernels compute of a graph, and what they compute in passing."""
-    return in_order(graph, map(base, graph.outputs.values()), DEEPEST)[0]
+    asked = frozenset(map(base, graph.outputs.values()))
+    found, streams = in_order(graph, asked, DEEPEST)
+    large = _large(found, {s.shape for s in streams}, asked, batch)
+    return in_order(graph, asked, DEEPEST, large.__contains__)[0] if large else found
 
 
-def contractions(graph: Graph) -> list[Node]:
+def _large(
+    found: Iterable[Item], shapes: Collection[Shape], asked: Collection[Node], batch: int
+) -> set[Shape]:
+    """Returns the shapes of which too much would be written at a batch size."""
+    written: dict[Shape, int] = {}
+    nodes = (n for i in found for n in (i.writes if isinstance(i, Stream) else [i]))
+    for node in nodes:
+        shape = trailing(node.shape, frozenset(shapes))
+        if shape is not None and node not in asked and node.op not in VIEWS:
+            written[shape] = written.get(shape, 0) + node.type.numel(batch)
+    return {shape for shape, size in written.items() if size >= LARGE}
+
+
+def in_blocks(stream: Stream) -> list[Node]:
+    """Returns the wide values of a stream whose products no kernel holds: they pass in blocks."""
+    wide = wide_of(stream)
+    sizes = [held(n, wide) for n in stream.nodes if n.op is Op.MATMUL]
+    if not any(is_batched(size) or size > DEEPEST for size in sizes):
+        return []
+    return [n for n in wide if n.op is not Op.BROADCAST]
+
+
+def contractions(graph: Graph, batch: int) -> list[Node]:
     """Returns the contractions of a graph that are computed by themselves, not in passing."""
-    return [n for n in items(graph) if isinstance(n, Node) and n.op in ANCHORS]
+    return [n for n in items(graph, batch) if isinstance(n, Node) and n.op in ANCHORS]
 
 
 class _Looker:
@@ -103,7 +132,7 @@ class Reading:
 
     def __init__(self, graph: Graph, batch: int, ways: Ways) -> None:
         self.graph = graph
-        found = items(graph)
+        found = items(graph, batch)
         streams = [s for s in found if isinstance(s, Stream)]
         self.stream_of = {n: stream for stream in streams for n in stream.writes}
         self.views = {s: [self._view(x, batch) for x in s.reads] for s in streams}

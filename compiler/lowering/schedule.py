@@ -15,7 +15,7 @@ from ..streaming.streams import Stream
 from .joining import join_anchors, share_loops, share_reads
 from .kernel import ALONE, ANCHORS, Schedule
 from .placement import Placement
-from .reading import Reading, Ways
+from .reading import Reading, Ways, in_blocks
 from .space import home_space, in_rows_of_last_axis, is_partial, small, space_of
 from .tile import in_loop
 
@@ -99,7 +99,7 @@ def _place_stream(placement: Placement, stream: Stream) -> None:
     """Places all that leaves a stream in a kernel of its own."""
     kernel = placement.kernel(in_rows_of_last_axis(stream.shape), stream.writes)
     kernel.stream, kernel.views = stream, placement.reading.views[stream]
-    kernel.writes = dict.fromkeys(stream.writes)
+    kernel.writes, kernel.through = dict.fromkeys(stream.writes), in_blocks(stream)
     for node in stream.writes:
         placement.put(node, kernel)
     placement.wait(kernel, placement.reading.whole(stream.writes[0]))

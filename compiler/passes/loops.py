@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..graph.ir import Node, Op
+from ..streaming.hidden import Mask, mask_of, vanishes
 from ..streaming.streams import Stream, wide_of
-from .hidden import Mask, mask_of, vanishes
 from .running import FACTOR, Softmax, dependences, softmax_of
 from .sinks import Sink
 

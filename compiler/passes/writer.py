@@ -35,7 +35,7 @@ from ..lowering.tile import (
     where,
     within,
 )
-from .hidden import Mask as Hiding
+from ..streaming.hidden import Mask as Hiding
 from .loops import Loop
 from .placing import Place, Places, row_major
 from .sinks import Contraction, Matrix, Sink, Unfit, contraction, matrices

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from ..graph import ops, scalar
 from ..graph.ir import Graph, N, Node, Op, Shape, is_batched
-from .hidden import hides
+from .hidden import mask_of, vanishes
 from .streams import Stream, wide_of
 from .wide import trailing
 
@@ -70,15 +70,18 @@ class Blocks:
         stream: what is computed.
 
     Attributes:
-        hides: whether columns beyond the last row of a block are left out; the others are there.
+        mask: what hides columns that a block needs not have, if there is such a mask.
         sinks: what every block gives.
     """
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self.hides = hides(stream)
+        self.mask = mask_of(stream)
+        wide = wide_of(stream)
+        if self.mask is not None and not vanishes(stream, self.mask, stream.writes, wide):
+            self.mask = None
         columns = len(stream.shape) - 1
-        self._cut: Cut = (*range(columns), columns if self.hides else None)
+        self._cut: Cut = (*range(columns), columns if self.mask else None)
         self._inside = set(stream.nodes)
         self._cuts: dict[Node, Cut] = {}
         self._summed: set[Node] = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..graph import ops
-from ..graph.ir import LEAVES, Node, Op, Shape, topological
+from ..graph.ir import LEAVES, Node, Op, Shape, product, topological
 from .wide import trailing, wide_shapes
 
 
@@ -57,11 +57,25 @@ def _of_rows(node: Node, merged: Node, whole: Collection[Node]) -> Node | None:
         return ops.reduce_sum(rows)
     if node.op is Op.REDUCE_SUM and node["axes"] == tuple(range(rank - 1)):
         return ops.reduce_sum(rows, tuple(range(last)))
-    if node.op is Op.MATMUL and node.inputs[0] is merged and not node["transpose_a"]:
-        _, *others = node.inputs
-        if len(others[0].shape) == 2:
-            return ops.reshape(ops.make(Op.MATMUL, rows, *others, **node.attributes), node.shape)
+    if node.op is not Op.MATMUL:
+        return None
+    stacked = merged.shape[-2:] == rows.shape[-2:]
+    if stacked and (found := _of_stacks(node, rows.shape, whole)) is not None:
+        return ops.reshape(found, node.shape)
+    _, *others = node.inputs
+    if node.inputs[0] is merged and not node["transpose_a"] and len(others[0].shape) == 2:
+        return ops.reshape(ops.make(Op.MATMUL, rows, *others, **node.attributes), node.shape)
     return None
+
+
+def _of_stacks(node: Node, shape: Shape, whole: Collection[Node]) -> Node | None:
+    """Returns a product of stacks whose matrices are arranged as those of a shape."""
+    x, y, *bias = node.inputs
+    old, new = x.shape[:-2], shape[:-2]
+    if not old or old != y.shape[:-2] or product(old) != product(new):
+        return None
+    both = (_in_rows(each, (*new, *each.shape[-2:]), whole) for each in (x, y))
+    return ops.make(Op.MATMUL, *both, *bias, **node.attributes)
 
 
 def _in_rows(x: Node, shape: Shape, whole: Collection[Node]) -> Node:
@@ -76,6 +90,9 @@ def _in_rows(x: Node, shape: Shape, whole: Collection[Node]) -> Node:
         return ops.map_(x["expr"], *(_in_rows(y, shape, whole) for y in x.inputs))
     if x.op is Op.BROADCAST and x.inputs[0].shape == ():
         return ops.broadcast(x.inputs[0], shape)
+    stacked = x.op is Op.MATMUL and x.shape[-2:] == shape[-2:]
+    if stacked and (found := _of_stacks(x, shape, whole)) is not None:
+        return found
     if x.op is Op.MATMUL and not x["transpose_a"] and len(x.inputs[1].shape) == 2:
         rows, *others = x.inputs
         rows = ops.reshape(rows, (*shape[:-1], rows.shape[-1]))

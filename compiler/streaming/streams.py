@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..graph.ir import LEAVES, Graph, Node, Op, Shape, is_batched
+from ..graph.ir import LEAVES, Dim, Graph, Node, Op, Shape, is_batched
 from .wide import MADE_IN_PASSING, SHORT, depth, is_made_in_passing, trailing, wide_shapes
 
 OF_ROWS = frozenset({Op.ROW_MAX, Op.LOG_SUM_EXP, Op.SAMPLE})
@@ -52,7 +52,10 @@ Item = Node | Stream
 
 
 def in_order(
-    graph: Graph, asked: Iterable[Node], deepest: int | None = None
+    graph: Graph,
+    asked: Iterable[Node],
+    deepest: int | None = None,
+    large: Callable[[Shape], bool] = lambda shape: False,
 ) -> tuple[list[Item], list[Stream]]:
     """Returns what a graph computes, streams among it, in execution order, and the streams.
 
@@ -60,14 +63,15 @@ def in_order(
         graph: what to compute.
         asked: the values that must lie in memory in the end.
         deepest: the depth up to which products are computed in passing; None for any.
+        large: whether those of a shape are, whatever their depth, for they take too much memory.
     """
     nodes, asked = graph.computed(), frozenset(asked)
     roots = [*graph.outputs.values(), *asked]
     shapes = wide_shapes(roots)
-    found = _Finder(nodes, asked, shapes, deepest).streams()
+    found = _Finder(nodes, asked, shapes, deepest, large).streams()
     passing = Counter(n for stream in found for n in stream.nodes if depth(n) > SHORT)
     if twice := {n for n, count in passing.items() if count > 1}:
-        found = _Finder(nodes, asked | twice, shapes, deepest).streams()
+        found = _Finder(nodes, asked | twice, shapes, deepest, large).streams()
     if not found:
         return list(nodes), []
     return list(_sorted(roots, graph.given, found)), found
@@ -111,6 +115,7 @@ class _Finder:
     asked: frozenset[Node]
     shapes: frozenset[Shape]
     deepest: int | None
+    large: Callable[[Shape], bool]
     stage: dict[Node, int] = field(default_factory=dict)
     since: dict[Node, int] = field(default_factory=dict)
     of_shape: dict[Node, Shape] = field(default_factory=dict)
@@ -143,7 +148,7 @@ class _Finder:
             if not is_made_in_passing(n, self.shapes):
                 continue
             if n.op is Op.MATMUL:
-                deep = self.deepest is not None and depth(n) > self.deepest
+                deep = not self._is_short(n, depth(n))
                 whole = n in self.asked or not found.isdisjoint(n.inputs)
                 if deep or whole:
                     continue
@@ -167,9 +172,15 @@ class _Finder:
 
     def _can_hold(self, node: Node) -> bool:
         """Whether rows of a product with a wide value are no longer than those of narrow ones."""
-        first = node.inputs[0] in self.wide
-        size = node.shape[-1 if first else -2]
-        return self.deepest is None or (not is_batched(size) and size <= self.deepest)
+        wide = node.inputs[0 if node.inputs[0] in self.wide else 1]
+        return self._is_short(wide, held(node, self.wide))
+
+    def _is_short(self, wide: Node, size: Dim) -> bool:
+        """Whether so many numbers belong to an element, or a row, of a value in passing."""
+        shape = trailing(wide.shape, self.shapes)
+        if self.deepest is None or (shape is not None and self.large(shape)):
+            return True
+        return not is_batched(size) and size <= self.deepest
 
     def _note(self, node: Node) -> bool:
         """Notes from when on a node can be had; returns whether it leaves a stream."""
@@ -295,6 +306,11 @@ class _Finder:
         if x.op is Op.MAP:  # of what passes, not of sums that are in memory
             return any(self._passes(y, shape, stage) for y in x.inputs)
         return is_of_rows(x, self.wide)
+
+
+def held(node: Node, wide: Collection[Node]) -> Dim:
+    """Returns the numbers of an element of a wide product, or of a row of a product with one."""
+    return depth(node) if node in wide else node.shape[-1 if node.inputs[0] in wide else -2]
 
 
 def is_of_rows(node: Node, wide: Collection[Node]) -> bool:

@@ -39,7 +39,14 @@ def recomputed(nodes: Iterable[Node]) -> frozenset[Node]:
     """
     nodes = list(nodes)
     shapes = wide_shapes(nodes)
-    return frozenset(n for n in nodes if is_made_in_passing(n, shapes) and depth(n) <= SHORT)
+    found = {n for n in nodes if is_made_in_passing(n, shapes) and depth(n) <= SHORT}
+    regrouped = [n.inputs[0] for n in nodes if n.op is Op.RESHAPE and n.shape in shapes]
+    while regrouped:
+        x = regrouped.pop()
+        if x.op in MADE_IN_PASSING and depth(x) <= SHORT and x not in found:
+            found.add(x)
+            regrouped += x.inputs if x.op is Op.MAP else []
+    return frozenset(found)
 
 
 def is_made_in_passing(node: Node, shapes: frozenset[Shape]) -> bool:
@@ -69,13 +76,13 @@ def _is_wide(x: Node) -> bool:
 
 
 def _product(x: Node) -> Node | None:
-    """Returns the nearest product of the same shape that a value follows from by maps."""
+    """Returns the nearest product that a value follows from by maps of its size and reshapes."""
     waiting, seen = [x], {x}
     while waiting:
         node = waiting.pop()
         if node.op is Op.MATMUL:
             return node
-        near = [y for y in node.inputs if y.shape == x.shape and y not in seen]
-        waiting += near if node.op is Op.MAP else []
+        near = node.inputs if node.op in (Op.MAP, Op.RESHAPE) else ()
+        waiting += [y for y in near if y not in seen]
         seen.update(near)
     return None

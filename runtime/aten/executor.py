@@ -213,10 +213,13 @@ class AtenExecutor:
         graph: what to run; its given nodes and leaves are fed.
         keep: further nodes whose tensors are returned (a tape).
         streams: whether wide values are computed block by block.
+        tf32: whether products may be taken in tf32 on a GPU.
     """
 
-    def __init__(self, graph: Graph, keep: Iterable[Node] = (), streams: bool = True) -> None:
-        self.graph = graph
+    def __init__(
+        self, graph: Graph, keep: Iterable[Node] = (), streams: bool = True, tf32: bool = False
+    ) -> None:
+        self.graph, self.tf32 = graph, tf32
         self.keep = [n for n in keep if n not in graph.given]
         asked = {str(i): n for i, n in enumerate((*graph.outputs.values(), *self.keep))}
         wide = Graph(graph.name, regrouped(asked, graph.given), graph.given)
@@ -274,7 +277,7 @@ class AtenExecutor:
                 values[n] = feed[n]
         for n in self.graph.given:
             values[n] = feed[n]
-        with switches(context.device):
+        with switches(context.device, self.tf32):
             for call, reads, writes, release, takes_out in self._schedule:
                 given = {"out": places[writes[0]]} if takes_out and writes[0] in places else {}
                 results = call(context, *[values[n] for n in reads], **given)

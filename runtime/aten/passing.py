@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.ir import Graph, Node, Op, concrete, is_batched
 from ...compiler.streaming.blocks import Block, Blocks, Cut, Sink, Sizes
+from ...compiler.streaming.hidden import Mask
 from ...compiler.streaming.streams import Stream
 from ..backend import Context
 from ..recent import Recent
@@ -27,17 +28,21 @@ class Passing:
     Args:
         stream: what to compute.
         executor: returns what runs the graph of a block.
+        elements: the elements of a wide value's block.
     """
 
-    def __init__(self, stream: Stream, executor: Callable[[Graph], Run]) -> None:
+    def __init__(
+        self, stream: Stream, executor: Callable[[Graph], Run], elements: int = BLOCK
+    ) -> None:
         self.stream, self.blocks, self._executor = stream, Blocks(stream), executor
+        self.elements = elements
         self._made = Recent[Sizes, tuple[Block, Run]]()
 
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
         """Returns the tensors of the sinks, from those of what the stream reads."""
         values = dict(zip(self.stream.reads, operands, strict=True))
         totals = [self._new(context, sink) for sink in self.blocks.sinks]
-        for part in self.parts(context.batch, thoroughly=context.device.type != "meta"):
+        for part in self.parts(context, values):
             found = self._run(context, values, part)
             for total, value, sink in zip(totals, found, self.blocks.sinks, strict=True):
                 target = cut_out(total, sink.cut, part)
@@ -60,26 +65,23 @@ class Passing:
             return torch.zeros(shape, dtype=torch.float64, device=context.device)
         return context.empty(shape).zero_() if sink.summed else context.empty(shape)
 
-    def parts(self, batch: int, thoroughly: bool = True) -> Iterator[Part]:
-        """Yields where blocks begin and end.
-
-        Args:
-            batch: the batch size.
-            thoroughly: whether all of them are wanted, not only as many as memory shows in.
-        """
+    def parts(self, context: Context, values: Mapping[Node, Tensor]) -> Iterator[Part]:
+        """Yields where blocks begin, and their sizes; on the meta device those that are largest."""
         summed = (self.blocks.whole(sink.of) for sink in self.blocks.sinks if sink.summed)
-        room = max(BLOCK, *summed, 0) // self.blocks.elements
-        *lead, rows, columns = concrete(self.stream.shape, batch)
-        most = max(SLAB, -(-rows // SLABS)) if self.blocks.hides else rows
-        axes = [_pieces(rows, min(room, most))]
+        room = max(self.elements, *summed, 0) // self.blocks.elements
+        *lead, rows, columns = concrete(self.stream.shape, context.batch)
+        mask = self.blocks.mask if context.device.type == "cpu" else None  # a GPU is not waited for
+        most = rows if mask is None else max(SLAB, -(-rows // SLABS))
+        down = _pieces(rows, min(room, most))
+        seen = [(0, columns)] * len(down) if mask is None else _seen(mask, values, down)
+        axes: list[list[Part]] = [list(zip(down, seen, strict=True))]
+        room //= down[0][1]
         for size in lead[::-1]:
-            taken = axes[-1][0][1]
-            room = room // taken if len(axes[-1]) == 1 or len(axes) == 1 else 0
-            axes.append(_pieces(size, room))
-        parts = list(product(*axes[::-1]))
-        for part in parts if thoroughly else [*parts[:2], *parts[-1:]]:
-            seen = min(columns, sum(part[-1])) if self.blocks.hides else columns
-            yield (*part, (0, seen))
+            pieces = _pieces(size, room)
+            room = room // size if len(pieces) == 1 else 0
+            axes.append([(piece,) for piece in pieces])
+        parts = [tuple(chain(*at)) for at in product(*axes[::-1])]
+        yield from parts if context.device.type != "meta" else [*parts[:2], *parts[-1:]]
 
     def _run(self, context: Context, values: Mapping[Node, Tensor], part: Part) -> Sequence[Tensor]:
         """Returns what a block gives of each sink."""
@@ -106,6 +108,17 @@ def _pieces(size: int, most: int) -> list[tuple[int, int]]:
     """Returns where pieces of an axis begin, and their sizes, as equal as they can be."""
     taken = -(-size // -(-size // max(1, min(size, most))))
     return [(at, min(taken, size - at)) for at in range(0, size, taken)]
+
+
+def _seen(mask: Mask, values: Mapping[Node, Tensor], down: Part) -> list[tuple[int, int]]:
+    """Returns the columns up to the last one that some row of a piece sees, at least one."""
+    rows = mask.of_row * values[mask.rows].double() + mask.constant
+    columns = mask.of_column * values[mask.columns].double()
+    found = []
+    for at, size in down:
+        (visible,) = torch.where(rows[at : at + size].min() + columns <= 0)
+        found.append((0, int(visible[-1]) + 1 if len(visible) else 1))
+    return found
 
 
 def cut_out(x: Tensor, cut: Cut, part: Part) -> Tensor:

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -34,7 +35,7 @@ from ...kernels.scatter_rows import (
     sort_runs,
 )
 from ..aten.executor import AtenExecutor
-from ..aten.passing import Passing
+from ..aten.passing import BLOCK, Passing
 from ..aten.rules import ATEN
 from ..aten.switches import switches
 from ..backend import Context
@@ -47,6 +48,7 @@ from .storage import Use
 from .tiles import ContractionTiling, PatchTiling, RowTiling, Tiling
 
 HELD_BY_FOUR_WARPS = 4096  # elements of a tile, several values of each, without spills
+LARGE_BLOCK = 1 << 25  # elements of a wide value's block on a GPU: work for all of it
 
 
 class Launch(Protocol):
@@ -372,11 +374,15 @@ class BlocksLaunch(Launch):
     calls = ()
     recordable = True
 
-    def __init__(self, kernel: Kernel, refusal: Refusal, batch: int) -> None:
+    def __init__(self, kernel: Kernel, refusal: Refusal, generated: Generated) -> None:
         assert kernel.stream is not None
-        self.kernels, self.batch, self.views = [kernel], batch, kernel.views
+        self.kernels, self.batch, self.views = [kernel], generated.batch, kernel.views
         self.refusal = f"{kernel.space} in blocks on PyTorch's operators: {refusal.reason}"
-        self.passing = Passing(kernel.stream, lambda graph: AtenExecutor(graph, streams=False))
+        settings = generated.settings
+        tf32 = settings.precision in ROUNDED  # operands are rounded: their products are exact
+        executor = partial(AtenExecutor, streams=False, tf32=tf32)
+        elements = BLOCK if settings.interpreted else LARGE_BLOCK
+        self.passing = Passing(kernel.stream, executor, elements)
         self.use = Use([*kernel.reads, *kernel.writes], {}, working=self._working)
 
     def _working(self, batch: int) -> int:
@@ -431,7 +437,7 @@ def make_launch(slots: LaunchCode, module: ModuleType, generated: Generated) -> 
     if kernel in generated.passes:
         found = generated.passes[kernel]
         if isinstance(found, Refusal):
-            return BlocksLaunch(kernel, found, generated.batch)
+            return BlocksLaunch(kernel, found, generated)
         return PassLaunch(kernel, found, generated)
     if kernel.way.by_vendor:
         return VendorLaunch(slots, module, generated)

@@ -44,7 +44,7 @@ class Selection:
     def prepare(self, graphs: Sequence[Graph], batch: int) -> None:
         """Gets ready to decide about all contractions of some graphs."""
         if self.comparison is not None:
-            nodes = [n for graph in graphs for n in contractions(graph)]
+            nodes = [n for graph in graphs for n in contractions(graph, batch)]
             compared = [n for n in nodes if n.op in COMPARED and computable(n)]
             self.comparison.prepare(compared, batch)
 

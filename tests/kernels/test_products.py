@@ -42,4 +42,17 @@ def test_only_large_products_in_float32_are_taken_by_the_other_library() -> None
     x, small = torch.ones(2048, 64), torch.ones(3, 64)
     assert is_large(x, x) == HAS_ONEDNN
     assert not is_large(x, small) and not is_large(x.double(), x.double())
-    assert not is_large(x[None], x[None])
+    assert is_large(x[None], x[None]) == HAS_ONEDNN
+    assert not is_large(x.view(128, 16, 64), x.view(128, 16, 64))
+
+
+@pytest.mark.parametrize("x", ["rows", "columns", "gaps"])
+@pytest.mark.parametrize("y", ["rows", "columns", "gaps"])
+@pytest.mark.parametrize("lead", [(1, 1), (2,), (2, 3)])
+def test_stacks_of_large_matrices(x: str, y: str, lead: tuple[int, ...]) -> None:
+    a, b = laid(130, 260, x).expand(*lead, 130, 260), laid(150, 260, y)
+    a = a * torch.arange(1.0, 1 + lead[0]).view(-1, *[1] * (len(lead) + 1)) if x == "rows" else a
+    bias, expected = torch.randn(150), a.double() @ b.double().mT
+    for rows in (b, b.expand(lead[-1:] + b.shape)):  # of fewer leading axes
+        assert_close(times_transposed(a, rows), expected.float())
+        assert_close(times_transposed(a, rows, bias), (expected + bias.double()).float())

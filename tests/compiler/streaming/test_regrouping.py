@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from newtriton.compiler.derivatives.transpose import vjp
-from newtriton.compiler.functions.attention import log_softmax
+from newtriton.compiler.functions.attention import log_softmax, softmax
 from newtriton.compiler.graph import ops
-from newtriton.compiler.graph.ir import Graph, N, Node, concrete
+from newtriton.compiler.graph.ir import Graph, N, Node, Op, concrete, topological
 from newtriton.compiler.streaming.regrouping import regrouped
 from newtriton.compiler.streaming.streams import in_order
-from newtriton.compiler.streaming.wide import MANY
+from newtriton.compiler.streaming.wide import MANY, recomputed
 from newtriton.runtime.aten.executor import AtenExecutor
 from newtriton.runtime.backend import Context
 
@@ -61,3 +61,25 @@ def test_logits_that_are_asked_for_stay_as_they_are() -> None:
 def test_a_graph_without_wide_values_is_left_alone() -> None:
     outputs = {"z": ops.reshape(X, (N * LENGTH, WIDTH))}
     assert regrouped(outputs, frozenset()) == outputs
+
+
+def test_stacks_of_scores_that_are_merged_and_split_again() -> None:
+    """As `einsum` and `bmm` leave them: products of N·2 matrices, rows normalised as N×2."""
+    length, size = 150, 8
+    q, k, v = (ops.input_(name, (N * 2, length, size)) for name in "qkv")
+    scores = ops.reshape(ops.matmul(q, k, tb=True), (N, 2, length, length))
+    weights = ops.reshape(softmax(scores), (N * 2, length, length))
+    o = ops.matmul(weights, v)
+    grads = vjp({o: ops.input_("ct", o.shape)}, [q, k, v])
+    before = {"o": o, **{str(i): grads[x] for i, x in enumerate((q, k, v))}}
+    assert {n.op for n in recomputed(topological(before.values()))} >= {Op.MATMUL, Op.MAP}
+    after = regrouped(before, frozenset())
+    items, streams = in_order(Graph("after", after), after.values())
+    assert streams and not [n for n in items if isinstance(n, Node) and n.shape[-1] == length]
+    context = Context(3, torch.float64, torch.device("cpu"))
+    leaves = {n for n in topological(before.values()) if n.op is Op.INPUT}
+    feed = {n: torch.randn(concrete(n.shape, 3), dtype=torch.float64) for n in leaves}
+    whole = AtenExecutor(Graph("before", before), streams=False)(context, feed)
+    found = AtenExecutor(Graph("before", before))(context, feed)
+    for name, node in before.items():
+        assert_close(found[node], whole[node], name)

@@ -2,6 +2,7 @@
 
 import pytest
 
+import newtriton as nt
 from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op
 from newtriton.compiler.lowering.kernel import VENDOR, Way
@@ -87,3 +88,12 @@ def test_parts_are_those_of_the_tiling():
     deep = ops.matmul(ops.input_("d", (N, 4096)), ops.param("e", (64, 4096)), tb=True)
     selection = Selection(Settings("ieee", "fused"))
     assert selection.way(deep, 64) == Way(selection.tiling(deep, 64).split) != Way()
+
+
+def test_products_in_passing_are_not_compared():
+    asked = Asked()
+    net = nt.Sequential(nt.SelfAttention(1), nt.Flatten(), nt.Linear(3))
+    model = nt.compile(net, (256, 8), nt.CrossEntropyLoss(), backend="aten", device="cpu")
+    Selection(Settings(), asked).prepare([model.programs[True].linearize.graph], 2)
+    ((nodes, _),) = asked.prepared
+    assert nodes and not any(x.shape[-2:] == (256, 256) for n in nodes for x in (n, *n.inputs))

@@ -129,22 +129,30 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.mark.interpreter
 @pytest.mark.parametrize(
-    ("name", "deepest", "blocks"),
+    ("name", "deepest", "large", "blocks"),
     [
-        ("words", 128, False),
-        ("words", 3, True),  # logits are kept, and their adjoints are written
-        ("image", 128, False),
-        ("image", 128, True),
-        ("captured", 128, True),
+        ("words", 128, 1 << 28, False),
+        ("words", 3, 1 << 28, True),  # logits are kept, and their adjoints are written
+        ("words", 3, BATCH * LENGTH * WORDS, True),  # they are not
+        ("image", 128, 1 << 28, False),
+        ("image", 128, 1 << 28, True),
+        ("captured", 128, 1 << 28, True),
     ],
 )
 def test_programs_equal_those_of_whole_values(
-    name: str, deepest: int, blocks: bool, small_is_wide, in_blocks, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    deepest: int,
+    large: int,
+    blocks: bool,
+    small_is_wide,
+    in_blocks,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     make, (x, y), factors = NETWORKS[name][0], batch(name, BATCH), name == "image"
     expected = answers(make(backend="aten", device="cpu"), x, y, factors=factors)
     small_is_wide()
     monkeypatch.setattr(reading, "DEEPEST", deepest)
+    monkeypatch.setattr(reading, "LARGE", large)
     if blocks:
         in_blocks()
     model = make(backend="triton", device="cpu", contractions="vendor")
@@ -212,6 +220,23 @@ def test_traffic_and_memory_grow_with_the_length_only():
         sizes.append([(p.schedule.traffic(BATCH), p.storage.arena.size) for p in plans])
     for first, second in zip(*sizes, strict=True):
         assert all(b < 2.1 * a for a, b in zip(first, second, strict=True))
+
+
+def test_large_values_pass_whatever_is_multiplied():
+    net = nt.Sequential(nt.Linear(200), nt.Tanh(), nt.Linear(wide.MANY))
+    programs = nt.compile(net, (5,), nt.CrossEntropyLoss(), backend="aten").programs[True]
+    executor = FusedExecutor(programs.hvp.graph, (), Selection(Settings("ieee", "fused")))
+    samples = reading.LARGE // wide.MANY  # one value is as large as all together may be
+    small, large = executor.plan(samples // 8), executor.plan(samples)
+    assert not small.refusals and small.scratch > 4 * 2 * reading.LARGE // 8  # ż, and z̄
+    (refusal,) = large.refusals
+    assert f"N×{wide.MANY}" in refusal and "200" in refusal
+    assert large.scratch < 4 * reading.LARGE
+    working = max(launch.use.working(samples) for launch in large.launches)
+    assert working > 0 and large.footprint(samples).peak >= large.scratch + working
+    (kernel,) = streams(large)
+    through = sum(n.type.numel(samples) for n in kernel.through)
+    assert large.schedule.traffic(samples) > 8 * through > 8 * reading.LARGE
 
 
 class OnDevice(TorchDispatchMode):
