@@ -21,7 +21,10 @@ BY_STEPS = (
     Tile(64, 16, 8, 1),
 )  # of which a program has one sum that is as deep as operands
 SMALLEST = Tile(64, 16, 4, 1)  # of what does not fit
-WITHOUT = {Side.ROWS: Tile(4, 1024), Side.COLUMNS: Tile(128, 32)}
+WITHOUT = {
+    Side.ROWS: Tile(1, 1024, lanes=True),
+    Side.COLUMNS: Tile(128, 16, lanes=True),
+}
 
 
 class Limits(Protocol):

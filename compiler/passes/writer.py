@@ -85,6 +85,7 @@ class Writer:
         self.now = Loop(())  # the loop that is being written
         self.scale = ""  # what sums so far are multiplied by when a running maximum grows
         self.seen = ""  # between which bounds a mask lets something be seen
+        self.ratio = ""  # what sums of lanes are multiplied by behind the loop
         self.inverse = ""  # what they are multiplied by in the end
         self.count = 0
 
@@ -315,21 +316,33 @@ class Writer:
     def along(self, start: str, line: str) -> str:
         """Adds a line to the loop that makes a number of a row of each tile."""
         total = self.variable()
-        self.before.append(f"{total} = tl.full(({self.tile.own}, 1), {start}, tl.float32)")
+        self.before.append(f"{total} = {self.kept(start)}")
         self.loop.append(line.replace("TOTAL", total))
         return total
+
+    def kept(self, start: str) -> str:
+        """Returns what is kept of rows at the beginning."""
+        lanes = self.tile.other if self.tile.lanes else 1
+        return f"tl.full(({self.tile.own}, {lanes}), {start}, tl.float32)"
+
+    def made(self, text: str) -> str:
+        """Returns the name of something that is made behind a loop."""
+        found = self.variable()
+        self.before.append(f"{found} = {text}")
+        return found
 
     def sum_up(self, sink: Sink) -> Callable[[], None]:
         """Sums along the rows of tiles."""
         value = triton(self.inside_of_loop(self.tile_of(sink.node.inputs[0])))
         scaled = sink.node in self.now.scaled
         start = f"TOTAL{self.scale}" if scaled else "TOTAL"
-        total = self.along("0.0", f"TOTAL = {start} + tl.sum({value}, axis=1, keep_dims=True)")
+        total = self.along("0.0", f"TOTAL = summed({start}, {value})")
 
         def finish() -> None:
+            found = self.made(f"sum_of_row({total}{self.ratio if scaled else ''})")
             if scaled:
-                self.before.append(f"{total} *= {self.inverse}")
-            self.finish(sink, Value.named(total, ROWS))
+                found = self.made(f"{found} * {self.inverse}")
+            self.finish(sink, Value.named(found, ROWS))
 
         return finish
 
@@ -338,14 +351,21 @@ class Writer:
         node = sink.node
         value = triton(self.inside_of_loop(self.tile_of(node.inputs[0]), number(-math.inf)))
         most, new, shift, scale = (self.variable() for _ in range(4))
-        self.before.append(f'{most} = tl.full(({self.tile.own}, 1), float("-inf"), tl.float32)')
+        self.before.append(f"""{most} = {self.kept('float("-inf")')}""")
         self.loop.append(f"{new} = larger({most}, {value})")
         self.loop.append(f"{shift} = finite({new})")
         self.loop.append(f"{scale} = tl.exp({most} - {shift})")
         self.loop.append(f"{most} = {new}")
         self.scale = f" * {scale}"
         self.passing[node, self.row_of(node)] = Value.named(shift, TILE)
-        return lambda: self.finish(sink, Value.named(most, ROWS))
+
+        def finish() -> None:
+            found = self.made(f"largest_of_row({most})")
+            if self.tile.lanes:  # each lane has summed relative to its own maximum
+                self.ratio = " * " + self.made(f"tl.exp({most} - finite({found}))")
+            self.finish(sink, Value.named(found, ROWS))
+
+        return finish
 
     def running_normaliser(self, sink: Sink) -> Callable[[], None]:
         """Takes the sum of exponentials relative to the maximum so far, its logarithm at last."""
@@ -353,17 +373,15 @@ class Writer:
         assert self.now.softmax is not None
         most = self.now.softmax.maximum
         value = self.inside_of_loop(self.tile_of(node.inputs[0]), number(-math.inf))
-        term = f"tl.sum(tl.exp({triton(value)}), axis=1, keep_dims=True)"
-        total = self.along("0.0", f"TOTAL = TOTAL{self.scale} + {term}")
+        total = self.along("0.0", f"TOTAL = summed(TOTAL{self.scale}, tl.exp({triton(value)}))")
         self.passing[node, self.row_of(node)] = NOTHING
 
         def finish() -> None:
             maximum = triton(self.known[most, self.row_of(most)])
-            found = self.variable()
+            found = self.made(f"sum_of_row({total}{self.ratio})")
+            self.inverse = self.made(f"1.0 / {found}")
             # Without finite elements there is no softmax: −∞ − (−∞) is NaN.
-            self.before.append(f"{found} = tl.log({total}) + ({maximum} - {maximum})")
-            self.inverse = self.variable()
-            self.before.append(f"{self.inverse} = 1.0 / {total}")
+            found = self.made(f"tl.log({found}) + ({maximum} - {maximum})")
             self.finish(sink, Value.named(found, ROWS))
 
         return finish
@@ -372,20 +390,21 @@ class Writer:
         """Takes the maximum of each row."""
         value = self.inside_of_loop(self.tile_of(sink.node.inputs[0]), number(-math.inf))
         total = self.along('float("-inf")', f"TOTAL = larger(TOTAL, {triton(value)})")
-        return lambda: self.finish(sink, Value.named(total, ROWS))
+        return lambda: self.finish(sink, Value.named(self.made(f"largest_of_row({total})"), ROWS))
 
     def log_sum_exp(self, sink: Sink) -> Callable[[], None]:
         """Takes the logarithm of the sum of exponentials of each row."""
         (x,) = sink.node.inputs
-        value = self.inside_of_loop(self.tile_of(x), number(-math.inf))
+        value = triton(self.inside_of_loop(self.tile_of(x), number(-math.inf)))
         most, total = self.variable(), self.variable()
         for name, start in ((most, 'float("-inf")'), (total, "0.0")):
-            self.before.append(f"{name} = tl.full(({self.tile.own}, 1), {start}, tl.float32)")
-        self.loop.append(f"{most}, {total} = add_exponentials({most}, {total}, {triton(value)})")
+            self.before.append(f"{name} = {self.kept(start)}")
+        self.loop.append(f"{most}, {total} = add_exponentials({most}, {total}, {value})")
 
         def finish() -> None:
-            found = self.variable()
-            self.before.append(f"{found} = tl.log({total}) + finite({most})")
+            shift = self.made(f"finite(largest_of_row({most}))")
+            found = self.made(f"sum_of_row({total} * tl.exp({most} - {shift}))")
+            found = self.made(f"tl.log({found}) + {shift}")
             self.finish(sink, Value.named(found, ROWS))
 
         return finish

@@ -25,7 +25,6 @@ from newtriton.compiler.language.network import Layer
 from newtriton.compiler.lowering.code import Code, Overwriting
 from newtriton.compiler.lowering.codegen import LaunchCode
 from newtriton.compiler.lowering.kernel import Kernel, Schedule
-from newtriton.compiler.passes import tiles as passing
 from newtriton.compiler.passes.space import Tile as PassTile
 from newtriton.compiler.streaming import wide
 from newtriton.kernels import contraction, lags, outer
@@ -74,8 +73,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_outer_tiles", lambda *_: Tiles(16, 128, 32, 2, 4, split=2))
     patches = Tiles(16, 16, 64, 1, 4, split=2), (64, 64)
     monkeypatch.setattr(tiles, "_patch_tiles", lambda *_: patches)
-    monkeypatch.setattr(passing, "WITH_PRODUCTS", (PassTile(16, 16),))
-    monkeypatch.setattr(passing, "WITHOUT", dict.fromkeys(passing.WITHOUT, PassTile(8, 16)))
+    monkeypatch.setattr(pipeline, "INTERPRETED", PassTile(16, 16, lanes=True))
     monkeypatch.setattr(tiles, "_row_tiles", lambda *_: RowTiles(2, 4, 16, 16))
 
 
