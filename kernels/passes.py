@@ -8,8 +8,37 @@ from .functions import row_max
 
 @triton.jit
 def larger(most, x):
-    """Returns the maximum of each row so far and of a tile, NaN where there is one."""
-    return tl.maximum(most, row_max(x), propagate_nan=tl.PropagateNan.ALL)
+    """Returns the maximum so far and that of a tile, NaN where there is one.
+
+    What is kept is a number for each row, or for each element of a tile.
+    """
+    if most.shape[1] == 1:
+        x = row_max(x)
+    return tl.maximum(most, x, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def summed(total, x):
+    """Returns the sum so far with a tile added: a number for each row, or for each element."""
+    if total.shape[1] == 1:
+        x = tl.sum(x, axis=1, keep_dims=True)
+    return total + x
+
+
+@triton.jit
+def largest_of_row(most):
+    """Returns a number for each row: the maximum of what has been kept."""
+    if most.shape[1] != 1:
+        most = row_max(most)
+    return most
+
+
+@triton.jit
+def sum_of_row(total):
+    """Returns a number for each row: the sum of what has been kept."""
+    if total.shape[1] != 1:
+        total = tl.sum(total, axis=1, keep_dims=True)
+    return total
 
 
 @triton.jit
@@ -20,14 +49,13 @@ def finite(x):
 
 @triton.jit
 def add_exponentials(most, total, x):
-    """Returns the maximum of each row so far, and the sum of exponentials, with a tile added.
+    """Returns the maximum so far, and the sum of exponentials, with a tile added.
 
     Out of the exponentials the maximum is taken, where it is finite.
     """
     new = larger(most, x)
     shift = finite(new)
-    added = tl.sum(tl.exp(x - shift), axis=1, keep_dims=True)
-    return new, total * tl.exp(most - shift) + added
+    return new, summed(total * tl.exp(most - shift), tl.exp(x - shift))
 
 
 @triton.jit

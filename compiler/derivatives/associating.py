@@ -85,4 +85,16 @@ def expanded(x: Node, atoms: dict[Node, Expr]) -> Expr | None:
             continue
         operands = {i: known[y] for i, y in enumerate(node.inputs)}
         known[stack.pop()] = scalar.substitute(node["expr"], operands)
-    return known[x]
+    return _without_nan(known[x])
+
+
+def _without_nan(expr: Expr) -> Expr:
+    """Returns an expression without what its choices are where a condition is NaN.
+
+    A value and its derivative may say that in two ways; both are NaN there.
+    """
+    new: dict[Expr, Expr] = {}
+    for e in scalar.subexpressions([expr]):
+        args = [new[a] for a in e.args]
+        new[e] = scalar.rebuild(e, args[:3] if e.op == "where" else args)
+    return new[expr]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..graph.ir import Node, Op, concrete
@@ -41,11 +41,14 @@ from newtriton.kernels.passes import (
     finite,
     larger,
     largest,
+    largest_of_row,
     seen,
+    sum_of_row,
+    summed,
 )
 '''
 SOME = Tile(64, 64)  # with which a pass is written to see what it needs
-ADDED = Tile(16, 256)  # outputs and numbers that a program takes that adds up what rows have given
+ADDED = Tile(16, 256), Tile(1, 2048)  # outputs and numbers of a program that adds up parts
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,7 @@ class Passes:
         if first:
             groups = [first, last.sinks]
         else:
-            width = 2 if self.precision == "bf16" else 4
-            groups = Sharing(self.stream, self.side, width, limits).shared(sinks)
+            groups = Sharing(self.stream, self.side, self.precision, limits).shared(sinks)
         for group in groups:
             alone = len(groups) == 1
             yield from [(group, SMALLEST)] if alone else self.fitting(group, limits, tile)
@@ -183,6 +185,8 @@ class Passes:
         others = [n for n in self.stream.writes if n not in wide and n.op is not Op.REDUCE_SUM]
         leads = [n.shape[:-2] if n.op is Op.MATMUL else n.shape[:-1] for n in others]
         space = space_of(self.side, self.stream.shape, wide, leads)
+        if any(n.op is Op.MATMUL for n in (*self._inside, *(s.node for s in sinks))):
+            tile = replace(tile, lanes=False)  # sums of products are as deep as operands
         inside = frozenset(self.stream.nodes), self._inside
         writer = Writer(space, tile, *inside, self.places, self.precision)
         return writer, list(writer.body(self._loops(sinks)))
@@ -208,11 +212,13 @@ def _decorator() -> str:
 
 def _added(sink: Sink, batch: int, places: Places) -> PassCode:
     """Returns the kernel that adds up parts, in a fixed order and in float64."""
-    shape, tile = sink.parts, ADDED
+    shape = sink.parts
     kept = [axis for axis in range(len(shape)) if axis not in sink.summed]
     outer, inner = [shape[a] for a in kept], [shape[a] for a in sink.summed]
     at = dict(zip(kept, split(tuple(outer), ROW), strict=True))
     at |= dict(zip(sink.summed, split(tuple(inner), COLUMN), strict=True))
+    count = math.prod(concrete(tuple(outer), batch))
+    tile = ADDED[count < ADDED[0].own]
     part = Place(Part(sink.node), row_major(shape))
     address = part.address(tuple(at[axis] for axis in range(len(shape))))
     place = places(sink.node)
@@ -231,7 +237,6 @@ def _added(sink: Sink, batch: int, places: Places) -> PassCode:
     ]
     functions = Functions()
     name = functions.add("added", f"p, {BATCH.detail}", body, _decorator())
-    count = math.prod(concrete(tuple(outer), batch))
     return PassCode(
         f"parts of {sink.node!r}", name, functions.source, [part.buffer, place.buffer],
         [place.buffer], {}, -(-count // tile.own), tile,

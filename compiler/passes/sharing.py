@@ -22,13 +22,13 @@ class Sharing:
     Attributes:
         stream: what leaves it.
         side: what programs own.
-        bytes: the bytes of a number of an operand.
+        precision: the precision of products.
         limits: what the chip holds.
     """
 
     stream: Stream
     side: Side
-    bytes: int
+    precision: str
     limits: Limits
     _found: dict[tuple[Node, ...], tuple[int, list[list[Sink]]]] = field(default_factory=dict)
 
@@ -69,7 +69,8 @@ class Sharing:
                 other.add(contraction(node, self._wide).matrix)
         depth = max((padded(min(x.shape[-2:], key=_size)) for x in own | other), default=0)
         sums = sum(n not in self._wide for n in products)
-        return Needs(len(own), len(other), depth, self.bytes, len(products) - sums, sums)
+        width, by_steps = 2 if self.precision == "bf16" else 4, self.precision == "ieee"
+        return Needs(len(own), len(other), depth, width, len(products) - sums, sums, by_steps)
 
 
 def _size(size: object) -> int:

@@ -34,12 +34,14 @@ class Tile:
         other: the columns or rows that it takes in a turn of its loops.
         warps: the number of its warps.
         stages: the stages of its loops.
+        lanes: whether sums are kept for each element of a tile, and added up behind the loop.
     """
 
     own: int
     other: int
     warps: int = 4
     stages: int = 2
+    lanes: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,15 @@ WITH_PRODUCTS = (
     Tile(128, 64, 8), Tile(64, 64, 4), Tile(128, 32, 8), Tile(64, 32, 4), Tile(64, 32, 8),
     Tile(64, 32, 8, 1),
 )  # fmt: skip
+BY_STEPS = (
+    Tile(64, 32, 8, 1),
+    Tile(64, 16, 8, 1),
+)  # of which a program has one sum that is as deep as operands
 SMALLEST = Tile(64, 16, 4, 1)  # of what does not fit
-WITHOUT = {Side.ROWS: Tile(4, 1024), Side.COLUMNS: Tile(128, 32)}
+WITHOUT = {
+    Side.ROWS: Tile(1, 1024, lanes=True),
+    Side.COLUMNS: Tile(128, 16, lanes=True),
+}
 
 
 class Limits(Protocol):
@@ -48,6 +55,7 @@ class Needs:
         bytes: the bytes of a number.
         wide: the products that are tiles.
         accumulators: the sums that are as deep as operands.
+        by_steps: whether products are taken step by step, without tensor cores.
     """
 
     own: int
@@ -56,6 +64,7 @@ class Needs:
     bytes: int
     wide: int
     accumulators: int
+    by_steps: bool = False
 
     def shared(self, tile: Tile) -> int:
         """Returns the bytes of shared memory, as measured: operands, and a tile on its way."""
@@ -79,6 +88,9 @@ def tile_of(side: Side, needs: Needs, limits: Limits) -> Tile | None:
     """Returns what a program of a pass holds at once; None where that is too much."""
     if not needs.wide and not needs.accumulators:
         return WITHOUT[side]
+    if needs.by_steps:
+        much = needs.depth > 64 or needs.wide > 2
+        return BY_STEPS[much] if needs.accumulators <= 1 else None
     most = REGISTERS if limits.spares_registers else 0.8 * REGISTERS
     fitting = (
         tile

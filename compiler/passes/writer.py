@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ..graph import ops
 from ..graph.ir import Dim, Node, Op, is_batched
@@ -37,9 +38,9 @@ from ..lowering.tile import (
 from ..streaming.hidden import Mask as Hiding
 from .loops import Loop
 from .placing import Place, Places, row_major
-from .sinks import Contraction, Sink, Unfit, contraction, matrices
+from .sinks import Contraction, Matrix, Sink, Unfit, contraction, matrices
 from .space import Side, Space, Tile
-from .tiles import Needs, padded
+from .tiles import FEWEST, Needs, padded
 
 DEEPEST = 128  # the numbers of a row of an operand that a tile holds
 NOTHING = number(0.0)
@@ -84,6 +85,7 @@ class Writer:
         self.now = Loop(())  # the loop that is being written
         self.scale = ""  # what sums so far are multiplied by when a running maximum grows
         self.seen = ""  # between which bounds a mask lets something be seen
+        self.ratio = ""  # what sums of lanes are multiplied by behind the loop
         self.inverse = ""  # what they are multiplied by in the end
         self.count = 0
 
@@ -177,24 +179,24 @@ class Writer:
         panels = self.panels if own else self.panels_passing
         if (node, kept) in panels:
             return panels[node, kept]
-        width = node.shape[-1 if kept == -2 else -2]
-        if is_batched(width) or width > DEEPEST:
-            raise Unfit(f"rows of {width} numbers, and tiles hold {DEEPEST}")
-        depth = padded(width)
+        depth = padded(width_of(node, kept))
         self.depths.add(depth)
-        place = self.places(node)
-        down, across = (Index.named("r") if own else Index.named("t")), Index.named(f"d{depth}")
-        at = (down, across) if kept == -2 else (across, down)
+        found = panels[node, kept] = self.variable()
+        lines = self.before if own else self.loop
+        lines.append(f"{found} = {self._read(node, kept, own, f'd{depth}', depth)}")
+        return found
+
+    def _read(self, node: Node, kept: int, own: bool, across: str, depth: int) -> str:
+        """Returns what reads a tile of a matrix, at some of the numbers of its rows."""
+        width, place = width_of(node, kept), self.places(node)
+        at = (Index.named("r" if own else "t"), Index.named(across))
+        at = at if kept == -2 else at[::-1]
         address = place.address((*self.space.lead_of(len(node.shape) - 2), *at))
         ends = self.ends if own else self.divides
         mask = None if ends else Mask.named("mr" if own else "mt")
-        mask = across.below(width) & mask if depth != width else mask
+        mask = Index.named(across).below(width) & mask if depth != width else mask
         given = "" if mask is None else f", mask={triton(mask)}, other=0.0"
-        found = panels[node, kept] = self.variable()
-        there = triton(self.pointer(place.buffer) + address)
-        lines = self.before if own else self.loop
-        lines.append(f"{found} = tl.load({there}{given})")
-        return found
+        return f"tl.load({triton(self.pointer(place.buffer) + address)}{given})"
 
     # --- products -------------------------------------------------------------------------------
 
@@ -202,15 +204,34 @@ class Writer:
         """Returns a tile of a wide product x y: its rows are those of x, its columns those of y."""
         x, y, *bias = node.inputs
         own, other = matrices(node, self.space.side)
+        found = Value.named(self.variable(), TILE)
+        if self.precision == "ieee":
+            self._by_steps(found, own, other)
+            return self._biased(found, bias)
         a, b = self.panel(*own, own=True), self.panel(*other, own=False)
         if self.is_narrow(x) != self.is_narrow(y):
             a, b = f"{a}.to(tl.float32)", f"{b}.to(tl.float32)"
-        found = Value.named(self.variable(), TILE)
         options = self.options(self.is_rounded(x) and self.is_rounded(y))
         self.loop.append(f"{found.detail} = tl.dot({a}, tl.trans({b}){options})")
-        for b in bias:
-            found = found + self.load(b, self.space.coordinates[-1:])
-        return found
+        return self._biased(found, bias)
+
+    def _by_steps(self, found: Value, own: Matrix, other: Matrix) -> None:
+        """Writes a product without tensor cores, whose operands a thread cannot hold whole."""
+        depth = padded(width_of(*own))
+        a = self._read(*own, own=True, across="d", depth=depth)
+        b = self._read(*other, own=False, across="d", depth=depth)
+        name = found.detail
+        self.loop += [
+            f"{name} = tl.zeros(({self.tile.own}, {self.tile.other}), tl.float32)",
+            f"for step in range(0, {depth}, {FEWEST}):",
+            f"    d = step + tl.arange(0, {FEWEST})[None, :]",
+            f'    {name} = tl.dot({a}, tl.trans({b}), {name}, input_precision="ieee")',
+        ]
+
+    def _biased(self, value: Value, bias: Sequence[Node]) -> Value:
+        for x in bias:
+            value = value + self.load(x, self.space.coordinates[-1:])
+        return value
 
     def contract(self, node: Node) -> Callable[[], None]:
         """Adds the product of a wide tile and a matrix to an accumulator, turn by turn."""
@@ -295,21 +316,33 @@ class Writer:
     def along(self, start: str, line: str) -> str:
         """Adds a line to the loop that makes a number of a row of each tile."""
         total = self.variable()
-        self.before.append(f"{total} = tl.full(({self.tile.own}, 1), {start}, tl.float32)")
+        self.before.append(f"{total} = {self.kept(start)}")
         self.loop.append(line.replace("TOTAL", total))
         return total
+
+    def kept(self, start: str) -> str:
+        """Returns what is kept of rows at the beginning."""
+        lanes = self.tile.other if self.tile.lanes else 1
+        return f"tl.full(({self.tile.own}, {lanes}), {start}, tl.float32)"
+
+    def made(self, text: str) -> str:
+        """Returns the name of something that is made behind a loop."""
+        found = self.variable()
+        self.before.append(f"{found} = {text}")
+        return found
 
     def sum_up(self, sink: Sink) -> Callable[[], None]:
         """Sums along the rows of tiles."""
         value = triton(self.inside_of_loop(self.tile_of(sink.node.inputs[0])))
         scaled = sink.node in self.now.scaled
         start = f"TOTAL{self.scale}" if scaled else "TOTAL"
-        total = self.along("0.0", f"TOTAL = {start} + tl.sum({value}, axis=1, keep_dims=True)")
+        total = self.along("0.0", f"TOTAL = summed({start}, {value})")
 
         def finish() -> None:
+            found = self.made(f"sum_of_row({total}{self.ratio if scaled else ''})")
             if scaled:
-                self.before.append(f"{total} *= {self.inverse}")
-            self.finish(sink, Value.named(total, ROWS))
+                found = self.made(f"{found} * {self.inverse}")
+            self.finish(sink, Value.named(found, ROWS))
 
         return finish
 
@@ -318,14 +351,21 @@ class Writer:
         node = sink.node
         value = triton(self.inside_of_loop(self.tile_of(node.inputs[0]), number(-math.inf)))
         most, new, shift, scale = (self.variable() for _ in range(4))
-        self.before.append(f'{most} = tl.full(({self.tile.own}, 1), float("-inf"), tl.float32)')
+        self.before.append(f"""{most} = {self.kept('float("-inf")')}""")
         self.loop.append(f"{new} = larger({most}, {value})")
         self.loop.append(f"{shift} = finite({new})")
         self.loop.append(f"{scale} = tl.exp({most} - {shift})")
         self.loop.append(f"{most} = {new}")
         self.scale = f" * {scale}"
         self.passing[node, self.row_of(node)] = Value.named(shift, TILE)
-        return lambda: self.finish(sink, Value.named(most, ROWS))
+
+        def finish() -> None:
+            found = self.made(f"largest_of_row({most})")
+            if self.tile.lanes:  # each lane has summed relative to its own maximum
+                self.ratio = " * " + self.made(f"tl.exp({most} - finite({found}))")
+            self.finish(sink, Value.named(found, ROWS))
+
+        return finish
 
     def running_normaliser(self, sink: Sink) -> Callable[[], None]:
         """Takes the sum of exponentials relative to the maximum so far, its logarithm at last."""
@@ -333,17 +373,15 @@ class Writer:
         assert self.now.softmax is not None
         most = self.now.softmax.maximum
         value = self.inside_of_loop(self.tile_of(node.inputs[0]), number(-math.inf))
-        term = f"tl.sum(tl.exp({triton(value)}), axis=1, keep_dims=True)"
-        total = self.along("0.0", f"TOTAL = TOTAL{self.scale} + {term}")
+        total = self.along("0.0", f"TOTAL = summed(TOTAL{self.scale}, tl.exp({triton(value)}))")
         self.passing[node, self.row_of(node)] = NOTHING
 
         def finish() -> None:
             maximum = triton(self.known[most, self.row_of(most)])
-            found = self.variable()
+            found = self.made(f"sum_of_row({total}{self.ratio})")
+            self.inverse = self.made(f"1.0 / {found}")
             # Without finite elements there is no softmax: −∞ − (−∞) is NaN.
-            self.before.append(f"{found} = tl.log({total}) + ({maximum} - {maximum})")
-            self.inverse = self.variable()
-            self.before.append(f"{self.inverse} = 1.0 / {total}")
+            found = self.made(f"tl.log({found}) + ({maximum} - {maximum})")
             self.finish(sink, Value.named(found, ROWS))
 
         return finish
@@ -352,20 +390,21 @@ class Writer:
         """Takes the maximum of each row."""
         value = self.inside_of_loop(self.tile_of(sink.node.inputs[0]), number(-math.inf))
         total = self.along('float("-inf")', f"TOTAL = larger(TOTAL, {triton(value)})")
-        return lambda: self.finish(sink, Value.named(total, ROWS))
+        return lambda: self.finish(sink, Value.named(self.made(f"largest_of_row({total})"), ROWS))
 
     def log_sum_exp(self, sink: Sink) -> Callable[[], None]:
         """Takes the logarithm of the sum of exponentials of each row."""
         (x,) = sink.node.inputs
-        value = self.inside_of_loop(self.tile_of(x), number(-math.inf))
+        value = triton(self.inside_of_loop(self.tile_of(x), number(-math.inf)))
         most, total = self.variable(), self.variable()
         for name, start in ((most, 'float("-inf")'), (total, "0.0")):
-            self.before.append(f"{name} = tl.full(({self.tile.own}, 1), {start}, tl.float32)")
-        self.loop.append(f"{most}, {total} = add_exponentials({most}, {total}, {triton(value)})")
+            self.before.append(f"{name} = {self.kept(start)}")
+        self.loop.append(f"{most}, {total} = add_exponentials({most}, {total}, {value})")
 
         def finish() -> None:
-            found = self.variable()
-            self.before.append(f"{found} = tl.log({total}) + finite({most})")
+            shift = self.made(f"finite(largest_of_row({most}))")
+            found = self.made(f"sum_of_row({total} * tl.exp({most} - {shift}))")
+            found = self.made(f"tl.log({found}) + {shift}")
             self.finish(sink, Value.named(found, ROWS))
 
         return finish
@@ -443,8 +482,10 @@ class Writer:
         narrow = all(self.is_narrow(node) for node, _ in of)
         found = Needs(
             len(self.panels), len(self.panels_passing), max(self.depths, default=0),
-            2 if narrow else 4, products - sums, sums,
+            2 if narrow else 4, products - sums, sums, self.precision == "ieee",
         )  # fmt: skip
+        if found.by_steps:
+            found = replace(found, accumulators=sums + self.needs.accumulators)
         self.needs = max(self.needs, found, key=lambda needs: needs.registers(self.tile))
 
     def begin(self, sink: Sink) -> Callable[[], None]:
@@ -502,6 +543,18 @@ class Writer:
             yield f"    mc = c < {size}"
             yield f"    mt = t < {size}"
         yield from (f"    {line}" for line in self.loop)
+
+
+def width_of(node: Node, kept: int) -> int:
+    """Returns the numbers of a row of a matrix, one axis of which stands along rows.
+
+    Raises:
+        Unfit: a tile does not hold so many.
+    """
+    width = node.shape[-1 if kept == -2 else -2]
+    if is_batched(width) or width > DEEPEST:
+        raise Unfit(f"rows of {width} numbers, and tiles hold {DEEPEST}")
+    return width
 
 
 def _divides(size: Dim, tile: int) -> bool:

@@ -19,6 +19,7 @@ from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
 from ...compiler.passes.passes import PassCode, Refusal, pass_codes
 from ...compiler.passes.placing import Place, in_rows, viewed
+from ...compiler.passes.space import Tile as PassTile
 from ...compiler.streaming.regrouping import regrouped
 from ...compiler.streaming.views import View
 from . import codecache
@@ -30,6 +31,9 @@ from .storage import LIMIT, Count, Storage, check_counts, lay_out
 from .tiles import PatchTiling, RowTiling, Tiling, pointwise_tile
 
 Check = Callable[[Graph], Graph]
+
+
+INTERPRETED = PassTile(64, 128)  # where a program takes as long, whatever it holds
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,8 @@ def generate_passes(
         if kernel.stream is not None:
             views = dict(zip(kernel.stream.reads, kernel.views, strict=True))
             place = partial(_place, views, batch)
-            found[kernel] = pass_codes(kernel.stream, batch, product, settings.chip, place)
+            given = INTERPRETED if settings.interpreted else None
+            found[kernel] = pass_codes(kernel.stream, batch, product, settings.chip, place, given)
     return found
 
 

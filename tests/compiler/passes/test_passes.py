@@ -125,6 +125,20 @@ def test_sums_along_any_axes(tile: Tile):
     check(Program(Graph("sums", outputs), BATCH, random(WORDS)), tile)
 
 
+@pytest.mark.parametrize("lanes", [False, True])
+def test_rows_in_memory(lanes: bool):
+    """Rows that come from no product; sums of lanes are added up behind the loop."""
+    z, y = ops.input_("z", (N * 5, WORDS)), ops.input_("y", (N * 5,), "int")
+    z = ops.map_(var(0) * 20.0, z)
+    p = softmax(z)
+    outputs = [
+        ops.log_sum_exp(z), ops.row_max(z), along(ops.multiply(p, z), 1), along(p, 0), p,
+        along(ops.multiply(z, ops.make(Op.ONE_HOT, y, classes=WORDS)), 1), along(z, 0, 1),
+    ]  # fmt: skip
+    graph = Graph("rows", {str(i): n for i, n in enumerate(outputs)})
+    check(Program(graph, BATCH, random(WORDS)), Tile(4, 16, lanes=lanes))
+
+
 def test_copies_have_their_own_and_share_the_rest():
     s, q, k = scores(N, 2)
     copies = ops.input_("copies", (3, *k.shape))

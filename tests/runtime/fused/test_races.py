@@ -25,6 +25,8 @@ from newtriton.compiler.language.network import Layer
 from newtriton.compiler.lowering.code import Code, Overwriting
 from newtriton.compiler.lowering.codegen import LaunchCode
 from newtriton.compiler.lowering.kernel import Kernel, Schedule
+from newtriton.compiler.passes.space import Tile as PassTile
+from newtriton.compiler.streaming import wide
 from newtriton.kernels import contraction, lags, outer
 from newtriton.kernels.contraction import Geometry, Tiles
 from newtriton.kernels.scatter_rows import RowTiles
@@ -35,6 +37,7 @@ from newtriton.runtime.fused.backend import TritonBackend
 from newtriton.runtime.fused.executor import FusedExecutor
 from newtriton.runtime.fused.launch import (
     ContractionLaunch,
+    PassLaunch,
     PatchGramLaunch,
     ScatterLaunch,
     VendorLaunch,
@@ -70,6 +73,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_outer_tiles", lambda *_: Tiles(16, 128, 32, 2, 4, split=2))
     patches = Tiles(16, 16, 64, 1, 4, split=2), (64, 64)
     monkeypatch.setattr(tiles, "_patch_tiles", lambda *_: patches)
+    monkeypatch.setattr(pipeline, "INTERPRETED", PassTile(16, 16, lanes=True))
     monkeypatch.setattr(tiles, "_row_tiles", lambda *_: RowTiles(2, 4, 16, 16))
 
 
@@ -150,6 +154,17 @@ def tokens() -> None:
     lin.ggnvp(directions(lin)[0])
 
 
+def passes() -> None:
+    """Runs scores of attention in passing, by rows and by columns, and classes that are drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wide, "LEAST", 1)
+        patch.setattr(wide, "MANY", 6)
+        loss, tokens = nt.CrossEntropyLoss(), nt.InputSpec((17,), "int")
+        lin, *_ = linearized(gpt(6, 4, 2), tokens, loss, settings("tf32", elements=512))
+        v = directions(lin)[0]
+        lin.quadratic_forms([v]), lin.kronecker_factors("kfac")
+
+
 def rows() -> None:
     """Runs rows that are added at indices, one of which is at most positions."""
     words, ct = ops.input_("w", (N, 40), "int"), ops.input_("ct", (2, N, 40, 6))
@@ -189,6 +204,7 @@ REACHED: dict[Callable[[], None], set[str]] = {
     vendors: {"vendor", "several kernels"},
     factors: {"whole rows", "gram in parts", "added parts"},
     tokens: {"stacks", "a sum of contractions", "whole rows", "gather_rows", "scatter_rows"},
+    passes: {"rows of a stream", "columns of a stream", "sums of parts of rows"},
     rows: {"sort_runs", "merge_runs", "find_words", "add_parts", "scatter_rows", "parts of sums"},
     vectors: {"flat vectors", "parts of sums", "results over what is given"},
 }  # fmt: skip
@@ -217,6 +233,9 @@ def kinds(watched: Watched, instances: dict[str, int], plan: Plan) -> Iterator[s
         yield from several
     if isinstance(launch, ContractionLaunch):
         yield contracted(launch)
+    if isinstance(launch, PassLaunch):
+        parts = {"rows": "rows of a stream", "columns": "columns of a stream"}
+        yield from (parts.get(name.split("_")[0], "sums of parts of rows") for name in instances)
     if len(launch.kernels) > 1:
         yield "several kernels"
     if set(plan.storage.block) & {value for kernel in launch.kernels for value in kernel.writes}:
