@@ -16,7 +16,8 @@ from ..backend import Context
 from ..recent import Recent
 
 BLOCK = 1 << 20  # elements of a wide value's block: a few of them fit the last-level cache
-SLABS, SLAB = 4, 128  # into how many slabs rows are cut where columns are hidden, and the least one
+AMPLE = 2  # blocks are so many times as large as what they add to, or adding takes the time
+SLABS, SLAB = 4, 256  # into how many slabs rows are cut where columns are hidden, and the least one
 
 Part = Sequence[tuple[int, int]]  # by axis of the stream's shape, where a block begins and its size
 Run = Callable[[Context, Mapping[Node, Tensor]], Mapping[Node, Tensor]]
@@ -32,28 +33,39 @@ class Passing:
     """
 
     def __init__(
-        self, stream: Stream, executor: Callable[[Graph], Run], elements: int = BLOCK
+        self, stream: Stream, executor: Callable[[Graph], Run], elements: int | None = None
     ) -> None:
         self.stream, self.blocks, self._executor = stream, Blocks(stream), executor
-        self.elements = elements
+        self.elements = BLOCK if elements is None else elements
         self._made = Recent[Sizes, tuple[Block, Run]]()
 
     def __call__(self, context: Context, *operands: Tensor) -> list[Tensor]:
         """Returns the tensors of the sinks, from those of what the stream reads."""
         values = dict(zip(self.stream.reads, operands, strict=True))
         totals = [self._new(context, sink) for sink in self.blocks.sinks]
+        begun, last = set[tuple[int, Part]](), len(self.stream.shape) - 1
         for part in self.parts(context, values):
             found = self._run(context, values, part)
-            for total, value, sink in zip(totals, found, self.blocks.sinks, strict=True):
-                target = cut_out(total, sink.cut, part)
-                if sink.summed:
-                    target.add_(value)
+            for i, (value, sink) in enumerate(zip(found, self.blocks.sinks, strict=True)):
+                key = i, tuple(part[by] for by in sink.cut if by not in (None, last))
+                if sink.summed and key in begun:
+                    cut_out(totals[i], sink.cut, part).add_(value)
                 else:
-                    target.copy_(value)
+                    self._begin(totals[i], value, sink, part)
+                    begun.add(key)
         dtypes = (
             torch.int64 if n.type.kind == "int" else context.dtype for n in self.stream.writes
         )
         return [total.to(dtype) for total, dtype in zip(totals, dtypes, strict=True)]
+
+    @staticmethod
+    def _begin(total: Tensor, value: Tensor, sink: Sink, part: Part) -> None:
+        """Writes what the first block gives; where it lacks columns, those are 0 so far."""
+        target = cut_out(total, sink.cut, part)
+        whole = tuple(None if by == len(part) - 1 else by for by in sink.cut)
+        if sink.summed and whole != sink.cut:
+            cut_out(total, whole, part).zero_()
+        target.copy_(value)
 
     @staticmethod
     def _new(context: Context, sink: Sink) -> Tensor:
@@ -62,13 +74,13 @@ class Passing:
         if sink.of.type.kind == "int":
             return torch.empty(shape, dtype=torch.int64, device=context.device)
         if sink.summed and sink.of.op is Op.REDUCE_SUM:
-            return torch.zeros(shape, dtype=torch.float64, device=context.device)
-        return context.empty(shape).zero_() if sink.summed else context.empty(shape)
+            return torch.empty(shape, dtype=torch.float64, device=context.device)
+        return context.empty(shape)
 
     def parts(self, context: Context, values: Mapping[Node, Tensor]) -> Iterator[Part]:
         """Yields where blocks begin, and their sizes; on the meta device those that are largest."""
         summed = (self.blocks.whole(sink.of) for sink in self.blocks.sinks if sink.summed)
-        room = max(self.elements, *summed, 0) // self.blocks.elements
+        room = max(self.elements, AMPLE * max(summed, default=0)) // self.blocks.elements
         *lead, rows, columns = concrete(self.stream.shape, context.batch)
         mask = self.blocks.mask if context.device.type == "cpu" else None  # a GPU is not waited for
         most = rows if mask is None else max(SLAB, -(-rows // SLABS))

@@ -50,6 +50,7 @@ def everything_passes(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     monkeypatch.setattr(wide, "MANY", WORDS)
     monkeypatch.setattr(passing, "BLOCK", request.param)
     monkeypatch.setattr(passing, "SLAB", 4)
+    monkeypatch.setattr(passing, "AMPLE", 1)
 
 
 @pytest.mark.usefixtures("everything_passes")
