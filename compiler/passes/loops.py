@@ -48,7 +48,8 @@ def loops_of(stream: Stream, sinks: Sequence[Sink]) -> list[Loop]:
         start = level[softmax.maximum]
         early = _levels(stream, turns, {softmax.maximum: start, softmax.normaliser: start})
         how = dependences(softmax, stream.nodes)
-        summed = {node: next(x for x in node.inputs if x in wide) for node in turns}
+        sums = [node for node in turns if node.op in (Op.REDUCE_SUM, Op.MATMUL)]
+        summed = {node: next(x for x in node.inputs if x in wide) for node in sums}
         scaled = frozenset(
             node for node, x in summed.items() if how[x] == FACTOR and early[node] == start
         )

@@ -74,6 +74,7 @@ class Writer:
         self.loop: list[str] = []  # what stands in it
         self.known: dict[tuple[Node, At], Value] = {}
         self.passing: dict[tuple[Node, At], Value] = {}  # what is known in this turn of this loop
+        self.fleeting: set[Node] = set()  # the values that are
         self.named: dict[Term, Term] = {}
         self.named_passing: dict[Term, Term] = {}
         self.panels: dict[tuple[Node, int], str] = {}
@@ -96,8 +97,11 @@ class Writer:
         found = self.known.get((node, at)) or self.passing.get((node, at))
         if found is None:
             found = self.name(self.element(node, at))
-            known = self.passing if Axis.COLUMNS in found.spans else self.known
-            known[node, at] = found
+            # What is made of a softmax so far is no more behind the loop, not even a number.
+            passes = Axis.COLUMNS in found.spans or not self.fleeting.isdisjoint(node.inputs)
+            if passes:
+                self.fleeting.add(node)
+            (self.passing if passes else self.known)[node, at] = found
         return found
 
     def _is_there(self, node: Node, at: At) -> bool:
@@ -358,6 +362,7 @@ class Writer:
         self.loop.append(f"{most} = {new}")
         self.scale = f" * {scale}"
         self.passing[node, self.row_of(node)] = Value.named(shift, TILE)
+        self.fleeting.add(node)
 
         def finish() -> None:
             found = self.made(f"largest_of_row({most})")
@@ -375,6 +380,7 @@ class Writer:
         value = self.inside_of_loop(self.tile_of(node.inputs[0]), number(-math.inf))
         total = self.along("0.0", f"TOTAL = summed(TOTAL{self.scale}, tl.exp({triton(value)}))")
         self.passing[node, self.row_of(node)] = NOTHING
+        self.fleeting.add(node)
 
         def finish() -> None:
             maximum = triton(self.known[most, self.row_of(most)])
@@ -464,6 +470,7 @@ class Writer:
             self._count()
             self.before, self.loop = [], []
             self.passing, self.named_passing, self.panels_passing = {}, {}, {}
+            self.fleeting = set()
             for finish in finishing:
                 finish()
         lines += self.before
