@@ -71,7 +71,7 @@ ROOMS = (
 SCRIPTS = {
     f"bench/{name}.py"
     for name in (
-        "compiling", "eacg_grid", "first_order", "newton_cg", "passes", "patch_factors",
+        "compiling", "eacg_grid", "first_order", "newton_cg", "patch_factors", "sequences/passes",
     )
 }  # fmt: skip
 

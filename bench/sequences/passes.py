@@ -18,25 +18,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiler.graph.ir import Graph, Node, Op, concrete
-from ..compiler.language.losses import CrossEntropyLoss
-from ..compiler.lowering.code import Buffer, Part
-from ..compiler.lowering.kernel import ALONE
-from ..compiler.lowering.precision import with_precision
-from ..compiler.lowering.reading import Reading
-from ..compiler.passes.passes import PassCode, Refusal, pass_codes
-from ..compiler.passes.placing import Place, in_rows, viewed
-from ..compiler.passes.space import Tile
-from ..compiler.streaming.streams import Stream
-from ..runtime.aten.executor import AtenExecutor
-from ..runtime.aten.passing import Passing
-from ..runtime.backend import Context
-from ..runtime.fused import codecache
-from ..runtime.fused.chips import chip_of
-from ..runtime.fused.compiling import interpreted
-from ..runtime.fused.measurements import seconds
-from ..runtime.fused.storage import dtype_of
-from ..runtime.model.from_torch import from_torch
+from ...compiler.graph.ir import Graph, Node, Op, concrete
+from ...compiler.language.losses import CrossEntropyLoss
+from ...compiler.lowering.code import Buffer, Part
+from ...compiler.lowering.kernel import ALONE
+from ...compiler.lowering.precision import with_precision
+from ...compiler.lowering.reading import Reading
+from ...compiler.passes.passes import PassCode, Refusal, pass_codes
+from ...compiler.passes.placing import Place, in_rows, viewed
+from ...compiler.passes.space import Tile
+from ...compiler.streaming.streams import Stream
+from ...runtime.aten.executor import AtenExecutor
+from ...runtime.aten.passing import Passing
+from ...runtime.backend import Context
+from ...runtime.fused import codecache
+from ...runtime.fused.chips import chip_of
+from ...runtime.fused.compiling import interpreted
+from ...runtime.fused.measurements import seconds
+from ...runtime.fused.storage import dtype_of
+from ...runtime.model.from_torch import from_torch
 
 
 class Net(torch.nn.Module):
