@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 import torch
@@ -195,3 +196,72 @@ def test_drawn_labels():
     for stream in program.streams:
         for node, value in program.run(stream, Tile(16, 16)).items():
             assert torch.allclose(value.double(), program.values[node].double(), rtol=1e-5)
+
+
+class Variety:
+    """Random maps and sums of a softmax, its scores, and what belongs to their rows and columns.
+
+    Args:
+        seed: chooses what is drawn.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.draw = Random(seed)
+        rows, columns = self.draw.choice([(21, 33), (16, 16), (33, 17)])
+        lead = self.draw.choice([(N,), (N, 2), (2, N)])
+        names, sizes = ("q", "x", "k", "v"), (rows, rows, columns, columns)
+        self.narrow = [
+            ops.input_(name, (*lead, size, 5)) for name, size in zip(names, sizes, strict=True)
+        ]
+        self.scores = ops.matmul(self.narrow[0], self.narrow[2], tb=True)
+        self.last = ops.rank(self.scores) - 1
+        self.wide = [softmax(self.scores), self.scores]
+        self.of_rows = [ops.input_("r", self.scores.shape[:-1])]
+        self.of_columns = ops.input_("c", (columns,))
+        self.outputs = [ops.matmul(self.wide[0], self.narrow[3])]
+
+    def graph(self) -> Graph:
+        """Returns a graph of some of them."""
+        for _ in range(self.draw.randint(2, 7)):
+            self.draw.choice([self.map, self.map, self.copy, self.sum])()
+        for _ in range(self.draw.randint(1, 4)):
+            self.draw.choice([self.product, self.product, self.total, self.sum])()
+        outputs = dict.fromkeys(self.outputs)
+        return Graph("variety", {str(i): n for i, n in enumerate(outputs)})
+
+    def map(self) -> None:
+        """Takes a map of two wide values."""
+        exprs = [var(0) * var(1), var(0) - 0.5 * var(1), scalar.tanh(var(0)) + var(1)]
+        both = self.draw.choices(self.wide, k=2)
+        self.wide.append(ops.map_(self.draw.choice(exprs), *both))
+
+    def copy(self) -> None:
+        """Takes a product or a difference of a wide value and what belongs to rows or columns."""
+        shape, axes = self.scores.shape, range(self.last)
+        row = ops.broadcast(self.draw.choice(self.of_rows), shape, (self.last,))
+        copies = self.draw.choice([row, ops.broadcast(self.of_columns, shape, axes)])
+        expr = self.draw.choice([var(0) * var(1), var(0) - 0.1 * var(1)])
+        self.wide.append(ops.map_(expr, self.draw.choice(self.wide), copies))
+
+    def sum(self) -> None:
+        """Sums a row, which later values may be made of."""
+        self.of_rows.append(along(self.draw.choice(self.wide), self.last))
+        self.outputs.append(self.of_rows[-1])
+
+    def product(self) -> None:
+        """Multiplies a wide value by a matrix, over columns or over rows."""
+        by_rows = self.draw.random() < 0.5
+        other = self.draw.choice(self.narrow[2:] if by_rows else self.narrow[:2])
+        self.outputs.append(ops.matmul(self.draw.choice(self.wide), other, ta=not by_rows))
+
+    def total(self) -> None:
+        """Sums a wide value over rows or over everything, or normalises it."""
+        x, every = self.draw.choice(self.wide), range(self.last + 1)
+        totals = [along(x, self.last - 1), along(x, *every), ops.log_sum_exp(x), ops.row_max(x)]
+        self.outputs.append(self.draw.choice(totals))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_a_softmax_is_made_into(seed: int):
+    precision = ("ieee", "tf32x3")[seed % 2]
+    check(Program(Variety(seed).graph(), 2, random(WORDS), precision), TILES[seed // 2 % 2])
