@@ -163,13 +163,13 @@ class Passes:
             return
         *before, last = self._loops(sinks)
         first = [sink for loop in before for sink in loop.sinks if sink not in last.sinks]
-        if first:
-            groups = [first, last.sinks]
-        else:
-            groups = Sharing(self.stream, self.side, self.precision, limits).shared(sinks)
+        sharing = Sharing(self.stream, self.side, self.precision, limits)
+        groups = [first, last.sinks] if first else sharing.shared(sinks)
+        if len(groups) == 1:
+            yield sinks, SMALLEST
+            return
         for group in groups:
-            alone = len(groups) == 1
-            yield from [(group, SMALLEST)] if alone else self.fitting(group, limits, tile)
+            yield from self.fitting(group, limits, tile)
 
     @cached_property
     def _inside(self) -> frozenset[Node]:
