@@ -318,10 +318,10 @@ class _Loop:
     Args:
         group: what is computed.
         batch: the batch size.
-        chunk: the elements of a chunk.
+        chunk: the elements of a chunk; `CHUNK` unless given.
     """
 
-    def __init__(self, group: Pointwise, batch: int, chunk: int) -> None:
+    def __init__(self, group: Pointwise, batch: int, chunk: int | None = None) -> None:
         lowering = _Lowering(batch)
         slot_of = {node: lowering.new() for node in group.reads}
         for node in group.maps:
@@ -339,7 +339,7 @@ class _Loop:
         columns = shape[-1] if len(shape) > 1 else 1
         self.rows = math.prod(shape) // max(1, columns)
         self.flat = (self.rows, columns) if len(shape) > 1 else shape
-        self.step = min(self.rows, max(1, chunk // max(1, columns)))
+        self.step = min(self.rows, max(1, (chunk or CHUNK) // max(1, columns)))
         self.run = self._at_once if math.prod(shape) <= SMALL else self._by_chunks
         self.chunk = (self.step, *self.flat[1:]) if shape else ()
         self._assign()
