@@ -37,9 +37,9 @@ LONGEST_CHAIN = 48
 # A product of an element of a wide value, and one with it, that are no longer or broader than this
 # are taken in passing: a tile of rows of the narrow operand stays in registers.
 DEEPEST = 128
-# Where wide values of so many elements, 2 GiB, would be written for contractions or by them,
+# Where wide values of so many elements, 8 GiB, would be written for contractions or by them,
 # products of any depth are taken in passing, in blocks: that moves more, and holds nothing.
-LARGE = 1 << 29
+LARGE = 1 << 31
 
 Ways = Callable[[Node, int], Way]
 Source = tuple[Node, At]

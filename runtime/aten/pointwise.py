@@ -28,6 +28,7 @@ Call = Callable[..., Tensor]
 
 SMALL = 1 << 14  # elements up to which all intermediates of a group fit the second-level cache
 CHUNK = 1 << 17  # elements of a chunk: a few chunks fit the second-level cache
+LARGE_CHUNK = 1 << 25  # those of a chunk on a GPU: work for all of it
 LEAST_EXPONENT = -87.3  # of which e to the power is a normal float32
 
 
@@ -293,7 +294,7 @@ class Pointwise:
         expr = maps[0]["expr"]
         alone = len(self.maps) == 1 and {*scalar.operands(expr)} == {*range(len(self.reads))}
         self._fused = FUSED_MAPS.get(expr) if alone else None
-        self._loops = Recent[int, _Loop]()
+        self._loops = Recent[tuple[int, int], _Loop]()
 
     def single(self, context: Context, *operands: Tensor) -> Tensor:
         """Returns the value of a group of one map, whose operands come in the map's own order."""
@@ -306,14 +307,21 @@ class Pointwise:
         if self._fused is not None:
             value = self._fused(*operands)
             return [value] * len(self.wanted) + [value.sum(node["axes"]) for node in self.sums]
-        loop = self._loops.made(context.batch, lambda: _Loop(self, context.batch))
+        chunk = LARGE_CHUNK if context.device.type == "cuda" else CHUNK
+        loop = self._loops.made((context.batch, chunk), lambda: _Loop(self, context.batch, chunk))
         return loop.run(context, operands)
 
 
 class _Loop:
-    """A group at a batch size: a loop over chunks of rows, and the buffer of each slot."""
+    """A group at a batch size: a loop over chunks of rows, and the buffer of each slot.
 
-    def __init__(self, group: Pointwise, batch: int) -> None:
+    Args:
+        group: what is computed.
+        batch: the batch size.
+        chunk: the elements of a chunk; `CHUNK` unless given.
+    """
+
+    def __init__(self, group: Pointwise, batch: int, chunk: int | None = None) -> None:
         lowering = _Lowering(batch)
         slot_of = {node: lowering.new() for node in group.reads}
         for node in group.maps:
@@ -331,7 +339,7 @@ class _Loop:
         columns = shape[-1] if len(shape) > 1 else 1
         self.rows = math.prod(shape) // max(1, columns)
         self.flat = (self.rows, columns) if len(shape) > 1 else shape
-        self.step = min(self.rows, max(1, CHUNK // max(1, columns)))
+        self.step = min(self.rows, max(1, (chunk or CHUNK) // max(1, columns)))
         self.run = self._at_once if math.prod(shape) <= SMALL else self._by_chunks
         self.chunk = (self.step, *self.flat[1:]) if shape else ()
         self._assign()
