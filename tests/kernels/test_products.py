@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from newtriton.kernels import products
 from newtriton.kernels.products import HAS_ONEDNN, LARGE, is_large, times_transposed
 
 from ..tolerances import assert_close
@@ -43,13 +44,18 @@ def test_only_large_products_in_float32_are_taken_by_the_other_library() -> None
     assert is_large(x, x) == HAS_ONEDNN
     assert not is_large(x, small) and not is_large(x.double(), x.double())
     assert is_large(x[None], x[None]) == HAS_ONEDNN
+    assert is_large(x.expand(3, *x.shape), x) == HAS_ONEDNN
+    assert not is_large(x[None, :256].expand(3, 256, 64), x[:256])
     assert not is_large(x.view(128, 16, 64), x.view(128, 16, 64))
 
 
 @pytest.mark.parametrize("x", ["rows", "columns", "gaps"])
 @pytest.mark.parametrize("y", ["rows", "columns", "gaps"])
 @pytest.mark.parametrize("lead", [(1, 1), (2,), (2, 3)])
-def test_stacks_of_large_matrices(x: str, y: str, lead: tuple[int, ...]) -> None:
+def test_stacks_of_large_matrices(
+    x: str, y: str, lead: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "LARGE_IN_STACK", 1)
     a, b = laid(130, 260, x).expand(*lead, 130, 260), laid(150, 260, y)
     a = a * torch.arange(1.0, 1 + lead[0]).view(-1, *[1] * (len(lead) + 1)) if x == "rows" else a
     bias, expected = torch.randn(150), a.double() @ b.double().mT
