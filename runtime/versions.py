@@ -21,9 +21,9 @@ TAKEN: dict[str, dict[str, str]] = {
         "triton": "jit",
         "triton.backends.compiler": "GPUTarget",
         "triton.knobs": "cache compilation",
-        "triton.language": "abs arange bfloat16 constexpr cos cumsum dot erf exp float32 float64 full"
-        " int32 load log max maximum min minimum permute program_id reshape sigmoid sin split sqrt"
-        " PropagateNan static_range store sum trans uint32 where zeros",
+        "triton.language": "abs arange bfloat16 constexpr cos cumsum dot erf exp float32 float64"
+        " full int32 load log max maximum min minimum permute program_id reshape sigmoid sin split"
+        " sqrt PropagateNan static_range store sum trans uint32 where zeros",
         "triton.runtime.cache": "CacheManager get_cache_manager",
         "triton.runtime.driver": "driver driver.set_active",
         "triton.runtime.jit": "MockTensor",
