@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from ..graph.ir import Node, Op
 from ..graph.scalar import ZERO, Expr, subexpressions, var
-
-ROUNDING = ("tf32", "bf16")
+from ..streaming.hidden import ROUNDING
 
 
 @dataclass(frozen=True)
