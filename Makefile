@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 
 # Kept: what a pattern rule makes on the way to another is deleted otherwise.
 .PRECIOUS: build/versions/%/.installed
-.PHONY: demo test quick soak versions lint types format clean
+.PHONY: demo test quick soak versions package lint types format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output runs/demo.png
@@ -43,6 +43,14 @@ version-%: build/versions/%/.installed
 build/versions/%/.installed: | $(INSTALLED)
 	$(BIN)/pip install --upgrade --no-deps --target $(@D) triton==$* $(BESIDE_$*)
 	touch $@
+
+# What a release is made of, and whether it runs where nothing is installed but what it asks for.
+package: $(INSTALLED)
+	rm -rf dist build/empty
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/pip install -c $(CONSTRAINTS) dist/*.whl
+	cd build/empty && bin/newtriton train --epochs 1 --output run
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
