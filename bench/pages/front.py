@@ -1,4 +1,4 @@
-"""The table at the front door: where newtriton is ahead of what one would pick instead, and where not.
+"""The table at the front door: where newtriton is ahead of what one would pick, and where not.
 
 Its rows are chosen for the questions that a reader has, once, whatever the answers are; they stand
 in the order of the ratios that the files give, so that what falls behind moves down by itself.
