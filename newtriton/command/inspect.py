@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load
 
-from ..compiler.graph.errors import MissingRule, NewtritonError
+from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.options import check_count
 from ..compiler.graph.program import Program
 from ..runtime.data.samples import Batches
@@ -131,7 +131,7 @@ def _draw(options: argparse.Namespace) -> None:
     for name in PROGRAMS if options.program == ALL else [options.program or "linearize"]:
         try:
             shown.append(PROGRAMS[name](model.programs[True]))
-        except MissingRule as error:
+        except NewtritonError as error:
             if options.program != ALL:
                 raise
             notes.append(f"{name}: {error}")

@@ -73,11 +73,10 @@ def picture(executor: AtenExecutor, batch: int, itemsize: int) -> Picture:
 
 
 NOTES = {
-    "operator": "One of PyTorch's operators.",
-    "pattern": "One of PyTorch's operators, which computes all of these nodes.",
-    "maps": "Maps over one shape, evaluated chunk by chunk, so that what is between them stays in "
-    "the cache.",
-    "blocks": "Computed block by block: no wide value is whole in memory.",
+    "operator": "PyTorch's operator for this node.",
+    "pattern": "An operator of PyTorch that computes all of these nodes.",
+    "maps": "Maps over a shape, chunk by chunk, so that what is between them stays in the cache.",
+    "blocks": "Values in passing, block by block: none of them is whole in memory.",
 }
 
 

@@ -87,7 +87,7 @@ def picture(plan: Plan, how: str) -> Picture:
     return Picture(
         schedule.graph.name, how, facts, gathering.values, gathering.given,
         list(gathering.kernels()), launches, bands,
-        {name: inspect.getsource(functions[name].fn) for name in names},
+        {name: inspect.getsource(functions[name]) for name in names},
         {gathering.place[n]: gathering.line(n) for n in gathering.outside},
     )  # fmt: skip
 
@@ -157,13 +157,15 @@ def _kind(launch: Planned, kernel: Scheduled) -> str:
 
 
 def _function(call: Call) -> Any:
-    return call.job.function
+    """Returns the Python function that a Triton kernel is made of."""
+    return call.job.function.fn
 
 
 def _launch(launch: Planned, text: str) -> Launch:
     """Returns the code of a launch, and how it is launched."""
     settings = [(call.job.name, _settings(call)) for call in launch.calls]
-    written = [f.__name__ for f in map(_function, launch.calls) if ".kernels." in f.__module__]
+    functions = [_function(call) for call in launch.calls]
+    written = [f.__name__ for f in functions if ".kernels." in f.__module__]
     note = ""
     if isinstance(launch, VendorLaunch):
         note = f"PyTorch's operator computes {launch.node!r}, and puts it where it likes."
