@@ -49,6 +49,23 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """The way of a value out of a card: right, down, and below everything to the left.
+
+    Attributes:
+        x: the right edge of its chip.
+        y: the height of its chip's middle.
+        right: where it goes down.
+        below: the height at which it leaves.
+    """
+
+    x: float
+    y: float
+    right: float
+    below: float
+
+
+@dataclass(frozen=True)
 class Card:
     """A kernel with the places of all that is drawn in it, from the card's corner.
 
@@ -59,7 +76,7 @@ class Card:
         boxes: what is drawn in it.
         routes: the edges, by their points.
         entries: by value that is read, the height of its chip.
-        exits: by value that is written, its chip and the height of the line on which it leaves.
+        exits: by value that is written, its way out.
         width: the card's width.
         height: its height.
     """
@@ -70,7 +87,7 @@ class Card:
     boxes: Sequence[Box]
     routes: Sequence[Sequence[Point]]
     entries: Mapping[int, float]
-    exits: Mapping[int, tuple[Box, float]]
+    exits: Mapping[int, Exit]
     width: float
     height: float
 
@@ -102,15 +119,19 @@ def card(kernel: Kernel, picture: Picture) -> Card:
             boxes.append(Box(kind, index, text, PAD + x, y + top, *size))
         routes += [[(PAD + x, y + top) for x, top in route] for route in found.routes]
         y, width = y + found.height + PAD, max(width, found.width + 2 * PAD)
-    leaving = [b for b in boxes if b.kind == "write"]
-    leaving.sort(key=lambda b: (-b.middle, b.index))
-    exits = {kernel.writes[b.index]: (b, y + TRACK * i) for i, b in enumerate(leaving)}
+    leaving = sorted((b for b in boxes if b.kind == "write"), key=lambda b: -b.middle)
+    right = max((b.x + b.width for b in boxes), default=0.0) + TRACK
+    exits = {
+        kernel.writes[b.index]: Exit(b.x + b.width, b.middle, right + TRACK * i, y + TRACK * i)
+        for i, b in enumerate(leaving)
+    }
     entries = {kernel.reads[b.index]: b.middle for b in boxes if b.kind == "read"}
     height = y + TRACK * max(0, len(leaving) - 1) + PAD / 2
+    width = max(width, right + TRACK * len(leaving) + PAD / 2)
     head = LETTER * (len(title) + len(costs) + 4) + 2 * PAD
     return Card(
         kernel, title, costs, boxes, routes, entries, exits,
-        max(width, head) + TRACK * len(leaving), height,
+        max(width, head), height,
     )  # fmt: skip
 
 

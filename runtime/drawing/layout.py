@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .cards import CHIP, SMALL, Card, card, chip_text
+from .cards import CHIP, SMALL, Card, Exit, card, chip_text
 from .picture import Kind, Picture
 
 LANE, GAP = 9.0, 3.0  # between lines beside each other, and one below the other
@@ -28,15 +28,13 @@ class Lane:
     Attributes:
         value: its place in the picture.
         x: where the line is.
-        source: where the value is written: the place, and the height of the chip.
-        exit: the height at which the line leaves its kernel.
+        exit: the way of the value out of the kernel that writes it.
         entries: where it is read: places at the left edge of kernels' chips.
     """
 
     value: int
     x: float
-    source: tuple[float, float]
-    exit: float
+    exit: Exit
     entries: Sequence[tuple[float, float]]
 
 
@@ -118,7 +116,9 @@ def _given(picture: Picture, width: float) -> tuple[list[Chip], float]:
 
 def _spans(cards: Sequence[Card], tops: Sequence[float]) -> Iterator[tuple[int, float, float]]:
     """Yields the values that a kernel writes and others read, from where and to where."""
-    written = {v: top + c.exits[v][1] for c, top in zip(cards, tops, strict=True) for v in c.exits}
+    written = {
+        v: top + c.exits[v].below for c, top in zip(cards, tops, strict=True) for v in c.exits
+    }
     last = dict[int, float]()
     for c, top in zip(cards, tops, strict=True):
         last |= {v: top + y for v, y in c.entries.items()}
@@ -147,18 +147,17 @@ def _columns(cards: Sequence[Card], tops: Sequence[float]) -> dict[int, int]:
 
 def _lane(value: int, x: float, placed: Sequence[tuple[Card, float, float]]) -> Lane:
     """Returns the line of a value."""
-    ((source, exit),) = (
-        ((left + box.x + box.width, top + box.middle), top + y)
+    (way,) = (
+        Exit(left + out.x, top + out.y, left + out.right, top + out.below)
         for c, left, top in placed
-        if value in c.exits
-        for box, y in [c.exits[value]]
+        if (out := c.exits.get(value)) is not None
     )
     entries = [
         (left + _chip(c, value), top + c.entries[value])
         for c, left, top in placed
         if value in c.entries
     ]
-    return Lane(value, x, source, exit, entries)
+    return Lane(value, x, way, entries)
 
 
 def _chip(c: Card, value: int) -> float:

@@ -122,12 +122,12 @@ def kernels(picture: Picture, places: Layout, link: str = "") -> Element:
         )  # fmt: skip
         add(group, "text", str(i), class_="number", x=34.0, y=top + 17)
     numbers = {k: (i, q) for i, found in by_launch(picture).items() for q, k in enumerate(found)}
-    for lane in places.lanes:
-        group.append(_lane(lane, picture.values[lane.value]))
     for k, (card, x, y) in enumerate(places.cards):
         i, q = numbers[k]
         where = f"{link}{i}-{q}" if link else ""
         group.append(_card(card, x, y, picture, where))
+    for lane in places.lanes:
+        group.append(_lane(lane, picture.values[lane.value]))
     return group
 
 
@@ -149,9 +149,8 @@ def _lane(lane: Lane, value: Value) -> Element:
     """Returns the line of a value: out of the chip, down beside the kernels, into others."""
     group = make("g", class_=f"lane v-{value.kind.value}", data_v=lane.value)
     add(group, "title", f"{value.name} {value.label} {value.type}, {amount(value.size, 'B')}")
-    (x, y), last = lane.source, max(y for _, y in lane.entries)
-    out = x + 4 + (lane.exit - y) * 0.02
-    path = f"M{x:.1f} {y:.1f}H{out:.1f}V{lane.exit:.1f}H{lane.x:.1f}V{last:.1f}"
+    out, last = lane.exit, max(y for _, y in lane.entries)
+    path = f"M{out.x:.1f} {out.y:.1f}H{out.right:.1f}V{out.below:.1f}H{lane.x:.1f}V{last:.1f}"
     path += "".join(f"M{lane.x:.1f} {at:.1f}H{to:.1f}" for to, at in lane.entries)
     add(group, "path", class_="wide", d=path)
     add(group, "path", d=path)

@@ -61,7 +61,6 @@ def test_inspect_draws_programs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not capsys.readouterr().out
 
 
-@pytest.mark.interpreter
 def test_inspect_draws_what_would_run_here(tmp_path: Path) -> None:
     command = ["inspect", "--net", "mlp", "--input", "1x8x8", "--backend", "triton"]
     assert cli.main([*command, "--svg", str(tmp_path / "out.svg"), "--program", "hvp"]) == 0

@@ -52,7 +52,7 @@ def test_lines_of_values_never_meet(net: str, program: str) -> None:
     spans: dict[float, list[tuple[float, float]]] = {}
     for lane in places.lanes:
         assert lane.x < left
-        ends = [lane.exit, *(y for _, y in lane.entries)]
+        ends = [lane.exit.below, *(y for _, y in lane.entries)]
         spans.setdefault(lane.x, []).append((min(ends), max(ends)))
     for found in spans.values():
         found.sort()

@@ -101,7 +101,6 @@ def test_the_arena_is_as_large_as_the_plans(net: str, program: str) -> None:
     assert ("arena", amount(arena.size, "B")) in picture(net, program).facts
 
 
-@pytest.mark.interpreter
 def test_numbers_are_those_of_explain() -> None:
     net = nt.Sequential(nt.Conv2d(4, 3), nt.SiLU(), nt.MaxPool2d(2), nt.Flatten(), nt.Linear(3))
     made = nt.compile(net, (2, 8, 8), nt.CrossEntropyLoss(), backend="triton", device="cpu")
