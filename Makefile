@@ -54,7 +54,7 @@ package: $(INSTALLED)
 
 # The site, into build/site. A warning is an error: a link that leads nowhere, a page that nobody lists.
 docs: $(INSTALLED) $(LINKED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict -f docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/site/mkdocs.yml
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

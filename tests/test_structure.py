@@ -65,6 +65,7 @@ ROOMS = (
     "bench/kfac_jax",
     "bench/scaling",
     "bench/sequences",
+    "bench/pages",
     "newtriton/command",
 )
 
