@@ -24,6 +24,7 @@ from .data import add_data, data
 from .networks import add_network, model_of
 
 ALL = "all"  # programs
+INTERPRET = "TRITON_INTERPRET"
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
@@ -79,6 +80,8 @@ def run(options: argparse.Namespace) -> None:
     if options.svg or options.html:
         return _draw(options)
     if not (options.graph or options.program):
+        if options.backend == "triton" and not torch.cuda.is_available():
+            os.environ[INTERPRET] = "1"  # kernels are planned and printed, and none is run
         print(model_of(options, shape=options.input).explain(options.batch, options.kernels))
         return
     programs = model_of(options, shape=options.input, backend="aten").programs[True]
@@ -147,7 +150,7 @@ def _draw(options: argparse.Namespace) -> None:
 
 def interpreted() -> bool:
     """Whether Triton's kernels run in its interpreter, in this process."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return os.environ.get(INTERPRET) == "1"
 
 
 def _diagnose(options: argparse.Namespace) -> None:
