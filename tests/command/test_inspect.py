@@ -140,7 +140,7 @@ def test_the_pictures_of_how_it_works_are_what_its_commands_draw(
     monkeypatch.chdir(tmp_path)
     found = blocks((ROOT / "docs" / "how.md").read_text(encoding="utf-8"))
     (net,) = (block for block in found if block.title)
-    Path("net.py").write_text(net.text, encoding="utf-8")
+    Path("small.py").write_text(net.text, encoding="utf-8")
     drawn = [w for b in found if b.language == "sh" for w, _ in commands(b) if "--svg" in w]
     for words in drawn:
         assert cli.main(words[1:]) == 0
