@@ -69,21 +69,38 @@ function show(id) {
   for (const p of programs) p.hidden = p.id !== id;
   for (const a of links) a.classList.toggle("on", a.hash === "#" + id);
 }
+function mark(kernel) {
+  for (const e of document.querySelectorAll(".here")) e.classList.remove("here");
+  const drawn = document.getElementById("at-" + kernel.id);
+  for (const e of [kernel, drawn]) if (e) e.classList.add("here");
+}
 function go() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  const section = target && target.closest("main>section");
-  if (section) show(section.id);
+  const program = target && target.closest("main>section");
+  if (program) show(program.id);
   else if (!programs.some(p => p.hidden)) show(programs[0].id);
-  for (const e of document.querySelectorAll(".kernel.here")) e.classList.remove("here");
-  if (target && target.matches("details.kernel")) {
-    target.open = true;
-    target.classList.add("here");
+  if (!program || target === program) return;
+  if (target.matches("details")) target.open = true;
+  if (target.matches("details.kernel")) {
+    mark(target);
     const source = target.parentElement.querySelector("details.source");
     if (source) source.open = true;
   }
-  if (target && target !== section) target.scrollIntoView({block: "start"});
+  const said = target.closest(".said");
+  if (said && getComputedStyle(said).position === "sticky") {  // the picture stays where it is
+    const below = said.getBoundingClientRect().top;
+    if (below < 0 || below > innerHeight / 2) said.parentElement.scrollIntoView();
+    said.scrollTop += target.getBoundingClientRect().top - said.getBoundingClientRect().top;
+  } else target.scrollIntoView({block: said ? "start" : "center"});
 }
-addEventListener("hashchange", go);
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='#']");
+  if (!link) return;
+  event.preventDefault();
+  history.pushState(null, "", link.getAttribute("href"));
+  go();
+});
+addEventListener("popstate", go);
 go();
 for (const p of programs) {
   const over = (on) => (event) => {

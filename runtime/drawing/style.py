@@ -84,6 +84,7 @@ PICTURE = "\n".join(
         ".lane:hover .wide{stroke-width:8}",
         ".lit .chip,.lit .pill,.lit.room{stroke:var(--c);stroke-width:2.6;stroke-opacity:1}",
         "a:hover .card{stroke:var(--c);stroke-width:1.6}",
+        ".here .card{stroke:var(--c);stroke-width:3}",
         ".room{fill:var(--c);fill-opacity:.22;stroke:var(--c);stroke-width:.6;stroke-opacity:.7}",
         ".thin{stroke:none;fill-opacity:.4}",
         ".room:hover{fill-opacity:.5}",

@@ -10,6 +10,8 @@ import newtriton as nt
 from newtriton.command import catalogue
 from newtriton.command import main as cli
 from tests.command.test_main import one_line, small_cnn
+from tests.pages import blocks, commands
+from tests.sources import ROOT
 
 
 def test_inspect_prints_what_programs_cost(capsys):
@@ -130,6 +132,23 @@ def test_inspect_takes_networks_of_the_users(
     path = f"{tmp_path / 'inspected_module.py'}:net"
     assert cli.main(["inspect", "--net", path, "--input", "4", "--program", "hvp"]) == 0
     assert capsys.readouterr().out.startswith("hvp: ")
+
+
+def test_the_pictures_of_how_it_works_are_what_its_commands_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks((ROOT / "docs" / "how.md").read_text(encoding="utf-8"))
+    (net,) = (block for block in found if block.title)
+    Path("small.py").write_text(net.text, encoding="utf-8")
+    drawn = [w for b in found if b.language == "sh" for w, _ in commands(b) if "--svg" in w]
+    for words in drawn:
+        assert cli.main(words[1:]) == 0
+    pictures = sorted(tmp_path.glob("how-*.svg"))
+    assert len(pictures) == len(drawn)
+    for picture in pictures:
+        kept = ROOT / "docs" / "images" / picture.name
+        assert picture.read_bytes() == kept.read_bytes(), f"make {picture.name} by docs/how.md"
 
 
 @pytest.mark.parametrize(
