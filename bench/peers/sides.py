@@ -1,0 +1,70 @@
+"""All sides by name: what each offers, and what it says where it does not take a network."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from . import autograd, ours, with_backpack, with_curvlinops, with_jax
+from .problem import Call, Problem, Side
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A side, and the operations that it has a call for.
+
+    Attributes:
+        provider: its name in rows that say why it has no call.
+        calls: yields its calls.
+        operations: those that it offers.
+    """
+
+    provider: str
+    calls: Side
+    operations: tuple[str, ...]
+
+
+MATRIX_FREE = ("hvp", "ggnvp", "form", "forms")
+FACTORS = ("kfac", "ekfac", "inverse")
+
+SIDES: Mapping[str, Peer] = {
+    "newtriton": Peer(ours.NAME, ours.calls, ("gradient", *MATRIX_FREE, *FACTORS, "step")),
+    "reverse": Peer(
+        "eager, reverse over reverse", autograd.reverse_over_reverse, ("gradient", *MATRIX_FREE)
+    ),
+    "forward": Peer("eager, forward over reverse", autograd.forward_over_reverse, MATRIX_FREE),
+    "compile": Peer("torch.compile", autograd.compiled, ("gradient", *MATRIX_FREE)),
+    "backpack": Peer(with_backpack.NAME, with_backpack.calls, ("hvp", "ggnvp", "kfac")),
+    "curvlinops": Peer(with_curvlinops.NAME, with_curvlinops.calls, (*MATRIX_FREE, *FACTORS)),
+    "kfac-jax": Peer(
+        with_jax.NAME, with_jax.calls, ("gradient", *MATRIX_FREE, "kfac", "inverse", "step")
+    ),
+    "optim": Peer("torch.optim", autograd.optimizers, ("step",)),
+}
+
+
+ABSENT = "is not installed"
+
+
+def clause(error: BaseException) -> str:
+    """Returns what an exception says, in one clause."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{ABSENT}: {error}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join((lines or [""])[0].split())
+    return f"{type(error).__name__}: {text[:200]}".rstrip(": ")
+
+
+def offered(
+    problem: Problem, names: Collection[str], wanted: Collection[str]
+) -> tuple[list[Call], list[tuple[str, str, str]]]:
+    """Returns the calls of sides, and (provider, operation, why) of those that fail to be made."""
+    calls, refused = list[Call](), list[tuple[str, str, str]]()
+    for name in names:
+        peer = SIDES[name]
+        here = [operation for operation in peer.operations if operation in wanted]
+        try:
+            calls += peer.calls(problem, here) if here else []
+        except Exception as error:  # whatever a library says of a network
+            refused += [(peer.provider, operation, clause(error)) for operation in here]
+    return calls, refused
