@@ -64,6 +64,7 @@ ROOMS = (
     "bench/kfac_jax",
     "bench/scaling",
     "bench/sequences",
+    "bench/pages",
     "newtriton/command",
 )
 

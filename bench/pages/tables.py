@@ -1,0 +1,15 @@
+"""All tables that pages may have, by name: a function of files of results each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from . import beside, claims, counted, signatures, trained
+
+TABLES: dict[str, Callable[..., Iterator[str]]] = {
+    "beside": beside.beside,
+    **trained.TABLES,
+    **counted.TABLES,
+    **claims.TABLES,
+    **signatures.TABLES,
+}
