@@ -107,8 +107,13 @@ def arguments(description: str | None) -> argparse.Namespace:
     return parser(description).parse_args()
 
 
-def report(rows: list[dict[str, Any]], path: Path | None, printed: bool = True) -> None:
-    """Prints a table, and writes the rows with the machine's description."""
+def report(
+    rows: list[dict[str, Any]],
+    path: Path | None,
+    printed: bool = True,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Prints a table, and writes the rows with the machine's description and what else is said."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[str(row.get(name, "")) for name in columns] for row in rows]
     widths = [max(map(len, (name, *column))) for name, *column in zip(columns, *cells, strict=True)]
@@ -117,7 +122,8 @@ def report(rows: list[dict[str, Any]], path: Path | None, printed: bool = True) 
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-        path.write_text(f'{{"machine": {json.dumps(machine())},\n "rows": [\n{lines}\n ]}}\n')
+        told = json.dumps(machine() | dict(about or {}))
+        path.write_text(f'{{"machine": {told},\n "rows": [\n{lines}\n ]}}\n')
 
 
 def known_rows(path: Path | None, *names: str) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""The same work side by side with the peers: `python -m newtriton.bench.peers`, see `operations`."""
+"""The same work side by side with the peers: `python -m newtriton.bench.peers`."""

@@ -1,4 +1,4 @@
-"""`newtriton bench peers`: ours beside eager PyTorch, torch.compile, BackPACK, curvlinops, kfac-jax.
+"""`newtriton bench peers`: ours beside PyTorch, torch.compile, BackPACK, curvlinops and kfac-jax.
 
 Each side gets the same network, batch and directions. What it computes is compared before it is
 timed; calls of an operation take turns. A row has the quantiles 20, 50 and 80, and how many
@@ -20,12 +20,13 @@ import torch
 
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count
-from .._measure import known_rows, parser, report
+from ...runtime.disk import read_json
+from .._measure import known_rows, machine, parser, report
 from . import growth, memory, page
 from .measuring import CYCLE, Effort, Place, Row, speed
 from .networks import GROWING, NETS, SMALL
 from .problem import OPERATIONS, Problem
-from .sides import ABSENT, SIDES, offered
+from .sides import SIDES, offered, versions
 from .with_jax import PYTHON
 
 GROWN = "gradient", "hvp", "ggnvp", "form", "kfac"  # operations whose growth is measured
@@ -85,9 +86,7 @@ def measure(
         keep()
 
 
-def missing(
-    rows: Sequence[Row], place: Place, operations: Sequence[str], metric: str
-) -> list[str]:
+def missing(rows: Sequence[Row], place: Place, operations: Sequence[str], metric: str) -> list[str]:
     """Returns the operations of which no row of a metric stands at a place."""
     here = place.row("", "", metric, "")
     compared = "kernel_name", "metric_name", "x_name", "x_value"
@@ -141,6 +140,16 @@ def names_of(given: Collection[str], known: Collection[str], what: str) -> list[
     return [name for name in known if name in given]
 
 
+def check_machine(path: Path) -> None:
+    """Raises an error where a file has the rows of another machine, or of another PyTorch."""
+    was, here = read_json(path).get("machine", {}), machine()
+    for name in ("device", "gpu", "torch"):
+        if was.get(name) != here.get(name):
+            raise NewtritonError(
+                f"{path} has rows of {was.get(name)}, here is {here.get(name)}: name another file"
+            )
+
+
 def options() -> argparse.ArgumentParser:
     """Returns the parser of the options."""
     result = parser(__doc__)
@@ -183,11 +192,13 @@ def main() -> None:
         sides = [side for side in sides if given.providers or side not in SLOW]
     operations = names_of(given.what, OPERATIONS, "the operation")
     asked = Asked(sides, operations, effort, not (given.no_memory or given.quick), device)
-    rows = known_rows(given.json, "kernel_name", "kernel_operation", "provider", "metric_name")
+    rows, about = known_rows(given.json, *page.KEYS), {"versions": versions(sides)}
+    if rows:
+        check_machine(given.json)
     start = time.perf_counter()
 
     def keep() -> None:
-        report(rows, given.json, printed=False)
+        report(rows, given.json, printed=False, about=about)
 
     for name in nets:
         before = len(rows)
@@ -213,15 +224,10 @@ COLUMNS = {
 def print_table(rows: Sequence[Row]) -> None:
     """Prints times; a side that is not installed is named once."""
     timed = [row for row in rows if row["metric_name"] == "speed"]
-    absent = {row["provider"]: row["refused"] for row in timed if is_absent(row)}
-    report([shown(row) for row in timed if not is_absent(row)], None)
+    absent = {row["provider"]: row["refused"] for row in timed if page.is_absent(row)}
+    report([shown(row) for row in timed if not page.is_absent(row)], None)
     for provider, why in absent.items():
         print(f"{provider} {why}")
-
-
-def is_absent(row: Row) -> bool:
-    """Whether a row says that a side is not installed."""
-    return row.get("refused", "").startswith(ABSENT)
 
 
 def shown(row: Row) -> dict[str, Any]:

@@ -60,9 +60,9 @@ def reverse_over_reverse(problem: Problem, wanted: Collection[str]) -> Iterator[
         "form": lambda: {"vHv": dot(products(v)[0], problem.v)},
         "forms": forms,
     }
-    for operation, run in runs.items():
+    for operation, made in runs.items():
         if operation in wanted:
-            run = run if operation == "gradient" else partial(with_math, run)
+            run = made if operation == "gradient" else partial(with_math, made)
             yield Call("eager, reverse over reverse", operation, run, run)
 
 
@@ -84,7 +84,7 @@ def functions(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Callable[.
         return jvp(grad(loss), (p,), (v,))[1]
 
     def ggnvp(p: dict[str, Tensor], v: dict[str, Tensor]) -> dict[str, Tensor]:
-        z, z_dot = jvp(outputs, (p,), (v,))
+        z, z_dot = jvp(outputs, (p,), (v,))[:2]
         bent = jvp(grad(partial(mean_loss, y=problem.y)), (z,), (z_dot,))[1]
         return vjp(outputs, p)[1](bent)[0]
 
@@ -156,7 +156,7 @@ def _step(
 ) -> Call:
     """Returns the step of an optimizer, with one gradient."""
     net = problem.copy()
-    optimizer = make(list(net.parameters()))
+    optimizer: Any = make(list(net.parameters()))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
+
+import numpy as np
 
 import newtriton as nt
 
@@ -49,12 +52,11 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> Exponent:
         >>> round(found.power, 6), round(found.error, 6)
         (2.0, 0.0)
     """
-    import numpy as np  # noqa: PLC0415
     from scipy.stats import linregress  # noqa: PLC0415 (scikit-learn brings it; slow to import)
 
     if len(set(xs)) < 2 or min(*xs, *ys) <= 0:
         raise NewtritonError(f"there is no exponent of {list(ys)} over {list(xs)}")
-    fit = linregress(np.log(xs), np.log(ys))
+    fit: Any = linregress(np.log(xs), np.log(ys))
     return Exponent(float(fit.slope), float(fit.stderr) if len(xs) > 2 else 0.0, len(xs))
 
 

@@ -98,9 +98,7 @@ class Calls:
     @cached_property
     def _state(self) -> Any:
         given = self.key, (self.params, self.batch)
-        return self._estimator.init(
-            *given, exact_powers_to_cache=None, approx_powers_to_cache=None
-        )
+        return self._estimator.init(*given, exact_powers_to_cache=None, approx_powers_to_cache=None)
 
     def _factors(self, mode: str) -> Callable[[], Any]:
         def update(params: Any, batch: Any, state: Any, key: Any) -> Any:
@@ -178,6 +176,12 @@ class Calls:
         return peak_of(lambda: self.run(operation))
 
 
+def versions() -> dict[str, str]:
+    """Returns the versions of what calls need."""
+    found = {"JAX": import_module("jax"), "kfac-jax": import_module("kfac_jax")}
+    return {name: module.__version__ for name, module in found.items()}
+
+
 def main() -> None:
     """Answers messages until there are no more."""
     answers, calls = os.fdopen(os.dup(1), "wb"), None
@@ -191,6 +195,8 @@ def main() -> None:
             try:
                 if what == "take":
                     calls, answer = Calls(given), None
+                elif what == "versions":
+                    answer = versions()
                 else:
                     answer = getattr(calls, what)(given)
             except Exception as error:

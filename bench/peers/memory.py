@@ -2,7 +2,7 @@
 
 On a CPU it is what the resident set grows by at its peak, on a GPU what PyTorch has allocated. The
 call is made on two samples before: code is loaded, ours has derived its programs. A call that is
-compiled for its batch is made on the whole batch before.
+compiled for its batch is made on the whole batch before. Calls run in one thread here.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def peak(name: str, batch: int, device: str, task: Task) -> int:
     return torch.cuda.max_memory_allocated(problem.x.device) - before
 
 
-def _send(pipe: Connection, threads: int, call: Callable[[], Any]) -> None:
-    """Sends what a call returns, or why it fails."""
-    torch.set_num_threads(threads)
+def _send(pipe: Connection, call: Callable[[], Any]) -> None:
+    """Sends what a call returns, or why it fails; it is made in one thread."""
+    torch.set_num_threads(1)
     try:
         pipe.send((True, call()))
     except Exception as error:
@@ -70,8 +70,7 @@ def in_own_process(call: Callable[[], Any]) -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     ours, theirs = context.Pipe(False)
-    arguments = theirs, torch.get_num_threads(), call
-    process = context.Process(target=_send, args=arguments, daemon=True)
+    process = context.Process(target=_send, args=(theirs, call), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -116,6 +115,7 @@ def rows(
         if isinstance(taken, str):
             yield {**row, "refused": taken}
             continue
-        known = isinstance(gradient, int) and gradient > 0
-        ratio = {"per_gradient": float(f"{taken / gradient:.4g}")} if known else {}
+        ratio = dict[str, float]()
+        if isinstance(gradient, int) and gradient > 0:
+            ratio["per_gradient"] = float(f"{taken / gradient:.4g}")
         yield {**row, "y_value_50": round(taken / 1e6, 3), **ratio}

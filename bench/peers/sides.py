@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 from . import autograd, ours, with_backpack, with_curvlinops, with_jax
 from .problem import Call, Problem, Side
@@ -41,6 +43,24 @@ SIDES: Mapping[str, Peer] = {
     ),
     "optim": Peer("torch.optim", autograd.optimizers, ("step",)),
 }
+
+
+PACKAGES: Mapping[str, str] = {
+    "backpack": "backpack-for-pytorch",
+    "curvlinops": "curvlinops-for-pytorch",
+}
+
+
+def versions(names: Collection[str]) -> dict[str, str]:
+    """Returns the versions of the libraries that sides need, of those that are installed."""
+    found = dict[str, str]()
+    for name in names:
+        with suppress(PackageNotFoundError):
+            if name in PACKAGES:
+                found[SIDES[name].provider] = version(PACKAGES[name])
+        if name == "kfac-jax":
+            found |= with_jax.versions()
+    return found
 
 
 ABSENT = "is not installed"

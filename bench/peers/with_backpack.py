@@ -64,8 +64,8 @@ def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
         with draws:
             module, found = factors(), dict[str, torch.Tensor]()
         for layer in problem.layers:
-            weight = module.get_submodule(layer).weight
-            g, a = weight.kfac  # type: ignore[union-attr]
+            weight: Any = module.get_submodule(layer).weight
+            g, a = weight.kfac
             product = g @ problem.w[f"{layer}.weight"].flatten(1) @ a
             found[f"{layer}.weight"] = product.reshape(weight.shape)
         return found

@@ -69,10 +69,16 @@ def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
             "uHu": dot(of_u, problem.u), "uHv": dot(of_u, problem.v), "vHv": dot(of_v, problem.v)
         }  # fmt: skip
 
+    def ggnvp() -> Named:
+        return matrix(curvlinops.GGNLinearOperator, problem.v)
+
+    def form() -> Named:
+        return {"vHv": dot(hvp(), problem.v)}
+
     made: dict[str, tuple[Callable[[], Any], Callable[[], Named]]] = {
         "hvp": (hvp, hvp),
-        "ggnvp": (lambda: matrix(curvlinops.GGNLinearOperator, problem.v),) * 2,
-        "form": (lambda: {"vHv": dot(hvp(), problem.v)},) * 2,
+        "ggnvp": (ggnvp, ggnvp),
+        "form": (form, form),
         "forms": (forms, forms),
         "kfac": (kfac, lambda: product(known(), problem.w, some)),
         "ekfac": (

@@ -10,7 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,14 @@ class Worker:
 def shared() -> Worker:
     """Returns the process that makes calls which are timed."""
     return Worker()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of JAX and kfac-jax, of none where they are not installed."""
+    try:
+        return shared().ask("versions", None)
+    except (ModuleNotFoundError, RuntimeError):
+        return {}
 
 
 def message(problem: Problem) -> dict[str, Any]:
