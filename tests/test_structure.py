@@ -65,6 +65,7 @@ ROOMS = (
     "bench/scaling",
     "bench/sequences",
     "bench/pages",
+    "bench/peers/apart",
     "bench/peers",
     "newtriton/command",
 )

@@ -98,18 +98,18 @@ def missing(rows: Sequence[Row], place: Place, operations: Sequence[str], metric
 
 def _tasks(rows: Sequence[Row], place: Place, operation: str) -> list[memory.Task]:
     """Returns the calls that were timed at a place, by side."""
-    of_provider = {
+    here = place.row(operation, "", "speed", "ms")
+    same = "kernel_name", "kernel_operation", "metric_name", "x_name", "x_value"
+    timed = {
         row["provider"]
         for row in rows
-        if row["kernel_operation"] == operation and row["metric_name"] == "speed"
-        if (row["kernel_name"], row["x_value"]) == (place.kernel_name, place.x_value)
-        if "refused" not in row
+        if "refused" not in row and all(row[name] == here[name] for name in same)
     }
     return [
         (side, provider, operation)
         for side, peer in SIDES.items()
-        for provider in sorted(of_provider)
-        if provider.startswith(peer.provider) or (side == "kfac-jax" and provider == "JAX")
+        for provider in peer.providers
+        if provider in timed
     ]
 
 

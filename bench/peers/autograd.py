@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..second_order import mean_loss, with_math
 from .problem import Call, Named, Problem, dot, named
 
-Run = Callable[[], Any]
+Run: TypeAlias = Callable[[], Any]
+Functions: TypeAlias = Mapping[str, Callable[..., Any]]
+REVERSE, COMPILED = "eager, reverse over reverse", "torch.compile"
+FORWARD, TWICE = "eager, forward over reverse", "eager, forward over forward"
+GIVEN: Mapping[str, tuple[str, ...]] = {  # the directions that an operation takes
+    "gradient": (),
+    "hvp": ("v",),
+    "ggnvp": ("v",),
+    "form": ("v",),
+    "forms": ("u", "v"),
+}
 
 
 def reverse_over_reverse(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
@@ -63,61 +73,50 @@ def reverse_over_reverse(problem: Problem, wanted: Collection[str]) -> Iterator[
     for operation, made in runs.items():
         if operation in wanted:
             run = made if operation == "gradient" else partial(with_math, made)
-            yield Call("eager, reverse over reverse", operation, run, run)
+            yield Call(REVERSE, operation, run, run)
 
 
-def functions(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Callable[..., Any]]]:
-    """Returns parameters, and what forward mode computes of them and of directions.
+def functions(problem: Problem) -> tuple[dict[str, Tensor], Functions, Functions]:
+    """Returns the parameters, and functions of them and of directions, by operation.
 
-    H v is forward over reverse, a form two forward derivatives: no backward pass at all.
+    The first functions are forward over reverse; the second take two forward derivatives and no
+    backward pass at all.
     """
     net = problem.copy()
     params = {name: p.detach() for name, p in net.named_parameters()}
 
-    def outputs(p: dict[str, Tensor]) -> Tensor:
-        return functional_call(net, p, (problem.x,))
+    def outputs(p: Named) -> Tensor:
+        return functional_call(net, dict(p), (problem.x,))
 
-    def loss(p: dict[str, Tensor]) -> Tensor:
+    def loss(p: Named) -> Tensor:
         return mean_loss(outputs(p), problem.y)
 
-    def hvp(p: dict[str, Tensor], v: dict[str, Tensor]) -> dict[str, Tensor]:
+    def hvp(p: Named, v: Named) -> dict[str, Tensor]:
         return jvp(grad(loss), (p,), (v,))[1]
 
-    def ggnvp(p: dict[str, Tensor], v: dict[str, Tensor]) -> dict[str, Tensor]:
+    def ggnvp(p: Named, v: Named) -> dict[str, Tensor]:
         z, z_dot = jvp(outputs, (p,), (v,))[:2]
         bent = jvp(grad(partial(mean_loss, y=problem.y)), (z,), (z_dot,))[1]
         return vjp(outputs, p)[1](bent)[0]
 
-    def form(p: dict[str, Tensor], u: dict[str, Tensor], v: dict[str, Tensor]) -> Tensor:
+    def forms(p: Named, u: Named, v: Named) -> Named:
+        of_u, of_v = hvp(p, u), hvp(p, v)
+        return {"uHu": dot(of_u, u), "uHv": dot(of_u, v), "vHv": dot(of_v, v)}
+
+    def twice(p: Named, u: Named, v: Named) -> Tensor:
         return jvp(lambda q: jvp(loss, (q,), (u,))[1], (p,), (v,))[1]
 
-    def forms(p: dict[str, Tensor], u: dict[str, Tensor], v: dict[str, Tensor]) -> Named:
-        return {"uHu": form(p, u, u), "uHv": form(p, u, v), "vHv": form(p, v, v)}
+    def forms_twice(p: Named, u: Named, v: Named) -> Named:
+        return {"uHu": twice(p, u, u), "uHv": twice(p, u, v), "vHv": twice(p, v, v)}
 
-    return params, {
+    once: Functions = {
         "gradient": grad(loss),
         "hvp": hvp,
         "ggnvp": ggnvp,
-        "form": lambda p, v: {"vHv": form(p, v, v)},
+        "form": lambda p, v: {"vHv": dot(hvp(p, v), v)},
         "forms": forms,
     }
-
-
-def _by_functions(
-    problem: Problem,
-    wanted: Collection[str],
-    provider: str,
-    wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
-    compiles: bool,
-) -> Iterator[Call]:
-    """Yields calls of `functions`, wrapped."""
-    params, made = functions(problem)
-    u, v = dict(problem.u), dict(problem.v)
-    given = {"gradient": (), "hvp": (v,), "ggnvp": (v,), "form": (v,), "forms": (u, v)}
-    for operation, directions in given.items():
-        if operation in wanted:
-            run = partial(_unfused, wrap(made[operation]), params, *directions)
-            yield Call(provider, operation, run, run, compiles=compiles)
+    return params, once, {"form": lambda p, v: {"vHv": twice(p, v, v)}, "forms": forms_twice}
 
 
 def _unfused(function: Callable[..., Any], *given: Any) -> Any:
@@ -127,36 +126,44 @@ def _unfused(function: Callable[..., Any], *given: Any) -> Any:
 
 
 def forward_over_reverse(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
-    """Yields products by torch.func; the gradient is that of the other order."""
-    rest = [operation for operation in wanted if operation != "gradient"]
-    yield from _by_functions(problem, rest, "eager, forward over reverse", lambda f: f, False)
+    """Yields products by torch.func, and forms by two forward derivatives as well."""
+    params, once, twice = functions(problem)
+    for provider, made in ((FORWARD, once), (TWICE, twice)):
+        for operation, function in made.items():
+            if operation in wanted and operation != "gradient":  # it is the other order's
+                directions = [dict(getattr(problem, name)) for name in GIVEN[operation]]
+                run = partial(_unfused, function, params, *directions)
+                yield Call(provider, operation, run, run)
 
 
 def compiled(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
-    """Yields the same by torch.compile, which takes forward mode but no double backward."""
-    yield from _by_functions(problem, wanted, "torch.compile", torch.compile, True)
+    """Yields forward over reverse by torch.compile, which takes no double backward."""
+    params, made, _ = functions(problem)
+    for operation in wanted:
+        directions = [dict(getattr(problem, name)) for name in GIVEN[operation]]
+        run = partial(_unfused, torch.compile(made[operation]), params, *directions)
+        yield Call(COMPILED, operation, run, run, compiles=True)
 
 
 RATE = 1e-4  # small: what is timed is a step, not where it leads
+OPTIMIZERS: Mapping[str, Callable[[list[nn.Parameter]], Any]] = {
+    "torch.optim, SGD": partial(torch.optim.SGD, lr=RATE, momentum=0.9),
+    "torch.optim, Adam": partial(torch.optim.Adam, lr=RATE),
+    "torch.optim, L-BFGS": partial(torch.optim.LBFGS, lr=RATE, max_iter=1),
+}
+STEPS = tuple(OPTIMIZERS)
 
 
 def optimizers(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
     """Yields the steps of torch.optim: what training costs at the least."""
-    makers: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
-        "SGD": lambda ps: torch.optim.SGD(ps, RATE, momentum=0.9),
-        "Adam": lambda ps: torch.optim.Adam(ps, RATE),
-        "L-BFGS": lambda ps: torch.optim.LBFGS(ps, RATE, max_iter=1),
-    }
-    for name, make in makers.items() if "step" in wanted else ():
-        yield _step(problem, name, make)
+    for provider, make in OPTIMIZERS.items() if "step" in wanted else ():
+        yield _step(problem, provider, make)
 
 
-def _step(
-    problem: Problem, name: str, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-) -> Call:
+def _step(problem: Problem, provider: str, make: Callable[[list[nn.Parameter]], Any]) -> Call:
     """Returns the step of an optimizer, with one gradient."""
     net = problem.copy()
-    optimizer: Any = make(list(net.parameters()))
+    optimizer = make(list(net.parameters()))
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -169,6 +176,6 @@ def _step(
             return {"loss": mean_loss(problem.copy()(problem.x), problem.y)}
 
     return Call(
-        f"torch.optim, {name}", "step", lambda: optimizer.step(closure), numbers,
+        provider, "step", lambda: optimizer.step(closure), numbers,
         differs="no curvature: what a gradient and an update cost at the least",
     )  # fmt: skip

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from ...compiler.graph.errors import NewtritonError
+from .apart.resident import peak_of
 from .measuring import Place, Row
 from .problem import Problem
-from .resident import peak_of
 from .sides import SIDES, clause
 
 FEW = 2
@@ -97,7 +97,7 @@ def rows(
         tasks: what is measured.
         workers: the processes at a time.
     """
-    unit = "reverse", SIDES["reverse"].provider, "gradient"
+    unit = "reverse", SIDES["reverse"].providers[0], "gradient"
     every = list(dict.fromkeys([unit, *tasks]))
 
     def measured(task: Task) -> int | str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,11 @@ import newtriton as nt
 from .problem import DAMPING, Call, Named, Problem
 
 NAME = "newtriton"
+PRESETS: Mapping[str, Callable[..., nt.SecondOrder]] = {
+    f"{NAME}, FITRE": nt.FITRE,
+    f"{NAME}, K-FAC": nt.KFAC,
+}
+STEPS = tuple(PRESETS)
 
 
 def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
@@ -20,7 +26,9 @@ def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
     model = _model(problem)
     u, v, w = (model.flatten(each) for each in (problem.u, problem.v, problem.w))
 
-    def call(operation: str, run, numbers) -> Iterator[Call]:
+    def call(
+        operation: str, run: Callable[[], Any], numbers: Callable[[], Named]
+    ) -> Iterator[Call]:
         if operation in wanted:
             yield Call(NAME, operation, run, numbers)
 
@@ -49,8 +57,8 @@ def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
     yield from call("forms", forms, lambda: _three(forms()))
     layers = list(problem.layers)
 
-    def factors(kind: str = "kfac"):
-        return linearized().kronecker_factors(kind, layers=layers)
+    def factors() -> Mapping[str, object]:
+        return linearized().kronecker_factors("kfac", layers=layers)
 
     @cache
     def curvature(kind: str) -> nt.KroneckerCurvature:
@@ -72,8 +80,8 @@ def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
     yield from call("ekfac", ekfac, lambda: of_layers(curvature("ekfac-empirical").mv(w)))
     yield from call("inverse", inverse, lambda: of_layers(inverse()))
     if "step" in wanted:
-        for name, preset in (("FITRE", nt.FITRE), ("K-FAC", nt.KFAC)):
-            yield _step(problem, name, preset)
+        for provider, preset in PRESETS.items():
+            yield _step(problem, provider, preset)
 
 
 def _model(problem: Problem) -> nt.Model:
@@ -86,18 +94,18 @@ def _three(matrix: Tensor) -> Named:
     return {"uHu": matrix[0, 0], "uHv": matrix[0, 1], "vHv": matrix[1, 1]}
 
 
-def _step(problem: Problem, name: str, preset) -> Call:
+def _step(problem: Problem, provider: str, preset: Callable[..., nt.SecondOrder]) -> Call:
     """Returns the step of an optimizer; it is compared on the loss that it starts from."""
 
     @cache
-    def optimizer():
+    def optimizer() -> nt.SecondOrder:
         return preset(_model(problem), burn_in=1)
 
-    def run():
+    def run() -> nt.StepReport:
         return optimizer().step(problem.x, problem.y)
 
     def loss() -> Named:
         loss = _model(problem).linearize(problem.x, problem.y).objective
         return {"loss": torch.tensor(loss, dtype=torch.float64)}
 
-    return Call(f"{NAME}, {name}", "step", run, loss)
+    return Call(provider, "step", run, loss)

@@ -73,7 +73,8 @@ def blocks(rows: Sequence[Row], machine: Mapping[str, Any], name: str) -> Iterat
         f"`newtriton bench peers --page`. {origin(machine)}"
     ]
     yield [*table(["operation", "what it is"], [[f"`{k}`", v] for k, v in OPERATIONS.items()])]
-    for net in [*NETS, *SMALL]:
+    names = dict.fromkeys([*NETS, *SMALL, *(row["kernel_name"] for row in rows)])
+    for net in (name for name in names if name not in GROWING):
         of_net = [row for row in rows if row["kernel_name"] == net]
         if of_net:
             yield from _network(net, of_net)
@@ -110,7 +111,7 @@ def _is_ours(row: Row) -> bool:
 def _network(net: str, rows: Sequence[Row]) -> Iterator[list[str]]:
     """Yields the blocks of a network."""
     batch = rows[0]["x_value"]
-    yield [f"## {TITLES[net]}, batch {batch:,}"]
+    yield [f"## {TITLES.get(net, net)}, batch {batch:,}"]
     speed = [row for row in rows if row["metric_name"] == "speed"]
     timed = [row for row in speed if "y_value_50" in row]
     peaks = {
@@ -208,7 +209,7 @@ UNITS = {"speed": "time", "flops": "FLOPs, counted", "bytes": "bytes moved, coun
 
 def _growth(kind: str, rows: Sequence[Row]) -> Iterator[list[str]]:
     """Yields the table of exponents of networks that grow."""
-    yield [f"## {TITLES[kind]}"]
+    yield [f"## {TITLES.get(kind, kind)}"]
     yield [
         "Exponents p of y ∝ xᵖ by least squares, with their standard errors. FLOPs and bytes of "
         "ours are counted in the graphs that an operation runs, one operator after another."

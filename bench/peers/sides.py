@@ -16,34 +16,35 @@ class Peer:
     """A side, and the operations that it has a call for.
 
     Attributes:
-        provider: its name in rows that say why it has no call.
         calls: yields its calls.
         operations: those that it offers.
+        providers: who does them, as rows name them; the first one says why there is no call.
     """
 
-    provider: str
     calls: Side
     operations: tuple[str, ...]
+    providers: tuple[str, ...]
 
 
 MATRIX_FREE = ("hvp", "ggnvp", "form", "forms")
 FACTORS = ("kfac", "ekfac", "inverse")
 
 SIDES: Mapping[str, Peer] = {
-    "newtriton": Peer(ours.NAME, ours.calls, ("gradient", *MATRIX_FREE, *FACTORS, "step")),
-    "reverse": Peer(
-        "eager, reverse over reverse", autograd.reverse_over_reverse, ("gradient", *MATRIX_FREE)
+    "newtriton": Peer(
+        ours.calls, ("gradient", *MATRIX_FREE, *FACTORS, "step"), (ours.NAME, *ours.STEPS)
     ),
-    "forward": Peer("eager, forward over reverse", autograd.forward_over_reverse, MATRIX_FREE),
-    "compile": Peer("torch.compile", autograd.compiled, ("gradient", *MATRIX_FREE)),
-    "backpack": Peer(with_backpack.NAME, with_backpack.calls, ("hvp", "ggnvp", "kfac")),
-    "curvlinops": Peer(with_curvlinops.NAME, with_curvlinops.calls, (*MATRIX_FREE, *FACTORS)),
+    "reverse": Peer(autograd.reverse_over_reverse, ("gradient", *MATRIX_FREE), (autograd.REVERSE,)),
+    "forward": Peer(autograd.forward_over_reverse, MATRIX_FREE, (autograd.FORWARD, autograd.TWICE)),
+    "compile": Peer(autograd.compiled, ("gradient", "hvp", "ggnvp", "form"), (autograd.COMPILED,)),
+    "backpack": Peer(with_backpack.calls, ("hvp", "ggnvp", "kfac"), (with_backpack.NAME,)),
+    "curvlinops": Peer(with_curvlinops.calls, (*MATRIX_FREE, *FACTORS), (with_curvlinops.NAME,)),
     "kfac-jax": Peer(
-        with_jax.NAME, with_jax.calls, ("gradient", *MATRIX_FREE, "kfac", "inverse", "step")
+        with_jax.calls,
+        ("gradient", *MATRIX_FREE, "kfac", "inverse", "step"),
+        (with_jax.NAME, with_jax.JAX),
     ),
-    "optim": Peer("torch.optim", autograd.optimizers, ("step",)),
+    "optim": Peer(autograd.optimizers, ("step",), autograd.STEPS),
 }
-
 
 PACKAGES: Mapping[str, str] = {
     "backpack": "backpack-for-pytorch",
@@ -57,7 +58,7 @@ def versions(names: Collection[str]) -> dict[str, str]:
     for name in names:
         with suppress(PackageNotFoundError):
             if name in PACKAGES:
-                found[SIDES[name].provider] = version(PACKAGES[name])
+                found[SIDES[name].providers[0]] = version(PACKAGES[name])
         if name == "kfac-jax":
             found |= with_jax.versions()
     return found
@@ -86,5 +87,5 @@ def offered(
         try:
             calls += peer.calls(problem, here) if here else []
         except Exception as error:  # whatever a library says of a network
-            refused += [(peer.provider, operation, clause(error)) for operation in here]
+            refused += [(peer.providers[0], operation, clause(error)) for operation in here]
     return calls, refused

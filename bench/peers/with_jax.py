@@ -24,7 +24,7 @@ from .._measure import Elapsed
 from .._modules import GPT, Block, Residual, ViT
 from .problem import DAMPING, Call, Named, Problem
 
-NAME = "kfac-jax"
+NAME, JAX = "kfac-jax", "JAX"
 PYTHON = "NEWTRITON_JAX"
 OWN_RULES = "its own rules for length, momentum and damping, and inverses every 5 steps"
 Described = tuple[Any, ...]
@@ -39,7 +39,7 @@ PLAIN: Mapping[type[nn.Module], str] = {
 
 
 def described(module: nn.Module, name: str = "") -> Described:
-    """Returns a module as `jax_networks` reads it.
+    """Returns a module as `apart.networks` reads it.
 
     Args:
         module: the module.
@@ -90,10 +90,9 @@ class Worker:
 
     def __init__(self) -> None:
         python = os.environ.get(PYTHON, sys.executable)
-        folder = Path(__file__).parent
-        # At the end of the path: beside this room there is one that is called kfac_jax.
-        code = f"import sys; sys.path.append({str(folder.parent)!r})\n"
-        code += f"from {folder.name}.jax_worker import main; main()"
+        # At the end of the path, where it hides no module of that installation.
+        code = f"import sys; sys.path.append({str(Path(__file__).parent)!r})\n"
+        code += "from apart.worker import main; main()"
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         command = [python, "-c", code, str(torch.get_num_threads())]
         self.process = subprocess.Popen(
@@ -187,7 +186,7 @@ def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
     for operation in wanted:
         own = operation in ("ggnvp", "kfac", "inverse", "step")
         yield Call(
-            NAME if own else "JAX",
+            NAME if own else JAX,
             operation,
             run=lambda operation=operation: Elapsed(worker.ask("run", operation)),
             numbers=partial(_numbers, problem, worker, operation),

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import Any
 
-from .jax_networks import Forward
+from .networks import Forward
 from .resident import peak_of
 
 
