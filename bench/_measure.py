@@ -27,14 +27,19 @@ class Elapsed(float):
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device = CPU
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device = CPU,
+    warm: int | None = None,
 ) -> dict[str, list[float]]:
     """Returns the seconds of each call in each round, on a GPU until it has finished.
 
-    A call that returns `Elapsed` took that long.
+    A call that returns `Elapsed` took that long. Before the rounds there are `warm` that do not
+    count, one on a CPU and `WARM` on a GPU unless given.
     """
+    before = (WARM if device.type == "cuda" else 1) if warm is None else warm
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(-WARM if device.type == "cuda" else -1, rounds):
+    for i in range(-before, rounds):
         for name, call in calls.items():
             start = time.perf_counter()
             found = call()

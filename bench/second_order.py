@@ -41,14 +41,14 @@ Calls = dict[str, Callable[[], Any]]
 WORDS = 50_304  # of GPT-2, and as many more as make a multiple of 128
 
 
-def vgg(depth: int) -> nn.Sequential:
-    """Returns the VGG of a depth in torch.nn."""
+def vgg(depth: int, narrowed: int = 1) -> nn.Sequential:
+    """Returns the VGG of a depth in torch.nn, with so many times fewer channels."""
     layers: list[nn.Module] = []
     channels = 3
     for width in nt.models.VGG[depth]:
         if isinstance(width, int):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.SiLU()]
-            channels = width
+            layers += [nn.Conv2d(channels, width // narrowed, 3, padding=1), nn.SiLU()]
+            channels = width // narrowed
         else:
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10))

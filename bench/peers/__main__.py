@@ -2,8 +2,8 @@
 
 Each side gets the same network, batch and directions. What it computes is compared before it is
 timed; calls of an operation take turns. A row has the quantiles 20, 50 and 80, and how many
-gradients of PyTorch's autograd the median is. Rows are kept in the file after each operation, and
-those that are there are not measured again.
+gradients of PyTorch's autograd the median is. Times of all networks come first, then peak memory.
+Rows are kept in the file after each operation, and those that are there are not measured again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ...runtime.disk import read_json
 from .._measure import known_rows, machine, parser, report
 from . import growth, memory, page
 from .measuring import CYCLE, Effort, Place, Row, speed
-from .networks import GROWING, NETS, SMALL
+from .networks import GROWING, NETS, SMALL, WITHOUT, network
 from .problem import OPERATIONS, Problem
 from .sides import SIDES, offered, versions
 from .with_jax import PYTHON
@@ -43,46 +43,46 @@ class Asked:
         sides: the sides' names.
         operations: the operations.
         effort: how long.
-        memory: whether peak memory is measured, too.
         device: where.
     """
 
     sides: Sequence[str]
     operations: Sequence[str]
     effort: Effort
-    memory: bool
     device: torch.device
 
 
-def measure(
-    name: str, place: Place, asked: Asked, rows: list[Row], keep: Callable[[], None]
-) -> None:
-    """Appends the rows of a network that are not there yet.
+def times(name: str, place: Place, asked: Asked, rows: list[Row], keep: Callable[[], None]) -> None:
+    """Appends the times of a network that are not there yet.
 
     Args:
         name: the network's name, see `networks.network`.
-        place: where its rows stand; its `x_value` is the batch size if its `x_name` says so.
+        place: where its rows stand.
         asked: what is measured.
         rows: the rows so far.
         keep: is called after each operation.
     """
     left = missing(rows, place, asked.operations, "speed")
-    batch = place.x_value if place.x_name == "batch" and "/" not in name else None
-    problem = Problem.of(name, batch, asked.device)
-    if left:
-        made, refused = offered(problem, asked.sides, left)
-        (unit,) = SIDES["reverse"].calls(problem, ["gradient"])
-        for operation in left:
-            calls = [call for call in made if call.operation == operation]
-            rows += speed(problem, place, calls, unit, asked.effort)
-            rows += [
-                place.refused(of, provider, why) for provider, of, why in refused if of == operation
-            ]
-            keep()
-    for operation in missing(rows, place, asked.operations, "memory") if asked.memory else ():
-        tasks = _tasks(rows, place, operation)
-        batch, device = problem.samples, asked.device.type
-        rows += memory.rows(name, batch, device, place, tasks)
+    if not left:
+        return
+    problem = Problem.of(name, device=asked.device)
+    made, refused = offered(problem, asked.sides, left)
+    (unit,) = SIDES["reverse"].calls(problem, ["gradient"])
+    for operation in left:
+        calls = [call for call in made if call.operation == operation]
+        rows += speed(problem, place, calls, unit, asked.effort)
+        rows += [
+            place.refused(of, provider, why) for provider, of, why in refused if of == operation
+        ]
+        keep()
+
+
+def peaks(name: str, place: Place, asked: Asked, rows: list[Row], keep: Callable[[], None]) -> None:
+    """Appends the peak memory of what was timed, where it is not there yet; see `times`."""
+    for operation in missing(rows, place, asked.operations, "memory"):
+        rows += memory.rows(
+            name, network(name).batch, asked.device.type, place, _tasks(rows, place, operation)
+        )
         keep()
 
 
@@ -117,14 +117,13 @@ def grow(kind: str, asked: Asked, rows: list[Row], keep: Callable[[], None]) -> 
     """Appends the rows of networks that grow: times of some sides, and what ours count."""
     sides = [side for side in asked.sides if side in GROWERS]
     operations = [each for each in asked.operations if each in GROWN]
-    some = Asked(sides, operations, asked.effort, False, asked.device)
+    some = replace(asked, sides=sides, operations=operations)
     for axis, along in GROWING[kind].items():
         for value in along.values:
-            name, place = f"{kind}/{axis}/{value}", Place(kind, axis, value)
-            measure(name, place, some, rows, keep)
-            left = missing(rows, place, operations, "flops")
-            if left:
-                rows += growth.counted(Problem.of(name), place, left)
+            name, here = f"{kind}/{axis}/{value}", Place(kind, axis, value)
+            times(name, here, some, rows, keep)
+            if left := missing(rows, here, operations, "flops"):
+                rows += growth.counted(Problem.of(name), here, left)
                 keep()
 
 
@@ -191,7 +190,7 @@ def main() -> None:
         torch.set_num_threads(1)  # networks are small, and who shares the cores does not matter
         sides = [side for side in sides if given.providers or side not in SLOW]
     operations = names_of(given.what, OPERATIONS, "the operation")
-    asked = Asked(sides, operations, effort, not (given.no_memory or given.quick), device)
+    asked = Asked(sides, operations, effort, device)
     rows, about = known_rows(given.json, *page.KEYS), {"versions": versions(sides)}
     if rows:
         check_machine(given.json)
@@ -205,13 +204,26 @@ def main() -> None:
         if name in GROWING:
             grow(name, asked, rows, keep)
         else:
-            batch = {**NETS, **SMALL}[name].batch
-            measure(name, Place(name, "batch", batch), asked, rows, keep)
+            times(name, place(name), without(asked, name), rows, keep)
         print(f"\n{name} ({time.perf_counter() - start:.0f} s)")
         print_table(rows[before:])
+    for name in nets if not (given.no_memory or given.quick) else ():
+        if name not in GROWING:
+            peaks(name, place(name), without(asked, name), rows, keep)
     if wrong := [row for row in rows if row.get("disagrees")]:
         named = ", ".join(f"{r['provider']} at {r['kernel_operation']}" for r in wrong)
         raise NewtritonError(f"sides compute different numbers: {named}")
+
+
+def place(name: str) -> Place:
+    """Returns where the rows of a network stand that does not grow."""
+    return Place(name, "batch", network(name).batch)
+
+
+def without(asked: Asked, name: str) -> Asked:
+    """Returns what is asked of a network, without what is left out there."""
+    left = WITHOUT.get(name, {})
+    return replace(asked, operations=[each for each in asked.operations if each not in left])
 
 
 COLUMNS = {

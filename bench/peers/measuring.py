@@ -102,7 +102,7 @@ def speed(
             call.run()
             first = time.perf_counter() - started
             found = {name: t.detach().clone() for name, t in call.numbers().items()}
-            again = seconds_of(call.run, device)
+            seconds = seconds_of(call.run, device)
         except Exception as error:  # whatever a library says of a network
             refused.append(place.refused(call.operation, call.provider, clause(error)))
             continue
@@ -114,7 +114,7 @@ def speed(
             refused.append({**row, "disagrees": True})
             continue
         kept.append((call, {**row, "first_s": round(first, 3), **told}))
-        each += again
+        each += seconds
     if kept:
         yield from _timed(kept, each, unit, effort, device)
     yield from refused
@@ -131,7 +131,7 @@ def _timed(
     rounds = max(LEAST, min(effort.rounds, int(effort.seconds / each)))
     is_step = kept[0][0].operation == "step"
     runs = {"": unit.run} | {call.provider: call.run for call, _ in kept}
-    taken = interleaved(runs, effort.steps if is_step else rounds, device)
+    taken = interleaved(runs, effort.steps if is_step else rounds, device, warm=0)
     gradient = float(np.median(taken.pop("")))
     for call, row in kept:
         times = taken[call.provider]

@@ -64,9 +64,22 @@ NETS: Mapping[str, Network] = {
     "mlp": Network(partial(perceptron, 784, 512, 2, 10), rows, 128),
     "lenet": Network(lenet, digits, 64),
     "vgg11": Network(partial(vgg, 11), images, 8),
+    "vgg11-narrow": Network(partial(vgg, 11, 4), images, 8),
     "resnet20": Network(resnet, images, 16),
     "gpt": Network(partial(GPT, 4, 128, 64, 1000), sentences, 4),
     "vit": Network(partial(ViT, 4, 128), images, 8),
+}
+
+# What is left out, and why.
+WITHOUT: Mapping[str, Mapping[str, str]] = {
+    "vgg11": dict.fromkeys(
+        ("ekfac", "inverse", "step"),
+        "factors have up to 4,609 rows, whose inverses and eigenvectors take a CPU from seconds to "
+        "minutes a call: the network below has a quarter of the channels",
+    ),
+    "vgg11-narrow": dict.fromkeys(
+        ("gradient", "hvp", "ggnvp", "form", "forms", "kfac"), "the network above has them"
+    ),
 }
 
 SMALL: Mapping[str, Network] = {

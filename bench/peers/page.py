@@ -13,7 +13,7 @@ from .._measure import known_rows
 from ..pages.lines import ms, table, times
 from .growth import exponents
 from .measuring import Row
-from .networks import GROWING, NETS, SMALL
+from .networks import GROWING, NETS, SMALL, WITHOUT
 from .ours import NAME
 from .problem import OPERATIONS
 from .reasons import reason
@@ -25,6 +25,7 @@ TITLES: Mapping[str, str] = {
     "mlp": "A perceptron, 784-512-512-10, tanh",
     "lenet": "LeNet-5, ReLU",
     "vgg11": "VGG11 on images of CIFAR's size, SiLU",
+    "vgg11-narrow": "VGG11 of a quarter of the channels",
     "resnet20": "ResNet-20 on images of CIFAR's size, batch statistics",
     "gpt": "A GPT of 4 layers, width 128, 64 positions, 1,000 words",
     "vit": "A ViT of 4 layers, width 128, 65 positions",
@@ -134,6 +135,9 @@ def _network(net: str, rows: Sequence[Row]) -> Iterator[list[str]]:
     if steps := [row for row in timed if row["kernel_operation"] == "step"]:
         head = ["a step", "mean", "median", "gradients", "peak memory"]
         yield [*table(head, [_step(row, peaks) for row in sorted(steps, key=_middle)])]
+    for why, group in groupby(WITHOUT.get(net, {}).items(), key=lambda item: item[1]):
+        named = ", ".join(f"`{operation}`" for operation, _ in group)
+        yield [f"Without {named}: {why}."]
     if slower:
         yield ["Where ours is slower:", "", *(f"- {line}" for line in slower)]
     if notes := [*_notes(timed)]:

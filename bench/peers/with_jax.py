@@ -93,7 +93,7 @@ class Worker:
         # At the end of the path, where it hides no module of that installation.
         code = f"import sys; sys.path.append({str(Path(__file__).parent)!r})\n"
         code += "from apart.worker import main; main()"
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "JAX_PLATFORMS": "cpu"}
         command = [python, "-c", code, str(torch.get_num_threads())]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from newtriton.bench.peers.networks import GROWING, NETS, SMALL, network
+from newtriton.bench.peers.networks import GROWING, NETS, SMALL, WITHOUT, network
+from newtriton.bench.peers.problem import OPERATIONS
 
 
 @pytest.mark.parametrize("name", [*NETS, *SMALL])
@@ -40,3 +41,10 @@ def test_one_thing_grows_at_equal_ratios(kind: str) -> None:
         else:
             assert sizes[0] < sizes[1]
             assert first.batch == second.batch
+
+
+def test_what_is_left_out_is_told() -> None:
+    for name, left in WITHOUT.items():
+        assert name in NETS
+        assert {*left} < {*OPERATIONS}
+        assert all(left.values())
