@@ -57,6 +57,7 @@ ROOMS = (
     "runtime/training",
     "runtime/diagnostics",
     "runtime/checking",
+    "runtime/drawing",
     "newtriton",
     "bench",
     "bench/protocol",

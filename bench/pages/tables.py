@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import beside, claims, counted, planned, signatures, trained
+from . import beside, claims, counted, front, planned, signatures, trained
 
 TABLES: dict[str, Callable[..., Iterator[str]]] = {
     "beside": beside.beside,
+    "front": front.front,
     **trained.TABLES,
     **counted.TABLES,
     **planned.TABLES,
