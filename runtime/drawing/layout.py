@@ -18,7 +18,7 @@ LANE, GAP = 9.0, 3.0  # between lines beside each other, and one below the other
 NUMBERS = 46.0  # the width of the launches' numbers
 BETWEEN, APART = 8.0, 16.0  # kernels of a launch, and launches
 MARGIN = 14.0
-NARROWEST = 1016.0  # as wide as memory is drawn
+NARROWEST = 876.0  # as wide as memory is drawn
 
 
 @dataclass(frozen=True)

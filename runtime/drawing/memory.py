@@ -11,7 +11,7 @@ from .picture import Band, Picture, Room, amount
 from .style import slug
 
 LEFT, RIGHT, TOP = 150.0, 20.0, 26.0
-WIDTH, HEIGHT = 860.0, 260.0
+WIDTH, HEIGHT = 720.0, 260.0
 LOWEST = 30.0  # a band's height, for its name
 STRIP = 8.0  # the height of the launches' colours
 LETTER = 6.1

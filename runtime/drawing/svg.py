@@ -60,8 +60,9 @@ def _heading(root: Element, picture: Picture) -> float:
     """Draws name, numbers and legend, and returns where they end."""
     add(root, "title", f"{picture.name}: {picture.how}")
     add(root, "text", picture.name, class_="title", x=MARGIN, y=28.0)
+    add(root, "text", picture.how, class_="facts", x=MARGIN + 11.5 * len(picture.name) + 16, y=28.0)
     facts = " · ".join(f"{name} {number}" for name, number in picture.facts)
-    add(root, "text", f"{facts} · {picture.how}", class_="facts", x=MARGIN, y=48.0)
+    add(root, "text", facts, class_="facts", x=MARGIN, y=48.0)
     group, height = legend(picture)
     group.set("transform", "translate(0 58)")
     root.append(group)
