@@ -238,14 +238,10 @@ def _size(kind: str, text: str) -> Point:
 
 def _laid_out(line: _Line, texts: Sequence[str], kernel: Kernel) -> Layered:
     """Returns the places of a line's boxes: chips in the first and the last layer."""
-    found = depths(len(line.ends), line.edges)
-    last = max(
-        (d for d, (kind, _) in zip(found, line.ends, strict=True) if kind == "node"), default=0
-    )
-    layer = [
-        {"read": 0, "again": 0, "write": last + 1}.get(kind, max(1, d))
-        for d, (kind, _) in zip(found, line.ends, strict=True)
-    ]
-    layer = [min(d, max(layer)) for d in layer]
+    kinds, chips = [kind for kind, _ in line.ends], len(line.ends)
+    after_chips = [(chips, n) for n, kind in enumerate(kinds) if kind == "node"]
+    layer = depths(chips + 1, [*line.edges, *after_chips])[:chips]
+    last = max((at for at, kind in zip(layer, kinds, strict=True) if kind == "node"), default=0)
+    layer = [last + 1 if k == "write" else at for at, k in zip(layer, kinds, strict=True)]
     sizes = [_size(kind, text) for (kind, _), text in zip(line.ends, texts, strict=True)]
     return layered(sizes, line.edges, layer)
