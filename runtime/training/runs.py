@@ -27,7 +27,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import structure
 from ..data.sources import Source, is_stateful, mark_of, set_back, sources
-from ..disk import parsed, read_json, unreadable
+from ..disk import parsed, read_json, unreadable, unwritable
 from ..inputs.batches import Placed, moved
 from ..model.compiled import Compiled
 from . import files
@@ -142,7 +142,7 @@ class RunFolder:
         try:
             files.make_folder(self.path)
         except OSError as error:
-            raise files.unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def begin(self) -> History:
         """Makes the folder for a new run and returns an empty history.
@@ -156,7 +156,7 @@ class RunFolder:
         try:
             files.replace(self.path / "options.json", text.encode())
         except OSError as error:
-            raise files.unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         return History()
 
     def save(
@@ -192,7 +192,7 @@ class RunFolder:
         if average is not None or within is not None:
             state["model"] = model.state_dict()
         encoder = Encoder(*_flat_of(model))
-        described = {"format": FORMAT, "optimizer": _label(optimizer), "network": _network(model)}
+        described = {"format": FORMAT, "optimizer": label(optimizer), "network": _network(model)}
         described["state"] = {name: encoder(part, name) for name, part in state.items()}
         parts = {
             TENSORS: save(encoder.tensors),
@@ -235,20 +235,20 @@ class RunFolder:
                 f"{PREVIOUS!r} or {BEST!r}, whose are, or begin another run with smaller steps"
             )
         try:
-            state = self._decoded(parts, model, _label(optimizer))
+            state = self._decoded(parts, model, label(optimizer))
             history = History.parsed(parts[HISTORY].decode())
             within = None if state["within"] is None else Within.parsed(state["within"], history)
             with self._taken_over(state, model, optimizer, sources(data)):
                 self.generations.make_last(name)
         except OSError as error:
-            raise files.unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         except Exception as error:  # what a part raises that a state does not fit
             reason = str(error) or type(error).__name__
             raise NewtritonError(f"{self.path} cannot be gone on with: {reason}") from error
         return Resumed(history, within)
 
     @staticmethod
-    def _decoded(parts: Mapping[str, bytes], model: Stateful, label: str) -> dict[str, Any]:
+    def _decoded(parts: Mapping[str, bytes], model: Stateful, trained_by: str) -> dict[str, Any]:
         """Returns the state that a generation's files hold, the model's with it."""
         described = parsed(parts[STATE])
         if described["format"] != FORMAT:
@@ -256,9 +256,10 @@ class RunFolder:
                 f"it was written by another version of newtriton, in format {described['format']}, "
                 f"not {FORMAT}: finish it with that version"
             )
-        if described["optimizer"] != label:
+        if described["optimizer"] != trained_by:
             raise NewtritonError(
-                f"it was trained by {described['optimizer']}, not by {label}: resume it with that"
+                f"it was trained by {described['optimizer']}, not by {trained_by}: resume it "
+                "with that"
             )
         device = getattr(model, "device", torch.device("cpu"))
         decoder = Decoder(load(parts[TENSORS]), device, *_flat_of(model))
@@ -395,7 +396,7 @@ def _network(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _label(optimizer: Any) -> str:
+def label(optimizer: Any) -> str:
     """Returns what an optimizer is called, PyTorch's with it where there is one inside."""
     inner = getattr(optimizer, "optimizer", None)
     name = type(optimizer).__name__
