@@ -154,6 +154,7 @@ from newtriton.runtime.parts.protocols import Solver as Solver
 from newtriton.runtime.parts.protocols import Status as Status
 from newtriton.runtime.parts.protocols import StepRule as StepRule
 from newtriton.runtime.parts.tags import Tag as Tag
+from newtriton.runtime.reporting.report import report as report
 from newtriton.runtime.rules.fixed import Fixed as Fixed
 from newtriton.runtime.rules.line_search import LevenbergMarquardt as LevenbergMarquardt
 from newtriton.runtime.rules.quadratic_model import QuadraticModel as QuadraticModel

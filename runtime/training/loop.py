@@ -33,7 +33,7 @@ from .averages import Averaged
 from .epoch import Epoch
 from .history import History
 from .ranked import RankedSaving, check_calls
-from .runs import Resumed, RunFolder, Within, rest_of, states_of
+from .runs import EVENTS, Resumed, RunFolder, Within, rest_of, states_of
 from .saving import Interval, Saving, folder_of
 from .signals import Noted, noted
 from .trainable import (
@@ -50,7 +50,6 @@ from .trainable import (
 
 END = object()  # what stands for a batch where there are no more
 TOGETHER = 256  # batches whose counts are read in one transfer
-EVENTS = "events.jsonl"  # the file in a run's folder that says how it began, went on and ended
 SHOWN = ("loss", "rho", "radius", "damping", "lr")  # what the progress bar shows of a report
 
 

@@ -36,6 +36,8 @@ from .encoding import Decoder, Encoder
 from .generations import BEST, LAST, PREVIOUS, Generations
 from .history import History
 
+EVENTS = "events.jsonl"  # the file that says how a run began, went on and ended
+OPTIONS = "options.json"
 FORMAT = 1  # of a generation's files
 WEIGHTS, TENSORS, STATE, HISTORY = PARTS = (
     "weights.safetensors", "state.safetensors", "state.json", "history.json",
@@ -154,7 +156,7 @@ class RunFolder:
         self.make()
         text = json.dumps(dict(self.options), indent=1) + "\n"
         try:
-            files.replace(self.path / "options.json", text.encode())
+            files.replace(self.path / OPTIONS, text.encode())
         except OSError as error:
             raise unwritable(self.path, error) from error
         return History()
@@ -247,6 +249,21 @@ class RunFolder:
             raise NewtritonError(f"{self.path} cannot be gone on with: {reason}") from error
         return Resumed(history, within)
 
+    def records(self) -> History:
+        """Returns the history of what was saved last; nothing else is read, and nothing changes.
+
+        Raises:
+            NewtritonError: there is no saved state, or its records are damaged.
+        """
+        self._check_open()
+        if not self.generations.exist:
+            raise NewtritonError(f"{self.path} holds no run, or none of which an epoch is complete")
+        _, parts, _ = self.generations.read(wanted=(HISTORY,))
+        try:
+            return History.parsed(parts[HISTORY].decode())
+        except ValueError as error:
+            raise NewtritonError(f"{self.path} holds a damaged run: {error}") from error
+
     @staticmethod
     def _decoded(parts: Mapping[str, bytes], model: Stateful, trained_by: str) -> dict[str, Any]:
         """Returns the state that a generation's files hold, the model's with it."""
@@ -312,7 +329,7 @@ class RunFolder:
 
     def _check_options(self) -> None:
         """Raises an error where the saved options are not the present ones."""
-        path = self.path / "options.json"
+        path = self.path / OPTIONS
         if not os.path.lexists(path):
             if self.generations.exist:
                 return  # moved away by someone who vouches for the present ones
