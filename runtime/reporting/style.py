@@ -7,7 +7,7 @@ from .colours import VARIABLES
 LAYOUT = """
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
-body { margin: 0; background: var(--back); color: var(--ink);
+body { margin: 0; overflow-wrap: anywhere; background: var(--back); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
 main { max-width: 1240px; margin: 0 auto; padding: 28px 20px 48px; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
