@@ -1,6 +1,7 @@
 """`newtriton train`: trains a network on data and keeps the run in a folder."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -145,6 +146,8 @@ def run(options: argparse.Namespace) -> int:
     keywords = _keywords(options)
     if options.timeout is not None:
         check_number("--timeout", options.timeout, above=0.0)
+    if options.spectrum is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise NewtritonError("--spectrum is taken by one process: resume the run without torchrun")
     parallel = launched(timeout=options.timeout, memory=_number_or_text(options.memory))
     train, validation = data(options)
     first = parallel is None or parallel.ranks.rank == 0

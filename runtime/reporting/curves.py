@@ -63,7 +63,7 @@ def curves_of(history: History, quantity: Quantity, against: str) -> Curves:
     steps = Curve(at_steps, of_steps)
     values = [getattr(epoch, quantity.epoch or "", None) for epoch in history.epochs]
     means = [getattr(epoch, quantity.mean or "", None) for epoch in history.epochs]
-    averaged = against == "epochs" and quantity.mean is not None
+    averaged = against == "epochs" and quantity.mean is not None and bool(history.epochs)
     refused = np.array([step.get("accepted") is False for step in history.steps], bool)
     unbounded = [
         at[[_is_unbounded(value) for value in found]]

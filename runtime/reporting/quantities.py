@@ -47,7 +47,7 @@ OF_STEPS = (
     Quantity("rho", "ρ, actual / predicted decrease", "rho", window=(-1.0, 3.0), marks=(0.0, 1.0)),
     Quantity("radius", "Radius of the trust region", "radius", log=True),
     Quantity("damping", "Damping γ", "damping", log=True),
-    Quantity("gain", "Noise gain φ", "gain", log=True),
+    Quantity("gain", "Gain φ that noise leaves", "gain", log=True),
     Quantity("lr", "Learning rate", "lr", log=True),
     Quantity("step-norm", "Length of the step ‖s‖", "step_norm", log=True),
     Quantity("predicted", "Predicted decrease", "predicted", log=True),

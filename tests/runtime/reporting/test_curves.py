@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,7 +68,7 @@ def test_thinned_curves_keep_the_extremes_of_every_column(
     assert (few.x[0], few.x[-1]) == (x[0], x[-1])
     assert (np.diff(few.x) >= 0).all()
     edges = np.linspace(x[0], x[-1], columns + 1)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (x > low) & (x < high)  # the edges themselves may be rounded either way
         if inside.sum() > 2:
             kept = few.y[(few.x >= low) & (few.x <= high)]

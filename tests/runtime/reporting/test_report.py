@@ -95,7 +95,12 @@ def test_a_page_holds_the_numbers_exactly(tmp_path: Path) -> None:
 
 def test_what_nothing_recorded_is_not_drawn(tmp_path: Path) -> None:
     page = made(tmp_path, history())
-    for title in ("Loss by second", "Damping γ", "Noise gain φ", "Radius of the trust region"):
+    for title in (
+        "Loss by second",
+        "Damping γ",
+        "Gain φ that noise leaves",
+        "Radius of the trust region",
+    ):
         assert title in page.text
     for title in ("Learning rate", "conjugate gradients", "Halvings", "Spectrum", "Options"):
         assert title not in page.text
