@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 
 # Kept: what a pattern rule makes on the way to another is deleted otherwise.
 .PRECIOUS: build/versions/%/.installed
-.PHONY: demo test quick soak versions lint types format clean
+.PHONY: demo test quick soak versions docs package lint types format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output runs/demo.png
@@ -44,16 +44,31 @@ build/versions/%/.installed: | $(INSTALLED)
 	$(BIN)/pip install --upgrade --no-deps --target $(@D) triton==$* $(BESIDE_$*)
 	touch $@
 
+# What a release is made of, and whether it runs where nothing is installed but what it asks for.
+package: $(INSTALLED)
+	rm -rf dist build/empty
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/pip install -c $(CONSTRAINTS) dist/*.whl
+	cd build/empty && bin/newtriton train --epochs 1 --output run
+
+# The site, into build/site. A warning is an error: a link that leads nowhere, a page that nobody lists.
+docs: $(INSTALLED) $(LINKED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/site/mkdocs.yml
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(MAKE) --no-print-directory types
 
+types: $(INSTALLED) $(LINKED)
+	$(BIN)/basedpyright
+
 # The folders under the names they are installed by: pyproject.toml says why.
-types: $(INSTALLED)
+$(LINKED): Makefile
 	mkdir -p $(LINKED)
 	ln -sfn $(addprefix ../../../,$(LINKS)) $(LINKED)
-	$(BIN)/basedpyright
+	touch $@
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 from statistics import mean
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from problems import Method, Problem, curves, digits
 
 import newtriton as nt
+from newtriton.bench._measure import report
 
 Histories: TypeAlias = dict[str, list[nt.History]]
 
@@ -101,6 +102,27 @@ def print_table(problem: Problem, methods: Histories) -> None:
         print(row.format(name, *cells, ", ".join(reached)))
 
 
+def rows(problem: Problem, methods: Histories) -> list[dict[str, Any]]:
+    """Returns the table as data: a row a method, with a list of its seeds' values by field."""
+    return [
+        {
+            "problem": problem.title,
+            "method": name,
+            "epochs": len(runs[0].epochs),
+            "loss": mean(last(runs, "loss")),
+            "validation_loss": mean(last(runs, "validation_loss")),
+            "accuracies": last(runs, "validation_accuracy"),
+            "seconds": mean(history.seconds for history in runs),
+            "epochs_to_goal": to_goal(problem, methods, name),
+            "seconds_to_goal": [
+                history.epochs[number - 1].seconds if number else None
+                for history, number in zip(runs, to_goal(problem, methods, name), strict=True)
+            ],
+        }
+        for name, runs in methods.items()
+    ]
+
+
 def draw(results: list[tuple[Problem, Histories]], path: Path) -> None:
     """Draws accuracy or training loss, a column a problem, against epochs and against seconds."""
     figure = Figure(figsize=(10, 7), layout="constrained")
@@ -139,12 +161,14 @@ def main() -> int:
     """Runs the comparisons and returns status 1 where a preset misses the goal."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default="demo.png", help="where to save the picture")
-    output = parser.parse_args().output
+    parser.add_argument("--json", type=Path, help="where to write the tables as data")
+    options = parser.parse_args()
     torch.set_num_threads(1)  # small networks: threads would wait for each other longer than work
 
     results = [(problem, compare(problem)) for problem in (digits(), curves())]
-    draw(results, output)
-    print(f"\nThe curves are in {output}")
+    draw(results, options.output)
+    print(f"\nThe curves are in {options.output}")
+    report([row for result in results for row in rows(*result)], options.json, printed=False)
 
     missed = [
         f"{name} missed the goal on {problem.title}"

@@ -16,6 +16,7 @@ Examples:
 
 # ruff: noqa: E402
 
+import importlib.metadata as _metadata
 import pathlib as _pathlib
 
 # In a clone the other rooms lie beside this folder. An editable installation names the clone alone,
@@ -23,6 +24,11 @@ import pathlib as _pathlib
 _clone = _pathlib.Path(__file__).parents[1]
 if (_clone / "pyproject.toml").is_file() and (_clone / "compiler").is_dir():
     __path__.append(str(_clone))
+
+try:
+    __version__ = _metadata.version("newtriton")
+except _metadata.PackageNotFoundError:  # a clone on Python's path that nobody has installed
+    __version__ = "0+unknown"
 
 from newtriton.compiler.graph import ops as ops
 from newtriton.compiler.graph import scalar as scalar

@@ -43,6 +43,11 @@ def test_presets_and_the_best_of_the_grid_run_from_all_seeds_and_are_drawn(
     assert best in demo.GRID
     epochs = [[len(run.epochs) for run in runs] for runs in methods.values()]
     assert epochs == [[2, 2], [2, 2], [1, 1]]
+    for row, runs in zip(demo.rows(problem, methods), methods.values(), strict=True):
+        assert row["loss"] == sum(run.epochs[-1].loss for run in runs) / 2
+        reached = row["epochs_to_goal"], row["seconds_to_goal"]
+        for run, epoch, seconds in zip(runs, *reached, strict=True):
+            assert seconds == (run.epochs[epoch - 1].seconds if epoch else None)
     demo.draw([(problem, methods)] * 2, tmp_path / "runs" / "demo.png")
     assert (tmp_path / "runs" / "demo.png").read_bytes().startswith(b"\x89PNG")
 

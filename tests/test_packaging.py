@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import newtriton as nt
 
 from .sources import FILES, FOLDERS, ROOT
 
@@ -34,18 +38,35 @@ runpy.run_path(target + "/bin/newtriton", run_name="__main__")
 """
 
 
+BUILD = """
+import sys
+from setuptools import build_meta
+getattr(build_meta, sys.argv[1])(sys.argv[2])
+"""
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built offline, from a copy: building in place would leave files behind."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources as a release has them, made of a copy: building in place leaves files behind."""
     sources = tmp_path_factory.mktemp("sources")
     for folder in FOLDERS:
         shutil.copytree(
             ROOT / folder, sources / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
+    output = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-c", BUILD, "build_sdist", str(output)]
+    subprocess.run(command, check=True, capture_output=True, cwd=sources)
+    (path,) = output.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built offline, of nothing but what the sdist holds."""
     output = tmp_path_factory.mktemp("wheel")
-    command = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", output, sources]
+    command = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", output, sdist]
     subprocess.run(command, check=True, capture_output=True)
     (path,) = output.glob("*.whl")
     return path
@@ -67,6 +88,17 @@ def test_the_wheel_holds_one_package_and_all_of_it(wheel: Path):
         inside = "newtriton" if folder == "newtriton" else f"newtriton/{folder}"
         for source in (ROOT / folder).rglob("*.py"):
             assert f"{inside}/{source.relative_to(ROOT / folder).as_posix()}" in names
+
+
+def test_the_sdist_holds_no_part_of_the_tests(sdist: Path):
+    with tarfile.open(sdist) as packed:
+        names = packed.getnames()
+    assert any(name.endswith("/compiler/programs.py") for name in names)
+    assert not [name for name in names if name.split("/")[1:2] == ["tests"]]
+
+
+def test_type_checkers_are_told_of_the_annotations(wheel: Path):
+    assert "newtriton/py.typed" in zipfile.ZipFile(wheel).namelist()
 
 
 def test_every_folder_of_sources_is_a_package_of_the_wheel(wheel: Path):
@@ -125,10 +157,33 @@ def test_an_editable_installation_names_the_clone(tmp_path: Path) -> None:
         (tmp_path / folder).symlink_to(ROOT / folder, target_is_directory=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
-    code = "import sys; from setuptools import build_meta; build_meta.build_editable(sys.argv[1])"
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", BUILD, "build_editable", str(tmp_path)]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         (path,) = (name for name in packed.namelist() if name.endswith(".pth"))
         assert packed.read(path).decode().split() == [str(tmp_path)]
+
+
+HEAVY = ("triton", "matplotlib", "sklearn", "scipy", "PIL", "networkx", "torch._dynamo", "sympy")
+
+
+def test_what_is_seldom_needed_is_imported_where_it_is_used() -> None:
+    """An import of newtriton takes little longer than PyTorch's."""
+    code = (
+        "import sys, torch; before = set(sys.modules); import newtriton; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert "newtriton" in found
+    assert not set(HEAVY) & set(found)
+
+
+def test_a_version_is_said_alike_everywhere() -> None:
+    project = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    changes = (ROOT / "docs" / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.search(r"^## (\d\S*)", changes, re.M)
+    assert project and cited and released
+    assert {project[1], cited[1], released[1]} == {nt.__version__}

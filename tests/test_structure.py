@@ -59,6 +59,7 @@ ROOMS = (
     "runtime/diagnostics",
     "runtime/reporting",
     "runtime/checking",
+    "runtime/drawing",
     "newtriton",
     "bench",
     "bench/protocol",
@@ -66,6 +67,7 @@ ROOMS = (
     "bench/kfac_jax",
     "bench/scaling",
     "bench/sequences",
+    "bench/pages",
     "newtriton/command",
 )
 

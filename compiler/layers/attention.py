@@ -76,8 +76,8 @@ class SelfAttention(Described):
     `SelfAttention(embed_dim, num_heads)`.
 
     Args:
-        embed_dim: D, the number of features; it is inferred unless given.
-        num_heads: into how many heads the features divide.
+        embed_dim (int): D, the number of features; it is inferred unless given.
+        num_heads (int): into how many heads the features divide.
         dropout: the share of attention weights that drop out in training.
         bias: whether the projections have biases.
         causal: whether an element sees only itself and those before it.

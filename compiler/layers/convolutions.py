@@ -175,9 +175,9 @@ class Conv2d(_Convolution):
     `Conv2d(in_channels, out_channels, kernel_size)`.
 
     Args:
-        in_channels: C, the number of channels that are read; it is inferred unless given.
-        out_channels: O, the number of channels that are written.
-        kernel_size: the window's size.
+        in_channels (int): C, the number of channels that are read; it is inferred unless given.
+        out_channels (int): O, the number of channels that are written.
+        kernel_size (int | tuple[int, int]): the window's size.
         stride: the distance of two windows.
         padding: what is added around the image; "same" keeps its size at stride 1, "valid" is 0.
         dilation: the distance of two taps of the window.
@@ -273,9 +273,9 @@ class ConvTranspose2d(_TransposedConvolution):
     `ConvTranspose2d(in_channels, out_channels, kernel_size)`.
 
     Args:
-        in_channels: C, the number of channels that are read; it is inferred unless given.
-        out_channels: O, the number of channels that are written.
-        kernel_size: the window's size.
+        in_channels (int): C, the number of channels that are read; it is inferred unless given.
+        out_channels (int): O, the number of channels that are written.
+        kernel_size (int | tuple[int, int]): the window's size.
         stride: the distance of two windows.
         padding: what the convolution adds around its image, and this takes away.
         output_padding: how much there is more at the end, less than stride or dilation.

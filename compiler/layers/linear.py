@@ -28,8 +28,8 @@ class Linear(Described):
     `Linear(out_features)` or `Linear(in_features, out_features)`.
 
     Args:
-        in_features: I, the number of inputs; it is inferred unless given.
-        out_features: O, the number of outputs.
+        in_features (int): I, the number of inputs; it is inferred unless given.
+        out_features (int): O, the number of outputs.
         bias: whether there is a b.
         init: the rule for the first weights, as in `Conv2d`.
 

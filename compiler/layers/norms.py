@@ -121,7 +121,7 @@ class BatchNorm2d(_BatchNorm):
     variance takes the unbiased one, as in PyTorch. `BatchNorm2d()` or `BatchNorm2d(num_features)`.
 
     Args:
-        num_features: the number of channels; it is inferred unless given.
+        num_features (int): the number of channels; it is inferred unless given.
         eps: what is added to the variance, above 0.
         momentum: the weight of a new batch in the running statistics; None averages all batches.
         affine: whether there are γ and β.
@@ -193,7 +193,7 @@ class InstanceNorm2d(_InstanceNorm):
     `InstanceNorm2d()` or `InstanceNorm2d(num_features)`.
 
     Args:
-        num_features: the number of channels; it is inferred unless given.
+        num_features (int): the number of channels; it is inferred unless given.
         eps: what is added to the variance, above 0.
         affine: whether there are γ and β.
 
@@ -216,8 +216,8 @@ class GroupNorm(Described):
     `GroupNorm(num_groups)` or `GroupNorm(num_groups, num_channels)`.
 
     Args:
-        num_groups: into how many groups the channels divide.
-        num_channels: the number of channels; it is inferred unless given.
+        num_groups (int): into how many groups the channels divide.
+        num_channels (int): the number of channels; it is inferred unless given.
         eps: what is added to the variance, above 0.
         affine: whether there are γ and β for each channel.
 
@@ -295,8 +295,8 @@ class LayerNorm(_TrailingNorm):
     `LayerNorm()` or `LayerNorm(normalized_shape)`.
 
     Args:
-        normalized_shape: the sizes of these axes in PyTorch's order; the last one unless given. Of
-            an image they are given.
+        normalized_shape (int | tuple[int, ...]): the sizes of these axes in PyTorch's order; the
+            last one unless given. Of an image they are given.
         eps: what is added to the variance, above 0.
         elementwise_affine: whether there are γ and β for each element.
         bias: whether there is a β where there is a γ.
@@ -342,7 +342,7 @@ class RMSNorm(_TrailingNorm):
     `RMSNorm()` or `RMSNorm(normalized_shape)`.
 
     Args:
-        normalized_shape: the sizes of these axes, as in `LayerNorm`.
+        normalized_shape (int | tuple[int, ...]): the sizes of these axes, as in `LayerNorm`.
         eps: what is added to the mean, above 0; the machine epsilon of the model's dtype unless
             given, as in PyTorch.
         elementwise_affine: whether there is a γ for each element.
