@@ -1,7 +1,6 @@
 """`newtriton train`: trains a network on data and keeps the run in a folder."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -33,11 +32,21 @@ from .catalogue import DEFAULT, OPTIMIZERS, keywords_for, takers
 from .configuration import Twin, expanded
 from .data import add_data, data
 from .networks import add_network, model_of
+from .trackers import add_track, trackers
 
 # What may change when a run goes on; keywords are compared by their values, not as text.
 FREE = (
     *("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set"),
-    *("checkpoint_every", "keep", "micro_batch", "timeout", "memory", "report", "spectrum"),
+    *(
+        "checkpoint_every",
+        "keep",
+        "micro_batch",
+        "timeout",
+        "memory",
+        "report",
+        "spectrum",
+        "track",
+    ),
 )
 REPORT = "report.html"  # the page in the folder of a run
 VALIDATED = 500  # samples of a batch that is validated
@@ -116,6 +125,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="save in the middle of an epoch too, every so many steps, or every 30s, 10m, 2h",
     )  # fmt: skip
     add("--keep", type=int, default=2, help=f"saved states that are kept, and the best {DEFAULT}")
+    add_track(command)
     add(
         "--spectrum", nargs="?", const="hessian", choices=MATRICES, metavar="MATRIX",
         help="take the density of the spectrum on all training data at the end, hessian or ggn, "
@@ -146,9 +156,9 @@ def run(options: argparse.Namespace) -> int:
     keywords = _keywords(options)
     if options.timeout is not None:
         check_number("--timeout", options.timeout, above=0.0)
-    if options.spectrum is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise NewtritonError("--spectrum is taken by one process: resume the run without torchrun")
     parallel = launched(timeout=options.timeout, memory=_number_or_text(options.memory))
+    if options.spectrum is not None and parallel is not None and not parallel.ranks.alone:
+        raise NewtritonError("--spectrum is taken by one process: resume the run without torchrun")
     train, validation = data(options)
     first = parallel is None or parallel.ranks.rank == 0
     model = model_of(
@@ -157,6 +167,7 @@ def run(options: argparse.Namespace) -> int:
     optimizer = OPTIMIZERS[options.optimizer](model, **keywords)
     for part in (train, validation):
         _check(model, part)
+    followers = trackers(options.track, options.output)
     validated = min(VALIDATED, options.micro_batch or VALIDATED)
     history = fit(
         model,
@@ -165,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
         Batches(*validation, validated, shuffle=False, parallel=parallel),
         options.epochs,
         progress=sys.stderr.isatty(),
-        callbacks=[_Table()] if first else [],
+        callbacks=[_Table(), *followers] if first else [],
         average=options.average,
         checkpoint=RunFolder(
             options.output, _run_options(options), _run_options(_defaults()), options.keep

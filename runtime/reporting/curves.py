@@ -92,7 +92,7 @@ def thinned(curve: Curve, columns: int) -> Curve:
         >>> y = np.zeros(10_000)
         >>> y[1234] = 7.0
         >>> few = thinned(Curve(np.arange(10_000.0), y), 100)
-        >>> len(few.x) <= 400, few.y.max(), few.x[few.y.argmax()]
+        >>> len(few.x) <= 400, float(few.y.max()), float(few.x[few.y.argmax()])
         (True, 7.0, 1234.0)
     """
     if len(curve.x) <= 4 * columns:

@@ -41,7 +41,7 @@ def facts_of(run: Run) -> list[Fact]:
     history = run.history
     epochs, last = history.epochs, history.epochs[-1] if history.epochs else None
     accuracies = {e: e.validation_accuracy for e in epochs if e.validation_accuracy is not None}
-    losses = {e: e.validation_loss for e in epochs if _is_finite(e.validation_loss)}
+    losses = {e: x for e in epochs if (x := e.validation_loss) is not None and math.isfinite(x)}
     facts = []
     if accuracies:
         best = max(accuracies, key=lambda e: (accuracies[e], -e.number))
@@ -165,10 +165,6 @@ def _share(name: str, value: float | None, note: str = "") -> Fact:
 
 def _loss(name: str, value: float, note: str = "") -> Fact:
     return Fact(name, value, shown(value), note, -1)
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _broken_off(run: Run) -> Iterable[str]:

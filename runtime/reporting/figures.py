@@ -25,7 +25,7 @@ SIZE = (3.75, 2.35)  # inches of a chart in a page
 CELL = (5.2, 3.3)  # inches of a chart in a picture
 FINE = re.compile(r"-?\d+\.\d{3,}")  # numbers that are finer than can be seen
 # Text stays text, and names of parts are the same each time.
-AS_TEXT = {"svg.fonttype": "none", "svg.hashsalt": "newtriton"}
+AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "newtriton"}
 
 
 def figure_of(runs: Sequence[Run], what: Sequence[str], against: Sequence[str]) -> Figure:

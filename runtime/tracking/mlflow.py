@@ -32,8 +32,10 @@ class MLflow(Checked, Tracker):
         NewtritonError: mlflow is not installed; when a run begins, it cannot begin there.
 
     Examples:
+        Where mlflow is installed:
+
         >>> import newtriton as nt
-        >>> tracker = nt.MLflow("digits")  # doctest: +SKIP (needs mlflow)
+        >>> tracker = nt.MLflow("digits")  # doctest: +SKIP
     """
 
     def __init__(

@@ -29,8 +29,10 @@ class TensorBoard(Checked, Tracker):
         NewtritonError: the folder is none that there can be, or TensorBoard is not installed.
 
     Examples:
+        Where tensorboard is installed:
+
         >>> import newtriton as nt
-        >>> nt.TensorBoard("runs/mine/events").log_dir  # doctest: +SKIP (needs tensorboard)
+        >>> nt.TensorBoard("runs/mine/events").log_dir  # doctest: +SKIP
         PosixPath('runs/mine/events')
     """
 

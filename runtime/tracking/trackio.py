@@ -24,8 +24,10 @@ class Trackio(Checked, Tracker):
         NewtritonError: trackio is not installed; when a run begins, it cannot begin there.
 
     Examples:
+        Where trackio is installed:
+
         >>> import newtriton as nt
-        >>> tracker = nt.Trackio("digits")  # doctest: +SKIP (needs trackio)
+        >>> tracker = nt.Trackio("digits")  # doctest: +SKIP
     """
 
     def __init__(self, project: str = "newtriton", **init: Any) -> None:

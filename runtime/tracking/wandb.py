@@ -24,8 +24,10 @@ class WandB(Checked, Tracker):
         NewtritonError: wandb is not installed; when a run begins, it cannot begin there.
 
     Examples:
+        Where wandb is installed:
+
         >>> import newtriton as nt
-        >>> tracker = nt.WandB("digits", mode="offline")  # doctest: +SKIP (needs wandb)
+        >>> tracker = nt.WandB("digits", mode="offline")  # doctest: +SKIP
     """
 
     def __init__(self, project: str | None = None, **init: Any) -> None:
