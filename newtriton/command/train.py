@@ -37,16 +37,8 @@ from .trackers import add_track, trackers
 # What may change when a run goes on; keywords are compared by their values, not as text.
 FREE = (
     *("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set"),
-    *(
-        "checkpoint_every",
-        "keep",
-        "micro_batch",
-        "timeout",
-        "memory",
-        "report",
-        "spectrum",
-        "track",
-    ),
+    *("checkpoint_every", "keep", "micro_batch", "timeout", "memory"),
+    *("report", "spectrum", "track"),
 )
 REPORT = "report.html"  # the page in the folder of a run
 VALIDATED = 500  # samples of a batch that is validated

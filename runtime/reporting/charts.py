@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 240  # of pixels, in which a curve has four points at most
-MARKED = 60  # columns in which refused steps are marked once
+MARKED = 24  # columns in which four refused steps are marked at most
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MOSTLY = 0.6  # the share of values that are positive for a logarithmic axis
+LIGHTEST = 1e-10  # the weight of a node of a spectrum that is shown
 SPREAD = 8.0  # how far apart values are for a logarithmic axis
 
 
@@ -68,18 +69,20 @@ def draw(axes: Axes, runs: Sequence[Run], quantity: Quantity, against: str) -> b
 
 
 def draw_spectra(axes: Axes, runs: Sequence[Run], matrix: str) -> None:
-    """Draws the densities of spectra of a matrix down to a millionth of the largest value."""
-    highest = 0.0
+    """Draws the densities of spectra of a matrix, down to what the least of its nodes weighs."""
+    highest, lowest = 0.0, math.inf
     for index, run in enumerate(runs):
         if run.spectrum is None or run.spectrum.matrix != matrix:
             continue
         grid = run.spectrum.grid(2 * COLUMNS)
         density = run.spectrum(grid)[0].numpy()
         highest = max(highest, float(density.max()))
+        weights = run.spectrum.weights[run.spectrum.weights > LIGHTEST]
+        lowest = min(lowest, 0.1 * float(weights.min()) / run.spectrum.width)
         color, style = colours.series(index), colours.style(index)
         axes.plot(grid.numpy(), density, color=color, linestyle=style, linewidth=1.4)
     axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(1e-6 * highest, 2 * highest)
+    axes.set_ylim(min(lowest, 0.1 * highest), 2 * highest)
     _finish(axes, "eigenvalue", is_log=True)
 
 

@@ -57,8 +57,7 @@ def facts_of(run: Run) -> list[Fact]:
     steps = history.count or (last.steps if last else 0)
     seconds = history.seconds or (last.seconds if last else 0.0)
     facts += [
-        Fact("Epochs", len(epochs), f"{len(epochs):,}"),
-        Fact("Steps", steps, f"{steps:,}"),
+        Fact("Steps", steps, f"{steps:,}", counted(len(epochs), "epoch")),
         Fact(
             "Seconds", seconds, shown(seconds), f"{shown(1e3 * seconds / max(steps, 1))} ms a step"
         ),
@@ -84,6 +83,17 @@ def shown(value: float) -> str:
     return f"{value:.4g}"
 
 
+def counted(number: int, name: str) -> str:
+    """Returns a number of things.
+
+    Examples:
+        >>> from newtriton.runtime.reporting.facts import counted
+        >>> counted(1, "step"), counted(2000, "step")
+        ('1 step', '2,000 steps')
+    """
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
 def refusals(history: History) -> list[Mapping[str, Any]]:
     """Returns the records of steps that were not accepted."""
     return [step for step in history.steps if step.get("accepted") is False]
@@ -105,7 +115,8 @@ def troubles_of(run: Run) -> list[str]:
     bad = [step for step in history.steps if not math.isfinite(step["loss"])]
     if bad:
         said.append(
-            f"{len(bad):,} losses of steps are not finite, the first at step {bad[0]['step']:,}."
+            f"The losses of {counted(len(bad), 'step')} are not finite, first of step "
+            f"{bad[0]['step']:,}."
         )
     bad_epochs = [
         epoch.number
@@ -114,8 +125,8 @@ def troubles_of(run: Run) -> list[str]:
     ]
     if bad_epochs:
         said.append(
-            f"Losses of {len(bad_epochs):,} epochs are not finite, the first of epoch "
-            f"{bad_epochs[0]}."
+            f"The losses of {counted(len(bad_epochs), 'epoch')} are not finite, first of epoch "
+            f"{bad_epochs[0]:,}."
         )
     return said + _refused(history) + _thinned(history)
 
@@ -191,8 +202,8 @@ def _refused(history: History) -> list[str]:
     listed = "; ".join(f"{reason} ({often:,})" for reason, often in reasons.most_common(REASONS))
     longest = max((step.get("rejected") or 0 for step in refused), default=0)
     row = f" Up to {longest} in a row could not be made." if longest > 1 else ""
-    steps = "1 step was" if len(refused) == 1 else f"{len(refused):,} steps were"
-    return [f"{steps} refused: {listed}.{row}"]
+    were = "was" if len(refused) == 1 else "were"
+    return [f"{counted(len(refused), 'step')} {were} refused: {listed}.{row}"]
 
 
 def _thinned(history: History) -> list[str]:

@@ -82,19 +82,18 @@ def save(figure: Figure, path: Path) -> None:
         raise NewtritonError(f"{path} cannot be drawn: {error}") from error
 
 
-def inline(drawn: Callable[[Axes], object], prefix: str, size: tuple[float, float] = SIZE) -> str:
+def inline(drawn: Callable[[Axes], object], prefix: str) -> str:
     """Returns a chart as SVG that stands inside of a page, with its colours as CSS variables.
 
     Args:
         drawn: draws the chart.
         prefix: what begins the names of its parts, which no other chart of the page has.
-        size: inches.
     """
     import matplotlib as mpl  # noqa: PLC0415 (slow to import)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     with mpl.rc_context(AS_TEXT):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=SIZE, layout="constrained")
         figure.patch.set_visible(False)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
         axes = figure.subplots()

@@ -23,7 +23,7 @@ from .facts import (
     troubles_of,
     versions_of,
 )
-from .figures import SIZE, inline
+from .figures import inline
 from .quantities import ACCURACY, AXES, AXIS, KNOWN, LOSS, Quantity, recorded
 from .reading import Run
 from .style import style_sheet
@@ -31,7 +31,6 @@ from .style import style_sheet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDE = (7.5, 2.6)  # inches of a chart that has a line to itself
 MATRICES = {"hessian": "Hessian", "ggn": "Gauss–Newton matrix"}
 ROWS = 200  # of a table of epochs
 NAMED = 80  # characters of a name
@@ -208,13 +207,11 @@ class Charts:
             runs = [r for r in self._runs if r.spectrum is not None and r.spectrum.matrix == matrix]
             if runs:
                 drawn = partial(draw_spectra, runs=self._runs, matrix=matrix)
-                yield self._figure(f"Density of the eigenvalues of the {name}", drawn, WIDE)
+                yield self._figure(f"Density of the eigenvalues of the {name}", drawn)
 
-    def _figure(
-        self, caption: str, drawn: Callable[[Axes], object], size: tuple[float, float] = SIZE
-    ) -> str:
+    def _figure(self, caption: str, drawn: Callable[[Axes], object]) -> str:
         """Returns a chart with what it is called."""
-        svg = inline(drawn, f"c{next(self._numbers)}-", size)
+        svg = inline(drawn, f"c{next(self._numbers)}-")
         svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(caption)}" ', 1)
         return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
 

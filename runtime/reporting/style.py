@@ -18,8 +18,8 @@ p { margin: 0 0 8px; }
   list-style: none; font-size: .9rem; color: var(--muted); }
 .legend b { color: var(--ink); font-weight: 600; overflow-wrap: anywhere; }
 .legend svg { vertical-align: middle; margin-right: 6px; }
-.tiles { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(148px, 1fr));
-  margin: 22px 0 0; }
+.tiles { display: grid; gap: 12px; margin: 22px 0 0;
+  grid-template-columns: repeat(auto-fit, minmax(max(148px, 22%), 1fr)); }
 .tile { background: var(--paper); border: 1px solid var(--grid); border-radius: 10px;
   padding: 12px 14px; }
 .tile span { display: block; font-size: .8rem; color: var(--muted); }
@@ -44,11 +44,11 @@ th, td { text-align: right; padding: 7px 12px; border-bottom: 1px solid var(--gr
 tr:last-child > * { border-bottom: 0; }
 th { font-weight: 600; color: var(--muted); }
 tr > :first-child { text-align: left; }
-thead th { white-space: normal; vertical-align: bottom; line-height: 1.25; }
+thead th { white-space: normal; vertical-align: bottom; line-height: 1.25;
+  overflow-wrap: normal; }
 tbody th { color: var(--ink); }
 .wide th, .wide td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
-.wide thead th { white-space: normal; vertical-align: bottom; line-height: 1.25; }
-tbody th { color: var(--muted); font-weight: 500; width: 12em; }
+.wide tbody th { color: var(--muted); font-weight: 500; width: 12em; }
 td b { font-weight: 700; color: var(--ink); }
 td small { display: block; color: var(--muted); }
 .swatch { display: inline-block; width: 12px; height: 12px; border-radius: 3px;

@@ -34,18 +34,18 @@ def test_results_are_those_of_the_records() -> None:
     found = {fact.name: fact for fact in facts_of(Run("a", History(epochs)))}
     assert [(n, f.value) for n, f in found.items()] == [
         ("Best accuracy", 0.9), ("Final accuracy", 0.6), ("Best validation loss", 0.25),
-        ("Final validation loss", 0.75), ("Final training loss", 0.2), ("Epochs", 5),
+        ("Final validation loss", 0.75), ("Final training loss", 0.2),
         ("Steps", 10), ("Seconds", 2.5),
     ]  # fmt: skip
     assert found["Best accuracy"].note == "epoch 2", "the first of the best"
     assert found["Best validation loss"].note == "epoch 3"
-    assert found["Seconds"].note == "250 ms a step"
+    assert (found["Steps"].note, found["Seconds"].note) == ("5 epochs", "250 ms a step")
 
 
 def test_without_validation_and_epochs_there_are_fewer() -> None:
     run = History(steps=history(3).steps)
     found = {fact.name: fact.value for fact in facts_of(Run("a", run))}
-    assert [*found] == ["Final training loss", "Epochs", "Steps", "Seconds", "Refused steps"]
+    assert [*found] == ["Final training loss", "Steps", "Seconds", "Refused steps"]
     assert found["Final training loss"] == run.steps[-1]["loss"]
 
 
@@ -56,7 +56,7 @@ def test_what_went_wrong_is_said() -> None:
         step |= {"accepted": False, "rejected": step["step"] - 8, "status": "loss nan"}
     said = " ".join(troubles_of(Run("a", run)))
     assert "The run was interrupted: it can be resumed." in said
-    assert "3 losses of steps are not finite, the first at step 7." in said
+    assert "The losses of 3 steps are not finite, first of step 7." in said
     assert "4 steps were refused: loss … (3); it takes the loss from … to …, where" in said
     assert "Up to 3 in a row could not be made." in said
     assert troubles_of(Run("a", history(3))) == []
