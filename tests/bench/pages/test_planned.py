@@ -18,7 +18,9 @@ def test_plans_are_counted_as_explain_counts_them(monkeypatch: pytest.MonkeyPatc
     net = nt.models.vgg11()
     model = nt.compile(net, (3, 32, 32), nt.CrossEntropyLoss(), backend="triton", device="cpu")
     told = {line.split("  ")[0]: line.split() for line in model.explain(planned.BATCH).splitlines()}
-    counted = [line.strip("| ").split(" | ") for line in planned.planned(Results(ROOT / FOLDER))][2:]
+    counted = [line.strip("| ").split(" | ") for line in planned.planned(Results(ROOT / FOLDER))][
+        2:
+    ]
     for name, (_, launches, fused, moved) in zip(
         ("linearize", "quadratic(1, hessian)", "hvp"), counted, strict=True
     ):
