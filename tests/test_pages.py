@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,25 @@ def test_a_block_that_does_not_hold_is_told(block: Block, message: str) -> None:
 def test_commands_are_read_as_a_shell_reads_them() -> None:
     block = Block("sh", "A=1 newtriton train \\\n  --set a='b c'  # why\n# nothing\n", 1)
     assert list(commands(block)) == [(["A=1", "newtriton", "train", "--set", "a=b c"], None)]
+
+
+def test_names_lead_to_the_reference_where_they_are_no_links_yet() -> None:
+    linked = runpy.run_path(str(ROOT / "docs/site/hooks.py"))["on_page_content"]
+    for code, name in (
+        ("nt.FITRE", "FITRE"),
+        ("nt.fit(…)", "fit"),
+        ("newtriton.compile", "compile"),
+        ("Model.loss(x, y)", "Model.loss"),
+    ):
+        html = f"<p><code>{code}</code></p>"
+        assert f'identifier="newtriton.{name}" optional><code>{code}</code></autoref>' in linked(
+            html
+        )
+    for kept in (
+        '<a href="x"><code>nt.FITRE</code></a>',
+        "<h2>On <code>nt.FITRE</code></h2>",
+        "<pre><code>nt.FITRE</code></pre>",
+        "<code>model</code>",
+        "<code>x + 1</code>",
+    ):
+        assert linked(kept) == kept
