@@ -22,19 +22,32 @@ CPU = torch.device("cpu")
 WARM = 3  # rounds that do not count: kernels are loaded, measured against others, recorded
 
 
+class Elapsed(float):
+    """Seconds that another process took for a call, as it says: asking it does not count."""
+
+
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device = CPU
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device = CPU,
+    warm: int | None = None,
 ) -> dict[str, list[float]]:
-    """Returns the seconds of each call in each round, on a GPU until it has finished."""
+    """Returns the seconds of each call in each round, on a GPU until it has finished.
+
+    A call that returns `Elapsed` took that long. Before the rounds there are `warm` that do not
+    count, one on a CPU and `WARM` on a GPU unless given.
+    """
+    before = (WARM if device.type == "cuda" else 1) if warm is None else warm
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(-WARM if device.type == "cuda" else -1, rounds):
+    for i in range(-before, rounds):
         for name, call in calls.items():
             start = time.perf_counter()
-            call()
+            found = call()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if i >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                own = found if isinstance(found, Elapsed) else time.perf_counter() - start
+                seconds[name].append(own)
     return seconds
 
 
@@ -99,8 +112,13 @@ def arguments(description: str | None) -> argparse.Namespace:
     return parser(description).parse_args()
 
 
-def report(rows: list[dict[str, Any]], path: Path | None, printed: bool = True) -> None:
-    """Prints a table, and writes the rows with the machine's description."""
+def report(
+    rows: list[dict[str, Any]],
+    path: Path | None,
+    printed: bool = True,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Prints a table, and writes the rows with the machine's description and what else is said."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[str(row.get(name, "")) for name in columns] for row in rows]
     widths = [max(map(len, (name, *column))) for name, *column in zip(columns, *cells, strict=True)]
@@ -109,7 +127,8 @@ def report(rows: list[dict[str, Any]], path: Path | None, printed: bool = True) 
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-        path.write_text(f'{{"machine": {json.dumps(machine())},\n "rows": [\n{lines}\n ]}}\n')
+        told = json.dumps(machine() | dict(about or {}))
+        path.write_text(f'{{"machine": {told},\n "rows": [\n{lines}\n ]}}\n')
 
 
 def known_rows(path: Path | None, *names: str) -> list[dict[str, Any]]:

@@ -41,14 +41,14 @@ Calls = dict[str, Callable[[], Any]]
 WORDS = 50_304  # of GPT-2, and as many more as make a multiple of 128
 
 
-def vgg(depth: int) -> nn.Sequential:
-    """Returns the VGG of a depth in torch.nn."""
+def vgg(depth: int, narrowed: int = 1) -> nn.Sequential:
+    """Returns the VGG of a depth in torch.nn, with so many times fewer channels."""
     layers: list[nn.Module] = []
     channels = 3
     for width in nt.models.VGG[depth]:
         if isinstance(width, int):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.SiLU()]
-            channels = width
+            layers += [nn.Conv2d(channels, width // narrowed, 3, padding=1), nn.SiLU()]
+            channels = width // narrowed
         else:
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10))
@@ -170,6 +170,28 @@ def with_math(call: Callable[..., Any], *given: Any) -> Any:
         return call(*given)
 
 
+class ClassesSecond(nn.Module):
+    """A network with its classes where PyTorch's loss has them."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps a batch to N×K×…."""
+        return self.net(x).movedim(-1, 1)
+
+
+def kronecker_layers(net: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Returns the layers that curvlinops has factors of, by name: none shares its weights."""
+    embedded = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
+    return {
+        name: m
+        for name, m in net.named_modules()
+        if isinstance(m, (nn.Linear, nn.Conv2d)) and id(m.weight) not in embedded
+    }
+
+
 def factors(net: nn.Module, model: nt.Model, x: Tensor, y: Tensor) -> Calls:
     """Returns the calls of K-FAC factors with one draw; nothing without curvlinops."""
     try:
@@ -177,23 +199,7 @@ def factors(net: nn.Module, model: nt.Model, x: Tensor, y: Tensor) -> Calls:
     except ImportError:
         return {}
 
-    class ClassesSecond(nn.Module):
-        """The network with its classes where PyTorch's loss has them."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.net(x).movedim(-1, 1)
-
-    module = ClassesSecond()
-    embedded = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
-    layers = {
-        name: m
-        for name, m in net.named_modules()
-        if isinstance(m, (nn.Linear, nn.Conv2d)) and id(m.weight) not in embedded
-    }
+    module, layers = ClassesSecond(net), kronecker_layers(net)
     params = [p for m in layers.values() for p in m.parameters()]
 
     def theirs() -> Any:

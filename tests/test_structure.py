@@ -66,6 +66,8 @@ ROOMS = (
     "bench/scaling",
     "bench/sequences",
     "bench/pages",
+    "bench/peers/apart",
+    "bench/peers",
     "newtriton/command",
 )
 
