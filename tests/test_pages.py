@@ -21,18 +21,7 @@ BLOCKS = {name: blocks(text) for name, text in TEXTS.items()}
 REFERENCE = "".join(text for name, text in TEXTS.items() if name.startswith("docs/reference/"))
 
 
-# README is rewritten last; until then some of its blocks want names that it does not define.
-LATER = pytest.mark.xfail(reason="README's blocks want names that it does not define", strict=True)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=LATER if n == "README.md" else ())
-        for n, found in BLOCKS.items()
-        if found
-    ],
-)
+@pytest.mark.parametrize("name", [name for name, found in BLOCKS.items() if found])
 def test_the_code_of_a_page_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +51,7 @@ def test_every_block_says_what_it_is() -> None:
         f"{name}:{block.line}: {block.language or 'no language'}"
         for name, found in BLOCKS.items()
         for block in found
-        if block.language not in LANGUAGES and name != "README.md"
+        if block.language not in LANGUAGES
     ]
     assert not unknown
 
