@@ -1,6 +1,7 @@
-"""Why ours is slower than a peer somewhere: sentences found by profiling, beside what they explain.
+"""Why ours is slower than a peer somewhere, and why numbers of a peer are others.
 
-A sentence is about an operation on a network, or about the operation on every network.
+Sentences were found by profiling, and by derivatives in float64. One of `REASONS` is about an
+operation on a network, or about the operation on every network.
 """
 
 from __future__ import annotations
@@ -10,6 +11,18 @@ from collections.abc import Mapping
 EVERYWHERE = ""
 
 REASONS: Mapping[tuple[str, str], str] = {}
+
+
+OTHERWISE: Mapping[str, str] = {
+    "eager, forward over forward": (
+        "a second forward derivative through PyTorch's layer norm and batch norm is wrong in "
+        "float64 as well, without an error"
+    ),
+    "curvlinops": (
+        "it takes `jvp` of `jacrev`, which loses a term of the weights of PyTorch's layer norm and "
+        "batch norm in float64 as well; `jvp` of `grad` does not"
+    ),
+}
 
 
 def reason(network: str, operation: str) -> str:

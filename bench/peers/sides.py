@@ -35,7 +35,7 @@ SIDES: Mapping[str, Peer] = {
     ),
     "reverse": Peer(autograd.reverse_over_reverse, ("gradient", *MATRIX_FREE), (autograd.REVERSE,)),
     "forward": Peer(autograd.forward_over_reverse, MATRIX_FREE, (autograd.FORWARD, autograd.TWICE)),
-    "compile": Peer(autograd.compiled, ("gradient", "hvp", "ggnvp", "form"), (autograd.COMPILED,)),
+    "compile": Peer(autograd.compiled, ("gradient", "hvp", "ggnvp"), (autograd.COMPILED,)),
     "backpack": Peer(with_backpack.calls, ("hvp", "ggnvp", "kfac"), (with_backpack.NAME,)),
     "curvlinops": Peer(with_curvlinops.calls, (*MATRIX_FREE, *FACTORS), (with_curvlinops.NAME,)),
     "kfac-jax": Peer(

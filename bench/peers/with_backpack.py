@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from ..second_order import mean_loss
+from ..second_order import mean_loss, with_math
 from .problem import Call, Named, Problem, named
 
 NAME = "BackPACK"
@@ -71,9 +71,10 @@ def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
         return found
 
     convolves = any(isinstance(m, nn.Conv2d) for m in problem.layers.values())
+    products = partial(with_math, hvp), partial(with_math, ggnvp)
     made: dict[str, tuple[Callable[[], Any], Callable[[], Named], str, bool]] = {
-        "hvp": (hvp, hvp, "", True),
-        "ggnvp": (ggnvp, ggnvp, "", True),
+        "hvp": (products[0], products[0], "", True),
+        "ggnvp": (products[1], products[1], "", True),
         "kfac": (factors, with_labels, SUMMED if convolves else APART, not convolves),
     }
     for operation, (run, numbers, differs, comparable) in made.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..second_order import ClassesSecond
+from ..second_order import ClassesSecond, with_math
 from .problem import DAMPING, Call, Named, Problem, dot
 
 NAME = "curvlinops"
@@ -34,7 +34,7 @@ def calls(problem: Problem, wanted: Collection[str]) -> Iterator[Call]:
         return dict(zip(params, op @ [vector[name] for name in params], strict=True))
 
     def matrix(kind: type, vector: Named) -> Named:
-        return product(operator(kind, everything), vector, everything)
+        return with_math(product, operator(kind, everything), vector, everything)
 
     def structured(kind: type, fisher: str) -> Any:
         return operator(

@@ -12,9 +12,10 @@ from .layers import ACROSS, Layered, Point, depths, layered
 from .picture import Kernel, Kind, Picture, Pill, Value, amount
 
 LETTER, SMALL = 6.65, 6.05  # widths of a letter, of nodes and of chips
+BOLD, LIGHT = 7.7, 6.8  # and at most of titles and of costs, which are not of one width
 PILL, CHIP = 20.0, 15.0  # heights
 HEAD, PAD = 24.0, 9.0
-WIDEST = 640.0  # of the nodes of a line
+WIDEST = 520.0  # of the nodes of a line
 TRACK = 4.0  # between the lines on which values leave
 SHORTEST = 300.0
 UNNAMED = frozenset({Kind.BETWEEN, Kind.KEPT, Kind.LIBRARY})  # the node stands in a kernel
@@ -128,7 +129,7 @@ def card(kernel: Kernel, picture: Picture) -> Card:
     entries = {kernel.reads[b.index]: b.middle for b in boxes if b.kind == "read"}
     height = y + TRACK * max(0, len(leaving) - 1) + PAD / 2
     width = max(width, right + TRACK * len(leaving) + PAD / 2)
-    head = LETTER * (len(title) + len(costs) + 4) + 2 * PAD
+    head = BOLD * len(title) + LIGHT * len(costs) + 4 * PAD
     return Card(
         kernel, title, costs, boxes, routes, entries, exits,
         max(width, head), height,
@@ -237,14 +238,10 @@ def _size(kind: str, text: str) -> Point:
 
 def _laid_out(line: _Line, texts: Sequence[str], kernel: Kernel) -> Layered:
     """Returns the places of a line's boxes: chips in the first and the last layer."""
-    found = depths(len(line.ends), line.edges)
-    last = max(
-        (d for d, (kind, _) in zip(found, line.ends, strict=True) if kind == "node"), default=0
-    )
-    layer = [
-        {"read": 0, "again": 0, "write": last + 1}.get(kind, max(1, d))
-        for d, (kind, _) in zip(found, line.ends, strict=True)
-    ]
-    layer = [min(d, max(layer)) for d in layer]
+    kinds, chips = [kind for kind, _ in line.ends], len(line.ends)
+    after_chips = [(chips, n) for n, kind in enumerate(kinds) if kind == "node"]
+    layer = depths(chips + 1, [*line.edges, *after_chips])[:chips]
+    last = max((at for at, kind in zip(layer, kinds, strict=True) if kind == "node"), default=0)
+    layer = [last + 1 if k == "write" else at for at, k in zip(layer, kinds, strict=True)]
     sizes = [_size(kind, text) for (kind, _), text in zip(line.ends, texts, strict=True)]
     return layered(sizes, line.edges, layer)

@@ -15,10 +15,11 @@ from .cards import CHIP, SMALL, Card, Exit, card, chip_text
 from .picture import Kind, Picture
 
 LANE, GAP = 9.0, 3.0  # between lines beside each other, and one below the other
+LANES = 460.0  # the width of all lines, which are closer where there are many
 NUMBERS = 46.0  # the width of the launches' numbers
 BETWEEN, APART = 8.0, 16.0  # kernels of a launch, and launches
 MARGIN = 14.0
-NARROWEST = 1016.0  # as wide as memory is drawn
+NARROWEST = 876.0  # as wide as memory is drawn
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,11 @@ def layout(picture: Picture) -> Layout:
         y -= BETWEEN
         launches.append((top, y - top))
     at = _columns(cards, tops)
-    left = NUMBERS + LANE * (max(at.values(), default=0) + 1) + MARGIN
+    count = max(at.values(), default=0) + 1
+    apart = min(LANE, LANES / count)
+    left = NUMBERS + apart * count + MARGIN
     placed = [(c, left, top) for c, top in zip(cards, tops, strict=True)]
-    lanes = [_lane(v, left - MARGIN - LANE * column, placed) for v, column in at.items()]
+    lanes = [_lane(v, left - MARGIN - apart * column, placed) for v, column in at.items()]
     width = max([NARROWEST, *(left + c.width for c in cards)]) + MARGIN
     return Layout(given, placed, launches, lanes, width, y + MARGIN)
 

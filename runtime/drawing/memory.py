@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -11,7 +11,8 @@ from .picture import Band, Picture, Room, amount
 from .style import slug
 
 LEFT, RIGHT, TOP = 150.0, 20.0, 26.0
-WIDTH, HEIGHT = 860.0, 260.0
+WIDTH, WIDEST, HEIGHT = 720.0, 1400.0, 260.0
+WIDE = 8.0  # the width of a launch, unless the picture would be too wide
 LOWEST = 30.0  # a band's height, for its name
 STRIP = 8.0  # the height of the launches' colours
 LETTER = 6.1
@@ -26,12 +27,17 @@ class OverTime:
     height: float
 
 
+def width(picture: Picture) -> float:
+    """Returns the width of all launches."""
+    return max(WIDTH, min(WIDEST, WIDE * len(picture.launches)))
+
+
 def drawn(picture: Picture) -> OverTime:
     """Returns memory over time, in one scale for all sorts of it."""
     bands = [band for band in picture.bands if band.rooms]
     total = sum(band.size for band in bands)
     count = max(1, len(picture.launches))
-    step, scale = WIDTH / count, HEIGHT / total if total else 0.0
+    step, scale = width(picture) / count, HEIGHT / total if total else 0.0
     group, y = make("g", class_="memory"), TOP
     add(group, "text", "memory over time", class_="facts", x=14.0, y=14.0)
     strip = add(group, "g")
@@ -39,7 +45,7 @@ def drawn(picture: Picture) -> OverTime:
         height = max(LOWEST, band.size * scale)
         y = _band(group, band, picture, (y, height, step, scale)) + 8
     _launches(strip, picture, step, y)
-    return OverTime(group, LEFT + WIDTH + RIGHT, y + STRIP + 26)
+    return OverTime(group, LEFT + width(picture) + RIGHT, y + STRIP + 26)
 
 
 Frame = tuple[float, float, float, float]  # upper edge, height, width of a launch, bytes' height
@@ -65,34 +71,33 @@ def _room(group: Element, room: Room, picture: Picture, frame: tuple[float, floa
     """Draws the place of a value."""
     below, step, scale = frame
     value = picture.values[room.value]
-    x, width = LEFT + room.start * step, (room.stop - room.start) * step
+    x, wide = LEFT + room.start * step, (room.stop - room.start) * step
     height = room.size * scale
     y = below - room.offset * scale - height
-    until = int(room.stop - 0.5) if room.stop % 1 == 0 else int(room.stop)
-    said = (
-        f"{value.name} {value.label} {value.type}\n{amount(room.size, 'B')} at byte {room.offset}"
-    )
+    until = math.ceil(room.stop) - 1
+    said = f"{picture.said(room.value)}\nat byte {room.offset}"
     part = add(group, "g", class_=f"v-{value.kind.value}", data_v=room.value)
     add(part, "title", f"{said}, launches {int(room.start)} to {until}")
-    which = "room" if height >= 4 else "room thin"
-    add(part, "rect", class_=which, x=x, y=y, width=width, height=height)
+    which = "room" if height >= 4 else f"room thin {('even', 'odd')[room.value % 2]}"
+    add(part, "rect", class_=which, x=x, y=y, width=wide, height=height)
     if height >= 12:
         texts = (f"{value.name} {value.label}", value.name)
-        text = next((t for t in texts if LETTER * len(t) + 6 <= width), "")
+        text = next((t for t in texts if LETTER * len(t) + 6 <= wide), "")
         if text:
             add(part, "text", text, class_="small", x=x + 4, y=y + height / 2 + 4)
 
 
 def _launches(strip: Element, picture: Picture, step: float, y: float) -> None:
     """Draws the axis: the launches, coloured by how they are computed, and their numbers."""
-    kinds: dict[int, Sequence[str]] = {}
+    kinds: dict[int, str] = {}
     for kernel in picture.kernels:
         kinds.setdefault(kernel.launch, kernel.kind)
-    every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 1000) if n * step >= 22)
-    for i in range(len(picture.launches)):
+    count = len(picture.launches)
+    every = next((n for n in (1, 2, 5, 10, 20, 50, 100, 1000) if n * step >= 22), count)
+    for i in range(count):
         x = LEFT + i * step
         add(
-            strip, "rect", class_=f"mark k-{slug(str(kinds.get(i, 'view')))}",
+            strip, "rect", class_=f"mark k-{slug(kinds[i])}",
             x=x + 0.5, y=y - 4, width=max(1.0, step - 1), height=STRIP,
         )  # fmt: skip
         if i % every == 0:

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 from . import memory, style
 from .layout import by_launch, layout
 from .markup import add, make
-from .picture import Kernel, Launch, Picture, Value, amount
+from .picture import Kernel, Launch, Picture, amount
 from .style import slug
 from .svg import alone, kernels, legend
 
@@ -231,11 +231,6 @@ def _kernel(picture: Picture, kernel: Kernel, name: str) -> Element:
     for verb, places in (("reads", kernel.reads), ("writes", kernel.writes)):
         for place in places:
             add(listed, "dt", verb)
-            add(listed, "dd", said(picture.values[place]), data_v=place)
+            kind = style.VALUES[picture.values[place].kind][-1]
+            add(listed, "dd", f"{picture.said(place)}; {kind}", data_v=place)
     return found
-
-
-def said(value: Value) -> str:
-    """Returns what a value is, in words."""
-    kind = style.VALUES[value.kind][-1]
-    return f"{value.name} {value.label} {value.type}, {amount(value.size, 'B')}, {kind}"

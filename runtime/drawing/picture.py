@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 
 class Kind(str, Enum):
@@ -169,6 +170,18 @@ class Picture:
     bands: Sequence[Band]
     skeletons: dict[str, str] = field(default_factory=dict)
     outside: dict[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def writers(self) -> dict[int, int]:
+        """The launch that writes each value which does not come from outside."""
+        return {v: kernel.launch for kernel in self.kernels for v in kernel.writes}
+
+    def said(self, value: int) -> str:
+        """Returns what a value is, in words."""
+        found = self.values[value]
+        named = " ".join(dict.fromkeys((found.name, found.label, found.type)))
+        by = f", written by launch {self.writers[value]}" if value in self.writers else ""
+        return f"{named}, {amount(found.size, 'B')}{by}"
 
 
 def amount(number: float, unit: str) -> str:

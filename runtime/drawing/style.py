@@ -86,7 +86,7 @@ PICTURE = "\n".join(
         "a:hover .card{stroke:var(--c);stroke-width:1.6}",
         ".here .card{stroke:var(--c);stroke-width:3}",
         ".room{fill:var(--c);fill-opacity:.22;stroke:var(--c);stroke-width:.6;stroke-opacity:.7}",
-        ".thin{stroke:none;fill-opacity:.4}",
+        ".thin{stroke:none;fill-opacity:.32} .odd{fill-opacity:.5}",
         ".room:hover{fill-opacity:.5}",
         ".axis{stroke:var(--edge)} .limit{stroke:var(--ink);stroke-dasharray:5 3}",
         ".right{text-anchor:end} .middle{text-anchor:middle} .dim{fill:var(--dim)}",

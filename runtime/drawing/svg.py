@@ -9,7 +9,7 @@ from . import memory, style
 from .cards import CHIP, HEAD, Box, Card
 from .layout import MARGIN, NARROWEST, Chip, Lane, Layout, by_launch, layout
 from .markup import NAMESPACE, add, make, points, serialised
-from .picture import Kernel, Picture, Value, amount
+from .picture import Kernel, Picture, amount
 
 CORNER = 7.0
 STYLES = {
@@ -60,8 +60,9 @@ def _heading(root: Element, picture: Picture) -> float:
     """Draws name, numbers and legend, and returns where they end."""
     add(root, "title", f"{picture.name}: {picture.how}")
     add(root, "text", picture.name, class_="title", x=MARGIN, y=28.0)
+    add(root, "text", picture.how, class_="facts", x=MARGIN + 11.5 * len(picture.name) + 16, y=28.0)
     facts = " · ".join(f"{name} {number}" for name, number in picture.facts)
-    add(root, "text", f"{facts} · {picture.how}", class_="facts", x=MARGIN, y=48.0)
+    add(root, "text", facts, class_="facts", x=MARGIN, y=48.0)
     group, height = legend(picture)
     group.set("transform", "translate(0 58)")
     root.append(group)
@@ -127,7 +128,7 @@ def kernels(picture: Picture, places: Layout, link: str = "") -> Element:
         where = f"{link}{i}-{q}" if link else ""
         group.append(_card(card, x, y, picture, where))
     for lane in places.lanes:
-        group.append(_lane(lane, picture.values[lane.value]))
+        group.append(_lane(lane, picture))
     return group
 
 
@@ -145,10 +146,11 @@ def _chip(part: Element, text: str, x: float, y: float, width: float, style: str
     add(part, "text", text, class_="small", x=x + 5, y=y + 11)
 
 
-def _lane(lane: Lane, value: Value) -> Element:
+def _lane(lane: Lane, picture: Picture) -> Element:
     """Returns the line of a value: out of the chip, down beside the kernels, into others."""
-    group = make("g", class_=f"lane v-{value.kind.value}", data_v=lane.value)
-    add(group, "title", f"{value.name} {value.label} {value.type}, {amount(value.size, 'B')}")
+    kind = picture.values[lane.value].kind
+    group = make("g", class_=f"lane v-{kind.value}", data_v=lane.value)
+    add(group, "title", picture.said(lane.value))
     out, last = lane.exit, max(y for _, y in lane.entries)
     path = f"M{out.x:.1f} {out.y:.1f}H{out.right:.1f}V{out.below:.1f}H{lane.x:.1f}V{last:.1f}"
     path += "".join(f"M{lane.x:.1f} {at:.1f}H{to:.1f}" for to, at in lane.entries)
@@ -198,16 +200,9 @@ def _box(part: Element, box: Box, kernel: Kernel, picture: Picture, stored: set[
         which = f"pill {pill.style}{' stored' if box.index in stored else ''}"
         inside = add(part, "g", data_n=pill.number)
         add(inside, "title", pill.line)
-        add(
-            inside,
-            "rect",
-            class_=which,
-            x=box.x,
-            y=box.y,
-            width=box.width,
-            height=box.height,
-            rx=5.0,
-        )
+        body = add(inside, "rect", class_=which, x=box.x, y=box.y, rx=5.0)
+        body.set("width", f"{box.width:.1f}")
+        body.set("height", f"{box.height:.0f}")
         add(inside, "text", box.text, x=box.x + 6, y=box.y + 14)
     elif box.kind == "again":
         add(part, "text", box.text, class_="small again", x=box.x + 5, y=box.y + 11)
@@ -215,10 +210,5 @@ def _box(part: Element, box: Box, kernel: Kernel, picture: Picture, stored: set[
         v = (kernel.reads if box.kind == "read" else kernel.writes)[box.index]
         value = picture.values[v]
         inside = add(part, "g", class_=f"v-{value.kind.value}", data_v=v)
-        verb = "reads" if box.kind == "read" else "writes"
-        add(
-            inside,
-            "title",
-            f"{verb} {value.name} {value.label} {value.type}, {amount(value.size, 'B')}",
-        )
+        add(inside, "title", f"{box.kind}s {picture.said(v)}")
         _chip(inside, box.text, box.x, box.y, box.width)

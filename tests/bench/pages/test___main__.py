@@ -11,6 +11,8 @@ import newtriton as nt
 from newtriton.bench.pages import __main__ as command
 from newtriton.bench.pages.prose import unheld
 from newtriton.bench.pages.results import FOLDER, Results
+from newtriton.bench.paper.pages import blocks
+from newtriton.bench.paper.papers import PAPERS
 
 from ...sources import ROOT
 
@@ -55,6 +57,12 @@ def made(name: str) -> bool:
 @pytest.mark.parametrize("name", PAGES)
 def test_no_page_says_another_number_than_the_files(name: str) -> None:
     assert not [*command.check(PAGES[name], FILES, ROOT)]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_pages_of_the_papers_are_made_of_their_rows(name: str) -> None:
+    made_of_rows = "\n\n".join(blocks(PAPERS[name], ROOT / FOLDER / "papers")) + "\n"
+    assert PAGES[f"docs/papers/{name}.md"].read_text(encoding="utf-8") == made_of_rows
 
 
 @pytest.mark.parametrize("name", [n for n in PAGES if not made(n) and n not in WAITING])

@@ -101,8 +101,10 @@ def test_quick_measures_the_small_ones_without_memory(
 def test_sides_that_compute_other_numbers_are_an_error(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("newtriton.bench.peers.measuring.AGREE", -1.0)
-    given = ("--net", "tiny-mlp", "--what", "gradient", "--no-memory", "--providers")
+    monkeypatch.setattr("newtriton.bench.peers.measuring.AGREE_ELSE", -1.0)
+    monkeypatch.setattr(command, "SMALL", {"tiny-mlp": tiny.NETS["tiny-mlp"]})
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    given = ("--quick", "--what", "gradient", "--providers")
     with pytest.raises(nt.NewtritonError, match="eager, reverse over reverse at gradient"):
         run(*given, "newtriton", "reverse")
 

@@ -71,6 +71,15 @@ def test_numbers_that_differ_are_not_timed_unless_the_side_says_so() -> None:
     assert "y_value_50" not in other
 
 
+def test_forms_of_another_hessian_are_not_timed_though_they_agree() -> None:
+    problem, calls = (
+        Problem.of("small-mlp"),
+        [call("a", 1.0, 0.1, "form"), call("b", 1.0, 0.1, "form")],
+    )
+    first, second = speed(problem, PLACE, calls, UNIT, Effort(5, 0.1, 3), wrong={"b"})
+    assert ("refused" in first, second["disagrees"]) == (False, True)
+
+
 def test_numbers_that_share_no_name_do_not_agree() -> None:
     other = Call("peer", "hvp", lambda: Elapsed(0.1), lambda: {"y": torch.ones(1)})
     assert rows(call("newtriton", 1.0), other)[1]["disagrees"]

@@ -7,7 +7,7 @@ import pytest
 
 from newtriton.runtime.drawing.cards import CHIP, HEAD, Card, card, shortened
 from newtriton.runtime.drawing.layout import layout
-from newtriton.runtime.drawing.picture import GIVEN
+from newtriton.runtime.drawing.picture import GIVEN, Kernel, Launch, Picture, Pill
 
 from .drawn import CASES, picture
 
@@ -73,3 +73,11 @@ def test_a_card_says_what_it_reads_computes_and_writes() -> None:
 def test_long_names_lose_their_middle() -> None:
     assert shortened("abcdefghij", 10) == "abcdefghij"
     assert shortened("abcdefghijk", 10) == "abcd…ghijk"
+
+
+def test_a_node_that_needs_nothing_stands_before_those_that_need_it() -> None:
+    pills = [Pill(i, "map", f"%{i}") for i in range(3)]
+    kernel = Kernel(0, "pointwise", "N", "", pills, [], [], [(0, 1), (1, 2)], 0, 0)
+    shown = card(kernel, Picture("", "", [], [], [], [kernel], [Launch()], []))
+    left = [box.x for box in shown.boxes]
+    assert left == sorted(set(left))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from newtriton.runtime.drawing.memory import HEIGHT, LEFT, WIDTH, drawn
+from newtriton.runtime.drawing.memory import HEIGHT, LEFT, drawn, width
 from newtriton.runtime.drawing.picture import Picture, Room
 
 from .drawn import CASES, picture
@@ -22,11 +22,11 @@ def rooms(shown: Picture) -> list[tuple[Room, Rectangle]]:
 @pytest.mark.parametrize(("net", "program"), CASES)
 def test_rectangles_are_as_long_and_as_high_as_values(net: str, program: str, fused: bool) -> None:
     shown = picture(net, program, fused)
-    step = WIDTH / len(shown.launches)
+    step = width(shown) / len(shown.launches)
     scale = HEIGHT / sum(band.size for band in shown.bands)
-    for room, (x, _, width, height) in rooms(shown):
+    for room, (x, _, wide, height) in rooms(shown):
         assert x == pytest.approx(LEFT + room.start * step, abs=0.06)
-        assert width == pytest.approx((room.stop - room.start) * step, abs=0.06)
+        assert wide == pytest.approx((room.stop - room.start) * step, abs=0.06)
         assert height == pytest.approx(room.size * scale, abs=0.06)
 
 
@@ -34,8 +34,8 @@ def test_rectangles_are_as_long_and_as_high_as_values(net: str, program: str, fu
 def test_rectangles_do_not_overlap(net: str, program: str) -> None:
     found = [rectangle for _, rectangle in rooms(picture(net, program))]
     rounding = 0.11
-    for i, (x, y, width, height) in enumerate(found):
-        for left, top, wide, high in found[:i]:
-            across = min(x + width, left + wide) - max(x, left)
-            down = min(y + height, top + high) - max(y, top)
+    for i, (x, y, wide, high) in enumerate(found):
+        for left, top, other_wide, other_high in found[:i]:
+            across = min(x + wide, left + other_wide) - max(x, left)
+            down = min(y + high, top + other_high) - max(y, top)
             assert min(across, down) <= rounding

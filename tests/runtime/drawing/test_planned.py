@@ -1,6 +1,7 @@
 """Pictures of fused kernels: every kernel and node once, and the numbers of `explain()`."""
 
 import re
+from functools import cache
 
 import pytest
 
@@ -17,6 +18,7 @@ from newtriton.runtime.fused.settings import Settings
 from .drawn import BATCH, CASES, PROGRAMS, model, nodes, picture
 
 
+@cache
 def plan_of(net: str, program: str, contractions: str = "fused") -> Plan:
     """The program as fused kernels, as its picture is made of."""
     known, shown = model(net).programs[True], PROGRAMS[program](model(net))
