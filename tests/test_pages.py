@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 import runpy
+import sys
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
@@ -27,14 +29,21 @@ def test_the_code_of_a_page_runs(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     torch.manual_seed(0)
+    # A graph prints who made its nodes first: not another test, which may have equal ones.
+    monkeypatch.setattr(ir, "_interned", WeakValueDictionary())
     runner = Runner(ROOT / name)
-    for block in BLOCKS[name]:
-        try:
-            runner.run(block)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            pytest.fail(f"{name}:{block.line}: {type(error).__name__}: {error}")
+    try:
+        for block in BLOCKS[name]:
+            try:
+                runner.run(block)
+            except (Exception, SystemExit) as error:
+                pytest.fail(f"{name}:{block.line}: {type(error).__name__}: {error}")
+    finally:
+        runner.names.clear()
+        # The next page may have another file of the same name.
+        for module, loaded in list(sys.modules.items()):
+            if str(tmp_path) in str(getattr(loaded, "__file__", None)):
+                del sys.modules[module]
 
 
 def test_every_block_says_what_it_is() -> None:
