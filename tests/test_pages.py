@@ -12,6 +12,8 @@ from weakref import WeakValueDictionary
 import pytest
 import torch
 
+from newtriton.compiler.graph import ir
+
 from .pages import LANGUAGES, PAGES, REASONS, Block, Runner, blocks, commands, links
 from .sources import ROOT
 from .test_structure import PUBLIC
