@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from . import beside, claims, counted, front, planned, signatures, trained
 
 TABLES: dict[str, Callable[..., Iterator[str]]] = {
-    "beside": beside.beside,
+    **beside.TABLES,
     "front": front.front,
     **trained.TABLES,
     **counted.TABLES,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from .. import __version__
 from ..compiler.graph.errors import NewtritonError, one_line
 from ..runtime.model.compile import PRECISIONS
 from . import bench, inspect, plot, report, train
@@ -53,6 +54,7 @@ def parser(arguments: Sequence[str] = ()) -> Parser:
         arguments: what is going to be parsed, which decides what help texts list.
     """
     top = Parser(prog="newtriton", description=DESCRIPTION)
+    top.add_argument("--version", action="version", version=f"newtriton {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     about = "train a network, and keep the run in a folder"
     training = commands.add_parser("train", help=about, allow_abbrev=False)

@@ -121,8 +121,8 @@ def _window(quantity: Quantity, values: Any) -> tuple[float, float]:
     )
 
 
-def _draw_run(axes: Axes, curves: Curves, index: int, alone: bool, low: float, high: float) -> None:
-    """Draws what a run has recorded, and marks what went wrong."""
+def _draw_run(axes: Axes, curves: Curves, index: int, alone: bool, low: float, high: float) -> bool:
+    """Draws what a run has recorded, marks what went wrong; returns whether there is a triangle."""
     color, style = colours.series(index), colours.style(index)
     wrong = colours.BAD if alone else color
     faint = bool(len(curves.epochs.finite.x))

@@ -46,7 +46,7 @@ def test_the_column_of_an_optimizer_is_that_of_the_whole_table() -> None:
 
 def test_a_table_that_there_is_not_is_refused() -> None:
     with pytest.raises(
-        nt.NewtritonError, match="there is no table 'no': there are beside, front, battery"
+        nt.NewtritonError, match="there is no table 'no': there are beside, ratios, front"
     ):
         made("no", FILES, TABLES)
 
