@@ -12,12 +12,13 @@ from ...runtime.disk import read_json
 from .._measure import known_rows
 from ..pages.lines import ms, table, times
 from .growth import exponents
-from .measuring import AGREE, AGREE_ELSE, OTHERS, Row
+from .measuring import MOVED, OTHERS, Row
 from .networks import GROWING, NETS, SMALL, WITHOUT
 from .ours import NAME
 from .problem import OPERATIONS
 from .reasons import OTHERWISE, reason
 from .sides import ABSENT
+from .with_backpack import APART
 
 RESULTS, PAGE = Path("bench/results/cpu-peers.json"), Path("docs/benchmarks/peers.md")
 KEYS = "kernel_name", "kernel_operation", "provider", "metric_name"
@@ -181,7 +182,7 @@ def _step(row: Row, peaks: Mapping[tuple[str, str], float]) -> list[str]:
 
 def _slower(net: str, operation: str, ours: Row, theirs: Sequence[Row]) -> Iterator[str]:
     """Yields a line where a peer that computes the same is the faster one."""
-    same = [row for row in theirs if row.get("error", 1.0) <= AGREE.get(operation, AGREE_ELSE)]
+    same = [row for row in theirs if row.get("differs", MOVED) in (MOVED, APART)]
     if same and _middle(same[0]) < SLOWER * _middle(ours):
         best = same[0]
         why = reason(net, operation) or "Why is not known."
