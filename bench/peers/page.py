@@ -79,7 +79,7 @@ def blocks(rows: Sequence[Row], machine: Mapping[str, Any], name: str) -> Iterat
     for net in (name for name in names if name not in GROWING):
         of_net = [row for row in rows if row["kernel_name"] == net]
         if of_net:
-            yield from _network(net, of_net)
+            yield from _network(net, of_net, _unmeasured(of_net, rows))
     for kind in GROWING:
         of_kind = [row for row in rows if row["kernel_name"] == kind]
         if of_kind:
@@ -110,8 +110,25 @@ def _is_ours(row: Row) -> bool:
     return row["provider"].startswith(NAME)
 
 
-def _network(net: str, rows: Sequence[Row]) -> Iterator[list[str]]:
-    """Yields the blocks of a network."""
+def _unmeasured(here: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    """Returns the providers without a row here of an operation that they do elsewhere."""
+    done = {row["kernel_operation"] for row in here}
+    elsewhere = {
+        row["provider"]
+        for row in rows
+        if row["kernel_operation"] in done and row["kernel_name"] not in GROWING
+    }
+    return sorted(elsewhere - {row["provider"] for row in here})
+
+
+def _network(net: str, rows: Sequence[Row], unmeasured: Sequence[str] = ()) -> Iterator[list[str]]:
+    """Yields the blocks of a network.
+
+    Args:
+        net: its name.
+        rows: its rows.
+        unmeasured: providers that have none, though they do these operations elsewhere.
+    """
     batch = rows[0]["x_value"]
     yield [f"## {TITLES.get(net, net)}, batch {batch:,}"]
     speed = [row for row in rows if row["metric_name"] == "speed"]
@@ -139,6 +156,8 @@ def _network(net: str, rows: Sequence[Row]) -> Iterator[list[str]]:
     for why, group in groupby(WITHOUT.get(net, {}).items(), key=lambda item: item[1]):
         named = ", ".join(f"`{operation}`" for operation, _ in group)
         yield [f"Without {named}: {why}."]
+    if unmeasured:
+        yield [f"Not measured here: {', '.join(unmeasured)}."]
     if slower:
         yield ["Where ours is slower:", "", *(f"- {line}" for line in slower)]
     if notes := [*_notes(timed)]:
