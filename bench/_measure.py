@@ -128,7 +128,9 @@ def report(
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
         told = json.dumps(machine() | dict(about or {}))
-        path.write_text(f'{{"machine": {told},\n "rows": [\n{lines}\n ]}}\n')
+        part = path.with_name(f"{path.name}.part")  # whoever is interrupted has a whole file
+        part.write_text(f'{{"machine": {told},\n "rows": [\n{lines}\n ]}}\n')
+        part.replace(path)
 
 
 def known_rows(path: Path | None, *names: str) -> list[dict[str, Any]]:

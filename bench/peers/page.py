@@ -12,12 +12,13 @@ from ...runtime.disk import read_json
 from .._measure import known_rows
 from ..pages.lines import ms, table, times
 from .growth import exponents
-from .measuring import AGREE, AGREE_ELSE, OTHERS, Row
+from .measuring import MOVED, OTHERS, Row
 from .networks import GROWING, NETS, SMALL, WITHOUT
 from .ours import NAME
 from .problem import OPERATIONS
 from .reasons import OTHERWISE, reason
 from .sides import ABSENT
+from .with_backpack import APART
 
 RESULTS, PAGE = Path("bench/results/cpu-peers.json"), Path("docs/benchmarks/peers.md")
 KEYS = "kernel_name", "kernel_operation", "provider", "metric_name"
@@ -78,7 +79,7 @@ def blocks(rows: Sequence[Row], machine: Mapping[str, Any], name: str) -> Iterat
     for net in (name for name in names if name not in GROWING):
         of_net = [row for row in rows if row["kernel_name"] == net]
         if of_net:
-            yield from _network(net, of_net)
+            yield from _network(net, of_net, _unmeasured(of_net, rows))
     for kind in GROWING:
         of_kind = [row for row in rows if row["kernel_name"] == kind]
         if of_kind:
@@ -109,8 +110,25 @@ def _is_ours(row: Row) -> bool:
     return row["provider"].startswith(NAME)
 
 
-def _network(net: str, rows: Sequence[Row]) -> Iterator[list[str]]:
-    """Yields the blocks of a network."""
+def _unmeasured(here: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    """Returns the providers without a row here of an operation that they do elsewhere."""
+    done = {row["kernel_operation"] for row in here}
+    elsewhere = {
+        row["provider"]
+        for row in rows
+        if row["kernel_operation"] in done and row["kernel_name"] not in GROWING
+    }
+    return sorted(elsewhere - {row["provider"] for row in here})
+
+
+def _network(net: str, rows: Sequence[Row], unmeasured: Sequence[str] = ()) -> Iterator[list[str]]:
+    """Yields the blocks of a network.
+
+    Args:
+        net: its name.
+        rows: its rows.
+        unmeasured: providers that have none, though they do these operations elsewhere.
+    """
     batch = rows[0]["x_value"]
     yield [f"## {TITLES.get(net, net)}, batch {batch:,}"]
     speed = [row for row in rows if row["metric_name"] == "speed"]
@@ -138,6 +156,8 @@ def _network(net: str, rows: Sequence[Row]) -> Iterator[list[str]]:
     for why, group in groupby(WITHOUT.get(net, {}).items(), key=lambda item: item[1]):
         named = ", ".join(f"`{operation}`" for operation, _ in group)
         yield [f"Without {named}: {why}."]
+    if unmeasured:
+        yield [f"Not measured here: {', '.join(unmeasured)}."]
     if slower:
         yield ["Where ours is slower:", "", *(f"- {line}" for line in slower)]
     if notes := [*_notes(timed)]:
@@ -181,7 +201,7 @@ def _step(row: Row, peaks: Mapping[tuple[str, str], float]) -> list[str]:
 
 def _slower(net: str, operation: str, ours: Row, theirs: Sequence[Row]) -> Iterator[str]:
     """Yields a line where a peer that computes the same is the faster one."""
-    same = [row for row in theirs if row.get("error", 1.0) <= AGREE.get(operation, AGREE_ELSE)]
+    same = [row for row in theirs if row.get("differs", MOVED) in (MOVED, APART)]
     if same and _middle(same[0]) < SLOWER * _middle(ours):
         best = same[0]
         why = reason(net, operation) or "Why is not known."

@@ -110,6 +110,8 @@ class Call:
             call that draws labels takes the given ones here.
         differs: in what it does something else than ours; "" where it does not.
         comparable: whether its numbers must be ours all the same.
+        kinks: whether rounding of another library may move an input of a ReLU across 0, and all
+            derivatives behind it with it.
         compiles: whether the first call compiles for the size of the batch.
         peak: returns the most bytes that the call takes, where another process makes it; None where
             this one does.
@@ -121,6 +123,7 @@ class Call:
     numbers: Callable[[], Named]
     differs: str = ""
     comparable: bool = True
+    kinks: bool = False
     compiles: bool = False
     peak: Callable[[], int] | None = None
 

@@ -36,6 +36,9 @@ class Calls:
         self.forward = Forward(self.jax)
         self.key = self.jax.random.PRNGKey(0)
         self.samples = self.batch[0].shape[0]
+        # kfac-jax sums the losses of a sample's labels, of which ours is the mean, and divides the
+        # products of given labels' gradients by the batch size once more.
+        self.scale = self.samples * self.samples / self.batch[1].size
         self.made: dict[str, Callable[[], Any]] = {}
 
     def loss(self, params: Any, batch: Any) -> Any:
@@ -113,16 +116,16 @@ class Calls:
 
     @cached_property
     def _given(self) -> Any:
-        """The factors of the given labels, which kfac-jax divides by the batch size once more."""
+        """The factors of the given labels, `scale` times too small."""
         return self._factors("fisher_empirical")()
 
     def _inverse(self) -> Callable[[], Any]:
         def inverse(state: Any, v: Any) -> Any:
-            damping = self.damping / self.samples
+            damping = self.damping / self.scale
             found = self._estimator.multiply_inverse(
                 state, v, damping, exact_power=False, use_cached=False, pmap_axis_name=None
             )
-            return self.jax.tree_util.tree_map(lambda t: t / self.samples, found)
+            return self.jax.tree_util.tree_map(lambda t: t / self.scale, found)
 
         made = self.jax.jit(inverse)
         return lambda: made(self._given, self.v)
@@ -158,7 +161,7 @@ class Calls:
                 self._given, self.w, 0.0, 1, exact_power=True, use_cached=False,
                 pmap_axis_name=None,
             )  # fmt: skip
-            found = {name: self.samples * t for name, t in product.items()}
+            found = {name: self.scale * t for name, t in product.items()}
         else:
             found = self.call(operation)()
         return {name: self.jax.device_get(t) for name, t in found.items()}
