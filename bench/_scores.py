@@ -87,11 +87,12 @@ def cell(rows: list[Row], problem: str, optimizer: str, of: str) -> str:
 
 def counts(rows: list[Row], problems: Iterable[str], optimizer: str) -> Iterator[str]:
     """Yields the last lines of the table for an optimizer."""
-    by_problem = {of: [ratios(rows, p, optimizer, of) for p in problems] for of in RATIOS}
+    parts = {p: [row for row in rows if row["problem"] == p] for p in problems}
+    by_problem = {of: [ratios(parts[p], p, optimizer, of) for p in parts] for of in RATIOS}
     for of, take in (("loss", max), ("loss", median), ("validation", median), ("seconds", median)):
         found = [take(r) for r in by_problem[of] if r]
         yield f"{sum(value < 1.0 for value in found)} of {len(found)}"
-    runs = [run for p in problems for run in best(rows, p, optimizer) if "refused" not in run]
+    runs = [run for p in parts for run in best(parts[p], p, optimizer) if "refused" not in run]
     yield f"{sum('fault' in run for run in runs)} of {len(runs)}"
 
 
@@ -115,9 +116,10 @@ def table(
     yield "| | best Adam | " + " | ".join(titles.values()) + " |"
     yield "|---" * (len(titles) + 2) + "|"
     for problem, trouble in problems.items():
-        adam = best(rows, problem, "adam")
+        part = [row for row in rows if row["problem"] == problem]
+        adam = best(part, problem, "adam")
         first = f"{median(map(end, adam)):.2g}, {adam[0]['setting']}"
-        cells = [cell(rows, problem, optimizer, of) for optimizer in titles]
+        cells = [cell(part, problem, optimizer, of) for optimizer in titles]
         yield f"| {problem}: {trouble} | {first} | " + " | ".join(cells) + " |"
     columns = [list(counts(rows, problems, optimizer)) for optimizer in titles]
     for name, *values in zip(COUNTED, *columns, strict=True):

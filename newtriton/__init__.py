@@ -160,6 +160,7 @@ from newtriton.runtime.parts.protocols import Solver as Solver
 from newtriton.runtime.parts.protocols import Status as Status
 from newtriton.runtime.parts.protocols import StepRule as StepRule
 from newtriton.runtime.parts.tags import Tag as Tag
+from newtriton.runtime.reporting.report import report as report
 from newtriton.runtime.rules.fixed import Fixed as Fixed
 from newtriton.runtime.rules.line_search import LevenbergMarquardt as LevenbergMarquardt
 from newtriton.runtime.rules.quadratic_model import QuadraticModel as QuadraticModel
@@ -170,6 +171,12 @@ from newtriton.runtime.solvers.cg import Steihaug as Steihaug
 from newtriton.runtime.solvers.cg import TruncatedCG as TruncatedCG
 from newtriton.runtime.solvers.direct import KFI as KFI
 from newtriton.runtime.solvers.direct import Eigen as Eigen
+from newtriton.runtime.tracking.json_lines import JSONLines as JSONLines
+from newtriton.runtime.tracking.mlflow import MLflow as MLflow
+from newtriton.runtime.tracking.tensorboard import TensorBoard as TensorBoard
+from newtriton.runtime.tracking.tracker import Tracker as Tracker
+from newtriton.runtime.tracking.trackio import Trackio as Trackio
+from newtriton.runtime.tracking.wandb import WandB as WandB
 from newtriton.runtime.training.growing import GrowingBatches as GrowingBatches
 from newtriton.runtime.training.history import History as History
 from newtriton.runtime.training.loop import evaluate as evaluate

@@ -25,6 +25,14 @@ def unreadable(path: Path, error: OSError | str) -> NewtritonError:
     return NewtritonError(f"{path} cannot be read: {reason}")
 
 
+def unwritable(folder: Path, error: OSError) -> NewtritonError:
+    """Returns the error that a folder cannot be written."""
+    return NewtritonError(
+        f"{folder} cannot be written ({error.strerror or error}): make room, make it writable, or "
+        "choose another folder"
+    )
+
+
 @contextmanager
 def opened(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
     """Opens a file for reading inside a `with` statement.

@@ -54,9 +54,12 @@ ROOMS = (
     "runtime/solvers",
     "runtime/rules",
     "runtime/optimizers",
+    "runtime/tracking",
     "runtime/training",
     "runtime/diagnostics",
+    "runtime/reporting",
     "runtime/checking",
+    "runtime/drawing",
     "newtriton",
     "bench",
     "bench/protocol",
@@ -300,8 +303,10 @@ def test_parts_that_errors_name_are_public() -> None:
 def test_parts_that_documentation_names_are_public() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
-    used = {word for text in texts.values() for word in re.findall(r"\bnt\.(\w+)", text)}
-    outside = [text for name, text in texts.items() if name not in ("adding.md", "architecture.md")]
+    # adding.md adds names that are not there yet; what it runs fails by itself.
+    there = {name: text for name, text in texts.items() if name != "adding.md"}
+    used = {word for text in there.values() for word in re.findall(r"\bnt\.(\w+)", text)}
+    outside = [text for name, text in there.items() if name != "architecture.md"]
     outside += [inspect.getdoc(value) or "" for value in PUBLIC.values()]
     named = {word for text in outside for word in re.findall(r"`([A-Z]\w+)[`(]", text)}
     hidden = ((named & CLASSES) | used) - {*EXPORTED}

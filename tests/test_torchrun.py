@@ -58,7 +58,7 @@ def test_torchrun_trains_on_ranks_again_where_one_fails(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET)
     run = (
         "train", "--data", "digits", "--net", f"{tmp_path / 'net.py'}:net", "--batch-size", "500",
-        "--resume", "auto", "--output", str(tmp_path / "run"),
+        "--no-report", "--resume", "auto", "--output", str(tmp_path / "run"),
     )  # fmt: skip
     found = started(*TORCHRUN, "-m", "newtriton", *run, "--epochs", "2", "--timeout", "60")
     assert found.returncode == 0, found.stderr

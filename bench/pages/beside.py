@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, quoted
 from .lines import ms, table, times
 from .results import Results, Row
 
+NAMED = re.compile(r"([\w./-]+)(?:@(\w+))?(?::([\w-]+))?")
 CALLS = {  # ours → what it is called, and PyTorch's call for the same
     "gradient": ("gradient", "gradient"),
-    "gradient + quadratic form": ("gradient and vᵀHv, to their gradient and Hv", "hvp"),
+    "gradient + quadratic form": ("gradient and vᵀHv (theirs: Hv)", "hvp"),
     "gradient + hvp": ("gradient and Hv", "hvp"),
     "gradient + factors": ("gradient and K-FAC factors", "gradient + factors"),
 }
@@ -38,7 +40,8 @@ def beside(results: Results, *names: str) -> Iterator[str]:
 
     Args:
         results: the files.
-        names: the files; behind a name may stand `@K`, the run of it that counts.
+        names: the files. Behind a name may stand `@K`, the run of it that counts, and then `:NET`,
+            the network.
     """
     rows = [row for name in names for row in _of_run(results, name)]
     known = [who for who in RIVALS if any(row["call"].startswith(who) for row in rows)]
@@ -50,11 +53,50 @@ def beside(results: Results, *names: str) -> Iterator[str]:
     )
 
 
+def ratios(results: Results, *names: str) -> Iterator[str]:
+    """Yields how many times as fast our calls are as the fastest of all others, a network a column.
+
+    Args:
+        results: the files.
+        names: the files, as for `beside`.
+    """
+    columns: dict[str, list[Row]] = {}
+    for name in names:
+        rows = _of_run(results, name)
+        device = results.file(re.split("[@:]", name)[0])["machine"].get("gpu", "a CPU")
+        for net in _networks(rows):
+            mine = [row for row in rows if (row.get("net"), row.get("batch")) == net]
+            columns[f"{_title(net)}, on {device.replace('NVIDIA', 'an')}"] = mine
+    lines = [
+        [what, *(_best(rows, call, rival) for rows in columns.values())]
+        for call, (what, rival) in CALLS.items()
+    ]
+    yield from table(["", *columns], (line for line in lines if any(line[1:])))
+
+
+def _best(rows: list[Row], call: str, rival: str) -> str:
+    """Returns how many times as fast our call is as the fastest of theirs, "" where one lacks."""
+    ours = next((row for row in rows if row["call"] == f"newtriton: {call}"), None)
+    theirs = [row for who in RIVALS if (row := _fastest(rows, who, rival))]
+    if ours is None or not theirs:
+        return ""
+    return times(min(row["median_ms"] for row in theirs), ours["median_ms"])
+
+
+def _title(net: tuple[str | None, int | None]) -> str:
+    """Returns a network's name, and its batch."""
+    return f"{NETWORKS.get(net[0] or '', net[0])}, batch {net[1]:,}" if net[0] else "VGG11"
+
+
 def _of_run(results: Results, name: str) -> list[Row]:
-    """Returns the rows of a file that have a time, of one run where it has several."""
-    name, _, run = name.partition("@")
-    rows = [row for row in results.rows(name) if "median_ms" in row]
-    return [row for row in rows if not run or str(row.get("run")) == run]
+    """Returns the rows of a file that have a time, of one run and network where they are named."""
+    found = NAMED.fullmatch(name)
+    if found is None:
+        raise NewtritonError(f"{quoted(name)} is no FILE, FILE@RUN, FILE:NET or FILE@RUN:NET")
+    file, run, net = found.groups()
+    rows = [row for row in results.rows(file) if "median_ms" in row]
+    rows = [row for row in rows if run is None or str(row.get("run")) == run]
+    return [row for row in rows if net is None or row.get("net") == net]
 
 
 def _networks(rows: list[Row]) -> list[tuple[str | None, int | None]]:
@@ -67,7 +109,7 @@ def _lines(
 ) -> Iterator[list[str]]:
     """Yields the lines of a network."""
     mine = [row for row in rows if (row.get("net"), row.get("batch")) == net]
-    title = f"{NETWORKS.get(net[0] or '', net[0])}, batch {net[1]:,}" if net[0] else "VGG11"
+    title = _title(net)
     for call, (what, rival) in CALLS.items():
         ours = [row for row in mine if row["call"] == f"newtriton: {call}"]
         if not ours:
@@ -98,3 +140,6 @@ def _cell(row: Row | None, ours: Row) -> str:
     if row is None:
         return ""
     return f"{ms(row['median_ms'])}, {times(row['median_ms'], ours['median_ms'])}"
+
+
+TABLES: dict[str, Callable[..., Iterator[str]]] = {"beside": beside, "ratios": ratios}

@@ -40,7 +40,9 @@ MARK = re.compile(r"(?<=\S)<!--\s*(.*?)\s*-->", re.DOTALL)
 ALONE = re.compile(r"^<!--\s*((?:tests/|by ).*?)\s*-->\n((?:.+\n?)*)", re.MULTILINE)
 TEST = re.compile(r"(tests/[\w/.]+\.py)::(\w+)")
 SCRIPT = re.compile(r"by ([\w/.-]+\.\w+), \d{4}-\d\d-\d\d")
-HIDDEN = (re.compile(r"`[^`\n]+`"), re.compile(r"(?<=\])\([^)\n]*\)"))
+HIDDEN = (  # code, what stands for a picture, and addresses
+    re.compile(r"`[^`\n]+`"), re.compile(r"!\[[^\]]*\]"), re.compile(r"(?<=\])\([^)\n]*\)"),
+)  # fmt: skip
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 PARAGRAPH = re.compile(r"\n\s*\n|\|")
 

@@ -26,7 +26,9 @@ def defaults(_: Results, name: str) -> Iterator[str]:
     of = getattr(nt, name, None)
     if not callable(of):
         raise NewtritonError(f"there is no nt.{name}: give a class or a function that is public")
-    meanings = arguments(inspect.getdoc(of) or "")
+    meanings: dict[str, str] = {}
+    for each in reversed(inspect.getmro(of) if inspect.isclass(of) else [of]):
+        meanings |= arguments(each.__doc__ or "")
     lines = []
     for option in inspect.signature(of).parameters.values():
         if option.name not in meanings:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import beside, claims, counted, signatures, trained
+from . import beside, claims, counted, front, planned, signatures, trained
 
 TABLES: dict[str, Callable[..., Iterator[str]]] = {
-    "beside": beside.beside,
+    **beside.TABLES,
+    "front": front.front,
     **trained.TABLES,
     **counted.TABLES,
+    **planned.TABLES,
     **claims.TABLES,
     **signatures.TABLES,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from statistics import median
+from statistics import mean, median
 
 from .._entrants import ENTRANTS
 from .._problems import PROBLEMS
@@ -20,6 +20,13 @@ TITLES = {
 }
 
 
+def _runs(results: Results, *names: str) -> list[Row]:
+    """Returns the battery's runs of Adam and some optimizers, of all where none is named."""
+    groups = results.rows("battery")
+    chosen = (group for group in groups if not names or group["optimizer"] in ("adam", *names))
+    return [*ungrouped(chosen)]
+
+
 def battery(results: Results, *names: str) -> Iterator[str]:
     """Yields the table of end losses over those of the best Adam.
 
@@ -27,7 +34,7 @@ def battery(results: Results, *names: str) -> Iterator[str]:
         results: the files.
         names: the optimizers; all unless given.
     """
-    rows = [*ungrouped(results.rows("battery"))]
+    rows = _runs(results, *names)
     troubles = {name: problem.trouble for name, problem in PROBLEMS.items()}
     chosen = names or [name for name in ENTRANTS if name != "adam"]
     yield from scores(rows, troubles, {name: ENTRANTS[name].title for name in chosen})
@@ -40,11 +47,11 @@ def battery_counts(results: Results, *names: str) -> Iterator[str]:
         results: the files.
         names: the optimizers; all unless given.
     """
-    rows = [*ungrouped(results.rows("battery"))]
     chosen = names or [name for name in ENTRANTS if name != "adam"]
+    runs = {name: _runs(results, name) for name in chosen}
     head = ["", *(name.strip("*… ") for name in COUNTED)]
     head[2] = "ahead of Adam in the median"
-    yield from table(head, ([ENTRANTS[n].title, *counts(rows, PROBLEMS, n)] for n in chosen))
+    yield from table(head, ([ENTRANTS[n].title, *counts(runs[n], PROBLEMS, n)] for n in chosen))
 
 
 def battery_of(results: Results, name: str) -> Iterator[str]:
@@ -54,7 +61,7 @@ def battery_of(results: Results, name: str) -> Iterator[str]:
         results: the files.
         name: the optimizer.
     """
-    rows = [*ungrouped(results.rows("battery"))]
+    rows = _runs(results, name)
     lines = (
         [
             f"{problem}: {PROBLEMS[problem].trouble}",
@@ -65,9 +72,32 @@ def battery_of(results: Results, name: str) -> Iterator[str]:
     yield from table(["÷ the best Adam's", *TITLES.values()], lines)
 
 
+def demo(results: Results) -> Iterator[str]:
+    """Yields what `examples/demo.py --json` wrote: presets beside the best of a grid."""
+    lines: list[list[str]] = []
+    for problem in dict.fromkeys(row["problem"] for row in results.rows("demo")):
+        title = problem
+        for row in results.rows("demo", problem=problem):
+            accuracies = [a for a in row["accuracies"] if a]
+            reached = zip(row["seconds_to_goal"], row["epochs_to_goal"], strict=True)
+            lines.append(
+                [
+                    title,
+                    f"{row['method']}, {row['epochs']} epochs",
+                    f"{row['loss']:.3g}",
+                    f"{mean(accuracies):.2%}" if accuracies else f"{row['validation_loss']:.4g}",
+                    ", ".join(f"{s:.2f} ({n})" if n else "–" for s, n in reached),
+                    f"{row['seconds']:.1f}",
+                ]
+            )
+            title = ""
+    head = ["train loss", "validation accuracy or loss", "seconds to the goal (epochs)", "in all"]
+    yield from table(["", "", *head], lines)
+
+
 def adam_grid(results: Results) -> Iterator[str]:
     """Yields what the best Adam of the grid came to on each problem."""
-    rows = [*ungrouped(results.rows("battery"))]
+    rows = _runs(results, "adam")
     found = {problem: best(rows, problem, "adam") for problem in PROBLEMS}
     lines = (
         [problem, runs[0]["setting"], shown(median(map(end, runs)))]
@@ -124,6 +154,7 @@ TABLES: dict[str, Callable[..., Iterator[str]]] = {
     "battery": battery,
     "battery-counts": battery_counts,
     "battery-of": battery_of,
+    "demo": demo,
     "adam-grid": adam_grid,
     "updates-to-adam": updates_to_adam,
     "beside-kfac-jax": beside_kfac_jax,

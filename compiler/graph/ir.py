@@ -310,19 +310,26 @@ class Graph:
         """Returns the nodes that this graph computes."""
         return [n for n in self.nodes() if n.op not in LEAVES and n not in self.given]
 
+    def line(self, node: Node, number: Mapping[Node, int]) -> str:
+        """Returns a line that says what a node computes.
+
+        Args:
+            node: the node.
+            number: the numbers of all nodes, by which it and its operands are called.
+        """
+        if node in self.given and node.op not in LEAVES:
+            text = f"tape {node.op.value}"
+        else:
+            attributes = " ".join(f"{k}={v}" for k, v in node.attributes.items())
+            operands = " ".join(f"%{number[x]}" for x in node.inputs)
+            text = " ".join(filter(None, (node.op.value, operands, attributes)))
+        place = f"   # {node.place}" if node.place else ""
+        return f"%{number[node]:<4} {node.type!s:<18} {text}{place}"
+
     def __str__(self) -> str:
         """Returns a line for each node and each output."""
         number = {node: i for i, node in enumerate(self.nodes())}
         lines = [f"{self.name}: {len(self.computed())} ops"]
-        for node, i in number.items():
-            if node in self.given and node.op not in LEAVES:
-                text = f"tape {node.op.value}"
-            else:
-                attributes = " ".join(f"{k}={v}" for k, v in node.attributes.items())
-                operands = " ".join(f"%{number[x]}" for x in node.inputs)
-                text = " ".join(filter(None, (node.op.value, operands, attributes)))
-            lines.append(
-                f"  %{i:<4} {node.type!s:<18} {text}" + (f"   # {node.place}" if node.place else "")
-            )
+        lines += [f"  {self.line(node, number)}" for node in number]
         lines += [f"  {name} = %{number[node]}" for name, node in self.outputs.items()]
         return "\n".join(lines)

@@ -64,12 +64,12 @@ def generate(schedule: Schedule, tiles: Mapping[Kernel, Tile]) -> list[LaunchCod
     return [_launch(kernels, schedule, tiles) for kernels in schedule.launches]
 
 
-def listing(launches: Sequence[LaunchCode]) -> str:
-    """Returns the generated functions of all launches, each text once."""
+def listing(texts: Sequence[str]) -> str:
+    """Returns the generated functions of all launches, in their order, each text once."""
     first: dict[str, int] = {}
-    for number, launch in enumerate(launches):
-        if launch.text:
-            first.setdefault(launch.text, number)
+    for number, text in enumerate(texts):
+        if text:
+            first.setdefault(text, number)
     return "\n\n\n".join(f"# launch {number}\n\n{text}" for text, number in first.items())
 
 

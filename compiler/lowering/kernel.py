@@ -135,6 +135,18 @@ class Kernel:
         whole = node.type.numel(batch)
         return whole if places is None else min(whole, places * elements)
 
+    def traffic(self, batch: int) -> int:
+        """Returns the bytes that it reads and writes at a batch size, each element once.
+
+        Partial sums are left out.
+        """
+        values = [*self.writes, *self.through, *self.through]  # written, and read
+        for head in self.adds or [self]:
+            if head.way.apart:  # accumulators: written by one kernel, read by the other
+                values += [*head.anchors[-1:]] * head.way.splits
+        loaded = sum(width(node) * self.loads(node, batch) for node in self.reads)
+        return loaded + sum(width(node) * node.type.numel(batch) for node in values)
+
     def __str__(self) -> str:
         names = [n.op.value for n in self.nodes] + [f"{n.op.value}/tile" for n in self.partials]
         parts = f" in {self.way.splits} parts" if self.way.splits > 1 else ""
@@ -182,15 +194,7 @@ class Schedule:
 
         Each element counts once a kernel; partial sums are left out.
         """
-        total = 0
-        for kernel in self.kernels:
-            total += sum(width(node) * kernel.loads(node, batch) for node in kernel.reads)
-            values = [*kernel.writes, *kernel.through, *kernel.through]  # written, and read
-            for head in kernel.adds or [kernel]:
-                if head.way.apart:  # accumulators: written by one kernel, read by the other
-                    values += [*head.anchors[-1:]] * head.way.splits
-            total += sum(width(node) * node.type.numel(batch) for node in values)
-        return total
+        return sum(kernel.traffic(batch) for kernel in self.kernels)
 
     def made(self) -> list[Node]:
         """Returns copies that were made for contractions and streams: transposed, or rounded."""

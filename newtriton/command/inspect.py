@@ -1,21 +1,30 @@
 """`newtriton inspect`: shows what a network compiles to, or its curvature on a batch of data."""
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load
 
 from ..compiler.graph.errors import NewtritonError
+from ..compiler.graph.options import check_count
+from ..compiler.graph.program import Program
 from ..runtime.data.samples import Batches
 from ..runtime.diagnostics.errors import OF
 from ..runtime.diagnostics.linearized_data import LinearizedData
 from ..runtime.disk import read
+from ..runtime.drawing.page import page
+from ..runtime.drawing.programs import pictures
+from ..runtime.drawing.svg import svg
 from ..runtime.inputs.batches import moved
 from ..runtime.model.linearized import Linearized
 from .catalogue import DEFAULT, DIAGNOSES, PROGRAMS, keywords_for, takers
 from .data import add_data, data
 from .networks import add_network, model_of
+
+ALL = "all"  # programs
+INTERPRET = "TRITON_INTERPRET"
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
@@ -30,7 +39,16 @@ def add_to(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--kernels", action="store_true", help="beside the costs, show fused kernels with source")
     add("--graph", action="store_true", help="show the graphs of all programs instead of the costs")
-    add("--program", choices=PROGRAMS, help="show the graph of this program alone")
+    add(
+        "--program", choices=(*PROGRAMS, ALL),
+        help="show the graph of this program alone, or draw it; all: of each of them, on a page",
+    )  # fmt: skip
+    drawn = "(default: the program linearize)"
+    add("--svg", type=Path, metavar="FILE", help=f"draw kernels and memory of a program {drawn}")
+    add(
+        "--html", type=Path, metavar="FILE",
+        help=f"a page with the same picture, and the source of every kernel {drawn}",
+    )  # fmt: skip
     add("--diagnose", choices=DIAGNOSES, help="show this of the curvature on a batch")
     add_data(command, None, "what is diagnosed, for --diagnose")
     add(
@@ -59,11 +77,15 @@ def run(options: argparse.Namespace) -> None:
     torch.manual_seed(0)  # a user's file may draw weights
     if options.diagnose:
         return _diagnose(options)
+    if options.svg or options.html:
+        return _draw(options)
     if not (options.graph or options.program):
+        if options.backend == "triton" and not torch.cuda.is_available():
+            os.environ[INTERPRET] = "1"  # kernels are planned and printed, and none is run
         print(model_of(options, shape=options.input).explain(options.batch, options.kernels))
         return
     programs = model_of(options, shape=options.input, backend="aten").programs[True]
-    for name in [options.program] if options.program else PROGRAMS:
+    for name in PROGRAMS if options.program in (None, ALL) else [options.program]:
         print(PROGRAMS[name](programs))
 
 
@@ -87,7 +109,7 @@ def _check_inspect(options: argparse.Namespace) -> None:
         ("data", "data_dir", "preprocessing", "all", "weights", "damping", "of"),
     )
     if options.diagnose:
-        needed, unfit = "data", ("input", "graph", "program", "kernels")
+        needed, unfit = "data", ("input", "graph", "program", "kernels", "svg", "html")
     which = "with" if options.diagnose else "without"
     for name in unfit:
         value = getattr(options, name)
@@ -96,6 +118,39 @@ def _check_inspect(options: argparse.Namespace) -> None:
             raise NewtritonError(f"--{option} means nothing {which} --diagnose")
     if getattr(options, needed) is None:
         raise NewtritonError(f"--{needed} is needed {which} --diagnose")
+
+
+def _draw(options: argparse.Namespace) -> None:
+    """Writes pictures of programs: a file of one, or a page."""
+    for name in ("graph", "kernels"):
+        if getattr(options, name):
+            raise NewtritonError(f"--{name} prints, and --svg and --html draw: give one of them")
+    if options.svg and options.program == ALL:
+        raise NewtritonError("--svg draws one program: give its --program, or --html for all")
+    batch = check_count("--batch", options.batch)
+    runs = options.backend == "triton" and (torch.cuda.is_available() or interpreted())
+    model = model_of(options, shape=options.input, backend="triton" if runs else "aten")
+    shown, notes = list[Program](), list[str]()
+    for name in PROGRAMS if options.program == ALL else [options.program or "linearize"]:
+        try:
+            shown.append(PROGRAMS[name](model.programs[True]))
+        except NewtritonError as error:
+            if options.program != ALL:
+                raise
+            notes.append(f"{name}: {error}")
+    fused = None if options.backend == "auto" else options.backend == "triton"
+    found = list(pictures(model, shown, batch, fused))
+    if options.svg:
+        options.svg.write_text(svg(found[0]), encoding="utf-8")
+    if options.html:
+        options.html.write_text(
+            page(found, f"{options.net} with loss {options.loss}", notes), "utf-8"
+        )
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels run in its interpreter, in this process."""
+    return os.environ.get(INTERPRET) == "1"
 
 
 def _diagnose(options: argparse.Namespace) -> None:

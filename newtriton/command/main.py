@@ -1,4 +1,4 @@
-"""The command line: `newtriton train | inspect | check | bench`.
+"""The command line: `newtriton train | report | plot | inspect | check | bench`.
 
 What cannot be done is said in one line on stderr, with exit status 2. Where nobody reads the output
 to its end, as under `| head -1`, the program ends like others: quietly, with status 141.
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from .. import __version__
 from ..compiler.graph.errors import NewtritonError, one_line
 from ..runtime.model.compile import PRECISIONS
-from . import bench, inspect, train
+from . import bench, inspect, plot, report, train
 
 CANNOT, CLOSED = 2, 141  # exit statuses; the second is a shell's for SIGPIPE
 DESCRIPTION = "A compiler for second-order neural-network training."
@@ -53,10 +54,13 @@ def parser(arguments: Sequence[str] = ()) -> Parser:
         arguments: what is going to be parsed, which decides what help texts list.
     """
     top = Parser(prog="newtriton", description=DESCRIPTION)
+    top.add_argument("--version", action="version", version=f"newtriton {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     about = "train a network, and keep the run in a folder"
     training = commands.add_parser("train", help=about, allow_abbrev=False)
     train.add_to(training, arguments)
+    report.add_to(commands.add_parser("report", help="write what runs recorded as one page"))
+    plot.add_to(commands.add_parser("plot", help="draw what runs recorded into a picture"))
     inspect.add_to(commands.add_parser("inspect", help="show what a network compiles to"))
     _add_check(commands.add_parser("check", help="hold the kernels to account"))
     bench.add_to(commands.add_parser("bench", help="run a measurement, or list them"))

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from tqdm.auto import tqdm
 from ..compiler.graph.errors import NewtritonError, one_line
 from ..compiler.graph.options import check_count, check_number
 from ..compiler.language.trees import rows
+from ..compiler.programs import MATRICES
 from ..runtime.data.samples import Batches, Samples
+from ..runtime.diagnostics.densities import density
+from ..runtime.diagnostics.linearized_data import LinearizedData
 from ..runtime.inputs.batches import moved
 from ..runtime.inputs.data import check_labels, read_checked
 from ..runtime.model.model import Model
 from ..runtime.parallel.data_parallel import launched
+from ..runtime.reporting.reading import SPECTRUM
+from ..runtime.reporting.report import report
 from ..runtime.training.history import History
 from ..runtime.training.loop import fit
 from ..runtime.training.runs import RunFolder
@@ -26,12 +32,15 @@ from .catalogue import DEFAULT, OPTIMIZERS, keywords_for, takers
 from .configuration import Twin, expanded
 from .data import add_data, data
 from .networks import add_network, model_of
+from .trackers import add_track, trackers
 
 # What may change when a run goes on; keywords are compared by their values, not as text.
 FREE = (
     *("run", "config", "epochs", "output", "resume", "threads", "data_dir", "set"),
     *("checkpoint_every", "keep", "micro_batch", "timeout", "memory"),
+    *("report", "spectrum", "track"),
 )
+REPORT = "report.html"  # the page in the folder of a run
 VALIDATED = 500  # samples of a batch that is validated
 COLUMNS = {"epoch": 5, "loss": 9, "val. loss": 9, "accuracy": 8, "refused": 7, "seconds": 8}
 
@@ -108,6 +117,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="save in the middle of an epoch too, every so many steps, or every 30s, 10m, 2h",
     )  # fmt: skip
     add("--keep", type=int, default=2, help=f"saved states that are kept, and the best {DEFAULT}")
+    add_track(command)
+    add(
+        "--spectrum", nargs="?", const="hessian", choices=MATRICES, metavar="MATRIX",
+        help="take the density of the spectrum on all training data at the end, hessian or ggn, "
+        "for the report",
+    )  # fmt: skip
+    add(
+        "--report", action=argparse.BooleanOptionalAction, default=True,
+        help=f"write DIR/report.html at the end {DEFAULT}",
+    )  # fmt: skip
 
 
 def arguments_with_file(arguments: Sequence[str]) -> list[str]:
@@ -130,6 +149,8 @@ def run(options: argparse.Namespace) -> int:
     if options.timeout is not None:
         check_number("--timeout", options.timeout, above=0.0)
     parallel = launched(timeout=options.timeout, memory=_number_or_text(options.memory))
+    if options.spectrum is not None and parallel is not None and not parallel.ranks.alone:
+        raise NewtritonError("--spectrum is taken by one process: resume the run without torchrun")
     train, validation = data(options)
     first = parallel is None or parallel.ranks.rank == 0
     model = model_of(
@@ -138,6 +159,7 @@ def run(options: argparse.Namespace) -> int:
     optimizer = OPTIMIZERS[options.optimizer](model, **keywords)
     for part in (train, validation):
         _check(model, part)
+    followers = trackers(options.track, options.output)
     validated = min(VALIDATED, options.micro_batch or VALIDATED)
     history = fit(
         model,
@@ -146,7 +168,7 @@ def run(options: argparse.Namespace) -> int:
         Batches(*validation, validated, shuffle=False, parallel=parallel),
         options.epochs,
         progress=sys.stderr.isatty(),
-        callbacks=[_Table()] if first else [],
+        callbacks=[_Table(), *followers] if first else [],
         average=options.average,
         checkpoint=RunFolder(
             options.output, _run_options(options), _run_options(_defaults()), options.keep
@@ -157,11 +179,26 @@ def run(options: argparse.Namespace) -> int:
     if history.interrupted:
         print("interrupted: --resume goes on with it")
         return 130
+    if options.spectrum is not None:
+        take_spectrum(options, model, optimizer, Batches(*train, validated, parallel=parallel))
     if not first:
         return 0
     history.plot(options.output / "plot.png", against=("epochs", "seconds"))
-    print(f"history, picture and weights are in {one_line(str(options.output))}")
+    written = "history, picture and weights"
+    if options.report:
+        report({options.output.resolve().name: options.output}, options.output / REPORT)
+        written = f"history, picture, {REPORT} and weights"
+    print(f"{written} are in {one_line(str(options.output))}")
     return 0
+
+
+def take_spectrum(options: argparse.Namespace, model: Model, optimizer: Any, data: Batches) -> None:
+    """Takes the density of a spectrum on all data, and keeps it in the folder of the run."""
+    average = optimizer.average.in_place(model) if options.average else nullcontext()
+    with average:
+        found = density(LinearizedData(model, data), options.spectrum)
+    if model.ranks.rank == 0:
+        found.save(options.output / SPECTRUM)
 
 
 class _Table:

@@ -214,6 +214,10 @@ class AtenExecutor:
         keep: further nodes whose tensors are returned (a tape).
         streams: whether wide values are computed block by block.
         tf32: whether products may be taken in tf32 on a GPU.
+
+    Attributes:
+        steps: the operators and groups of maps, in order.
+        became: by node that is asked for, the node of the rewritten graph that is computed.
     """
 
     def __init__(
@@ -224,10 +228,11 @@ class AtenExecutor:
         asked = {str(i): n for i, n in enumerate((*graph.outputs.values(), *self.keep))}
         wide = Graph(graph.name, regrouped(asked, graph.given), graph.given)
         new = rewritten(wide)
-        self._run = {n: new[wide.outputs[name]] for name, n in asked.items()}
-        run = Graph(graph.name, {str(i): n for i, n in enumerate(self._run.values())}, graph.given)
+        self.became = {n: new[wide.outputs[name]] for name, n in asked.items()}
+        found = {str(i): n for i, n in enumerate(self.became.values())}
+        run = Graph(graph.name, found, graph.given)
         self.steps = compile_steps(run, streams=streams)
-        needed = {*self._run.values(), *graph.given}
+        needed = {*self.became.values(), *graph.given}
         last: dict[Node, int] = {}
         for i, step in enumerate(self.steps):
             for n in (*step.reads, *step.writes):
@@ -266,7 +271,7 @@ class AtenExecutor:
             feed: the tensors of the leaves and given nodes.
             out: by name, tensors that outputs are written or copied to.
         """
-        outputs = {name: self._run[node] for name, node in self.graph.outputs.items()}
+        outputs = {name: self.became[node] for name, node in self.graph.outputs.items()}
         places = {outputs[name]: target for name, target in (out or {}).items()}
         values: dict[Node, Tensor] = {}
         for n in self.leaves:
@@ -287,7 +292,7 @@ class AtenExecutor:
         for name, target in (out or {}).items():
             if (value := values[outputs[name]]) is not target:
                 target.copy_(value)
-        return {n: values[new] for n, new in self._run.items()}
+        return {n: values[new] for n, new in self.became.items()}
 
 
 def _without_memory(node: Node, context: Context) -> Tensor:

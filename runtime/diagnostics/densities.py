@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.calls import checked
-from ...compiler.graph.options import check_count, check_number, check_seed
+from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.options import check_count, check_number, check_option, check_seed
+from ...compiler.programs import MATRICES
 from ..aten.switches import switches
+from ..disk import read_json, unwritable
 from ..model.linearized import Linearized
+from ..paths import path_of
 from .matrices import TrainedMatrix, signs
 from .tables import table
 
 REACH = 6.0  # standard deviations beyond the outermost nodes, where a Gaussian has ended
 BINS = 12  # rows of the table
+REST = {"products": int, "exact": bool, "matrix": str}  # of what is saved
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Density:
         width: σ, the standard deviation of a Gaussian.
         products: how many products with the matrix it took.
         exact: whether the nodes are all eigenvalues.
+        matrix: "hessian" or "ggn".
     """
 
     nodes: Tensor
@@ -37,6 +45,7 @@ class Density:
     width: float
     products: int
     exact: bool
+    matrix: str = "hessian"
 
     @property
     def range(self) -> tuple[float, float]:
@@ -61,6 +70,41 @@ class Density:
         share, error = _mean((self.weights * (below[1] - below[0])).sum(1)[None], torch.Size())
         return float(share), float(error)
 
+    def save(self, path: str | Path) -> None:
+        """Writes it into a file of JSON: `spectrum.json` in the folder of a run is in its report.
+
+        Raises:
+            NewtritonError: the file cannot be written.
+        """
+        path = path_of("path", path, "file")
+        numbers = {"nodes": self.nodes.tolist(), "weights": self.weights.tolist()}
+        try:
+            path.write_text(json.dumps(vars(self) | numbers) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Density:
+        """Reads what `save` wrote.
+
+        Raises:
+            NewtritonError: the file is another one.
+        """
+        path = path_of("path", path, "file")
+        try:
+            found = dict(read_json(path))
+            nodes, weights = (_matrix(found.pop(name)) for name in ("nodes", "weights"))
+            check_option("matrix", found["matrix"], tuple(MATRICES))
+            number = check_number("width", found["width"], above=0.0)
+            if nodes.shape != weights.shape or found.keys() != {"width", *REST}:
+                raise ValueError("its parts do not fit together")
+            rest = {name: kind(found[name]) for name, kind in REST.items()}
+            return cls(nodes, weights, number, **rest)
+        except (ValueError, TypeError, KeyError) as error:
+            raise NewtritonError(
+                f"{path} is no spectrum that Density.save wrote: {error}"
+            ) from error
+
     def __str__(self) -> str:
         """Returns a table of the share of the eigenvalues in equal intervals."""
         ends = torch.linspace(*self.range, BINS + 1, dtype=torch.float64).tolist()
@@ -77,6 +121,18 @@ def _mean(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     count = values.shape[-1]
     error = values.std(-1) / math.sqrt(count) if count > 1 else torch.zeros_like(values[..., 0])
     return values.mean(-1).reshape(shape), error.reshape(shape)
+
+
+def _matrix(rows: object) -> Tensor:
+    """Returns rows of finite numbers as a tensor.
+
+    Raises:
+        ValueError: they are none.
+    """
+    found = torch.tensor(rows, dtype=torch.float64)
+    if found.dim() != 2 or not found.numel() or not found.isfinite().all():
+        raise ValueError("it has no rows of numbers")
+    return found
 
 
 @checked
@@ -138,7 +194,7 @@ def density(
     if width is None:
         largest = float(nodes.abs().max())
         width = 0.01 * (float(nodes.max() - nodes.min()) or largest or 1.0)
-    return Density(nodes, weights, float(width), a.products, exact)
+    return Density(nodes, weights, float(width), a.products, exact, matrix)
 
 
 def _quadratures(a: TrainedMatrix, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:

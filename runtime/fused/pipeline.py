@@ -13,7 +13,7 @@ from functools import partial
 
 from ...compiler.graph.ir import Graph, Node, Op, concrete
 from ...compiler.lowering.code import Tile
-from ...compiler.lowering.codegen import LaunchCode, generate, listing
+from ...compiler.lowering.codegen import LaunchCode, generate
 from ...compiler.lowering.kernel import Kernel, Schedule, base
 from ...compiler.lowering.precision import with_precision
 from ...compiler.lowering.schedule import schedule
@@ -106,8 +106,8 @@ def plan(
     made = scheduled.made() if keep_made else []
     storage = place_values(launches, scheduled, made, batch)
     record = selection.settings.record
-    source = "\n\n\n".join(filter(None, [listing(code), *_texts(passes)]))
-    return Plan(scheduled, source, launches, storage, made, record, copies_data)
+    texts = [_text(each, passes) for each in code]
+    return Plan(scheduled, texts, launches, storage, made, record, copies_data)
 
 
 def keep_values(program: Graph, keep: Iterable[Node]) -> Graph:
@@ -239,10 +239,11 @@ def _place(views: Mapping[Node, View], batch: int, node: Node) -> Place:
     return viewed(views[node], batch) if node in views else in_rows(node)
 
 
-def _texts(passes: Mapping[Kernel, Sequence[PassCode] | Refusal]) -> list[str]:
-    """Returns the generated passes, each text once."""
-    codes = [code for found in passes.values() if not isinstance(found, Refusal) for code in found]
-    return list(dict.fromkeys(code.text for code in codes))
+def _text(launch: LaunchCode, passes: Mapping[Kernel, Sequence[PassCode] | Refusal]) -> str:
+    """Returns the generated functions of a launch: slots, or passes."""
+    found = [passes.get(kernel, ()) for kernel in launch.kernels]
+    codes = [code for each in found if not isinstance(each, Refusal) for code in each]
+    return "\n\n\n".join(filter(None, [launch.text, *dict.fromkeys(c.text for c in codes)]))
 
 
 def make_launches(code: Sequence[LaunchCode], generated: Generated) -> list[Launch]:

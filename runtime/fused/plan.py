@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...compiler.graph.ir import Node, concrete
 from ...compiler.lowering.code import Buffer
+from ...compiler.lowering.codegen import listing
 from ...compiler.lowering.kernel import Schedule, base, is_data, is_input, is_wide
 from ..backend import Context
 from ..footprint import META, Allocations, Footprint
@@ -38,7 +39,7 @@ class Plan:
 
     Attributes:
         schedule: the kernels, and which of them are launched together.
-        source: the text of the generated functions.
+        texts: by launch, the text of its generated functions.
         launches: what is launched, in order.
         storage: where every value lies.
         made: the values that were made for contractions and are returned.
@@ -51,20 +52,25 @@ class Plan:
     def __init__(
         self,
         schedule: Schedule,
-        source: str,
+        texts: Sequence[str],
         launches: Sequence[Launch],
         storage: Storage,
         made: Sequence[Node],
         record: Record | None,
         copies_data: bool = True,
     ) -> None:
-        self.schedule, self.source, self.launches = schedule, source, launches
+        self.schedule, self.texts, self.launches = schedule, texts, launches
         self.storage, self.made = storage, made
         self._memory: PlanMemory | None = None
         self._shapes: dict[Node, tuple[int, ...]] = {}
         recordable = all(launch.recordable for launch in launches)
         self._replays = Replays(record if recordable else None)
         self._copies_data = copies_data and self._replays.record is not None
+
+    @property
+    def source(self) -> str:
+        """The text of all generated functions."""
+        return listing(self.texts)
 
     @property
     def scratch(self) -> int:

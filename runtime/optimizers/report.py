@@ -36,6 +36,8 @@ class StepReport:
         radius: the trust region's radius after the step; None for a method without one.
         damping: γ after the step; None for a method without one.
         lr: the learning rate; None for a method without one.
+        gain: φ, by which noise has shortened the step, see `rules.noise`; None where steps are not
+            judged against noise.
         damping_retries: how often a factor's damping had to be raised.
         cg_iterations: iterations of conjugate gradients, in all layers together.
         halvings: how often a line search has shortened the step.
@@ -61,6 +63,7 @@ class StepReport:
     radius: float | None = None
     damping: float | None = None
     lr: float | None = None
+    gain: float | None = None
     damping_retries: int = 0
     cg_iterations: int = 0
     halvings: int = 0

@@ -313,6 +313,7 @@ class SecondOrder(Remade):
         return report(
             status, new_loss=new_loss,
             accepted=accepted, step_norm=proposal.norm, rho=rho, predicted=proposal.predicted,
+            gain=None if noise is None else noise.gain,
             damping_retries=solution.statistics.get("retries", 0),
             cg_iterations=solution.statistics.get("cg_iterations", 0), halvings=proposal.halvings,
         ), None  # fmt: skip

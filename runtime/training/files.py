@@ -12,18 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...compiler.graph.errors import NewtritonError
-
 NEW = ".new"  # what ends the name of something that is going to be renamed
 LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, None)
-
-
-def unwritable(folder: Path, error: OSError) -> NewtritonError:
-    """Returns the error that a folder cannot be written."""
-    return NewtritonError(
-        f"{folder} cannot be written ({error.strerror or error}): make room, make it writable, or "
-        "choose another folder"
-    )
 
 
 @contextmanager

@@ -148,33 +148,34 @@ class Generations:
             else:
                 files.replace(self.path / shown, source.read_bytes())
 
-    def read(self, which: str = LAST) -> Generation:
+    def read(self, which: str = LAST, wanted: tuple[str, ...] | None = None) -> Generation:
         """Returns a generation whose files are what was written.
 
         Args:
             which: the last one, the best one, or the newest before the last that is undamaged and
                 has finite weights.
+            wanted: the names of the files to be read; None for all.
 
         Raises:
             NewtritonError: there is none, or it is damaged.
         """
         if which != PREVIOUS:
-            return self._read(self._last() if which == LAST else self._target(which), which)
+            return self._read(self._last() if which == LAST else self._target(which), which, wanted)
         last = _order(self._target(LAST) or LOST)
         for name in reversed(self._names()):
             with suppress(NewtritonError):
-                found = self._read(name, which) if _order(name) < last else None
+                found = self._read(name, which, wanted) if _order(name) < last else None
                 if found is not None and found.is_finite is not False:
                     return found
         raise NewtritonError(f"{self.path} holds no undamaged generation before the last one")
 
-    def _read(self, name: str, which: str) -> Generation:
+    def _read(self, name: str, which: str, wanted: tuple[str, ...] | None = None) -> Generation:
         """Returns a generation by name."""
         try:
             if not NAME.fullmatch(name):
                 raise ValueError(f"{self.path / which} names none")
             described = self._described(name)
-            parts = dict(self._verified(name, described, described["files"]))
+            parts = dict(self._verified(name, described, wanted or described["files"]))
             return Generation(name, parts, described.get("finite"))
         except DAMAGE as error:
             others = " or ".join(f"'{other}'" for other in (PREVIOUS, BEST) if other != which)

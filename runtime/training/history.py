@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compiler.graph.calls import Checked
 from ...compiler.graph.errors import NewtritonError
-from ..disk import TEXT, parsed, read
+from ..disk import TEXT, parsed, read, unwritable
 from ..paths import path_of
 from ..summary import summary
 from . import files
@@ -130,7 +130,7 @@ class History(Checked):
             files.make_folder(path.parent)
             files.replace(path, self.text().encode())
         except OSError as error:
-            raise files.unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
     @classmethod
     def parsed(cls, text: str) -> "History":

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ...compiler.graph.errors import NewtritonError
+from ..disk import unwritable
 from . import files
 
 try:
@@ -48,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
                 raise OSError(errno.EEXIST, f"{NAME} is no plain file")
             _lock(folder, descriptor)
         except OSError as error:
-            raise files.unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
         _HELD[key] = own
         held.callback(_HELD.pop, key)
         yield

@@ -4,7 +4,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import partial
@@ -23,11 +23,17 @@ from ..parallel.ranks import Ranks
 from ..parallel.share import ended_together
 from ..paths import path_of
 from ..reading import read
+from ..tracking.events import ENDED, INTERRUPTED, Place, epoch_event, step_event
+from ..tracking.json_lines import JSONLines
+from ..tracking.stream import Stream
+from ..tracking.tensorboard import TensorBoard
+from ..tracking.tracker import Tracker
+from .about import about
 from .averages import Averaged
 from .epoch import Epoch
 from .history import History
 from .ranked import RankedSaving, check_calls
-from .runs import Resumed, RunFolder, Within, rest_of, states_of
+from .runs import EVENTS, Resumed, RunFolder, Within, rest_of, states_of
 from .saving import Interval, Saving, folder_of
 from .signals import Noted, noted
 from .trainable import (
@@ -81,8 +87,9 @@ def fit(
         epochs: how many passes to make; with `checkpoint`, the length of the whole run, of which
             what is left is made.
         progress: whether to draw a progress bar.
-        callbacks: called with the history after each epoch; returning True ends the training.
-        log_dir: where to write TensorBoard's event files.
+        callbacks: functions that are called with the history after each epoch, of which one that
+            returns True ends the training; and trackers, such as `JSONLines`, which get every step.
+        log_dir: where to write TensorBoard's event files, see `TensorBoard`.
         history: the history of an earlier call, to be continued: its counts and seconds go on.
         average: whether the Polyak average of the parameters that the optimizer keeps is what is
             validated, see `PolyakAverage`; training goes on from the parameters themselves.
@@ -125,9 +132,10 @@ def fit(
     with ranks.told(), ExitStack() as stack:
         options = epochs, average, checkpoint is None, checkpoint_every, resume
         check_calls(ranks, model, optimizer, (train, validation), *options)
-        board = None
+        trackers = [callback for callback in callbacks if isinstance(callback, Tracker)]
+        called = [callback for callback in callbacks if callable(callback)]
         if log_dir is not None and first:
-            board = stack.enter_context(closing(TensorBoard(path_of("log_dir", log_dir))))
+            trackers.append(TensorBoard(path_of("log_dir", log_dir)))
         ending = Noted() if checkpoint is None else stack.enter_context(noted())
         saving, resumed = None, Resumed(History() if history is None else history)
         if checkpoint is not None:
@@ -135,23 +143,34 @@ def fit(
             given = folder_of(checkpoint, keep), *parts, kept, every, ending
             saving = Saving(*given) if ranks.alone else RankedSaving(*given, ranks=ranks)
             resumed = stack.enter_context(saving.begun(resume))
-        history, left = resumed.history, epochs
-        if board is not None:
-            board.begin(history)
-            callbacks = [*callbacks, board]
+        history, left, log = resumed.history, epochs, None
         if saving is not None:
             left = max(0, epochs - len(history.epochs))
+            log = JSONLines(saving.folder.path / EVENTS, steps=False)
+            trackers.insert(0, log)
         history.interrupted = False
+        stream = Stream(trackers if first else [])
         takes_data = getattr(optimizer, "takes_data", False)
         total = left if takes_data else left * length_hint(train) or None
-        with tqdm(total=total, unit="step", disable=not (progress and first)) as bar:
-            loop = _Loop(model, optimizer, history, bar, saving)
+        with (
+            stream.failing(partial(_place, history)),
+            tqdm(total=total, unit="step", disable=not (progress and first)) as bar,
+        ):
+            if first:
+                given = {"epochs": epochs, "average": average}
+                if saving is not None:
+                    given |= saving.folder.options
+                told = about(model, optimizer, train, given)
+                records = history.steps, [asdict(epoch) for epoch in history.epochs]
+                stream.begin(told, *records, run=None if log is None else log.run)
+            loop = _Loop(model, optimizer, history, bar, saving, stream)
             try:
-                loop.run(train, validation, left, kept, callbacks, resumed.within)
+                loop.run(train, validation, left, kept, called, resumed.within)
             except KeyboardInterrupt as interrupt:
                 history.interrupted = True
                 ranks.leave(interrupt)
         history.interrupted |= ending.number is not None
+        stream.end(INTERRUPTED if history.interrupted else ENDED, _place(history))
     if ending.number == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     return history
@@ -253,61 +272,6 @@ class _Mean:
         return weighed / weight
 
 
-class TensorBoard:
-    """A callback that writes losses, accuracies and the steps' reports as TensorBoard events.
-
-    A run that goes on hides what it wrote before and writes all of it again: it may have come
-    further than where it goes on, and steps and epochs count differently. Of more than 10,000 steps
-    it writes every second, fourth, …, as the history keeps them.
-
-    Args:
-        log_dir: the folder of the event files.
-
-    Attributes:
-        writer: TensorBoard's writer, once there is something to write.
-        written: the last step, and how many epochs have been written.
-    """
-
-    def __init__(self, log_dir: str | Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (optional)
-        except ImportError as error:
-            raise NewtritonError(
-                f"log_dir={str(log_dir)!r} needs TensorBoard: pip install tensorboard, or leave "
-                "log_dir out"
-            ) from error
-        self._make: Callable[..., Any] = partial(SummaryWriter, str(log_dir))
-        self.writer: Any = None
-        self.written = (0, 0)
-
-    def begin(self, history: History) -> None:
-        """Prepares for a run that is new, or goes on from where a history ends."""
-        if history.steps:
-            self._make = partial(self._make, purge_step=0)
-
-    def __call__(self, history: History) -> None:
-        """Writes what the history has gained since the last call."""
-        self.writer = self.writer or self._make()
-        last, epochs = self.written
-        for step in history.steps:
-            if step["step"] <= last or step["step"] % history.stride:
-                continue
-            for name, value in step.items():
-                if isinstance(value, int | float) and name not in ("step", "epoch"):
-                    self.writer.add_scalar(f"step/{name}", value, step["step"])
-        for epoch in history.epochs[epochs:]:
-            for name, value in asdict(epoch).items():
-                if value is not None and name != "number":
-                    self.writer.add_scalar(f"epoch/{name}", value, epoch.number)
-        self.written = history.count, len(history.epochs)
-        self.writer.flush()
-
-    def close(self) -> None:
-        """Ends the writer's thread, and closes its file."""
-        if self.writer is not None:
-            self.writer.close()
-
-
 @dataclass(frozen=True)
 class _Loop:
     """What stays the same from epoch to epoch.
@@ -318,6 +282,7 @@ class _Loop:
         history: the history that gains the steps' records.
         bar: the progress bar.
         saving: what saves the run, None where it is not saved.
+        stream: what tells trackers of steps and epochs.
     """
 
     model: TrainableModel
@@ -325,6 +290,7 @@ class _Loop:
     history: History
     bar: tqdm
     saving: Saving | None
+    stream: Stream
 
     def run(
         self,
@@ -332,7 +298,7 @@ class _Loop:
         validation: Data | None,
         epochs: int,
         average: Averaged | None,
-        callbacks: Iterable[Callback],
+        callbacks: Iterable[Callable[[History], object]],
         within: Within | None,
     ) -> None:
         """Trains for some epochs, until a callback or a signal ends the run; see `fit`.
@@ -358,6 +324,7 @@ class _Loop:
             with nullcontext() if average is None else average.in_place(self.model):
                 scores = (None, None) if validation is None else evaluate(self.model, validation)
             history.epochs.append(Epoch(epoch, history.count, history.seconds, loss, *scores))
+            self.stream.send(epoch_event(asdict(history.epochs[-1])))
             ended = any([callback(history) for callback in callbacks])
             ended = bool(_ranks_of(self.model).most(ended))
             if self.saving is not None:
@@ -429,6 +396,7 @@ class _Loop:
             **{field.name: _plain(getattr(report, field.name)) for field in fields(report)},
         }
         self.history.record(record)
+        self.stream.send(step_event(record))
         self.bar.set_postfix(_shown(record, self.history), refresh=False)
         self.bar.update()
         return record
@@ -446,6 +414,11 @@ def _check_whole(train: Data, batches: int, epoch: int) -> None:
             f"{epoch}: look for what ends it, or mend its length",
             stacklevel=2,
         )
+
+
+def _place(history: History) -> Place:
+    """Returns how far a run has come."""
+    return Place(history.count, len(history.epochs))
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, one_line, quoted
 from ...compiler.graph.options import check_mapping, check_names, check_option
+from ..disk import unwritable
 from ..paths import path_of
 from . import files
 from .epoch import Epoch
@@ -93,7 +94,7 @@ def plot_histories(
             files.make_folder(file.parent)
             figure.savefig(file)
         except OSError as error:
-            raise files.unwritable(file, error) from error
+            raise unwritable(file, error) from error
         except ValueError as error:  # of an ending that Matplotlib does not know
             raise NewtritonError(f"{file} cannot be drawn: {error}") from error
     return figure

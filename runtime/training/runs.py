@@ -27,7 +27,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.ir import structure
 from ..data.sources import Source, is_stateful, mark_of, set_back, sources
-from ..disk import parsed, read_json, unreadable
+from ..disk import parsed, read_json, unreadable, unwritable
 from ..inputs.batches import Placed, moved
 from ..model.compiled import Compiled
 from . import files
@@ -36,6 +36,8 @@ from .encoding import Decoder, Encoder
 from .generations import BEST, LAST, PREVIOUS, Generations
 from .history import History
 
+EVENTS = "events.jsonl"  # the file that says how a run began, went on and ended
+OPTIONS = "options.json"
 FORMAT = 1  # of a generation's files
 WEIGHTS, TENSORS, STATE, HISTORY = PARTS = (
     "weights.safetensors", "state.safetensors", "state.json", "history.json",
@@ -142,7 +144,7 @@ class RunFolder:
         try:
             files.make_folder(self.path)
         except OSError as error:
-            raise files.unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def begin(self) -> History:
         """Makes the folder for a new run and returns an empty history.
@@ -154,9 +156,9 @@ class RunFolder:
         self.make()
         text = json.dumps(dict(self.options), indent=1) + "\n"
         try:
-            files.replace(self.path / "options.json", text.encode())
+            files.replace(self.path / OPTIONS, text.encode())
         except OSError as error:
-            raise files.unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         return History()
 
     def save(
@@ -192,7 +194,7 @@ class RunFolder:
         if average is not None or within is not None:
             state["model"] = model.state_dict()
         encoder = Encoder(*_flat_of(model))
-        described = {"format": FORMAT, "optimizer": _label(optimizer), "network": _network(model)}
+        described = {"format": FORMAT, "optimizer": label(optimizer), "network": _network(model)}
         described["state"] = {name: encoder(part, name) for name, part in state.items()}
         parts = {
             TENSORS: save(encoder.tensors),
@@ -235,20 +237,35 @@ class RunFolder:
                 f"{PREVIOUS!r} or {BEST!r}, whose are, or begin another run with smaller steps"
             )
         try:
-            state = self._decoded(parts, model, _label(optimizer))
+            state = self._decoded(parts, model, label(optimizer))
             history = History.parsed(parts[HISTORY].decode())
             within = None if state["within"] is None else Within.parsed(state["within"], history)
             with self._taken_over(state, model, optimizer, sources(data)):
                 self.generations.make_last(name)
         except OSError as error:
-            raise files.unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         except Exception as error:  # what a part raises that a state does not fit
             reason = str(error) or type(error).__name__
             raise NewtritonError(f"{self.path} cannot be gone on with: {reason}") from error
         return Resumed(history, within)
 
+    def records(self) -> History:
+        """Returns the history of what was saved last; nothing else is read, and nothing changes.
+
+        Raises:
+            NewtritonError: there is no saved state, or its records are damaged.
+        """
+        self._check_open()
+        if not self.generations.exist:
+            raise NewtritonError(f"{self.path} holds no run, or none of which an epoch is complete")
+        _, parts, _ = self.generations.read(wanted=(HISTORY,))
+        try:
+            return History.parsed(parts[HISTORY].decode())
+        except ValueError as error:
+            raise NewtritonError(f"{self.path} holds a damaged run: {error}") from error
+
     @staticmethod
-    def _decoded(parts: Mapping[str, bytes], model: Stateful, label: str) -> dict[str, Any]:
+    def _decoded(parts: Mapping[str, bytes], model: Stateful, trained_by: str) -> dict[str, Any]:
         """Returns the state that a generation's files hold, the model's with it."""
         described = parsed(parts[STATE])
         if described["format"] != FORMAT:
@@ -256,9 +273,10 @@ class RunFolder:
                 f"it was written by another version of newtriton, in format {described['format']}, "
                 f"not {FORMAT}: finish it with that version"
             )
-        if described["optimizer"] != label:
+        if described["optimizer"] != trained_by:
             raise NewtritonError(
-                f"it was trained by {described['optimizer']}, not by {label}: resume it with that"
+                f"it was trained by {described['optimizer']}, not by {trained_by}: resume it "
+                "with that"
             )
         device = getattr(model, "device", torch.device("cpu"))
         decoder = Decoder(load(parts[TENSORS]), device, *_flat_of(model))
@@ -311,7 +329,7 @@ class RunFolder:
 
     def _check_options(self) -> None:
         """Raises an error where the saved options are not the present ones."""
-        path = self.path / "options.json"
+        path = self.path / OPTIONS
         if not os.path.lexists(path):
             if self.generations.exist:
                 return  # moved away by someone who vouches for the present ones
@@ -395,7 +413,7 @@ def _network(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _label(optimizer: Any) -> str:
+def label(optimizer: Any) -> str:
     """Returns what an optimizer is called, PyTorch's with it where there is one inside."""
     inner = getattr(optimizer, "optimizer", None)
     name = type(optimizer).__name__

@@ -19,12 +19,13 @@ from ..data.sources import length_of
 from ..inputs.batches import moved
 from ..inputs.data import read_checked
 from ..model.model import Model
+from ..tracking.tracker import Tracker
 from .averages import Averaged, average_of
 from .history import History
 from .saving import RESUME
 
 Data = Iterable[Any]  # batches (x, y): `Batches`, a DataLoader, a list …
-Callback = Callable[[History], bool | None]
+Callback = Callable[[History], bool | None] | Tracker  # what `fit` takes
 
 
 @runtime_checkable
@@ -109,8 +110,10 @@ def check_call(
     check_model(model)
     check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
     check_kind("history", history, (History, NoneType), "an nt.History")
-    called = check_list("callbacks", callbacks, "a list of functions")
-    called = [check_callable("a callback", callback) for callback in called]
+    called = check_list("callbacks", callbacks, "a list of functions and trackers")
+    for callback in called:
+        if not isinstance(callback, Tracker):
+            check_callable("a callback", callback)
     train = batches_of("train", data[0])
     validation = None if data[1] is None else batches_of("validation", data[1])
     for batches in (train, validation):

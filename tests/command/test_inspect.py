@@ -1,6 +1,7 @@
 """`newtriton inspect`: costs, graphs and diagnoses."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from safetensors.torch import save_file
@@ -9,6 +10,8 @@ import newtriton as nt
 from newtriton.command import catalogue
 from newtriton.command import main as cli
 from tests.command.test_main import one_line, small_cnn
+from tests.pages import blocks, commands
+from tests.sources import ROOT
 
 
 def test_inspect_prints_what_programs_cost(capsys):
@@ -45,6 +48,32 @@ def test_inspect_prints_graphs(capsys):
     assert titles[:4] == ["evaluate", "linearize", "hvp", "ggnvp"]
     assert cli.main(["inspect", "--net", "cnn", "--input", "1x8x8", "--program", "hvp"]) == 0
     assert capsys.readouterr().out.startswith("hvp: ")
+
+
+def test_inspect_draws_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["inspect", "--net", "cnn", "--input", "1x8x8", "--batch", "3"]
+    picture, page = tmp_path / "out.svg", tmp_path / "out.html"
+    assert cli.main([*command, "--svg", str(picture), "--html", str(page)]) == 0
+    assert ElementTree.parse(picture).getroot().get("class") == "nt"
+    assert "linearize: kernels for sm_90" in picture.read_text("utf-8")
+    assert cli.main([*command, "--html", str(page), "--program", "all", "--net", "mlp"]) == 0
+    assert page.read_text("utf-8").count('<section id="p') == len(catalogue.PROGRAMS)
+    assert cli.main([*command, "--svg", str(picture), "--backend", "aten"]) == 0
+    assert "PyTorch's operators" in picture.read_text("utf-8")
+    assert not capsys.readouterr().out
+
+
+def test_inspect_draws_what_would_run_here(tmp_path: Path) -> None:
+    command = ["inspect", "--net", "mlp", "--input", "1x8x8", "--backend", "triton"]
+    assert cli.main([*command, "--svg", str(tmp_path / "out.svg"), "--program", "hvp"]) == 0
+    assert "kernels for Triton's interpreter" in (tmp_path / "out.svg").read_text("utf-8")
+
+
+def test_a_page_says_why_a_program_is_missing(tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    command = ["inspect", "--net", "mlp", "--loss", "margin", "--input", "4", "--classes", "2"]
+    assert cli.main([*command, "--html", str(page), "--program", "all"]) == 0
+    assert "ggnvp: " in page.read_text("utf-8")
 
 
 def test_inspect_refuses_images_that_are_too_small(capsys):
@@ -105,6 +134,23 @@ def test_inspect_takes_networks_of_the_users(
     assert capsys.readouterr().out.startswith("hvp: ")
 
 
+def test_the_pictures_of_how_it_works_are_what_its_commands_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks((ROOT / "docs" / "how.md").read_text(encoding="utf-8"))
+    (net,) = (block for block in found if block.title)
+    Path("small.py").write_text(net.text, encoding="utf-8")
+    drawn = [w for b in found if b.language == "sh" for w, _ in commands(b) if "--svg" in w]
+    for words in drawn:
+        assert cli.main(words[1:]) == 0
+    pictures = sorted(tmp_path.glob("how-*.svg"))
+    assert len(pictures) == len(drawn)
+    for picture in pictures:
+        kept = ROOT / "docs" / "images" / picture.name
+        assert picture.read_bytes() == kept.read_bytes(), f"make {picture.name} by docs/how.md"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -114,6 +160,11 @@ def test_inspect_takes_networks_of_the_users(
         (["--input", "1x8x8", "--damping", "0"], "--damping means nothing without --diagnose"),
         (["--input", "1x8x8", "--all"], "--all means nothing without --diagnose"),
         (["--diagnose", "errors", "--graph"], "--graph means nothing with --diagnose"),
+        (["--diagnose", "errors", "--svg", "x"], "--svg means nothing with --diagnose"),
+        (["--input", "1x8x8", "--graph", "--svg", "x"], "--graph prints, and --svg and --html"),
+        (["--input", "1x8x8", "--program", "all", "--svg", "x"], "--svg draws one program"),
+        (["--input", "1x8x8", "--svg", "x", "--batch", "0"], "--batch is 0"),
+        (["--input", "1x8x8", "--svg", "no/such/x.svg"], "no/such/x.svg"),
         ([*INSPECT[3:], "spectrum", "--damping", "1"], "--damping is not for spectrum"),
         ([*INSPECT[3:], "errors", "--of", "weight"], "above the limit of 4096"),
         ([*INSPECT[3:], "spectrum", "--weights", "no/such"], "no/such"),

@@ -44,6 +44,13 @@ def test_what_cannot_be_parsed_takes_one_line(capsys, arguments: list[str], mess
     assert message in one_line(capsys.readouterr().err)
 
 
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"newtriton {nt.__version__}\n"
+
+
 def test_the_command_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(sys, "argv", ["newtriton", "--help"])
     monkeypatch.delitem(sys.modules, cli.__name__)

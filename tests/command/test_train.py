@@ -13,13 +13,16 @@ from safetensors.torch import load_file
 import newtriton as nt
 from newtriton.command import catalogue
 from newtriton.command import main as cli
+from newtriton.runtime.diagnostics.densities import Density
 from newtriton.runtime.training.history import History
 from tests.command.test_main import one_line, small_cnn
 from tests.runtime.training.kills import differing
 
 
-def train(folder: Path, *arguments: str) -> int:
-    return cli.main(["train", "--output", str(folder), *arguments])
+def train(folder: Path, *arguments: str, report: bool = False) -> int:
+    """Trains, without the report that takes a second to draw."""
+    given = ["train", "--output", str(folder), *arguments]
+    return cli.main(given if report else [*given, "--no-report"])
 
 
 def test_a_run_prints_a_row_per_epoch_and_leaves_its_files(tmp_path: Path, capsys):
@@ -33,8 +36,32 @@ def test_a_run_prints_a_row_per_epoch_and_leaves_its_files(tmp_path: Path, capsy
     assert history.epochs[-1].validation_accuracy > 0.9
     assert max(step["radius"] for step in history.steps) <= 0.5
     assert (tmp_path / "run" / "plot.png").exists()
+    assert not (tmp_path / "run" / "report.html").exists()
     weights = load_file(tmp_path / "run" / "weights.safetensors")
     assert weights["0.weight"].shape == (32, 1, 3, 3)
+
+
+def test_a_run_ends_with_a_report_and_a_spectrum_where_one_is_taken(
+    tmp_path: Path, monkeypatch, capsys
+):
+    few = tuple(nt.Samples(part.x[:60], part.y[:60]) for part in nt.digits())
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: few)
+    net = nt.Sequential(nt.AvgPool2d(4), nt.Flatten(), nt.Linear(10))
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", lambda: net)
+    options = ("--epochs", "1", "--optimizer", "kflr", "--average", "--spectrum", "ggn")
+    assert train(tmp_path / "run", *options, report=True) == 0
+    assert "report.html" in capsys.readouterr().out
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Density of the eigenvalues of the Gauss–Newton matrix" in text
+    model = nt.compile(net, (1, 8, 8), nt.CrossEntropyLoss())
+    model.load_state_dict(load_file(tmp_path / "run" / "weights.safetensors"))
+    expected = nt.density(model.linearize(*few[0]), "ggn")
+    found = Density.load(tmp_path / "run" / "spectrum.json")
+    assert found.exact and found.nodes[0].tolist() == pytest.approx(
+        expected.nodes[0].tolist(), abs=1e-5
+    )
+    assert train(tmp_path / "run", "--epochs", "1", "--optimizer", "kflr", "--average",
+                 "--resume") == 0  # fmt: skip
 
 
 @pytest.mark.parametrize("optimizer", catalogue.OPTIMIZERS)

@@ -59,7 +59,7 @@ BETWEEN = frozenset([
     "adapt", "dampings", "energy", "judge", "propose", "shorten", "survey", "tighten", "watch",
     "update_statistics", "hides", "mean", "index", "chunks", "in_memory", "coming", "size", "hold",
     "in_place", "parsed", "text", "refused", "epochs_to", "times_inputs", "record", "footprint",
-    "bootstrap", "count", "forms", "measured", "publish", "samples", "span", "asks",
+    "begin", "end", "bootstrap", "count", "forms", "measured", "publish", "samples", "span", "asks",
 ])  # fmt: skip
 # What is raised, returned, or stands for a promise alone; and the languages of graphs.
 PROMISES = frozenset([

@@ -615,3 +615,33 @@ TRAINING["History.save"] = _saved
 TRAINING["History.load"] = _read
 TRAINING["History.plot"] = _drawn
 TRAINING["plot_histories"] = _all_drawn
+
+
+# --- trackers and reports -------------------------------------------------------------------------
+
+
+def _followed(tracker: Any) -> Any:
+    """Follows a run of a step, and returns how far it was found to be."""
+    begun = {"event": "begun", "run": "a", "time": "", "steps": 0, "epochs": 0}
+    place = tracker.begin(begun)
+    tracker.record({"event": "step", "step": 1, "epoch": 1, "loss": 0.5})
+    tracker.end({**begun, "event": "ended", "steps": 1})
+    return list(place)
+
+
+TRAINING["Tracker"] = lambda rng: Call(nt.Tracker, (), {}, _followed)
+TRAINING["JSONLines"] = lambda rng: Call(nt.JSONLines, ("run.jsonl",), {"steps": True}, _followed)
+TRAINING["TensorBoard"] = lambda rng: Call(nt.TensorBoard, ("events",), {}, _followed)
+# Elsewhere than on this machine nothing is to happen: these are made, and follow nothing.
+TRAINING["WandB"] = lambda rng: Call(nt.WandB, ("digits",), {"mode": "offline"}, str)
+TRAINING["MLflow"] = lambda rng: Call(
+    nt.MLflow, ("digits",), {"tracking_uri": "sqlite:///a.db", "run_name": "a"}, str
+)
+TRAINING["Trackio"] = lambda rng: Call(nt.Trackio, ("digits",), {"name": "a"}, str)
+
+
+def _reported(rng: Random) -> Call:
+    return Call(nt.report, ({"a": _history(), "b": _history()}, "report.html"), {})
+
+
+TRAINING["report"] = _reported

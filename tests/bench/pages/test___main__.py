@@ -11,6 +11,8 @@ import newtriton as nt
 from newtriton.bench.pages import __main__ as command
 from newtriton.bench.pages.prose import unheld
 from newtriton.bench.pages.results import FOLDER, Results
+from newtriton.bench.paper.pages import blocks
+from newtriton.bench.paper.papers import PAPERS
 
 from ...sources import ROOT
 
@@ -43,9 +45,6 @@ STATED: dict[str, dict[str, str]] = {
     "docs/reliability.md": {"stays below 6 MB plus 150 bytes": "a bound on what is kept"},
 }
 
-# Pages whose figures have no marks yet.
-WAITING = ("README.md",)
-
 
 def made(name: str) -> bool:
     """Whether a page is made as a whole."""
@@ -57,7 +56,13 @@ def test_no_page_says_another_number_than_the_files(name: str) -> None:
     assert not [*command.check(PAGES[name], FILES, ROOT)]
 
 
-@pytest.mark.parametrize("name", [n for n in PAGES if not made(n) and n not in WAITING])
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_pages_of_the_papers_are_made_of_their_rows(name: str) -> None:
+    made_of_rows = "\n\n".join(blocks(PAPERS[name], ROOT / FOLDER / "papers")) + "\n"
+    assert PAGES[f"docs/papers/{name}.md"].read_text(encoding="utf-8") == made_of_rows
+
+
+@pytest.mark.parametrize("name", [n for n in PAGES if not made(n)])
 def test_every_figure_says_where_it_comes_from(name: str) -> None:
     text = PAGES[name].read_text(encoding="utf-8")
     lines = text.split("\n")

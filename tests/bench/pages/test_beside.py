@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import newtriton as nt
-from newtriton.bench.pages.beside import beside
+from newtriton.bench.pages.beside import beside, ratios
 from newtriton.bench.pages.results import Results
 
 
@@ -42,3 +42,24 @@ def test_of_several_runs_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps({"rows": ROWS}))
     with pytest.raises(nt.NewtritonError, match="GPT, batch 16 has gradient 2 times: name a run"):
         list(beside(Results(tmp_path), "x"))
+
+
+def test_ratios_are_to_the_fastest_of_all(tmp_path: Path) -> None:
+    rows = [*ROWS[:5], row("compiled: gradient", 10.0)]
+    found = {"machine": {"gpu": "NVIDIA H200"}, "rows": rows}
+    (tmp_path / "x.json").write_text(json.dumps(found))
+    assert [*ratios(Results(tmp_path), "x")] == [
+        "| | GPT, batch 16, on an H200 |",
+        "|---|---|",
+        "| gradient | **0.50×** |",
+        "| gradient and vᵀHv (theirs: Hv) | **0.50×** |",
+    ]
+
+
+def test_a_run_and_a_network_are_named(tmp_path: Path) -> None:
+    other = row("newtriton: gradient", 9.0, run=1) | {"net": "vit"}
+    (tmp_path / "x.json").write_text(json.dumps({"rows": [*ROWS, other]}))
+    lines = [*beside(Results(tmp_path), "x@1:vit")]
+    assert lines[2:] == ["| ViT, batch 16 | gradient | 9.0 ms |"]
+    with pytest.raises(nt.NewtritonError, match="is no FILE, FILE@RUN"):
+        list(beside(Results(tmp_path), "x:"))

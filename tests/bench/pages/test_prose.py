@@ -27,7 +27,7 @@ HERE = "tests/bench/pages/test_prose.py"
         "in 3 minutes<!-- by examples/demo.py, 2026-11-26 -->",
         f"<!-- {HERE}::test_marks_that_hold -->\n| | 4 ms |\n|---|---|\n| | 17 |\n\nBehind it.",
         "<!-- any other comment -->\n\nNo figure.",
-        "`7 ms` and [a link](page-7.html), VGG11, 32×32, batches of 64, an H200, 2-D, 2.13.0",
+        "`7 ms`, [a link](page-7.html), ![7 ms](x.svg), VGG11, 32×32, batches of 64, 2-D, 2.13.0",
         "```\n7 ms\n```\n\n<!-- table x -->\n| 7 ms | 8 |\n<!-- end -->\n",
     ],
 )

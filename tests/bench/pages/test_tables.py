@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 import newtriton as nt
@@ -17,7 +20,7 @@ FILES = Results(ROOT / FOLDER)
 
 
 @pytest.mark.parametrize(
-    "name", [*(set(COUNTED) - {"rows"}), "claims", *(set(TRAINED) - {"battery-of"})]
+    "name", [*(set(COUNTED) - {"rows"}), "claims", *(set(TRAINED) - {"battery-of", "demo"})]
 )
 def test_a_table_has_rows_and_names_its_files(name: str) -> None:
     lines = made(name, FILES, TABLES)
@@ -43,6 +46,20 @@ def test_the_column_of_an_optimizer_is_that_of_the_whole_table() -> None:
 
 def test_a_table_that_there_is_not_is_refused() -> None:
     with pytest.raises(
-        nt.NewtritonError, match="there is no table 'no': there are beside, battery"
+        nt.NewtritonError, match="there is no table 'no': there are beside, ratios, front"
     ):
         made("no", FILES, TABLES)
+
+
+def test_the_demonstration_has_a_table(tmp_path: Path) -> None:
+    row = {
+        "problem": "digits", "method": "FITRE", "epochs": 10, "loss": 7.25e-06,
+        "validation_loss": 0.02, "accuracies": [0.99, 1.0], "seconds": 1.71,
+        "epochs_to_goal": [1, None], "seconds_to_goal": [0.318, None],
+    }  # fmt: skip
+    other = row | {"problem": "curves", "accuracies": [0.0, 0.0], "validation_loss": 20.031}
+    (tmp_path / "demo.json").write_text(json.dumps({"rows": [row, row, other]}))
+    lines = made("demo", Results(tmp_path), TABLES)
+    cells = "| FITRE, 10 epochs | 7.25e-06 | 99.50% | 0.32 (1), – | 1.7 |"
+    assert lines[2:4] == [f"| digits {cells}", f"| {cells}"]
+    assert "| 20.03 |" in lines[4]

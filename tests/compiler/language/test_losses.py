@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from newtriton.compiler.graph.ir import Node
 from newtriton.compiler.graph.scalar import exp, log, softplus
 from newtriton.compiler.language.loss import GAUSS_NEWTON
 from tests.networks import Autograd, labels, logistic, output_curvature, torch_loss, welsch
+from tests.sources import ROOT
 from tests.tolerances import assert_close
 
 F64 = torch.float64
@@ -25,16 +25,16 @@ INDEFINITE = (nt.MixtureLoss(), nt.SigmoidMarginLoss(), nt.Criterion(welsch.func
 ROOTED = (FISHER, CLIP, MARGIN, welsch, logistic)
 
 
-def in_readme() -> dict[str, Any]:
-    """Returns what the README's example of a user's losses defines, by name."""
-    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    code = text.partition("## Losses of your own")[2].partition("```python")[2].partition("```")[0]
+def on_the_page(name: str) -> Any:
+    """Returns a loss that the page about a user's losses defines."""
+    text = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^(?:class {name}|{name} =).*\n(?:(?: .*)?\n)*", text, re.MULTILINE)
     names: dict[str, Any] = {"nt": nt}
-    exec(code, names)
-    return names
+    exec(found, names)
+    return names[name]
 
 
-Focal = in_readme()["FocalLoss"]
+Focal = on_the_page("FocalLoss")
 
 
 def compiled(loss: nt.Loss, n: int = 6, dtype: torch.dtype = F64, **options: Any):
@@ -109,7 +109,7 @@ def test_pch_takes_eigenvalues_of_the_mean_of_an_indefinite_b(loss: nt.Loss):
 
 
 def test_the_readmes_criterion_is_the_logistic_one():
-    ours = in_readme()["logistic"]
+    ours = on_the_page("logistic")
     (model, _, x, y), (other, *_) = compiled(logistic), compiled(ours)
     assert_close(model.linearize(x, y).gradient, other.linearize(x, y).gradient)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,3 +92,31 @@ def test_refuses_what_there_cannot_be(
     model, [(x, y)] = problem("mlp")
     with pytest.raises(NewtritonError, match=named):
         call(model.linearize(x, y))
+
+
+def test_a_saved_density_loads_as_it_was(tmp_path: Path) -> None:
+    model, [(x, y)] = problem("mlp")
+    found = nt.density(model.linearize(x, y), "ggn", vectors=2, steps=3)
+    found.save(tmp_path / "spectrum.json")
+    again = type(found).load(tmp_path / "spectrum.json")
+    assert torch.equal(again.nodes, found.nodes) and torch.equal(again.weights, found.weights)
+    assert (again.width, again.products, again.exact, again.matrix) == (
+        *(found.width, found.products, found.exact), "ggn",
+    )  # fmt: skip
+    with pytest.raises(NewtritonError, match="cannot be written"):
+        found.save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("nodes", []), ("nodes", [[1, "a"]]), ("nodes", [[math.nan] * 3] * 2), ("weights", [[0.5]]),
+     ("width", 0), ("matrix", "fisher"), ("more", 1)],
+)  # fmt: skip
+def test_another_file_is_refused_by_name(tmp_path: Path, name: str, value: object) -> None:
+    model, [(x, y)] = problem("mlp")
+    path = tmp_path / "spectrum.json"
+    found = nt.density(model.linearize(x, y), vectors=2, steps=3)
+    found.save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(NewtritonError, match=r"spectrum\.json is no spectrum that Density\.save"):
+        type(found).load(path)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 import newtriton as nt
 from newtriton.compiler.graph.cost import flops, units
 from newtriton.compiler.language.network import trace
 from newtriton.compiler.programs import Programs
 from newtriton.runtime.model.explain import explain
-
-from ...sources import ROOT
 
 
 def programs() -> Programs:
@@ -84,22 +79,3 @@ def test_what_is_computed_in_passing_is_said_for_both_backends() -> None:
         text = model.explain(2)
         assert f"\nstreams: linearize 2, evaluate 1, hvp {hvp}, " in text
         assert "\n0.body (SelfAttention): N×1×256×256 in passing\n" in text
-
-
-@pytest.mark.interpreter
-def test_the_page_on_backends_says_what_explain_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NEWTRITON_MEMORY", "8e9")
-    given = {"backend": "triton", "device": "cpu"}
-    model = nt.compile(nt.models.vgg11(), (3, 32, 32), nt.CrossEntropyLoss(), **given)
-    head, *lines = model.explain(200).splitlines()
-    titles = [title.strip() for title in re.split(r"\s{2,}", head)]
-    columns = [titles.index(name) for name in ("kernels", "launches", "MB fused", "MB moved")]
-    counted = {}
-    for line in lines:
-        program, *cells = re.split(r"\s{2,}", line.strip())
-        counted[program] = [program, *cells]
-    page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| .+ \(`(.+)`\) \| (.+) \|$", page, re.M)
-    assert len(rows) == 4
-    for program, cells in rows:
-        assert cells.split(" | ") == [counted[program][column] for column in columns]

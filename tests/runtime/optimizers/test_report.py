@@ -37,9 +37,20 @@ def test_the_last_of_them_is_an_error_that_says_why():
 
 def test_what_a_method_does_not_have_is_none():
     report = nt.StepReport(1.0, None, False, 0.0, "loss nan")
-    found = (report.rho, report.predicted, report.radius, report.damping, report.lr)
-    assert found == (None,) * 5
+    found = (report.rho, report.predicted, report.radius, report.damping, report.lr, report.gain)
+    assert found == (None,) * 6
     assert (report.damping_retries, report.cg_iterations, report.halvings) == (0, 0, 0)
+
+
+def test_the_gain_is_that_of_the_noise_which_judges_the_step() -> None:
+    model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+    x, y = torch.eye(3), torch.arange(3)
+    optimizer = nt.KFAC(model)
+    gains = [optimizer.step(x + 0.1 * n, y).gain for n in range(6)]
+    assert gains[-1] == optimizer.noise.gain
+    assert gains[0] == 1.0 and all(0.0 < gain <= 1.0 for gain in gains)
+    assert len(set(gains)) > 1
+    assert nt.KFAC(model, noise=None).step(x, y).gain is None
 
 
 def test_a_refusal_says_where_the_step_led():

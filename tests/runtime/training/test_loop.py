@@ -1,10 +1,8 @@
 """The loop's contract, on a linear model trained by automatic differentiation."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from types import ModuleType
 
 import pytest
 import torch
@@ -15,8 +13,6 @@ from newtriton.compiler.graph.errors import NewtritonError
 from newtriton.runtime.data.samples import Batches
 from newtriton.runtime.training.history import History
 from newtriton.runtime.training.loop import evaluate, fit
-
-from .damage import Parts
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -238,64 +234,6 @@ def test_data_of_unknown_length_are_trained_on(capsys):
 
     assert len(train(train=Stream(), progress=True).steps) == 2
     assert "2step" in capsys.readouterr().err
-
-
-class Writer:
-    """Stands in for TensorBoard's writer."""
-
-    def __init__(self, log_dir: str, purge_step: int | None = None) -> None:
-        self.log_dir, self.purge_step = log_dir, purge_step
-        self.scalars, self.closed = [], False
-        Writer.last = self
-
-    def add_scalar(self, name: str, value: float, at: int) -> None:
-        self.scalars.append((name, value, at))
-
-    def flush(self) -> None:
-        """Does nothing, since nothing is held back."""
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_tensorboard_gets_every_step_and_epoch_once(monkeypatch):
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    history = train(log_dir="events")
-    written = Writer.last.scalars
-    assert Writer.last.log_dir == "events"
-    assert Writer.last.purge_step is None
-    assert [value for name, value, _ in written if name == "step/loss"] == [
-        step["loss"] for step in history.steps
-    ]
-    assert [at for name, _, at in written if name == "epoch/loss"] == [1, 2]
-    assert Writer.last.closed
-
-
-def test_tensorboard_hides_what_a_run_wrote_that_goes_on_from_before(monkeypatch, tmp_path):
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    parts = Parts()
-    parts.train(tmp_path / "run", 2, "never", log_dir="events")
-    before = Writer.last
-    history = parts.train(tmp_path / "run", 2, "previous", log_dir="events")
-    assert (before.purge_step, Writer.last.purge_step) == (None, 0)
-    written = [(name, at) for name, _, at in Writer.last.scalars]
-    assert [at for name, at in written if name == "step/loss"] == [
-        step["step"] for step in history.steps
-    ]
-    assert [at for name, at in written if name == "epoch/loss"] == [1, 2]
-    assert len(written) == len({*written}), "nothing twice"
-    parts.train(tmp_path / "run", 2, "last", log_dir="events")
-    assert len(Writer.last.scalars) == len(written), "nothing is hidden where nothing comes after"
-
-
-def test_without_tensorboard_log_dir_is_refused(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(NewtritonError, match="pip install tensorboard"):
-        train(log_dir="events")
 
 
 @pytest.mark.parametrize(

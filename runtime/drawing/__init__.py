@@ -1,0 +1,1 @@
+"""Pictures of programs: what shares a kernel, what lies in memory, and when."""

@@ -1,0 +1,1 @@
+"""Reports of runs: what they have recorded, as charts, as files and as one page."""

@@ -1,0 +1,1 @@
+"""Trackers: who follows a run event by event, through one stream."""
