@@ -71,6 +71,6 @@ OTHERWISE: Mapping[str, str] = {
 
 def reason(network: str, operation: str, rival: str) -> str:
     """Returns why a rival is faster at an operation on a network, "" where nothing is known."""
-    if rival in COMPILERS:
+    if rival in COMPILERS and operation not in ("kfac", "inverse"):
         return COMPILED
     return REASONS.get((network, operation), REASONS.get((EVERYWHERE, operation), ""))
