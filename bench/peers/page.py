@@ -204,7 +204,7 @@ def _slower(net: str, operation: str, ours: Row, theirs: Sequence[Row]) -> Itera
     same = [row for row in theirs if row.get("differs", MOVED) in (MOVED, APART)]
     if same and _middle(same[0]) < SLOWER * _middle(ours):
         best = same[0]
-        why = reason(net, operation) or "Why is not known."
+        why = reason(net, operation, best["provider"]) or "Why is not known."
         ratio = _middle(ours) / _middle(best)
         yield f"`{operation}` takes {ratio:.2f} times as long as {best['provider']}. {why}"
 

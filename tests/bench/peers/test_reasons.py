@@ -12,9 +12,10 @@ from newtriton.bench.peers.problem import OPERATIONS
 def test_a_network_goes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {("", "hvp"): "Everywhere.", ("mlp", "hvp"): "Here."}
     monkeypatch.setattr(reasons, "REASONS", known)
-    assert reasons.reason("mlp", "hvp") == "Here."
-    assert reasons.reason("vit", "hvp") == "Everywhere."
-    assert reasons.reason("vit", "kfac") == ""
+    assert reasons.reason("mlp", "hvp", "curvlinops") == "Here."
+    assert reasons.reason("vit", "hvp", "curvlinops") == "Everywhere."
+    assert reasons.reason("vit", "kfac", "curvlinops") == ""
+    assert reasons.reason("mlp", "hvp", "JAX") == reasons.COMPILED
 
 
 def test_reasons_are_sentences_about_what_is_measured() -> None:
