@@ -27,6 +27,7 @@ def test_quick_is_the_reduced_form_of_one_measurement(tmp_path: Path, monkeypatc
         "import sys\nif __name__ == '__main__':\n    print('peers', *sys.argv[1:])\n"
     )
     monkeypatch.setattr(bench, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "newtriton.bench.peers", raising=False)  # the real one
     monkeypatch.setattr(sys, "argv", ["newtriton"])
     assert cli.main(["bench", "--quick"]) == 0
     assert capsys.readouterr().out == "peers --quick\n"
