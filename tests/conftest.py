@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import pytest
 
@@ -52,6 +53,14 @@ def _kept() -> Iterator[None]:
 
     yield
     memory._blocks.most = memory.KEPT
+
+
+@pytest.fixture
+def own_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes of this test's own: a printed graph names who made a node first, maybe another test."""
+    from newtriton.compiler.graph import ir  # noqa: PLC0415
+
+    monkeypatch.setattr(ir, "_interned", WeakValueDictionary())
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,12 +7,9 @@ import re
 import runpy
 import sys
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import pytest
 import torch
-
-from newtriton.compiler.graph import ir
 
 from .pages import LANGUAGES, PAGES, REASONS, Block, Runner, blocks, commands, links
 from .sources import ROOT
@@ -23,6 +20,7 @@ BLOCKS = {name: blocks(text) for name, text in TEXTS.items()}
 REFERENCE = "".join(text for name, text in TEXTS.items() if name.startswith("docs/reference/"))
 
 
+@pytest.mark.usefixtures("own_nodes")
 @pytest.mark.parametrize("name", [name for name, found in BLOCKS.items() if found])
 def test_the_code_of_a_page_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -31,8 +29,6 @@ def test_the_code_of_a_page_runs(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     torch.manual_seed(0)
-    # A graph prints who made its nodes first: not another test, which may have equal ones.
-    monkeypatch.setattr(ir, "_interned", WeakValueDictionary())
     runner = Runner(ROOT / name)
     try:
         for block in BLOCKS[name]:

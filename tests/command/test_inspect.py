@@ -134,6 +134,7 @@ def test_inspect_takes_networks_of_the_users(
     assert capsys.readouterr().out.startswith("hvp: ")
 
 
+@pytest.mark.usefixtures("own_nodes")
 def test_the_pictures_of_how_it_works_are_what_its_commands_draw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
