@@ -155,6 +155,15 @@ class Loss(Described):
             )
 
 
+def check_loss(loss: object) -> None:
+    """Raises an error unless this is a loss; PyTorch's have the same names."""
+    if not isinstance(loss, Loss):
+        theirs = " of torch.nn" if type(loss).__module__.startswith("torch.nn.") else ""
+        raise NewtritonError(
+            f"loss is {quoted(loss)}{theirs}: give e.g. newtriton.CrossEntropyLoss()"
+        )
+
+
 def check_root(root: object) -> None:
     """Raises an error where nothing of that name can stand for B."""
     if root is not None and not (isinstance(root, str) and root in ROOTS):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..graph import ops
-from ..graph.errors import NewtritonError, quoted
 from ..graph.ir import Node
 from ..graph.options import check_number
-from .loss import Loss
+from .loss import Loss, check_loss
 
 # What a loss says of itself that a positive factor does not change.
 UNCHANGED = ("convex", "distribution", "separable", "root", "noise", "span", "values")
@@ -44,10 +43,7 @@ class Scaled(Loss):
     c: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.loss, Loss):
-            raise NewtritonError(
-                f"loss is {quoted(self.loss)}: give e.g. newtriton.CrossEntropyLoss()"
-            )
+        check_loss(self.loss)
         object.__setattr__(self, "c", check_number("c", self.c, above=0.0))
         for name in UNCHANGED:
             object.__setattr__(self, name, getattr(self.loss, name))

@@ -255,7 +255,7 @@ def _classes_hint(traced: Traced, y: Tensor, batch: int) -> str:
     if y.ndim == 1 and len(outputs) > 2:
         return ": end the network in Flatten()"
     shape, whole = label_shape(traced, batch), not (y.is_floating_point() or y.is_complex())
-    if whole and tuple(y.shape) == shape:
+    if not y.is_complex() and tuple(y.shape) == shape:
         return ": give y.long()"
     if whole and tuple(y.shape) == (*shape, 1):
         return ": give y.squeeze(-1).long()"

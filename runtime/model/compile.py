@@ -12,7 +12,7 @@ from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_flag, check_kind, check_number, check_option, check_seed
 from ...compiler.language.inputs import InputSpec, specifications
-from ...compiler.language.loss import Loss
+from ...compiler.language.loss import Loss, check_loss
 from ...compiler.language.network import Layer
 from ..aten.executor import AtenBackend
 from ..backend import Backend
@@ -113,8 +113,7 @@ def compiled(
     check_parallel(parallel)  # the group is made before a device is chosen
     place = place_of(device)
     where = _backend(backend, place, dtype, precision, contractions, cuda_graphs)
-    if not isinstance(loss, Loss):
-        raise NewtritonError(f"loss is {quoted(loss)}: give e.g. newtriton.CrossEntropyLoss()")
+    check_loss(loss)
     specs = specifications(input_shape)
     alone = isinstance(specs, InputSpec) and specs.kind == "float"
     decay = check_number("weight_decay", weight_decay, 0.0, torch.finfo(dtype).max)

@@ -21,7 +21,7 @@ from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_mapping
 from ...compiler.language.inputs import InputSpec, specifications
-from ...compiler.language.loss import Loss
+from ...compiler.language.loss import Loss, check_loss
 from ...compiler.language.network import Traced
 from ...compiler.language.trees import mapped, named
 from ..backend import Backend
@@ -347,8 +347,7 @@ def from_torch(
     """
     if not isinstance(module, nn.Module):
         raise NewtritonError(f"the module is {quoted(module)}: give a torch.nn.Module")
-    if not isinstance(loss, Loss):
-        raise NewtritonError(f"loss is {quoted(loss)}: give e.g. newtriton.CrossEntropyLoss()")
+    check_loss(loss)
     check_parallel(parallel)
     inner = _unwrapped(module)
     place, kind = _place(inner, device, dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -198,8 +197,13 @@ def _refused(history: History) -> list[str]:
     if not refused:
         return []
     said = (str(step.get("status", "")).removeprefix(REFUSED) for step in refused)
-    reasons = Counter(FIGURE.sub("…", reason) for reason in said)
-    listed = "; ".join(f"{reason} ({often:,})" for reason, often in reasons.most_common(REASONS))
+    kinds = dict[str, list[str]]()  # of reasons that differ in their numbers alone
+    for reason in said:
+        kinds.setdefault(FIGURE.sub("…", reason), []).append(reason)
+    often = sorted(kinds.values(), key=len, reverse=True)[:REASONS]
+    listed = "; ".join(
+        of[0] if len(of) == 1 else f"{of[0]}, and {len(of) - 1:,} like it" for of in often
+    )
     longest = max((step.get("rejected") or 0 for step in refused), default=0)
     row = f" Up to {longest} in a row could not be made." if longest > 1 else ""
     were = "was" if len(refused) == 1 else "were"

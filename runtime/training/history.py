@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COUNTED = ("step", "epoch", "seconds", "loss")  # of a step's record
+FLAGS = ("interrupted", "stopped")
 
 
 MOST, RECENT = 10_000, 5_000  # records of steps, and those of the last steps among them
@@ -36,6 +37,7 @@ class History(Checked):
             so far, and the fields of the optimizer's report. Of more than 10,000 steps the last
             5,000 are kept at least, and of the others every second, fourth, eighth, ….
         interrupted: whether a KeyboardInterrupt ended the run.
+        stopped: whether a callback ended it.
 
     Examples:
         >>> import newtriton as nt
@@ -53,6 +55,7 @@ class History(Checked):
     epochs: list[Epoch] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
+    stopped: bool = False
 
     def __str__(self) -> str:
         """Returns how far the run has come and a line for each epoch, a screen at most."""
@@ -64,7 +67,8 @@ class History(Checked):
         last = {n: v for n, v in (self.steps[-1] if self.steps else {}).items() if v is not None}
         return summary(
             f"History of {len(self.epochs)} epochs, {self.count} steps, {self.seconds:.3g} s"
-            + (", interrupted" if self.interrupted else ""),
+            + (", interrupted" if self.interrupted else "")
+            + (", ended by a callback" if self.stopped else ""),
             {
                 "refused": f"{refused} steps{recorded}",
                 "last step": ", ".join(f"{n} {_shown(v)}" for n, v in last.items()) or None,
@@ -117,7 +121,8 @@ class History(Checked):
         lists = {"epochs": [*map(vars, self.epochs)], "steps": self.steps}
         lines = {name: ",\n".join(map(json.dumps, rows)) for name, rows in lists.items()}
         parts = [f'"{name}": [\n{text}\n]' for name, text in lines.items()]
-        return "{" + ",\n".join([*parts, f'"interrupted": {json.dumps(self.interrupted)}']) + "}\n"
+        parts += [f'"{name}": {json.dumps(getattr(self, name))}' for name in FLAGS]
+        return "{" + ",\n".join(parts) + "}\n"
 
     def save(self, path: str | Path) -> None:
         """Writes `text` into a file, at once in the place of what was there.
@@ -169,9 +174,8 @@ class History(Checked):
             for epoch in self.epochs
             for name, value in asdict(epoch).items()
         ]
-        if not (
-            all(epochs) and isinstance(self.steps, list) and isinstance(self.interrupted, bool)
-        ):
+        flags = [isinstance(getattr(self, name), bool) for name in FLAGS]
+        if not (all(epochs) and all(flags) and isinstance(self.steps, list)):
             return False
         return all(
             isinstance(step, dict) and all(_is_number(step.get(name)) for name in COUNTED)

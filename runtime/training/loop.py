@@ -98,8 +98,9 @@ def fit(
         checkpoint_every: saves in the middle of an epoch too, after so many steps, or so much time
             as in "30s", "10m" or "2h".
         resume: "never" begins a run in the folder; "auto" goes on with the one in it, or begins
-            where there is none; "last", "previous" and "best" go on with what was saved last,
-            before, or with the lowest validation loss. A run goes on to the bit.
+            where there is none, and returns at once where a callback has ended it and callbacks
+            are given; "last", "previous" and "best" go on with what was saved last, before, or
+            with the lowest validation loss. A run goes on to the bit.
         keep: how many of the saved states are kept, besides the best.
 
     Returns:
@@ -143,12 +144,13 @@ def fit(
             given = folder_of(checkpoint, keep), *parts, kept, every, ending
             saving = Saving(*given) if ranks.alone else RankedSaving(*given, ranks=ranks)
             resumed = stack.enter_context(saving.begun(resume))
-        history, left, log = resumed.history, epochs, None
+        history, left, log, over = resumed.history, epochs, None, False
         if saving is not None:
-            left = max(0, epochs - len(history.epochs))
+            over = history.stopped and bool(called) and resume == "auto"
+            left = 0 if over else max(0, epochs - len(history.epochs))
             log = JSONLines(saving.folder.path / EVENTS, steps=False)
             trackers.insert(0, log)
-        history.interrupted = False
+        history.interrupted, history.stopped = False, over
         stream = Stream(trackers if first else [])
         takes_data = getattr(optimizer, "takes_data", False)
         total = left if takes_data else left * length_hint(train) or None
@@ -326,7 +328,7 @@ class _Loop:
             history.epochs.append(Epoch(epoch, history.count, history.seconds, loss, *scores))
             self.stream.send(epoch_event(asdict(history.epochs[-1])))
             ended = any([callback(history) for callback in callbacks])
-            ended = bool(_ranks_of(self.model).most(ended))
+            ended = history.stopped = bool(_ranks_of(self.model).most(ended))
             if self.saving is not None:
                 self.saving.save(history)
                 ended = ended or self.saving.signal.number is not None

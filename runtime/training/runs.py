@@ -276,7 +276,7 @@ class RunFolder:
         if described["optimizer"] != trained_by:
             raise NewtritonError(
                 f"it was trained by {described['optimizer']}, not by {trained_by}: resume it "
-                "with that"
+                "with that, or begin another run in another folder"
             )
         device = getattr(model, "device", torch.device("cpu"))
         decoder = Decoder(load(parts[TENSORS]), device, *_flat_of(model))

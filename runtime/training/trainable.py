@@ -108,6 +108,11 @@ def check_call(
     epochs = check_count("epochs", epochs)
     check_flag("progress", progress)
     check_model(model)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        name = type(optimizer).__name__
+        raise NewtritonError(
+            f"optimizer is torch.optim's {name}: give TorchOptimizer(model, torch.optim.{name}, …)"
+        )
     check_kind("optimizer", optimizer, StepOptimizer, "an optimizer, e.g. FITRE(model)")
     check_kind("history", history, (History, NoneType), "an nt.History")
     called = check_list("callbacks", callbacks, "a list of functions and trackers")

@@ -292,7 +292,7 @@ def test_an_output_that_is_not_there_is_refused(
     ("given", "match"),
     [
         ({"module": "resnet"}, "give a torch.nn.Module"),
-        ({"loss": nn.CrossEntropyLoss()}, "give e.g. newtriton.CrossEntropyLoss"),
+        ({"loss": nn.CrossEntropyLoss()}, "of torch.nn: give e.g. newtriton.CrossEntropyLoss"),
         ({"example": None}, "an example batch or input_shape="),
         ({"input_shape": (3,)}, "one of them"),
         ({"module": nn.Tanh()}, "no parameters"),

@@ -57,7 +57,7 @@ def test_what_went_wrong_is_said() -> None:
     said = " ".join(troubles_of(Run("a", run)))
     assert "The run was interrupted: it can be resumed." in said
     assert "The losses of 3 steps are not finite, first of step 7." in said
-    assert "4 steps were refused: loss … (3); it takes the loss from … to …, where" in said
+    assert "4 steps were refused: loss nan, and 2 like it; it takes the loss from" in said
     assert "Up to 3 in a row could not be made." in said
     assert troubles_of(Run("a", history(3))) == []
 

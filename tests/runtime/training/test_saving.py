@@ -199,6 +199,19 @@ def test_a_run_is_begun_or_resumed_as_it_is_asked(tmp_path: Path) -> None:
     assert not differing(whole, Run(data())(tmp_path))
 
 
+def test_what_a_callback_has_ended_stays_ended_while_there_are_callbacks(tmp_path: Path) -> None:
+    data = LOADERS["batches"]
+    first = Run(data())(tmp_path, callbacks=[lambda history: True])
+    assert len(first["epochs"]) == 1
+
+    def fails(history: nt.History) -> bool:
+        raise AssertionError("another epoch was made")
+
+    assert not differing(first, Run(data())(tmp_path, callbacks=[fails]))
+    assert not differing(first, Run(data())(tmp_path, callbacks=[fails]))
+    assert len(Run(data())(tmp_path)["epochs"]) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
