@@ -155,13 +155,14 @@ class Loss(Described):
             )
 
 
-def check_loss(loss: object) -> None:
-    """Raises an error unless this is a loss; PyTorch's have the same names."""
+def check_loss(loss: object) -> Loss:
+    """Returns a loss; raises an error where this is none, as PyTorch's of the same names are."""
     if not isinstance(loss, Loss):
         theirs = " of torch.nn" if type(loss).__module__.startswith("torch.nn.") else ""
         raise NewtritonError(
             f"loss is {quoted(loss)}{theirs}: give e.g. newtriton.CrossEntropyLoss()"
         )
+    return loss
 
 
 def check_root(root: object) -> None:

@@ -347,7 +347,7 @@ def from_torch(
     """
     if not isinstance(module, nn.Module):
         raise NewtritonError(f"the module is {quoted(module)}: give a torch.nn.Module")
-    check_loss(loss)
+    criterion = check_loss(loss)
     check_parallel(parallel)
     inner = _unwrapped(module)
     place, kind = _place(inner, device, dtype)
@@ -357,7 +357,7 @@ def from_torch(
         _check_place(tensors, place, kind)
         captured = capture(inner, _batch(samples, specs, place, kind), output)
         model = compiled(
-            CapturedModel, captured, specs, loss, backend=backend, device=place, dtype=kind,
+            CapturedModel, captured, specs, criterion, backend=backend, device=place, dtype=kind,
             precision=precision, contractions=contractions, cuda_graphs=cuda_graphs,
             weight_decay=weight_decay, seed=seed, parallel=parallel,
         )  # fmt: skip
