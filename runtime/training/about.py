@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from ...compiler.graph.calls import names_of, signature_of
 from ...compiler.graph.errors import one_line, quoted
 from ..model.compiled import Compiled
 from ..remaking import PLAIN, Remade
-from .runs import label
 
+NONE = "not given"  # what an argument was that has no default
 PACKAGES = ("newtriton", "torch", "triton", "numpy")
 
 
@@ -29,7 +30,7 @@ def about(model: Any, optimizer: Any, train: Any, options: Mapping[str, Any]) ->
     sizes = {"batches": _length(train), "batch_size": getattr(train, "batch_size", None)}
     return {
         "model": {name: value for name, value in _of_model(model).items() if value is not None},
-        "optimizer": {"class": label(optimizer), **_given(optimizer)},
+        "optimizer": {"class": label(optimizer), **arguments_of(optimizer)},
         "data": {name: value for name, value in sizes.items() if value is not None},
         "options": _plain(dict(options)),
         "versions": versions(),
@@ -65,11 +66,37 @@ def _of_model(model: Any) -> dict[str, Any]:
     }
 
 
-def _given(optimizer: Any) -> dict[str, Any]:
-    """Returns the arguments that an optimizer was made with, beside its model."""
+def label(optimizer: object) -> str:
+    """Returns what an optimizer is called, PyTorch's with it where there is one inside."""
+    inner = getattr(optimizer, "optimizer", None)
+    name = type(optimizer).__name__
+    return name if inner is None else f"{name}({type(inner).__name__})"
+
+
+def arguments_of(optimizer: object) -> dict[str, Any]:
+    """Returns the arguments that an optimizer was made with, beside its model, as JSON has them."""
     if not isinstance(optimizer, Remade):
         return {}
-    return _plain(optimizer._made_of[1])
+    args, options = optimizer._made_of
+    given = {**dict(zip(names_of(type(optimizer)), args, strict=False)), **options}
+    model = repr(given.pop("model", None))  # which says on what device it is
+    return {name: _plain(value, model) for name, value in given.items()}
+
+
+def changed_arguments(
+    before: Mapping[str, Any], optimizer: object
+) -> dict[str, tuple[object, object]]:
+    """Returns what an argument was and is, by name, of those that are others than before.
+
+    Args:
+        before: what `arguments_of` gave; an argument that was left out was its default.
+        optimizer: the optimizer that there is now.
+    """
+    taken = signature_of(type(optimizer)).parameters.values()
+    defaults = {p.name: _plain(p.default) for p in taken if p.default is not p.empty}
+    old, new = {**defaults, **before}, {**defaults, **arguments_of(optimizer)}
+    pairs = {name: (old.get(name, NONE), new.get(name, NONE)) for name in {**old, **new}}
+    return {name: (was, now) for name, (was, now) in pairs.items() if was != now}
 
 
 def _device(model: Any) -> str:
@@ -86,12 +113,19 @@ def _length(data: Any) -> int | None:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """Returns a value as JSON has it, what JSON does not have as it is quoted."""
+def _plain(value: Any, model: str = "") -> Any:
+    """Returns a value as JSON has it, what JSON does not have as it is quoted.
+
+    Args:
+        value: the value.
+        model: the text of a model, in whose place stands its name.
+    """
     if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
+        return {str(name): _plain(part, model) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_plain(part, model) for part in value]
     if isinstance(value, type):
         return value.__name__
-    return value if value is None or isinstance(value, PLAIN) else quoted(value)
+    if value is None or isinstance(value, PLAIN):
+        return value
+    return quoted(value).replace(model, "model") if model else quoted(value)

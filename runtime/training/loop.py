@@ -3,8 +3,8 @@
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import partial
@@ -24,7 +24,6 @@ from ..parallel.share import ended_together
 from ..paths import path_of
 from ..reading import read
 from ..tracking.events import ENDED, INTERRUPTED, Place, epoch_event, step_event
-from ..tracking.json_lines import JSONLines
 from ..tracking.stream import Stream
 from ..tracking.tensorboard import TensorBoard
 from ..tracking.tracker import Tracker
@@ -33,7 +32,7 @@ from .averages import Averaged
 from .epoch import Epoch
 from .history import History
 from .ranked import RankedSaving, check_calls
-from .runs import EVENTS, Resumed, RunFolder, Within, rest_of, states_of
+from .runs import Resumed, RunFolder, Within, rest_of, states_of
 from .saving import Interval, Saving, folder_of
 from .signals import Noted, noted
 from .trainable import (
@@ -137,20 +136,18 @@ def fit(
         called = [callback for callback in callbacks if callable(callback)]
         if log_dir is not None and first:
             trackers.append(TensorBoard(path_of("log_dir", log_dir)))
-        ending = Noted() if checkpoint is None else stack.enter_context(noted())
-        saving, resumed = None, Resumed(History() if history is None else history)
-        if checkpoint is not None:
-            parts, every = (model, optimizer, train), Interval.of(checkpoint_every)
-            given = folder_of(checkpoint, keep), *parts, kept, every, ending
-            saving = Saving(*given) if ranks.alone else RankedSaving(*given, ranks=ranks)
-            resumed = stack.enter_context(saving.begun(resume))
-        history, left, log, over = resumed.history, epochs, None, False
-        if saving is not None:
-            over = history.stopped and bool(called) and resume == "auto"
-            left = 0 if over else max(0, epochs - len(history.epochs))
-            log = JSONLines(saving.folder.path / EVENTS, steps=False)
-            trackers.insert(0, log)
+        parts = model, optimizer, train
+        saved = checkpoint, keep, checkpoint_every, resume
+        saving, resumed = stack.enter_context(_begun(ranks, (*parts, kept), *saved, history))
+        if resumed.changed and first:
+            warnings.warn(resumed.changed, stacklevel=3)
+        history, ending = resumed.history, Noted() if saving is None else saving.signal
+        over = history.stopped and bool(called) and resume == "auto"
         history.interrupted, history.stopped = False, over
+        left = epochs if saving is None else max(0, epochs - len(history.epochs))
+        left = 0 if over else left
+        if saving is not None:
+            trackers.insert(0, saving.log)
         stream = Stream(trackers if first else [])
         takes_data = getattr(optimizer, "takes_data", False)
         total = left if takes_data else left * length_hint(train) or None
@@ -159,12 +156,7 @@ def fit(
             tqdm(total=total, unit="step", disable=not (progress and first)) as bar,
         ):
             if first:
-                given = {"epochs": epochs, "average": average}
-                if saving is not None:
-                    given |= saving.folder.options
-                told = about(model, optimizer, train, given)
-                records = history.steps, [asdict(epoch) for epoch in history.epochs]
-                stream.begin(told, *records, run=None if log is None else log.run)
+                _tell(stream, parts, {"epochs": epochs, "average": average}, history, saving)
             loop = _Loop(model, optimizer, history, bar, saving, stream)
             try:
                 loop.run(train, validation, left, kept, called, resumed.within)
@@ -225,6 +217,60 @@ def evaluate(model: TrainableModel, data: Data) -> tuple[float, float | None]:
         return mean.value, None
     ((right, labels),) = read(ranks.all_sum(found))
     return mean.value, float(right) / float(labels)
+
+
+@contextmanager
+def _begun(
+    ranks: Ranks,
+    parts: tuple[TrainableModel, StepOptimizer, Data, Averaged | None],
+    checkpoint: str | Path | RunFolder | None,
+    keep: int,
+    every: int | str | None,
+    resume: str,
+    history: History | None,
+) -> Iterator[tuple[Saving | None, Resumed]]:
+    """Begins a run, or goes on with one; yields what saves it, None where nothing does, and it.
+
+    Args:
+        ranks: the ranks that train.
+        parts: model, optimizer, data and the average that is validated.
+        checkpoint: the folder, as all that follows what `fit` was given.
+        keep: how many saved states are kept.
+        every: how often it is saved in the middle of an epoch.
+        resume: whether it goes on.
+        history: the history of an earlier call.
+    """
+    if checkpoint is None:
+        yield None, Resumed(History() if history is None else history)
+        return
+    with noted() as ending:
+        given = folder_of(checkpoint, keep), *parts, Interval.of(every), ending
+        saving = Saving(*given) if ranks.alone else RankedSaving(*given, ranks=ranks)
+        with saving.begun(resume) as resumed:
+            yield saving, resumed
+
+
+def _tell(
+    stream: Stream,
+    parts: tuple[TrainableModel, StepOptimizer, Data],
+    options: dict[str, Any],
+    history: History,
+    saving: Saving | None,
+) -> None:
+    """Tells trackers that a run begins or goes on.
+
+    Args:
+        stream: tells them.
+        parts: model, optimizer and data.
+        options: those of the call; what the folder has of the command line is told with them.
+        history: the records of the run so far.
+        saving: what saves the run.
+    """
+    run = None
+    if saving is not None:
+        options, run = options | dict(saving.folder.options), saving.log.run
+    records = history.steps, [asdict(epoch) for epoch in history.epochs]
+    stream.begin(about(*parts, options), *records, run=run)
 
 
 def _ranks_of(model: TrainableModel) -> Ranks:

@@ -31,6 +31,7 @@ from ..disk import parsed, read_json, unreadable, unwritable
 from ..inputs.batches import Placed, moved
 from ..model.compiled import Compiled
 from . import files
+from .about import arguments_of, changed_arguments, label
 from .averages import Averaged
 from .encoding import Decoder, Encoder
 from .generations import BEST, LAST, PREVIOUS, Generations
@@ -99,10 +100,12 @@ class Resumed(NamedTuple):
     Attributes:
         history: the records of the run so far.
         within: where the run is in an epoch; None between two.
+        changed: what is said of the optimizer's arguments that are others than before; "" of none.
     """
 
     history: History
     within: Within | None = None
+    changed: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,7 @@ class RunFolder:
             state["model"] = model.state_dict()
         encoder = Encoder(*_flat_of(model))
         described = {"format": FORMAT, "optimizer": label(optimizer), "network": _network(model)}
+        described["arguments"] = arguments_of(optimizer)
         described["state"] = {name: encoder(part, name) for name, part in state.items()}
         parts = {
             TENSORS: save(encoder.tensors),
@@ -237,9 +241,10 @@ class RunFolder:
                 f"{PREVIOUS!r} or {BEST!r}, whose are, or begin another run with smaller steps"
             )
         try:
-            state = self._decoded(parts, model, label(optimizer))
+            described, state = self._decoded(parts, model, label(optimizer))
             history = History.parsed(parts[HISTORY].decode())
             within = None if state["within"] is None else Within.parsed(state["within"], history)
+            changed = self._changed(described, state["optimizer"], optimizer)
             with self._taken_over(state, model, optimizer, sources(data)):
                 self.generations.make_last(name)
         except OSError as error:
@@ -247,7 +252,7 @@ class RunFolder:
         except Exception as error:  # what a part raises that a state does not fit
             reason = str(error) or type(error).__name__
             raise NewtritonError(f"{self.path} cannot be gone on with: {reason}") from error
-        return Resumed(history, within)
+        return Resumed(history, within, changed)
 
     def records(self) -> History:
         """Returns the history of what was saved last; nothing else is read, and nothing changes.
@@ -265,8 +270,10 @@ class RunFolder:
             raise NewtritonError(f"{self.path} holds a damaged run: {error}") from error
 
     @staticmethod
-    def _decoded(parts: Mapping[str, bytes], model: Stateful, trained_by: str) -> dict[str, Any]:
-        """Returns the state that a generation's files hold, the model's with it."""
+    def _decoded(
+        parts: Mapping[str, bytes], model: Stateful, trained_by: str
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns what a generation's files say, and the state they hold, the model's with it."""
         described = parsed(parts[STATE])
         if described["format"] != FORMAT:
             raise NewtritonError(
@@ -286,7 +293,26 @@ class RunFolder:
                 "it is of another network or loss, or was written by another version of newtriton, "
                 "which makes another graph of it: resume it with the same"
             )
-        return {"model": state["model"] if "model" in state else load(parts[WEIGHTS]), **state}
+        weights = state["model"] if "model" in state else load(parts[WEIGHTS])
+        return described, {"model": weights, **state}
+
+    def _changed(self, described: Mapping[str, Any], state: Any, optimizer: object) -> str:
+        """Returns what is said of arguments of the optimizer that are others than they were."""
+        if "arguments" not in described:
+            return ""  # a folder of an earlier version
+        changed = changed_arguments(described["arguments"], optimizer)
+        if not changed:
+            return ""
+        listed = ", ".join(f"{n} {was!s:.200} → {now!s:.200}" for n, (was, now) in changed.items())
+        held = [name for name in changed if name in _names(state)]
+        counts = "the new ones count from here on"
+        if held:
+            rest = f"; {counts} for the rest" if len(held) < len(changed) else ""
+            counts = f"the saved state goes on with its own {', '.join(held)}{rest}"
+        return (
+            f"{self.path}: {type(optimizer).__name__} is made with other options than the run was "
+            f"saved with ({listed}): {counts}"
+        )
 
     @staticmethod
     @contextmanager
@@ -395,6 +421,14 @@ def _weights(model: Stateful, average: Averaged | None) -> dict[str, Tensor]:
     }
 
 
+def _names(state: Any) -> set[Any]:
+    """Returns the names of the values that a state holds, at any depth."""
+    if isinstance(state, Mapping):
+        inner = {n: part for n, part in state.items() if isinstance(part, Mapping | list)}
+        return {*(state.keys() - inner.keys()), *_names([*inner.values()])}
+    return {name for part in state for name in _names(part)} if isinstance(state, list) else set()
+
+
 def _flat_of(model: Any) -> tuple[Any, ...]:
     """Returns what is needed to save a flat vector of a model by its parameters' names."""
     layout = getattr(model, "layout", None)
@@ -411,13 +445,6 @@ def _network(model: Any) -> str:
     for line in structure([traced.loss]):
         digest.update(line.encode())
     return digest.hexdigest()[:16]
-
-
-def label(optimizer: Any) -> str:
-    """Returns what an optimizer is called, PyTorch's with it where there is one inside."""
-    inner = getattr(optimizer, "optimizer", None)
-    name = type(optimizer).__name__
-    return name if inner is None else f"{name}({type(inner).__name__})"
 
 
 def _measure(history: History) -> float:

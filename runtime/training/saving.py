@@ -15,12 +15,13 @@ from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_count, check_number, check_option
 from ..data.sources import not_restored
 from ..paths import path_of
+from ..tracking.json_lines import JSONLines
 from .averages import Averaged
 from .encoding import Encoder
 from .generations import LAST, WHICH
 from .history import History
 from .locking import locked
-from .runs import Resumed, RunFolder, Within, states_of
+from .runs import EVENTS, Resumed, RunFolder, Within, states_of
 from .signals import Noted
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -72,6 +73,7 @@ class Saving:
         average: the average that is saved as the weights, None for the parameters themselves.
         interval: how often it is saved in the middle of an epoch.
         signal: the signal after which it is saved and ends.
+        log: the file of events in the folder.
     """
 
     folder: RunFolder
@@ -81,11 +83,13 @@ class Saving:
     average: Averaged | None
     interval: Interval
     signal: Noted
+    log: JSONLines = field(init=False)
     _steps: int = field(default=0, init=False)
     _saved_at: float = field(default_factory=time.monotonic, init=False)
     _told: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        self.log = JSONLines(self.folder.path / EVENTS, steps=False)
         for part in (self.model, self.optimizer):
             if not hasattr(part, "state_dict") or not hasattr(part, "load_state_dict"):
                 raise NewtritonError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import newtriton as nt
-from newtriton.runtime.training.about import about, versions
+from newtriton.runtime.training.about import about, arguments_of, versions
 
 
 def test_a_run_is_told_by_what_it_was_made_of() -> None:
@@ -29,6 +29,13 @@ def test_a_run_is_told_by_what_it_was_made_of() -> None:
     assert "StepLR" in told["optimizer"]["schedule"]
     assert told["data"] == {"batches": 3, "batch_size": 2}
     assert told["options"] == {"net": "mlp", "every": [1, 2]}
+
+
+def test_arguments_by_position_are_told_by_their_names_and_models_by_none() -> None:
+    model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+    told = arguments_of(nt.SecondOrder(model, nt.MatrixFree(model, "ggn"), "truncated-cg"))
+    assert told == {"curvature": "MatrixFree(model, 'ggn')", "solver": "truncated-cg"}
+    assert arguments_of(nt.KFAC(model=model)) == {}
 
 
 def test_parts_of_a_users_own_are_told_by_their_classes() -> None:

@@ -1,8 +1,10 @@
 """The loop's contract, on a linear model trained by automatic differentiation."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import pytest
 import torch
@@ -299,3 +301,24 @@ def test_an_average_that_is_not_kept_is_refused(make):
         fit(model, make(model), data, data, average=True)
     with pytest.raises(NewtritonError, match="give True or False"):
         fit(model, make(model), data, data, average=0.9)
+
+
+def test_a_run_that_goes_on_with_other_options_says_so_once(tmp_path: Path) -> None:
+    data = [(torch.eye(3), torch.arange(3))]
+
+    def gone_on(damping: float, epochs: int) -> list[str]:
+        model = nt.compile(nt.Linear(3), (3,), nt.CrossEntropyLoss(), device="cpu")
+        optimizer = nt.KFAC(model, damping, every=1)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(
+                model, optimizer, data, epochs=epochs, progress=False, checkpoint=tmp_path,
+                resume="auto",
+            )  # fmt: skip
+        assert {warning.filename for warning in caught} <= {__file__}
+        return [str(warning.message) for warning in caught]
+
+    assert gone_on(0.1, 1) == []
+    (said,) = gone_on(0.3, 2)
+    assert "(damping 0.1 → 0.3)" in said
+    assert gone_on(0.3, 3) == []  # these are the run's own now

@@ -1,7 +1,8 @@
 """A run that is saved and loaded goes on as if it had never stopped."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from newtriton.runtime.data.samples import Batches
 from newtriton.runtime.training import runs
 from newtriton.runtime.training.epoch import Epoch
 from newtriton.runtime.training.history import History
-from newtriton.runtime.training.runs import RunFolder
+from newtriton.runtime.training.runs import Resumed, RunFolder
 
 from .damage import reseal
 from .kills import differing
@@ -58,7 +59,7 @@ def test_everything_comes_back(tmp_path: Path):
     model, optimizer, history = saved(tmp_path / "run")
     new_model, new_optimizer, data = Stateful(), Stateful(), batches()
     loaded = RunFolder(tmp_path / "run", OPTIONS).load(new_model, new_optimizer, data)
-    assert loaded == (history, None)
+    assert loaded == Resumed(history)
     assert torch.equal(new_model.state["0.weight"], model.state["0.weight"])
     assert new_optimizer.state["radius"] == optimizer.state["radius"]
     assert new_optimizer.state["rejected"] == optimizer.state["rejected"]
@@ -134,6 +135,88 @@ def adam(model: nt.Model) -> nt.TorchOptimizer:
 
 def sgd(model: nt.Model) -> nt.TorchOptimizer:
     return nt.TorchOptimizer(model, torch.optim.SGD, lr=1e-2)
+
+
+def gone_on_with(path: Path, first: Any, then: Any) -> str:
+    """What is said where a run of one optimizer goes on with another."""
+    model = compiled()
+    optimizer, data = first(model), batches()
+    optimizer.step(torch.ones(4, 5), torch.arange(4) % 3)
+    folder = RunFolder(path)
+    folder.save(model, optimizer, data, folder.begin())
+    model = compiled()
+    return folder.load(model, then(model), batches()).changed
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        (
+            lambda m: nt.KFAC(m, 0.1),
+            lambda m: nt.KFAC(m, damping=0.3),
+            "KFAC is made with other options than the run was saved with (damping 0.1 → 0.3): the "
+            "saved state goes on with its own damping",
+        ),
+        (
+            nt.FITRE,
+            lambda m: nt.FITRE(m, max_radius=2.0, every=(1, 5)),
+            "FITRE is made with other options than the run was saved with (max_radius None → 2.0, "
+            "every 5 → [1, 5]): the new ones count from here on",
+        ),
+        (
+            adam,
+            lambda m: nt.TorchOptimizer(m, torch.optim.Adam, lr=0.5, micro_batch=2),
+            "TorchOptimizer is made with other options than the run was saved with (micro_batch "
+            "None → 2, lr 0.01 → 0.5): the saved state goes on with its own lr; the new ones count "
+            "from here on for the rest",
+        ),
+        (
+            sgd,
+            lambda m: nt.TorchOptimizer(m, torch.optim.SGD, lr=1e-2, momentum=0.5),
+            "TorchOptimizer is made with other options than the run was saved with (momentum not "
+            "given → 0.5): the saved state goes on with its own momentum",
+        ),
+        (
+            lambda m: nt.SecondOrder(m, nt.MatrixFree(m, "ggn"), "truncated-cg", nt.TrustRegion()),
+            lambda m: nt.SecondOrder(
+                m, nt.MatrixFree(m, "ggn"), "truncated-cg", nt.TrustRegion(2.0)
+            ),
+            "SecondOrder is made with other options than the run was saved with (rule "
+            "TrustRegion() → TrustRegion(2.0)): the new ones count from here on",
+        ),
+    ],
+)
+def test_options_that_have_changed_are_named(tmp_path: Path, first, then, said: str):
+    assert gone_on_with(tmp_path, first, then) == f"{tmp_path}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (nt.FITRE, lambda m: nt.FITRE(m, None, every=5)),
+        (lambda m: nt.KFAC(m, 0.1), lambda m: nt.KFAC(model=m, damping=0.1)),
+        (
+            lambda m: nt.SecondOrder(m, nt.MatrixFree(m), nt.TruncatedCG(), "trust-region"),
+            lambda m: nt.SecondOrder(m, nt.MatrixFree(m), nt.TruncatedCG(), "trust-region"),
+        ),
+    ],
+)
+def test_of_equal_options_nothing_is_said(tmp_path: Path, first, then):
+    assert gone_on_with(tmp_path, first, then) == ""
+
+
+@pytest.mark.parametrize(("told", "said"), [(None, ""), (["damping"], "cannot be gone on with")])
+def test_options_that_a_folder_does_not_tell_are_passed_over(tmp_path: Path, told: Any, said: str):
+    """As folders of earlier versions; something else in their place is damage."""
+    folder, model = RunFolder(tmp_path), compiled()
+    folder.save(model, nt.KFAC(model), batches(), folder.begin())
+    path = tmp_path / "last" / "state.json"
+    state = json.loads(path.read_bytes())
+    assert state.pop("arguments") == {}
+    path.write_text(json.dumps(state if told is None else {**state, "arguments": told}))
+    reseal(tmp_path / "last")
+    with nullcontext() if told is None else pytest.raises(NewtritonError, match=said):
+        assert folder.load(model, nt.KFAC(model, samples=2), batches()).changed == said
 
 
 @pytest.mark.parametrize(
