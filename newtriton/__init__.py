@@ -182,3 +182,4 @@ from newtriton.runtime.training.history import History as History
 from newtriton.runtime.training.loop import evaluate as evaluate
 from newtriton.runtime.training.loop import fit as fit
 from newtriton.runtime.training.plots import plot_histories as plot_histories
+from newtriton.runtime.training.stopping import EarlyStopping as EarlyStopping

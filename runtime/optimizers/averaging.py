@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_number
 from ..parts.state import Attributes, Maybe, Number, Shaped, Spec
 
@@ -83,3 +84,27 @@ class PolyakAverage(Attributes):
             with torch.no_grad():
                 model.params.copy_(trained)
                 model.publish()
+
+
+@runtime_checkable
+class Averaged(Protocol):
+    """An average of the parameters, see `PolyakAverage`."""
+
+    def in_place(self, model: Any) -> AbstractContextManager[None]:
+        """Puts the average in the place of the parameters, inside a `with` statement."""
+        ...
+
+
+def average_of(optimizer: object) -> Averaged:
+    """Returns the average of the parameters that an optimizer keeps.
+
+    Raises:
+        NewtritonError: it keeps none.
+    """
+    average = getattr(optimizer, "average", None)
+    if not isinstance(average, Averaged):
+        raise NewtritonError(
+            f"{type(optimizer).__name__} keeps no average of the parameters: make it with one, as "
+            "in KFRA(model, average=0.95), or leave average out"
+        )
+    return average

@@ -19,6 +19,7 @@ from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
 from ..data.sources import is_stateful, mark_of
 from ..inputs.batches import Moved, moved
+from ..optimizers.averaging import Averaged
 from ..parallel.ranks import Ranks
 from ..parallel.share import ended_together
 from ..paths import path_of
@@ -28,7 +29,6 @@ from ..tracking.stream import Stream
 from ..tracking.tensorboard import TensorBoard
 from ..tracking.tracker import Tracker
 from .about import about
-from .averages import Averaged
 from .epoch import Epoch
 from .history import History
 from .ranked import RankedSaving, check_calls

@@ -30,9 +30,9 @@ from ..data.sources import Source, is_stateful, mark_of, set_back, sources
 from ..disk import parsed, read_json, unreadable, unwritable
 from ..inputs.batches import Placed, moved
 from ..model.compiled import Compiled
+from ..optimizers.averaging import Averaged
 from . import files
 from .about import arguments_of, changed_arguments, label
-from .averages import Averaged
 from .encoding import Decoder, Encoder
 from .generations import BEST, LAST, PREVIOUS, Generations
 from .history import History

@@ -14,9 +14,9 @@ from typing import Any
 from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.options import check_count, check_number, check_option
 from ..data.sources import not_restored
+from ..optimizers.averaging import Averaged
 from ..paths import path_of
 from ..tracking.json_lines import JSONLines
-from .averages import Averaged
 from .encoding import Encoder
 from .generations import LAST, WHICH
 from .history import History

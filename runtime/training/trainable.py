@@ -19,8 +19,8 @@ from ..data.sources import length_of
 from ..inputs.batches import moved
 from ..inputs.data import read_checked
 from ..model.model import Model
+from ..optimizers.averaging import Averaged, average_of
 from ..tracking.tracker import Tracker
-from .averages import Averaged, average_of
 from .history import History
 from .saving import RESUME
 

@@ -614,6 +614,9 @@ def _all_drawn(rng: Random) -> Call:
 TRAINING["History.save"] = _saved
 TRAINING["History.load"] = _read
 TRAINING["History.plot"] = _drawn
+TRAINING["EarlyStopping"] = lambda rng: Call(
+    nt.EarlyStopping, (2, "loss"), {"min_delta": 0.1}, lambda stops: stops(_history())
+)
 TRAINING["plot_histories"] = _all_drawn
 
 

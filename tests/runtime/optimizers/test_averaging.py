@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.optimizers.averaging import PolyakAverage
+from newtriton.runtime.optimizers.averaging import PolyakAverage, average_of
 
 from ..problems import problem
 
@@ -39,3 +40,12 @@ def test_stands_in_for_the_parameters_and_gives_them_back_after_an_error() -> No
 def test_refuses_a_decay(decay: object) -> None:
     with pytest.raises(NewtritonError, match=f"average is {decay}"):
         PolyakAverage(decay)  # type: ignore[arg-type]
+
+
+def test_the_average_of_an_optimizer_is_found() -> None:
+    model = nt.compile(nt.Linear(2), (2,), nt.CrossEntropyLoss(), device="cpu")
+    optimizer = nt.KFAC(model, average=0.9)
+    assert average_of(optimizer) is optimizer.average
+    for without in (nt.KFAC(model, average=None), nt.TorchOptimizer(model, torch.optim.SGD)):
+        with pytest.raises(NewtritonError, match="keeps no average of the parameters"):
+            average_of(without)
