@@ -8,13 +8,15 @@ high-level ops stay as they are (linear layers, convolutions, norms, attention, 
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import operator
-import re
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ from ..graph.errors import NewtritonError
 from ..graph.locks import PROCESS
 from ..language.trees import named
 from .calls import RECURRENT, Call
+from .failures import sentence
 
 SMALL = 65_535  # samples that cuDNN's batch norm takes in evaluation mode, and more in training
 ROUNDS = 4  # a decomposition may be made of ops that need one themselves
@@ -83,17 +86,16 @@ def exported(
         NewtritonError: PyTorch cannot trace the module.
     """
     args, kwargs = arguments(module, example)
-    hook = module.register_forward_hook(lambda _module, _inputs, outputs: choose(outputs))
-    with _traced(module, training) as momenta:
-        try:
+    try:
+        with _traced(module, training) as momenta, _chosen(module, choose), _without_graphs():
             shapes = _dynamic(module, args, kwargs)
             program = export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
             _detach_ungraded(program.graph)
             program = _decomposed(program.run_decompositions({}), unknown)
-        except Exception as error:  # PyTorch's errors have no class in common
-            raise NewtritonError(_sentence(module, error)) from error
-        finally:
-            hook.remove()
+    except Exception as error:  # PyTorch's errors have no class in common
+        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        said = sentence(module, error, partial(_run, module, example, buffers))
+        raise NewtritonError(said) from error
     signature = program.graph_signature
     first = {id(p): name for name, p in module.named_parameters()}
     parameters = signature.inputs_to_parameters.items()
@@ -117,13 +119,23 @@ def runs_with(module: nn.Module, example: Any, tensors: Mapping[str, Tensor]) ->
 
     Views of what they make, for example, may need strides that these do not give.
     """
-    args, kwargs = arguments(module, example)
-    with _quiet(), _mode(module, training=False), torch.no_grad():
-        try:
-            functional_call(module, dict(tensors), args, kwargs)
-        except RuntimeError:
-            return False
+    try:
+        _run(module, example, tensors)
+    except RuntimeError:
+        return False
     return True
+
+
+def _run(module: nn.Module, example: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Runs a module with other tensors for some of its own, in evaluation mode."""
+    args, kwargs = arguments(module, example)
+    with (
+        _quiet(),
+        _mode(module, training=False),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+    ):
+        functional_call(module, dict(tensors), args, kwargs)
 
 
 def _constants(program: ExportedProgram, module: nn.Module) -> dict[str, Tensor]:
@@ -224,6 +236,16 @@ def _traced(module: nn.Module, training: bool) -> Iterator[dict[str, float | Non
 
 
 @contextmanager
+def _chosen(module: nn.Module, choose: Callable[[Any], Tensor]) -> Iterator[None]:
+    """Has the module return the tensor that counts."""
+    hook = module.register_forward_hook(lambda _module, _inputs, outputs: choose(outputs))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def _own_derivatives_refused() -> Iterator[None]:
     """Refuses `torch.autograd.Function`s: a trace sees what they compute, not their derivatives."""
     kept = vars(torch.autograd.Function)["apply"]
@@ -277,6 +299,24 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
+def _without_graphs() -> Iterator[None]:
+    """Keeps back the graphs that PyTorch prints of a trace that fails; what else is printed, comes.
+
+    They go to the process's standard error, wherever that leads.
+    """
+    held, graph = io.StringIO(), None
+    try:
+        with redirect_stderr(held):
+            yield
+    except Exception as error:
+        graph = getattr(error, "partial_fx_graph", None)
+        raise
+    finally:
+        text = held.getvalue()
+        print(text if graph is None else text.replace(f"{graph}\n", ""), end="", file=sys.stderr)
+
+
+@contextmanager
 def _mode(module: nn.Module, training: bool) -> Iterator[None]:
     """Sets the mode, and restores every part's own.
 
@@ -305,24 +345,3 @@ def _numbers_for_momenta(module: nn.Module) -> Iterator[dict[str, float | None]]
                 norm.momentum = 0.1
                 stack.callback(setattr, norm, "momentum", None)
         yield momenta
-
-
-def _sentence(module: nn.Module, error: Exception) -> str:
-    """Says why a module cannot be traced, and where."""
-    text, name = str(error), type(module).__name__
-    if isinstance(error, NewtritonError):
-        return text
-    place = re.search(r'File "([^"]*)", line (\d+), in (\S+)\n\s*(.*)', text)
-    where = f" at {place[1]}:{place[2]}, `{place[4].strip()}`" if place else ""
-    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
-        return (
-            f"{name} branches on values{where}: the graph is one for all values, "
-            "use torch.where instead of if"
-        )
-    if "specialized" in text or "Constraints violated" in text:
-        return (
-            f"{name} takes the batch size for a number{where}: write x.size(0) or −1 for it, so "
-            "that any batch can be taken"
-        )
-    reason = text.strip().partition("\n")[0]
-    return f"{name} cannot be exported{where}: {reason}"

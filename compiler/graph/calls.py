@@ -1,4 +1,7 @@
-"""Which arguments a function or class takes; a name that is none of them gets one clear error."""
+"""Which arguments a function or class takes; a name that is none of them gets one clear error.
+
+`HINTS` says where things are that other libraries have as arguments by these names.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,32 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PACKED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+_NO_LR = (
+    "a step of second order has none, since its model of the loss says how long the step is; "
+    "optimizers of torch.optim take lr in nt.TorchOptimizer, and step rules in nt.Fixed"
+)
+_BATCHES = "data come as batches: make them with nt.Batches, or take a DataLoader"
+_PLACE = "the whole network has one: give it to nt.compile, or to nt.from_torch"
+_BEST = "with checkpoint, nt.fit keeps the best weights in best/weights.safetensors of that folder"
+HINTS = {
+    "weight_decay": "it is a part of the loss, whose curvature is taken: give it to nt.compile, or "
+    "to nt.from_torch",
+    "lr": _NO_LR,
+    "learning_rate": _NO_LR,
+    "params": "give the model itself, not its parameters",
+    "reduction": "a loss is the mean over samples, or over the labels that count: nt.Scaled makes "
+    "another multiple of it",
+    "inplace": "no value is changed in place: leave it out",
+    "device": _PLACE,
+    "dtype": _PLACE,
+    "batch_size": _BATCHES,
+    "shuffle": _BATCHES,
+    "num_workers": "nt.Batches has its samples in memory: take a DataLoader, which has workers",
+    "verbose": "progress=False leaves the progress bar out",
+    "restore_best": _BEST,
+    "restore_best_weights": _BEST,
+}
 
 
 def signature_of(called: Callable[..., Any]) -> inspect.Signature:
@@ -44,17 +73,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(owner: str, name: str, known: Sequence[str]) -> NewtritonError:
-    """Returns the error that says which arguments there are.
+    """Returns the error that says which arguments there are, or where else a thing is.
 
     Args:
         owner: the name of what is called.
         name: the name that is none of them.
         known: the names of all.
     """
-    names = ", ".join(known) or "none"
-    return NewtritonError(
-        f"{owner}() has no option {quoted(name)}: its arguments are {names}{nearest(name, known)}"
-    )
+    listed = f"its arguments are {', '.join(known) or 'none'}{nearest(name, known)}"
+    return NewtritonError(f"{owner}() has no option {quoted(name)}: {HINTS.get(name, listed)}")
 
 
 def check_call(called: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> None:

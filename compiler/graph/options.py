@@ -17,10 +17,12 @@ LONGEST = (1 << 63) - 1  # the largest integer that PyTorch takes
 T = TypeVar("T")
 
 
-def check_option(what: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raises an error that lists the choices where the value is none of them."""
+def check_option(what: str, value: object, choices: tuple[str, ...], hint: str = "") -> None:
+    """Raises an error that lists the choices, and a hint, where the value is none of them."""
     if not isinstance(value, str) or value not in choices:
-        raise NewtritonError(f"{what} is {quoted(value)}: one of {', '.join(map(repr, choices))}")
+        listed = ", ".join(map(repr, choices))
+        more = f"; {hint}" if hint else ""
+        raise NewtritonError(f"{what} is {quoted(value)}: one of {listed}{more}")
 
 
 def check_number(

@@ -132,7 +132,8 @@ def check_saving(
     checkpoint: object, checkpoint_every: object, resume: str, history: History | None
 ) -> None:
     """Raises an error where options of a run that is saved do not go together."""
-    check_option("resume", resume, RESUME)
+    folder = "'auto' goes on with a run where there is one, in the folder that checkpoint= names"
+    check_option("resume", resume, RESUME, folder)
     if checkpoint is None and (resume != "never" or checkpoint_every is not None):
         raise NewtritonError("resume and checkpoint_every are of a checkpoint: give its folder")
     if checkpoint is not None and history is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import newtriton as nt
-from newtriton.compiler.graph.calls import check_call, checked, names_of, nearest
+from newtriton.compiler.graph.calls import HINTS, check_call, checked, names_of, nearest
 
 FUNCTIONS = [
     nt.fit, nt.evaluate, nt.compile, nt.from_torch, nt.load, nt.available, nt.digits, nt.split,
@@ -58,6 +59,42 @@ def test_options_of_an_optimizer_and_of_its_class_are_known(
     said = f"{make.__name__} with torch.optim.SGD() has no option {name!r}: its arguments are model"
     assert str(raised.value).startswith(said)
     assert str(raised.value).endswith(f"; {known!r} is nearest")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda model: nt.KFAC(model, weight_decay=0.1),  # type: ignore[call-arg]
+            "KFAC() has no option 'weight_decay': it is a part of the loss, whose curvature is "
+            "taken: give it to nt.compile, or to nt.from_torch",
+        ),
+        (
+            lambda model: nt.FITRE(model, lr=0.1),  # type: ignore[call-arg]
+            "FITRE() has no option 'lr': a step of second order has none",
+        ),
+        (
+            lambda model: nt.MSELoss(reduction="sum"),  # type: ignore[call-arg]
+            "MSELoss() has no option 'reduction': a loss is the mean over samples",
+        ),
+        (
+            lambda model: nt.Linear(3, 4, device="cpu"),
+            "Linear() has no option 'device': the whole network has one: give it to nt.compile",
+        ),
+    ],
+)
+def test_what_other_libraries_have_here_is_said_to_be_elsewhere(
+    call: Callable[[Any], Any], said: str
+) -> None:
+    model = nt.compile(nt.Linear(3), (3,), nt.MSELoss(), device="cpu")
+    with pytest.raises(nt.NewtritonError) as raised:
+        call(model)
+    assert str(raised.value).startswith(said)
+
+
+def test_hints_name_what_there_is() -> None:
+    for hint in HINTS.values():
+        assert all(hasattr(nt, name) for name in re.findall(r"nt\.(\w+)", hint))
 
 
 def test_a_checked_function_is_what_it_was() -> None:
