@@ -11,18 +11,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from functools import partial
+from inspect import getattr_static
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_members
+from ...compiler.graph.errors import NewtritonError, quoted
 from ...compiler.graph.program import Program
 from ..aten.switches import switches
-from ..remaking import Remade
 from .block import BlockDiagonal
-from .state import Spec, State
+from .state import Attributes, Spec, State, Undo
 from .tags import MISSING, Tag
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ..model.model import Model
     from ..pieces.gathering import Asked
     from ..vectors import Vectors
+
+T = TypeVar("T")
 
 Hides = Callable[[float], bool]  # says whether rounding hides a change of h, see `Point.hides`
 FAILURE = 100  # the severity from which on there is no direction
@@ -465,8 +467,10 @@ class StepRule(Part, Stepper, Protocol):
         ...
 
 
-class LinearSolver(Remade, ABC):
+class LinearSolver(Attributes, ABC):
     """The base of solvers: what a solve is, given `prepare`; docs/adding.md writes one.
+
+    Without attributes that `STATE` names a solver carries nothing from step to step.
 
     Examples:
         >>> import newtriton as nt
@@ -485,20 +489,51 @@ class LinearSolver(Remade, ABC):
         with switches(g.device):
             return self.prepare(curvature, damping).solve(g, radius)
 
+    def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
+        """Returns what a state must look like, see `Solver.state_spec`; empty by default."""
+        return {}
+
+    def hold(self) -> Undo:
+        """Returns what puts the solver back to what it is now, a state of its own among it."""
+        own = type(self).state_dict is not Attributes.state_dict
+        return partial(self.load_state_dict, self.state_dict()) if own else super().hold()
+
 
 def check_curvature(what: str, value: Any) -> Curvature:
     """Returns a curvature; raises an error where the value is something else."""
-    return check_members(what, value, ("tags", "mv"), "a curvature, e.g. KroneckerCurvature(model)")
+    return _checked(what, value, Curvature, "a curvature, e.g. KroneckerCurvature(model)")
 
 
 def check_solver(what: str, value: Any) -> Solver:
     """Returns a solver; raises an error where the value is something else."""
-    return check_members(what, value, ("prepare",), "a solver, e.g. KFI()")
+    return _checked(what, value, Solver, "a solver, e.g. KFI(), or a subclass of LinearSolver")
 
 
 def check_rule(what: str, value: Any) -> StepRule:
     """Returns a step rule; raises an error where the value is something else."""
-    return check_members(what, value, ("needs", "propose"), "a step rule, e.g. TrustRegion()")
+    return _checked(what, value, StepRule, "a step rule, e.g. TrustRegion()")
+
+
+def _checked(what: str, value: T, protocol: type, example: str) -> T:
+    """Returns an object that has what a protocol asks of it; nothing of it is called.
+
+    Raises:
+        NewtritonError: names what it lacks.
+    """
+    wanted = {name for kind in protocol.__mro__ for name in vars(kind) if name[0] != "_"}
+    missing = sorted(name for name in wanted if not _has(value, name))
+    if not missing and not isinstance(value, type):
+        return value
+    lacks = ""
+    if 0 < len(missing) < len(wanted):
+        lacks = f", which lacks {', '.join(missing)} of nt.{protocol.__name__}"
+    raise NewtritonError(f"{what} is {quoted(value)}{lacks}: give {example}")
+
+
+def _has(value: object, name: str) -> bool:
+    """Whether an object has an attribute; a property of its class is not computed."""
+    missing = object()
+    return getattr_static(value, name, missing) is not missing or hasattr(value, name)
 
 
 def no_solution(g: Tensor, status: Status, **statistics: int) -> Solution:

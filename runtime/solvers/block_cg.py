@@ -14,14 +14,11 @@ from torch import Tensor
 
 from ..parts.block import BlockDiagonal, Damped, Factorisation
 from ..parts.protocols import LinearSolver, Solution, Status, blocks_of
-from ..parts.state import Attributes, Spec
 from ..parts.tags import Tag
 from ..vectors import System, Vectors
 from .cg import Stop, conjugate_gradients_on_each
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..parts.protocols import Curvature
 
 
@@ -66,7 +63,7 @@ class IterativeInverse:
         return Solution(self.blocks.assembled(x, g), worst, {"cg_iterations": int(sum(counts))})
 
 
-class BlockCG(LinearSolver, Attributes):
+class BlockCG(LinearSolver):
     """Solves (A ⊗ G + γI) x = g per layer by conjugate gradients; diagonal blocks are divided.
 
     Args:
@@ -95,10 +92,6 @@ class BlockCG(LinearSolver, Attributes):
             NewtritonError: the curvature has no blocks.
         """
         return IterativeInverse(blocks_of(curvature), damping, self.stop, curvature.model.vectors)
-
-    def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
-        """Returns nothing to be checked: there is no state."""
-        return {}
 
 
 class MeanCG(BlockCG):

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...compiler.graph.errors import NewtritonError
 from ...compiler.graph.options import check_count, check_number
 from ..parts.protocols import LinearSolver, Solution, Status, check_solver
-from ..parts.state import Attributes, Spec, State, Undo, all_of, held
+from ..parts.state import Spec, State, Undo, all_of, held
 from ..parts.tags import MISSING, Tag
 from ..reading import read
 from ..vectors import Numbers, Operator, System, Vectors
@@ -279,7 +279,7 @@ def _inner(curvature: Curvature) -> Curvature:
     return curvature.preconditioner
 
 
-class Steihaug(LinearSolver, Attributes):
+class Steihaug(LinearSolver):
     """Conjugate gradients in the trust region: minimises gᵀs + ½sᵀ(C + damping·I)s, ‖s‖ ≤ Δ.
 
     Negative curvature is followed to the boundary (Steihaug 1983, Toint 1981). The solution x is
@@ -310,7 +310,3 @@ class Steihaug(LinearSolver, Attributes):
     def prepare(self, curvature: Curvature, damping: float) -> BallInverse:
         """Returns the inverse; nothing is factorised."""
         return BallInverse(curvature, damping, self.stop)
-
-    def state_spec(self, curvature: Curvature) -> Mapping[str, Spec]:
-        """Returns nothing to be checked: there is no state."""
-        return {}

@@ -99,7 +99,8 @@ def fit(
         resume: "never" begins a run in the folder; "auto" goes on with the one in it, or begins
             where there is none, and returns at once where a callback has ended it and callbacks
             are given; "last", "previous" and "best" go on with what was saved last, before, or
-            with the lowest validation loss. A run goes on to the bit.
+            with the lowest validation loss. A run goes on to the bit. Where its optimizer was made
+            with other options before, a warning names them.
         keep: how many of the saved states are kept, besides the best.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A module that cannot be traced is refused in one sentence, which says where; nothing is printed."""
+"""A module that cannot be traced is refused in a sentence, which says where; nothing is printed."""
 
 from __future__ import annotations
 

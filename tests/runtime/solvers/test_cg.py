@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.protocols import Solution, Status
+from newtriton.runtime.parts.protocols import LinearSolver, Solution, Status
+from newtriton.runtime.parts.tags import Tag
 from newtriton.runtime.solvers.cg import (
     Steihaug,
     Stop,
@@ -167,13 +169,16 @@ def test_steihaug_on_a_sphere_of_negative_curvature() -> None:
     torch.testing.assert_close(solution.x, 2.0 * g / g.norm())
 
 
-class Inner:
+class Inner(LinearSolver):
     """A Kronecker solver that is a matrix."""
+
+    name: str = "inner"
+    needs: frozenset[Tag] = frozenset()
 
     def __init__(self, a: Tensor, status: Status = Status.SOLVED) -> None:
         self.a, self.status, self.asked = a, status, []
 
-    def prepare(self, curvature: object, damping: float) -> SimpleNamespace:
+    def prepare(self, curvature: object, damping: float) -> Any:
         def solve(g: Tensor) -> Solution:
             self.asked.append(curvature)
             shift = damping * torch.eye(len(g), dtype=g.dtype)
