@@ -1,6 +1,6 @@
 """Inverses of many matrices by Cholesky factors: equal shapes in one call, one transfer for all.
 
-With S = L Lᵀ and W = L⁻¹, S⁻¹ is WᵀW. On a CPU LAPACK makes it of L, in a third of the operations.
+With S = L Lᵀ and W = L⁻¹, S⁻¹ is WᵀW. On a CPU LAPACK makes it of L, in fewer operations.
 On a GPU large matrices are cut in halves, so that almost all of the work is matrix products:
 
     S = [S₁ ·; B·  S₂],  W = [W₁ 0; −W₂ C W₁  W₂],  C = B W₁ᵀ,  W₂ that of S₂ − C Cᵀ.
