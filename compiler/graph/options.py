@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from .errors import NewtritonError, quoted
+from .errors import NewtritonError, meant, quoted
 
 LONGEST = (1 << 63) - 1  # the largest integer that PyTorch takes
 
@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 
 def check_option(what: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raises an error that lists the choices where the value is none of them."""
+    """Raises an error that lists the choices, and the nearest, where the value is none of them."""
     if not isinstance(value, str) or value not in choices:
-        raise NewtritonError(f"{what} is {quoted(value)}: one of {', '.join(map(repr, choices))}")
+        listed = ", ".join(map(repr, choices))
+        raise NewtritonError(f"{what} is {quoted(value)}: one of {listed}{meant(value, choices)}")
 
 
 def check_number(
