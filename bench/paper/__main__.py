@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 from ...compiler.graph.errors import NewtritonError, meant
 from ...compiler.graph.options import check_count
 from ...runtime.arguments import Parser
-from ..protocol.experiment import Setting
-from ..protocol.results import paragraphs, run
+from ...runtime.reporting.facts import counted
+from ..protocol.experiment import Setting, Size
+from ..protocol.results import Result, paragraphs, run
 from . import pages
 from .papers import EXPERIMENTS, PAPERS
 
@@ -57,8 +59,9 @@ def listing(results: Path) -> str:
         for name, experiment in paper.experiments.items():
             taken = [each.origin for each in _results(results, name)]
             sources |= {_source(origin): None for origin in taken}
-            costs = "".join(f"; {_time(o['seconds'])} at {o['size']} size" for o in taken)
-            lines.append(f"  {name:{width}}  {experiment.question} ({experiment.place}{costs})")
+            costs = ", ".join(f"{_time(o['seconds'])} at {o['size']} size" for o in taken)
+            asks = f"{experiment.question} ({experiment.place})"
+            lines.append(f"  {name:{width}}  {asks}{f': {costs}' * bool(costs)}")
     if sources:
         lines.append(f"Times are those of {results}: {'; '.join(sources)}.")
     return "\n".join(lines)
@@ -66,7 +69,7 @@ def listing(results: Path) -> str:
 
 def _results(folder: Path, name: str) -> list[Result]:
     """Returns what the files of an experiment have: NAME.json, and others as NAME-full.json."""
-    paths = [folder / f"{name}{end}.json" for end in ("", *(f"-{size}" for size in SIZES))]
+    paths = [folder / f"{name}{end}.json" for end in ("", *(f"-{size}" for size in get_args(Size)))]
     return [Result.load(path) for path in paths if path.exists()]
 
 

@@ -55,7 +55,10 @@ def test_what_is_mistyped_takes_one_line(arguments, message, capsys) -> None:
     [
         (["bench", "paper", "--list"], {"rest": ["--list"]}),  # options of the measurement
         (["bench", "--qui"], {"quick": True}),  # the beginning is enough
-        (["train", "--output", "a", "--note", "--zzz is no option"], {"note": "--zzz is no option"}),
+        (
+            ["train", "--output", "a", "--note", "--zzz is no option"],
+            {"note": "--zzz is no option"},
+        ),
         (["train", "--output=--zzz"], {"output": "--zzz"}),
         (["--version", "train", "--output", "a"], {"version": True}),
     ],
