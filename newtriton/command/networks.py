@@ -24,6 +24,7 @@ from ..runtime.model.model import Model
 from .catalogue import DEFAULT, LOSSES, NETWORKS
 from .references import named, needed, users_code
 
+LOSS = "ce"  # unless one is given
 OPTIONS = ("classes", "init", "batch_norm")  # that a network may take
 
 
@@ -43,7 +44,7 @@ def add_network(command: ArgumentParser, net: str | None) -> None:
         f"one{shown}",
     )  # fmt: skip
     add(
-        "--loss", default="ce", metavar="NAME",
+        "--loss", default=LOSS, metavar="NAME",
         help=f"the loss of a sample: {', '.join(LOSSES)}; {user} {DEFAULT}",
     )  # fmt: skip
     add(

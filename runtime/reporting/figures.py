@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.graph.errors import NewtritonError, one_line
 from ...compiler.graph.options import check_names, check_option
-from ..disk import unwritable
-from ..training import files
-from . import colours
+from ..charting import colours
+from ..charting.saving import charts
 from .charts import draw
 from .quantities import AXES, AXIS, recorded
 from .reading import Run
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (3.75, 2.35)  # inches of a chart in a page
-CELL = (5.2, 3.3)  # inches of a chart in a picture
 FINE = re.compile(r"-?\d+\.\d{3,}")  # numbers that are finer than can be seen
 # Text stays text, and names of parts are the same each time.
 AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "newtriton"}
@@ -39,8 +36,6 @@ def figure_of(runs: Sequence[Run], what: Sequence[str], against: Sequence[str]) 
     Raises:
         NewtritonError: an axis is unknown, or no run has recorded a quantity.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 (slow to import)
-
     for axis in check_names("against", against):
         check_option("against", axis, AXES)
     known = recorded(runs)
@@ -48,9 +43,7 @@ def figure_of(runs: Sequence[Run], what: Sequence[str], against: Sequence[str]) 
         check_option("what", name, tuple(known))
     if not what or not against:
         raise NewtritonError("there is nothing to draw: name a quantity and an axis")
-    size = CELL[0] * len(what), CELL[1] * len(against)
-    figure = Figure(figsize=size, layout="constrained", facecolor=colours.PAPER)
-    rows = figure.subplots(len(against), len(what), squeeze=False)
+    figure, rows = charts(len(against), len(what))
     for row, axis in zip(rows, against, strict=True):
         for axes, name in zip(row, what, strict=True):
             axes.set_title(
@@ -65,21 +58,6 @@ def figure_of(runs: Sequence[Run], what: Sequence[str], against: Sequence[str]) 
             labelcolor=colours.INK, fontsize=10,
         )  # fmt: skip
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a picture into a file, whose ending says in which format.
-
-    Raises:
-        NewtritonError: Matplotlib knows no such format, or the file cannot be written.
-    """
-    try:
-        files.make_folder(path.parent)
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    except ValueError as error:  # of an ending that Matplotlib does not know
-        raise NewtritonError(f"{path} cannot be drawn: {error}") from error
 
 
 def inline(drawn: Callable[[Axes], object], prefix: str) -> str:

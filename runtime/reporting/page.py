@@ -10,9 +10,10 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from ...compiler.graph.errors import one_line
+from ..charting import colours
+from ..charting.spectra import MATRICES, draw_spectra, title
 from ..tracking.events import now
-from . import colours
-from .charts import draw, draw_spectra
+from .charts import draw
 from .facts import (
     Fact,
     differing,
@@ -31,7 +32,6 @@ from .style import style_sheet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MATRICES = {"hessian": "Hessian", "ggn": "Gauss–Newton matrix"}
 ROWS = 200  # of a table of epochs
 NAMED = 80  # characters of a name
 LONGEST = 400  # of a value
@@ -203,11 +203,11 @@ class Charts:
 
     def _spectra(self) -> Iterator[str]:
         """Yields a chart of all spectra of one matrix."""
-        for matrix, name in MATRICES.items():
-            runs = [r for r in self._runs if r.spectrum is not None and r.spectrum.matrix == matrix]
-            if runs:
-                drawn = partial(draw_spectra, runs=self._runs, matrix=matrix)
-                yield self._figure(f"Density of the eigenvalues of the {name}", drawn)
+        taken = [run.spectrum for run in self._runs]
+        for matrix in MATRICES:
+            spectra = [s if s is not None and s.matrix == matrix else None for s in taken]
+            if any(spectra):
+                yield self._figure(title(matrix), partial(draw_spectra, spectra=spectra))
 
     def _figure(self, caption: str, drawn: Callable[[Axes], object]) -> str:
         """Returns a chart with what it is called."""

@@ -58,6 +58,7 @@ def test_inspect_draws_programs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "linearize: kernels for sm_90" in picture.read_text("utf-8")
     assert cli.main([*command, "--html", str(page), "--program", "all", "--net", "mlp"]) == 0
     assert page.read_text("utf-8").count('<section id="p') == len(catalogue.PROGRAMS)
+    assert "mlp with loss ce, the default<" in page.read_text("utf-8")
     assert cli.main([*command, "--svg", str(picture), "--backend", "aten"]) == 0
     assert "PyTorch's operators" in picture.read_text("utf-8")
     assert not capsys.readouterr().out
@@ -74,6 +75,7 @@ def test_a_page_says_why_a_program_is_missing(tmp_path: Path) -> None:
     command = ["inspect", "--net", "mlp", "--loss", "margin", "--input", "4", "--classes", "2"]
     assert cli.main([*command, "--html", str(page), "--program", "all"]) == 0
     assert "ggnvp: " in page.read_text("utf-8")
+    assert "mlp with loss margin<" in page.read_text("utf-8")
 
 
 def test_inspect_refuses_images_that_are_too_small(capsys):
