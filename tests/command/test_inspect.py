@@ -122,6 +122,18 @@ def test_inspect_diagnoses_both_matrices_on_all_data(
     assert "\n\nggn\n" in text
 
 
+def test_inspect_draws_densities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = nt.Samples(*(part[:40] for part in nt.digits()[0]))
+    net = nt.Sequential(nt.AdaptiveAvgPool2d(2), nt.Flatten(), nt.Linear(10))
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: (few, few))
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", lambda: net)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*INSPECT, "density", "--plot", "a.svg"]) == 0
+    text = Path("a.svg").read_text("utf-8")
+    assert "Hessian" in text and "Gauss–Newton matrix" in text
+    assert cli.main([*INSPECT, "density", "--plot", "a.docx"]) == 2
+
+
 def test_inspect_takes_networks_of_the_users(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +173,8 @@ def test_the_pictures_of_how_it_works_are_what_its_commands_draw(
         ([], "--input is needed without --diagnose"),
         (["--input", "1x8x8", "--data", "digits"], "--data means nothing without --diagnose"),
         (["--input", "1x8x8", "--damping", "0"], "--damping means nothing without --diagnose"),
+        (["--input", "1x8x8", "--plot", "x"], "--plot means nothing without --diagnose"),
+        ([*INSPECT[3:], "spectrum", "--plot", "x"], "--plot is for --diagnose density"),
         (["--input", "1x8x8", "--all"], "--all means nothing without --diagnose"),
         (["--diagnose", "errors", "--graph"], "--graph means nothing with --diagnose"),
         (["--diagnose", "errors", "--svg", "x"], "--svg means nothing with --diagnose"),
