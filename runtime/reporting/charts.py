@@ -54,8 +54,7 @@ def draw(axes: Axes, runs: Sequence[Run], quantity: Quantity, against: str) -> b
         middle, room = values[0], 0.5 * abs(values[0]) or 1.0
         axes.set_ylim(middle - room, middle + room)
     elif not is_log and (math.isfinite(low) or math.isfinite(high)):
-        room = 0.06 * ((high if math.isfinite(high) else values.max())
-                       - (low if math.isfinite(low) else values.min()))  # fmt: skip
+        room = 0.06 * (min(high, values.max()) - max(low, values.min()))
         axes.set_ylim(
             low - room if math.isfinite(low) else None, high + room if math.isfinite(high) else None
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SIZE = (3.75, 2.35)  # inches of a chart in a page
 FINE = re.compile(r"-?\d+\.\d{3,}")  # numbers that are finer than can be seen
+SIZED = re.compile(r'\b(?:width|height)="[^"]*"\s*')  # a picture in a page is as wide as its place
 # Text stays text, and names of parts are the same each time.
 AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "newtriton"}
 
@@ -84,20 +85,16 @@ def inline(drawn: Callable[[Axes], object], prefix: str) -> str:
 
 def _of_page(text: str, prefix: str) -> str:
     """Returns what is left of a file of SVG inside of a page."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style .*?</style>", "", text, flags=re.DOTALL)
+    text = text[text.index("<svg") :].replace("xlink:href", "href")
+    text = re.sub(r"<metadata>.*?</metadata>\s*|<style .*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'(?:xmlns(?::xlink)?|version)="[^"]*"\s*', "", text)
-    text = re.sub(r'^<svg ([^>]*?)(?:width|height)="[^"]*"\s*', r"<svg \1", text)
-    text = re.sub(r'^<svg ([^>]*?)(?:width|height)="[^"]*"\s*', r"<svg \1", text)
-    text = text.replace("xlink:href", "href")
+    text = re.sub(r"^<svg [^>]*", lambda tag: re.sub(SIZED, "", tag[0]), text)
     used = {*re.findall(r'(?:href="#|url\(#)([\w-]+)', text)}
     text = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in used else "", text)
     text = re.sub(r'((?: id="|href="#|url\(#))([\w-]+)', rf"\g<1>{prefix}\2", text)
     text = re.sub(r"font-family: [^;\"]*;?\s*", "", text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
-    text = re.sub(r"<g/>|<defs>\s*</defs>", "", text)
+    text = re.sub(r' transform="rotate\(-0 [^"]*"|<g/>|<defs>\s*</defs>', "", text)
     text = re.sub(r"<[^>]+>", lambda tag: FINE.sub(_rounded, tag[0]), text)
     for name, (light, _) in colours.VARIABLES.items():
         text = text.replace(light, f"var(--{name})")
