@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .products import is_large, times_transposed
 
-PANEL = 128  # columns of which products still run at a processor's full speed
+PANEL = 256  # columns of which products of few rows still run at full speed
 NARROW = 64  # columns below which products are not worth oneDNN's packing
 
 

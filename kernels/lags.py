@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .contraction import Pair, Tiles
-from .patch_gram import lags_of
+from .patch_gram import lags_of, windows
 
 
 @triton.jit
@@ -198,8 +198,8 @@ class PatchGeometry:
     @property
     def patches(self) -> int:
         """The number of patches of one image."""
-        windows = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        return math.prod((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in windows)
+        window = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return math.prod(windows(*along) for along in window)
 
     def scratch(self, split: int) -> int:
         """Returns the number of elements of all products."""

@@ -8,9 +8,13 @@ rectangle products. Nothing is computed twice, nothing is subtracted, and no pat
 
 A rectangle is not dense in memory, but each of its rows is. Of few channels, C ≤ 64, the products
 of the rows are taken where they lie, and summed: H·C² numbers, no more than the pixels that are
-read as C ≤ W·N. Of more channels rectangles are copied, for faster products. Patches that share no
-pixel, as those of kernels no longer than the stride, are no more numbers than the image: they are
-written as rows.
+read as C ≤ W·N. Of more channels rectangles are copied, for faster products.
+
+Where a product is short beside its call, the rows of patches are written: kw·C numbers a position,
+the channels of an image whose taps lie along the other axis alone. That is up to kw/2 times the
+arithmetic, in a few calls: a 5×5 kernel has a thousand rectangles, and 25 of rows. Patches that
+share no pixel, as those of kernels no longer than the stride, are no more numbers than the image:
+they are written whole.
 
 Images are N×H×W×C; results are in (tap, channel) order.
 """
@@ -32,6 +36,8 @@ from .products import is_large, times_transposed
 
 NARROW = 64  # channels of which copies of rectangles would take longer than their products
 
+CALL = 1_500_000  # multiplications that take as long as a rectangle of few channels and pixels
+
 Pair = tuple[int, int]
 
 
@@ -50,10 +56,15 @@ class Axis:
     taps: tuple[tuple[int, int, int, int], ...]
 
 
+def windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Returns the number of patches along one axis."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
 @lru_cache(maxsize=1024)
 def axes_of(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[Axis, ...]:
     """Returns all lags and phases along one axis that have anything to sum."""
-    count = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    count = windows(size, kernel, stride, padding, dilation)
     ranges: dict[Pair, dict[Pair, range]] = {}
     for tap in range(kernel):
         first = dilation * tap - padding
@@ -116,6 +127,11 @@ def multiplications(lags: tuple[Lag, ...]) -> int:
     return sum(sum(map(len, lag.y.segments)) * sum(map(len, lag.x.segments)) for lag in lags)
 
 
+def rectangles(lags: tuple[Lag, ...]) -> int:
+    """Returns the number of rectangles of all lags."""
+    return sum(len(lag.y.segments) * len(lag.x.segments) for lag in lags)
+
+
 def patch_gram(
     a: Tensor,
     kernel: Pair,
@@ -144,7 +160,7 @@ def patch_gram(
         the Gram matrix, D×D with D = kh·kw·C/groups (+ 1), rows in (tap, channel) order; for
         several groups groups×D×D.
     """
-    _, height, width, channels = a.shape
+    batch, height, width, channels = a.shape
     taps, c = math.prod(kernel), channels // groups
     d = taps * c + homogeneous
     result = empty((groups, d, d), a.dtype, a.device) if out is None else out.view(groups, d, d)
@@ -156,14 +172,23 @@ def patch_gram(
         gram(rows[0] if groups == 1 else rows, homogeneous, scale, found)
         return found if out is None else out
     lags = lags_of((height, width), kernel, stride, padding, dilation)
+    if groups == 1 and kernel[1] > 1:
+        down = (kernel[0], 1), (stride[0], 1), (padding[0], 0), (dilation[0], 1)
+        places = windows(width, kernel[1], stride[1], padding[1], dilation[1])
+        of_rows = lags_of((height, places), *down)
+        more = multiplications(of_rows) * (kernel[1] * c) ** 2 - multiplications(lags) * c**2
+        if batch * more <= CALL * (rectangles(lags) - rectangles(of_rows)):
+            rows = _rows_of_patches(a, kernel[1], stride[1], padding[1], dilation[1])
+            patch_gram(rows, *down, 1, homogeneous, scale, result)
+            return found if out is None else out
     if sum(len(lag.y.taps) * len(lag.x.taps) for lag in lags) < taps * (taps + 1) // 2:
         result.zero_()  # taps that never meet inside the image
     image = a.permute(1, 2, 0, 3).contiguous()
-    most = max((len(lag.y.segments) * len(lag.x.segments) for lag in lags), default=0)
+    most = max((rectangles((lag,)) for lag in lags), default=0)
     spare = a.new_empty(most * groups * c * c)
     for lag in lags:
-        rectangles = (len(lag.y.segments), len(lag.x.segments))
-        products = spare[: math.prod(rectangles) * groups * c * c].view(*rectangles, groups, c, c)
+        down_across = len(lag.y.segments), len(lag.x.segments)
+        products = spare[: rectangles((lag,)) * groups * c * c].view(*down_across, groups, c, c)
         for i, y in enumerate(lag.y.segments):
             for j, x in enumerate(lag.x.segments):
                 here = _rectangle(image, y, x)
@@ -184,6 +209,13 @@ def _disjoint(a: Tensor, kernel: Pair, stride: Pair, groups: int) -> Tensor:
     patches = a.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])
     patches = patches.unflatten(3, (groups, -1)).permute(3, 0, 1, 2, 5, 6, 4)
     return patches.reshape(groups, math.prod(patches.shape[1:4]), -1)
+
+
+def _rows_of_patches(a: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Returns the image of rows of patches, N×H×W'×(taps·C), which lies as H×W'×N×(taps·C)."""
+    padded = torch.nn.functional.pad(a, (0, 0, padding, padding))
+    rows = padded.unfold(2, dilation * (taps - 1) + 1, stride)[..., ::dilation]
+    return rows.permute(1, 2, 0, 4, 3).flatten(3).permute(2, 0, 1, 3)
 
 
 def _product(here: Tensor, there: Tensor, scale: float, out: Tensor) -> None:
@@ -241,11 +273,8 @@ def _append_ones(
                     start = (i * kernel[1] + k) * c
                     result[:, -1, start : start + c] = rows[_span(lag.x, x0, x1)].sum(0)
     result[:, :-1, -1] = result[:, -1, :-1]
-    count = [
-        (n + 2 * p - e * (k - 1) - 1) // s + 1
-        for n, k, s, p, e in zip((height, width), kernel, stride, padding, dilation, strict=True)
-    ]
-    result[:, -1, -1].fill_(scale * batch * math.prod(count))
+    window = zip((height, width), kernel, stride, padding, dilation, strict=True)
+    result[:, -1, -1].fill_(scale * batch * math.prod(windows(*along) for along in window))
 
 
 def _span(axis: Axis, first: int, stop: int) -> slice:

@@ -1,8 +1,9 @@
 """The most memory that a call takes, in a process that makes nothing else.
 
 On a CPU it is what the resident set grows by at its peak, on a GPU what PyTorch has allocated. The
-call is made on two samples before: code is loaded, ours has derived its programs. A call that is
-compiled for its batch is made on the whole batch before. Calls run in one thread here.
+call is made on one sample fewer before: code is loaded, ours has derived its programs, and nothing
+lies there for this batch. A call that is compiled for its batch is made on the whole batch before.
+Calls run in one thread here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from .measuring import Place, Row
 from .problem import Problem
 from .sides import SIDES, clause
 
-FEW = 2
 Task = tuple[str, str, str]  # a side's name, a provider's, an operation
 
 
@@ -41,7 +41,7 @@ def peak(name: str, batch: int, device: str, task: Task) -> int:
     if call.peak is not None:
         return call.peak()
     whole = problem.samples
-    problem.samples = whole if call.compiles else FEW
+    problem.samples = whole if call.compiles else whole - 1
     call.run()
     problem.samples = whole
     if problem.x.device.type == "cpu":

@@ -45,7 +45,10 @@ def _gram(node: Node, batch: int) -> int:
 
 
 def _patch_gram(node: Node, batch: int) -> int:
-    """Counts the products over rectangles that are computed, not the larger one over patches."""
+    """Counts the products over rectangles, not the larger one over patches.
+
+    On PyTorch's operators few numbers are taken in fewer and longer products (`patch_gram`).
+    """
     image = node.inputs[0]
     window = (node[k] for k in ("kernel", "stride", "padding", "dilation"))
     ys, xs = (_lags(*axis) for axis in zip(image.shape[-3:-1], *window, strict=True))

@@ -29,14 +29,22 @@ _ACTIVATIONS: dict[Expr, tuple[Callable[..., Tensor], Callable[[Tensor, Tensor],
 }
 
 
+# Derivatives of functions whose value is at hand, as `rewriting` has it.
+_OF_VALUES: dict[Expr, Callable[[Tensor, Tensor], Tensor]] = {
+    1.0 - var(0) * var(0): aten.tanh_backward,
+    (1.0 - var(0)) * var(0): aten.sigmoid_backward,
+}
+
+
 def _table() -> dict[Expr, Callable[..., Tensor]]:
     table: dict[Expr, Callable[..., Tensor]] = {}
+    slopes = list(_OF_VALUES.items())
     for expr, (forward, backward) in _ACTIVATIONS.items():
         table[expr] = forward
-        slope = scalar.derivative(expr, 0)
+        slopes.append((scalar.derivative(expr, 0), backward))
+    for slope, backward in slopes:
         table[slope * var(1)] = lambda s, ct, f=backward: f(ct, s)
-        swapped = scalar.substitute(slope, {0: var(1)})
-        table[swapped * var(0)] = lambda ct, s, f=backward: f(ct, s)
+        table[scalar.substitute(slope, {0: var(1)}) * var(0)] = backward
     return table
 
 

@@ -1,25 +1,30 @@
-"""Fewer passes over large values: what does not vary along an axis is computed without it.
+"""Less work on large values: what is there, or does not vary along an axis, is not computed again.
 
-Two rules, by value (loop-invariant code motion; Aho, Lam, Sethi & Ullman 2006, section 9.5):
+Three rules, by value (common subexpressions and loop-invariant code motion; Aho, Lam, Sethi &
+Ullman 2006, sections 9.1 and 9.5):
 
+- a function in a map that another map has computed of the same operands is read from there;
 - a part of a map that reads only copies of one shape is computed before it is copied;
 - a factor that does not vary along the axes of a sum is taken out of it, term by term.
 
-A batch norm then takes one product and one addition an element, and its backward pass two passes:
-one for the sums, one for the adjoint.
+The derivative of tanh then reads tanh, as PyTorch's does. A batch norm takes one product and one
+addition an element, and its backward pass two passes: one for the sums, one for the adjoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...compiler.functions.shapes import count
 from ...compiler.graph import ops, scalar
 from ...compiler.graph.ir import LEAVES, Graph, Node, Op
 from ...compiler.graph.scalar import Expr, var
+from ...compiler.streaming.wide import recomputed
 
 Axes = tuple[int, ...]
 Given = frozenset[Node]  # nodes whose operands are not at hand
+Call = tuple[Expr, tuple[Node, ...]]  # a function of one element of its operands
+ARITHMETIC = frozenset({"var", "const", "batch", "add", "mul", "where"})  # is not looked up
 
 
 def rewritten(graph: Graph) -> dict[Node, Node]:
@@ -29,18 +34,49 @@ def rewritten(graph: Graph) -> dict[Node, Node]:
         graph: what to run.
     """
     new: dict[Node, Node] = {}
-    for node in graph.nodes():
-        if node.op in LEAVES or node in graph.given:
+    nodes = graph.nodes()
+    passing, known = recomputed(nodes), dict[Call, Node]()
+    for node in nodes:
+        at_hand = node.op in LEAVES or node in graph.given
+        inputs = tuple(new.get(x, x) if at_hand else new[x] for x in node.inputs)
+        if at_hand:
             new[node] = node
-            continue
-        inputs = tuple(new[x] for x in node.inputs)
-        if node.op is Op.MAP:
-            new[node] = _hoisted(node["expr"], inputs, graph.given)
+        elif node.op is Op.MAP:
+            new[node] = _hoisted(*_reusing(node["expr"], inputs, known), graph.given)
         elif node.op is Op.REDUCE_SUM:
             new[node] = _sum(inputs[0], node["axes"], graph.given)
         else:
             new[node] = ops.remake(node, inputs)
+        if node.op is Op.MAP and node not in passing and (call := _call(node["expr"], inputs)):
+            known.setdefault(call, new[node])
     return new
+
+
+def _call(expr: Expr, inputs: Sequence[Node]) -> Call | None:
+    """Returns a function and its operands, in an order of their own; None for arithmetic."""
+    if expr.op in ARITHMETIC:
+        return None
+    places = scalar.operands(expr)
+    operands = sorted({inputs[i] for i in places}, key=id)
+    names = {i: var(operands.index(inputs[i])) for i in places}
+    return scalar.substitute(expr, names), tuple(operands)
+
+
+def _reusing(
+    expr: Expr, inputs: Sequence[Node], known: Mapping[Call, Node]
+) -> tuple[Expr, Sequence[Node]]:
+    """Returns an expression and its operands, functions that are known being among these."""
+    operands = list(inputs)
+
+    def visit(part: Expr) -> Expr:
+        call = _call(part, inputs)
+        if call is None or call not in known:
+            return scalar.rebuild(part, [visit(a) for a in part.args]) if part.args else part
+        if known[call] not in operands:
+            operands.append(known[call])
+        return var(operands.index(known[call]))
+
+    return visit(expr), operands
 
 
 def _map(expr: Expr, inputs: Sequence[Node]) -> Node:
@@ -52,7 +88,7 @@ def _map(expr: Expr, inputs: Sequence[Node]) -> Node:
     return ops.map_(scalar.substitute(expr, names), *(inputs[i] for i in places))
 
 
-def _hoisted(expr: Expr, inputs: tuple[Node, ...], given: Given) -> Node:
+def _hoisted(expr: Expr, inputs: Sequence[Node], given: Given) -> Node:
     """Returns a map whose parts that read only copies along equal axes are taken before these."""
     operands = list(inputs)
     copies: dict[tuple, set[int]] = {}

@@ -67,22 +67,23 @@ class EigenbasisBlock(MatrixBlock):
             self._take(_in_identity(new.pair))
         else:
             super().average(new.pair, weight)
-        mine = self.tensors
+        mine, weight = self.tensors, 1.0 if first else weight
         if anew or first:
             known = mine if self.refines and not first else {}
             a, g = yield [Symmetric(mine[x], basis=known.get(f"basis_{x}")) for x in ("A", "G")]
             if a is not None and g is not None:  # otherwise the basis stays: any will do
-                self._turn(a.vectors, g.vectors)
+                if weight < 1.0:  # otherwise nothing is left of S
+                    mine["S"] = self._turned(a.vectors, g.vectors)
+                mine["basis_A"], mine["basis_G"] = a.vectors, g.vectors
         moments = new.moments(mine["basis_A"], mine["basis_G"])
         yield []  # until every layer has its basis
-        mine["S"] = torch.lerp(mine["S"], moments(), 1.0 if first else weight)
+        mine["S"] = torch.lerp(mine["S"], moments(), weight)
 
-    def _turn(self, basis_a: Tensor, basis_g: Tensor) -> None:
-        """Moves to another basis, in which S becomes the diagonal of what the block has been."""
+    def _turned(self, basis_a: Tensor, basis_g: Tensor) -> Tensor:
+        """Returns S in another basis: the diagonal there of what the block is."""
         mine = self.tensors
         turn_a, turn_g = basis_a.mT @ mine["basis_A"], basis_g.mT @ mine["basis_G"]
-        mine["S"] = turn_g.square_() @ mine["S"] @ turn_a.square_().mT
-        mine["basis_A"], mine["basis_G"] = basis_a, basis_g
+        return turn_g.square_() @ mine["S"] @ turn_a.square_().mT
 
     def _in_basis(self, m: Tensor, factor: Tensor) -> Tensor:
         """Returns M with its elements in the basis multiplied by a factor each."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import newtriton.kernels.patch_gram as module
 from newtriton.kernels.patch_gram import (
     NARROW,
     Pair,
@@ -20,6 +21,7 @@ from newtriton.kernels.patch_gram import (
     multiplications,
     patch_gram,
     patch_gram_reference,
+    rectangles,
 )
 from tests.tolerances import relative_error
 
@@ -46,11 +48,18 @@ WINDOWS: list[tuple[Pair, Pair, Pair, Pair, Pair]] = [
 ]
 
 
+@pytest.fixture(params=[-(1 << 60), 1 << 60], ids=["rectangles", "rows"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a patch Gram be taken in one of its two ways, whichever is faster."""
+    monkeypatch.setattr(module, "CALL", request.param)
+
+
 def image(batch: int, size: Pair, channels: int, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(batch + 10 * channels)
     return torch.randn(batch, *size, channels, dtype=dtype, generator=generator)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("homogeneous", [False, True])
 @pytest.mark.parametrize(("channels", "groups"), [(3, 1), (4, 2), (3, 3)])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
@@ -73,19 +82,23 @@ def between(low: int, high: int) -> st.SearchStrategy[Pair]:
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(
     between(1, 9), between(1, 4), between(1, 3), between(0, 4), between(1, 3),
-    st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans(),
+    st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_any_window_on_any_map(
     size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
-    batch: int, groups: int, width: int, homogeneous: bool,
+    batch: int, groups: int, width: int, homogeneous: bool, by_rows: bool,
 ) -> None:  # fmt: skip
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     assume(all(n + 2 * p > r for n, p, r in zip(size, padding, reach, strict=True)))
     a = image(batch, size, groups * width)
     window = (kernel, stride, padding, dilation, groups, homogeneous)
-    assert relative_error(patch_gram(a, *window), patch_gram_reference(a, *window)) <= 1e-12
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CALL", 1 << 60 if by_rows else -(1 << 60))
+        value = patch_gram(a, *window)
+    assert relative_error(value, patch_gram_reference(a, *window)) <= 1e-12
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_equals_im2col_in_float32(window: tuple[Pair, Pair, Pair, Pair, Pair]) -> None:
     size, *rest = window
@@ -96,6 +109,7 @@ def test_equals_im2col_in_float32(window: tuple[Pair, Pair, Pair, Pair, Pair]) -
     assert relative_error(value, expected) <= 1e-5
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_every_element_of_out_is_written(
@@ -109,6 +123,7 @@ def test_every_element_of_out_is_written(
     assert relative_error(out, expected) <= 1e-12
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("channels", [NARROW, NARROW + 1])
 def test_few_and_many_channels(channels: int) -> None:
     """Rows are multiplied where they lie, or rectangles copied, the result is the same."""
@@ -192,10 +207,10 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
 def test_nothing_larger_than_the_image_is_made(stride: Pair) -> None:
-    a = image(16, (8, 8), 32)
+    a = image(64, (8, 8), 64)
     window = ((3, 3), stride, (1, 1))
-    out = torch.empty(9 * 32, 9 * 32, dtype=a.dtype)
-    im2col = 16 * 9 * 32 * 64 // math.prod(stride)
+    out = torch.empty(9 * 64, 9 * 64, dtype=a.dtype)
+    im2col = 64 * 9 * 64 * 64 // math.prod(stride)
     with Largest(out) as reference:
         patch_gram_reference(a, *window)
     with Largest(out) as ours:
@@ -204,9 +219,37 @@ def test_nothing_larger_than_the_image_is_made(stride: Pair) -> None:
 
 
 def test_rows_of_few_channels_are_not_copied() -> None:
-    a = image(4, (8, 8), 16).permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3)
+    a = image(256, (8, 8), 16).permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3)
     out = torch.empty(9 * 16, 9 * 16, dtype=a.dtype)
     with Largest(out, a) as ours:
         patch_gram(a, (3, 3), padding=(1, 1), out=out)
     most = max(8 * 16 * 16, 9 * 16 * 16)  # products of rows, and of a lag's rectangles
     assert ours.numel <= most < a.numel()
+
+
+def test_few_numbers_are_taken_in_few_products() -> None:
+    """The second convolution of LeNet: rows of patches, until a batch is too large for them."""
+    window = ((5, 5), (1, 1), (0, 0), (1, 1))
+    by_rows = lags_of((14, 10), (5, 1), *window[1:])
+    assert rectangles(lags_of((14, 14), *window)) == 881 and rectangles(by_rows) == 25
+    few, many = image(64, (14, 14), 6, torch.float32), image(4096, (14, 14), 6, torch.float32)
+    out = torch.empty(150, 150)
+    with Largest(out) as largest, Calls() as calls:
+        patch_gram(few, (5, 5), out=out)
+    assert calls.products == 25
+    assert largest.numel == 64 * 14 * 10 * 30  # rows of five taps of six channels
+    with Largest(out) as largest:
+        patch_gram(many, (5, 5), out=out)
+    assert largest.numel == many.numel()
+
+
+class Calls(TorchDispatchMode):
+    """Counts products of matrices."""
+
+    products = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.products += func.overloadpacket in (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
+        return func(*args, **(kwargs or {}))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import newtriton.runtime.parts.cholesky as module
 from newtriton.runtime.parts.cholesky import HALVED, System, inverses
 
 from ...tolerances import assert_close, relative_error
@@ -15,10 +16,17 @@ from ..stand_in import positive, seeded
 from ..transfers import counted
 
 
+@pytest.fixture(params=[True, False], ids=["lapack", "products"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has matrices be inverted as on a CPU and as on a GPU."""
+    monkeypatch.setattr(module, "by_lapack", lambda _: request.param)
+
+
 def system(n: int, seed: int, damping: float = 0.3, dtype: torch.dtype = torch.float64) -> System:
     return System(positive(n, seed).to(dtype), torch.tensor(damping, dtype=torch.float64))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_inverses_are_those_of_each_alone(dtype: torch.dtype) -> None:
     given = [system(n, seed, 0.1 * seed, dtype) for seed, n in enumerate((3, 5, 3, 1, 5, 3))]
@@ -50,6 +58,7 @@ def conditioned(n: int, condition: float) -> Tensor:
     return 0.5 * (matrix + matrix.mT)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("n", [2 * HALVED - 100, 2 * HALVED + 77])
 @pytest.mark.parametrize("condition", [1e2, 1e5])
 def test_solutions_are_as_good_as_those_by_substitution(n: int, condition: float) -> None:
@@ -69,6 +78,7 @@ def test_solutions_are_as_good_as_those_by_substitution(n: int, condition: float
     assert error <= 4 * relative_error(substituted, expected)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("n", [3, 2 * HALVED])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -10.0])
 def test_one_matrix_without_an_inverse_leaves_the_others_alone(bad: float, n: int) -> None:
@@ -83,6 +93,7 @@ def test_one_matrix_without_an_inverse_leaves_the_others_alone(bad: float, n: in
             assert inverse is not None and other is not None and torch.equal(inverse, other)
 
 
+@pytest.mark.usefixtures("way")
 def test_one_group_without_an_inverse_or_a_damping_that_is_nan() -> None:
     eye = torch.eye(2)
     dampings = torch.zeros(2)
@@ -93,6 +104,8 @@ def test_one_group_without_an_inverse_or_a_damping_that_is_nan() -> None:
 
 @pytest.mark.parametrize("name", ["cholesky_ex", "solve_triangular"])
 def test_an_error_of_the_library_is_no_inverse(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(module, "by_lapack", lambda _: False)
+
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR")
 
