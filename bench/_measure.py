@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..compiler.graph.errors import NewtritonError
+from ..runtime.arguments import Parser
 from ..runtime.disk import read_json
 
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ def machine() -> dict[str, Any]:
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Returns a parser of `--rounds` and `--json`, which every measurement takes."""
-    result = argparse.ArgumentParser(description=description)
+    result = Parser(description=description)
     result.add_argument("--rounds", type=int, default=7, help="runs of each call")
     result.add_argument("--json", type=Path, help="where to write the rows")
     return result

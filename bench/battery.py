@@ -10,7 +10,6 @@ loss that is not finite or above its start. What `--json` has is not run again w
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -27,6 +26,7 @@ import torch
 import newtriton as nt
 
 from ..compiler.graph.errors import MissingRule, NewtritonError
+from ..runtime.arguments import Parser
 from ._entrants import ENTRANTS, Entrant, Makes, Steps
 from ._measure import known_rows, machine
 from ._problems import PROBLEMS, Problem
@@ -248,7 +248,7 @@ def warm_up(entrants: Iterable[Entrant]) -> None:
 
 def main() -> None:
     """Prints a table after all runs."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--problems",
         nargs="+",

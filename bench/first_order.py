@@ -8,7 +8,6 @@ at work, without the time of measuring losses. Adam's rows that `--json` has are
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import newtriton as nt
 
 from ..compiler.language.loss import Loss
 from ..compiler.language.network import Layer
+from ..runtime.arguments import Parser
 from ._measure import known_rows, report
 
 Optimizer: TypeAlias = nt.SecondOrder | nt.TorchOptimizer
@@ -147,7 +147,7 @@ def compare(name: str, updates: int, known: list[Row], keep: Callable[[Row], Non
 
 def main() -> None:
     """Prints the rows after every run."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--problem", choices=PROBLEMS, action="append", help="all unless given")
     parser.add_argument("--updates", type=int, default=500, help="of Adam, and at most of others")
     parser.add_argument("--json", type=Path, help="where to write the rows")

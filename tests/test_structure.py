@@ -54,6 +54,7 @@ ROOMS = (
     "runtime/solvers",
     "runtime/rules",
     "runtime/optimizers",
+    "runtime/charting",
     "runtime/tracking",
     "runtime/training",
     "runtime/diagnostics",

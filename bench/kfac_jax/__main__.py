@@ -8,7 +8,6 @@ losses are measured by our model, with its weights. Milliseconds are the median 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch.nn.functional import avg_pool2d
 import newtriton as nt
 
 from ...compiler.graph.errors import NewtritonError
+from ...runtime.arguments import Parser
 from .._measure import report
 from ..first_order import METHODS, Adam
 
@@ -192,7 +192,7 @@ def compare(
 
 def main() -> None:
     """Prints the rows after every run."""
-    parser = argparse.ArgumentParser(prog="newtriton bench kfac_jax", description=__doc__)
+    parser = Parser(prog="newtriton bench kfac_jax", description=__doc__)
     parser.add_argument("--full", action="store_true", help="the paper's autoencoder and curves")
     parser.add_argument("--updates", type=int, default=500, help="of Adam, and at most of others")
     parser.add_argument(

@@ -23,6 +23,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ...compiler.graph.errors import NewtritonError
+from ...runtime.arguments import Parser
 from .blocks import filled
 from .prose import faults
 from .results import FOLDER, Results
@@ -66,7 +67,7 @@ def check(page: Path, results: Results, root: Path) -> Iterator[str]:
 
 def main() -> None:
     """Compares all pages with the files, or makes their tables anew."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="newtriton bench pages",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

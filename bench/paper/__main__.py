@@ -6,23 +6,25 @@ replaced by ones that need no files, and the rows say so. `--full` is the paper'
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, meant
 from ...compiler.graph.options import check_count
-from ..protocol.experiment import Setting
-from ..protocol.results import paragraphs, run
+from ...runtime.arguments import Parser
+from ...runtime.reporting.facts import counted
+from ..protocol.experiment import Setting, Size
+from ..protocol.results import Result, paragraphs, run
 from . import pages
 from .papers import EXPERIMENTS, PAPERS
 
 RESULTS = Path("bench/results/papers")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Returns the parser of the options."""
-    result = argparse.ArgumentParser(prog="newtriton bench paper", description=__doc__)
+    result = Parser(prog="newtriton bench paper", description=__doc__)
     add = result.add_argument
     add("names", nargs="*", metavar="NAME", help="experiments; without one they are listed")
     add("--list", action="store_true", help="list the experiments")
@@ -44,17 +46,41 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def listing() -> str:
-    """Returns the experiments with what they ask."""
+def listing(results: Path) -> str:
+    """Returns the experiments with what they ask, and with what they took where files say so.
+
+    Args:
+        results: the folder with the experiments' files.
+    """
     width = max(map(len, EXPERIMENTS), default=0)
-    lines: list[str] = []
+    lines, sources = list[str](), dict[str, None]()
     for paper in PAPERS.values():
         lines.append(paper.citation)
-        lines += [
-            f"  {name:{width}}  {experiment.question} ({experiment.place})"
-            for name, experiment in paper.experiments.items()
-        ]
+        for name, experiment in paper.experiments.items():
+            taken = [each.origin for each in _results(results, name)]
+            sources |= {_source(origin): None for origin in taken}
+            costs = ", ".join(f"{_time(o['seconds'])} at {o['size']} size" for o in taken)
+            asks = f"{experiment.question} ({experiment.place})"
+            lines.append(f"  {name:{width}}  {asks}{f': {costs}' * bool(costs)}")
+    if sources:
+        lines.append(f"Times are those of {results}: {'; '.join(sources)}.")
     return "\n".join(lines)
+
+
+def _results(folder: Path, name: str) -> list[Result]:
+    """Returns what the files of an experiment have: NAME.json, and others as NAME-full.json."""
+    paths = [folder / f"{name}{end}.json" for end in ("", *(f"-{size}" for size in get_args(Size)))]
+    return [Result.load(path) for path in paths if path.exists()]
+
+
+def _source(origin: dict[str, Any]) -> str:
+    """Returns the machine that times are of, and for how many seeds."""
+    return f"{origin['device']}, {counted(len(origin['seeds']), 'seed')}"
+
+
+def _time(seconds: float) -> str:
+    """Returns about how long something takes."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def main() -> None:
@@ -64,11 +90,11 @@ def main() -> None:
         pages.write(RESULTS, options.pages)
         return
     if options.list or not options.names:
-        print(listing())
+        print(listing(RESULTS))
         return
     check_count("--seeds", options.seeds)
     if unknown := [name for name in options.names if name not in EXPERIMENTS]:
-        known = ", ".join(EXPERIMENTS)
+        known = f"{', '.join(EXPERIMENTS)}{meant(unknown[0], EXPERIMENTS)}"
         raise NewtritonError(f"there is no experiment {unknown[0]!r}: there are {known}")
     setting = Setting(options.size, tuple(range(options.seeds)), options.data_dir)
     for name in options.names:

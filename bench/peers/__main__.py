@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ...compiler.graph.errors import NewtritonError
+from ...compiler.graph.errors import NewtritonError, meant
 from ...compiler.graph.options import check_count
 from ...runtime.disk import read_json
 from .._measure import known_rows, machine, parser, report
@@ -137,7 +137,8 @@ def names_of(given: Collection[str], known: Collection[str], what: str) -> list[
     """
     for name in given:
         if name not in known:
-            raise NewtritonError(f"{what} {name!r} is not there: take some of {', '.join(known)}")
+            listed = f"{', '.join(known)}{meant(name, known)}"
+            raise NewtritonError(f"{what} {name!r} is not there: take some of {listed}")
     return [name for name in known if name in given]
 
 

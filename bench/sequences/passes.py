@@ -7,7 +7,6 @@ TRITON_INTERPRET=1 the numbers are compared and the times mean nothing.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,6 +27,7 @@ from ...compiler.passes.passes import PassCode, Refusal, pass_codes
 from ...compiler.passes.placing import Place, in_rows, viewed
 from ...compiler.passes.space import Tile
 from ...compiler.streaming.streams import Stream
+from ...runtime.arguments import Parser
 from ...runtime.aten.executor import AtenExecutor
 from ...runtime.aten.passing import Passing
 from ...runtime.backend import Context
@@ -202,7 +202,7 @@ def rows(
 
 def main() -> None:
     """Prints a line for each stream."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     for name, default in (
         ("batch", 4), ("length", 1024), ("heads", 12), ("size", 64), ("words", 50257),
     ):  # fmt: skip

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from .errors import NewtritonError, quoted
+from .errors import NewtritonError, meant, quoted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,12 +65,6 @@ def takes_any(called: Callable[..., Any]) -> bool:
     return inspect.Parameter.VAR_KEYWORD in kinds
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns how the known name is spelled that is nearest to another one, as words to append."""
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f"; {found[0]!r} is nearest" if found else ""
-
-
 def unknown(owner: str, name: str, known: Sequence[str]) -> NewtritonError:
     """Returns the error that says which arguments there are, or where else a thing is.
 
@@ -80,7 +73,7 @@ def unknown(owner: str, name: str, known: Sequence[str]) -> NewtritonError:
         name: the name that is none of them.
         known: the names of all.
     """
-    listed = f"its arguments are {', '.join(known) or 'none'}{nearest(name, known)}"
+    listed = f"its arguments are {', '.join(known) or 'none'}{meant(name, known)}"
     return NewtritonError(f"{owner}() has no option {quoted(name)}: {HINTS.get(name, listed)}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 QUOTED = 160  # characters of a value in an error
@@ -105,6 +107,18 @@ def quoted(value: object) -> str:
     except Exception:
         return f"<{type(value).__name__}>"
     return text if len(text) <= 2 * QUOTED else f"{text[: 2 * QUOTED]}…"
+
+
+def meant(value: object, known: Iterable[str]) -> str:
+    """Returns the end of an error's sentence: the known name that is nearest, if one is near.
+
+    Examples:
+        >>> meant("adm", ["sgd", "adam"]), meant("xyz", ["sgd", "adam"])
+        ("; did you mean 'adam'?", '')
+    """
+    names = {name.lower(): name for name in known}
+    near = get_close_matches(value.lower(), names, 1) if isinstance(value, str) else []
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def one_line(text: str, most: int = 1500) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from .errors import NewtritonError, quoted
+from .errors import NewtritonError, meant, quoted
 
 LONGEST = (1 << 63) - 1  # the largest integer that PyTorch takes
 
@@ -18,10 +18,17 @@ T = TypeVar("T")
 
 
 def check_option(what: str, value: object, choices: tuple[str, ...], hint: str = "") -> None:
-    """Raises an error that lists the choices, and a hint, where the value is none of them."""
+    """Raises an error that lists the choices, and a hint or the nearest, where it is none of them.
+
+    Args:
+        what: the option's name.
+        value: its value.
+        choices: the values that there are.
+        hint: what is said instead of the nearest choice.
+    """
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(map(repr, choices))
-        more = f"; {hint}" if hint else ""
+        more = f"; {hint}" if hint else meant(value, choices)
         raise NewtritonError(f"{what} is {quoted(value)}: one of {listed}{more}")
 
 

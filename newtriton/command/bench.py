@@ -6,7 +6,7 @@ import runpy
 import sys
 
 from .. import bench
-from ..compiler.graph.errors import NewtritonError, quoted
+from ..compiler.graph.errors import NewtritonError, meant, quoted
 
 QUICK = "peers"  # the measurement whose reduced form is `newtriton bench --quick`
 
@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> None:
         return
     if name not in names:
         listed = ", ".join(names) or "there are none"
-        raise NewtritonError(f"there is no measurement {quoted(name)}: {listed}")
+        raise NewtritonError(
+            f"there is no measurement {quoted(name)}: {listed}{meant(name, names)}"
+        )
     sys.argv[1:] = rest
     runpy.run_module(f"{bench.__name__}.{name}", run_name="__main__", alter_sys=True)

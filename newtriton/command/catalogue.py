@@ -35,14 +35,22 @@ from ..runtime.optimizers.second_order import SecondOrder
 from .keywords import Entry
 
 
-def _both(diagnosis: Callable[..., object]) -> Callable[[Linearized], str]:
-    """Returns a diagnosis of both matrices, as text."""
+class OfBoth(dict[str, Any]):
+    """What was diagnosed of each matrix, by its name."""
 
-    def text(lin: Linearized) -> str:
+    def __str__(self) -> str:
+        """Returns them one after the other."""
+        return "\n\n".join(f"{matrix}\n{found}" for matrix, found in self.items())
+
+
+def _both(diagnosis: Callable[..., object]) -> Callable[[Linearized], OfBoth]:
+    """Returns a diagnosis of both matrices."""
+
+    def of_both(lin: Linearized) -> OfBoth:
         known = [matrix for matrix in MATRICES if lin.programs.offers(matrix)]
-        return "\n\n".join(f"{matrix}\n{diagnosis(lin, matrix)}" for matrix in known)
+        return OfBoth({matrix: diagnosis(lin, matrix) for matrix in known})
 
-    return text
+    return of_both
 
 
 DATA: dict[str, Callable[..., tuple[Samples, Samples]]] = {

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..compiler.graph.errors import NewtritonError, quoted
+from ..compiler.graph.errors import NewtritonError, meant, quoted
+from ..runtime.arguments import Parser
 from ..runtime.disk import read
 
 if sys.version_info >= (3, 11):
@@ -20,11 +21,14 @@ LARGEST = 1 << 14  # bytes of a file of options: for a key of 60,000 tomllib tak
 KEYWORDS = "set"  # the table of a file, and the option, whose values are name=value
 
 
-class Twin(argparse.ArgumentParser):
+class Twin(Parser):
     """A command's options alone, none of which must be given; errors are raised."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
+
+    def unknown(self, option: str) -> None:
+        """Passes over what is no option here: it may be one of the whole command."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the message."""
@@ -73,9 +77,10 @@ def _arguments(path: Path, add_options: Callable[[argparse.ArgumentParser], None
         except NewtritonError as error:
             raise NewtritonError(f"{path}: {error}") from error
         if unknown or key == "config":
-            known = [name for name in vars(taken) if name not in ("config", "run")]
-            names = ", ".join(known).replace("_", "-")
-            raise NewtritonError(f"{path} has {quoted(key)}, which is no option: {names}")
+            names = [name.replace("_", "-") for name in vars(taken)]
+            names = [name for name in names if name not in ("config", "run")]
+            listed = f"{', '.join(names)}{meant(key, names)}"
+            raise NewtritonError(f"{path} has {quoted(key)}, which is no option: {listed}")
         yield from given
 
 

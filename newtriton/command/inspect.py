@@ -10,6 +10,8 @@ from safetensors.torch import load
 from ..compiler.graph.errors import NewtritonError
 from ..compiler.graph.options import check_count
 from ..compiler.graph.program import Program
+from ..runtime.charting.saving import save
+from ..runtime.charting.spectra import picture
 from ..runtime.data.samples import Batches
 from ..runtime.diagnostics.errors import OF
 from ..runtime.diagnostics.linearized_data import LinearizedData
@@ -21,9 +23,10 @@ from ..runtime.inputs.batches import moved
 from ..runtime.model.linearized import Linearized
 from .catalogue import DEFAULT, DIAGNOSES, PROGRAMS, keywords_for, takers
 from .data import add_data, data
-from .networks import add_network, model_of
+from .networks import LOSS, add_network, model_of
 
 ALL = "all"  # programs
+DRAWN = "density"  # what is diagnosed and can be drawn
 INTERPRET = "TRITON_INTERPRET"
 
 
@@ -60,6 +63,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
         help="the weights.safetensors of a run, for --diagnose (default: the first weights)",
     )  # fmt: skip
     add("--damping", type=float, help=f"γ, for --diagnose {takers(DIAGNOSES, 'damping')}")
+    add("--plot", type=Path, metavar="FILE", help=f"draw what is diagnosed, for --diagnose {DRAWN}")
     add("--of", choices=OF, help=f"which parameters, for --diagnose {takers(DIAGNOSES, 'of')}")
 
 
@@ -106,7 +110,7 @@ def _check_inspect(options: argparse.Namespace) -> None:
     """Raises an error where options do not go together."""
     needed, unfit = (
         "input",
-        ("data", "data_dir", "preprocessing", "all", "weights", "damping", "of"),
+        ("data", "data_dir", "preprocessing", "all", "weights", "damping", "of", "plot"),
     )
     if options.diagnose:
         needed, unfit = "data", ("input", "graph", "program", "kernels", "svg", "html")
@@ -143,9 +147,9 @@ def _draw(options: argparse.Namespace) -> None:
     if options.svg:
         options.svg.write_text(svg(found[0]), encoding="utf-8")
     if options.html:
-        options.html.write_text(
-            page(found, f"{options.net} with loss {options.loss}", notes), "utf-8"
-        )
+        unasked = ", the default" if options.loss == LOSS else ""
+        title = f"{options.net} with loss {options.loss}{unasked}"
+        options.html.write_text(page(found, title, notes), "utf-8")
 
 
 def interpreted() -> bool:
@@ -156,6 +160,8 @@ def interpreted() -> bool:
 def _diagnose(options: argparse.Namespace) -> None:
     """Prints a diagnosis on training data, in float64."""
     keywords = keywords_for(options, "diagnose", DIAGNOSES)
+    if options.plot and options.diagnose != DRAWN:
+        raise NewtritonError(f"--plot is for --diagnose {DRAWN}, and not for {options.diagnose}")
     train, _ = data(options)
     model = model_of(options, train, dtype=torch.float64)
     if options.weights is not None:
@@ -165,4 +171,7 @@ def _diagnose(options: argparse.Namespace) -> None:
         lin: Linearized = LinearizedData(model, batches)
     else:
         lin = model.linearize(*moved(next(iter(batches)), model))
-    print(DIAGNOSES[options.diagnose](lin, **keywords))
+    found = DIAGNOSES[options.diagnose](lin, **keywords)
+    if options.plot:
+        save(picture([*found.values()]), options.plot)
+    print(found)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..compiler.graph.errors import NewtritonError, quoted
-from .references import named
+from ..compiler.graph.errors import NewtritonError, meant, quoted
+from .references import named, needed, users_code
 
 WORDS = {"true": True, "false": False, "none": None}
 EXPECTED = {
@@ -24,6 +24,40 @@ EXPECTED = {
     type(None): "none",
 }
 LISTS = (Collection, Sequence)  # of text, separated by commas
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the user's, or what makes one.
+
+    Attributes:
+        name: the keyword that it is given for.
+        text: what named it.
+        found: the part; or a class or function that makes it, of the model or of nothing.
+    """
+
+    name: str
+    text: str
+    found: Any
+
+    def made(self, model: Any) -> Any:
+        """Returns the part.
+
+        Raises:
+            NewtritonError: it cannot be made.
+        """
+        if not (inspect.isclass(self.found) or inspect.isroutine(self.found)):
+            return self.found
+        option = f"--set {self.name}={self.text}"
+        with users_code(option):
+            takes = inspect.signature(self.found).parameters
+            given = {"model": model} if "model" in takes else {}
+            if missing := needed(self.found, given):
+                raise NewtritonError(
+                    f"{option} needs {', '.join(missing)}: give an object, or a class or "
+                    "function that needs nothing but the model"
+                )
+            return self.found(**given)
 
 
 @dataclass(frozen=True)
@@ -53,6 +87,8 @@ class Keyword:
         Raises:
             NewtritonError: it is none that the keyword takes.
         """
+        if any(map(_is_part, self.kinds)) and ":" in text:
+            return Part(self.name, text, named(text, {}, f"--set {self.name}"))
         value = _literal(text)
         for kind in self.kinds:
             fits, taken = _as(kind, value, text)
@@ -82,6 +118,7 @@ class Entry:
     def __call__(self, model: object, **given: Any) -> Any:
         """Makes it, with keywords of `settable`."""
         classes = () if self.cls is None else (self.cls,)
+        given = {n: v.made(model) if isinstance(v, Part) else v for n, v in given.items()}
         return self.make(model, *classes, **{**self.defaults, **given})
 
     def default(self, option: str) -> object:
@@ -116,6 +153,7 @@ class Entry:
             if keyword not in known:
                 raise NewtritonError(
                     f"--set {setting}: {name} has no {quoted(keyword)}; it takes {', '.join(known)}"
+                    f"{meant(keyword, known)}"
                 )
             given[keyword] = known[keyword].read(text)
         return given
@@ -160,7 +198,11 @@ def _kinds(annotation: Any) -> Iterable[Any]:
     known = [
         part
         for part in parts
-        if part in EXPECTED or _elements(part) or _is_list(part) or _is_function(part)
+        if part in EXPECTED
+        or _elements(part)
+        or _is_list(part)
+        or _is_function(part)
+        or _is_part(part)
     ]
     if not any(part is not type(None) for part in known):
         return []
@@ -182,6 +224,11 @@ def _is_function(kind: Any) -> bool:
     return typing.get_origin(kind) is Callable
 
 
+def _is_part(kind: Any) -> bool:
+    """Whether it is a protocol, such as `Solver`: a part that is named as module:attribute."""
+    return typing.Protocol in getattr(kind, "__bases__", ())
+
+
 def _elements(kind: Any) -> list[tuple[Any, ...]]:
     """Returns the kinds of each element of a tuple of numbers; nothing of what is none."""
     if typing.get_origin(kind) is not tuple:
@@ -196,6 +243,8 @@ def _expected(kind: Any) -> str:
         return "names separated by commas"
     if _is_function(kind):
         return "a function of yours, module:attribute"
+    if _is_part(kind):
+        return "a part of yours, module:attribute"
     if elements := _elements(kind):
         return f"{len(elements)} values separated by commas, each {_expected(elements[0][0])}"
     return EXPECTED[kind]
@@ -220,7 +269,7 @@ def _as(kind: Any, value: object, text: str) -> tuple[bool, object]:
             return False, None
         found = [_as(k[0], part, str(part)) for k, part in zip(elements, value, strict=True)]
         return all(fits for fits, _ in found), tuple(part for _, part in found)
-    if _is_function(kind):
+    if _is_function(kind) or _is_part(kind):
         return False, None
     if kind is str:
         return True, value if isinstance(value, str) else text

@@ -10,23 +10,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from .. import __version__
 from ..compiler.graph.errors import NewtritonError, one_line
+from ..runtime.arguments import CANNOT, Parser
 from ..runtime.model.compile import PRECISIONS
 from . import bench, inspect, plot, report, train
 
-CANNOT, CLOSED = 2, 141  # exit statuses; the second is a shell's for SIGPIPE
+CLOSED = 141  # the exit status that is a shell's for SIGPIPE
 DESCRIPTION = "A compiler for second-order neural-network training."
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors take one line; its sub-commands get the same class."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the program with status 2."""
-        self.exit(CANNOT, f"error: {one_line(message)}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,8 +22,9 @@ from ..runtime.model.compile import compile as compile_network
 from ..runtime.model.from_torch import from_torch
 from ..runtime.model.model import Model
 from .catalogue import DEFAULT, LOSSES, NETWORKS
-from .references import named, users_code
+from .references import named, needed, users_code
 
+LOSS = "ce"  # unless one is given
 OPTIONS = ("classes", "init", "batch_norm")  # that a network may take
 
 
@@ -43,7 +44,7 @@ def add_network(command: ArgumentParser, net: str | None) -> None:
         f"one{shown}",
     )  # fmt: skip
     add(
-        "--loss", default="ce", metavar="NAME",
+        "--loss", default=LOSS, metavar="NAME",
         help=f"the loss of a sample: {', '.join(LOSSES)}; {user} {DEFAULT}",
     )  # fmt: skip
     add(
@@ -144,8 +145,7 @@ def _made(make: Any, options: Namespace, samples: Samples | None) -> object:
     if samples is not None:
         of_data = {"classes": _classes(samples.y), "inputs": _features(samples.x)}
         given = {n: v for n, v in of_data.items() if n in takes and v is not None} | given
-    missing = [n for n, p in takes.items() if _is_needed(p) and n not in given]
-    if missing:
+    if missing := needed(make, given):
         options_of = [f"--{name.replace('_', '-')}" for name in missing if name in OPTIONS]
         raise NewtritonError(
             f"--net {options.net} needs {', '.join(missing)}: "
@@ -169,12 +169,6 @@ def _check_taken(options: Namespace, takes: Any, what: str) -> None:
                 f"--{name.replace('_', '-')} is not for {what}, which takes "
                 f"{known or 'no such option'}"
             )
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    """Whether a call must give the parameter."""
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return parameter.default is inspect.Parameter.empty and parameter.kind not in several
 
 
 def _classes(y: Any) -> int | None:

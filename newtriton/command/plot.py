@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from ..compiler.graph.errors import one_line
-from ..runtime.reporting.figures import figure_of, save
+from ..runtime.charting.saving import save
+from ..runtime.reporting.figures import figure_of
 from ..runtime.reporting.quantities import ACCURACY, AXES, KNOWN, LOSS, recorded
 from ..runtime.reporting.reading import runs_of
 from .catalogue import DEFAULT

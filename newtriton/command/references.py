@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ..compiler.graph.errors import NewtritonError, quoted
+from ..compiler.graph.errors import NewtritonError, meant, quoted
 
 T = TypeVar("T")
 
@@ -31,14 +32,27 @@ def named(text: str, table: Mapping[str, T], option: str) -> T | Any:
     if not (colon and module and attribute):
         raise NewtritonError(
             f"{option} is {quoted(text)}: one of {', '.join(table)}, or module:attribute, as in "
-            "package.module:name or path/to/file.py:name"
+            f"package.module:name or path/to/file.py:name{meant(text, table)}"
         )
     found: Any = _imported(module, option)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise NewtritonError(f"{option}: {module} has no {quoted(attribute)}")
+            near = meant(part, dir(found))
+            raise NewtritonError(f"{option}: {module} has no {quoted(attribute)}{near}")
         found = getattr(found, part)
     return found
+
+
+def needed(make: Callable[..., Any], given: Collection[str]) -> list[str]:
+    """Returns the parameters that a call of a function or class must give, beyond those given."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        name
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind not in several
+        and name not in given
+    ]
 
 
 def _imported(name: str, option: str) -> ModuleType:

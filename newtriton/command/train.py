@@ -31,6 +31,7 @@ from ..runtime.training.saving import RESUME
 from .catalogue import DEFAULT, OPTIMIZERS, keywords_for, takers
 from .configuration import Twin, expanded
 from .data import add_data, data
+from .keywords import Part
 from .networks import add_network, model_of
 from .trackers import add_track, trackers
 
@@ -266,7 +267,9 @@ def _run_options(options: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value as JSON has it, a function by its name."""
+    """Returns a value as JSON has it, a function by its name, a part by what was given."""
+    if isinstance(value, Part):
+        return value.text
     if callable(value):
         return getattr(value, "__qualname__", repr(value))
     return list(value) if isinstance(value, tuple) else value

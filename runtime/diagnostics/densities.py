@@ -7,20 +7,33 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError
-from ...compiler.graph.options import check_count, check_number, check_option, check_seed
+from ...compiler.graph.options import (
+    check_count,
+    check_members,
+    check_number,
+    check_option,
+    check_seed,
+)
 from ...compiler.programs import MATRICES
 from ..aten.switches import switches
+from ..charting.saving import save
+from ..charting.spectra import draw_spectra, picture
 from ..disk import read_json, unwritable
 from ..model.linearized import Linearized
 from ..paths import path_of
 from .matrices import TrainedMatrix, signs
 from .tables import table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 REACH = 6.0  # standard deviations beyond the outermost nodes, where a Gaussian has ended
 BINS = 12  # rows of the table
@@ -69,6 +82,32 @@ class Density:
         below = torch.special.ndtr((ends - self.nodes) / self.width)
         share, error = _mean((self.weights * (below[1] - below[0])).sum(1)[None], torch.Size())
         return float(share), float(error)
+
+    def plot(self, path: str | Path | None = None, axes: Axes | None = None) -> Figure | SubFigure:
+        """Draws the density on a logarithmic axis, in the style of reports.
+
+        Args:
+            path: where to save the picture (the ending chooses the format); None saves nothing.
+            axes: Matplotlib's axes to draw on, in a figure of yours; None makes a figure.
+
+        Returns:
+            Matplotlib's figure; what is made here belongs to no window.
+
+        Raises:
+            NewtritonError: the file cannot be written, has an unknown ending, or is given with
+                axes, whose figure is yours to save.
+        """
+        file = None if path is None else path_of("path", path, "file")
+        if axes is not None:
+            if file is not None:
+                raise NewtritonError("path goes without axes: save the figure that they are in")
+            drawn = check_members("axes", axes, ("plot", "set_yscale"), "Matplotlib's axes")
+            draw_spectra(drawn, [self])
+            return drawn.figure
+        figure = picture([self])
+        if file is not None:
+            save(figure, file)
+        return figure
 
     def save(self, path: str | Path) -> None:
         """Writes it into a file of JSON: `spectrum.json` in the folder of a run is in its report.
@@ -162,7 +201,8 @@ def density(
         seed: the seed of the random signs.
 
     Returns:
-        the density, to be called at points; `print` shows shares of the spectrum as a table.
+        the density, to be called at points; `print` shows shares of the spectrum as a table, `plot`
+        draws it.
 
     Raises:
         NewtritonError: an option is unknown or none that there can be, the loss has no Gauss–Newton

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import colours
+from ..charting import colours
+from ..charting.axes import finish
 from .curves import Curve, Curves, curves_of, thinned
 from .quantities import AXIS, Quantity
 from .reading import Run
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 240  # of pixels, in which a curve has four points at most
 MARKED = 24  # columns in which four refused steps are marked at most
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MOSTLY = 0.6  # the share of values that are positive for a logarithmic axis
-LIGHTEST = 1e-10  # the weight of a node of a spectrum that is shown
 SPREAD = 8.0  # how far apart values are for a logarithmic axis
 
 
@@ -55,35 +54,14 @@ def draw(axes: Axes, runs: Sequence[Run], quantity: Quantity, against: str) -> b
         middle, room = values[0], 0.5 * abs(values[0]) or 1.0
         axes.set_ylim(middle - room, middle + room)
     elif not is_log and (math.isfinite(low) or math.isfinite(high)):
-        room = 0.06 * ((high if math.isfinite(high) else values.max())
-                       - (low if math.isfinite(low) else values.min()))  # fmt: skip
+        room = 0.06 * (min(high, values.max()) - max(low, values.min()))
         axes.set_ylim(
             low - room if math.isfinite(low) else None, high + room if math.isfinite(high) else None
         )
-    _finish(axes, AXIS[against], is_log, percent=quantity.percent)
-    if against == "epochs":
-        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 (slow to import)
-
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    finish(axes, AXIS[against], is_log, percent=quantity.percent, whole=against != "seconds")
+    if against != "epochs":
+        axes.set_xlim(left=0.0)
     return any(marked)
-
-
-def draw_spectra(axes: Axes, runs: Sequence[Run], matrix: str) -> None:
-    """Draws the densities of spectra of a matrix, down to what the least of its nodes weighs."""
-    highest, lowest = 0.0, math.inf
-    for index, run in enumerate(runs):
-        if run.spectrum is None or run.spectrum.matrix != matrix:
-            continue
-        grid = run.spectrum.grid(2 * COLUMNS)
-        density = run.spectrum(grid)[0].numpy()
-        highest = max(highest, float(density.max()))
-        weights = run.spectrum.weights[run.spectrum.weights > LIGHTEST]
-        lowest = min(lowest, 0.1 * float(weights.min()) / run.spectrum.width)
-        color, style = colours.series(index), colours.style(index)
-        axes.plot(grid.numpy(), density, color=color, linestyle=style, linewidth=1.4)
-    axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(min(lowest, 0.1 * highest), 2 * highest)
-    _finish(axes, "eigenvalue", is_log=True)
 
 
 def is_spread(values: Any) -> bool:
@@ -91,23 +69,6 @@ def is_spread(values: Any) -> bool:
     positive = values[values > 0.0]
     mostly = len(positive) >= MOSTLY * len(values) > 0
     return bool(mostly and positive.max() > SPREAD * positive.min())
-
-
-def number(value: float, position: object = None) -> str:
-    """Returns a number as an axis has it.
-
-    Examples:
-        >>> from newtriton.runtime.reporting.charts import number
-        >>> number(0.25), number(1e-7), number(3e8), number(-2.0)
-        ('0.25', '10⁻⁷', '3·10⁸', '−2')
-    """
-    if value == 0.0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.6g}".replace("-", "−")
-    digits, exponent = f"{value:.3e}".split("e")
-    digits = digits.rstrip("0").rstrip(".")
-    power = "10" + str(int(exponent)).translate(SUPERSCRIPTS)
-    factor = {"1": "", "-1": "−"}.get(digits, digits.replace("-", "−") + "·")
-    return factor + power
 
 
 def _window(quantity: Quantity, values: Any) -> tuple[float, float]:
@@ -132,7 +93,10 @@ def _draw_run(axes: Axes, curves: Curves, index: int, alone: bool, low: float, h
         alpha=0.5 if faint else 1.0, zorder=2,
     )  # fmt: skip
     means = thinned(curves.means.finite, COLUMNS)
-    axes.plot(means.x, means.y, color=color, linestyle=(0, (4, 2)), linewidth=1.2, zorder=3)
+    axes.plot(
+        means.x, means.y, color=color, linestyle=(0, (4, 2)), linewidth=1.2, zorder=3,
+        marker="_" if len(means.x) == 1 else None,  # a line of one point is not seen
+    )  # fmt: skip
     epochs = thinned(curves.epochs.finite, COLUMNS)
     points = "o" if len(epochs.x) <= 60 else None
     axes.plot(
@@ -163,39 +127,3 @@ def _at_edge(axes: Axes, x: Any, height: float, marker: str, color: str) -> None
         places, np.full(len(places), height), marker, color=color, markersize=3.6,
         transform=axes.get_xaxis_transform(), zorder=6, clip_on=False,
     )  # fmt: skip
-
-
-def _finish(axes: Axes, label: str, is_log: bool = False, percent: bool = False) -> None:
-    """Draws axes, ticks and grid lines in the style of reports."""
-    from matplotlib.ticker import (  # noqa: PLC0415 (slow to import)
-        FuncFormatter,
-        LogLocator,
-        MaxNLocator,
-        NullFormatter,
-        NullLocator,
-    )
-
-    axes.set_xlabel(label)
-    if is_log:
-        low, high = axes.get_ylim()
-        decades = math.log10(high / low)
-        subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
-        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=7))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_minor_locator(NullLocator())
-    else:
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{100 * value:.4g} %" if percent else number(value))
-    )
-    axes.xaxis.set_major_formatter(FuncFormatter(number))
-    axes.tick_params(length=0, pad=4, labelsize=9, colors=colours.MUTED)
-    axes.grid(axis="y", color=colours.GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(colours.MUTED)
-        spine.set_linewidth(0.8)
-    axes.xaxis.label.set(color=colours.MUTED, size=9)
-    axes.margins(x=0.02)

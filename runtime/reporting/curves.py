@@ -59,21 +59,18 @@ def curves_of(history: History, quantity: Quantity, against: str) -> Curves:
         against: "epochs", "steps" or "seconds".
     """
     at_steps, at_epochs = _places(history, against)
-    of_steps = _values([step.get(quantity.step or "") for step in history.steps])
-    steps = Curve(at_steps, of_steps)
+    recorded = [step.get(quantity.step or "") for step in history.steps]
+    of_steps = _values(recorded)
     values = [getattr(epoch, quantity.epoch or "", None) for epoch in history.epochs]
     means = [getattr(epoch, quantity.mean or "", None) for epoch in history.epochs]
     averaged = against == "epochs" and quantity.mean is not None and bool(history.epochs)
     refused = np.array([step.get("accepted") is False for step in history.steps], bool)
     unbounded = [
         at[[_is_unbounded(value) for value in found]]
-        for at, found in (
-            (at_steps, [step.get(quantity.step or "") for step in history.steps]),
-            (at_epochs, values),
-        )
+        for at, found in ((at_steps, recorded), (at_epochs, values))
     ]
     return Curves(
-        _none() if averaged else steps,
+        _none() if averaged else Curve(at_steps, of_steps),
         Curve(at_epochs, _values(values)),
         Curve(at_epochs, _values(means)) if averaged else _none(),
         _none() if averaged else Curve(at_steps[refused], of_steps[refused]),

@@ -111,22 +111,17 @@ def troubles_of(run: Run) -> list[str]:
         elif event is not run.events[-1]:
             said.append(f"It was interrupted {where}, and went on.")
     said += _broken_off(run)
-    bad = [step for step in history.steps if not math.isfinite(step["loss"])]
-    if bad:
-        said.append(
-            f"The losses of {counted(len(bad), 'step')} are not finite, first of step "
-            f"{bad[0]['step']:,}."
-        )
-    bad_epochs = [
-        epoch.number
-        for epoch in history.epochs
-        if not all(math.isfinite(x) for x in (epoch.loss, epoch.validation_loss or 0.0))
-    ]
-    if bad_epochs:
-        said.append(
-            f"The losses of {counted(len(bad_epochs), 'epoch')} are not finite, first of epoch "
-            f"{bad_epochs[0]:,}."
-        )
+    losses = {
+        "step": [(step["step"], step["loss"]) for step in history.steps],
+        "epoch": [(e.number, e.loss + (e.validation_loss or 0.0)) for e in history.epochs],
+    }
+    for name, found in losses.items():
+        bad = [number for number, loss in found if not math.isfinite(loss)]
+        if bad:
+            said.append(
+                f"The losses of {counted(len(bad), name)} are not finite, first of {name} "
+                f"{bad[0]:,}."
+            )
     return said + _refused(history) + _thinned(history)
 
 

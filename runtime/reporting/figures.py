@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.graph.errors import NewtritonError, one_line
 from ...compiler.graph.options import check_names, check_option
-from ..disk import unwritable
-from ..training import files
-from . import colours
+from ..charting import colours
+from ..charting.saving import charts
 from .charts import draw
 from .quantities import AXES, AXIS, recorded
 from .reading import Run
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (3.75, 2.35)  # inches of a chart in a page
-CELL = (5.2, 3.3)  # inches of a chart in a picture
 FINE = re.compile(r"-?\d+\.\d{3,}")  # numbers that are finer than can be seen
+SIZED = re.compile(r'\b(?:width|height)="[^"]*"\s*')  # a picture in a page is as wide as its place
 # Text stays text, and names of parts are the same each time.
 AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "newtriton"}
 
@@ -39,8 +37,6 @@ def figure_of(runs: Sequence[Run], what: Sequence[str], against: Sequence[str]) 
     Raises:
         NewtritonError: an axis is unknown, or no run has recorded a quantity.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 (slow to import)
-
     for axis in check_names("against", against):
         check_option("against", axis, AXES)
     known = recorded(runs)
@@ -48,9 +44,7 @@ def figure_of(runs: Sequence[Run], what: Sequence[str], against: Sequence[str]) 
         check_option("what", name, tuple(known))
     if not what or not against:
         raise NewtritonError("there is nothing to draw: name a quantity and an axis")
-    size = CELL[0] * len(what), CELL[1] * len(against)
-    figure = Figure(figsize=size, layout="constrained", facecolor=colours.PAPER)
-    rows = figure.subplots(len(against), len(what), squeeze=False)
+    figure, rows = charts(len(against), len(what))
     for row, axis in zip(rows, against, strict=True):
         for axes, name in zip(row, what, strict=True):
             axes.set_title(
@@ -65,21 +59,6 @@ def figure_of(runs: Sequence[Run], what: Sequence[str], against: Sequence[str]) 
             labelcolor=colours.INK, fontsize=10,
         )  # fmt: skip
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a picture into a file, whose ending says in which format.
-
-    Raises:
-        NewtritonError: Matplotlib knows no such format, or the file cannot be written.
-    """
-    try:
-        files.make_folder(path.parent)
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    except ValueError as error:  # of an ending that Matplotlib does not know
-        raise NewtritonError(f"{path} cannot be drawn: {error}") from error
 
 
 def inline(drawn: Callable[[Axes], object], prefix: str) -> str:
@@ -106,20 +85,16 @@ def inline(drawn: Callable[[Axes], object], prefix: str) -> str:
 
 def _of_page(text: str, prefix: str) -> str:
     """Returns what is left of a file of SVG inside of a page."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style .*?</style>", "", text, flags=re.DOTALL)
+    text = text[text.index("<svg") :].replace("xlink:href", "href")
+    text = re.sub(r"<metadata>.*?</metadata>\s*|<style .*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'(?:xmlns(?::xlink)?|version)="[^"]*"\s*', "", text)
-    text = re.sub(r'^<svg ([^>]*?)(?:width|height)="[^"]*"\s*', r"<svg \1", text)
-    text = re.sub(r'^<svg ([^>]*?)(?:width|height)="[^"]*"\s*', r"<svg \1", text)
-    text = text.replace("xlink:href", "href")
+    text = re.sub(r"^<svg [^>]*", lambda tag: re.sub(SIZED, "", tag[0]), text)
     used = {*re.findall(r'(?:href="#|url\(#)([\w-]+)', text)}
     text = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in used else "", text)
     text = re.sub(r'((?: id="|href="#|url\(#))([\w-]+)', rf"\g<1>{prefix}\2", text)
     text = re.sub(r"font-family: [^;\"]*;?\s*", "", text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
-    text = re.sub(r"<g/>|<defs>\s*</defs>", "", text)
+    text = re.sub(r' transform="rotate\(-0 [^"]*"|<g/>|<defs>\s*</defs>', "", text)
     text = re.sub(r"<[^>]+>", lambda tag: FINE.sub(_rounded, tag[0]), text)
     for name, (light, _) in colours.VARIABLES.items():
         text = text.replace(light, f"var(--{name})")

@@ -10,9 +10,10 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from ...compiler.graph.errors import one_line
+from ..charting import colours
+from ..charting.spectra import MATRICES, draw_spectra, title
 from ..tracking.events import now
-from . import colours
-from .charts import draw, draw_spectra
+from .charts import draw
 from .facts import (
     Fact,
     differing,
@@ -31,7 +32,6 @@ from .style import style_sheet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MATRICES = {"hessian": "Hessian", "ggn": "Gauss–Newton matrix"}
 ROWS = 200  # of a table of epochs
 NAMED = 80  # characters of a name
 LONGEST = 400  # of a value
@@ -44,8 +44,10 @@ def page(runs: Sequence[Run]) -> str:
     charts = Charts(runs)
     parts = [
         f"<h1>{title}</h1>", _subtitle(runs), _legend(runs, charts.marked),
-        _results(runs), _troubles(runs), *charts.sections, _options(runs),
-        _versions(runs), *map(_epochs, runs),
+        _results(runs), _troubles(runs), *charts.sections,
+        _tables(runs, "Options", [options_of(run) for run in runs]),
+        _tables(runs, "Versions and machine", [versions_of(run) for run in runs]),
+        *map(_epochs, runs),
         f"<footer>newtriton {escape(version('newtriton'))}, {escape(now())}</footer>",
     ]  # fmt: skip
     body = "\n".join(part for part in parts if part)
@@ -84,15 +86,13 @@ def _legend(runs: Sequence[Run], marked: bool) -> str:
         items.append(f"{_line(None, dash='4 2')}training, mean of an epoch")
         items.append(f"{_line(None, opacity=0.5)}training, each step")
     wrong = "var(--bad)" if len(runs) == 1 else "currentColor"
+    mark = '<svg width="12" height="12" aria-hidden="true"><path {}/></svg>'.format
     if any(refusals(run.history) for run in runs):
-        cross = f'<path d="M3 3 L9 9 M9 3 L3 9" stroke="{wrong}" stroke-width="1.6"/>'
-        items.append(f'<svg width="12" height="12" aria-hidden="true">{cross}</svg>refused step')
+        cross = mark(f'd="M3 3 L9 9 M9 3 L3 9" stroke="{wrong}" stroke-width="1.6"')
+        items.append(f"{cross}refused step")
     if marked:
-        triangle = f'<path d="M6 2 L10.5 10 L1.5 10 Z" fill="{wrong}"/>'
-        items.append(
-            f'<svg width="12" height="12" aria-hidden="true">{triangle}</svg>not finite, or '
-            "outside of the chart"
-        )
+        triangle = mark(f'd="M6 2 L10.5 10 L1.5 10 Z" fill="{wrong}"')
+        items.append(f"{triangle}not finite, or outside of the chart")
     return f'<ul class="legend">{"".join(f"<li>{item}</li>" for item in items)}</ul>'
 
 
@@ -203,11 +203,11 @@ class Charts:
 
     def _spectra(self) -> Iterator[str]:
         """Yields a chart of all spectra of one matrix."""
-        for matrix, name in MATRICES.items():
-            runs = [r for r in self._runs if r.spectrum is not None and r.spectrum.matrix == matrix]
-            if runs:
-                drawn = partial(draw_spectra, runs=self._runs, matrix=matrix)
-                yield self._figure(f"Density of the eigenvalues of the {name}", drawn)
+        taken = [run.spectrum for run in self._runs]
+        for matrix in MATRICES:
+            spectra = [s if s is not None and s.matrix == matrix else None for s in taken]
+            if any(spectra):
+                yield self._figure(title(matrix), partial(draw_spectra, spectra=spectra))
 
     def _figure(self, caption: str, drawn: Callable[[Axes], object]) -> str:
         """Returns a chart with what it is called."""
@@ -221,16 +221,6 @@ def _section(title: str, figures: Sequence[str]) -> str:
     if not figures:
         return ""
     return f'<h2>{title}</h2>\n<div class="charts">\n{"".join(figures)}\n</div>'
-
-
-def _options(runs: Sequence[Run]) -> str:
-    """Returns what the runs were made with: of several first what differs."""
-    return _tables(runs, "Options", [options_of(run) for run in runs])
-
-
-def _versions(runs: Sequence[Run]) -> str:
-    """Returns the versions and machines that the runs were made with."""
-    return _tables(runs, "Versions and machine", [versions_of(run) for run in runs])
 
 
 def _tables(runs: Sequence[Run], title: str, tables: Sequence[Mapping[str, str]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .colours import VARIABLES
+from ..charting.colours import VARIABLES
 
 LAYOUT = """
 * { box-sizing: border-box; }

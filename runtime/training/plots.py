@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ...compiler.graph.calls import checked
 from ...compiler.graph.errors import NewtritonError, one_line, quoted
 from ...compiler.graph.options import check_mapping, check_names, check_option
-from ..disk import unwritable
+from ..charting.saving import save
 from ..paths import path_of
-from . import files
 from .epoch import Epoch
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def plot_histories(
 ) -> "Figure":
     """Draws the losses and validation accuracies of several training runs into one picture.
 
-    Losses are on a logarithmic axis; training is dashed, validation solid.
+    Losses are on a logarithmic axis, accuracies in percent; training is dashed, validation solid.
 
     Args:
         histories: the histories, by the name that the legend gives them; several under one name
@@ -60,6 +59,7 @@ def plot_histories(
         ['loss', 'validation accuracy']
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 (slow to import)
+    from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: PLC0415
 
     file = None if path is None else path_of("path", path, "file")
     measures = check_names("against", [against] if isinstance(against, str) else against)
@@ -85,18 +85,17 @@ def plot_histories(
         for axes, label in ((losses, "loss"), (accuracies, "validation accuracy")):
             axes.set(xlabel=measure, ylabel=label)
             axes.grid(alpha=0.3)
+            if measure == "epochs":
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            else:
+                axes.set_xlim(left=0.0)
             handles, names = axes.get_legend_handles_labels()
             if once := {name: handle for name, handle in zip(names, handles, strict=True) if name}:
                 axes.legend(once.values(), once.keys())
         losses.set_yscale("log", nonpositive="mask")
+        accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
     if file is not None:
-        try:
-            files.make_folder(file.parent)
-            figure.savefig(file)
-        except OSError as error:
-            raise unwritable(file, error) from error
-        except ValueError as error:  # of an ending that Matplotlib does not know
-            raise NewtritonError(f"{file} cannot be drawn: {error}") from error
+        save(figure, file, dpi=100.0)
     return figure
 
 

@@ -19,7 +19,7 @@ def test_bench_lists_runs_and_refuses(tmp_path: Path, monkeypatch, capsys):
     assert cli.main(["bench", "speed", "--batch", "64"]) == 0
     assert capsys.readouterr().out == "measured --batch 64\n"
     assert cli.main(["bench", "sped"]) == 2
-    assert one_line(capsys.readouterr().err).endswith("'sped': speed\n")
+    assert one_line(capsys.readouterr().err).endswith("'sped': speed; did you mean 'speed'?\n")
 
 
 def test_quick_is_the_reduced_form_of_one_measurement(tmp_path: Path, monkeypatch, capsys):

@@ -57,7 +57,7 @@ def test_without_a_file_nothing_changes() -> None:
         ("help = true", "has 'help', which is no option"),
         ("epoch = false", "has 'epoch', which is no option"),
         ('batch-size = "many"', "argument --batch-size: invalid int value: 'many'"),
-        ('net = "vgg"', "argument --net: invalid choice: 'vgg'"),
+        ('net = "vgg"', "--net is 'vgg': one of"),
         ("batch-size = 1979-05-27", "batch-size is datetime.date"),
         ("resume = 3", "argument --resume"),
         ("[net]\nx = 1", "net is {'x': 1}: give a number, text or true"),

@@ -58,6 +58,7 @@ def test_inspect_draws_programs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "linearize: kernels for sm_90" in picture.read_text("utf-8")
     assert cli.main([*command, "--html", str(page), "--program", "all", "--net", "mlp"]) == 0
     assert page.read_text("utf-8").count('<section id="p') == len(catalogue.PROGRAMS)
+    assert "mlp with loss ce, the default<" in page.read_text("utf-8")
     assert cli.main([*command, "--svg", str(picture), "--backend", "aten"]) == 0
     assert "PyTorch's operators" in picture.read_text("utf-8")
     assert not capsys.readouterr().out
@@ -74,6 +75,7 @@ def test_a_page_says_why_a_program_is_missing(tmp_path: Path) -> None:
     command = ["inspect", "--net", "mlp", "--loss", "margin", "--input", "4", "--classes", "2"]
     assert cli.main([*command, "--html", str(page), "--program", "all"]) == 0
     assert "ggnvp: " in page.read_text("utf-8")
+    assert "mlp with loss margin<" in page.read_text("utf-8")
 
 
 def test_inspect_refuses_images_that_are_too_small(capsys):
@@ -120,6 +122,18 @@ def test_inspect_diagnoses_both_matrices_on_all_data(
     assert "\n\nggn\n" in text
 
 
+def test_inspect_draws_densities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = nt.Samples(*(part[:40] for part in nt.digits()[0]))
+    net = nt.Sequential(nt.AdaptiveAvgPool2d(2), nt.Flatten(), nt.Linear(10))
+    monkeypatch.setitem(catalogue.DATA, "digits", lambda: (few, few))
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", lambda: net)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*INSPECT, "density", "--plot", "a.svg"]) == 0
+    text = Path("a.svg").read_text("utf-8")
+    assert "Hessian" in text and "Gauss–Newton matrix" in text
+    assert cli.main([*INSPECT, "density", "--plot", "a.docx"]) == 2
+
+
 def test_inspect_takes_networks_of_the_users(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +173,8 @@ def test_the_pictures_of_how_it_works_are_what_its_commands_draw(
         ([], "--input is needed without --diagnose"),
         (["--input", "1x8x8", "--data", "digits"], "--data means nothing without --diagnose"),
         (["--input", "1x8x8", "--damping", "0"], "--damping means nothing without --diagnose"),
+        (["--input", "1x8x8", "--plot", "x"], "--plot means nothing without --diagnose"),
+        ([*INSPECT[3:], "spectrum", "--plot", "x"], "--plot is for --diagnose density"),
         (["--input", "1x8x8", "--all"], "--all means nothing without --diagnose"),
         (["--diagnose", "errors", "--graph"], "--graph means nothing with --diagnose"),
         (["--diagnose", "errors", "--svg", "x"], "--svg means nothing with --diagnose"),

@@ -10,7 +10,7 @@ import torch
 
 import newtriton as nt
 from newtriton.command.catalogue import OPTIMIZERS
-from newtriton.command.keywords import Entry
+from newtriton.command.keywords import Entry, Part
 from newtriton.compiler.graph.errors import NewtritonError
 
 
@@ -86,6 +86,51 @@ def test_text_becomes_a_value(setting: str, expected: object) -> None:
     assert ENTRY(None, **given)[setting.partition("=")[0]] == expected
 
 
+class Mine:
+    """A part that a model, or nothing, is enough for."""
+
+    def __init__(self, model: object = None) -> None:
+        self.model = model
+
+
+def of_nothing(*several: object, **more: object) -> Mine:
+    return Mine(*several, **more)
+
+
+def of_two(model: object, other: object) -> None: ...
+
+
+def failing() -> None:
+    raise KeyError("oh")
+
+
+READY = Mine("a model")
+
+
+def test_a_part_is_an_object_or_what_makes_one_of_the_model_or_of_nothing() -> None:
+    def made(name: str) -> object:
+        given = ENTRY.read([f"part={__name__}:{name}"], "example")
+        (part,) = given.values()
+        assert isinstance(part, Part) and part.text == f"{__name__}:{name}"
+        return ENTRY("the model", **given)["part"]
+
+    assert made("READY") is READY
+    ours, theirs = made("Mine"), made("of_nothing")
+    assert isinstance(ours, Mine) and ours.model == "the model"
+    assert isinstance(theirs, Mine) and theirs.model is None
+    with pytest.raises(NewtritonError, match="of_two needs other: give an object, or a class or"):
+        made("of_two")
+    with pytest.raises(NewtritonError, match="failing failed with KeyError: 'oh'"):
+        made("failing")
+
+
+@pytest.mark.parametrize("optimizer", ["second-order", "preconditioned"])
+def test_parts_of_optimizers_may_be_the_users(optimizer: str) -> None:
+    known = OPTIMIZERS[optimizer].settable
+    parts = [name for name, keyword in known.items() if "a part of yours" in keyword.expected]
+    assert parts == ["curvature", "solver", "rule"][: 3 if optimizer == "second-order" else 2]
+
+
 def test_the_last_value_of_a_name_counts() -> None:
     assert ENTRY.read(["count=3", "rate=1", "count=4"], "example") == {"count": 4, "rate": 1.0}
 
@@ -108,6 +153,9 @@ def test_the_last_value_of_a_name_counts() -> None:
         ("every=1,x", "give a whole number, or 2 values"),
         ("schedule=cosine", "give a function of yours, module:attribute, or none"),
         ("schedule=math:cosine", "--set schedule: math has no 'cosine'"),
+        ("part=math:flor", "--set part: math has no 'flor'; did you mean 'floor'?"),
+        ("part=3:", "--set part is '3:'"),
+        ("flg=true", "did you mean 'flag'?"),
         ("betas=0.9", "give 2 values separated by commas, each a number"),
     ],
 )

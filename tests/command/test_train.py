@@ -184,6 +184,31 @@ def test_data_without_classes_have_no_accuracy(tmp_path: Path, monkeypatch, caps
     assert capsys.readouterr().out.splitlines()[1].split()[3] == "–"
 
 
+def test_a_users_parts_train_and_go_on(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(catalogue.NETWORKS, "cnn", small_cnn)
+    Path("parts_of_mine.py").write_text(
+        "import newtriton as nt\n"
+        "class Solver(nt.KFI): ...\n"
+        "def factors(model): return nt.KroneckerCurvature(model, 'kflr')\n"
+        "rule = nt.TrustRegion(max_radius=0.5)\n"
+    )
+    parts = {"solver": "Solver", "curvature": "factors", "rule": "rule"}
+    given = {name: f"parts_of_mine.py:{part}" for name, part in parts.items()}
+    options = [text for n, part in given.items() for text in ("--set", f"{n}={part}")]
+    options = ["--optimizer", "second-order", "--batch-size", "700", *options]
+    assert train(tmp_path / "run", *options, "--epochs", "1") == 0
+    assert train(tmp_path / "run", *options, "--epochs", "2", "--resume") == 0
+    assert json.loads((tmp_path / "run" / "options.json").read_text())["set"] == given
+    history = History.load(tmp_path / "run" / "history.json")
+    assert len(history.epochs) == 2
+    assert max(step["radius"] for step in history.steps) <= 0.5
+    wrong = ["--optimizer", "second-order", "--set", "rule=parts_of_mine:Solver"]
+    assert train(tmp_path / "other", *wrong, "--epochs", "1") == 2
+    assert "give a step rule" in one_line(capsys.readouterr().err)
+
+
 def test_help_lists_the_keywords_of_the_optimizer(capsys, tmp_path: Path):
     (tmp_path / "run.toml").write_text('optimizer = "lbfgs"')
     for arguments, keyword in [

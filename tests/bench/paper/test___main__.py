@@ -13,6 +13,7 @@ from newtriton.bench.paper import __main__ as command
 from newtriton.bench.paper import pages, papers
 from newtriton.bench.protocol.experiment import Experiment, Finding, Paper, Row, Setting
 from newtriton.bench.protocol.figures import curves, panels
+from newtriton.bench.protocol.results import Result
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -55,6 +56,25 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_experiments_are_listed(arguments, monkeypatch, capsys) -> None:
     run(monkeypatch, *arguments)
     assert "made   How low is it? (Table 1)" in capsys.readouterr().out.replace("  made", "made ")
+
+
+@pytest.mark.usefixtures("made")
+def test_the_list_says_what_files_say_that_experiments_took(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, "--list")
+    without = capsys.readouterr().out
+    assert "size" not in without and "Times" not in without
+    for ending, size, seconds in [("", "default", 845), ("-smoke", "smoke", 7)]:
+        origin = {"size": size, "seconds": seconds, "seeds": [0, 1], "device": "a machine"}
+        Result(origin, []).save(command.RESULTS / f"made{ending}.json")
+    run(monkeypatch, "--list")
+    title, made, *rest, times = capsys.readouterr().out.splitlines()
+    added = ": 14 min at default size, 7 s at smoke size"
+    assert made.endswith(added)
+    assert [title, made.removesuffix(added), *rest] == without.splitlines()
+    assert times == "Times are those of bench/results/papers: a machine, 2 seeds."
 
 
 @pytest.mark.usefixtures("made")

@@ -32,7 +32,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(called: Callable[..., An
     with pytest.raises(nt.NewtritonError) as raised:
         called(**{f"{name}_": 1})
     said = f"{called.__name__}() has no option '{name}_': its arguments are "
-    assert str(raised.value) == f"{said}{', '.join(names_of(called))}; '{name}' is nearest"
+    assert str(raised.value) == f"{said}{', '.join(names_of(called))}; did you mean '{name}'?"
 
 
 @pytest.mark.parametrize("called", FUNCTIONS, ids=lambda called: called.__name__)
@@ -58,7 +58,7 @@ def test_options_of_an_optimizer_and_of_its_class_are_known(
         make(model, torch.optim.SGD, **{name: 1})
     said = f"{make.__name__} with torch.optim.SGD() has no option {name!r}: its arguments are model"
     assert str(raised.value).startswith(said)
-    assert str(raised.value).endswith(f"; {known!r} is nearest")
+    assert str(raised.value).endswith(f"; did you mean {known!r}?")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_an_unknown_option_names_the_known_ones(kind: type) -> None:
 
 def test_a_size_is_named_among_the_known_ones() -> None:
     with pytest.raises(
-        nt.NewtritonError, match=r"are in_features, out_features, bias, init; 'bias' is nearest$"
+        nt.NewtritonError, match=r"in_features, out_features, bias, init; did you mean 'bias'\?$"
     ):
         nt.Linear(3, biass=False)  # type: ignore[arg-type]
 

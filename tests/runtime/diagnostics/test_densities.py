@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
@@ -92,6 +93,22 @@ def test_refuses_what_there_cannot_be(
     model, [(x, y)] = problem("mlp")
     with pytest.raises(NewtritonError, match=named):
         call(model.linearize(x, y))
+
+
+def test_a_density_is_drawn_into_a_file_or_on_axes(tmp_path: Path) -> None:
+    model, [(x, y)] = problem("cnn")
+    found = nt.density(model.linearize(x, y), vectors=4, steps=12)
+    figure = found.plot(tmp_path / "a" / "spectrum.svg")
+    assert (tmp_path / "a" / "spectrum.svg").read_bytes().startswith(b"<?xml")
+    (axes,) = figure.axes
+    assert axes.get_title(loc="left") == "Density of the eigenvalues of the Hessian"
+    own = Figure()
+    assert found.plot(axes=own.subplots()) is own
+    assert len(own.axes[0].get_lines()) == 1
+    with pytest.raises(NewtritonError, match="axes is 3: give Matplotlib's axes"):
+        found.plot(axes=3)  # type: ignore[arg-type]
+    with pytest.raises(NewtritonError, match="path goes without axes"):
+        found.plot("spectrum.png", own.axes[0])
 
 
 def test_a_saved_density_loads_as_it_was(tmp_path: Path) -> None:

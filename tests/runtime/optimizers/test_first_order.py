@@ -164,7 +164,7 @@ def test_a_saved_state_resumes_bit_for_bit(name):
 
 def test_refuses_options():
     with pytest.raises(
-        NewtritonError, match=r"SGD.* has no option 'momentun'.*'momentum' is nearest"
+        NewtritonError, match=r"SGD.* has no option 'momentun'.*did you mean 'momentum'"
     ):
         TorchOptimizer(MLP(), torch.optim.SGD, lr=0.1, momentun=0.9)
     with pytest.raises(NewtritonError, match="cls is 'SGD': give a class of torch"):

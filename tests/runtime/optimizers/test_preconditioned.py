@@ -404,7 +404,7 @@ def made(**options: Any) -> nt.Preconditioned:
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"cls": torch.optim.LBFGS}, "L-BFGS searches along directions of its own"),
-    ({"momentun": 0.9}, r"torch\.optim\.SGD.* has no option 'momentun'.*'momentum' is nearest"),
+    ({"momentun": 0.9}, r"torch\.optim\.SGD.* has no option 'momentun'.*did you mean 'momentum'"),
     ({"damping": -1.0}, "damping is -1"),
     ({"clip": 0.0}, "clip is 0"),
     ({"every": 0}, "every is 0"),

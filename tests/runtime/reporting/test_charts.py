@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from newtriton.runtime.diagnostics.densities import Density
-from newtriton.runtime.reporting import colours
-from newtriton.runtime.reporting.charts import COLUMNS, draw, draw_spectra, is_spread, number
+from newtriton.runtime.charting import colours
+from newtriton.runtime.reporting.charts import COLUMNS, draw, is_spread
 from newtriton.runtime.reporting.quantities import ACCURACY, KNOWN, LOSS, Quantity, recorded
 from newtriton.runtime.reporting.reading import Run
 from newtriton.runtime.training.history import History
@@ -98,6 +95,26 @@ def test_constant_and_single_values_have_room(against: str) -> None:
     assert axes.get_ylim()[0] < run.steps[0]["loss"] < axes.get_ylim()[1]
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_epochs_and_updates_have_whole_ticks_and_time_begins_at_zero(epochs: int) -> None:
+    for against in ("epochs", "steps", "seconds"):
+        axes, _ = drawn([history(4 * epochs, 4)], ACCURACY, against)
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks
+        assert against == "seconds" or all(tick == round(tick) for tick in ticks)
+        assert against == "epochs" or low == 0.0
+        format_ = axes.yaxis.get_major_formatter()
+        assert format_(0.975) == "97.5 %"
+
+
+def test_the_mean_of_one_epoch_is_seen() -> None:
+    axes, _ = drawn([history(4, 4)], LOSS, "epochs")
+    assert len(points(axes, "_")) == 1
+    axes, _ = drawn([history(8, 4)], LOSS, "epochs")
+    assert not points(axes, "_")
+
+
 def test_what_is_recorded_is_known() -> None:
     assert [*recorded([Run("a", history())])] == [
         *("loss", "accuracy", "rho", "radius", "damping", "gain", "step-norm", "predicted"),
@@ -106,24 +123,6 @@ def test_what_is_recorded_is_known() -> None:
     assert {"heat", "cg-iterations"} <= more.keys() and not {"label", "flag"} & more.keys()
 
 
-def test_a_spectrum_is_its_density() -> None:
-    nodes, weights = torch.tensor([[0.0, 10.0]]).double(), torch.tensor([[0.9, 0.1]]).double()
-    found = Density(nodes, weights, 0.1, 2, True)
-    runs = [Run("a", history(), spectrum=found), Run("b", history())]
-    axes = Figure().subplots()
-    draw_spectra(axes, runs, "hessian")
-    (line,) = axes.get_lines()
-    x = torch.as_tensor(line.get_xdata())
-    assert np.array_equal(line.get_ydata(), found(x)[0].numpy())
-    other = Run("c", history(), spectrum=replace(found, matrix="ggn"))
-    axes = Figure().subplots()
-    draw_spectra(axes, [*runs, other], "ggn")
-    assert [line.get_color() for line in axes.get_lines()] == [colours.series(2)]
-
-
-def test_numbers_of_axes_are_short() -> None:
-    assert [*map(number, (0.0, -0.5, 1e-5, 2.5e-7, -1e6, 12000.0))] == [
-        *("0", "−0.5", "10⁻⁵", "2.5·10⁻⁷", "−10⁶", "12000"),
-    ]
+def test_values_are_spread_that_are_positive_and_far_apart() -> None:
     assert is_spread(np.array([1.0, 100.0])) and not is_spread(np.array([1.0, 2.0]))
     assert not is_spread(np.array([-1.0, 100.0])) and not is_spread(np.array([]))

@@ -30,6 +30,20 @@ def test_a_comparison_has_a_row_per_measure_and_a_curve_per_run():
     assert list(losses_in_time.get_lines()[0].get_xdata()) == [0.5, 1.0, 1.5, 2.0]
 
 
+def test_epochs_are_whole_time_begins_at_zero_and_accuracies_are_percent():
+    history = run()
+    del history.epochs[1:]
+    for histories in (history, run()):
+        figure = plot_histories({"": histories}, against=("epochs", "seconds"))
+        losses, accuracies, losses_in_time, _ = figure.axes
+        for axes in (losses, accuracies):
+            low, high = axes.get_xlim()
+            ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+            assert ticks and all(tick == round(tick) for tick in ticks)
+        assert losses_in_time.get_xlim()[0] == 0.0
+        assert accuracies.yaxis.get_major_formatter()(0.5).endswith("%")
+
+
 def test_runs_under_one_name_share_a_colour_and_an_entry():
     losses, accuracies = plot_histories({"one": [run(), run()], "other": run()}).axes
     assert [line.get_color() for line in accuracies.get_lines()] == ["C0", "C0", "C1"]
