@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import newtriton as nt
-from newtriton.compiler.graph.calls import HINTS, check_call, checked, names_of, nearest
+from newtriton.compiler.graph.calls import HINTS, check_call, checked, names_of
+from newtriton.compiler.graph.errors import meant
 
 FUNCTIONS = [
     nt.fit, nt.evaluate, nt.compile, nt.from_torch, nt.load, nt.available, nt.digits, nt.split,
@@ -105,7 +106,7 @@ def test_a_checked_function_is_what_it_was() -> None:
 
     assert (double(3), double(3, times=4), double.__doc__) == (6, 12, "Returns it.")
     assert names_of(double) == ["number", "times"]
-    assert nearest("nothing like it", ["times"]) == ""
+    assert meant("nothing like it", ["times"]) == ""
 
 
 def test_arguments_of_any_name_are_left_to_what_takes_them() -> None:
