@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -86,7 +87,11 @@ def described(module: nn.Module, name: str = "") -> Described:
 
 
 class Worker:
-    """A process that has JAX: it gets a problem, and then makes calls by their names."""
+    """A process that has JAX: it gets a problem, and then makes calls by their names.
+
+    Between its calls it is stopped: its threads would go on waiting for work, and halve the pace of
+    the sides that take their turns here.
+    """
 
     def __init__(self) -> None:
         python = os.environ.get(PYTHON, sys.executable)
@@ -109,16 +114,24 @@ class Worker:
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
+        self._signal("SIGCONT")
         try:
             pickle.dump(message, stdin)
             stdin.flush()
             good, answer = pickle.load(stdout)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise RuntimeError("its process has ended") from error
+        finally:
+            self._signal("SIGSTOP")
         if good:
             return answer
         kind, text = answer
         raise ModuleNotFoundError(text) if kind == "ModuleNotFoundError" else RuntimeError(text)
+
+    def _signal(self, name: str) -> None:
+        """Sends a signal, where the system has it."""
+        if number := getattr(signal, name, None):
+            self.process.send_signal(number)
 
     def end(self) -> None:
         """Ends the process."""

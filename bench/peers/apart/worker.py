@@ -5,8 +5,10 @@ It reads pickled messages and writes pickled answers, and needs neither PyTorch 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from typing import Any
 
 from .networks import Forward
 from .resident import peak_of
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Calls:
@@ -190,6 +194,8 @@ def main() -> None:
     answers, calls = os.fdopen(os.dup(1), "wb"), None
     os.dup2(2, 1)  # what libraries print is not for the other end
     with suppress(AttributeError, OSError):  # elsewhere than on Linux
+        # It ends with who has made it, though it be stopped then.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, allowed[: int(sys.argv[1])])
     with suppress(EOFError):

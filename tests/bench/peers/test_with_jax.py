@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +13,18 @@ from torch import nn
 import newtriton as nt
 from newtriton.bench.peers import ours, with_jax
 from newtriton.bench.peers.problem import OPERATIONS, Problem, relative_error
+
+
+def test_its_process_is_stopped_between_calls() -> None:
+    worker = with_jax.Worker()
+    try:
+        for _ in range(2):
+            with suppress(ModuleNotFoundError):  # where JAX is not installed it answers so
+                worker.ask("versions", None)
+            _, status = os.waitpid(worker.process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+    finally:
+        worker.end()
 
 
 def test_a_module_without_a_description_is_refused_by_name() -> None:
