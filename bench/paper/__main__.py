@@ -64,6 +64,8 @@ def listing(results: Path) -> str:
             lines.append(f"  {name:{width}}  {asks}{f': {costs}' * bool(costs)}")
     if sources:
         lines.append(f"Times are those of {results}: {'; '.join(sources)}.")
+    else:
+        lines.append(f"What they took stands in {results} of newtriton's sources: list them there.")
     return "\n".join(lines)
 
 

@@ -67,9 +67,9 @@ def blocks(rows: Sequence[Row], machine: Mapping[str, Any], name: str) -> Iterat
         "ones. Calls of an operation take turns. Times are medians with the quantiles 20 and 80 in "
         "brackets; a *gradient* is that of PyTorch's autograd, timed in the same turns. Every call "
         "starts from parameters and a batch: ours linearizes, a forward and a backward pass, "
-        "before anything else. JAX computes in a process apart, which is stopped between its calls. "
-        "Peak memory is that of one call in a process of its own and in one thread, behind one of "
-        "a sample fewer: what the resident set grows by."
+        "before anything else. JAX computes in a process apart, which is stopped between its "
+        "calls. Peak memory is that of one call in a process of its own and in one thread, behind "
+        "one of a sample fewer: what the resident set grows by."
     ]
     yield [
         f"This page is made of the rows in `bench/results/{name}` by "

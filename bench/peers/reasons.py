@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 EVERYWHERE = ""
 
-AGAIN = (
-    "Activations and their derivatives are computed again in each pass, data are checked, and "
-    "results are copied into one flat vector."
+SHORT = (
+    "The products take as long as PyTorch's. What ours adds are short calls: data are checked, "
+    "results are copied into one flat vector, and Python lies between the operators, which "
+    "products of this size do not hide."
 )
 MAPS = (
     "Matrix products take as long as PyTorch's. Layer norm, softmax and GELU, and their "
@@ -22,26 +23,16 @@ MAPS = (
 LINEARIZED = (
     "Ours begins with the gradient of the loss, which a step needs and the others leave out."
 )
-PATCHES = (
-    "Grams of 5×5 patches are computed by rectangles, without im2col: a thousand small products, "
-    "whose calls take longer than the arithmetic of so few channels."
-)
-
 REASONS: Mapping[tuple[str, str], str] = {
-    (EVERYWHERE, "gradient"): AGAIN,
-    (EVERYWHERE, "hvp"): AGAIN,
-    (EVERYWHERE, "ggnvp"): LINEARIZED,
-    (EVERYWHERE, "kfac"): LINEARIZED,
+    (EVERYWHERE, "gradient"): SHORT,
+    (EVERYWHERE, "hvp"): SHORT,
+    **{(EVERYWHERE, of): LINEARIZED for of in ("ggnvp", "kfac", "ekfac")},
     (EVERYWHERE, "inverse"): (
-        "Ours multiplies triangular inverses, which are made of matrix products as a GPU wants "
-        "them: more operations than LAPACK's inverse by a Cholesky factor, which curvlinops calls."
+        "Both call LAPACK's inverse by a Cholesky factor; ours also reads whether each inverse is "
+        "finite before anything is multiplied by it."
     ),
-    (EVERYWHERE, "ekfac"): (
-        "Ours keeps a moving average of the second moments, and turns it into each new basis by "
-        "products as large as the factors; the other side starts anew."
-    ),
-    ("lenet", "kfac"): PATCHES,
-    ("lenet", "ekfac"): PATCHES,
+    **{("mlp", of): SHORT for of in ("gradient", "hvp", "form", "forms")},
+    ("mlp", "ggnvp"): f"{LINEARIZED} {SHORT}",
     ("resnet20", "gradient"): (
         "Batch norm and its derivative are sums and products, one operator after another, where "
         "PyTorch has a kernel for each, and the two gradients of a convolution are two calls."
@@ -71,6 +62,8 @@ OTHERWISE: Mapping[str, str] = {
 
 def reason(network: str, operation: str, rival: str) -> str:
     """Returns why a rival is faster at an operation on a network, "" where nothing is known."""
+    if (network, operation) in REASONS:
+        return REASONS[network, operation]
     if rival in COMPILERS and operation not in ("kfac", "inverse"):
         return COMPILED
-    return REASONS.get((network, operation), REASONS.get((EVERYWHERE, operation), ""))
+    return REASONS.get((EVERYWHERE, operation), "")

@@ -12,6 +12,9 @@ from torch._ops import OpOverload
 
 PYTORCH = str(Path(torch.__file__).parent)
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+NO_RECURRENT = (
+    "recurrent layers are not taken: use convolutions or attention, or unroll it in forward"
+)
 
 
 class Call(Protocol):
@@ -89,9 +92,7 @@ def described(call: Call) -> str:
 def advice_on(call: Call) -> str:
     """Says what to do about an op that has no rule."""
     if name_of(call) in RECURRENT:
-        return (
-            "recurrent layers are not taken: use convolutions or attention, or unroll it in forward"
-        )
+        return NO_RECURRENT
     if torch.Tag.nondeterministic_seeded in getattr(call.target, "tags", ()):
         return "random numbers are drawn by dropout alone: use torch.nn.Dropout"
     if name_of(call) in ("item", "_local_scalar_dense"):

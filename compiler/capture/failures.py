@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..graph.errors import NewtritonError, one_line
-from .calls import PYTORCH
+from .calls import NO_RECURRENT, PYTORCH
 
 NOT_THEIRS = (PYTORCH, str(Path(__file__).parent))  # where no line is the user's
 REASON = 300  # characters of what PyTorch says
@@ -30,6 +30,9 @@ def sentence(module: nn.Module, error: Exception, run: Callable[[], object]) -> 
     text, name = str(error), type(module).__name__
     if isinstance(error, NewtritonError):
         return text
+    recurrent = [path for path, part in module.named_modules() if isinstance(part, nn.RNNBase)]
+    if recurrent:
+        return f"{name} has {', '.join(recurrent) or 'one itself'}: {NO_RECURRENT}"
     place = re.search(r'File "([^"]*)", line (\d+), in (\S+)\n\s*(.*)', text)
     where = f" at {place[1]}:{place[2]}, `{place[4].strip()}`" if place else ""
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:

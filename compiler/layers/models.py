@@ -210,7 +210,8 @@ def mlp(
 ) -> Sequential:
     """Returns the perceptron of Chen, Chou & Chang (2018), with sigmoids and Xavier weights.
 
-    It takes images or features.
+    It takes images or features. Seven layers of sigmoids begin on a plateau, where the loss hardly
+    falls for some epochs: fewer hidden layers have none.
 
     Args:
         hidden: the widths of the hidden layers, first to last.

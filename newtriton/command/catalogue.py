@@ -1,8 +1,9 @@
 """What the command line can name: data, networks, losses, optimizers and programs."""
 
+import inspect
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -44,12 +45,16 @@ class OfBoth(dict[str, Any]):
 
 
 def _both(diagnosis: Callable[..., object]) -> Callable[[Linearized], OfBoth]:
-    """Returns a diagnosis of both matrices."""
+    """Returns a diagnosis of both matrices, with the keywords that it has of each."""
 
-    def of_both(lin: Linearized) -> OfBoth:
+    @wraps(diagnosis)
+    def of_both(lin: Linearized, **keywords: Any) -> OfBoth:
         known = [matrix for matrix in MATRICES if lin.programs.offers(matrix)]
-        return OfBoth({matrix: diagnosis(lin, matrix) for matrix in known})
+        return OfBoth({matrix: diagnosis(lin, matrix, **keywords) for matrix in known})
 
+    own = inspect.signature(diagnosis)
+    parameters = [p for name, p in own.parameters.items() if name != "matrix"]
+    setattr(of_both, "__signature__", own.replace(parameters=parameters))  # noqa: B010
     return of_both
 
 

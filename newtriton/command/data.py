@@ -57,7 +57,13 @@ def data(options: Namespace) -> tuple[Samples, Samples]:
         with users_code(f"--data {options.data}"):
             found = found(**given)
     if not _is_samples(found):
-        return load(found)
+        try:
+            return load(found)
+        except NewtritonError as error:
+            raise NewtritonError(
+                f"--data {options.data} gives no pair (training, validation), each of them a pair "
+                f"(x, y) or a dataset: {error}"
+            ) from error
     train, validation = found
     return _samples(train), _samples(validation)
 

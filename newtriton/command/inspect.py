@@ -63,6 +63,10 @@ def add_to(command: argparse.ArgumentParser) -> None:
         help="the weights.safetensors of a run, for --diagnose (default: the first weights)",
     )  # fmt: skip
     add("--damping", type=float, help=f"γ, for --diagnose {takers(DIAGNOSES, 'damping')}")
+    add(
+        "--set", action="append", metavar="NAME=VALUE",
+        help="a keyword of what is diagnosed, such as vectors=4 of density; may be repeated",
+    )  # fmt: skip
     add("--plot", type=Path, metavar="FILE", help=f"draw what is diagnosed, for --diagnose {DRAWN}")
     add("--of", choices=OF, help=f"which parameters, for --diagnose {takers(DIAGNOSES, 'of')}")
 
@@ -99,18 +103,23 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         NewtritonError: it cannot be read, or holds none.
     """
+    if path.is_dir():
+        raise NewtritonError(f"{path} is a folder: name the weights.safetensors of a run")
     data = read(path)
     try:
         return load(data)
     except Exception as error:  # safetensors and PyTorch raise whatever they stumble over
-        raise NewtritonError(f"{path} holds no weights: {error}") from error
+        raise NewtritonError(
+            f"{path} holds no weights ({error}): give a file of safetensors, as a run leaves it, "
+            "or safetensors.torch.save_file makes it of a state_dict"
+        ) from error
 
 
 def _check_inspect(options: argparse.Namespace) -> None:
     """Raises an error where options do not go together."""
     needed, unfit = (
         "input",
-        ("data", "data_dir", "preprocessing", "all", "weights", "damping", "of", "plot"),
+        ("data", "data_dir", "preprocessing", "all", "weights", "damping", "of", "set", "plot"),
     )
     if options.diagnose:
         needed, unfit = "data", ("input", "graph", "program", "kernels", "svg", "html")
@@ -159,7 +168,9 @@ def interpreted() -> bool:
 
 def _diagnose(options: argparse.Namespace) -> None:
     """Prints a diagnosis on training data, in float64."""
+    entry = DIAGNOSES[options.diagnose]
     keywords = keywords_for(options, "diagnose", DIAGNOSES)
+    keywords |= entry.read(options.set or [], options.diagnose)
     if options.plot and options.diagnose != DRAWN:
         raise NewtritonError(f"--plot is for --diagnose {DRAWN}, and not for {options.diagnose}")
     train, _ = data(options)
@@ -171,7 +182,7 @@ def _diagnose(options: argparse.Namespace) -> None:
         lin: Linearized = LinearizedData(model, batches)
     else:
         lin = model.linearize(*moved(next(iter(batches)), model))
-    found = DIAGNOSES[options.diagnose](lin, **keywords)
+    found = entry(lin, **keywords)
     if options.plot:
         save(picture([*found.values()]), options.plot)
     print(found)

@@ -237,7 +237,8 @@ def check_labels(
     if y.dtype != dtype:
         raise NewtritonError(f"{name} takes labels of {dtype} (or int64 classes), got {y.dtype}")
     if tuple(y.shape) != outputs:
-        raise ShapeError(f"{name} takes labels of shape {outputs}, got {tuple(y.shape)}")
+        hint = ": give y.unsqueeze(-1)" if (*y.shape, 1) == outputs else ""
+        raise ShapeError(f"{name} takes labels of shape {outputs}, got {tuple(y.shape)}{hint}")
     return y.reshape(concrete(traced.y.shape, batch)), list(_of_rows(criterion, y))
 
 

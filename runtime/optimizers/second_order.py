@@ -41,6 +41,7 @@ from ..parts.state import (
     State,
     Undo,
     all_of,
+    as_described,
     check_state,
     drawing,
     drawing_spec,
@@ -480,11 +481,16 @@ class SecondOrder(Remade):
         return {**specs, "damping": Number(float, 0.0), **counts}
 
     def state_dict(self) -> State:
-        """Returns copies of all that the coming steps depend on, besides model and data."""
+        """Returns copies of all that the coming steps depend on, besides model and data.
+
+        Raises:
+            NewtritonError: a part's state is not what its `state_spec` says.
+        """
         state: State = {name: p.state_dict() for name, p in self._parts().items()}
         state["generator"] = self.generator.get_state()
         counts = {"steps": self.steps, "followed": self.following.last}
-        return {**state, **counts, "damping": self.damping, "rejected": self.patience.rejected}
+        state |= {**counts, "damping": self.damping, "rejected": self.patience.rejected}
+        return as_described(self._state_spec(), state)
 
     @checked
     @torch.inference_mode(False)

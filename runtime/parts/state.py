@@ -158,6 +158,11 @@ def drawing_spec(model: Model) -> dict[str, Spec]:
 
 def _faults(path: str, spec: Spec, value: object) -> list[str]:
     if not isinstance(spec, Mapping):
+        if not hasattr(spec, "faults"):
+            raise NewtritonError(
+                f"{path} is described by {quoted(spec)}: give what runtime.parts.state has to "
+                "describe tensors, numbers, or what may be None"
+            )
         return spec.faults(path, value)
     if not isinstance(value, Mapping):
         return [f"{path or 'the state'} is {type(value).__name__}, not a mapping"]
@@ -175,6 +180,17 @@ def _faults(path: str, spec: Spec, value: object) -> list[str]:
 def _shown(name: str) -> str:
     """Returns a name as it is, or quoted where it could not be read."""
     return name if name.isprintable() and len(name) < SHOWN else quoted(name)
+
+
+def as_described(spec: Mapping[str, Spec], state: State) -> State:
+    """Returns a state that is about to be saved.
+
+    Raises:
+        NewtritonError: it is not what `spec` describes, and could not be loaded again.
+    """
+    if found := _faults("", spec, state):
+        raise NewtritonError(f"state_dict is not what state_spec says: {'; '.join(found)}")
+    return state
 
 
 def check_state(spec: Mapping[str, Spec], state: Mapping[str, Any]) -> State:

@@ -36,6 +36,7 @@ def plot_histories(
     """Draws the losses and validation accuracies of several training runs into one picture.
 
     Losses are on a logarithmic axis, accuracies in percent; training is dashed, validation solid.
+    Where no run has accuracies, there are losses alone.
 
     Args:
         histories: the histories, by the name that the legend gives them; several under one name
@@ -53,6 +54,7 @@ def plot_histories(
     Examples:
         >>> import newtriton as nt
         >>> epoch = {"number": 1, "steps": 10, "seconds": 0.5, "loss": 0.3}
+        >>> epoch |= {"validation_loss": 0.4, "validation_accuracy": 0.8}
         >>> history = nt.History([Epoch(**epoch)])
         >>> figure = nt.plot_histories({"FITRE": history, "SGD": [history, history]})
         >>> [axes.get_ylabel() for axes in figure.axes]
@@ -75,14 +77,16 @@ def plot_histories(
     if not any(history.epochs for runs in groups.values() for history in runs):
         raise NewtritonError("there is no completed epoch to draw")
 
-    figure = Figure(figsize=(10, 4 * len(measures)), layout="constrained")
-    rows = figure.subplots(len(measures), 2, squeeze=False)
-    for (losses, accuracies), measure in zip(rows, measures, strict=True):
+    epochs = [epoch for runs in groups.values() for history in runs for epoch in history.epochs]
+    columns = 1 if all(epoch.validation_accuracy is None for epoch in epochs) else 2
+    figure = Figure(figsize=(5 * columns, 4 * len(measures)), layout="constrained")
+    rows = figure.subplots(len(measures), columns, squeeze=False)
+    for row, measure in zip(rows, measures, strict=True):
         for index, (name, runs) in enumerate(groups.items()):
             for history in runs:
                 label = one_line(name).replace("$", r"\$")  # no formula
-                _draw((losses, accuracies), history, measure, name=label, color=f"C{index}")
-        for axes, label in ((losses, "loss"), (accuracies, "validation accuracy")):
+                _draw(row, history, measure, name=label, color=f"C{index}")
+        for axes, label in zip(row, ("loss", "validation accuracy"), strict=False):
             axes.set(xlabel=measure, ylabel=label)
             axes.grid(alpha=0.3)
             if measure == "epochs":
@@ -92,18 +96,16 @@ def plot_histories(
             handles, names = axes.get_legend_handles_labels()
             if once := {name: handle for name, handle in zip(names, handles, strict=True) if name}:
                 axes.legend(once.values(), once.keys())
-        losses.set_yscale("log", nonpositive="mask")
-        accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
+        row[0].set_yscale("log", nonpositive="mask")
+        for accuracies in row[1:]:
+            accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
     if file is not None:
         save(figure, file, dpi=100.0)
     return figure
 
 
-def _draw(
-    row: tuple["Axes", "Axes"], history: Recorded, measure: str, *, name: str, color: str
-) -> None:
+def _draw(row: Sequence["Axes"], history: Recorded, measure: str, *, name: str, color: str) -> None:
     """Adds one history's curves, training dashed and validation solid."""
-    losses, accuracies = row
     epochs = history.epochs
     at = [epoch.number if measure == "epochs" else epoch.seconds for epoch in epochs]
 
@@ -113,6 +115,7 @@ def _draw(
         if points:
             axes.plot(*zip(*points, strict=True), style, marker=".", color=color, label=label)
 
-    line(losses, (epoch.loss for epoch in epochs), f"{name} training".strip(), "--")
-    line(losses, (epoch.validation_loss for epoch in epochs), f"{name} validation".strip())
-    line(accuracies, (epoch.validation_accuracy for epoch in epochs), name)
+    line(row[0], (epoch.loss for epoch in epochs), f"{name} training".strip(), "--")
+    line(row[0], (epoch.validation_loss for epoch in epochs), f"{name} validation".strip())
+    for accuracies in row[1:]:
+        line(accuracies, (epoch.validation_accuracy for epoch in epochs), name)

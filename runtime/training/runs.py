@@ -308,7 +308,8 @@ class RunFolder:
         counts = "the new ones count from here on"
         if held:
             rest = f"; {counts} for the rest" if len(held) < len(changed) else ""
-            counts = f"the saved state goes on with its own {', '.join(held)}{rest}"
+            own = f"its own {', '.join(held)}, which a new run from its weights does not"
+            counts = f"the saved state goes on with {own}{rest}"
         return (
             f"{self.path}: {type(optimizer).__name__} is made with other options than the run was "
             f"saved with ({listed}): {counts}"

@@ -108,8 +108,9 @@ def check_call(
     epochs = check_count("epochs", epochs)
     check_flag("progress", progress)
     check_model(model)
-    if isinstance(optimizer, torch.optim.Optimizer):
-        name = type(optimizer).__name__
+    kind = optimizer if isinstance(optimizer, type) else type(optimizer)
+    if issubclass(kind, torch.optim.Optimizer):
+        name = kind.__name__
         raise NewtritonError(
             f"optimizer is torch.optim's {name}: give TorchOptimizer(model, torch.optim.{name}, …)"
         )

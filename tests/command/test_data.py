@@ -85,6 +85,7 @@ def test_the_folder_goes_to_a_function_that_reads_files() -> None:
         (["--data", "sets:arrays", "--preprocessing", "x"], "--preprocessing is not for sets_"),
         (["--data", "sets:y"], "Tensor: give a name, or a pair of datasets"),
         (["--data", "sets:x"], "give a name, or a pair of datasets"),
+        (["--data", "sets:x"], "gives no pair (training, validation), each of them a pair (x, y)"),
         (["--data", "sets:broken"], "failed with RuntimeError"),
     ],
 )

@@ -98,6 +98,8 @@ def test_inspect_prints_diagnoses(
     first = capsys.readouterr().out
     assert first.startswith("hessian\n")
     assert "\n\nggn\n" in first
+    assert cli.main([*INSPECT, "spectrum", "--set", "k=1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(first.splitlines()) - 2 * 2
     model = nt.compile(small_cnn(), (1, 8, 8), nt.CrossEntropyLoss(), seed=1)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "weights")
     assert cli.main([*INSPECT, "spectrum", "--weights", str(tmp_path / "weights")]) == 0
@@ -186,7 +188,11 @@ def test_the_pictures_of_how_it_works_are_what_its_commands_draw(
         ([*INSPECT[3:], "errors", "--of", "weight"], "above the limit of 4096"),
         ([*INSPECT[3:], "spectrum", "--weights", "no/such"], "no/such"),
         ([*INSPECT[3:], "spectrum", "--backend", "triton"], "triton"),
-        ([*INSPECT[3:], "spectrum", "--weights", __file__], "holds no weights"),
+        ([*INSPECT[3:], "spectrum", "--weights", __file__], "safetensors.torch.save_file makes"),
+        ([*INSPECT[3:], "spectrum", "--weights", "."], ". is a folder: name the weights.safetens"),
+        ([*INSPECT[3:], "density", "--set", "vectrs=4"], "did you mean 'vectors'?"),
+        ([*INSPECT[3:], "density", "--set", "matrix=ggn"], "density has no 'matrix'"),
+        (["--input", "1x8x8", "--set", "k=1"], "--set means nothing without --diagnose"),
     ],
 )
 def test_inspect_refuses(

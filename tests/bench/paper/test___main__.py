@@ -66,6 +66,8 @@ def test_the_list_says_what_files_say_that_experiments_took(
     run(monkeypatch, "--list")
     without = capsys.readouterr().out
     assert "size" not in without and "Times" not in without
+    *without, where = without.splitlines()
+    assert where.endswith("bench/results/papers of newtriton's sources: list them there.")
     for ending, size, seconds in [("", "default", 845), ("-smoke", "smoke", 7)]:
         origin = {"size": size, "seconds": seconds, "seeds": [0, 1], "device": "a machine"}
         Result(origin, []).save(command.RESULTS / f"made{ending}.json")
@@ -73,7 +75,7 @@ def test_the_list_says_what_files_say_that_experiments_took(
     title, made, *rest, times = capsys.readouterr().out.splitlines()
     added = ": 14 min at default size, 7 s at smoke size"
     assert made.endswith(added)
-    assert [title, made.removesuffix(added), *rest] == without.splitlines()
+    assert [title, made.removesuffix(added), *rest] == without
     assert times == "Times are those of bench/results/papers: a machine, 2 seeds."
 
 

@@ -62,6 +62,12 @@ def test_sizes_that_do_not_go_together_in_forward_have_its_line() -> None:
     assert "`module = Written(lambda m, x: m.f(x) + torch.ones(2), f=nn.Linear(3, 3))`" in said
 
 
+def test_recurrent_layers_are_named() -> None:
+    module = Written(lambda m, x: m.f(x)[0], f=nn.LSTM(3, 4))
+    said = refusal(module, torch.zeros(2, 5, 3))
+    assert said.startswith("Written has f: recurrent layers are not taken: use convolutions")
+
+
 def test_whatever_forward_raises_is_quoted() -> None:
     def raises(m: nn.Module, x: Tensor) -> Tensor:
         raise KeyError("layer")

@@ -174,6 +174,12 @@ def test_bad_labels_are_refused(
         call(model, images(), y)
 
 
+def test_labels_without_the_axis_of_a_single_output_are_shown_the_way() -> None:
+    model = nt.compile(nt.Linear(1), (3,), MSE, dtype=F64, device="cpu")
+    with pytest.raises(nt.NewtritonError, match=r"\(4, 1\), got \(4,\): give y\.unsqueeze\(-1\)$"):
+        model.loss(torch.zeros(4, 3, dtype=F64), torch.zeros(4, dtype=F64))
+
+
 @pytest.mark.parametrize("name", ["gradient", "objective", "linearize", "FITRE", "Adam"])
 def test_batch_statistics_need_more_than_one_value_per_channel(name: str) -> None:
     net = nt.Sequential(nt.Conv2d(3, 4), nt.BatchNorm2d(), nt.Flatten(), nt.Linear(3))

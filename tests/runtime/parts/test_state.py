@@ -10,7 +10,7 @@ import torch
 
 import newtriton as nt
 from newtriton.compiler.graph.errors import NewtritonError
-from newtriton.runtime.parts.state import Maybe, Number, Random, Shaped, check_state
+from newtriton.runtime.parts.state import Maybe, Number, Random, Shaped, as_described, check_state
 
 from ..problems import problem
 from ..stand_in import assert_identical
@@ -61,6 +61,20 @@ def test_takes_what_the_specification_describes() -> None:
 def test_names_every_fault(change: dict, named: str) -> None:
     with pytest.raises(NewtritonError, match=f"load_state_dict: .*{named}"):
         check_state(SPEC, {**GOOD, **change})
+
+
+def test_what_is_no_specification_is_said_with_what_is() -> None:
+    for check in (as_described, check_state):
+        with pytest.raises(
+            NewtritonError, match=r"part\.n is described by <class 'int'>: give what"
+        ):
+            check({"part": {"n": int}}, {"part": {"n": 3}})  # type: ignore[dict-item]
+
+
+def test_a_state_that_could_not_be_loaded_is_not_saved() -> None:
+    assert as_described(SPEC, GOOD) is GOOD
+    with pytest.raises(NewtritonError, match="is not what state_spec says: missing size"):
+        as_described(SPEC, {name: part for name, part in GOOD.items() if name != "size"})
 
 
 def test_lists_all_faults_at_once_and_takes_mappings_only() -> None:

@@ -222,8 +222,11 @@ def test_callbacks_see_each_epoch_and_can_end_the_training():
 def test_an_optimizer_of_pytorch_is_refused_before_the_first_step():
     model = LinearModel()
     optimizer = torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=0.1)
-    with pytest.raises(NewtritonError, match=r"give TorchOptimizer\(model, torch.optim.SGD, …\)"):
-        fit(model, optimizer, batches(), progress=False)
+    for given in (optimizer, torch.optim.SGD):
+        with pytest.raises(
+            NewtritonError, match=r"give TorchOptimizer\(model, torch.optim.SGD, …\)"
+        ):
+            fit(model, given, batches(), progress=False)  # type: ignore[arg-type]
 
 
 def test_the_progress_bar_shows_loss_rate_and_accuracy(capsys):

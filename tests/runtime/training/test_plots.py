@@ -54,7 +54,8 @@ def test_runs_under_one_name_share_a_colour_and_an_entry():
 def test_runs_without_validation_or_with_infinite_losses_are_drawn(tmp_path: Path):
     history = run((None, None))
     history.epochs.append(Epoch(3, 6, 1.5, math.nan))
-    history.plot(tmp_path / "run.png")
+    figure = history.plot(tmp_path / "run.png")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss"]
     assert (tmp_path / "run.png").stat().st_size > 0
 
 

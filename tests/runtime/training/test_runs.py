@@ -155,7 +155,7 @@ def gone_on_with(path: Path, first: Any, then: Any) -> str:
             lambda m: nt.KFAC(m, 0.1),
             lambda m: nt.KFAC(m, damping=0.3),
             "KFAC is made with other options than the run was saved with (damping 0.1 → 0.3): the "
-            "saved state goes on with its own damping",
+            "saved state goes on with its own damping, which a new run from its weights does not",
         ),
         (
             nt.FITRE,
@@ -167,14 +167,15 @@ def gone_on_with(path: Path, first: Any, then: Any) -> str:
             adam,
             lambda m: nt.TorchOptimizer(m, torch.optim.Adam, lr=0.5, micro_batch=2),
             "TorchOptimizer is made with other options than the run was saved with (micro_batch "
-            "None → 2, lr 0.01 → 0.5): the saved state goes on with its own lr; the new ones count "
-            "from here on for the rest",
+            "None → 2, lr 0.01 → 0.5): the saved state goes on with its own lr, which a new run "
+            "from its weights does not; the new ones count from here on for the rest",
         ),
         (
             sgd,
             lambda m: nt.TorchOptimizer(m, torch.optim.SGD, lr=1e-2, momentum=0.5),
             "TorchOptimizer is made with other options than the run was saved with (momentum not "
-            "given → 0.5): the saved state goes on with its own momentum",
+            "given → 0.5): the saved state goes on with its own momentum, which a new run from its "
+            "weights does not",
         ),
         (
             lambda m: nt.SecondOrder(m, nt.MatrixFree(m, "ggn"), "truncated-cg", nt.TrustRegion()),
