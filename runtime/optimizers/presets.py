@@ -185,7 +185,8 @@ class KFAC(SecondOrder):
 
     Args:
         model: the model to be trained.
-        damping: the first γ and λ, λ₀ ≥ 0.
+        damping: the first γ and λ, λ₀ ≥ 0; one that is given is absolute, and brings λ and momentum
+            back.
         momentum: whether the last step is part of the model; not unless given or without noise.
         samples: label draws per input, ≥ 1.
         every: steps between two refreshes of the factors, ≥ 1, or a pair (gather, invert).
