@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -90,11 +91,13 @@ def _from_file(path: Path) -> ModuleType:
         return known
     name = path.stem if known is None else f"newtriton_user_{path.stem}"
     spec = spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # it is a Python file
+    assert spec is not None and isinstance(spec.loader, SourceFileLoader)  # it is a Python file
     module = module_from_spec(spec)
     sys.modules[name] = module  # as an import does: dataclasses look there
     try:
-        spec.loader.exec_module(module)
+        # Compiled anew: of a file that has changed within a second, kept bytecode may be the old.
+        code = spec.loader.source_to_code(path.read_bytes(), str(path))
+        exec(code, vars(module))
     except BaseException:
         del sys.modules[name]
         raise
