@@ -226,7 +226,8 @@ def _refusals(rows: Sequence[Row]) -> Iterator[str]:
         return row["provider"], row["refused"]
 
     for (provider, why), group in groupby(sorted(refused, key=key), key):
-        named = ", ".join(f"`{row['kernel_operation']}`" for row in group)
+        operations = dict.fromkeys(row["kernel_operation"] for row in group)
+        named = ", ".join(f"`{operation}`" for operation in operations)
         cause = (
             f"; {OTHERWISE[provider]}" if why.startswith(OTHERS) and provider in OTHERWISE else ""
         )
