@@ -12,9 +12,9 @@ read as C ≤ W·N. Of more channels rectangles are copied, for faster products.
 
 Where a product is short beside its call, the rows of patches are written: kw·C numbers a position,
 the channels of an image whose taps lie along the other axis alone. That is up to kw/2 times the
-arithmetic, in a few calls: a 5×5 kernel has a thousand rectangles, and 25 of rows. Patches that
-share no pixel, as those of kernels no longer than the stride, are no more numbers than the image:
-they are written whole.
+arithmetic, in a few calls: a 5×5 kernel without padding has 881 rectangles, and 25 of rows. Patches
+that share no pixel, as those of kernels no longer than the stride, are no more numbers than the
+image: they are written whole.
 
 Images are N×H×W×C; results are in (tap, channel) order.
 """

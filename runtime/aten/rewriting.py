@@ -66,17 +66,16 @@ def _reusing(
     expr: Expr, inputs: Sequence[Node], known: Mapping[Call, Node]
 ) -> tuple[Expr, Sequence[Node]]:
     """Returns an expression and its operands, functions that are known being among these."""
-    operands = list(inputs)
-
-    def visit(part: Expr) -> Expr:
+    operands, new = list(inputs), dict[Expr, Expr]()
+    for part in scalar.subexpressions([expr]):
         call = _call(part, inputs)
         if call is None or call not in known:
-            return scalar.rebuild(part, [visit(a) for a in part.args]) if part.args else part
+            new[part] = scalar.rebuild(part, [new[a] for a in part.args])
+            continue
         if known[call] not in operands:
             operands.append(known[call])
-        return var(operands.index(known[call]))
-
-    return visit(expr), operands
+        new[part] = var(operands.index(known[call]))
+    return new[expr], operands
 
 
 def _map(expr: Expr, inputs: Sequence[Node]) -> Node:

@@ -11,6 +11,7 @@ from newtriton.compiler.graph import ops, scalar
 from newtriton.compiler.graph.ir import Graph, N, Node, Op, concrete, topological
 from newtriton.compiler.graph.scalar import Expr, var
 from newtriton.runtime.aten.executor import AtenExecutor, compile_steps
+from newtriton.runtime.aten.patterns import FUSED_MAPS
 from newtriton.runtime.aten.pointwise import Pointwise, _Loop
 from newtriton.runtime.aten.rewriting import rewritten
 from newtriton.runtime.backend import Context
@@ -73,6 +74,26 @@ def test_values_stay(exprs: list[Expr], axes: tuple[int, ...]) -> None:
     found, expected = run(Graph("random", outputs))
     for name, node in outputs.items():
         assert_close(found[node], expected[node], name)
+
+
+def test_a_function_that_has_been_computed_is_read() -> None:
+    x, y = ops.input_("x", SHAPE), ops.input_("y", SHAPE)
+    tanh, sigmoid = (
+        ops.map_(scalar.tanh(var(0)), x),
+        ops.map_(scalar.sigmoid(var(0) - var(1)), x, y),
+    )
+    slope = ops.map_(scalar.derivative(scalar.tanh(var(0)), 0) * var(1), x, y)
+    other = ops.map_(scalar.sigmoid(var(1) - var(0)) * var(2), y, x, x)
+    used = {"tanh": tanh, "sigmoid": sigmoid, "used": ops.multiply(tanh, y)}
+    graph = Graph("all", {**used, "slope": slope, "other": other})
+    new = rewritten(graph)
+    assert {*new[slope].inputs} == {tanh, y} and new[slope]["expr"] in FUSED_MAPS
+    assert {*new[other].inputs} == {sigmoid, x}
+    found, expected = run(graph)
+    for name, node in graph.outputs.items():
+        assert_close(found[node], expected[node], name)
+    taped = Graph("taped", {"used": used["used"], "slope": slope}, frozenset({tanh}))
+    assert {*rewritten(taped)[slope].inputs} == {tanh, y}
 
 
 def new_of(node: Node) -> Node:
